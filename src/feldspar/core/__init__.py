@@ -1,0 +1,1 @@
+"""Errors, manifests, atomic files, named random streams, parameter rows and roles."""

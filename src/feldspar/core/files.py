@@ -1,0 +1,126 @@
+"""Files and folders that appear whole or not at all, and their digests."""
+
+import errno
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from feldspar.core.errors import SetupError, UserError
+
+TEMPORARY_MARK = ".incomplete-"
+
+
+def sha256_of_file(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(*parts: str) -> str:
+    """A stable hexadecimal digest of a list of texts; lengths keep the parts apart."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode("utf-8", "surrogatepass")
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file under a temporary name, flush it to disk and rename it into place.
+
+    Raises SetupError when the disk is full; the previous file is then untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        with disk_errors(path), temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary sibling of ``path`` to fill; renamed to ``path`` when the block ends well.
+
+    A folder that exists is therefore whole. Raises UserError when ``path`` exists and ``overwrite``
+    is off, SetupError when the disk is full.
+    """
+    if path.exists() and not overwrite:
+        raise UserError(
+            f"{path} exists already", do="choose another folder, or pass --overwrite to replace it"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        with disk_errors(path):
+            yield temporary
+            sync_tree(temporary)
+        if path.exists():
+            replaced = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
+            path.rename(replaced)
+            temporary.rename(path)
+            shutil.rmtree(replaced)
+        else:
+            temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    sync_folder(path.parent)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Delete what an interrupted process left behind in ``folder`` under temporary names."""
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if TEMPORARY_MARK in entry.name:
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Flush every file and folder below ``folder`` to disk."""
+    for directory, _, names in os.walk(folder):
+        for name in names:
+            descriptor = os.open(Path(directory) / name, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        sync_folder(Path(directory))
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush a folder's own entries to disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk (also as other libraries word it) into a SetupError that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise SetupError(
+                f"no space left on the disk while writing {path}",
+                do="free some space and give the same command again; nothing half-written was kept",
+            ) from error
+        raise

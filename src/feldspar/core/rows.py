@@ -1,0 +1,75 @@
+"""Parameter rows: what a parametrization, a mask or a planner must know of a tensor, without torch.
+
+A module declares the roles of its own parameters (``parameter_roles``: local name -> role); the
+planner lists the same rows from the settings alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from math import prod
+
+
+class Role(StrEnum):
+    """What a parameter does in the network; decides how it scales with width."""
+
+    EMBEDDING = "embedding"
+    POSITION = "position"
+    HIDDEN = "hidden"
+    OUTPUT = "output"
+    NORM = "norm"
+    BIAS = "bias"
+
+
+class FanIn(StrEnum):
+    """Which model dimension a matrix sums over, hence which base size its multiplier uses."""
+
+    D_MODEL = "d_model"
+    D_FF = "d_ff"
+
+
+@dataclass(frozen=True)
+class ParameterRole:
+    """A module's declaration for one of its own parameters."""
+
+    role: Role
+    fan_in: FanIn = FanIn.D_MODEL
+    writes_residual: bool = False
+    initial_mean: float = 0.0
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One tensor: its full name, role, shape and place in the network."""
+
+    name: str
+    role: Role
+    shape: tuple[int, ...]
+    fan_in: FanIn = FanIn.D_MODEL
+    in_block: bool = False
+    writes_residual: bool = False
+    initial_mean: float = 0.0
+
+    @property
+    def count(self) -> int:
+        """The number of entries."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ModelShapes:
+    """The rows of a model and the dimensions that multipliers are computed from."""
+
+    d_model: int
+    d_ff: int
+    n_layers: int
+    head_dim: int
+    rows: tuple[ParameterRow, ...] = field(repr=False)
+
+    @property
+    def parameters(self) -> int:
+        """All entries, tied tensors once."""
+        return sum(row.count for row in self.rows)
+
+
+ParameterRoles = Mapping[str, ParameterRole]
