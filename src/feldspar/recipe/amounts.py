@@ -1,0 +1,95 @@
+"""Amounts with units: ``2e9 tokens``, ``500 steps``, ``20 tokens_per_parameter``, ``rest``."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import core_schema
+
+from feldspar.core.errors import UserError, nearest
+
+
+class Unit(StrEnum):
+    """What an amount counts."""
+
+    TOKENS = "tokens"
+    STEPS = "steps"
+    SEQUENCES = "sequences"
+    EPOCHS = "epochs"
+    TOKENS_PER_PARAMETER = "tokens_per_parameter"
+    PERCENT_OF_RUN = "% of run"
+    PERCENT_OF_PHASE = "% of phase"
+    REST = "rest"
+
+
+RELATIVE_UNITS = frozenset({Unit.PERCENT_OF_RUN, Unit.PERCENT_OF_PHASE, Unit.REST})
+
+_PATTERN = re.compile(r"\s*([-+0-9.eE_]+)\s*(%?\s*[a-z][a-z_ ]*)\s*")
+_EXAMPLES = "2e9 tokens, 500 steps, 1920 sequences, 3 epochs, 20 tokens_per_parameter, 1% of run"
+
+
+@dataclass(frozen=True)
+class Amount:
+    """A number of something; ``rest`` has no number of its own."""
+
+    value: Decimal
+    unit: Unit
+
+    def __str__(self) -> str:
+        if self.unit is Unit.REST:
+            return "rest"
+        number = f"{self.value:f}" if abs(self.value) < 10**7 else f"{self.value.normalize():E}"
+        number = number.rstrip("0").rstrip(".") if "." in number and "E" not in number else number
+        return f"{number}{self.unit}" if self.unit.startswith("%") else f"{number} {self.unit}"
+
+    @property
+    def relative(self) -> bool:
+        """Whether the amount is a share of a run or phase."""
+        return self.unit in RELATIVE_UNITS
+
+    @classmethod
+    def parse(cls, text: str) -> "Amount":
+        """Read an amount. Raises UserError that names the units."""
+        if text.strip() == "rest":
+            return cls(Decimal(0), Unit.REST)
+        match = _PATTERN.fullmatch(text)
+        if match is None:
+            raise UserError(f"{text!r} is not an amount with a unit", allowed=_EXAMPLES)
+        unit_text = re.sub(r"\s+", " ", match[2].replace("%", "% ")).strip()
+        units = {unit.value: unit for unit in Unit}
+        if unit_text not in units:
+            hint = nearest(unit_text, units)
+            raise UserError(
+                f"{text!r} has the unknown unit {unit_text!r}"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                allowed=units,
+            )
+        try:
+            value = Decimal(match[1].replace("_", ""))
+        except InvalidOperation:
+            raise UserError(f"{text!r} does not start with a number", allowed=_EXAMPLES) from None
+        if not value.is_finite() or value < 0:
+            raise UserError(f"the amount {text!r} must be a finite number of at least 0")
+        return cls(value, units[unit_text])
+
+    @classmethod
+    def __get_pydantic_core_schema__(
+        cls, source: Any, handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        """Validate from text; write back as text."""
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(str),
+            json_schema_input_schema=core_schema.str_schema(),
+        )
+
+    @classmethod
+    def _validate(cls, value: Any) -> "Amount":
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls.parse(value)
+        raise UserError(f"{value!r} needs a unit", allowed=_EXAMPLES)
