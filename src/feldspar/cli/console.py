@@ -1,0 +1,84 @@
+"""What a command shows: results on standard output, progress and errors on standard error."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from feldspar.core.errors import FeldsparError
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+
+def print_json(value: Any) -> None:
+    """One JSON value on standard output, for machines."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_error(error: FeldsparError) -> None:
+    """The error's lines on standard error."""
+    sys.stderr.write(f"error: {error}\n")
+
+
+class TerminalListener:
+    """A live bar on a terminal; plain lines, no control characters, when piped."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._bar: Progress | None = None
+
+    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
+        """Show a bar, or print a line now and then."""
+        if not self._console.is_terminal:
+            return self._start_plain(title, total, unit)
+        bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        bar.start()
+        self._bar = bar
+        task = bar.add_task(title, total=total)
+        return lambda amount: bar.advance(task, amount)
+
+    def finish(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        sys.stderr.write(line + "\n")
+
+    def _start_plain(
+        self, title: str, total: float | None, unit: str
+    ) -> Callable[[float], None]:
+        done = 0.0
+        last = time.monotonic()
+
+        def advance(amount: float) -> None:
+            nonlocal done, last
+            done += amount
+            if time.monotonic() - last >= PLAIN_INTERVAL_SECONDS:
+                last = time.monotonic()
+                share = f" ({done / total:.0%})" if total else ""
+                self.say(f"{title}: {done:,.0f} {unit}{share}")
+
+        return advance

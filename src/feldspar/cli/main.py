@@ -1,0 +1,92 @@
+"""The command ``feldspar``: one file a command, heavy libraries imported inside commands only."""
+
+import importlib
+import sys
+import traceback
+from contextlib import ExitStack
+
+import click
+import typer
+
+from feldspar import __version__
+from feldspar.cli.console import TerminalListener, print_error
+from feldspar.core.errors import EXIT_INTERRUPTED, FeldsparError, InternalError
+from feldspar.core.progress import listening
+
+COMMANDS = (
+    "quickstart",
+    "corpus",
+    "tokenizer",
+    "tokens",
+    "plan",
+    "train",
+    "evaluate",
+    "import_model",
+    "export",
+    "report",
+    "recipe",
+    "config",
+    "trace",
+    "doctor",
+)
+"""Files of this folder; each defines ``register(app)``."""
+
+
+def application() -> typer.Typer:
+    """The whole command line."""
+    app = typer.Typer(
+        name="feldspar",
+        help="From raw text to a released language model at the least compute.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+    @app.callback(invoke_without_command=True)
+    def options(
+        context: typer.Context,
+        quiet: bool = typer.Option(False, "--quiet", help="Show no progress."),
+        version: bool = typer.Option(False, "--version", help="Print the version and exit."),
+    ) -> None:
+        if version:
+            typer.echo(__version__)
+            raise typer.Exit
+        if not quiet:
+            stack = ExitStack()
+            stack.enter_context(listening(TerminalListener()))
+            context.call_on_close(stack.close)
+
+    for name in COMMANDS:
+        importlib.import_module(f"feldspar.cli.{name}").register(app)
+    return app
+
+
+def run() -> None:
+    """Run the command line; every expected error is a few lines and a documented exit code."""
+    sys.exit(run_with(sys.argv[1:]))
+
+
+def run_with(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        result = application()(args=arguments, standalone_mode=False)
+    except FeldsparError as error:
+        print_error(error)
+        if isinstance(error, InternalError):
+            traceback.print_exc()
+        return error.exit_code
+    except click.exceptions.Abort:
+        return EXIT_INTERRUPTED
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else 1
+    except Exception:
+        traceback.print_exc()
+        print_error(InternalError("feldspar failed; please report the lines above"))
+        return InternalError.exit_code
+    return result if isinstance(result, int) else 0

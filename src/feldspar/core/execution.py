@@ -1,0 +1,69 @@
+"""Pure units of work, run one after the other or by a pool of processes, in the order given."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+
+class Executor(Protocol):
+    """Runs a top-level, picklable function over units; results come in the units' order."""
+
+    def map(
+        self, function: Callable[[Unit], Result], units: Iterable[Unit]
+    ) -> Iterator[Result]:
+        """Apply ``function`` to each unit, lazily."""
+        ...
+
+
+class SerialExecutor:
+    """One unit after the other, in this process."""
+
+    def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
+        """Apply ``function`` to each unit, lazily."""
+        return map(function, units)
+
+
+class ProcessExecutor:
+    """A pool of processes; no more units are in flight than keep it busy."""
+
+    def __init__(self, pool: ProcessPoolExecutor, workers: int) -> None:
+        self._pool = pool
+        self._in_flight = 2 * workers
+
+    def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
+        """Apply ``function`` to each unit, lazily."""
+        pending = []
+        for unit in units:
+            pending.append(self._pool.submit(function, unit))
+            if len(pending) >= self._in_flight:
+                yield pending.pop(0).result()
+        for future in pending:
+            yield future.result()
+
+
+def available_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def executor(workers: int) -> Iterator[Executor]:
+    """An executor with ``workers`` processes; 1 runs in this process."""
+    if workers <= 1:
+        yield SerialExecutor()
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=workers, mp_context=context) as pool:
+        try:
+            yield ProcessExecutor(pool, workers)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+

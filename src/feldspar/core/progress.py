@@ -1,0 +1,67 @@
+"""Progress of long work, told to whoever listens; silent unless a listener was installed."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+
+class ProgressListener(Protocol):
+    """Shows the progress of one piece of work after the other, and single lines of news."""
+
+    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
+        """Begin a piece of work; the returned function is called with each amount done."""
+        ...
+
+    def finish(self) -> None:
+        """End the piece of work that was started last."""
+        ...
+
+    def say(self, line: str) -> None:
+        """Show one line of news."""
+        ...
+
+
+class SilentListener:
+    """Shows nothing."""
+
+    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
+        """Ignore the work."""
+        return lambda amount: None
+
+    def finish(self) -> None:
+        """Ignore its end."""
+
+    def say(self, line: str) -> None:
+        """Ignore the news."""
+
+
+_listener: ContextVar[ProgressListener] = ContextVar("listener", default=SilentListener())
+
+
+@contextmanager
+def listening(listener: ProgressListener) -> Iterator[None]:
+    """Send all progress inside the block to ``listener``."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+@contextmanager
+def progress(
+    title: str, total: float | None = None, unit: str = "documents"
+) -> Iterator[Callable[[float], None]]:
+    """Report a piece of work; the block receives a function to call with each amount done."""
+    listener = _listener.get()
+    advance = listener.start(title, total, unit)
+    try:
+        yield advance
+    finally:
+        listener.finish()
+
+
+def say(line: str) -> None:
+    """Show one line of news about what was just done."""
+    _listener.get().say(line)
