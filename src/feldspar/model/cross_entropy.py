@@ -1,0 +1,147 @@
+"""Cross-entropy of a linear head, fused so that the full logits never exist.
+
+Logits = multiplier x hidden @ weight.T are formed for a chunk of rows in one reused buffer; the
+softmax is taken in float32 in place, and the gradients of hidden and weight are accumulated from
+it at once, so that backward only scales them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED_LABEL = -100
+CHUNK_BYTES = 16 * 2**20
+
+
+def linear_cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    multiplier: float = 1.0,
+    n_real_vocab: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Sum over tokens of the negative log-likelihood, in float32, and how many tokens it covers.
+
+    ``hidden`` is (..., d), ``weight`` (vocab, d), ``labels`` (...) with -100 ignored. Rows of
+    ``weight`` from ``n_real_vocab`` on are padding and take no probability.
+    """
+    losses = _sum(hidden, weight, labels, multiplier, n_real_vocab)
+    return losses, (labels != IGNORED_LABEL).sum()
+
+
+def _sum(
+    hidden: Tensor, weight: Tensor, labels: Tensor, multiplier: float, n_real_vocab: int | None
+) -> Tensor:
+    return _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab)
+
+
+def linear_token_losses(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    multiplier: float = 1.0,
+    n_real_vocab: int | None = None,
+) -> Tensor:
+    """Negative log-likelihood of each token, float32, shaped as ``labels``; 0 where ignored.
+
+    No gradient flows through it.
+    """
+    with torch.no_grad():
+        losses, _, _ = _chunked(
+            hidden, weight, labels, multiplier, n_real_vocab, want_hidden=False, want_weight=False
+        )
+    return losses.view(labels.shape)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        multiplier: float,
+        n_real_vocab: int | None,
+    ) -> Tensor:
+        want_hidden, want_weight = ctx.needs_input_grad[:2]
+        losses, grad_hidden, grad_weight = _chunked(
+            hidden, weight, labels, multiplier, n_real_vocab, want_hidden, want_weight
+        )
+        ctx.grads = (grad_hidden, grad_weight)
+        return losses.sum()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        if ctx.grads is None:
+            raise RuntimeError("the fused cross-entropy supports one backward pass a forward pass")
+        grad_hidden, grad_weight = ctx.grads
+        # Scaled in place: the buffers are as large as the head, and of no use afterwards.
+        ctx.grads = None
+        for grad in (grad_hidden, grad_weight):
+            if grad is not None:
+                grad.mul_(grads[0])
+        return grad_hidden, grad_weight, None, None, None
+
+
+def _chunked(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    multiplier: float,
+    n_real_vocab: int | None,
+    want_hidden: bool,
+    want_weight: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Losses (n,), and the gradients of their sum."""
+    device_type = hidden.device.type
+    dtype = hidden.dtype
+    if torch.is_autocast_enabled(device_type):
+        dtype = torch.get_autocast_dtype(device_type)
+    rows, targets = hidden.reshape(-1, hidden.shape[-1]).to(dtype), labels.reshape(-1)
+    real = weight[:n_real_vocab].to(dtype)
+    kept = targets != IGNORED_LABEL
+    targets = torch.where(kept, targets, 0)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    losses = torch.empty(len(rows), dtype=wide, device=rows.device)
+    grad_hidden = torch.empty_like(rows) if want_hidden else None
+    grad_weight = torch.zeros(weight.shape, dtype=wide, device=rows.device) if want_weight else None
+    grad_real = None if grad_weight is None else grad_weight[: len(real)]
+    step = max(1, CHUNK_BYTES // (4 * len(real)))
+    buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
+    with torch.autocast(device_type, enabled=False):
+        for begin in range(0, len(rows), step):
+            part = slice(begin, begin + step)
+            logits = buffer[: len(rows[part])]
+            logits.addmm_(rows[part], real.t(), beta=0, alpha=multiplier)
+            errors = _softmax_errors(logits.to(wide), targets[part], kept[part], losses[part])
+            errors = errors.to(dtype)
+            if grad_hidden is not None:
+                out = grad_hidden[part]
+                out.addmm_(errors, real, beta=0, alpha=multiplier)
+            if grad_real is not None:
+                _accumulate(grad_real, errors, rows[part], multiplier)
+    if grad_hidden is not None:
+        grad_hidden = grad_hidden.view(hidden.shape).to(hidden.dtype)
+    return losses, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+
+
+def _softmax_errors(logits: Tensor, targets: Tensor, kept: Tensor, losses: Tensor) -> Tensor:
+    """Write the losses; turn the logits, in place, into softmax minus one-hot (0 if ignored)."""
+    columns = targets[:, None]
+    chosen = logits.gather(1, columns).squeeze(1)
+    largest = logits.amax(dim=1)
+    torch.softmax(logits, dim=1, out=logits)
+    # The largest probability is 1 / sum(exp(logit - largest)), whatever the size of the logits.
+    log_sum = largest - logits.amax(dim=1).log()
+    losses.copy_((log_sum - chosen).masked_fill_(~kept, 0.0))
+    logits.scatter_add_(1, columns, logits.new_full(columns.shape, -1.0))
+    logits.masked_fill_(~kept[:, None], 0.0)
+    return logits
+
+
+def _accumulate(total: Tensor, errors: Tensor, rows: Tensor, multiplier: float) -> None:
+    if errors.dtype == total.dtype:
+        total.addmm_(errors.t(), rows, alpha=multiplier)
+    else:
+        total.add_(errors.t() @ rows, alpha=multiplier)

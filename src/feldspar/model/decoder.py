@@ -1,0 +1,225 @@
+"""The decoder: embeddings, pre-norm blocks, final norm, head; the loss over tokens.
+
+Shapes: b sequences, t positions, d = d_model.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from feldspar.core.errors import UserError
+from feldspar.core.rows import ParameterRole, Role
+from feldspar.model.attention import Attention
+from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import SequenceContext
+from feldspar.model.cross_entropy import linear_cross_entropy, linear_token_losses
+from feldspar.model.feed_forward import FeedForward
+from feldspar.model.layers import Embedding, Linear, make_norm
+from feldspar.model.positions import alibi_slopes, document_positions, rotary_tables
+from feldspar.model.settings import (
+    AlibiPositions,
+    LearnedPositions,
+    ModelSettings,
+    RotaryPositions,
+)
+from feldspar.model.shapes import resolved_vocab_size
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+
+    is_residual_block = True
+    forward_multipliers: ClassVar[dict[str, str]] = {"residual_multiplier": "residual"}
+
+    def __init__(self, settings: ModelSettings, layer: int) -> None:
+        super().__init__()
+        self.residual_multiplier = 1.0
+        self.dropout = settings.dropout
+        self.attention_norm = make_norm(settings.d_model, settings.norm, settings.bias)
+        self.attention = Attention(settings, layer)
+        self.feed_forward_norm = make_norm(settings.d_model, settings.norm, settings.bias)
+        self.feed_forward = FeedForward(settings)
+
+    def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
+        """Map (b, t, d) to (b, t, d)."""
+        x_btd = self._add(x_btd, self.attention(self.attention_norm(x_btd), context))
+        return self._add(x_btd, self.feed_forward(self.feed_forward_norm(x_btd)))
+
+    def _add(self, x_btd: Tensor, branch_btd: Tensor) -> Tensor:
+        if self.dropout and self.training:
+            branch_btd = F.dropout(branch_btd, self.dropout)
+        return torch.add(x_btd, branch_btd, alpha=self.residual_multiplier)
+
+
+class Decoder(nn.Module):
+    """A decoder-only transformer; `parametrization.apply` gives it its initial values.
+
+    ``recompute_activations`` trades a second forward pass of each block for its activations.
+    """
+
+    forward_multipliers: ClassVar[dict[str, str]] = {
+        "embedding_multiplier": "embedding",
+        "output_multiplier": "output",
+    }
+    forward_methods: ClassVar[tuple[str, ...]] = ("loss", "token_losses", "logits")
+    """What else than forward uses parameters: to be registered with FSDP2."""
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        vocab_size = resolved_vocab_size(settings)
+        self.settings = settings
+        self.recompute_activations = False
+        self.embedding_multiplier = 1.0
+        self.output_multiplier = 1.0
+        d_model = settings.d_model
+        self.token_embedding = Embedding(vocab_size, d_model, Role.EMBEDDING)
+        self.position_embedding = (
+            Embedding(settings.max_sequence_length, d_model, Role.POSITION)
+            if isinstance(settings.positions, LearnedPositions)
+            else None
+        )
+        self.blocks = nn.ModuleList(Block(settings, layer) for layer in range(settings.n_layers))
+        self.final_norm = make_norm(d_model, settings.norm, settings.bias)
+        self.output = (
+            None
+            if settings.tied_embeddings
+            else Linear(d_model, vocab_size, bias=False, role=ParameterRole(Role.OUTPUT))
+        )
+
+    @property
+    def head_weight(self) -> Tensor:
+        """The output matrix (vocab, d): the token embedding itself when tied."""
+        return self.token_embedding.weight if self.output is None else self.output.weight
+
+    def forward(
+        self,
+        tokens: Tensor,
+        *,
+        positions: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """Hidden states (b, t, d) after the final norm, of ``tokens`` (b, t).
+
+        ``positions`` (t,) or (b, t) replace the count from the sequence's, document's or cache's
+        beginning; ``document_ids`` (b, t) keep attention and positions inside documents. Raises
+        UserError for a position that a learned table lacks, or documents with a cache.
+        """
+        return self._hidden(tokens, positions, document_ids, cache)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocab) of hidden states (..., d)."""
+        logits = F.linear(hidden, self.head_weight)
+        return logits if self.output_multiplier == 1.0 else logits * self.output_multiplier
+
+    def loss(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        document_ids: Tensor | None = None,
+        n_real_vocab: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the tokens' negative log-likelihoods (float32), and the number of tokens.
+
+        ``labels`` (b, t) hold the token to predict at each position; -100 is ignored.
+        """
+        hidden = self._hidden(tokens, None, document_ids, None)
+        return linear_cross_entropy(
+            hidden, self.head_weight, labels, self.output_multiplier, n_real_vocab
+        )
+
+    def token_losses(
+        self,
+        tokens: Tensor,
+        labels: Tensor,
+        document_ids: Tensor | None = None,
+        n_real_vocab: int | None = None,
+    ) -> Tensor:
+        """Negative log-likelihood of each label (b, t), float32, 0 where ignored; no gradient."""
+        with torch.no_grad():
+            hidden = self._hidden(tokens, None, document_ids, None)
+            return linear_token_losses(
+                hidden, self.head_weight, labels, self.output_multiplier, n_real_vocab
+            )
+
+    def _hidden(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        document_ids: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor:
+        if cache is not None:
+            if document_ids is not None:
+                raise UserError("document_ids cannot be combined with a cache")
+            cache.require_room(tokens.shape[1])
+        positions = self._positions(tokens, positions, document_ids, cache)
+        x_btd = self._embed(tokens, positions)
+        context = self._context(tokens, positions, document_ids, cache)
+        recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
+        for block in self.blocks:
+            if recompute:
+                x_btd = checkpoint(block, x_btd, context, use_reentrant=False)
+            else:
+                x_btd = block(x_btd, context)
+        if cache is not None:
+            cache.advance(tokens.shape[1])
+        return self.final_norm(x_btd)
+
+    def _positions(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        document_ids: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> Tensor | None:
+        """Explicit positions, or None for 0, 1, 2, ..."""
+        if positions is not None:
+            return positions
+        if document_ids is not None:
+            return document_positions(document_ids)
+        if cache is not None and cache.length_tokens:
+            begin = cache.length_tokens
+            return torch.arange(begin, begin + tokens.shape[1], device=tokens.device)
+        return None
+
+    def _embed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
+        x_btd = self.token_embedding(tokens)
+        if self.position_embedding is not None:
+            table = self.position_embedding
+            n_rows, length = table.num_embeddings, tokens.shape[1]
+            last = length - 1 if positions is None else int(positions.max())
+            if last >= n_rows:
+                raise UserError(
+                    f"position {last} lies beyond the learned table of {n_rows} positions",
+                    do="shorten the context, or train with a larger max_sequence_length",
+                )
+            x_btd = x_btd + (table.weight[:length] if positions is None else table(positions))
+        if self.embedding_multiplier != 1.0:
+            x_btd = x_btd * self.embedding_multiplier
+        if self.settings.dropout and self.training:
+            x_btd = F.dropout(x_btd, self.settings.dropout)
+        return x_btd
+
+    def _context(
+        self,
+        tokens: Tensor,
+        positions: Tensor | None,
+        document_ids: Tensor | None,
+        cache: KeyValueCache | None,
+    ) -> SequenceContext:
+        kind, device = self.settings.positions, tokens.device
+        weight_dtype = self.token_embedding.weight.dtype
+        dtype = torch.float64 if weight_dtype == torch.float64 else torch.float32
+        rotary = slopes = None
+        if isinstance(kind, RotaryPositions):
+            if positions is None:
+                positions = torch.arange(tokens.shape[1], device=device)
+            rotary = rotary_tables(positions, kind, self.settings.head_width, dtype)
+        elif isinstance(kind, AlibiPositions):
+            values = alibi_slopes(self.settings.n_heads, kind.max_exponent)
+            slopes = torch.tensor(values, dtype=dtype, device=device)
+        return SequenceContext(rotary, slopes, document_ids, cache)

@@ -1,0 +1,67 @@
+"""Linear maps, embeddings and norms of the decoder, each declaring the roles of its parameters.
+
+They are torch's own modules, less the default initialisation: `parametrization.apply` draws every
+initial value, so memory is only allocated here.
+"""
+
+import torch
+from torch import nn
+
+from feldspar.core.rows import ParameterRole, ParameterRoles, Role
+from feldspar.model.settings import NormSettings
+
+
+class Linear(nn.Linear):
+    """``x @ weight.T + bias`` with a role for the weight; weight (out, in), left uninitialised."""
+
+    def __init__(self, n_in: int, n_out: int, bias: bool, role: ParameterRole) -> None:
+        super().__init__(n_in, n_out, bias=bias)
+        self.parameter_roles: ParameterRoles = {
+            "weight": role,
+            "bias": ParameterRole(Role.BIAS),
+        }
+
+    def reset_parameters(self) -> None:
+        """Leave the values to the parametrization."""
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors, (rows, d_model), left uninitialised."""
+
+    def __init__(self, n_rows: int, d_model: int, role: Role) -> None:
+        super().__init__(n_rows, d_model)
+        self.parameter_roles: ParameterRoles = {"weight": ParameterRole(role)}
+
+    def reset_parameters(self) -> None:
+        """Leave the values to the parametrization."""
+
+
+NORM_ROLES: ParameterRoles = {
+    "weight": ParameterRole(Role.NORM, initial_mean=1.0),
+    "bias": ParameterRole(Role.NORM),
+}
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer normalisation over the last dimension."""
+
+    parameter_roles: ParameterRoles = NORM_ROLES
+
+
+class RMSNorm(nn.RMSNorm):
+    """Division by the root mean square over the last dimension, then a gain."""
+
+    parameter_roles: ParameterRoles = NORM_ROLES
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Normalise in float32 at least, whatever precision the input comes in."""
+        if x.dtype in (torch.float32, torch.float64):
+            return super().forward(x)
+        return super().forward(x.float()).to(x.dtype)
+
+
+def make_norm(d_model: int, settings: NormSettings, bias: bool) -> nn.Module:
+    """The norm that ``settings`` name; ``bias`` applies to LayerNorm only."""
+    if settings.type == "rms":
+        return RMSNorm(d_model, eps=settings.epsilon)
+    return LayerNorm(d_model, eps=settings.epsilon, bias=bias)

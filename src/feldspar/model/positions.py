@@ -1,0 +1,88 @@
+"""How the order of tokens enters: ALiBi slopes, rotary tables and rotation, document positions.
+
+Shapes: b sequences, t positions, h heads, p rotated pairs of dimensions.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feldspar.model.settings import RotaryPositions
+
+
+def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:
+    """The slope of each query head (2108.12409, section 3), for any number of heads.
+
+    The largest power of two P <= n_heads gives 2^(-max_exponent h / P); the other heads take the
+    odd members of the sequence for 2P. The order is part of a trained model.
+    """
+    power = 2 ** int(math.log2(n_heads))
+    slopes = [2.0 ** (-max_exponent * head / power) for head in range(1, power + 1)]
+    extra = [
+        2.0 ** (-max_exponent * (2 * rank - 1) / (2 * power))
+        for rank in range(1, n_heads - power + 1)
+    ]
+    return slopes + extra
+
+
+def document_positions(document_ids: Tensor) -> Tensor:
+    """Positions that restart at 0 wherever the document changes; (b, t) ids to (b, t) positions."""
+    index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
+    begins = torch.ones_like(document_ids, dtype=torch.bool)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return index - torch.where(begins, index, 0).cummax(dim=1).values
+
+
+def rotary_tables(
+    positions: Tensor, settings: RotaryPositions, head_dim: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position times frequency base^(-2j/r), each (..., t, 1, p).
+
+    ``positions`` is (t,) or (b, t); r = 2p is the number of rotated dimensions.
+    """
+    rotated = round(settings.fraction * head_dim)
+    exponents = torch.arange(0, rotated, 2, device=positions.device, dtype=dtype) / rotated
+    angles = positions.to(dtype)[..., None] * settings.base**-exponents
+    return angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
+
+
+def rotate(x_bthd: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    """Rotate the first 2p dimensions of every head; the rest passes through."""
+    if torch.compiler.is_compiling() or not x_bthd.requires_grad:
+        return _rotated(x_bthd, cosine, sine, interleaved)
+    return _Rotate.apply(x_bthd, cosine, sine, interleaved)
+
+
+def _pairs(x: Tensor, n_pairs: int, interleaved: bool) -> tuple[Tensor, Tensor]:
+    if interleaved:
+        return x[..., 0 : 2 * n_pairs : 2], x[..., 1 : 2 * n_pairs : 2]
+    return x[..., :n_pairs], x[..., n_pairs : 2 * n_pairs]
+
+
+def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    n_pairs = cosine.shape[-1]
+    first, second = _pairs(x, n_pairs, interleaved)
+    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    out_first, out_second = _pairs(out, n_pairs, interleaved)
+    out_first.copy_(first * cosine - second * sine)
+    out_second.copy_(first * sine + second * cosine)
+    if 2 * n_pairs < x.shape[-1]:
+        out[..., 2 * n_pairs :] = x[..., 2 * n_pairs :]
+    return out
+
+
+class _Rotate(torch.autograd.Function):
+    """A rotation is undone by the opposite angle, so nothing but the tables is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+        ctx.save_for_backward(cosine, sine)
+        ctx.interleaved = interleaved
+        return _rotated(x, cosine, sine, interleaved)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        cosine, sine = ctx.saved_tensors
+        return _rotated(grads[0], cosine, -sine, ctx.interleaved), None, None, None
