@@ -1,0 +1,97 @@
+"""A table applied to a module: initial values, forward multipliers, optimizer groups."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from feldspar.core.errors import UserError
+from feldspar.core.streams import stream_seed
+from feldspar.parametrization.table import ForwardMultipliers, ParametrizationTable, TensorEntry
+
+TRUNCATION = 2.0
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters with the same multipliers; each base hyper-parameter is multiplied by its own."""
+
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+    learning_rate_multiplier: float
+    weight_decay_multiplier: float
+    epsilon_multiplier: float
+
+
+def apply(model: nn.Module, table: ParametrizationTable, seed: int) -> list[ParameterGroup]:
+    """Initialise every parameter, set the forward multipliers, return the optimizer's groups.
+
+    Each tensor has a random stream of its own (seed and name), so that its initial values depend
+    on no other tensor. Raises UserError for a parameter that the table does not know.
+    """
+    initialise(model, table, seed)
+    set_forward_multipliers(model, table.forward)
+    return parameter_groups(model, table)
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, table: ParametrizationTable, seed: int) -> None:
+    """Draw every parameter's initial values on the CPU, whatever its device."""
+    entries = _entries_by_name(model, table)
+    for name, parameter in model.named_parameters():
+        parameter.copy_(initial_values(entries[name], table.init, seed).to(parameter.dtype))
+
+
+def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Tensor:
+    """The initial values of one tensor, float32, of the entry's shape."""
+    values = torch.full(entry.shape, entry.initial_mean)
+    if entry.init_std == 0.0:
+        return values
+    generator = torch.Generator().manual_seed(stream_seed(seed, "model.init", entry.name))
+    if distribution == "truncated_normal":
+        bound = TRUNCATION * entry.init_std
+        return nn.init.trunc_normal_(
+            values, entry.initial_mean, entry.init_std, -bound, bound, generator=generator
+        )
+    return values.normal_(entry.initial_mean, entry.init_std, generator=generator)
+
+
+def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> None:
+    """Set the multipliers on the modules that declare them (``forward_multipliers``)."""
+    for module in model.modules():
+        declared: dict[str, str] = getattr(module, "forward_multipliers", {})
+        for attribute, kind in declared.items():
+            setattr(module, attribute, getattr(forward, kind))
+
+
+def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[ParameterGroup]:
+    """The trained parameters, grouped by their multipliers, in the model's order."""
+    entries = _entries_by_name(model, table)
+    grouped: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        entry = entries[name]
+        key = (
+            entry.learning_rate_multiplier,
+            entry.weight_decay_multiplier,
+            entry.epsilon_multiplier,
+        )
+        if parameter.requires_grad:
+            grouped[key].append((name, parameter))
+    return [
+        ParameterGroup(
+            tuple(name for name, _ in members), tuple(value for _, value in members), *key
+        )
+        for key, members in grouped.items()
+    ]
+
+
+def _entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str, TensorEntry]:
+    entries = {entry.name: entry for entry in table.tensors}
+    for name, _ in model.named_parameters():
+        if name not in entries:
+            raise UserError(
+                f"the parameter {name} stands in no row of the parametrization table",
+                do="declare its role in the module's parameter_roles",
+            )
+    return entries

@@ -1,0 +1,125 @@
+"""Batch schedules laid out as stretches of equal steps, so that steps and tokens convert exactly."""
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from fractions import Fraction
+
+from feldspar.core.errors import UserError
+from feldspar.recipe.amounts import Unit
+from feldspar.train.settings import BatchByTokens, BatchRamp, ConstantBatch
+
+
+@dataclass(frozen=True)
+class Level:
+    """A batch size and where it begins: a step or a token position of the phase."""
+
+    sequences: int
+    from_tokens: int | None = None
+    from_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Consecutive steps of one batch size, positions counted from the phase's start."""
+
+    start_step: int
+    start_tokens: int
+    steps: int
+    sequences: int
+    tokens_per_step: int
+
+    @property
+    def end_tokens(self) -> int:
+        """Position after the last step."""
+        return self.start_tokens + self.steps * self.tokens_per_step
+
+
+def batch_levels(
+    batch: ConstantBatch | BatchByTokens | BatchRamp, context_length: int, key: str
+) -> tuple[Level, ...]:
+    """The stairs of a batch schedule. Raises UserError when a batch holds no whole sequence."""
+    if isinstance(batch, ConstantBatch):
+        sequences = batch.sequences or int(batch.tokens or 0) // context_length
+        if sequences == 0:
+            raise UserError(
+                f"{key}.tokens: {batch.tokens:g} tokens hold no sequence of {context_length}",
+                allowed=f"at least {context_length}",
+            )
+        return (Level(sequences, from_tokens=0),)
+    if isinstance(batch, BatchByTokens):
+        return tuple(
+            Level(level.sequences, from_steps=int(level.from_.value))
+            if level.from_.unit is Unit.STEPS
+            else Level(level.sequences, from_tokens=int(level.from_.value))
+            for level in batch.levels
+        )
+    return _ramp_levels(batch)
+
+
+def _ramp_levels(batch: BatchRamp) -> tuple[Level, ...]:
+    """A ramp rounds up to whole quanta: quantum k + 1 begins just after the line crosses k."""
+    start, end = int(batch.from_.value), int(batch.to.value)
+    quantum, over = int(batch.quantum.value), Fraction(batch.over.value)
+    levels = [Level(start, from_tokens=0)]
+    for sequences in range(start + quantum, end + 1, quantum):
+        crossing = Fraction(sequences - quantum - start, end - start) * over
+        levels.append(Level(sequences, from_tokens=int(crossing) + 1))
+    return tuple(levels)
+
+
+def lay_out(
+    levels: tuple[Level, ...],
+    context_length: int,
+    *,
+    limit_tokens: int | None = None,
+    limit_steps: int | None = None,
+) -> tuple[Stretch, ...]:
+    """The stretches of a phase of at most ``limit_tokens`` tokens or exactly ``limit_steps``."""
+    stretches: list[Stretch] = []
+    step = tokens = 0
+    for index, level in enumerate(levels):
+        per_step = level.sequences * context_length
+        upcoming = levels[index + 1] if index + 1 < len(levels) else None
+        counts = [
+            _steps_until(upcoming, step, tokens, per_step),
+            None if limit_steps is None else limit_steps - step,
+            None if limit_tokens is None else (limit_tokens - tokens) // per_step,
+        ]
+        steps = min(count for count in counts if count is not None)
+        if steps > 0:
+            stretches.append(Stretch(step, tokens, steps, level.sequences, per_step))
+            step += steps
+            tokens += steps * per_step
+        if upcoming is not None and not _reached(upcoming, step, tokens):
+            break
+    return tuple(stretches)
+
+
+def _steps_until(level: Level | None, step: int, tokens: int, per_step: int) -> int | None:
+    if level is None:
+        return None
+    if level.from_steps is not None:
+        return max(0, level.from_steps - step)
+    assert level.from_tokens is not None
+    return max(0, -(-(level.from_tokens - tokens) // per_step))
+
+
+def _reached(level: Level, step: int, tokens: int) -> bool:
+    if level.from_steps is not None:
+        return step >= level.from_steps
+    assert level.from_tokens is not None
+    return tokens >= level.from_tokens
+
+
+def tokens_at_step(stretches: tuple[Stretch, ...], step: int) -> int:
+    """Tokens seen after ``step`` steps; past the end the last batch size goes on."""
+    index = bisect_right(stretches, step, key=lambda stretch: stretch.start_step) - 1
+    stretch = stretches[max(index, 0)]
+    return stretch.start_tokens + (step - stretch.start_step) * stretch.tokens_per_step
+
+
+def step_at_tokens(stretches: tuple[Stretch, ...], tokens: int) -> int:
+    """Whole steps that fit into the first ``tokens`` tokens."""
+    index = bisect_right(stretches, tokens, key=lambda stretch: stretch.start_tokens) - 1
+    stretch = stretches[max(index, 0)]
+    return stretch.start_step + (tokens - stretch.start_tokens) // stretch.tokens_per_step

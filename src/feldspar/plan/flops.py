@@ -1,0 +1,43 @@
+"""Training FLOPs by three named conventions that are never mixed (Cerebras-GPT, 2304.03208).
+
+``6P``: 6 per parameter and token. ``6P+attention``: plus 12 L d T per token for the full
+(not causally halved) score matrices. ``detailed``: three times the forward pass, with the token
+table counted as a one-hot product and the softmax as three operations a score.
+"""
+
+from feldspar.core.rows import ModelShapes, Role
+from feldspar.model.settings import ModelSettings
+from feldspar.plan.timeline import Timeline
+
+CONVENTIONS = ("6P", "6P+attention", "detailed")
+
+
+def training_flops(
+    model: ModelSettings, shapes: ModelShapes, timeline: Timeline
+) -> dict[str, float]:
+    """FLOPs of the whole run by convention; phases add up, each with its own context length."""
+    totals = dict.fromkeys(CONVENTIONS, 0.0)
+    for phase in timeline.phases:
+        for name, flops in flops_per_token(model, shapes, phase.context_length).items():
+            totals[name] += flops * phase.tokens
+    return totals
+
+
+def flops_per_token(
+    model: ModelSettings, shapes: ModelShapes, context_length: int
+) -> dict[str, float]:
+    """Forward and backward FLOPs of one token by convention."""
+    attention_width = model.n_heads * model.head_width
+    scores = 12 * model.n_layers * attention_width * context_length
+    matrices = sum(row.count for row in shapes.rows if row.in_block and row.role is Role.HIDDEN)
+    vocabulary = next(row.shape[0] for row in shapes.rows if row.role is Role.EMBEDDING)
+    forward = (
+        4 * vocabulary * model.d_model
+        + 2 * matrices
+        + model.n_layers * context_length * (4 * attention_width + 3 * model.n_heads)
+    )
+    return {
+        "6P": 6.0 * shapes.parameters,
+        "6P+attention": 6.0 * shapes.parameters + scores,
+        "detailed": 3.0 * forward,
+    }

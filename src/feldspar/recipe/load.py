@@ -1,0 +1,182 @@
+"""From a reference and overrides to a checked recipe that knows where each value comes from.
+
+Order: defaults < ``extends`` < file < ``choose`` < command line.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from feldspar.core.errors import UserError, nearest
+from feldspar.core.files import digest_of
+from feldspar.recipe.problems import recipe_error
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.shipped import find_recipe, recipes_folder
+from feldspar.recipe.tree import (
+    Origins,
+    dotted,
+    get_value,
+    merge,
+    origin_of,
+    replace_origin,
+    set_value,
+    split_key,
+)
+from feldspar.recipe.yaml import KeyPath, parse_yaml, read_yaml
+
+COMMAND_LINE = "command line"
+MAX_PARENTS = 8
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe, the plain values it was made of, and the origin of each."""
+
+    recipe: Recipe
+    tree: dict[str, Any]
+    origins: Origins
+
+    @property
+    def digest(self) -> str:
+        """Changes with any value of the recipe, not with where it was written."""
+        return digest_of(self.recipe.model_dump_json(exclude={"choices", "choose", "description"}))
+
+
+def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRecipe:
+    """Load a recipe file or a shipped recipe and apply ``key=value`` overrides.
+
+    Raises UserError (all problems of the recipe at once) for anything that does not fit the schema.
+    """
+    path = find_recipe(reference)
+    tree, origins, folders = _read_with_parents(path, ())
+    given = [_parse_override(text) for text in overrides or []]
+    for key, value in (pair for pair in given if pair[0][0] == "choose"):
+        tree, origins = _override(tree, origins, key, value, COMMAND_LINE)
+    tree, origins = _apply_choices(tree, origins)
+    for key, value in (pair for pair in given if pair[0][0] != "choose"):
+        tree, origins = _override(tree, origins, key, value, COMMAND_LINE)
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise recipe_error(error, Recipe, tree, origins) from None
+    recipe = _with_vocabulary(_with_absolute_paths(recipe, (), origins, folders))
+    return LoadedRecipe(recipe, tree, origins)
+
+
+def _read_with_parents(
+    path: Path, seen: tuple[Path, ...]
+) -> tuple[dict[str, Any], Origins, dict[str, Path]]:
+    """The merged tree, the origin of each key, and the folder that each file's paths start from."""
+    if path.resolve() in seen or len(seen) >= MAX_PARENTS:
+        chain = " -> ".join(str(item) for item in (*seen, path))
+        raise UserError(f"extends: the chain of parents does not end: {chain}")
+    value, lines = read_yaml(path)
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no mapping of sections", found=value)
+    origins: Origins = {key: f"{path}:{line}" for key, line in lines.items()}
+    inside_package = path.resolve().is_relative_to(recipes_folder().resolve())
+    folders = {str(path): Path.cwd() if inside_package else path.resolve().parent}
+    parent = value.pop("extends", None)
+    if parent is None:
+        return value, origins, folders
+    if not isinstance(parent, str):
+        raise UserError("extends: one parent, a file or a shipped name", found=parent)
+    beside = path.parent / parent
+    parent_path = beside if beside.is_file() else find_recipe(parent)
+    tree, parent_origins, parent_folders = _read_with_parents(parent_path, (*seen, path.resolve()))
+    return merge(tree, value), parent_origins | origins, parent_folders | folders
+
+
+def _parse_override(text: str) -> tuple[KeyPath, Any]:
+    key, separator, value_text = text.partition("=")
+    if not separator:
+        raise UserError(
+            f"{text!r} is no override", allowed="key=value, for example model.d_model=512"
+        )
+    value, _ = parse_yaml(value_text, f"override {key}")
+    return split_key(key.strip()), value
+
+
+def _override(
+    tree: dict[str, Any], origins: Origins, key: KeyPath, value: Any, origin: str
+) -> tuple[dict[str, Any], Origins]:
+    try:
+        return set_value(tree, key, value), replace_origin(origins, key, origin)
+    except UserError as error:
+        raise UserError(f"{dotted(key)}: {error.what}", where=origin) from None
+
+
+def _apply_choices(tree: dict[str, Any], origins: Origins) -> tuple[dict[str, Any], Origins]:
+    choices = tree.get("choices") or {}
+    chosen = tree.get("choose") or {}
+    for name in chosen:
+        if name not in choices:
+            hint = nearest(name, choices)
+            raise UserError(
+                f"choose.{name}: the recipe has no such choice"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                where=origin_of(origins, ("choose", name)),
+                allowed=choices,
+            )
+    for name, options in choices.items():
+        if name not in chosen:
+            continue
+        option = str(chosen[name])
+        if option not in options:
+            hint = nearest(option, options)
+            raise UserError(
+                f"choose.{name}: {option!r} is not one of its options"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                where=origin_of(origins, ("choose", name)),
+                allowed=options,
+            )
+        for key, value in (options[option] or {}).items():
+            where = origin_of(origins, ("choices", name, option, key))
+            tree, origins = _override(tree, origins, split_key(key), value, where)
+    return tree, origins
+
+
+def _with_absolute_paths(
+    section: Any, path: KeyPath, origins: Origins, folders: dict[str, Path]
+) -> Any:
+    """Paths made absolute: from the folder of the file that holds them, else the working one."""
+    if isinstance(section, Path):
+        file = origin_of(origins, path).rpartition(":")[0]
+        return folders.get(file, Path.cwd()) / section.expanduser()
+    if isinstance(section, BaseModel):
+        updates = {
+            name: _with_absolute_paths(value, (*path, name), origins, folders)
+            for name, value in section
+            if isinstance(value, Path | BaseModel | dict)
+        }
+        return section.model_copy(update=updates)
+    if isinstance(section, dict):
+        return {
+            key: _with_absolute_paths(value, (*path, key), origins, folders)
+            for key, value in section.items()
+        }
+    return section
+
+
+def _with_vocabulary(recipe: Recipe) -> Recipe:
+    """The model's vocabulary defaults to the tokenizer's; it may be larger, never smaller."""
+    declared = getattr(recipe.tokenizer, "vocab_size", None)
+    size = recipe.model.vocab_size
+    if size is not None and declared is not None and size < declared:
+        raise UserError(
+            f"model.vocab_size: {size} rows are fewer than the tokenizer's {declared} tokens",
+            allowed=f"at least {declared}",
+        )
+    if size is not None or declared is None:
+        return recipe
+    return recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"vocab_size": declared})}
+    )
+
+
+def value_at(loaded: LoadedRecipe, key: str) -> Any:
+    """The plain value that the recipe gives for a dotted key, or None."""
+    return get_value(loaded.tree, split_key(key))

@@ -1,0 +1,119 @@
+"""The recipe: the one model that nests every room's settings, and the checks that span rooms."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from feldspar.corpus.settings import CorpusSettings
+from feldspar.evaluate.settings import EvaluationSettings
+from feldspar.model.settings import LearnedPositions, ModelSettings
+from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.runtime.settings import CheckpointSettings, RuntimeSettings
+from feldspar.tokens.settings import ShardSettings, Tokenizer
+from feldspar.train.settings import (
+    MixtureEntry,
+    OptimizerSettings,
+    PhaseSettings,
+    RunSchedule,
+    StartFrom,
+    StartFromScratch,
+)
+
+SCHEMA_VERSION = 1
+
+
+class Recipe(Settings):
+    """The whole of a run: data, model, hyper-parameters, phases."""
+
+    schema_version: Literal[1]
+    """Version of this schema."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; `train` writes to runs/NAME unless --out is given."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Root of every random stream."""
+    description: str = ""
+    """One or two lines for people."""
+    choices: dict[str, dict[str, dict[str, Any]]] = {}
+    """Named sets of overrides: choices.size.111M holds dotted keys and their values."""
+    choose: dict[str, str] = {}
+    """Which set of each choice is in force."""
+    start_from: Annotated[StartFrom, Field(discriminator="type"), NameOrMapping] = (
+        StartFromScratch()
+    )
+    """Weights that the first phase starts with."""
+    corpus: CorpusSettings | None = None
+    """Documents in, documents out; absent when shards exist."""
+    tokenizer: Tokenizer | None = None
+    """How text becomes tokens; absent when shards exist."""
+    shards: ShardSettings | None = None
+    """Where `tokens build` writes and training reads."""
+    model: ModelSettings
+    """Shape of the decoder."""
+    parametrization: ParametrizationSettings
+    """Initial values, learning rates and multipliers."""
+    optimizer: OptimizerSettings = OptimizerSettings()
+    """AdamW."""
+    schedule: RunSchedule = RunSchedule()
+    """Schedules over the run, as fractions of the peak."""
+    phases: Annotated[tuple[PhaseSettings, ...], Field(min_length=1)]
+    """The run, phase by phase."""
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    """When checkpoints are written and which are kept."""
+    evaluation: EvaluationSettings = EvaluationSettings()
+    """Validation."""
+    runtime: RuntimeSettings = RuntimeSettings()
+    """Device, precision, micro-batches, distribution: never changes the mathematics."""
+
+    def context_length(self, phase: PhaseSettings) -> int:
+        """Tokens of one sequence of ``phase``."""
+        return phase.context_length or self.model.max_sequence_length
+
+    @model_validator(mode="after")
+    def _phases_fit_the_model(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            context = self.context_length(phase)
+            limit = self.model.max_sequence_length
+            if isinstance(self.model.positions, LearnedPositions) and context > limit:
+                raise ValueError(
+                    f"phases.{index}.context_length: {context} tokens are more than the {limit} "
+                    "learned positions of model.max_sequence_length"
+                )
+            if index > 0 and phase.optimizer_state is None and _warms_up(phase):
+                raise ValueError(
+                    f"phases.{index}.optimizer_state: this phase warms up anew; "
+                    "say whether it starts with keep or fresh moments"
+                )
+        names = [phase.name for phase in self.phases]
+        doubled = next((name for name in names if names.count(name) > 1), None)
+        if doubled is not None:
+            raise ValueError(f"phases: two phases are named {doubled!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _mixtures_fit(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if phase.mixture == "natural":
+                continue
+            shares = [
+                entry.probability if isinstance(entry, MixtureEntry) else entry
+                for entry in phase.mixture.values()
+            ]
+            known = [share for share in shares if share is not None]
+            total = sum(known)
+            key = f"phases.{index}.mixture"
+            if len(known) == len(shares) and total == 0:
+                raise ValueError(f"{key}: every probability is 0")
+            if not phase.normalize_mixture and len(known) == len(shares) and abs(total - 1) > 1e-6:
+                raise ValueError(
+                    f"{key}: the probabilities sum to {total:.6g}, not 1; "
+                    "correct them or set normalize_mixture: true"
+                )
+        return self
+
+
+def _warms_up(phase: PhaseSettings) -> bool:
+    if phase.learning_rate is None:
+        return False
+    first = phase.learning_rate.segments[0]
+    return first.shape in ("linear", "cosine") and (first.from_ or 0.0) < (first.to or 0.0)

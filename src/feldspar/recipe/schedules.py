@@ -1,0 +1,152 @@
+"""Schedules: functions of tokens seen, given as segments and compiled to pieces between knots."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from feldspar.core.errors import UserError
+from feldspar.recipe.amounts import Amount
+from feldspar.recipe.base import Settings
+
+Shape = Literal["linear", "cosine", "inverse_sqrt", "hold"]
+
+
+class Segment(Settings):
+    """One piece of a schedule."""
+
+    to: float | None = None
+    """Value at the end; hold: the value kept (default: the one reached); not for inverse_sqrt."""
+    over: Amount
+    """Length of the segment."""
+    shape: Shape = "linear"
+    """How the value moves there."""
+    from_: Annotated[float | None, Field(alias="from")] = None
+    """Value at the start, first segment only (default 0)."""
+
+
+class Schedule(Settings):
+    """A list of segments; a bare number is a constant."""
+
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
+    """The segments in order."""
+    extends_beyond_phase: bool = False
+    """The last segment may reach past the end; the phase stops part of the way down."""
+
+
+def _spell_out(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float | list | tuple):
+        return value
+    if isinstance(value, int | float):
+        return {"segments": [{"to": float(value), "over": "rest", "shape": "hold"}]}
+    return {"segments": list(value)}
+
+
+ScheduleField = Annotated[Schedule, BeforeValidator(_spell_out)]
+"""A schedule as recipes write it: a number, a list of segments, or the full mapping."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A segment between two token positions."""
+
+    start_tokens: int
+    end_tokens: int
+    shape: Shape
+    start_value: float
+    end_value: float
+
+    def at(self, tokens: int) -> float:
+        """The value at a position inside the piece."""
+        if self.shape == "hold":
+            return self.end_value
+        if self.shape == "inverse_sqrt":
+            return self.start_value * math.sqrt(self.start_tokens / max(tokens, 1))
+        if tokens >= self.end_tokens:
+            return self.end_value
+        share = (tokens - self.start_tokens) / (self.end_tokens - self.start_tokens)
+        if self.shape == "cosine":
+            share = (1 - math.cos(math.pi * share)) / 2
+        return self.start_value + (self.end_value - self.start_value) * share
+
+
+@dataclass(frozen=True)
+class CompiledSchedule:
+    """The pieces of a schedule over tokens."""
+
+    pieces: tuple[Piece, ...]
+
+    def at(self, tokens: int) -> float:
+        """The value once ``tokens`` have been seen: at a knot, the value of the piece that ends."""
+        index = bisect_left(self.pieces, tokens, key=lambda piece: piece.end_tokens)
+        return self.pieces[min(index, len(self.pieces) - 1)].at(tokens)
+
+    @property
+    def warmup_tokens(self) -> int:
+        """Length of the first segment where it rises, else 0."""
+        first = self.pieces[0]
+        return first.end_tokens if first.end_value > first.start_value else 0
+
+
+def compile_schedule(
+    schedule: Schedule, total_tokens: int, measure: Callable[[Amount, int], int], name: str
+) -> CompiledSchedule:
+    """Lay a schedule's segments over ``total_tokens``.
+
+    ``measure(amount, start)`` gives the tokens of an amount that begins at position ``start``.
+    ``name`` (a key of the recipe) stands in the errors. Raises UserError when the segments end
+    early, or reach past the end without ``extends_beyond_phase``.
+    """
+    pieces: list[Piece] = []
+    position = 0
+    value = 0.0
+    last = len(schedule.segments) - 1
+    for index, segment in enumerate(schedule.segments):
+        key = f"{name}.{index}"
+        _check_segment(segment, index, key)
+        if segment.from_ is not None:
+            value = segment.from_
+        end = position + measure(segment.over, position)
+        if end > total_tokens:
+            if index == last and segment.over.relative:
+                end = total_tokens
+            elif not (index == last and schedule.extends_beyond_phase):
+                raise UserError(
+                    f"{key}: the segment ends after {end:,} tokens, past the end at "
+                    f"{total_tokens:,}",
+                    do="shorten it, write `over: rest`, or set extends_beyond_phase: true",
+                )
+        if segment.shape == "inverse_sqrt" and position == 0:
+            raise UserError(f"{key}: inverse_sqrt cannot start at token 0; warm up first")
+        if end > position or index == last:
+            pieces.append(_piece(segment, position, end, value))
+            value = pieces[-1].at(end)
+        position = end
+    if position < total_tokens:
+        raise UserError(
+            f"{name}: the segments end after {position:,} of {total_tokens:,} tokens",
+            do="add {shape: hold, over: rest} to stay at the last value",
+        )
+    return CompiledSchedule(tuple(pieces))
+
+
+def _check_segment(segment: Segment, index: int, key: str) -> None:
+    if segment.from_ is not None and index > 0:
+        raise UserError(f"{key}.from: only the first segment may have one")
+    if segment.shape == "inverse_sqrt" and segment.to is not None:
+        raise UserError(f"{key}.to: inverse_sqrt has no end value of its own")
+    if segment.shape in ("linear", "cosine") and segment.to is None:
+        raise UserError(f"{key}.to: a {segment.shape} segment needs the value at its end")
+
+
+def _piece(segment: Segment, start: int, end: int, value: float) -> Piece:
+    if segment.shape == "hold":
+        kept = value if segment.to is None else segment.to
+        return Piece(start, end, "hold", kept, kept)
+    if segment.shape == "inverse_sqrt":
+        return Piece(start, end, "inverse_sqrt", value, value * math.sqrt(start / max(end, 1)))
+    assert segment.to is not None, "checked by _check_segment"
+    return Piece(start, end, segment.shape, value, segment.to)

@@ -1,0 +1,91 @@
+"""Strict YAML 1.2 in, plain values and line numbers out; nothing in a file can build an object."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq, TaggedScalar
+from ruamel.yaml.error import YAMLError
+
+from feldspar.core.errors import UserError
+
+SIZE_LIMIT_BYTES = 1 << 20
+
+KeyPath = tuple[str | int, ...]
+Lines = dict[KeyPath, int]
+
+
+def read_yaml(path: Path) -> tuple[Any, Lines]:
+    """A file's plain value and the line (from 1) of each key path in it.
+
+    Raises UserError for a missing, too large, wrongly encoded or malformed file.
+    """
+    if not path.is_file():
+        reason = "is a folder" if path.is_dir() else "does not exist"
+        raise UserError(f"the recipe file {path} {reason}")
+    data = path.read_bytes()
+    if len(data) > SIZE_LIMIT_BYTES:
+        raise UserError(f"{path} is larger than a recipe may be", allowed="at most 1 MiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text", where=f"byte {error.start}") from error
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
+    """The plain value of ``text`` and its line table; ``name`` stands in errors."""
+    parser = YAML(typ="rt", pure=True)
+    parser.allow_duplicate_keys = False
+    try:
+        for token in parser.scan(text):
+            kind = type(token).__name__
+            if kind in ("AnchorToken", "AliasToken", "TagToken"):
+                raise UserError(
+                    f"{kind.removesuffix('Token').lower()}s are not allowed in a recipe",
+                    where=f"{name}:{token.start_mark.line + 1}",
+                    do="write the value out",
+                )
+        node = parser.load(text)
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        where = f"{name}:{mark.line + 1}" if mark is not None else name
+        raise UserError(f"malformed YAML: {problem}", where=where) from error
+    lines: Lines = {}
+    return _plain(node, (), lines, name), lines
+
+
+def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
+    if isinstance(node, CommentedMap):
+        result = {}
+        for key, value in node.items():
+            text = str(key)
+            lines[(*path, text)] = node.lc.key(key)[0] + 1
+            result[text] = _plain(value, (*path, text), lines, name)
+        return result
+    if isinstance(node, CommentedSeq):
+        items = []
+        for index, value in enumerate(node):
+            lines[(*path, index)] = node.lc.item(index)[0] + 1
+            items.append(_plain(value, (*path, index), lines, name))
+        return items
+    if node is None or isinstance(node, bool):
+        return node
+    if isinstance(node, int):
+        return int(node)
+    if isinstance(node, float):
+        if not math.isfinite(node):
+            raise UserError(
+                f"{'.'.join(map(str, path))} is not a finite number",
+                where=f"{name}:{lines.get(path, 1)}",
+            )
+        return float(node)
+    if isinstance(node, str) and not isinstance(node, TaggedScalar):
+        return str(node)
+    raise UserError(
+        f"{'.'.join(map(str, path))}: only text, numbers, true, false and null are values",
+        where=f"{name}:{lines.get(path, 1)}",
+        found=node,
+    )

@@ -1,0 +1,212 @@
+"""Phases, their batches and mixtures, the optimizer and the run's schedules."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+
+from feldspar.recipe.amounts import Amount, Unit
+from feldspar.recipe.base import Settings
+from feldspar.recipe.schedules import ScheduleField
+
+Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+
+
+class OptimizerSettings(Settings):
+    """AdamW with decoupled weight decay on matrices."""
+
+    type: Literal["adamw"] = "adamw"
+    betas: Betas = (0.9, 0.95)
+    """Decay rates of the two moments, per step."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of the second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled decay of tensors with at least two dimensions, multiplied by the learning rate."""
+    clip_norm: PositiveFloat | Literal["none"] = 1.0
+    """Largest norm of the whole gradient; none: no clipping."""
+
+
+class RunSchedule(Settings):
+    """Schedules over the whole run, as fractions of the peak."""
+
+    learning_rate: ScheduleField = Field(default=1.0, validate_default=True)  # type: ignore[assignment]
+    """Fraction of the parametrization's learning rate."""
+    weight_decay: ScheduleField = Field(default=1.0, validate_default=True)  # type: ignore[assignment]
+    """Fraction of the optimizer's weight decay."""
+
+
+class ConstantBatch(Settings):
+    """The same number of sequences (or tokens, down to whole sequences) in every step."""
+
+    type: Literal["constant"] = "constant"
+    sequences: PositiveInt | None = None
+    """Sequences a step."""
+    tokens: PositiveFloat | None = None
+    """Tokens a step; rounded down to whole sequences."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.sequences is None) == (self.tokens is None):
+            raise ValueError("batch: give either sequences or tokens")
+        return self
+
+
+class BatchLevel(Settings):
+    """A batch size that holds from some point of the phase on."""
+
+    from_: Annotated[Amount, Field(alias="from")]
+    """Where it begins: steps or tokens of the phase."""
+    sequences: PositiveInt
+    """Sequences a step."""
+
+
+class BatchByTokens(Settings):
+    """A staircase of batch sizes."""
+
+    type: Literal["by_tokens"]
+    levels: Annotated[tuple[BatchLevel, ...], Field(min_length=1)]
+    """The stairs in order; the first begins at 0."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.levels[0].from_.value != 0:
+            raise ValueError("batch.levels.0.from: the first level begins at 0")
+        units = {level.from_.unit for level in self.levels}
+        if len(units) > 1 or not units <= {Unit.STEPS, Unit.TOKENS}:
+            raise ValueError("batch.levels: give every `from` in steps, or every one in tokens")
+        starts = [level.from_.value for level in self.levels]
+        for earlier, later in zip(starts, starts[1:], strict=False):
+            if later <= earlier:
+                raise ValueError(f"batch.levels: from {later} does not come after {earlier}")
+        return self
+
+
+class BatchRamp(Settings):
+    """A straight line in tokens, up to whole quanta (the open-loop ramp of 2411.00999)."""
+
+    type: Literal["linear_ramp"]
+    from_: Annotated[Amount, Field(alias="from")]
+    """Sequences at the start."""
+    to: Amount
+    """Sequences at the end."""
+    quantum: Amount
+    """The batch is a multiple of this many sequences."""
+    over: Amount
+    """Tokens of the ramp."""
+
+    @model_validator(mode="after")
+    def _whole_sequences(self) -> Self:
+        for key in ("from_", "to", "quantum"):
+            amount: Amount = getattr(self, key)
+            if amount.unit is not Unit.SEQUENCES or amount.value < 1 or amount.value % 1:
+                raise ValueError(f"batch.{key.strip('_')}: a whole number of sequences is needed")
+        if self.from_.value > self.to.value:
+            raise ValueError(f"batch.from: {self.from_} is more than {self.to}")
+        if self.from_.value % self.quantum.value:
+            raise ValueError(f"batch.from: {self.from_} is no multiple of {self.quantum}")
+        if self.to.value % self.quantum.value:
+            raise ValueError(f"batch.to: {self.to} is no multiple of {self.quantum}")
+        if self.over.unit is not Unit.TOKENS or self.over.value <= 0:
+            raise ValueError("batch.over: an amount in tokens above 0 is needed")
+        return self
+
+
+def _constant_unless_typed(value: Any) -> Any:
+    if isinstance(value, dict) and "type" not in value:
+        return {"type": "constant", **value}
+    return value
+
+
+Batch = Annotated[
+    ConstantBatch | BatchByTokens | BatchRamp,
+    Field(discriminator="type"),
+    BeforeValidator(_constant_unless_typed),
+]
+
+
+class MixtureEntry(Settings):
+    """How much of one source a phase reads."""
+
+    probability: Annotated[float, Field(ge=0)] | None = None
+    """Share of the phase's tokens."""
+    epochs: PositiveFloat | None = None
+    """Passes over the source."""
+
+    @model_validator(mode="after")
+    def _something_given(self) -> Self:
+        if self.probability is None and self.epochs is None:
+            raise ValueError("give probability, epochs or both")
+        return self
+
+
+Mixture = Literal["natural"] | dict[str, Annotated[float, Field(ge=0)] | MixtureEntry]
+
+
+class PhaseSettings(Settings):
+    """What may change during a run; a phase inherits nothing but the weights."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name in logs and metrics."""
+    length: Amount
+    """Tokens, steps, tokens_per_parameter, sequences or epochs; rounded down to whole steps."""
+    mixture: Mixture = "natural"
+    """Share of each source; natural: by its tokens."""
+    allow_repeat: bool | tuple[str, ...] = False
+    """Sources that may be read more than once (true: all)."""
+    normalize_mixture: bool = False
+    """Scale probabilities that do not sum to 1."""
+    context_length: PositiveInt | None = None
+    """Tokens of a sequence; default: model.max_sequence_length."""
+    documents: Literal["concatenate", "mask"] = "concatenate"
+    """Pack documents one after the other; mask keeps attention within a document."""
+    batch: Batch
+    """Sequences of one optimizer step."""
+    learning_rate: ScheduleField | None = None
+    """Absolute learning rate over this phase, in place of the run's schedule."""
+    weight_decay: ScheduleField | None = None
+    """Absolute weight decay over this phase, in place of the run's schedule."""
+    optimizer_state: Literal["keep", "fresh"] | None = None
+    """Carry the moments over, or start anew; must be said where a later phase warms up."""
+    trainable: Literal["all"] | tuple[str, ...] = "all"
+    """Which parameters are trained: roles or globs of names."""
+    checkpoint_every: Amount | None = None
+    """In place of checkpoints.every."""
+    evaluate_every: Amount | None = None
+    """In place of evaluation.every."""
+
+    @model_validator(mode="after")
+    def _absolute_length(self) -> Self:
+        if self.length.relative or self.length.value <= 0:
+            raise ValueError(
+                f"length: {self.length} is no absolute amount above 0: a phase's length defines "
+                "the run"
+            )
+        if isinstance(self.mixture, dict) and not self.mixture:
+            raise ValueError("mixture: names no source")
+        return self
+
+
+class StartFromScratch(Settings):
+    """Random weights from the parametrization's table."""
+
+    type: Literal["scratch"] = "scratch"
+
+
+class StartFromRun(Settings):
+    """The weights of another run's checkpoint."""
+
+    type: Literal["run"]
+    path: str
+    """The run folder."""
+    checkpoint: str = "last"
+    """last, or the number of tokens of a checkpoint."""
+
+
+class StartFromHuggingFace(Settings):
+    """The weights of a Hugging Face folder."""
+
+    type: Literal["huggingface"]
+    path: str
+    """The folder."""
+
+
+StartFrom = StartFromScratch | StartFromRun | StartFromHuggingFace
