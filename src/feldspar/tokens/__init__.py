@@ -1,0 +1,33 @@
+"""Tokenizers, token shards, and the exact order in which training reads them."""
+
+from feldspar.core.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "END_OF_DOCUMENT": "settings",
+        "BpeFiles": "settings",
+        "HuggingFaceTokenizer": "settings",
+        "ShardSettings": "settings",
+        "Tokenizer": "settings",
+        "TrainBpe": "settings",
+        "TextTokenizer": "tokenizer",
+        "tokenizer_from_settings": "tokenizer_sources",
+        "train_bpe": "bpe",
+        "ShardReport": "build",
+        "build_shards": "build",
+        "ShardSet": "shards",
+        "MixtureSampler": "mixture",
+        "MixtureContext": "resolve",
+        "ResolvedMixture": "resolve",
+        "UnknownTokens": "resolve",
+        "resolve_mixture": "resolve",
+        "Cursor": "stream",
+        "SourceStream": "stream",
+        "PhaseData": "sequences",
+        "SequenceReader": "sequences",
+        "Sequences": "sequences",
+        "PrefetchingLoader": "loader",
+        "SequenceTensors": "loader",
+    },
+)

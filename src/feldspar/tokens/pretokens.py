@@ -1,0 +1,62 @@
+"""The pre-token pattern of byte-level BPE (GPT-2) for Python's ``re``, exact or not at all.
+
+BPE never merges across pre-tokens and code and prose repeat few of them, so a text is encoded
+fastest by looking up each pre-token's ids. Python's ``\\s`` and ``\\w`` differ from the Unicode
+properties in the original pattern, and its Unicode tables may be newer than the tokenizer's: the
+classes are therefore spelled out, over the characters whose category has not changed since Unicode
+3.2. A text with any other character has no pattern here (``None``) and takes the slow way.
+"""
+
+import re
+import sys
+import unicodedata
+from functools import lru_cache
+
+_SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+_LAST_ASSIGNED_3_2 = 0x2FFFF
+
+
+def _pattern(letter: str, number: str, space: str) -> re.Pattern[str]:
+    # A letter can only start the second alternative of the original order, so it may be tried
+    # first: most pre-tokens are words.
+    return re.compile(
+        f" ?[{letter}]+|'(?:[stmd]|re|ve|ll)| ?[{number}]+| ?[^{space}{letter}{number}]+"
+        f"|[{space}]+(?![^{space}])|[{space}]+"
+    )
+
+
+_ASCII = _pattern("A-Za-z", "0-9", r"\t-\r ")
+
+
+def pattern_for(text: str) -> re.Pattern[str] | None:
+    """A pattern whose ``findall`` gives the pre-tokens of ``text``; None when none is exact."""
+    if text.isascii():
+        return _ASCII
+    unicode_pattern, unstable = _unicode_patterns()
+    return None if unstable.search(text) else unicode_pattern
+
+
+@lru_cache(maxsize=1)
+def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The pattern over stable characters, and one that finds any character that is not stable."""
+    members: dict[str, list[int]] = {"L": [], "N": [], "other": []}
+    for code in range(min(_LAST_ASSIGNED_3_2, sys.maxunicode) + 1):
+        character = chr(code)
+        old = unicodedata.ucd_3_2_0.category(character)
+        new = unicodedata.category(character)
+        if old[0] == new[0] and old != "Cn" and old != "Cs":
+            members[old[0] if old[0] in "LN" else "other"].append(code)
+    letter, number, other = (_ranges(codes) for codes in members.values())
+    return _pattern(letter, number, _SPACE), re.compile(f"[^{letter}{number}{other}]")
+
+
+def _ranges(codes: list[int]) -> str:
+    """Ascending code points as the inside of a character class."""
+    parts = []
+    first = previous = codes[0]
+    for code in [*codes[1:], -1]:
+        if code != previous + 1:
+            parts.append(f"\\U{first:08x}-\\U{previous:08x}")
+            first = code
+        previous = code
+    return "".join(parts)

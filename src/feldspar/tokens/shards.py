@@ -1,0 +1,151 @@
+"""A finished shard folder, memory-mapped and checked before anything is read from it."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from feldspar.core.errors import RunError, UserError, nearest
+from feldspar.core.manifest import Manifest, read_manifest, verify_files
+from feldspar.tokens.build import KIND, TOKENIZER_FOLDER, splits_of
+from feldspar.tokens.writer import ENDS_SUFFIX, TOKENS_SUFFIX, SourceCounts
+
+Verify = Literal["sizes", "contents"]
+
+
+@dataclass(frozen=True)
+class SourceTokens:
+    """One split and source: where each of its documents lies; arrays are aligned by document."""
+
+    files: tuple[np.ndarray, ...]
+    """The shards' tokens, mapped, u16 or u32."""
+    file_index: np.ndarray
+    """Which file holds the document, i32."""
+    starts: np.ndarray
+    """Its first token in that file, i64."""
+    lengths: np.ndarray
+    """Its tokens, i64, the end-of-document token included."""
+
+    @property
+    def tokens(self) -> int:
+        """All tokens."""
+        return int(self.lengths.sum())
+
+
+class ShardSet:
+    """The shards of all splits and sources in one folder; make one with ``ShardSet.open``."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.digest = manifest.digest
+        self.vocab_size: int = manifest.counts["vocab_size"]
+        self.end_of_document: str = manifest.counts["end_of_document"]
+        self.end_of_document_id: int = manifest.counts["end_of_document_id"]
+        self.tokenizer_digest: str = manifest.counts["tokenizer_digest"]
+        self.tokenizer = path / TOKENIZER_FOLDER
+        self.dtype = np.dtype(manifest.counts["dtype"])
+        self._splits = splits_of(manifest)
+        self._read = lru_cache(maxsize=None)(self._read_source)
+
+    @classmethod
+    def open(cls, path: Path, verify: Verify = "sizes") -> "ShardSet":
+        """Open a folder that ``tokens build`` wrote.
+
+        ``contents`` compares every file with its checksum, ``sizes`` only its length. Raises
+        UserError when there is no such folder, RunError that names a damaged file.
+        """
+        if not path.is_dir():
+            raise UserError(
+                f"shards.path: {path} does not exist",
+                do="build the shards first: feldspar tokens build RECIPE",
+            )
+        manifest = read_manifest(path, KIND)
+        problems = verify_files(path, manifest, contents=verify == "contents")
+        if problems:
+            raise _damaged(path, "; ".join(problems))
+        return cls(path, manifest)
+
+    @property
+    def splits(self) -> list[str]:
+        """Splits with at least one source."""
+        return list(self._splits)
+
+    def sources(self, split: str = "train") -> list[str]:
+        """The sources of a split that hold documents, in the corpus's order."""
+        known = self._splits.get(split, {})
+        return [name for name, counts in known.items() if counts.documents]
+
+    def tokens(self, split: str, source: str) -> int:
+        """Tokens, the end-of-document tokens included. Raises UserError for unknown names."""
+        return self.counts(split, source).tokens
+
+    def documents(self, split: str, source: str) -> int:
+        """Documents. Raises UserError for unknown names."""
+        return self.counts(split, source).documents
+
+    def text_bytes(self, split: str, source: str) -> int:
+        """UTF-8 bytes of the text, for bits per byte. Raises UserError for unknown names."""
+        return self.counts(split, source).text_bytes
+
+    def counts(self, split: str, source: str) -> SourceCounts:
+        """Every count of one split and source. Raises UserError for unknown names."""
+        known = self._splits.get(split, {})
+        if source not in known:
+            hint = nearest(source, known)
+            raise UserError(
+                f"{self.path} has no source {source!r} in its {split} split"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                allowed=known or self._splits,
+            )
+        return known[source]
+
+    def read(self, split: str, source: str) -> SourceTokens:
+        """The mapped tokens of one source, checked.
+
+        Raises UserError for unknown names, RunError that names a damaged file.
+        """
+        self.counts(split, source)
+        return self._read(split, source)
+
+    def _read_source(self, split: str, source: str) -> SourceTokens:
+        files, indices, starts, lengths = [], [], [], []
+        paths = sorted((self.path / split / source).glob(f"*{TOKENS_SUFFIX}"))
+        for index, path in enumerate(paths):
+            tokens, ends = self._read_file(path)
+            length = np.diff(ends, prepend=0)
+            files.append(tokens)
+            starts.append(ends - length)
+            lengths.append(length)
+            indices.append(np.full(len(ends), index, np.int32))
+        if not files:
+            return SourceTokens((), np.empty(0, np.int32), *2 * (np.empty(0, np.int64),))
+        return SourceTokens(
+            tuple(files), np.concatenate(indices), np.concatenate(starts), np.concatenate(lengths)
+        )
+
+    def _read_file(self, path: Path) -> tuple[np.ndarray, np.ndarray]:
+        bytes_found, itemsize = path.stat().st_size, self.dtype.itemsize
+        if bytes_found == 0 or bytes_found % itemsize:
+            raise _damaged(path, f"{bytes_found} bytes are no whole number of {self.dtype} tokens")
+        tokens = np.asarray(np.memmap(path, self.dtype, mode="r"))
+        sidecar = path.with_name(path.name.removesuffix(TOKENS_SUFFIX) + ENDS_SUFFIX)
+        try:
+            ends = np.load(sidecar, allow_pickle=False).astype(np.int64)
+        except (OSError, ValueError) as error:
+            raise _damaged(sidecar, str(error)) from error
+        if not len(ends) or ends[-1] != len(tokens):
+            last = int(ends[-1]) if len(ends) else 0
+            raise _damaged(path, f"{len(tokens)} tokens, but the last document ends at {last}")
+        if ends[0] <= 0 or np.any(np.diff(ends) <= 0):
+            raise _damaged(sidecar, "the documents' ends do not increase")
+        return tokens, ends
+
+
+def _damaged(path: Path, problem: str) -> RunError:
+    return RunError(
+        f"{path} is damaged: {problem}",
+        do="build the shards again: feldspar tokens build RECIPE --overwrite",
+    )

@@ -1,0 +1,80 @@
+"""Small corpora in the documents layout, and shards made from them."""
+
+import random
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from feldspar.core.manifest import Manifest, records_of, write_manifest
+from feldspar.tokens import ShardSet, ShardSettings, TrainBpe, build_shards
+
+WORDS = "the a river stone light runs over under old new house tree écoute 東京 café 12 7 3.5 x_y".split()
+
+
+def write_documents(folder: Path, texts: Mapping[str, Mapping[str, list[str]]]) -> Path:
+    """A documents folder with ``texts``: split to source to texts."""
+    for split, sources in texts.items():
+        for source, documents in sources.items():
+            target = folder / split / source
+            target.mkdir(parents=True)
+            names = [f"{source}-{split}-{n}" for n in range(len(documents))]
+            table = pa.table(
+                {
+                    "id": names,
+                    "source": [source] * len(documents),
+                    "text": documents,
+                    "group": names,
+                    "origin": names,
+                }
+            )
+            pq.write_table(table, target / "part-00000.parquet")
+    counts = {
+        "splits": {
+            split: {source: {"documents": len(documents)} for source, documents in sources.items()}
+            for split, sources in texts.items()
+        }
+    }
+    manifest = Manifest("documents", "test", "0", counts=counts, files=records_of(folder))
+    write_manifest(folder, manifest)
+    return folder
+
+
+def some_text(rng: random.Random, words: int) -> str:
+    """Random words, punctuation and line breaks."""
+    return "".join(
+        rng.choice(WORDS) + rng.choice([" ", " ", " ", ", ", ".\n"]) for _ in range(words)
+    )
+
+
+def some_texts(seed: int, documents: int, longest: int = 60) -> list[str]:
+    """Documents of 1 to ``longest`` words."""
+    rng = random.Random(seed)
+    return [some_text(rng, rng.randint(1, longest)) for _ in range(documents)]
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sources; one split for training, one for validation; an empty document among them."""
+    return write_documents(
+        tmp_path_factory.mktemp("corpus") / "documents",
+        {
+            "train": {"prose": [*some_texts(1, 300), "", " \n "], "code": some_texts(2, 120)},
+            "validation": {"prose": some_texts(3, 20)},
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def bpe() -> TrainBpe:
+    return TrainBpe(vocab_size=300)
+
+
+@pytest.fixture(scope="session")
+def shards(documents: Path, bpe: TrainBpe, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
+    """Shards of ``documents``, several files a source."""
+    path = tmp_path_factory.mktemp("shards") / "shards"
+    build_shards(documents, bpe, ShardSettings(path=path, shard_tokens=5000), seed=5, workers=1)
+    return ShardSet.open(path, verify="contents")
