@@ -14,9 +14,7 @@ Result = TypeVar("Result")
 class Executor(Protocol):
     """Runs a top-level, picklable function over units; results come in the units' order."""
 
-    def map(
-        self, function: Callable[[Unit], Result], units: Iterable[Unit]
-    ) -> Iterator[Result]:
+    def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""
         ...
 
@@ -65,5 +63,3 @@ def executor(workers: int) -> Iterator[Executor]:
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-

@@ -51,5 +51,3 @@ class ParametrizationSettings(Settings):
         if self.type == "sp" and changed:
             raise ValueError(f"{changed[0]}: has no meaning under sp; choose type: mup")
         return self
-
-

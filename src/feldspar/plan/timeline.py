@@ -153,7 +153,9 @@ class Timeline:
             case Unit.PERCENT_OF_PHASE:
                 tokens = int(amount.value * phase.tokens / 100)
             case _:
-                raise UserError(f"{key}: {amount} is no interval", allowed="tokens, steps, % of run")
+                raise UserError(
+                    f"{key}: {amount} is no interval", allowed="tokens, steps, % of run"
+                )
         return max(tokens, 1)
 
 
@@ -311,4 +313,6 @@ def _measure(
         case Unit.REST:
             return length - start
         case Unit.EPOCHS:
-            raise UserError(f"{amount} cannot measure a schedule", allowed="tokens, steps, % of run")
+            raise UserError(
+                f"{amount} cannot measure a schedule", allowed="tokens, steps, % of run"
+            )

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 
 class Settings(BaseModel):
@@ -17,6 +17,18 @@ class Settings(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, value: Any) -> Any:
+        """A frozen section holds tuples; strict validation takes no list for one."""
+        if isinstance(value, dict):
+            return {key: _frozen(item) for key, item in value.items()}
+        return value
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _name_to_mapping(value: Any) -> Any:

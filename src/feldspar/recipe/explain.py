@@ -1,19 +1,11 @@
 """What a key of the recipe means, from the settings' own descriptions."""
 
-from collections.abc import Iterator
-from typing import Any
-
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.recipe.problems import sections_of
+from feldspar.recipe.keys import all_keys
 from feldspar.recipe.root import Recipe
-
-
-def all_keys() -> dict[str, FieldInfo]:
-    """Every key of the schema by dotted name; ``N`` stands for a list's index."""
-    return dict(_keys_of(Recipe, ""))
 
 
 def explain(key: str) -> list[str]:
@@ -22,7 +14,7 @@ def explain(key: str) -> list[str]:
     Raises UserError that names the nearest key.
     """
     wanted = ".".join("N" if part.isdigit() else part for part in key.split("."))
-    keys = all_keys()
+    keys = dict(all_keys(Recipe))
     matches = [name for name in keys if _fits(name, wanted)]
     if not matches:
         hint = nearest(wanted, keys)
@@ -52,30 +44,3 @@ def _fits(name: str, wanted: str) -> bool:
     return len(parts) == len(wanted_parts) and all(
         part in (given, "NAME") for part, given in zip(parts, wanted_parts, strict=True)
     )
-
-
-def _keys_of(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
-    for name, field in section.model_fields.items():
-        key = f"{prefix}{field.alias or name}"
-        yield key, field
-        for inner, step in _inner_sections(field.annotation):
-            yield from _keys_of(inner, f"{key}.{step}")
-
-
-def _inner_sections(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    for section in sections_of(annotation):
-        yield section, ""
-    for argument in getattr(annotation, "__args__", ()):
-        origin = getattr(argument, "__origin__", None)
-        yield from _collections(argument if origin in (tuple, dict) else None)
-    yield from _collections(annotation)
-
-
-def _collections(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    origin = getattr(annotation, "__origin__", None)
-    if origin is tuple:
-        for section in sections_of(annotation.__args__[0]):
-            yield section, "N."
-    elif origin is dict:
-        for section in sections_of(annotation.__args__[1]):
-            yield section, "NAME."

@@ -1,13 +1,11 @@
 """What is wrong with a recipe, each problem with its key, its line and the nearest valid key."""
 
-import types
-import typing
-from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from feldspar.core.errors import UserError, nearest, shorten
+from feldspar.recipe.keys import all_keys, known_keys
 from feldspar.recipe.tree import Origins, dotted, get_value, origin_of
 from feldspar.recipe.yaml import KeyPath
 
@@ -29,15 +27,26 @@ def recipe_error(
     error: ValidationError, model: type[BaseModel], tree: Any, origins: Origins
 ) -> RecipeError:
     """The problems that validation found, in the words of the recipe."""
+    details = error.errors(include_url=False)
     problems = []
-    for detail in error.errors(include_url=False):
+    for detail in details:
         path = _path_in_file(detail["loc"], tree)
+        if detail["type"] == "too_short" and _has_problem_inside(detail, details):
+            continue
         message = _message(detail, path, model, tree)
         key = _key_named_in(message) or path
         problem = (message, origin_of(origins, key))
         if problem not in problems:
             problems.append(problem)
     return RecipeError(problems)
+
+
+def _has_problem_inside(detail: Any, details: list[Any]) -> bool:
+    """A list with a faulty element is also reported as too short; only the element matters."""
+    place = detail["loc"]
+    return any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in details
+    )
 
 
 def _path_in_file(location: tuple[str | int, ...], tree: Any) -> KeyPath:
@@ -76,7 +85,9 @@ def _message(detail: Any, path: KeyPath, model: type[BaseModel], tree: Any) -> s
             text = context["error"].what
         prefix = f"{key}." if key and _starts_with_field(text) else f"{key}: " if key else ""
         return f"{prefix}{text}"
-    found = "" if isinstance(detail["input"], dict | list) else f", found {detail['input']!r}"
+    found = (
+        "" if isinstance(detail["input"], dict | list | tuple) else f", found {detail['input']!r}"
+    )
     text = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{key}: {shorten(text, 160)}{shorten(found)}"
 
@@ -84,75 +95,13 @@ def _message(detail: Any, path: KeyPath, model: type[BaseModel], tree: Any) -> s
 def _unknown_key(path: KeyPath, model: type[BaseModel], tree: Any) -> str:
     siblings = set(known_keys(model, path[:-1], tree))
     name = str(path[-1])
+    owners = [key for key, _ in all_keys(model) if key.rpartition(".")[2] == name]
+    if owners:
+        return f"{dotted(path)}: unknown key here; it belongs at {' or '.join(owners[:3])}"
     hint = nearest(name, siblings)
     if hint is not None:
         return f"{dotted(path)}: unknown key; did you mean {dotted((*path[:-1], hint))!r}?"
-    owners = [dotted(owner) for owner in _owners(model, name)]
-    if owners:
-        return f"{dotted(path)}: unknown key here; it belongs to {', '.join(owners)!r}"
     return f"{dotted(path)}: unknown key (keys here: {', '.join(sorted(siblings))})"
-
-
-def known_keys(model: type[BaseModel], path: KeyPath, tree: Any) -> Iterator[str]:
-    """The keys that the section at ``path`` may hold."""
-    annotation: Any = model
-    for depth, part in enumerate(path):
-        value = get_value(tree, path[: depth + 1])
-        annotation = _member(annotation, part, value)
-        if annotation is None:
-            return
-    for section in sections_of(annotation):
-        chosen = get_value(tree, path)
-        if _variant_matches(section, chosen):
-            for name, field in section.model_fields.items():
-                yield field.alias or name
-
-
-def sections_of(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The settings classes that a field's annotation admits."""
-    origin = typing.get_origin(annotation)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    elif origin is typing.Annotated:
-        yield from sections_of(typing.get_args(annotation)[0])
-    elif origin in (typing.Union, types.UnionType):
-        for argument in typing.get_args(annotation):
-            yield from sections_of(argument)
-
-
-def _member(annotation: Any, part: str | int, value: Any) -> Any:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _member(typing.get_args(annotation)[0], part, value)
-    if origin in (tuple, list):
-        return typing.get_args(annotation)[0]
-    if origin is dict:
-        return typing.get_args(annotation)[1]
-    if origin in (typing.Union, types.UnionType):
-        found = (_member(argument, part, value) for argument in typing.get_args(annotation))
-        return next((member for member in found if member is not None), None)
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        for name, field in annotation.model_fields.items():
-            if part == (field.alias or name):
-                return field.annotation
-    return None
-
-
-def _variant_matches(section: type[BaseModel], value: Any) -> bool:
-    field = section.model_fields.get("type")
-    if field is None or not isinstance(value, dict) or "type" not in value:
-        return True
-    return value["type"] in typing.get_args(field.annotation)
-
-
-def _owners(model: type[BaseModel], name: str) -> list[KeyPath]:
-    owners: list[KeyPath] = []
-    for key, field in model.model_fields.items():
-        for section in sections_of(field.annotation):
-            if any(name == (inner.alias or inner_name)
-                   for inner_name, inner in section.model_fields.items()):
-                owners.append((key, name))
-    return list(dict.fromkeys(owners))
 
 
 def _starts_with_field(text: str) -> bool:

@@ -37,12 +37,17 @@ class Schedule(Settings):
     """The last segment may reach past the end; the phase stops part of the way down."""
 
 
+def constant(value: float) -> Schedule:
+    """The schedule that stays at ``value``."""
+    return Schedule(segments=(Segment(to=value, over=Amount.parse("rest"), shape="hold"),))
+
+
 def _spell_out(value: Any) -> Any:
     if isinstance(value, bool) or not isinstance(value, int | float | list | tuple):
         return value
     if isinstance(value, int | float):
-        return {"segments": [{"to": float(value), "over": "rest", "shape": "hold"}]}
-    return {"segments": list(value)}
+        return constant(float(value))
+    return {"segments": tuple(value)}
 
 
 ScheduleField = Annotated[Schedule, BeforeValidator(_spell_out)]

@@ -72,8 +72,9 @@ def replace_origin(origins: Origins, path: KeyPath, origin: str) -> Origins:
 
 
 def origin_of(origins: Origins, path: KeyPath) -> str:
-    """Where the value at ``path`` comes from: its own origin or that of what holds it."""
+    """Where the value at ``path`` comes from: its own origin, that of what holds it or is in it."""
     for length in range(len(path), 0, -1):
         if path[:length] in origins:
             return origins[path[:length]]
-    return "default"
+    inside = (origin for key, origin in origins.items() if key[: len(path)] == path)
+    return next(inside, "default")

@@ -78,7 +78,7 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
     if isinstance(node, float):
         if not math.isfinite(node):
             raise UserError(
-                f"{'.'.join(map(str, path))} is not a finite number",
+                f"{'.'.join(map(str, path)) or name} is not a finite number",
                 where=f"{name}:{lines.get(path, 1)}",
             )
         return float(node)

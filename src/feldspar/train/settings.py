@@ -1,12 +1,13 @@
 """Phases, their batches and mixtures, the optimizer and the run's schedules."""
 
+import itertools
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
-from feldspar.recipe.schedules import ScheduleField
+from feldspar.recipe.schedules import ScheduleField, constant
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -28,9 +29,9 @@ class OptimizerSettings(Settings):
 class RunSchedule(Settings):
     """Schedules over the whole run, as fractions of the peak."""
 
-    learning_rate: ScheduleField = Field(default=1.0, validate_default=True)  # type: ignore[assignment]
+    learning_rate: ScheduleField = constant(1.0)
     """Fraction of the parametrization's learning rate."""
-    weight_decay: ScheduleField = Field(default=1.0, validate_default=True)  # type: ignore[assignment]
+    weight_decay: ScheduleField = constant(1.0)
     """Fraction of the optimizer's weight decay."""
 
 
@@ -74,7 +75,7 @@ class BatchByTokens(Settings):
         if len(units) > 1 or not units <= {Unit.STEPS, Unit.TOKENS}:
             raise ValueError("batch.levels: give every `from` in steps, or every one in tokens")
         starts = [level.from_.value for level in self.levels]
-        for earlier, later in zip(starts, starts[1:], strict=False):
+        for earlier, later in itertools.pairwise(starts):
             if later <= earlier:
                 raise ValueError(f"batch.levels: from {later} does not come after {earlier}")
         return self
