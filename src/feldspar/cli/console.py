@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -15,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
 
@@ -37,11 +39,14 @@ class TerminalListener:
     def __init__(self) -> None:
         self._console = Console(stderr=True)
         self._bar: Progress | None = None
+        self._live: Live | None = None
+        self._last_shown = 0.0
 
     def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
         """Show a bar, or print a line now and then."""
         if not self._console.is_terminal:
             return self._start_plain(title, total, unit)
+        self.show(None)
         bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -64,12 +69,30 @@ class TerminalListener:
             self._bar = None
 
     def say(self, line: str) -> None:
-        """Print one line."""
-        sys.stderr.write(line + "\n")
+        """Print one line, above the live ones."""
+        if self._live is not None or self._bar is not None:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            sys.stderr.write(line + "\n")
 
-    def _start_plain(
-        self, title: str, total: float | None, unit: str
-    ) -> Callable[[float], None]:
+    def show(self, line: str | None) -> None:
+        """Keep one line up to date; when piped, print one now and then."""
+        if not self._console.is_terminal:
+            now = time.monotonic()
+            if line is not None and now - self._last_shown >= PLAIN_INTERVAL_SECONDS:
+                self._last_shown = now
+                self.say(line)
+        elif line is None:
+            if self._live is not None:
+                self._live.stop()
+                self._live = None
+        else:
+            if self._live is None:
+                self._live = Live(console=self._console, transient=True, refresh_per_second=4)
+                self._live.start()
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+
+    def _start_plain(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
         done = 0.0
         last = time.monotonic()
 

@@ -21,6 +21,10 @@ class ProgressListener(Protocol):
         """Show one line of news."""
         ...
 
+    def show(self, line: str | None) -> None:
+        """Show a line that replaces the one shown before; None takes it away."""
+        ...
+
 
 class SilentListener:
     """Shows nothing."""
@@ -35,8 +39,12 @@ class SilentListener:
     def say(self, line: str) -> None:
         """Ignore the news."""
 
+    def show(self, line: str | None) -> None:
+        """Ignore the line."""
 
-_listener: ContextVar[ProgressListener] = ContextVar("listener", default=SilentListener())
+
+_SILENT = SilentListener()
+_listener: ContextVar[ProgressListener] = ContextVar("listener", default=_SILENT)
 
 
 @contextmanager
@@ -65,3 +73,8 @@ def progress(
 def say(line: str) -> None:
     """Show one line of news about what was just done."""
     _listener.get().say(line)
+
+
+def show(line: str | None) -> None:
+    """Show the state of long work in one line that replaces the one before; None takes it away."""
+    _listener.get().show(line)

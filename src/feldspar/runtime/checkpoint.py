@@ -1,0 +1,142 @@
+"""One checkpoint: a folder that appears whole, names the digest of each file, and is verified.
+
+It holds ``model*.safetensors``, ``optimizer*.safetensors``, ``tensors.safetensors`` (the state's
+tensors, when there are any), ``state.json`` and ``manifest.json``. Nothing is pickled. What any
+number of processes wrote, any other number reads (``shards``); a single process and copies of one
+model write the same files.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from feldspar import __version__
+from feldspar.core.errors import FeldsparError, RunError
+from feldspar.core.files import disk_errors, new_folder, sha256_of_file, write_atomically
+from feldspar.core.manifest import (
+    FileRecord,
+    Manifest,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from feldspar.runtime.collectives import on_each, on_first
+from feldspar.runtime.shards import TensorFiles, write_tensors
+
+KIND = "checkpoint"
+STATE_NAME = "state.json"
+MODEL, OPTIMIZER, TENSORS = "model", "optimizer", "tensors"
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A finished checkpoint on disk."""
+
+    folder: Path
+
+    @property
+    def tokens(self) -> int:
+        """Tokens seen when it was written."""
+        return int(self.folder.name)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the loop gave as state, its tensors under ``tensors``."""
+        state = json.loads((self.folder / STATE_NAME).read_text(encoding="utf-8"))
+        tensors = self._files(TENSORS)
+        if tensors.paths:
+            state[TENSORS] = {name: tensors.read(name) for name in tensors.names()}
+        return state
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The state's ``metrics``; empty when there are none or the file cannot be read."""
+        try:
+            text = (self.folder / STATE_NAME).read_text(encoding="utf-8")
+            return json.loads(text).get("metrics", {})
+        except (OSError, ValueError):
+            return {}
+
+    def read_model(self) -> dict[str, torch.Tensor]:
+        """The model's whole tensors on the CPU, whatever number of processes wrote them."""
+        files = self._files(MODEL)
+        return {name: files.read(name) for name in files.names()}
+
+    def fill(self, stem: str, tensors: Tensors) -> None:
+        """Fill this process's part of ``tensors`` in place.
+
+        Raises RunError when names, shapes or types differ from what was saved.
+        """
+        files = self._files(stem)
+        stored, wanted = set(files.names()), set(tensors)
+        if stored != wanted:
+            raise RunError(
+                f"{self.folder} does not fit this {stem}: {len(wanted - stored)} tensors are "
+                f"absent from it and {len(stored - wanted)} are unknown",
+                found=", ".join(sorted(stored - wanted)) or "nothing unknown",
+                allowed=sorted(wanted - stored)[:5] or "nothing more",
+            )
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                files.read_into(name, tensor)
+
+    def problems(self) -> list[str]:
+        """What is wrong with its files, a line each; empty when it is whole."""
+        try:
+            return verify_files(self.folder, read_manifest(self.folder, KIND))
+        except FeldsparError as error:
+            return [error.what]
+
+    def _files(self, stem: str) -> TensorFiles:
+        return TensorFiles(sorted(self.folder.glob(f"{stem}*.safetensors")))
+
+
+def write_checkpoint(
+    folder: Path, model: Tensors, optimizer: Tensors, state: dict[str, Any]
+) -> None:
+    """Write a checkpoint; each process calls this with its own part.
+
+    Rank 0 makes a temporary sibling, each process writes and digests its files there, and rank 0
+    renames it when all have ended well. Raises, on each process, SetupError when a disk is full:
+    the temporary folder is then gone and earlier checkpoints are as they were.
+    """
+    groups = {MODEL: model, OPTIMIZER: optimizer, TENSORS: state.get(TENSORS, {})}
+    plain = {key: value for key, value in state.items() if key != TENSORS}
+    with ExitStack() as stack:
+        temporary = Path(
+            on_first(lambda: str(stack.enter_context(new_folder(folder, overwrite=True))))
+        )
+
+        def write_own_files() -> dict[str, Any]:
+            with disk_errors(folder):
+                paths = [
+                    write_tensors(temporary, stem, tensors)
+                    for stem, tensors in groups.items()
+                    if tensors
+                ]
+            return {path.name: asdict(_record(path)) for path in paths if path is not None}
+
+        written = on_each(write_own_files)
+
+        def write_state() -> None:
+            write_atomically(temporary / STATE_NAME, json.dumps(plain, indent=1) + "\n")
+            files = {
+                name: FileRecord(**record) for part in written for name, record in part.items()
+            }
+            files[STATE_NAME] = _record(temporary / STATE_NAME)
+            counts = {"tokens": int(folder.name), "processes": len(written)}
+            write_manifest(temporary, Manifest(KIND, "", __version__, counts=counts, files=files))
+
+        on_first(write_state)
+        on_first(stack.pop_all().close)
+
+
+def _record(path: Path) -> FileRecord:
+    return FileRecord(path.stat().st_size, sha256_of_file(path))

@@ -1,0 +1,151 @@
+"""The checkpoints of one run: save the next, find the newest whole one, let old ones go."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import RunError
+from feldspar.core.files import TEMPORARY_MARK, remove_incomplete
+from feldspar.core.progress import say
+from feldspar.recipe.amounts import Unit
+from feldspar.runtime.checkpoint import (
+    MODEL,
+    OPTIMIZER,
+    Checkpoint,
+    Tensors,
+    write_checkpoint,
+)
+from feldspar.runtime.collectives import on_each, on_first
+from feldspar.runtime.retention import Candidate, best_of, kept
+from feldspar.runtime.settings import CheckpointSettings
+
+DIGITS = 15
+
+
+class CheckpointStore:
+    """The folder ``checkpoints`` of a run. Each process calls each method.
+
+    ``keep_every_tokens`` is ``settings.keep.every`` in tokens; it may be left out where that amount
+    is given in tokens.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: CheckpointSettings | None = None,
+        keep_every_tokens: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self._keep = (settings or CheckpointSettings()).keep
+        every = self._keep.every
+        if keep_every_tokens is None and every is not None and every.unit is Unit.TOKENS:
+            keep_every_tokens = max(int(every.value), 1)
+        self._keep_every_tokens = keep_every_tokens
+        self._damaged: set[int] = set()
+
+    def remove_incomplete(self) -> None:
+        """Delete what a killed process left half-written; only for the process that trains."""
+        on_first(lambda: remove_incomplete(self.folder))
+
+    def save(
+        self, tokens: int, model_state: Tensors, optimizer_state: Tensors, state: dict[str, Any]
+    ) -> Path:
+        """Write the checkpoint at ``tokens``, replacing one that is there; returns its folder.
+
+        ``state`` is any JSON mapping; its ``tensors`` may hold tensors that are equal on all
+        processes, its ``metrics`` the floats that ``keep.best`` chooses by. Raises SetupError when
+        the disk is full; earlier checkpoints are then untouched.
+        """
+        checkpoint = self._at(tokens)
+        write_checkpoint(checkpoint.folder, model_state, optimizer_state, state)
+        self._damaged.discard(tokens)
+        return checkpoint.folder
+
+    def all(self) -> list[Checkpoint]:
+        """The finished checkpoints, oldest first, unverified."""
+        if not self.folder.is_dir():
+            return []
+        names = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
+        return [Checkpoint(self.folder / name) for name in names if name.isdigit()]
+
+    def newest_valid(self) -> Checkpoint | None:
+        """The newest checkpoint whose files match their digests; None when there are none at all.
+
+        Each damaged one is reported. Raises RunError when there are some, all of them damaged.
+        """
+        tokens, damaged = on_first(self._search)
+        self._damaged.update(damaged)
+        return None if tokens is None else self._at(tokens)
+
+    def load(
+        self,
+        checkpoint: Checkpoint,
+        model_like: Tensors | None = None,
+        optimizer_like: Tensors | None = None,
+    ) -> dict[str, Any]:
+        """Fill the given tensors in place, each process its own part, and return the state.
+
+        None leaves that part out. Raises RunError when names, shapes or types differ.
+        """
+
+        def fill() -> None:
+            if model_like is not None:
+                checkpoint.fill(MODEL, model_like)
+            if optimizer_like is not None:
+                checkpoint.fill(OPTIMIZER, optimizer_like)
+
+        on_each(fill)
+        return checkpoint.state
+
+    def prune(self) -> None:
+        """Delete what the policy does not keep, and damaged ones that were passed over."""
+        on_first(self._prune)
+
+    def best(self) -> Checkpoint | None:
+        """The one with the best value of ``keep.best``, among those that are still there."""
+        tokens = best_of(self._candidates(), self._keep)
+        return None if tokens is None else self._at(tokens)
+
+    def _at(self, tokens: int) -> Checkpoint:
+        return Checkpoint(self.folder / f"{tokens:0{DIGITS}d}")
+
+    def _search(self) -> tuple[int | None, list[int]]:
+        damaged: list[int] = []
+        first_problem = ""
+        for checkpoint in reversed(self.all()):
+            problems = checkpoint.problems()
+            if not problems:
+                if damaged:
+                    say(f"continuing from the previous whole checkpoint {checkpoint.folder}")
+                return checkpoint.tokens, damaged
+            damaged.append(checkpoint.tokens)
+            first_problem = first_problem or f"{checkpoint.folder}: {problems[0]}"
+            say(f"damaged checkpoint {checkpoint.folder}: {'; '.join(problems)}")
+        if damaged:
+            raise RunError(
+                f"none of the {len(damaged)} checkpoints in {self.folder} is whole",
+                found=first_problem,
+                do="restore one from a copy, or delete the folder to start from the beginning",
+            )
+        return None, damaged
+
+    def _candidates(self) -> list[Candidate]:
+        name = self._keep.best
+        candidates = []
+        for checkpoint in self.all():
+            if checkpoint.tokens in self._damaged:
+                continue
+            metric = checkpoint.metrics.get(name) if name else None
+            candidates.append(Candidate(checkpoint.tokens, metric))
+        return candidates
+
+    def _prune(self) -> None:
+        stay = kept(self._candidates(), self._keep, self._keep_every_tokens)
+        for checkpoint in self.all():
+            if checkpoint.tokens not in stay:
+                # Renamed first: a process killed here leaves no folder that looks finished.
+                doomed = checkpoint.folder.with_name(
+                    checkpoint.folder.name + TEMPORARY_MARK + "old"
+                )
+                checkpoint.folder.rename(doomed)
+                shutil.rmtree(doomed, ignore_errors=True)

@@ -1,0 +1,107 @@
+"""What processes tell each other beside tensors: JSON, sums of floats, and each other's errors.
+
+Nothing is pickled. All of it works in a single process, where there is nobody to tell. Every
+function with "each process" in its description must be called by all of them.
+"""
+
+import json
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from feldspar.core.errors import (
+    FeldsparError,
+    InternalError,
+    RunError,
+    SetupError,
+    UserError,
+    shorten,
+)
+
+Result = TypeVar("Result")
+
+_ERRORS = {error.__name__: error for error in (UserError, SetupError, RunError, InternalError)}
+
+
+def world_size() -> int:
+    """The number of processes of this run."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes what is written once."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Wait until each process has come here."""
+    if world_size() > 1:
+        dist.all_reduce(torch.zeros(1))
+
+
+def all_reduce_sum(values: list[float]) -> list[float]:
+    """The sums over all processes, element by element, in float64, in one message."""
+    if world_size() == 1:
+        return values
+    vector = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(vector)
+    return vector.tolist()
+
+
+def any_process(flag: bool) -> bool:
+    """Whether ``flag`` is set on at least one process; the same answer on each process."""
+    return all_reduce_sum([float(flag)])[0] > 0
+
+
+def gather_json(value: Any) -> list[Any]:
+    """Each process's JSON value, in order of rank, on each process."""
+    if world_size() == 1:
+        return [value]
+    data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+    lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    dist.all_gather(lengths, torch.tensor([data.numel()]))
+    sizes = [int(length) for length in lengths]
+    padded = torch.zeros(max(sizes), dtype=torch.uint8)
+    padded[: data.numel()] = data
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    texts = [bytes(part[:size].numpy()) for part, size in zip(parts, sizes, strict=True)]
+    return [json.loads(text) for text in texts]
+
+
+def on_each(work: Callable[[], Any]) -> list[Any]:
+    """Do ``work`` on each process and return all its JSON results.
+
+    An error on one process is raised on all of them, so that none waits for one that gave up: its
+    own error where it happened, elsewhere one of the same kind that names the rank.
+    """
+    result, failure, told = None, None, None
+    try:
+        result = work()
+    except Exception as error:
+        failure, told = error, [_kind_of(error), shorten(str(error) or repr(error), 500)]
+    answers = gather_json([told, result])
+    if failure is not None:
+        raise failure
+    for other, (problem, _) in enumerate(answers):
+        if problem is not None:
+            kind, what = problem
+            raise _ERRORS[kind](f"rank {other} failed: {what}")
+    return [answer for _, answer in answers]
+
+
+def on_first(work: Callable[[], Result]) -> Result:
+    """Do ``work`` on rank 0 alone; its JSON result, or its error, reaches each process."""
+    return on_each(lambda: work() if is_first() else None)[0]
+
+
+def _kind_of(error: Exception) -> str:
+    kind = type(error) if isinstance(error, FeldsparError) else RunError
+    return kind.__name__ if kind.__name__ in _ERRORS else RunError.__name__

@@ -1,0 +1,118 @@
+"""Where and in what precision a run computes, and the machine's peak to compare it with."""
+
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from feldspar.core.errors import SetupError
+from feldspar.core.progress import say
+from feldspar.runtime.settings import RuntimeSettings
+
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+"""Processor flags (x86, ARM) of instructions that multiply bfloat16."""
+
+GPU_PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12}
+"""Dense bfloat16 tensor-core rates by NVIDIA's data sheets; the first name that fits counts."""
+
+
+@dataclass(frozen=True)
+class PeakFlops:
+    """Floating-point operations per second at best, and where the figure comes from."""
+
+    per_second: float
+    source: Literal["data sheet", "measured"]
+
+
+def choose_device(settings: RuntimeSettings, local_rank: int = 0) -> torch.device:
+    """The device of this process. Raises SetupError when CUDA is asked for and absent."""
+    available = torch.cuda.is_available()
+    if settings.device == "cuda" and not available:
+        raise SetupError(
+            "runtime.device is cuda, but torch finds no CUDA device",
+            found=f"torch {torch.__version__}",
+            do="set runtime.device=cpu, or install a torch built for CUDA and its driver",
+        )
+    if settings.device == "cpu" or not available:
+        return torch.device("cpu")
+    if local_rank >= torch.cuda.device_count():
+        raise SetupError(
+            f"local rank {local_rank} has no CUDA device",
+            found=f"{torch.cuda.device_count()} devices",
+            do="start at most one process a device",
+        )
+    return torch.device("cuda", local_rank)
+
+
+def choose_precision(settings: RuntimeSettings, device: torch.device) -> torch.dtype:
+    """The type of the matrix products.
+
+    bfloat16 on a CPU without instructions for it is 40 to 500 times slower than float32: refused
+    with a warning.
+    """
+    if settings.precision == "float32":
+        return torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16
+    if settings.precision == "bfloat16":
+        if cpu_multiplies_bfloat16():
+            return torch.bfloat16
+        say("warning: this CPU has no bfloat16 instructions; float32 is used, it is far faster")
+    return torch.float32
+
+
+def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether Linux lists bfloat16 instructions; False where there is no such list."""
+    if not cpuinfo.is_file():
+        return False
+    return bool(BFLOAT16_FLAGS & set(cpuinfo.read_text(encoding="utf-8", errors="replace").split()))
+
+
+def choose_compile(settings: RuntimeSettings, device: torch.device) -> bool:
+    """Whether to compile the model."""
+    return device.type == "cuda" if settings.compile == "auto" else settings.compile
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """The context in which the forward pass runs."""
+    if precision is torch.float32:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=precision)
+
+
+def set_threads(settings: RuntimeSettings) -> int:
+    """Apply ``runtime.threads``; returns the number in force."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    return torch.get_num_threads()
+
+
+def peak_flops(device: torch.device, precision: torch.dtype) -> PeakFlops:
+    """The device's peak: from its data sheet where known (bfloat16), else the best short matmul."""
+    if device.type == "cuda" and precision is torch.bfloat16:
+        name = torch.cuda.get_device_name(device)
+        for model, flops in GPU_PEAK_FLOPS.items():
+            if all(word in name for word in model.split()):
+                return PeakFlops(flops, "data sheet")
+    return PeakFlops(_measure_matmul(device, precision), "measured")
+
+
+def _measure_matmul(device: torch.device, precision: torch.dtype, repeats: int = 6) -> float:
+    size = 8192 if device.type == "cuda" else 1024
+    left = torch.ones(size, size, device=device, dtype=precision)
+    best = float("inf")
+    for _ in range(repeats):
+        _synchronize(device)
+        start = time.perf_counter()
+        left @ left
+        _synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,87 @@
+"""The line that training shows: phase, step, loss, speed, share of the peak, time left."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from feldspar.core.progress import show
+
+SMOOTHING_SECONDS = 20.0
+"""Speed is averaged over about this long."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a run goes."""
+
+    tokens_per_second: float
+    flops_per_second: float
+
+
+class SpeedMeter:
+    """Exponentially averaged speed; the first step (compiling, warming up) is left out."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: float | None = None
+        self._seconds = self._tokens = self._flops = 0.0
+
+    def step(self, tokens: int, flops: float) -> Speed | None:
+        """Count one finished step of all processes; None for the first one."""
+        now = self._clock()
+        if self._last is not None:
+            seconds = now - self._last
+            keep = 2.0 ** (-seconds / SMOOTHING_SECONDS)
+            self._seconds = keep * self._seconds + seconds
+            self._tokens = keep * self._tokens + tokens
+            self._flops = keep * self._flops + flops
+        self._last = now
+        if self._seconds <= 0:
+            return None
+        return Speed(self._tokens / self._seconds, self._flops / self._seconds)
+
+    def pause(self) -> None:
+        """Leave out the time until the next step: evaluation or a checkpoint comes."""
+        self._last = None
+
+
+class TrainingDisplay:
+    """Shows one line a step where a terminal listens, one now and then elsewhere."""
+
+    def __init__(self, total_tokens: int, peak_flops_per_second: float | None = None) -> None:
+        self._total_tokens = total_tokens
+        self._peak = peak_flops_per_second
+
+    def update(self, phase: str, step: int, tokens: int, loss: float, speed: Speed | None) -> None:
+        """Show the state after one step."""
+        show(self.line(phase, step, tokens, loss, speed))
+
+    def close(self) -> None:
+        """Take the line away."""
+        show(None)
+
+    def line(self, phase: str, step: int, tokens: int, loss: float, speed: Speed | None) -> str:
+        """The line's text."""
+        share = tokens / self._total_tokens if self._total_tokens else 1.0
+        parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
+        if speed is not None:
+            parts.append(f"{speed.tokens_per_second:,.0f} tokens/s")
+            if self._peak:
+                parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
+            if speed.tokens_per_second > 0:
+                left = max(self._total_tokens - tokens, 0) / speed.tokens_per_second
+                parts.append(f"{duration(left)} left")
+        return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45s, 3m20s, 2h05m, 3d04h."""
+    whole = round(seconds)
+    for size, unit, smaller, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{name}"
+    return f"{whole}s"

@@ -1,0 +1,77 @@
+"""Metrics of each step: metrics.jsonl always, other trackers beside it, none of them vital."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from feldspar.core.progress import say
+from feldspar.runtime.collectives import is_first
+from feldspar.runtime.run_folder import RecordFile, RunFolder
+
+
+class Tracker(Protocol):
+    """Receives the metrics of each step."""
+
+    def log(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Take one step's metrics."""
+        ...
+
+    def close(self) -> None:
+        """Write out what is left."""
+        ...
+
+
+class MetricsWriter:
+    """Writes one record a step and feeds the trackers; on ranks other than 0 it does nothing.
+
+    A tracker that cannot start or fails is reported once and left out from then on.
+    """
+
+    def __init__(self, folder: RunFolder, trackers: Sequence[str] = ()) -> None:
+        self._file = RecordFile(folder.metrics) if is_first() else None
+        self._trackers: dict[str, Tracker] = {}
+        for name in trackers if is_first() else ():
+            try:
+                self._trackers[name] = _start(name, folder.path)
+            except Exception as error:
+                _warn(name, error)
+
+    def write(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Record one step; names have slashes, such as train/loss."""
+        if self._file is None:
+            return
+        self._file.append({"step": step, "tokens": tokens, **metrics})
+        for name, tracker in list(self._trackers.items()):
+            try:
+                tracker.log(step, tokens, metrics)
+            except Exception as error:
+                del self._trackers[name]
+                _warn(name, error)
+
+    def sync(self) -> None:
+        """Put the records on the disk itself; called before each checkpoint."""
+        if self._file is not None:
+            self._file.sync()
+
+    def close(self) -> None:
+        """Close the file and the trackers."""
+        if self._file is not None:
+            self._file.close()
+        for name, tracker in self._trackers.items():
+            try:
+                tracker.close()
+            except Exception as error:
+                _warn(name, error)
+
+
+def _start(name: str, folder: Path) -> Tracker:
+    if name == "tensorboard":
+        from feldspar.runtime.tensorboard import TensorBoardTracker
+
+        return TensorBoardTracker(folder / "tensorboard")
+    raise ValueError(f"there is no tracker {name!r}")
+
+
+def _warn(name: str, error: Exception) -> None:
+    reason = str(error).replace("\n", ";") or type(error).__name__
+    say(f"warning: {name} is left out, metrics.jsonl goes on: {reason}")

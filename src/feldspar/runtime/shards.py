@@ -1,0 +1,192 @@
+"""Tensors in safetensors files, each process writing the part that it owns.
+
+A file holds whole tensors or boxes of them. For a box, the file's header says (key ``boxes``) the
+full shape and where the box starts, so that any number of processes can read what any other number
+has written: a process reads the parts of boxes that overlap its own. A file that one process
+wrote is plain safetensors.
+"""
+
+import errno
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor, Replicate, Shard
+
+from feldspar.core.errors import InternalError, RunError
+from feldspar.runtime.collectives import is_first, rank, world_size
+
+BOXES, ALIASES = "boxes", "aliases"
+
+
+@dataclass(frozen=True)
+class Box:
+    """The part of a tensor that starts at ``start`` and has the shape ``size``."""
+
+    start: tuple[int, ...]
+    size: tuple[int, ...]
+
+    def overlap(self, other: "Box") -> "Box | None":
+        """What both hold, or None."""
+        sides = list(zip(self.start, self.size, other.start, other.size, strict=True))
+        start = tuple(max(a, b) for a, _, b, _ in sides)
+        size = tuple(min(a + m, b + n) - s for (a, m, b, n), s in zip(sides, start, strict=True))
+        return Box(start, size) if all(n > 0 for n in size) else None
+
+    def within(self, outer: "Box") -> tuple[slice, ...]:
+        """The slices that cut this box out of a tensor that holds ``outer``."""
+        return tuple(
+            slice(a - b, a - b + n)
+            for a, b, n in zip(self.start, outer.start, self.size, strict=True)
+        )
+
+
+def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
+    """The memory of this process's part of a tensor, and which part that is."""
+    tensor = tensor.detach()
+    if not isinstance(tensor, DTensor):
+        return tensor, Box((0,) * tensor.dim(), tuple(tensor.shape))
+    start, size = [0] * tensor.dim(), list(tensor.shape)
+    coordinates = tensor.device_mesh.get_coordinate() or ()
+    for axis, (placement, place) in enumerate(zip(tensor.placements, coordinates, strict=True)):
+        if isinstance(placement, Shard):
+            rows = size[placement.dim]
+            chunk = ceil(rows / tensor.device_mesh.size(axis))
+            first = min(place * chunk, rows)
+            start[placement.dim] += first
+            size[placement.dim] = min(chunk, rows - first)
+    local = tensor.to_local()
+    if local.shape != tuple(size):
+        raise InternalError(f"a tensor is split in an unknown way: {tensor.placements}")
+    return local, Box(tuple(start), tuple(size))
+
+
+def _writes(tensor: torch.Tensor) -> bool:
+    """Whether this process is the first of those that hold the same part."""
+    if not isinstance(tensor, DTensor):
+        return is_first()
+    coordinates = tensor.device_mesh.get_coordinate() or ()
+    return all(
+        place == 0 or not isinstance(placement, Replicate)
+        for place, placement in zip(coordinates, tensor.placements, strict=True)
+    )
+
+
+def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> Path | None:
+    """Write this process's part of ``tensors``; returns the file, or None for an empty part.
+
+    Raises OSError as the system words it (safetensors has an error type of its own).
+    """
+    parts, boxes, aliases = {}, {}, {}
+    names_by_memory: dict[tuple[object, ...], str] = {}
+    for name, tensor in tensors.items():
+        local, box = local_part(tensor)
+        if not _writes(tensor) or (isinstance(tensor, DTensor) and local.numel() == 0):
+            continue
+        memory = (local.data_ptr(), local.shape, local.stride(), local.dtype)
+        first = names_by_memory.setdefault(memory, name) if local.numel() else name
+        if first != name:
+            aliases[name] = first
+            continue
+        parts[name] = local.contiguous()
+        if box.size != tuple(tensor.shape):
+            boxes[name] = {"shape": list(tensor.shape), "start": list(box.start)}
+    if not parts and not is_first():
+        return None
+    split = world_size() > 1 and any(isinstance(value, DTensor) for value in tensors.values())
+    suffix = f"-rank{rank():05d}" if split else ""
+    path = folder / f"{stem}{suffix}.safetensors"
+    header = {"format": "pt"}
+    header |= {BOXES: json.dumps(boxes)} if boxes else {}
+    header |= {ALIASES: json.dumps(aliases)} if aliases else {}
+    with _system_errors(path):
+        save_file(parts, path, metadata=header)
+    return path
+
+
+@dataclass
+class TensorFiles:
+    """Reads tensors, whole or in part, from the files that ``write_tensors`` made."""
+
+    paths: list[Path]
+    _places: dict[str, list[tuple[Path, str, Box]]] = field(default_factory=dict)
+    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path in self.paths:
+            with safe_open(path, "pt") as file:
+                header = file.metadata() or {}
+                boxes = json.loads(header.get(BOXES, "{}"))
+                for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                    size = tuple(file.get_slice(name).get_shape())
+                    box = boxes.get(name, {"shape": size, "start": (0,) * len(size)})
+                    self._shapes[name] = tuple(box["shape"])
+                    place = (path, name, Box(tuple(box["start"]), size))
+                    self._places.setdefault(name, []).append(place)
+                for alias, name in json.loads(header.get(ALIASES, "{}")).items():
+                    self._shapes[alias] = self._shapes[name]
+                    self._places.setdefault(alias, []).append(self._places[name][-1])
+
+    def names(self) -> list[str]:
+        """All tensors, sorted."""
+        return sorted(self._shapes)
+
+    def read(self, name: str) -> torch.Tensor:
+        """A whole tensor, on the CPU."""
+        path, stored, box = self._places[name][0]
+        shape = self._shapes[name]
+        with safe_open(path, "pt") as file:
+            part = file.get_tensor(stored)
+        if box.size == shape:
+            return part
+        whole = torch.empty(shape, dtype=part.dtype)
+        self.read_into(name, whole)
+        return whole
+
+    def read_into(self, name: str, tensor: torch.Tensor) -> None:
+        """Fill this process's part of ``tensor``.
+
+        Raises RunError when the stored tensor has another shape or type, or does not cover it.
+        """
+        if self._shapes[name] != tuple(tensor.shape):
+            raise RunError(
+                f"the checkpoint holds {name} in another shape",
+                found=self._shapes[name],
+                allowed=str(tuple(tensor.shape)),
+            )
+        local, wanted = local_part(tensor)
+        missing = local.numel()
+        for path, stored, box in self._places[name]:
+            shared = box.overlap(wanted)
+            if shared is None:
+                continue
+            with safe_open(path, "pt") as file:
+                cut = shared.within(box)
+                part = file.get_slice(stored)[cut] if cut else file.get_tensor(stored)
+            if part.dtype != local.dtype:
+                raise RunError(
+                    f"the checkpoint holds {name} in another type",
+                    found=part.dtype,
+                    allowed=str(local.dtype),
+                )
+            local[shared.within(wanted)].copy_(part)
+            missing -= part.numel()
+        if missing:
+            raise RunError(f"the checkpoint lacks {missing:,} of the entries of {name}")
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SafetensorError as error:
+        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if f"os error {number}" in str(error):
+                raise OSError(number, str(error), str(path)) from error
+        raise

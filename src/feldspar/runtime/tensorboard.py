@@ -1,0 +1,27 @@
+"""Metrics for TensorBoard, over steps."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from feldspar.core.errors import missing_extra
+
+
+class TensorBoardTracker:
+    """Writes event files below ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError as error:
+            raise missing_extra("tensorboard", "track-tensorboard") from error
+        self._writer = SummaryWriter(str(folder))
+
+    def log(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
+        """Take one step's metrics, and its tokens as ``progress/tokens``."""
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, step)
+        self._writer.add_scalar("progress/tokens", tokens, step)
+
+    def close(self) -> None:
+        """Write out what is left."""
+        self._writer.close()
