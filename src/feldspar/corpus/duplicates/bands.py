@@ -1,0 +1,57 @@
+"""Candidate pairs: documents whose sketches agree in a whole band of values (LSH banding).
+
+Two documents of similarity J meet with probability 1 - (1 - J^rows)^bands.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from feldspar.core.streams import hash_integers
+
+
+@dataclass(frozen=True)
+class Banding:
+    """How many bands of how many values; ``verified``: whether pairs are then checked exactly."""
+
+    bands: int
+    rows: int
+    verified: bool
+
+
+PRESETS = {
+    "verified": Banding(bands=20, rows=6, verified=True),
+    "slimpajama": Banding(bands=9, rows=13, verified=False),
+}
+
+
+def band_keys(sketches: np.ndarray, band: int, banding: Banding) -> np.ndarray:
+    """One 64-bit key a document: a hash of the band's number and its values in order."""
+    keys = np.full(len(sketches), band, dtype=np.uint64)
+    for row in range(band * banding.rows, (band + 1) * banding.rows):
+        keys = hash_integers(hash_integers(keys, 0) ^ sketches[:, row].astype(np.uint64), 0)
+    return keys
+
+
+def band_groups(keys: np.ndarray, documents: np.ndarray) -> Iterator[np.ndarray]:
+    """The documents that share a key, two or more, each group ascending."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    borders = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    starts = np.concatenate([[0], borders])
+    ends = np.concatenate([borders, [len(ordered)]])
+    shared = ends - starts > 1
+    for start, end in zip(starts[shared], ends[shared], strict=True):
+        yield documents[order[start:end]]
+
+
+def all_pairs(group: np.ndarray) -> np.ndarray:
+    """Every pair of a group, smaller key first."""
+    first, second = np.triu_indices(len(group), k=1)
+    return np.stack([group[first], group[second]], axis=1)
+
+
+def star_pairs(group: np.ndarray) -> np.ndarray:
+    """Each later document of a group with the first."""
+    return np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1)

@@ -1,0 +1,78 @@
+"""Hashes of all runs of 13 characters of cleaned text.
+
+The hash is defined exactly, so that a compiled kernel can give the same bits: with
+``word(c) = hash_integers(c, WORD_KEY)`` for code point ``c``, the window starting at ``i`` has
+``xor over j of rotate_left(word(text[i + j]), 12 - j)``, and the shingle's hash is
+``hash_integers(window, 0)`` (core.streams; the finaliser of splitmix64).
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from feldspar.core.streams import hash_integers
+
+SHINGLE_CHARACTERS = 13
+WORD_KEY = 0x5E3D_5BA2_13C4_A7F1
+
+_LATIN_WORDS = hash_integers(np.arange(256, dtype=np.uint64), WORD_KEY)
+
+
+def shingle_count(characters: int) -> int:
+    """How many runs of 13 a cleaned text of that length has."""
+    return max(0, characters - SHINGLE_CHARACTERS + 1)
+
+
+def shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """All hashes (u64) of all texts one after the other, repeats kept, and each text's count.
+
+    A text of fewer than 13 characters has none.
+    """
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    counts = np.maximum(lengths - (SHINGLE_CHARACTERS - 1), 0)
+    joined = "".join(texts)
+    if len(joined) < SHINGLE_CHARACTERS:
+        return np.empty(0, np.uint64), counts
+    hashes = hash_integers(_windows(_words(joined)), 0)
+    if len(texts) == 1:
+        return hashes, counts
+    starts = np.cumsum(lengths) - lengths
+    pieces = [hashes[start : start + count] for start, count in zip(starts, counts, strict=True)]
+    return np.concatenate(pieces), counts
+
+
+def distinct_hashes(text: str) -> np.ndarray:
+    """The set of a cleaned text's hashes (u64), sorted."""
+    hashes, _ = shingle_hashes([text])
+    hashes.sort()
+    return hashes[first_of_runs(hashes)]
+
+
+def first_of_runs(values: np.ndarray) -> np.ndarray:
+    """Mask of the entries of a sorted array that differ from the one before."""
+    mask = np.ones(len(values), dtype=bool)
+    np.not_equal(values[1:], values[:-1], out=mask[1:])
+    return mask
+
+
+def _words(text: str) -> np.ndarray:
+    if text.isascii():
+        return _LATIN_WORDS[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    words = _LATIN_WORDS[points & 0xFF]
+    others = np.flatnonzero(points > 0xFF)
+    words[others] = hash_integers(points[others], WORD_KEY)
+    return words
+
+
+def _windows(words: np.ndarray) -> np.ndarray:
+    """Rolling hash of every 13 words by doubling: windows of 2, 4, 8, 12 and 13."""
+    two = _rotated(words[:-1], 1) ^ words[1:]
+    four = _rotated(two[:-2], 2) ^ two[2:]
+    eight = _rotated(four[:-4], 4) ^ four[4:]
+    twelve = _rotated(eight[:-4], 4) ^ four[8:]
+    return _rotated(twelve[:-1], 1) ^ words[12:]
+
+
+def _rotated(words: np.ndarray, bits: int) -> np.ndarray:
+    return (words << np.uint64(bits)) | (words >> np.uint64(64 - bits))

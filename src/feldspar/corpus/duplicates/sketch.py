@@ -1,0 +1,62 @@
+"""Fast similarity sketching (Dahlgaard, Knudsen, Thorup 2017) of shingle hashes, k = 128.
+
+Exactly, so that a compiled kernel can give the same bits: let ``h_0(x) = x`` and, for t > 0,
+``h_t(x) = hash_integers(x, t * ROUND_KEY mod 2^64)``. Round t < k puts every x into bucket
+``h_t(x) >> 57``; each bucket that no earlier round filled keeps the smallest ``h_t(x)``. Round
+k + b fills bucket b, when still empty, with the smallest ``h_(k+b)(x)`` over all x. The sketch is
+the low 32 bits of each bucket. Repeated elements change nothing. The share of equal buckets of two
+sketches estimates the Jaccard similarity without bias, with less variance than MinHash on small
+sets.
+"""
+
+import numpy as np
+
+from feldspar.core.streams import hash_integers
+
+SKETCH_VALUES = 128
+ROUND_KEY = 0xD134_2543_DE82_EF95
+
+_BUCKET_SHIFT = np.uint64(57)
+_EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+def sketches(hashes: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Sketches (documents, 128) as u32 of documents whose hashes lie one after the other.
+
+    ``counts[i]`` hashes belong to document i; a document without any gets zeros.
+    """
+    documents = len(counts)
+    buckets = np.full((documents, SKETCH_VALUES), _EMPTY, dtype=np.uint64)
+    owners = np.repeat(np.arange(documents, dtype=np.int64), counts)
+    slots = owners * SKETCH_VALUES
+    slots += (hashes >> _BUCKET_SHIFT).view(np.int64)
+    np.minimum.at(buckets.reshape(-1), slots, hashes)
+    _fill_empty(buckets, hashes, owners, counts)
+    buckets[counts == 0] = 0
+    return (buckets & np.uint64(0xFFFF_FFFF)).astype(np.uint32)
+
+
+def _fill_empty(
+    buckets: np.ndarray, hashes: np.ndarray, owners: np.ndarray, counts: np.ndarray
+) -> None:
+    """Rounds 1 to 2k - 1, over the documents that still have an empty bucket."""
+    for step in range(1, 2 * SKETCH_VALUES):
+        empty = buckets == _EMPTY
+        open_documents = empty.any(axis=1) & (counts > 0)
+        if not open_documents.any():
+            return
+        kept = open_documents[owners]
+        if not kept.all():
+            hashes, owners = hashes[kept], owners[kept]
+        values = hash_integers(hashes, step * ROUND_KEY)
+        if step < SKETCH_VALUES:
+            slots = owners * SKETCH_VALUES + (values >> _BUCKET_SHIFT).view(np.int64)
+        else:
+            slots = owners * SKETCH_VALUES + (step - SKETCH_VALUES)
+        wanted = empty.reshape(-1)[slots]
+        np.minimum.at(buckets.reshape(-1), slots[wanted], values[wanted])
+
+
+def agreement(sketches_a: np.ndarray, sketches_b: np.ndarray) -> np.ndarray:
+    """In how many of the 128 values each pair of sketches (pairs, 128) agrees."""
+    return np.count_nonzero(sketches_a == sketches_b, axis=1)

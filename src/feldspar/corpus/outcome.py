@@ -1,0 +1,53 @@
+"""What became of each document: the arrays that reports and folders are made of."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from feldspar.corpus.deduplicate import Deduplication
+from feldspar.corpus.features import Features
+from feldspar.corpus.parts import PartFiles
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of each document; arrays and lists are indexed by document key."""
+
+    names: Sequence[str]
+    sources: np.ndarray
+    files: PartFiles
+    features: Features
+    short: np.ndarray
+    found: Deduplication
+    splits: Sequence[str]
+    bad_records: dict[str, int]
+    threshold: float
+    local: bool
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Mask of the documents that are kept."""
+        return ~self.short & (self.found.keepers == np.arange(len(self.sources)))
+
+
+def exact_copies(outcome: Outcome) -> np.ndarray:
+    """Mask of the dropped documents that the exact pass alone would drop.
+
+    Of equal texts (within a source when the scope is local) one stands for all: the kept one, or
+    else the first; the others are exact copies.
+    """
+    dropped = ~outcome.short & ~outcome.kept
+    hashes = outcome.features.hashes
+    scope = outcome.sources if outcome.local else np.zeros_like(outcome.sources)
+    keys = np.flatnonzero(~outcome.short)
+    order = keys[np.lexsort((keys, dropped[keys], scope[keys], hashes[keys, 1], hashes[keys, 0]))]
+    copies = np.zeros(len(dropped), dtype=bool)
+    same = (hashes[order[1:]] == hashes[order[:-1]]).all(axis=1)
+    copies[order[1:]] = same & (scope[order[1:]] == scope[order[:-1]])
+    return copies & dropped
+
+
+def jaccard_or_none(value: float) -> float | None:
+    """A similarity for people and files: six decimals, None when it was not measured."""
+    return None if np.isnan(value) else round(value, 6)

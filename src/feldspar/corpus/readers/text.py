@@ -1,0 +1,42 @@
+"""A folder of text files, one document each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.readers.globs import matches
+from feldspar.corpus.readers.listing import decode, files_below, read_bytes
+from feldspar.corpus.settings import SourceSettings, TextReader
+
+
+def read_text(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
+    """The documents of a text folder."""
+    assert settings.path is not None and isinstance(settings.reader, TextReader)
+    return whole_files(source, settings, settings.reader.suffixes, (), tolerance)
+
+
+def whole_files(
+    source: str,
+    settings: SourceSettings,
+    suffixes: Sequence[str],
+    exclude: Sequence[str],
+    tolerance: Tolerance,
+) -> Documents:
+    """One document a file; its id, group and origin are its path below the source's path."""
+    assert settings.path is not None
+    for name, path in files_below(settings.path, suffixes):
+        if not matches(name, exclude):
+            yield from whole_file(source, name, name, path, settings.licence, tolerance)
+
+
+def whole_file(
+    source: str, name: str, origin: str, path: Path, licence: str | None, tolerance: Tolerance
+) -> Documents:
+    """The document of one file, or none where a bad file is tolerated."""
+    try:
+        text = decode(read_bytes(path), str(path))
+    except UserError as error:
+        tolerance.skip(source, error)
+    else:
+        yield Document(f"{source}/{name}", source, text, name, origin, licence)

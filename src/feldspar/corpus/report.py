@@ -1,0 +1,190 @@
+"""What a deduplication did: counts that add up, who lost against whom, and examples."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from feldspar.corpus.outcome import Outcome, exact_copies, jaccard_or_none
+
+EXAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Amount:
+    """Documents and the UTF-8 bytes of their kept form of text."""
+
+    documents: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """read = short + exact + near + kept, in documents and bytes."""
+
+    read: Amount
+    short: Amount
+    exact: Amount
+    near: Amount
+    kept: Amount
+    bad_records: int
+    dropped_global: int
+    dropped_local: int
+    splits: dict[str, Amount]
+    licences: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Example:
+    """Two documents that count as duplicates, and where they came from."""
+
+    jaccard: float | None
+    id_a: str
+    id_b: str
+    origin_a: str
+    origin_b: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The figures of one deduplication.
+
+    ``lost_to[s][t]`` counts documents (and bytes) of source s whose survivor is of source t;
+    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric.
+    ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
+    share of dropped documents less similar to their survivor than the threshold (chaining, or
+    pairs that were never checked). ``built`` is off when a finished folder was found instead.
+    """
+
+    settings: dict[str, Any]
+    sources: dict[str, SourceCounts]
+    lost_to: dict[str, dict[str, Amount]]
+    pairs: dict[str, dict[str, int]]
+    cluster_sizes: dict[str, int]
+    dropped: int
+    below_threshold: float | None
+    edges: int
+    candidates: dict[str, int]
+    examples: list[Example]
+    built: bool = True
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, the same for the same documents and settings."""
+        value = asdict(self)
+        del value["built"]
+        return value
+
+
+def report_from_json(text: str) -> Report:
+    """The report of a folder built before."""
+    return replace(TypeAdapter(Report).validate_json(text), built=False)
+
+
+def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
+    """The report of ``outcome``; ``settings`` are those that shaped it."""
+    found = outcome.found
+    dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
+    below = found.similarity[dropped] < outcome.threshold - 1e-12
+    sizes = np.unique(found.keepers[~outcome.short], return_counts=True)[1]
+    return Report(
+        settings=settings,
+        sources=_source_counts(outcome),
+        lost_to=_lost_to(outcome, dropped),
+        pairs=_pairs(outcome),
+        cluster_sizes={str(size): count for size, count in sorted(Counter(sizes.tolist()).items())},
+        dropped=len(dropped),
+        below_threshold=round(float(below.mean()), 6) if len(dropped) else None,
+        edges=len(found.edges.pairs),
+        candidates={
+            "before_filter": found.candidates.unfiltered,
+            "compared": len(found.candidates.pairs),
+            "giant_groups": found.candidates.giant_groups,
+            "unpaired_documents": found.candidates.unpaired,
+        },
+        examples=_examples(outcome),
+    )
+
+
+def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
+    keys = np.arange(len(outcome.sources))
+    exact = exact_copies(outcome)
+    near = ~outcome.short & ~outcome.kept & ~exact
+    here = outcome.found.keepers != keys
+    there = outcome.found.elsewhere != keys
+    dropped_global, dropped_local = (there, here) if outcome.local else (here, there)
+    splits = np.array(outcome.splits, dtype=object)
+    counts = {}
+    for number, name in enumerate(outcome.names):
+        own = outcome.sources == number
+        kept = own & outcome.kept
+        licences = Counter(
+            outcome.features.licences[key] or "unknown" for key in np.flatnonzero(kept).tolist()
+        )
+        counts[name] = SourceCounts(
+            read=_amount(outcome, own),
+            short=_amount(outcome, own & outcome.short),
+            exact=_amount(outcome, own & exact),
+            near=_amount(outcome, own & near),
+            kept=_amount(outcome, kept),
+            bad_records=outcome.bad_records.get(name, 0),
+            dropped_global=int((own & dropped_global).sum()),
+            dropped_local=int((own & dropped_local).sum()),
+            splits={
+                split: _amount(outcome, kept & (splits == split))
+                for split in sorted(set(outcome.splits))
+            },
+            licences=dict(sorted(licences.items())),
+        )
+    return counts
+
+
+def _amount(outcome: Outcome, mask: np.ndarray) -> Amount:
+    return Amount(int(mask.sum()), int(outcome.features.sizes[mask].sum()))
+
+
+def _lost_to(outcome: Outcome, dropped: np.ndarray) -> dict[str, dict[str, Amount]]:
+    count = len(outcome.names)
+    documents = np.zeros((count, count), np.int64)
+    sizes = np.zeros((count, count), np.int64)
+    losers = outcome.sources[dropped]
+    keepers = outcome.sources[outcome.found.keepers[dropped]]
+    np.add.at(documents, (losers, keepers), 1)
+    np.add.at(sizes, (losers, keepers), outcome.features.sizes[dropped])
+    return {
+        loser: {
+            keeper: Amount(int(documents[i, j]), int(sizes[i, j]))
+            for j, keeper in enumerate(outcome.names)
+        }
+        for i, loser in enumerate(outcome.names)
+    }
+
+
+def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
+    count = len(outcome.names)
+    matrix = np.zeros((count, count), np.int64)
+    ends = outcome.sources[outcome.found.all_edges.pairs]
+    np.add.at(matrix, (ends[:, 0], ends[:, 1]), 1)
+    matrix = matrix + matrix.T - np.diag(np.diag(matrix))
+    return {
+        first: {second: int(matrix[i, j]) for j, second in enumerate(outcome.names)}
+        for i, first in enumerate(outcome.names)
+    }
+
+
+def _examples(outcome: Outcome) -> list[Example]:
+    """Pairs spread evenly over the edges that are not exact copies; over all when all are."""
+    edges = outcome.found.edges
+    near = np.flatnonzero(edges.jaccard != 1.0)
+    pool = near if len(near) else np.arange(len(edges.pairs))
+    chosen = (
+        pool[np.unique(np.linspace(0, len(pool) - 1, EXAMPLES).astype(int))] if len(pool) else pool
+    )
+    ids, origins = outcome.features.ids, outcome.features.origins
+    return [
+        Example(jaccard_or_none(value), ids[a], ids[b], origins[a], origins[b])
+        for (a, b), value in zip(
+            edges.pairs[chosen].tolist(), edges.jaccard[chosen].tolist(), strict=True
+        )
+    ]
