@@ -32,7 +32,9 @@ def register(app: typer.Typer) -> None:
         from feldspar.plan import effective_table, plan_recipe
         from feldspar.recipe import load_recipe
 
-        planned = plan_recipe(load_recipe(recipe, overrides).recipe)
+        loaded = load_recipe(recipe, overrides)
+        with loaded.locating_errors():
+            planned = plan_recipe(loaded.recipe)
         summary = planned.summary()
         if table:
             summary |= effective_table(planned.table, planned.recipe.optimizer)

@@ -3,9 +3,12 @@
 import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
+
+from feldspar.core.errors import RunError
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -40,9 +43,19 @@ class ProcessExecutor:
         for unit in units:
             pending.append(self._pool.submit(function, unit))
             if len(pending) >= self._in_flight:
-                yield pending.pop(0).result()
+                yield _result(pending.pop(0))
         for future in pending:
-            yield future.result()
+            yield _result(future)
+
+
+def _result(future: Future[Result]) -> Result:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a worker process ended unexpectedly",
+            do="most often memory ran out: give the same command again with fewer workers",
+        ) from error
 
 
 def available_cores() -> int:

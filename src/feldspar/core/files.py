@@ -60,9 +60,9 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
         raise UserError(
             f"{path} exists already", do="choose another folder, or pass --overwrite to replace it"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
+    with disk_errors(path):
+        temporary.mkdir(parents=True)
     try:
         with disk_errors(path):
             yield temporary

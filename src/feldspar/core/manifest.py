@@ -1,4 +1,4 @@
-"""The manifest of a folder on the way of the data: what made it, from what, and every file's digest.
+"""The manifest of a folder on the data's way: what made it, from what, and each file's digest.
 
 Each arrow of the way (documents, shards, a run, a release) writes ``manifest.json``. A reader
 verifies it before it uses the folder.
@@ -76,18 +76,28 @@ def read_manifest(folder: Path, kind: str) -> Manifest:
         raise UserError(f"{folder} holds no {MANIFEST_NAME}: it is not a finished {kind} folder")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        data.pop("digest", None)
+        digest = data.pop("digest", None)
         data["files"] = {name: FileRecord(**record) for name, record in data["files"].items()}
         manifest = Manifest(**data)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise RunError(f"{path} is damaged: {error}", do="build the folder again") from error
+    if manifest.format_version != FORMAT_VERSION:
+        raise UserError(
+            f"{path} was written by another version of feldspar",
+            found=f"format {manifest.format_version}",
+            allowed=f"format {FORMAT_VERSION}",
+        )
+    if digest != manifest.digest:
+        raise RunError(
+            f"{path} was altered: it does not match its own digest", do="build the folder again"
+        )
     if manifest.kind != kind:
         raise UserError(f"{folder} holds {manifest.kind}, not {kind}")
     return manifest
 
 
 def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> list[str]:
-    """Every difference between the manifest and the folder's files, as lines; empty when whole.
+    """Every file of the manifest that is missing or differs, as lines; empty when whole.
 
     ``contents=False`` compares sizes only.
     """

@@ -52,7 +52,12 @@ def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Te
     if distribution == "truncated_normal":
         bound = TRUNCATION * entry.init_std
         return nn.init.trunc_normal_(
-            values, entry.initial_mean, entry.init_std, -bound, bound, generator=generator
+            values,
+            entry.initial_mean,
+            entry.init_std,
+            entry.initial_mean - bound,
+            entry.initial_mean + bound,
+            generator=generator,
         )
     return values.normal_(entry.initial_mean, entry.init_std, generator=generator)
 
@@ -88,7 +93,13 @@ def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[Para
 
 def _entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str, TensorEntry]:
     entries = {entry.name: entry for entry in table.tensors}
-    for name, _ in model.named_parameters():
+    for name, parameter in model.named_parameters():
+        if name in entries and entries[name].shape != tuple(parameter.shape):
+            raise UserError(
+                f"the parameter {name} has another shape than its row of the table",
+                found=tuple(parameter.shape),
+                allowed=str(entries[name].shape),
+            )
         if name not in entries:
             raise UserError(
                 f"the parameter {name} stands in no row of the parametrization table",

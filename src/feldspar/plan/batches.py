@@ -1,4 +1,4 @@
-"""Batch schedules laid out as stretches of equal steps, so that steps and tokens convert exactly."""
+"""Batch schedules as stretches of equal steps, so that steps and tokens convert exactly."""
 
 from bisect import bisect_right
 from dataclasses import dataclass
@@ -123,3 +123,15 @@ def step_at_tokens(stretches: tuple[Stretch, ...], tokens: int) -> int:
     index = bisect_right(stretches, tokens, key=lambda stretch: stretch.start_tokens) - 1
     stretch = stretches[max(index, 0)]
     return stretch.start_step + (tokens - stretch.start_tokens) // stretch.tokens_per_step
+
+
+def tokens_of_sequences(stretches: tuple[Stretch, ...], start: int, sequences: int) -> int:
+    """Tokens of ``sequences`` sequences from position ``start`` on, each as long as it is there."""
+    tokens = 0
+    for index, stretch in enumerate(stretches):
+        length = stretch.tokens_per_step // stretch.sequences
+        room = max(stretch.end_tokens - max(start, stretch.start_tokens), 0) // length
+        taken = sequences if index == len(stretches) - 1 else min(room, sequences)
+        tokens += taken * length
+        sequences -= taken
+    return tokens

@@ -16,6 +16,7 @@ from feldspar.plan.batches import (
     lay_out,
     step_at_tokens,
     tokens_at_step,
+    tokens_of_sequences,
 )
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
@@ -300,10 +301,9 @@ def _measure(
             return int(amount.value)
         case Unit.STEPS:
             end = tokens_at_step(stretches, step_at_tokens(stretches, start) + int(amount.value))
-            return end - start
+            return max(end - start, 0)
         case Unit.SEQUENCES:
-            stretch = stretches[0]
-            return int(amount.value) * (stretch.tokens_per_step // stretch.sequences)
+            return tokens_of_sequences(stretches, start, int(amount.value))
         case Unit.TOKENS_PER_PARAMETER:
             return int(amount.value * parameters)
         case Unit.PERCENT_OF_RUN:
@@ -313,6 +313,4 @@ def _measure(
         case Unit.REST:
             return length - start
         case Unit.EPOCHS:
-            raise UserError(
-                f"{amount} cannot measure a schedule", allowed="tokens, steps, % of run"
-            )
+            raise AssertionError("compile_schedule refuses epochs")

@@ -27,7 +27,10 @@ class Unit(StrEnum):
 
 RELATIVE_UNITS = frozenset({Unit.PERCENT_OF_RUN, Unit.PERCENT_OF_PHASE, Unit.REST})
 
-_PATTERN = re.compile(r"\s*([-+0-9.eE_]+)\s*(%?\s*[a-z][a-z_ ]*)\s*")
+LARGEST_EXPONENT = 24
+"""Amounts between 1e-24 and 1e24: more than any run, and cheap to turn into integers."""
+
+_PATTERN = re.compile(r"\s*([-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?)\s*(%?\s*[a-z][a-z_ ]*)\s*")
 _EXAMPLES = "2e9 tokens, 500 steps, 1920 sequences, 3 epochs, 20 tokens_per_parameter, 1% of run"
 
 
@@ -41,8 +44,11 @@ class Amount:
     def __str__(self) -> str:
         if self.unit is Unit.REST:
             return "rest"
-        number = f"{self.value:f}" if abs(self.value) < 10**7 else f"{self.value.normalize():E}"
-        number = number.rstrip("0").rstrip(".") if "." in number and "E" not in number else number
+        number = f"{self.value:f}" if self.value < 10**7 else f"{self.value:E}"
+        mantissa, exponent_mark, exponent = number.partition("E")
+        if "." in mantissa:
+            mantissa = mantissa.rstrip("0").rstrip(".")
+        number = mantissa + exponent_mark + exponent
         return f"{number}{self.unit}" if self.unit.startswith("%") else f"{number} {self.unit}"
 
     @property
@@ -59,7 +65,7 @@ class Amount:
         if match is None:
             raise UserError(f"{text!r} is not an amount with a unit", allowed=_EXAMPLES)
         unit_text = re.sub(r"\s+", " ", match[2].replace("%", "% ")).strip()
-        units = {unit.value: unit for unit in Unit}
+        units = {unit.value: unit for unit in Unit if unit is not Unit.REST}
         if unit_text not in units:
             hint = nearest(unit_text, units)
             raise UserError(
@@ -73,6 +79,8 @@ class Amount:
             raise UserError(f"{text!r} does not start with a number", allowed=_EXAMPLES) from None
         if not value.is_finite() or value < 0:
             raise UserError(f"the amount {text!r} must be a finite number of at least 0")
+        if value and abs(value.adjusted()) > LARGEST_EXPONENT:
+            raise UserError(f"the amount {text!r} is out of all proportion", allowed=_EXAMPLES)
         return cls(value, units[unit_text])
 
     @classmethod

@@ -1,6 +1,6 @@
 """The strict base of every section of a recipe, and variants chosen by ``type``."""
 
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
@@ -17,6 +17,15 @@ class Settings(BaseModel):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """The ``type`` of a variant is described by what the variant is."""
+        super().__pydantic_init_subclass__(**kwargs)
+        field = cls.model_fields.get("type")
+        if field is not None and field.description is None and cls.__doc__:
+            (name, *_) = get_args(field.annotation)
+            field.description = f"{name}: {' '.join(cls.__doc__.split())}"
 
     @model_validator(mode="before")
     @classmethod

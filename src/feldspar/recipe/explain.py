@@ -1,9 +1,12 @@
 """What a key of the recipe means, from the settings' own descriptions."""
 
+import json
+
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from feldspar.core.errors import UserError, nearest
+from feldspar.recipe.amounts import Amount
 from feldspar.recipe.keys import all_keys
 from feldspar.recipe.root import Recipe
 
@@ -13,8 +16,11 @@ def explain(key: str) -> list[str]:
 
     Raises UserError that names the nearest key.
     """
-    wanted = ".".join("N" if part.isdigit() else part for part in key.split("."))
-    keys = dict(all_keys(Recipe))
+    wanted = ".".join("N" if part.isdecimal() else part for part in key.split("."))
+    wanted = wanted.removesuffix(".N")
+    keys: dict[str, list[FieldInfo]] = {}
+    for name, field in all_keys(Recipe):
+        keys.setdefault(name, []).append(field)
     matches = [name for name in keys if _fits(name, wanted)]
     if not matches:
         hint = nearest(wanted, keys)
@@ -24,19 +30,31 @@ def explain(key: str) -> list[str]:
         )
     lines = []
     for name in matches:
-        field = keys[name]
-        lines.append(f"{name}: {field.description or ''}")
-        if not field.is_required():
-            lines.append(f"  default: {_default_text(field)}")
-        below = [other for other in keys if other.startswith(f"{name}.")]
-        direct = [other for other in below if "." not in other[len(name) + 1 :].replace("N.", "")]
-        lines.extend(f"  {other}: {keys[other].description or ''}" for other in direct)
-    return lines
+        for field in keys[name]:
+            lines.append(f"{name}: {_one_line(field)}")
+            if not field.is_required():
+                lines.append(f"  default: {_default_text(field)}")
+        direct = [other for other in keys if _is_directly_below(other, name)]
+        lines.extend(f"  {key}: {_one_line(field)}" for key in direct for field in keys[key])
+    return list(dict.fromkeys(lines))
+
+
+def _one_line(field: FieldInfo) -> str:
+    return " ".join((field.description or "").split())
+
+
+def _is_directly_below(key: str, holder: str) -> bool:
+    if not key.startswith(f"{holder}."):
+        return False
+    *steps, _ = key[len(holder) + 1 :].split(".")
+    return all(step in ("N", "NAME") for step in steps)
 
 
 def _default_text(field: FieldInfo) -> str:
     default = field.get_default(call_default_factory=True)
-    return repr(default.model_dump(mode="json")) if isinstance(default, BaseModel) else str(default)
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json", by_alias=True)
+    return str(default) if isinstance(default, Amount) else json.dumps(default)
 
 
 def _fits(name: str, wanted: str) -> bool:

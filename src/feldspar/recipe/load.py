@@ -4,7 +4,9 @@ Order: defaults < ``extends`` < file < ``choose`` < command line.
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.core.files import digest_of
-from feldspar.recipe.problems import recipe_error
+from feldspar.recipe.problems import key_named_in, recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.shipped import find_recipe, recipes_folder
 from feldspar.recipe.tree import (
@@ -39,6 +41,17 @@ class LoadedRecipe:
     tree: dict[str, Any]
     origins: Origins
 
+    @contextmanager
+    def locating_errors(self) -> Iterator[None]:
+        """Give an error of the block that begins with a key of the recipe that key's place."""
+        try:
+            yield
+        except UserError as error:
+            key = key_named_in(error.what)
+            if error.where is None and key is not None:
+                error.where = origin_of(self.origins, key)
+            raise
+
     @property
     def digest(self) -> str:
         """Changes with any value of the recipe, not with where it was written."""
@@ -62,8 +75,9 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRec
         recipe = Recipe.model_validate_json(json.dumps(tree))
     except ValidationError as error:
         raise recipe_error(error, Recipe, tree, origins) from None
-    recipe = _with_vocabulary(_with_absolute_paths(recipe, (), origins, folders))
-    return LoadedRecipe(recipe, tree, origins)
+    loaded = LoadedRecipe(_with_absolute_paths(recipe, (), origins, folders), tree, origins)
+    with loaded.locating_errors():
+        return replace(loaded, recipe=_with_vocabulary(loaded.recipe))
 
 
 def _read_with_parents(
@@ -82,10 +96,14 @@ def _read_with_parents(
     parent = value.pop("extends", None)
     if parent is None:
         return value, origins, folders
+    where = origins["extends",]
     if not isinstance(parent, str):
-        raise UserError("extends: one parent, a file or a shipped name", found=parent)
+        raise UserError("extends: one parent, a file or a shipped name", where=where, found=parent)
     beside = path.parent / parent
-    parent_path = beside if beside.is_file() else find_recipe(parent)
+    is_file = beside.is_file() or beside.suffix in (".yaml", ".yml")
+    if is_file and not beside.is_file():
+        raise UserError(f"extends: the file {beside} does not exist", where=where)
+    parent_path = beside if is_file else find_recipe(parent)
     tree, parent_origins, parent_folders = _read_with_parents(parent_path, (*seen, path.resolve()))
     return merge(tree, value), parent_origins | origins, parent_folders | folders
 
@@ -112,6 +130,8 @@ def _override(
 def _apply_choices(tree: dict[str, Any], origins: Origins) -> tuple[dict[str, Any], Origins]:
     choices = tree.get("choices") or {}
     chosen = tree.get("choose") or {}
+    if not _are_tables(choices, chosen):
+        return tree, origins  # validation says what is wrong with them
     for name in chosen:
         if name not in choices:
             hint = nearest(name, choices)
@@ -137,6 +157,20 @@ def _apply_choices(tree: dict[str, Any], origins: Origins) -> tuple[dict[str, An
             where = origin_of(origins, ("choices", name, option, key))
             tree, origins = _override(tree, origins, split_key(key), value, where)
     return tree, origins
+
+
+def _are_tables(choices: Any, chosen: Any) -> bool:
+    if not isinstance(choices, dict) or not isinstance(chosen, dict):
+        return False
+    options = [
+        option
+        for choice in choices.values()
+        if isinstance(choice, dict)
+        for option in choice.values()
+    ]
+    return all(isinstance(choice, dict) for choice in choices.values()) and all(
+        isinstance(option, dict | None) for option in options
+    )
 
 
 def _with_absolute_paths(

@@ -30,12 +30,13 @@ def recipe_error(
     details = error.errors(include_url=False)
     problems = []
     for detail in details:
-        path = _path_in_file(detail["loc"], tree)
+        path = _path_in_file(detail["loc"], tree, detail["type"] == "missing")
         if detail["type"] == "too_short" and _has_problem_inside(detail, details):
             continue
         message = _message(detail, path, model, tree)
-        key = _key_named_in(message) or path
-        problem = (message, origin_of(origins, key))
+        key = key_named_in(message) or path
+        holder = key[:-1] if detail["type"] == "missing" else key
+        problem = (message, origin_of(origins, holder))
         if problem not in problems:
             problems.append(problem)
     return RecipeError(problems)
@@ -49,18 +50,19 @@ def _has_problem_inside(detail: Any, details: list[Any]) -> bool:
     )
 
 
-def _path_in_file(location: tuple[str | int, ...], tree: Any) -> KeyPath:
-    """Drop the parts that name a chosen variant or union member rather than a key."""
+def _path_in_file(location: tuple[str | int, ...], tree: Any, missing: bool) -> KeyPath:
+    """Drop the parts that name a chosen variant or union member rather than a key.
+
+    The last part of a ``missing`` key is absent from the tree, yet a key.
+    """
     path: list[str | int] = []
     for index, part in enumerate(location):
-        is_last = index == len(location) - 1
+        absent = missing and index == len(location) - 1
         holder = get_value(tree, tuple(path))
-        if isinstance(holder, dict) and (str(part) in holder or is_last):
+        if isinstance(holder, dict) and (str(part) in holder or absent):
             path.append(str(part))
         elif isinstance(holder, list) and isinstance(part, int):
             path.append(part)
-        elif is_last and isinstance(part, str) and not isinstance(holder, dict | list):
-            continue
     return tuple(path)
 
 
@@ -82,7 +84,8 @@ def _message(detail: Any, path: KeyPath, model: type[BaseModel], tree: Any) -> s
     if kind == "value_error":
         text = str(context.get("error", detail["msg"]))
         if isinstance(context.get("error"), UserError):
-            text = context["error"].what
+            known = context["error"].allowed
+            text = context["error"].what + (f" (allowed: {known})" if known else "")
         prefix = f"{key}." if key and _starts_with_field(text) else f"{key}: " if key else ""
         return f"{prefix}{text}"
     found = (
@@ -95,7 +98,12 @@ def _message(detail: Any, path: KeyPath, model: type[BaseModel], tree: Any) -> s
 def _unknown_key(path: KeyPath, model: type[BaseModel], tree: Any) -> str:
     siblings = set(known_keys(model, path[:-1], tree))
     name = str(path[-1])
-    owners = [key for key, _ in all_keys(model) if key.rpartition(".")[2] == name]
+    place = tuple("N" if isinstance(part, int) else part for part in path)
+    owners = [
+        key
+        for key in dict.fromkeys(key for key, _ in all_keys(model))
+        if key.rpartition(".")[2] == name and key != dotted(place)
+    ]
     if owners:
         return f"{dotted(path)}: unknown key here; it belongs at {' or '.join(owners[:3])}"
     hint = nearest(name, siblings)
@@ -109,8 +117,9 @@ def _starts_with_field(text: str) -> bool:
     return ":" in text and head.replace(".", "").replace("_", "").isalnum()
 
 
-def _key_named_in(message: str) -> KeyPath | None:
+def key_named_in(message: str) -> KeyPath | None:
+    """The key that an error's line begins with, if it does."""
     head = message.split(":", 1)[0]
     if not head or " " in head:
         return None
-    return tuple(int(part) if part.isdigit() else part for part in head.split("."))
+    return tuple(int(part) if part.isdecimal() else part for part in head.split("."))

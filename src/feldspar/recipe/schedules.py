@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.amounts import Amount
+from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 
 Shape = Literal["linear", "cosine", "inverse_sqrt", "hold"]
@@ -126,9 +126,10 @@ def compile_schedule(
                 )
         if segment.shape == "inverse_sqrt" and position == 0:
             raise UserError(f"{key}: inverse_sqrt cannot start at token 0; warm up first")
+        piece = _piece(segment, position, end, value)
         if end > position or index == last:
-            pieces.append(_piece(segment, position, end, value))
-            value = pieces[-1].at(end)
+            pieces.append(piece)
+        value = piece.at(end)
         position = end
     if position < total_tokens:
         raise UserError(
@@ -139,6 +140,11 @@ def compile_schedule(
 
 
 def _check_segment(segment: Segment, index: int, key: str) -> None:
+    if segment.over.unit is Unit.EPOCHS:
+        raise UserError(
+            f"{key}.over: {segment.over} cannot measure a schedule",
+            allowed="tokens, steps, sequences, tokens_per_parameter, % of run, % of phase, rest",
+        )
     if segment.from_ is not None and index > 0:
         raise UserError(f"{key}.from: only the first segment may have one")
     if segment.shape == "inverse_sqrt" and segment.to is not None:

@@ -18,7 +18,7 @@ def split_key(key: str) -> KeyPath:
     parts = key.split(".")
     if not all(parts):
         raise UserError(f"{key!r} is not a key", allowed="names and list indices joined by dots")
-    return tuple(int(part) if part.isdigit() else part for part in parts)
+    return tuple(int(part) if part.isdecimal() else part for part in parts)
 
 
 def merge(parent: Any, child: Any) -> Any:

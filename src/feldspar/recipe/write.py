@@ -4,6 +4,7 @@ import io
 import json
 from typing import Any
 
+from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
@@ -17,14 +18,30 @@ COMMENT_COLUMN = 60
 def recipe_text(loaded: LoadedRecipe) -> str:
     """YAML of the recipe with choices applied, paths absolute and defaults written out."""
     excluded = {"choices", "choose"}
-    dumped = loaded.recipe.model_dump_json(by_alias=True, exclude=excluded, exclude_none=True)
-    document = _commented(json.loads(dumped), (), loaded.origins)
+    values = json.loads(loaded.recipe.model_dump_json(by_alias=True, exclude=excluded))
+    document = _commented(_without_default_nulls(loaded.recipe, values), (), loaded.origins)
     writer = YAML(typ="rt", pure=True)
     writer.width = 4096
     writer.default_flow_style = False
     buffer = io.StringIO()
     writer.dump(document, buffer)
     return buffer.getvalue()
+
+
+def _without_default_nulls(section: Any, values: Any) -> Any:
+    """``values`` (dumped from ``section``) without the nulls that are a key's default anyway."""
+    if isinstance(section, BaseModel):
+        kept = {}
+        for name, field in type(section).model_fields.items():
+            key, item = field.alias or name, getattr(section, name)
+            if key in values and not (item is None and field.default is None):
+                kept[key] = _without_default_nulls(item, values[key])
+        return kept
+    if isinstance(section, dict):
+        return {key: _without_default_nulls(section[key], item) for key, item in values.items()}
+    if isinstance(section, tuple):
+        return [_without_default_nulls(*pair) for pair in zip(section, values, strict=True)]
+    return values
 
 
 def _commented(value: Any, path: KeyPath, origins: Origins) -> Any:

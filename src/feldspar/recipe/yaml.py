@@ -48,7 +48,11 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
                     do="write the value out",
                 )
         node = parser.load(text)
-    except YAMLError as error:
+    except UserError:
+        raise
+    except RecursionError as error:
+        raise UserError(f"{name} is nested too deeply") from error
+    except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         where = f"{name}:{mark.line + 1}" if mark is not None else name
@@ -61,7 +65,19 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
     if isinstance(node, CommentedMap):
         result = {}
         for key, value in node.items():
-            text = str(key)
+            text = str(key).lower() if isinstance(key, bool) else str(key)
+            if key not in (node.lc.data or {}) or not isinstance(key, str | bool | int | float):
+                where = ".".join(map(str, path)) or name
+                raise UserError(
+                    f"{where}: only plain words are keys, and nothing is merged in",
+                    where=f"{name}:{lines.get(path, 1)}",
+                    found=text,
+                )
+            if text in result:
+                raise UserError(
+                    f"{'.'.join(map(str, (*path, text)))}: this key is given twice",
+                    where=f"{name}:{node.lc.key(key)[0] + 1}",
+                )
             lines[(*path, text)] = node.lc.key(key)[0] + 1
             result[text] = _plain(value, (*path, text), lines, name)
         return result

@@ -47,7 +47,7 @@ class ConstantBatch(Settings):
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
         if (self.sequences is None) == (self.tokens is None):
-            raise ValueError("batch: give either sequences or tokens")
+            raise ValueError("give either sequences or tokens")
         return self
 
 
@@ -70,14 +70,14 @@ class BatchByTokens(Settings):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.levels[0].from_.value != 0:
-            raise ValueError("batch.levels.0.from: the first level begins at 0")
+            raise ValueError("levels.0.from: the first level begins at 0")
         units = {level.from_.unit for level in self.levels}
         if len(units) > 1 or not units <= {Unit.STEPS, Unit.TOKENS}:
-            raise ValueError("batch.levels: give every `from` in steps, or every one in tokens")
+            raise ValueError("levels: give every `from` in steps, or every one in tokens")
         starts = [level.from_.value for level in self.levels]
         for earlier, later in itertools.pairwise(starts):
             if later <= earlier:
-                raise ValueError(f"batch.levels: from {later} does not come after {earlier}")
+                raise ValueError(f"levels: from {later} does not come after {earlier}")
         return self
 
 
@@ -99,15 +99,15 @@ class BatchRamp(Settings):
         for key in ("from_", "to", "quantum"):
             amount: Amount = getattr(self, key)
             if amount.unit is not Unit.SEQUENCES or amount.value < 1 or amount.value % 1:
-                raise ValueError(f"batch.{key.strip('_')}: a whole number of sequences is needed")
+                raise ValueError(f"{key.strip('_')}: a whole number of sequences is needed")
         if self.from_.value > self.to.value:
-            raise ValueError(f"batch.from: {self.from_} is more than {self.to}")
+            raise ValueError(f"from: {self.from_} is more than {self.to}")
         if self.from_.value % self.quantum.value:
-            raise ValueError(f"batch.from: {self.from_} is no multiple of {self.quantum}")
+            raise ValueError(f"from: {self.from_} is no multiple of {self.quantum}")
         if self.to.value % self.quantum.value:
-            raise ValueError(f"batch.to: {self.to} is no multiple of {self.quantum}")
+            raise ValueError(f"to: {self.to} is no multiple of {self.quantum}")
         if self.over.unit is not Unit.TOKENS or self.over.value <= 0:
-            raise ValueError("batch.over: an amount in tokens above 0 is needed")
+            raise ValueError("over: an amount in tokens above 0 is needed")
         return self
 
 
