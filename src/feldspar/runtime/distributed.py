@@ -47,10 +47,10 @@ class Distribution:
             return cls(kind, choose_device(settings))
         local_rank = int(os.environ["LOCAL_RANK"])
         device = choose_device(settings, local_rank)
-        backend = "cpu:gloo"
+        backend = "gloo"
         if device.type == "cuda":
             torch.cuda.set_device(device)
-            backend += ",cuda:nccl"
+            backend = "cpu:gloo,cuda:nccl"
         dist.init_process_group(backend, timeout=TIMEOUT)
         world_size = dist.get_world_size()
         shards = world_size if kind == "fsdp" else 1

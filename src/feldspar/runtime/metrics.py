@@ -1,6 +1,6 @@
 """Metrics of each step: metrics.jsonl always, other trackers beside it, none of them vital."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -21,18 +21,34 @@ class Tracker(Protocol):
         ...
 
 
+def _tensorboard(folder: Path) -> Tracker:
+    from feldspar.runtime.tensorboard import TensorBoardTracker
+
+    return TensorBoardTracker(folder / "tensorboard")
+
+
+TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard}
+"""The shipped trackers, by the names that recipes use."""
+
+
 class MetricsWriter:
     """Writes one record a step and feeds the trackers; on ranks other than 0 it does nothing.
 
-    A tracker that cannot start or fails is reported once and left out from then on.
+    ``trackers`` names shipped ones, or maps names to what makes a tracker for the run's folder.
+    One that cannot start or fails is reported once and left out from then on.
     """
 
-    def __init__(self, folder: RunFolder, trackers: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        trackers: Iterable[str] | Mapping[str, Callable[[Path], Tracker]] = (),
+    ) -> None:
+        makers = trackers if isinstance(trackers, Mapping) else {n: TRACKERS[n] for n in trackers}
         self._file = RecordFile(folder.metrics) if is_first() else None
         self._trackers: dict[str, Tracker] = {}
-        for name in trackers if is_first() else ():
+        for name, make in makers.items() if is_first() else ():
             try:
-                self._trackers[name] = _start(name, folder.path)
+                self._trackers[name] = make(folder.path)
             except Exception as error:
                 _warn(name, error)
 
@@ -62,14 +78,6 @@ class MetricsWriter:
                 tracker.close()
             except Exception as error:
                 _warn(name, error)
-
-
-def _start(name: str, folder: Path) -> Tracker:
-    if name == "tensorboard":
-        from feldspar.runtime.tensorboard import TensorBoardTracker
-
-        return TensorBoardTracker(folder / "tensorboard")
-    raise ValueError(f"there is no tracker {name!r}")
 
 
 def _warn(name: str, error: Exception) -> None:

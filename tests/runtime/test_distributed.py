@@ -1,0 +1,76 @@
+"""Several real processes over gloo agree, fail together and read each other's checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feldspar.core.errors import SetupError, UserError
+from feldspar.runtime import Checkpoint, Distribution, RuntimeSettings
+
+Torchrun = Callable[..., str]
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_several_processes_need_torchrun(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    settings = RuntimeSettings.model_validate({"distribution": kind})
+    with pytest.raises(SetupError, match="not started by torchrun") as caught:
+        Distribution.start(settings)
+    assert "torchrun --nproc-per-node" in str(caught.value)
+
+
+def test_one_process_under_a_launcher_of_two_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    with pytest.raises(SetupError, match="torchrun started 2"):
+        Distribution.start(RuntimeSettings.model_validate({"distribution": "single"}))
+
+
+def test_without_a_launcher_there_is_one_process() -> None:
+    distribution = Distribution.start(RuntimeSettings(device="cpu"))
+    assert (distribution.kind, distribution.world_size, distribution.is_first) == (
+        "single",
+        1,
+        True,
+    )
+    assert distribution.all_reduce_sum([1.5]) == [1.5]
+    assert not distribution.any_process(False)
+
+
+def test_two_processes_agree(tmp_path: Path, torchrun: Torchrun) -> None:
+    torchrun(2, "together.py", tmp_path)
+
+
+def test_two_write_and_one_reads(tmp_path: Path, torchrun: Torchrun) -> None:
+    torchrun(2, "reshard.py", "save", tmp_path, "fsdp", 10)
+    names = sorted(path.name for path in (tmp_path / "000000000000010").glob("model*"))
+    assert names == ["model-rank00000.safetensors", "model-rank00001.safetensors"]
+    assert Checkpoint(tmp_path / "000000000000010").problems() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("written_by", "write", "read_by", "read"),
+    [
+        (2, "fsdp", 1, "fsdp"),
+        (1, "fsdp", 2, "fsdp"),
+        (2, "fsdp", 3, "fsdp"),
+        (3, "fsdp", 2, "ddp"),
+        (2, "ddp", 2, "fsdp"),
+        (4, "hybrid", 2, "fsdp"),
+        (2, "fsdp", 4, "hybrid"),
+    ],
+)
+def test_any_number_of_processes_reads_what_any_other_wrote(
+    tmp_path: Path, torchrun: Torchrun, written_by: int, write: str, read_by: int, read: str
+) -> None:
+    torchrun(written_by, "reshard.py", "save", tmp_path, write, 10)
+    torchrun(read_by, "reshard.py", "load", tmp_path, read, 10)
+
+
+@pytest.mark.slow
+def test_shards_must_divide_the_processes(tmp_path: Path, torchrun: Torchrun) -> None:
+    output = torchrun(3, "reshard.py", "save", tmp_path, "hybrid", 10, code=1)
+    assert UserError.__name__ in output and "does not divide" in output

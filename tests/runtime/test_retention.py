@@ -1,0 +1,51 @@
+"""The policy that lets checkpoints go, against a plain restatement and its own properties."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feldspar.runtime.retention import Candidate, best_of, kept
+from feldspar.runtime.settings import KeepSettings
+
+TOKENS = st.lists(st.integers(0, 500), unique=True, max_size=25)
+METRICS = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))
+POLICIES = st.builds(
+    KeepSettings,
+    last=st.integers(1, 5),
+    best=st.sampled_from([None, "validation/loss"]),
+    best_is=st.sampled_from(["lowest", "highest"]),
+)
+
+
+@st.composite
+def candidates(draw: st.DrawFn) -> list[Candidate]:
+    return [Candidate(tokens, draw(METRICS)) for tokens in draw(TOKENS)]
+
+
+@given(candidates(), POLICIES, st.one_of(st.none(), st.integers(1, 200)))
+def test_what_is_kept(found: list[Candidate], keep: KeepSettings, every: int | None) -> None:
+    stay = kept(found, keep, every)
+    tokens = sorted(candidate.tokens for candidate in found)
+    assert set(tokens[-keep.last :]) <= stay <= set(tokens)
+    if every is not None:
+        for multiple in {t // every for t in tokens if t >= every}:
+            assert min(t for t in tokens if t // every == multiple) in stay
+    measured = [c for c in found if c.metric is not None and c.metric == c.metric]
+    if keep.best and measured:
+        best = (min if keep.best_is == "lowest" else max)(c.metric for c in measured)
+        assert min(c.tokens for c in measured if c.metric == best) == best_of(found, keep)
+        assert best_of(found, keep) in stay
+    elif every is None:
+        assert len(stay) == min(keep.last, len(tokens))
+
+
+@given(candidates(), POLICIES, st.one_of(st.none(), st.integers(1, 200)))
+def test_pruning_as_one_goes_is_pruning_at_the_end(
+    found: list[Candidate], keep: KeepSettings, every: int | None
+) -> None:
+    alive: list[Candidate] = []
+    for candidate in sorted(found, key=lambda c: c.tokens):
+        alive.append(candidate)
+        stay = kept(alive, keep, every)
+        alive = [c for c in alive if c.tokens in stay]
+        assert kept(alive, keep, every) == stay
+    assert {c.tokens for c in alive} == kept(found, keep, every)
