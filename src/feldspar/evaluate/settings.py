@@ -17,5 +17,3 @@ class EvaluationSettings(Settings):
     """Sources whose held-out documents are used."""
     validation_sequences: PositiveInt = 64
     """Sequences per source in each validation during training."""
-
-

@@ -1,0 +1,1 @@
+"""Held-out loss, bits per byte, and the adapter to lm-eval."""

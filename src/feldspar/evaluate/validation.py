@@ -1,0 +1,100 @@
+"""Validation during training: loss per source on fixed held-out sequences."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from fractions import Fraction
+from math import log
+
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import UserError, nearest
+from feldspar.evaluate.settings import EvaluationSettings
+from feldspar.model.decoder import Decoder
+from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
+from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards import ShardSet
+
+SPLIT = "validation"
+
+
+@dataclass(frozen=True)
+class HeldOutSource:
+    """Fixed sequences of one source: tokens (n, L+1), and its UTF-8 bytes per token."""
+
+    name: str
+    tokens: Tensor
+    bytes_per_token: float
+
+
+def held_out_sources(
+    shards: ShardSet, settings: EvaluationSettings, context_length: int, seed: int
+) -> list[HeldOutSource]:
+    """The validation sequences; a source too short for one of them is left out.
+
+    Raises UserError for a source of ``evaluation.holdout`` that the shards lack.
+    """
+    available = shards.sources(SPLIT) if SPLIT in shards.splits else []
+    wanted = available if settings.holdout == "all" else list(settings.holdout)
+    held_out = []
+    for name in wanted:
+        if name not in available:
+            hint = nearest(name, available)
+            raise UserError(
+                f"evaluation.holdout: the shards hold out no source {name!r}"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                allowed=available,
+            )
+        total = shards.tokens(SPLIT, name)
+        count = min(settings.validation_sequences, (total - 1) // context_length)
+        if count == 0:
+            continue
+        phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, count)
+        sequences = SequenceReader(shards, [phase], seed, SPLIT).read(0, 0, count)
+        ratio = shards.text_bytes(SPLIT, name) / total
+        held_out.append(HeldOutSource(name, torch.from_numpy(sequences.tokens), ratio))
+    return held_out
+
+
+@torch.no_grad()
+def validate(
+    decoder: Decoder,
+    sources: Sequence[HeldOutSource],
+    micro_batch_sequences: int,
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+) -> dict[str, float]:
+    """Loss (nats per token) and bits per byte of each source, and their plain means.
+
+    The processes share the work; each computes as many micro-batches as the others.
+    """
+    was_training = decoder.training
+    decoder.eval()
+    metrics: dict[str, float] = {}
+    for source in sources:
+        with autocast:
+            total = _summed_loss(decoder, source.tokens, micro_batch_sequences, device)
+        loss = total / (source.tokens.shape[0] * (source.tokens.shape[1] - 1))
+        metrics[f"validation/{source.name}/loss"] = loss
+        metrics[f"validation/{source.name}/bits_per_byte"] = loss / source.bytes_per_token / log(2)
+    for measure in ("loss", "bits_per_byte"):
+        values = [metrics[f"validation/{source.name}/{measure}"] for source in sources]
+        if values:
+            metrics[f"validation/{measure}"] = sum(values) / len(values)
+    decoder.train(was_training)
+    return metrics
+
+
+def _summed_loss(
+    decoder: Decoder, tokens: Tensor, micro_batch_sequences: int, device: torch.device
+) -> float:
+    pieces = tokens.split(micro_batch_sequences)
+    total = 0.0
+    for first in range(0, len(pieces), world_size()):
+        mine = first + rank()
+        piece = pieces[mine if mine < len(pieces) else 0].to(device)
+        losses = decoder.token_losses(piece[:, :-1], piece[:, 1:])
+        if mine < len(pieces):
+            total += float(losses.double().sum())
+    return all_reduce_sum([total])[0]

@@ -1,0 +1,17 @@
+"""Training: tasks, optimizer, the loop over phases, runs that resume exactly."""
+
+from feldspar.core.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "train": "run",
+        "RunResult": "run",
+        "LoadedRun": "load",
+        "load_run": "load",
+        "is_run_folder": "load",
+        "resolve_mixtures": "data",
+        "open_shards": "data",
+        "source_tokens": "data",
+    },
+)

@@ -1,0 +1,108 @@
+"""The training data of a recipe: shards opened and checked, each phase's mixture resolved."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from feldspar.core.errors import UserError
+from feldspar.plan.timeline import Timeline
+from feldspar.recipe.amounts import Unit
+from feldspar.recipe.root import Recipe
+from feldspar.tokens.resolve import MixtureContext, ResolvedMixture, resolve_mixture
+from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards import ShardSet
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Shards and what each phase reads of them."""
+
+    shards: ShardSet
+    reader: SequenceReader
+    mixtures: list[ResolvedMixture]
+
+
+def open_shards(recipe: Recipe) -> ShardSet:
+    """The recipe's shards, sizes checked.
+
+    Raises UserError when they are absent or their vocabulary does not fit the model.
+    """
+    if recipe.shards is None:
+        raise UserError(
+            "shards: the recipe names no shards to train on",
+            do="add shards: {path: FOLDER} and run feldspar tokens build RECIPE",
+        )
+    if not recipe.shards.path.is_dir():
+        source = "RECIPE" if recipe.corpus is not None else "quickstart"
+        raise UserError(
+            f"shards.path: {recipe.shards.path} does not exist",
+            do=f"build the shards first: feldspar tokens build {source}",
+        )
+    shards = ShardSet.open(recipe.shards.path)
+    rows = recipe.model.vocab_size
+    if rows is not None and rows < shards.vocab_size:
+        raise UserError(
+            f"model.vocab_size: {rows} rows are fewer than the {shards.vocab_size} tokens of the "
+            "shards' tokenizer",
+            where=str(shards.path),
+            allowed=f"at least {shards.vocab_size}",
+        )
+    declared = getattr(recipe.tokenizer, "vocab_size", None)
+    if declared is not None and declared != shards.vocab_size:
+        raise UserError(
+            f"tokenizer.vocab_size: the recipe's tokenizer has {declared} tokens, that of the "
+            f"shards {shards.vocab_size}: they do not match",
+            where=str(shards.path),
+            do="build the shards again with this recipe, or correct the recipe",
+        )
+    return shards
+
+
+def source_tokens(shards: ShardSet) -> dict[str, int]:
+    """Training tokens of each source."""
+    return {name: shards.tokens("train", name) for name in shards.sources("train")}
+
+
+def resolve_mixtures(
+    recipe: Recipe, timeline: Timeline, tokens: Mapping[str, int | None]
+) -> list[ResolvedMixture]:
+    """Each phase's mixture, with passes counted over the phases before it.
+
+    Raises UserError for what recipes may not ask for, such as a source read again in silence.
+    """
+    resolved = []
+    passes: dict[str, float] = {}
+    for phase, settings in zip(timeline.phases, recipe.phases, strict=True):
+        mixture = resolve_mixture(
+            settings.mixture,
+            MixtureContext(
+                tokens=tokens,
+                length_tokens=phase.tokens,
+                context_length=phase.context_length,
+                allow_repeat=settings.allow_repeat,
+                normalize=settings.normalize_mixture,
+                length_in_epochs=settings.length.unit is Unit.EPOCHS,
+                epochs_before=dict(passes),
+                where=f"phases.{phase.index}.mixture",
+            ),
+        )
+        resolved.append(mixture)
+        for name, epochs in mixture.epochs.items():
+            passes[name] = passes.get(name, 0.0) + (epochs or 0.0)
+    return resolved
+
+
+def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> TrainingData:
+    """The reader of all phases' sequences."""
+    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards))
+    phases = [
+        PhaseData(
+            name=phase.name,
+            probabilities=dict[str, Fraction](mixture.probabilities),
+            context_length=phase.context_length,
+            sequences=phase.sequences,
+            documents=settings.documents,
+        )
+        for phase, settings, mixture in zip(timeline.phases, recipe.phases, mixtures, strict=True)
+    ]
+    return TrainingData(shards, SequenceReader(shards, phases, recipe.seed), mixtures)

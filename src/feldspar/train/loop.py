@@ -1,0 +1,67 @@
+"""The loop: one optimizer step after the other, as the timeline says.
+
+Order of a step: forward and backward of each micro-batch, gradient norm, guards, clipping, update.
+A step with a loss or gradient that is not finite on any process updates nothing anywhere.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+from feldspar.plan.timeline import StepPlan
+from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
+from feldspar.runtime.distributed import accumulate
+from feldspar.runtime.guards import all_finite
+from feldspar.train.optimizer import Optimizer
+from feldspar.train.task import Task, seed_dropout
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step measured: mean loss, norm of the whole gradient before clipping."""
+
+    loss: float
+    gradient_norm: float
+    updated: bool
+
+
+@dataclass
+class StepRunner:
+    """Runs single steps of a task with an optimizer."""
+
+    task: Task
+    optimizer: Optimizer
+    autocast: Callable[[], AbstractContextManager[object]]
+    seed: int
+    uses_dropout: bool
+
+    def run(self, step: StepPlan) -> StepResult:
+        """One optimizer step; nothing changes when the loss or the gradient is not finite."""
+        micro_batches = self.task.take()
+        [count] = all_reduce_sum([float(sum(map(self.task.count, micro_batches)))])
+        if self.uses_dropout:
+            seed_dropout(self.seed, step.step, rank())
+        # Wrappers average gradients over processes; the sum over all of them is wanted.
+        scale = world_size() / count
+        summed = 0.0
+        for index, micro_batch in enumerate(micro_batches):
+            with accumulate(self.task.module, last=index == len(micro_batches) - 1):
+                with self.autocast():
+                    loss_sum = self.task.module(*micro_batch)
+                (loss_sum * scale).backward()
+            summed += float(loss_sum.detach())
+        loss = all_reduce_sum([summed])[0] / count
+        gradient_norm = self.optimizer.gradient_norm()
+        finite = all_finite(loss, gradient_norm)
+        if finite:
+            self.optimizer.set_rates(step.learning_rate, step.weight_decay)
+            self.optimizer.step(gradient_norm)
+        self.optimizer.zero_gradients()
+        return StepResult(loss, float(gradient_norm), finite)
+
+
+def is_due(step: StepPlan, every_tokens: int) -> bool:
+    """Whether a multiple of ``every_tokens`` (counted from the phase's start) lies in the step."""
+    start = step.phase.start_tokens
+    before, after = step.tokens_before - start, step.tokens_after - start
+    return before // every_tokens < after // every_tokens or after == step.phase.tokens

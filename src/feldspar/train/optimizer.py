@@ -1,0 +1,72 @@
+"""AdamW over the parametrization's groups, its state under stable names for checkpoints."""
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.parametrization.apply import ParameterGroup
+from feldspar.train.settings import OptimizerSettings
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+STEP = "step"
+
+
+class Optimizer:
+    """AdamW with decoupled decay; each group multiplies the base rates by its own factors."""
+
+    def __init__(self, groups: list[ParameterGroup], settings: OptimizerSettings) -> None:
+        self._groups = groups
+        self._clip_norm = None if settings.clip_norm == "none" else settings.clip_norm
+        self._adamw = torch.optim.AdamW(
+            [
+                {
+                    "params": list(group.parameters),
+                    "lr": 0.0,
+                    "weight_decay": 0.0,
+                    "eps": settings.epsilon * group.epsilon_multiplier,
+                }
+                for group in groups
+            ],
+            betas=settings.betas,
+            fused=True,
+        )
+        self._parameters = [parameter for group in groups for parameter in group.parameters]
+        self._allocate_moments()
+
+    def set_rates(self, learning_rate: float, weight_decay: float) -> None:
+        """Set the base learning rate and decay of the next update."""
+        for group, values in zip(self._groups, self._adamw.param_groups, strict=True):
+            values["lr"] = learning_rate * group.learning_rate_multiplier
+            values["weight_decay"] = weight_decay * group.weight_decay_multiplier
+
+    def gradient_norm(self) -> Tensor:
+        """Norm of the whole gradient over all groups, before clipping."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients, foreach=True)
+        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyrefly: ignore
+
+    def step(self, gradient_norm: Tensor) -> None:
+        """Clip to the largest norm and update."""
+        if self._clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, gradient_norm)
+        self._adamw.step()
+
+    def zero_gradients(self) -> None:
+        """Forget the gradients."""
+        self._adamw.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Tensor]:
+        """Moments and step counts by name: ``exp_avg/blocks.0...``."""
+        return {
+            f"{key}/{name}": self._adamw.state[parameter][key]
+            for group in self._groups
+            for name, parameter in zip(group.names, group.parameters, strict=True)
+            for key in (STEP, *MOMENTS)
+        }
+
+    def _allocate_moments(self) -> None:
+        """Moments exist from the start, so that a checkpoint can be read into them."""
+        for parameter in self._parameters:
+            state = self._adamw.state[parameter]
+            state[STEP] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for key in MOMENTS:
+                state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)

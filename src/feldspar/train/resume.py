@@ -1,0 +1,70 @@
+"""What may change when a run is resumed, and what may not."""
+
+import json
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.recipe.load import LoadedRecipe
+
+FIXED_SECTIONS = ("seed", "start_from", "model", "parametrization", "optimizer")
+"""What shaped the steps that are done."""
+
+
+def plain(loaded: LoadedRecipe) -> dict[str, Any]:
+    """The recipe's values as plain JSON."""
+    return json.loads(loaded.recipe.model_dump_json(by_alias=True))
+
+
+def check_same_past(
+    before: dict[str, Any], now: dict[str, Any], phase_index: int, where: str
+) -> list[str]:
+    """Changes that alter only the future, as lines ``key: old -> new``.
+
+    ``phase_index`` is the phase that the run stopped in. Raises UserError, with a line for each,
+    when something differs that shaped the steps already done.
+    """
+    past: list[str] = []
+    future: list[str] = []
+    for key, old, new in _differences(before, now, ""):
+        line = f"{key}: {old} -> {new}"
+        (past if _alters_past(key, phase_index) else future).append(line)
+    if past:
+        raise UserError(
+            f"the recipe changed under the run: {past[0]}",
+            where=where,
+            found="; ".join(past),
+            do="give the recipe that the run was started with, or choose another folder with --out",
+        )
+    return future
+
+
+def _alters_past(key: str, phase_index: int) -> bool:
+    parts = key.split(".")
+    if parts[0] in FIXED_SECTIONS:
+        return True
+    if parts[0] == "phases" and len(parts) > 2:
+        index = int(parts[1])
+        tail = parts[2] in ("length", "learning_rate", "weight_decay") or parts[2].endswith("every")
+        return index < phase_index or (index == phase_index and not tail)
+    return False
+
+
+def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = []
+        for name in {**old, **new}:
+            inner = f"{key}.{name}" if key else str(name)
+            found += _differences(old.get(name), new.get(name), inner)
+        return found
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [
+            difference
+            for index, (a, b) in enumerate(zip(old, new, strict=True))
+            for difference in _differences(a, b, f"{key}.{index}")
+        ]
+    if isinstance(old, list) and isinstance(new, list) and key == "phases":
+        shared = min(len(old), len(new))
+        return _differences(old[:shared], new[:shared], key) + [
+            (f"{key}.{index}", "absent", "added") for index in range(len(old), len(new))
+        ]
+    return [] if old == new else [(key, old, new)]

@@ -1,0 +1,166 @@
+"""Everything a run computes with: processes, device, model, task, optimizer of the phase."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import say
+from feldspar.model.decoder import Decoder
+from feldspar.parametrization.apply import apply, parameter_groups
+from feldspar.plan.summary import Plan
+from feldspar.plan.timeline import PhasePlan
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.device import (
+    autocast,
+    choose_compile,
+    choose_precision,
+    set_threads,
+)
+from feldspar.runtime.distributed import Distribution, unwrap
+from feldspar.train.data import TrainingData
+from feldspar.train.load import weights_of_run
+from feldspar.train.loop import StepRunner
+from feldspar.train.micro_batch import check_divides, choose_micro_batch
+from feldspar.train.optimizer import Optimizer
+from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+from feldspar.train.task import LanguageModelling, LanguageModelLoss
+from feldspar.train.trainable import set_trainable
+
+
+@dataclass
+class Session:
+    """A model on its device with the optimizer of the current phase."""
+
+    plan: Plan
+    data: TrainingData
+    distribution: Distribution
+    precision: torch.dtype
+    decoder: Decoder
+    task: LanguageModelling
+    runner: StepRunner
+    phase: PhasePlan
+
+    @property
+    def model_state(self) -> dict[str, torch.Tensor]:
+        """The parameters by name."""
+        return dict(self.decoder.named_parameters())
+
+    def enter_phase(self, phase: PhasePlan) -> None:
+        """Switch to a phase: what is trained, and whether the moments are carried over."""
+        settings = self.plan.recipe.phases[phase.index]
+        key = f"phases.{phase.index}.trainable"
+        changed = set_trainable(self.decoder, self.plan.shapes.rows, settings.trainable, key)
+        if changed:
+            self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
+        if changed or settings.optimizer_state == "fresh":
+            before = self.runner.optimizer.state()
+            self.runner.optimizer = build_optimizer(self.plan, self.decoder)
+            if settings.optimizer_state != "fresh":
+                carry_over(before, self.runner.optimizer.state())
+        self.phase = phase
+        self.task.micro_batch_sequences = self._micro_batch(phase)
+
+    def _micro_batch(self, phase: PhasePlan) -> int:
+        wanted = self.plan.recipe.runtime.micro_batch_sequences
+        share = max(item.sequences for item in phase.stretches) // self.distribution.world_size
+        if wanted != "auto":
+            return min(wanted, share)
+
+        def attempt(sequences: int) -> None:
+            shape = (sequences, phase.context_length)
+            tokens = torch.zeros(shape, dtype=torch.int64, device=self.distribution.device)
+            try:
+                with self.runner.autocast():
+                    loss = self.task.module(tokens, tokens)
+                loss.backward()
+            finally:
+                self.runner.optimizer.zero_gradients()
+
+        return choose_micro_batch(share, phase.context_length, self.distribution.device, attempt)
+
+
+def build_session(
+    plan: Plan, data: TrainingData, distribution: Distribution, phase: PhasePlan
+) -> Session:
+    """A new model with its initial weights, ready for the first step of ``phase``."""
+    recipe = plan.recipe
+    for item in plan.timeline.phases:
+        for stretch in item.stretches:
+            key = f"phases.{item.index}.batch"
+            check_divides(stretch.sequences, distribution.world_size, key)
+    set_threads(recipe.runtime)
+    precision = choose_precision(recipe.runtime, distribution.device)
+    decoder = Decoder(recipe.model)
+    apply(decoder, plan.table, recipe.seed)
+    start_weights(decoder, recipe)
+    decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+    key = f"phases.{phase.index}.trainable"
+    set_trainable(decoder, plan.shapes.rows, recipe.phases[phase.index].trainable, key)
+    module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
+    module = distribution.wrap(module.to(distribution.device), precision)
+    if choose_compile(recipe.runtime, distribution.device):
+        for block in decoder.blocks:
+            block.compile()
+
+    def forward_context() -> AbstractContextManager[object]:
+        return autocast(distribution.device, precision)
+
+    task = LanguageModelling(
+        module,
+        data.reader,
+        device=distribution.device,
+        rank=distribution.rank,
+        world_size=distribution.world_size,
+        micro_batch_sequences=1,
+    )
+    runner = StepRunner(
+        task, build_optimizer(plan, decoder), forward_context, recipe.seed, recipe.model.dropout > 0
+    )
+    session = Session(plan, data, distribution, precision, decoder, task, runner, phase)
+    task.micro_batch_sequences = session._micro_batch(phase)
+    return session
+
+
+def build_optimizer(plan: Plan, decoder: Decoder) -> Optimizer:
+    """A fresh optimizer of the trained parameters."""
+    return Optimizer(parameter_groups(decoder, plan.table), plan.recipe.optimizer)
+
+
+@torch.no_grad()
+def carry_over(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> None:
+    """Copy moments and step counts of parameters that stay in training."""
+    for name, tensor in after.items():
+        if name in before:
+            tensor.copy_(before[name])
+
+
+@torch.no_grad()
+def start_weights(decoder: Decoder, recipe: Recipe) -> None:
+    """Replace the initial weights by those that ``start_from`` names.
+
+    Raises UserError when they are of another shape.
+    """
+    start = recipe.start_from
+    if isinstance(start, StartFromRun):
+        weights = weights_of_run(Path(start.path), start.checkpoint)
+    elif isinstance(start, StartFromHuggingFace):
+        from feldspar.huggingface import import_model
+
+        weights = import_model(Path(start.path)).state
+    else:
+        return
+    parameters = dict(decoder.named_parameters())
+    for name, parameter in parameters.items():
+        found = weights.get(name)
+        if found is None or found.shape != parameter.shape:
+            raise UserError(
+                f"start_from: {start.path} does not fit the model at {name}",
+                found="absent" if found is None else tuple(found.shape),
+                allowed=str(tuple(parameter.shape)),
+            )
+        parameter.copy_(found)
+    say(f"starting from the weights of {start.path}")

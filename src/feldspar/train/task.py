@@ -1,0 +1,123 @@
+"""What the loop trains on: a task hands out micro-batches and says what each costs.
+
+The loop knows no more of a task than this; language modelling is the first.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.streams import stream_seed
+from feldspar.model.cross_entropy import IGNORED_LABEL
+from feldspar.model.decoder import Decoder
+from feldspar.plan.timeline import StepPlan
+from feldspar.tokens.loader import PrefetchingLoader, SequenceTensors
+from feldspar.tokens.sequences import SequenceReader
+
+
+class Task(Protocol):
+    """A source of micro-batches and the module that maps one to its summed loss."""
+
+    module: nn.Module
+
+    def prefetch(self, step: StepPlan) -> None:
+        """Start to load this process's part of a step."""
+        ...
+
+    @property
+    def prefetched(self) -> bool:
+        """Whether a step is on its way."""
+        ...
+
+    def take(self) -> Sequence[tuple[Tensor, ...]]:
+        """The micro-batches of the step that was asked for first, on the device."""
+        ...
+
+    def count(self, micro_batch: tuple[Tensor, ...]) -> int:
+        """How many losses the micro-batch sums over (tokens or images)."""
+        ...
+
+    def close(self) -> None:
+        """Stop loading."""
+        ...
+
+
+class LanguageModelLoss(nn.Module):
+    """The sum of the tokens' losses as a module's forward, which wrappers need."""
+
+    def __init__(self, decoder: Decoder, n_real_vocab: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self._n_real_vocab = n_real_vocab
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """What FSDP2 splits one by one."""
+        return self.decoder.blocks
+
+    def forward(self, inputs: Tensor, labels: Tensor, *document_ids: Tensor) -> Tensor:
+        """Summed loss of ``inputs`` and ``labels`` (b, t)."""
+        documents = document_ids[0] if document_ids else None
+        loss, _ = self.decoder.loss(inputs, labels, documents, self._n_real_vocab)
+        return loss
+
+
+class LanguageModelling:
+    """Next-token prediction on sequences; each rank takes its contiguous slice of a step."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        reader: SequenceReader,
+        *,
+        device: torch.device,
+        rank: int,
+        world_size: int,
+        micro_batch_sequences: int,
+    ) -> None:
+        self.module = module
+        self.micro_batch_sequences = micro_batch_sequences
+        self._device = device
+        self._rank = rank
+        self._world_size = world_size
+        self._loader = PrefetchingLoader(reader, pin_memory=device.type == "cuda")
+
+    def prefetch(self, step: StepPlan) -> None:
+        """Start to load this rank's part of a step."""
+        share = step.sequences // self._world_size
+        first = step.first_sequence + self._rank * share
+        self._loader.request(step.phase.index, first, first + share)
+
+    @property
+    def prefetched(self) -> bool:
+        """Whether a step is on its way."""
+        return self._loader.waiting > 0
+
+    def take(self) -> list[tuple[Tensor, ...]]:
+        """The micro-batches of the step that was asked for first."""
+        sequences = self._loader.take()
+        tensors = [
+            tensor.to(self._device, non_blocking=True) for tensor in _model_inputs(sequences)
+        ]
+        pieces = (tensor.split(self.micro_batch_sequences) for tensor in tensors)
+        return list(zip(*pieces, strict=True))
+
+    def count(self, micro_batch: tuple[Tensor, ...]) -> int:
+        """Tokens whose label counts."""
+        return int((micro_batch[1] != IGNORED_LABEL).sum())
+
+    def close(self) -> None:
+        """Stop loading."""
+        self._loader.close()
+
+
+def _model_inputs(sequences: SequenceTensors) -> list[Tensor]:
+    tensors = [sequences.inputs, sequences.labels]
+    return tensors if sequences.document_ids is None else [*tensors, sequences.document_ids]
+
+
+def seed_dropout(seed: int, step: int, rank: int) -> None:
+    """Give a step its own dropout stream, so that a resumed run draws the same."""
+    torch.manual_seed(stream_seed(seed, "dropout", step, rank))
