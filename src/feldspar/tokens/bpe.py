@@ -79,7 +79,7 @@ def _merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
         pair = line.split(" ")
         if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
             raise UserError(
-                "tokenizer.merges: a merge must be two tokens of the vocabulary that join to a third",
+                "tokenizer.merges: a merge must join two tokens of the vocabulary to a third",
                 where=f"{path}:{number}",
                 found=line,
             )

@@ -1,4 +1,4 @@
-"""Documents to shards: tokenizer, encoding, files and manifest, in one folder that appears whole."""
+"""Documents to shards: tokenizer, tokens and manifest in one folder that appears whole."""
 
 import json
 import shutil
@@ -189,6 +189,7 @@ def _encode_all(
     make_units = partial(
         units_of,
         tokenizer=folder / TOKENIZER_FOLDER,
+        digest=tokenizer.digest,
         order_seed=stream_seed(seed, "tokens.order"),
         in_process=workers > 1,
     )

@@ -24,6 +24,7 @@ class EncodingUnit:
     """Some documents of one source, and where their tokenizer lies."""
 
     tokenizer: Path
+    tokenizer_digest: str
     order_seed: int
     texts: tuple[str, ...]
     in_process: bool = False
@@ -32,7 +33,7 @@ class EncodingUnit:
 
 @dataclass(frozen=True)
 class EncodedUnit:
-    """The tokens of a unit's documents, one after the other, each with its end-of-document token."""
+    """A unit's tokens: document after document, each with its end-of-document token."""
 
     tokens: bytes
     lengths: np.ndarray
@@ -45,26 +46,33 @@ class EncodedUnit:
 
 
 def units_of(
-    texts: Iterable[str], tokenizer: Path, order_seed: int, in_process: bool
+    texts: Iterable[str],
+    tokenizer: Path,
+    digest: str,
+    order_seed: int = 0,
+    in_process: bool = False,
 ) -> Iterator[EncodingUnit]:
-    """Cut a source into units of about two million characters."""
+    """Cut a source into units of about two million characters.
+
+    ``digest`` is the tokenizer's: a process loads the folder once for each.
+    """
     held: list[str] = []
     characters = 0
     for text in texts:
         held.append(text)
         characters += len(text)
         if characters >= UNIT_CHARACTERS:
-            yield EncodingUnit(tokenizer, order_seed, tuple(held), in_process)
+            yield EncodingUnit(tokenizer, digest, order_seed, tuple(held), in_process)
             held, characters = [], 0
     if held:
-        yield EncodingUnit(tokenizer, order_seed, tuple(held), in_process)
+        yield EncodingUnit(tokenizer, digest, order_seed, tuple(held), in_process)
 
 
 def encode_unit(unit: EncodingUnit) -> EncodedUnit:
     """Encode one unit. Raises RunError when a text yields the end-of-document token itself."""
     if unit.in_process:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = _tokenizer(unit.tokenizer)
+    tokenizer = _tokenizer(unit.tokenizer, unit.tokenizer_digest)
     texts = [text for text in unit.texts if text and not text.isspace()]
     packed = tokenizer.encode_packed(texts)
     end = np.array([tokenizer.end_of_document_id], tokenizer.dtype).tobytes()
@@ -98,6 +106,5 @@ def _order_keys(raw: list[bytes], seed: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(folder: Path) -> TextTokenizer:
-    # The folder is a fresh temporary one for every build, so its name identifies its content.
+def _tokenizer(folder: Path, digest: str) -> TextTokenizer:
     return TextTokenizer.load(folder)

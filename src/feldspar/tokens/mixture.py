@@ -21,7 +21,7 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 def exact(probability: float | Decimal | Fraction) -> Fraction:
-    """A probability as the decimal number that was written in the recipe, not as its binary value."""
+    """The decimal number that a recipe gave as a probability, not its binary neighbour."""
     if isinstance(probability, float):
         return Fraction(Decimal(repr(probability)))
     return Fraction(probability)

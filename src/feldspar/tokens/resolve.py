@@ -36,13 +36,13 @@ class Entry(Protocol):
 MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
 
 
-class UnknownTokens(UserError):
+class UnknownTokensError(UserError):
     """The mixture needs the number of tokens of a source that nobody knows yet."""
 
 
 @dataclass(frozen=True)
 class ResolvedMixture:
-    """What a phase reads of each source, in the corpus's order; absent sources left out."""
+    """What a phase reads of each source, in the order of the mixture; absent sources left out."""
 
     probabilities: dict[str, Fraction]
     epochs: dict[str, float | None]
@@ -73,7 +73,7 @@ class MixtureContext:
 def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMixture:
     """Probabilities that sum to exactly 1, and the epochs they mean.
 
-    Raises UserError for what a recipe may not ask for, UnknownTokens where ``natural`` or
+    Raises UserError for what a recipe may not ask for, UnknownTokensError where ``natural`` or
     ``epochs`` needs the tokens of a source that are not known.
     """
     if not isinstance(context.allow_repeat, bool):
@@ -84,7 +84,7 @@ def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMi
         declared: set[str] = set()
     else:
         shares, declared = _explicit(mixture, context)
-    shares = {name: shares[name] for name in context.tokens if shares.get(name)}
+    shares = {name: share for name, share in shares.items() if share}
     resolved = ResolvedMixture(
         shares, {name: _epochs(share, name, context) for name, share in shares.items()}
     )
@@ -146,7 +146,8 @@ def _share(
     if abs(given - meant) > AGREEMENT * max(given, meant):
         raise UserError(
             f"{where}: {epochs:g} epochs of {context.tokens[name]:,} tokens in a phase of "
-            f"{context.length_tokens:,} are a probability of {float(meant):.6g}, not {probability:g}",
+            f"{context.length_tokens:,} are a probability of {float(meant):.6g}, "
+            f"not {probability:g}",
             do="give one of the two, or make them agree within 1 %",
         )
     return given
@@ -184,7 +185,7 @@ def _summing_to_one(shares: dict[str, Fraction], context: MixtureContext) -> dic
 def _known_tokens(name: str, context: MixtureContext) -> int:
     tokens = context.tokens[name]
     if tokens is None:
-        raise UnknownTokens(
+        raise UnknownTokensError(
             f"{context.where} needs the number of tokens of source {name!r}",
             do=f"build the shards, or declare corpus.sources.{name}.tokens",
         )

@@ -33,6 +33,11 @@ class SourceTokens:
         """All tokens."""
         return int(self.lengths.sum())
 
+    def document(self, index: int) -> np.ndarray:
+        """The tokens of one document, in the order of the files; a view of the mapped file."""
+        start = int(self.starts[index])
+        return self.files[self.file_index[index]][start : start + int(self.lengths[index])]
+
 
 class ShardSet:
     """The shards of all splits and sources in one folder; make one with ``ShardSet.open``."""
@@ -74,7 +79,7 @@ class ShardSet:
         return list(self._splits)
 
     def sources(self, split: str = "train") -> list[str]:
-        """The sources of a split that hold documents, in the corpus's order."""
+        """The sources of a split that hold documents, in alphabetical order."""
         known = self._splits.get(split, {})
         return [name for name, counts in known.items() if counts.documents]
 

@@ -1,4 +1,4 @@
-"""A tokenizer for whole documents: text in, ids out, the end-of-document token only where we put it.
+"""A tokenizer for whole documents: text in, ids out, and decoding.
 
 Wraps ``tokenizers.Tokenizer``. Texts with the special tokens' own strings in them are encoded as
 text, so that no document can end itself.

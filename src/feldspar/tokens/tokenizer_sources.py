@@ -60,7 +60,7 @@ def _cached_folder(name: str) -> Path:
         found = None
     if not isinstance(found, str):
         raise UserError(
-            f"tokenizer.path: {name!r} is no folder, no file and not in the local Hugging Face cache",
+            f"tokenizer.path: {name!r} is no folder, no file and not in the Hugging Face cache",
             do=f"give a folder with {TOKENIZER_FILE}, or fetch it once: hf download {name} "
             f"{TOKENIZER_FILE} tokenizer_config.json",
         )

@@ -1,0 +1,97 @@
+"""``feldspar tokens``: documents to shards, and what shards hold."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.tokens.build import ShardReport
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value overrides, e.g. shards.path=data/shards")
+]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    tokens = typer.Typer(help="Build token shards from documents, and show them.")
+    app.add_typer(tokens, name="tokens")
+    tokens.command()(build)
+    tokens.command()(show)
+
+
+def build(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or the name of a shipped one")],
+    overrides: Overrides = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; default: cores.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other shards.")] = False,
+    json: Json = False,
+) -> None:
+    """Encode a recipe's documents into its shards folder.
+
+    A finished folder of the same settings and documents is kept.
+
+    Example: feldspar tokens build recipe.yaml shards.path=data/shards
+    """
+    from feldspar.core.errors import UserError
+    from feldspar.recipe import load_recipe
+    from feldspar.tokens.build import build_shards
+
+    loaded = load_recipe(recipe, overrides or []).recipe
+    corpus, tokenizer, shards = loaded.corpus, loaded.tokenizer, loaded.shards
+    if corpus is None or tokenizer is None or shards is None:
+        sections = {"corpus": corpus, "tokenizer": tokenizer, "shards": shards}
+        missing = [name for name, section in sections.items() if section is None]
+        raise UserError(
+            f"{recipe} has no section {' and no section '.join(missing)}: nothing to encode"
+        )
+    report = build_shards(
+        corpus.path,
+        tokenizer,
+        shards,
+        seed=loaded.seed,
+        workers=workers,
+        command=" ".join(["feldspar tokens build", recipe, *(overrides or [])]),
+        overwrite=overwrite,
+    )
+    _print(report, json)
+
+
+def show(
+    folder: Annotated[Path, typer.Argument(help="A shards folder")], json: Json = False
+) -> None:
+    """Show what a shards folder holds, and check it.
+
+    Example: feldspar tokens show data/shards
+    """
+    from feldspar.tokens.build import ShardReport
+    from feldspar.tokens.shards import ShardSet
+
+    shards = ShardSet.open(folder, verify="contents")
+    _print(ShardReport.of(folder, shards.manifest, up_to_date=True), json)
+
+
+def _print(report: "ShardReport", json: bool) -> None:
+    from feldspar.cli.console import print_json
+
+    if json:
+        print_json(report.as_dict())
+        return
+    typer.echo(
+        f"{report.path}: vocabulary {report.vocab_size:,}, documents end with "
+        f"{report.end_of_document}, digest {report.digest[:12]}"
+    )
+    head = f"{'split':12}{'source':24}{'documents':>12}{'tokens':>16}{'text bytes':>16}"
+    typer.echo(head + f"{'bytes/token':>13}{'tokens/word':>13}")
+    for split, sources in report.splits.items():
+        for name, counts in sources.items():
+            typer.echo(
+                f"{split:12}{name:24}{counts.documents:12,}{counts.tokens:16,}"
+                f"{counts.text_bytes:16,}{counts.bytes_per_token or 0:13.2f}"
+                f"{counts.tokens_per_word or 0:13.2f}"
+            )
+    skipped = sum(c.empty_documents for sources in report.splits.values() for c in sources.values())
+    if skipped:
+        typer.echo(f"{skipped:,} documents without text were left out")
