@@ -52,14 +52,15 @@ class MetricsWriter:
             except Exception as error:
                 _warn(name, error)
 
-    def write(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Record one step; names have slashes, such as train/loss."""
+    def write(self, step: int, tokens: int, metrics: Mapping[str, float | str]) -> None:
+        """Record one step; names have slashes, such as train/loss. Trackers get the numbers."""
         if self._file is None:
             return
         self._file.append({"step": step, "tokens": tokens, **metrics})
+        numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
         for name, tracker in list(self._trackers.items()):
             try:
-                tracker.log(step, tokens, metrics)
+                tracker.log(step, tokens, numbers)
             except Exception as error:
                 del self._trackers[name]
                 _warn(name, error)

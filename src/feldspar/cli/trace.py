@@ -1,0 +1,54 @@
+"""``feldspar trace``: the chain of folders that something was made from."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def trace(
+        folder: Annotated[Path, typer.Argument(help="A documents, shards or release folder.")],
+        json_output: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Print what made a folder, from what, and its counts.
+
+        Example: feldspar trace data/quickstart/shards
+        """
+        from feldspar.cli.console import print_json
+
+        record = read_chain_link(folder)
+        if json_output:
+            print_json(record)
+            return
+        typer.echo(f"{folder}: {record['kind']}, made by feldspar {record['version']}")
+        typer.echo(f"  digest   {record['digest']}")
+        typer.echo(f"  command  {record['command'] or 'unknown'}")
+        for name, digest in record["parents"].items():
+            typer.echo(f"  from     {name} {digest}")
+        typer.echo(f"  files    {len(record['files'])}")
+        for key, value in record["counts"].items():
+            if not isinstance(value, dict | list):
+                typer.echo(f"  {key:8} {value}")
+
+
+def read_chain_link(folder: Path) -> dict[str, Any]:
+    """The manifest of any kind of folder, verified by its sizes.
+
+    Raises UserError when there is none, RunError when a file differs.
+    """
+    from feldspar.core.errors import RunError, UserError
+    from feldspar.core.manifest import MANIFEST_NAME, read_manifest, verify_files
+
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {MANIFEST_NAME}")
+    record = json.loads(path.read_text(encoding="utf-8"))
+    problems = verify_files(folder, read_manifest(folder, record["kind"]), contents=False)
+    if problems:
+        raise RunError(f"{folder} is damaged: {problems[0]}", do="build it again")
+    return record

@@ -1,0 +1,89 @@
+"""Figures as SVG text, drawn the same on every machine."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from feldspar.core.errors import missing_extra
+
+WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line of a figure."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    style: Literal["line", "points", "faint"] = "line"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure: its title and SVG."""
+
+    title: str
+    svg: str
+
+
+def line_figure(
+    title: str,
+    series: Sequence[Series],
+    x_label: str,
+    y_label: str,
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Figure:
+    """Lines and points over a common x axis."""
+    figure, axes = _new_axes(x_label, y_label)
+    styles: dict[str, dict[str, Any]] = {
+        "line": {"linewidth": 1.6},
+        "points": {"marker": "o", "markersize": 4, "linewidth": 1.2},
+        "faint": {"linewidth": 0.8, "alpha": 0.35, "color": "0.4"},
+    }
+    for item in series:
+        axes.plot(item.x, item.y, label=item.label, **styles[item.style])
+    if log_x:
+        axes.set_xscale("log")
+    if log_y:
+        axes.set_yscale("log")
+    if any(item.label for item in series):
+        axes.legend(frameon=False, fontsize=8)
+    return Figure(title, _svg(figure))
+
+
+def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
+    """One bar per name, its value above it."""
+    figure, axes = _new_axes("", y_label)
+    drawn = axes.bar(list(bars), list(bars.values()), width=0.6)
+    axes.bar_label(drawn, fmt="%.3f", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.margins(y=0.15)
+    return Figure(title, _svg(figure))
+
+
+def _new_axes(x_label: str, y_label: str) -> tuple[Any, Any]:
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure as Canvas
+    except ImportError:
+        raise missing_extra("matplotlib", "report") from None
+    # A fixed salt gives the same element ids, hence the same bytes, at every drawing.
+    matplotlib.rcParams["svg.hashsalt"] = "feldspar"
+    figure = Canvas(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

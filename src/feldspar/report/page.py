@@ -1,0 +1,72 @@
+"""One self-contained HTML page of sections; every text is escaped."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from feldspar.core.errors import missing_extra
+from feldspar.report.figures import Figure
+
+TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+  color: #1d2430; background: #fff; }
+h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem;
+  border-bottom: 1px solid #d9dee6; padding-bottom: .2rem; }
+table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem; }
+th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid #edf0f4;
+  vertical-align: top; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .82rem;
+  white-space: pre-wrap; }
+figure { display: inline-block; margin: .5rem 1rem .5rem 0; max-width: 30rem; }
+figure svg { width: 100%; height: auto; } figcaption { font-size: .85rem; color: #4a5568; }
+</style></head><body>
+<h1>{{ title }}</h1><p>{{ subtitle }}</p>
+{% for section in sections %}<h2>{{ section.title }}</h2>
+{% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>{% endfor %}
+{% for table in section.tables %}<table><tr>{% for cell in table.header %}<th
+{% if not loop.first %} class="number"{% endif %}>{{ cell }}</th>{% endfor %}</tr>
+{% for row in table.rows %}<tr>{% for cell in row %}<td
+{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
+</table>{% endfor %}
+{% for figure in section.figures %}<figure>{{ figure.svg | safe }}<figcaption>{{ figure.title }}
+</figcaption></figure>{% endfor %}
+{% for text in section.texts %}<pre>{{ text }}</pre>{% endfor %}
+{% endfor %}</body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; cells after the first of a row are set as numbers."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with paragraphs, tables, figures and preformatted texts, in this order."""
+
+    title: str
+    paragraphs: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    figures: Sequence[Figure] = field(default=(), repr=False)
+    texts: Sequence[str] = field(default=(), repr=False)
+
+
+def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The page as HTML without any outside resource.
+
+    Raises SetupError when jinja2 is absent.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+    except ImportError:
+        raise missing_extra("jinja2", "report") from None
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string(TEMPLATE)
+    return template.render(title=title, subtitle=subtitle, sections=sections)
