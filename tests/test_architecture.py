@@ -1,0 +1,239 @@
+"""What `docs/architecture.md` and the house rules say of the code, held against the code."""
+
+import ast
+import importlib
+import itertools
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from feldspar.plan import plan_recipe
+from feldspar.recipe import Recipe, load_recipe, shipped_names
+from feldspar.recipe.keys import all_keys
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "feldspar"
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = [path.relative_to(PACKAGE).as_posix() for path in FILES]
+
+FILE_LINES = 450
+FUNCTION_LINES = 80
+BANNED_FILES = {"utils", "util", "helpers", "helper", "misc", "common", "tools"}
+REQUIRED_PACKAGES = {
+    "torch",
+    "numpy",
+    "ruamel",
+    "pydantic",
+    "pydantic_core",
+    "rich",
+    "typer",
+    "click",
+    "safetensors",
+    "tokenizers",
+}
+
+
+def room_table() -> dict[str, tuple[set[str], str]]:
+    """Room to the rooms it may import and the text on torch, from the documentation."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    table: dict[str, tuple[set[str], str]] = {}
+    for line in text.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 4 or not cells[0].startswith("`"):
+            continue
+        name, allowed, torch = cells[0].split("`")[1], cells[2], cells[3]
+        words = set(re.findall(r"[a-z]+", allowed))
+        is_all = "above" in words or "everything" in words
+        table[name] = (set(table) if is_all else words & set(table), torch)
+    return table
+
+
+TABLE = room_table()
+ALLOWED = {name: allowed | {name} for name, (allowed, _) in TABLE.items()}
+ALLOWED["plan"].add("model")  # until model.shapes has moved to plan.shapes
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """Modules that the nodes import; for ``from a import b`` both a and a.b."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "imports are absolute"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room_of(module: str) -> str | None:
+    """The room of a module of feldspar; settings count as recipe; None: feldspar itself."""
+    parts = module.split(".")
+    if "settings" in parts[2:3]:
+        return "recipe"
+    return parts[1] if len(parts) > 1 and parts[1] in ALLOWED else None
+
+
+def test_the_table_holds_every_room_and_has_no_cycle() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"recipes"}
+    assert rooms <= set(TABLE), "docs/architecture.md lacks a room"
+    list(TopologicalSorter({name: allowed for name, (allowed, _) in TABLE.items()}).static_order())
+    assert not any("cli" in allowed for name, allowed in ALLOWED.items() if name != "cli")
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
+    own = room_of(module_of(path))
+    if own is None:
+        return
+    allowed = set(ALLOWED[own])
+    if path.name == "settings.py":
+        allowed.add(path.parent.name)  # torch-free constants of its own room
+    for module in set(imports(ast.walk(tree_of(path)))):
+        if module.startswith("feldspar."):
+            room = room_of(module)
+            assert room is None or room in allowed, f"{own} must not import {module}"
+
+
+def test_no_file_imports_itself_by_a_detour() -> None:
+    known = {module_of(path) for path in FILES}
+    graph = {
+        module_of(path): {name for name in imports(iter(tree_of(path).body)) if name in known}
+        - {module_of(path)}
+        for path in FILES
+        if path.name != "__init__.py"
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_optional_packages_are_imported_where_they_are_needed(path: Path) -> None:
+    for module in imports(iter(tree_of(path).body)):
+        top = module.split(".")[0]
+        known = top in sys.stdlib_module_names or top in REQUIRED_PACKAGES or top == "feldspar"
+        assert known, f"{top} is optional: import it inside the adapter that needs it"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_are_small_plain_and_described(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.isascii(), "ASCII in code"
+    assert len(text.splitlines()) <= FILE_LINES
+    assert path.stem not in BANNED_FILES, "name the idea"
+    tree = tree_of(path)
+    assert ast.get_docstring(tree) or not tree.body, "what goes in, what comes out"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert length <= FUNCTION_LINES, f"{node.name} has {length} lines"
+    for name, node in public_definitions(tree):
+        assert ast.get_docstring(node), f"{name} has no docstring"
+
+
+def public_definitions(
+    holder: ast.Module | ast.ClassDef,
+) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef]]:
+    """Functions, classes and their methods whose names do not begin with an underscore."""
+    for node in holder.body:
+        kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+        if isinstance(node, kinds) and not node.name.startswith("_"):
+            yield node.name, node
+            if isinstance(node, ast.ClassDef):
+                yield from (
+                    (f"{node.name}.{name}", inner) for name, inner in public_definitions(node)
+                )
+
+
+def torch_free_modules() -> list[str]:
+    modules = []
+    for path in FILES:
+        module = module_of(path)
+        room = module.split(".")[1] if module.count(".") else None
+        torch = TABLE[room][1] if room in TABLE else "no"
+        except_ = re.search(r"only (?:the )?`?(\w+)", torch)
+        exempt = except_ is not None and path.stem == except_[1]
+        if path.name == "settings.py" or (torch != "yes" and not exempt):
+            modules.append(module)
+    return modules
+
+
+def test_torch_free_files_load_no_torch() -> None:
+    script = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    if 'torch' in sys.modules:\n"
+        "        sys.exit(f'{name} loads torch')\n"
+    )
+    command = [sys.executable, "-c", script, *torch_free_modules()]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_of_a_room_resolves(room: str) -> None:
+    package = importlib.import_module(f"feldspar.{room}")
+    if hasattr(package, "__getattr__"):
+        for name in package.__dir__():
+            getattr(package, name)
+        with pytest.raises(AttributeError):
+            _ = package.no_such_name
+
+
+def test_every_key_of_a_recipe_is_described() -> None:
+    undescribed = [key for key, field in all_keys(Recipe) if not (field.description or "").strip()]
+    assert undescribed == []
+
+
+def shipped_variants() -> list[tuple[str, str]]:
+    """Each shipped recipe, and with each option of each choice."""
+    variants = []
+    for name in shipped_names():
+        choices = load_recipe(name).recipe.choices
+        options = [
+            [f"choose.{choice}={option}" for option in choices[choice]] for choice in choices
+        ]
+        single = [option for choice in options for option in choice]
+        variants += [(name, override) for override in ["seed=0", *single]]
+    return variants
+
+
+@pytest.mark.parametrize(("name", "override"), shipped_variants())
+def test_every_shipped_recipe_plans(name: str, override: str) -> None:
+    plan = plan_recipe(load_recipe(name, [override]).recipe)
+    assert plan.timeline.steps > 0 and plan.shapes.parameters > 0
+    assert len(plan.table.tensors) == len(plan.shapes.rows)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_every_combination_of_choices_loads(name: str) -> None:
+    choices = load_recipe(name).recipe.choices
+    for combination in itertools.product(*choices.values()):
+        chosen = dict(zip(choices, combination, strict=True))
+        recipe = load_recipe(
+            name, [f"choose.{key}={value}" for key, value in chosen.items()]
+        ).recipe
+        assert recipe.choose == chosen
+
+
+def test_a_paper_and_its_small_twin_share_their_method() -> None:
+    names = {name for name in shipped_names() if name.endswith("/paper")}
+    assert {name.replace("/paper", "/small") for name in names} <= set(shipped_names())
