@@ -5,13 +5,18 @@ softmax is taken in float32 in place, and the gradients of hidden and weight are
 it at once, so that backward only scales them.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 IGNORED_LABEL = -100
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = {"cpu": 8 * 2**20}
+"""Size of the logits buffer by device: what a processor's last-level cache holds, ..."""
+CHUNK_BYTES_DEFAULT = 256 * 2**20
+"""... or what keeps an accelerator busy."""
+MINIMUM_CHUNK_ROWS = 256
+"""Fewer rows would read and write the weight's gradient more often than they save."""
 
 
 def linear_cross_entropy(
@@ -26,14 +31,10 @@ def linear_cross_entropy(
     ``hidden`` is (..., d), ``weight`` (vocab, d), ``labels`` (...) with -100 ignored. Rows of
     ``weight`` from ``n_real_vocab`` on are padding and take no probability.
     """
-    losses = _sum(hidden, weight, labels, multiplier, n_real_vocab)
-    return losses, (labels != IGNORED_LABEL).sum()
-
-
-def _sum(
-    hidden: Tensor, weight: Tensor, labels: Tensor, multiplier: float, n_real_vocab: int | None
-) -> Tensor:
-    return _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab)
+    loss_sum = cast(
+        Tensor, _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab)
+    )
+    return loss_sum, (labels != IGNORED_LABEL).sum()
 
 
 def linear_token_losses(
@@ -98,45 +99,48 @@ def _chunked(
     dtype = hidden.dtype
     if torch.is_autocast_enabled(device_type):
         dtype = torch.get_autocast_dtype(device_type)
-    rows, targets = hidden.reshape(-1, hidden.shape[-1]).to(dtype), labels.reshape(-1)
-    real = weight[:n_real_vocab].to(dtype)
+    targets = labels.reshape(-1)
     kept = targets != IGNORED_LABEL
-    targets = torch.where(kept, targets, 0)
+    targets = targets.masked_fill(~kept, 0)
+    # A zero row adds nothing to the weight's gradient, so ignored rows need no pass over logits.
+    rows = hidden.reshape(-1, hidden.shape[-1]).to(dtype).masked_fill(~kept[:, None], 0)
+    real = weight[:n_real_vocab].to(dtype)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     losses = torch.empty(len(rows), dtype=wide, device=rows.device)
     grad_hidden = torch.empty_like(rows) if want_hidden else None
     grad_weight = torch.zeros(weight.shape, dtype=wide, device=rows.device) if want_weight else None
     grad_real = None if grad_weight is None else grad_weight[: len(real)]
-    step = max(1, CHUNK_BYTES // (4 * len(real)))
+    chunk_bytes = CHUNK_BYTES.get(device_type, CHUNK_BYTES_DEFAULT)
+    step = max(MINIMUM_CHUNK_ROWS, chunk_bytes // (4 * len(real)))
     buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
     with torch.autocast(device_type, enabled=False):
         for begin in range(0, len(rows), step):
             part = slice(begin, begin + step)
             logits = buffer[: len(rows[part])]
             logits.addmm_(rows[part], real.t(), beta=0, alpha=multiplier)
-            errors = _softmax_errors(logits.to(wide), targets[part], kept[part], losses[part])
-            errors = errors.to(dtype)
+            errors = _softmax_errors(logits.to(wide), targets[part], losses[part]).to(dtype)
             if grad_hidden is not None:
                 out = grad_hidden[part]
                 out.addmm_(errors, real, beta=0, alpha=multiplier)
             if grad_real is not None:
                 _accumulate(grad_real, errors, rows[part], multiplier)
+    losses.masked_fill_(~kept, 0)
     if grad_hidden is not None:
+        grad_hidden.masked_fill_(~kept[:, None], 0)
         grad_hidden = grad_hidden.view(hidden.shape).to(hidden.dtype)
     return losses, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
 
 
-def _softmax_errors(logits: Tensor, targets: Tensor, kept: Tensor, losses: Tensor) -> Tensor:
-    """Write the losses; turn the logits, in place, into softmax minus one-hot (0 if ignored)."""
+def _softmax_errors(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:
+    """Write the losses; turn the logits, in place, into softmax minus one-hot."""
     columns = targets[:, None]
     chosen = logits.gather(1, columns).squeeze(1)
     largest = logits.amax(dim=1)
     torch.softmax(logits, dim=1, out=logits)
     # The largest probability is 1 / sum(exp(logit - largest)), whatever the size of the logits.
     log_sum = largest - logits.amax(dim=1).log()
-    losses.copy_((log_sum - chosen).masked_fill_(~kept, 0.0))
+    torch.sub(log_sum, chosen, out=losses)
     logits.scatter_add_(1, columns, logits.new_full(columns.shape, -1.0))
-    logits.masked_fill_(~kept[:, None], 0.0)
     return logits
 
 

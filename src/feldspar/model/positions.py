@@ -4,7 +4,7 @@ Shapes: b sequences, t positions, h heads, p rotated pairs of dimensions.
 """
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,9 +50,9 @@ def rotary_tables(
 
 def rotate(x_bthd: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
     """Rotate the first 2p dimensions of every head; the rest passes through."""
-    if torch.compiler.is_compiling() or not x_bthd.requires_grad:
-        return _rotated(x_bthd, cosine, sine, interleaved)
-    return _Rotate.apply(x_bthd, cosine, sine, interleaved)
+    if torch.compiler.is_compiling():
+        return _rotated_functionally(x_bthd, cosine, sine, interleaved)
+    return cast(Tensor, _Rotate.apply(x_bthd, cosine, sine, interleaved))
 
 
 def _pairs(x: Tensor, n_pairs: int, interleaved: bool) -> tuple[Tensor, Tensor]:
@@ -71,6 +71,15 @@ def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tens
     if 2 * n_pairs < x.shape[-1]:
         out[..., 2 * n_pairs :] = x[..., 2 * n_pairs :]
     return out
+
+
+def _rotated_functionally(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    """The same without writing in place, for a compiler to fuse."""
+    n_pairs = cosine.shape[-1]
+    first, second = _pairs(x, n_pairs, interleaved)
+    turned = (first * cosine - second * sine, first * sine + second * cosine)
+    rotated = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
+    return torch.cat([rotated.to(x.dtype), x[..., 2 * n_pairs :]], dim=-1)
 
 
 class _Rotate(torch.autograd.Function):

@@ -1,0 +1,128 @@
+"""The decoder written out again, position by position and head by head, as a reference."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import AlibiPositions, LearnedPositions, RotaryPositions
+
+
+def naive_slope(head: int, n_heads: int) -> float:
+    """ALiBi slope by the recursive rule of the paper's published code."""
+
+    def power_of_two(n: int) -> list[float]:
+        start = 2 ** (-(2 ** -(math.log2(n) - 3)))
+        return [start * start**i for i in range(n)]
+
+    def every(n: int) -> list[float]:
+        if math.log2(n).is_integer():
+            return power_of_two(n)
+        closest = 2 ** math.floor(math.log2(n))
+        return power_of_two(closest) + every(2 * closest)[0::2][: n - closest]
+
+    return every(n_heads)[head]
+
+
+def naive_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    slopes: list[float] | None = None,
+    document_ids: Tensor | None = None,
+) -> Tensor:
+    """Softmax attention in float64 with a loop over sequences, heads and queries."""
+    query, key, value = query.double(), key.double(), value.double()
+    n_sequences, n_heads, n_queries, _ = query.shape
+    share, past = n_heads // key.shape[1], key.shape[2] - n_queries
+    out = torch.zeros_like(query)
+    for b in range(n_sequences):
+        for h in range(n_heads):
+            for i in range(n_queries):
+                seen = list(range(past + i + 1))
+                if document_ids is not None:
+                    seen = [j for j in seen if document_ids[b, j] == document_ids[b, past + i]]
+                scores = key[b, h // share, seen] @ query[b, h, i] * scale
+                if slopes is not None:
+                    scores -= slopes[h] * torch.tensor([past + i - j for j in seen]).double()
+                out[b, h, i] = scores.softmax(0) @ value[b, h // share, seen]
+    return out
+
+
+def naive_rotation(x: Tensor, position: int, settings: RotaryPositions) -> Tensor:
+    """Rotate one head vector, pair after pair (crystal.md's equations)."""
+    out, rotated = x.clone(), round(settings.fraction * len(x))
+    for pair in range(rotated // 2):
+        theta = position * settings.base ** (-2 * pair / rotated)
+        a, b = (2 * pair, 2 * pair + 1) if settings.interleaved else (pair, pair + rotated // 2)
+        out[a] = x[a] * math.cos(theta) - x[b] * math.sin(theta)
+        out[b] = x[a] * math.sin(theta) + x[b] * math.cos(theta)
+    return out
+
+
+def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None = None) -> Tensor:
+    """Logits (b, t, vocab) in float64 from the decoder's parameters and multipliers."""
+    settings = decoder.settings
+    state = {name: value.detach().double() for name, value in decoder.named_parameters()}
+    positions = torch.zeros_like(tokens)
+    for b in range(tokens.shape[0]):
+        for t in range(1, tokens.shape[1]):
+            new = document_ids is not None and document_ids[b, t] != document_ids[b, t - 1]
+            positions[b, t] = 0 if new else positions[b, t - 1] + 1
+    x = state["token_embedding.weight"][tokens]
+    if isinstance(settings.positions, LearnedPositions):
+        x = x + state["position_embedding.weight"][positions]
+    x = x * decoder.embedding_multiplier
+    for index, block in enumerate(decoder.blocks):
+        prefix = f"blocks.{index}."
+        part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        normed = _norm(x, part, "attention_norm", settings.norm.type, settings.norm.epsilon)
+        branch = _attention(decoder, normed, part, index, positions, document_ids)
+        x = x + branch * block.residual_multiplier
+        normed = _norm(x, part, "feed_forward_norm", settings.norm.type, settings.norm.epsilon)
+        inner = _linear(normed, part, "feed_forward.input")
+        if settings.feed_forward == "swiglu":
+            gate, up = inner[..., : settings.d_ff], inner[..., settings.d_ff :]
+            inner = gate / (1 + torch.exp(-gate)) * up
+        else:
+            cubic = math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)
+            inner = 0.5 * inner * (1 + torch.tanh(cubic))
+        x = x + _linear(inner, part, "feed_forward.output") * block.residual_multiplier
+    x = _norm(x, state, "final_norm", settings.norm.type, settings.norm.epsilon)
+    head = state.get("output.weight", state["token_embedding.weight"])
+    return x @ head.T * decoder.output_multiplier
+
+
+def _attention(decoder, normed, part, index, positions, document_ids):
+    settings, head_dim = decoder.settings, decoder.settings.head_width
+    fused = _linear(normed, part, "attention.query_key_value")
+    q_width, kv_width = settings.n_heads * head_dim, settings.kv_heads * head_dim
+    query, key, value = (
+        piece.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+        for piece in fused.split([q_width, kv_width, kv_width], -1)
+    )
+    slopes = None
+    if isinstance(settings.positions, RotaryPositions):
+        for tensor in (query, key):
+            for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in tensor.shape[:3])):
+                place = int(positions[b, t])
+                tensor[b, h, t] = naive_rotation(tensor[b, h, t], place, settings.positions)
+    elif isinstance(settings.positions, AlibiPositions):
+        slopes = [naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
+    scale = decoder.blocks[index].attention.score_multiplier
+    attended = naive_attention(query, key, value, scale, slopes, document_ids)
+    return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
+
+
+def _linear(x, part, name):
+    out = x @ part[f"{name}.weight"].T
+    return out + part[f"{name}.bias"] if f"{name}.bias" in part else out
+
+
+def _norm(x, part, name, kind, epsilon):
+    if kind == "layer":
+        x = x - x.mean(-1, keepdim=True)
+    x = x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * part[f"{name}.weight"]
+    return x + part[f"{name}.bias"] if f"{name}.bias" in part else x
