@@ -164,7 +164,7 @@ def _kind(settings: RuntimeSettings) -> Kind:
         raise SetupError(
             f"runtime.distribution is {wanted}, but this process was not started by torchrun",
             where="environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR",
-            do=f"torchrun --nproc-per-node 2 -m feldspar.cli.main train RECIPE "
+            do=f"torchrun --nproc-per-node 2 -m feldspar train RECIPE "
             f"runtime.distribution={wanted}",
         )
     return wanted
