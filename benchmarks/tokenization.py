@@ -22,7 +22,13 @@ import pyarrow.parquet as pq
 
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import Manifest, records_of, write_manifest
-from feldspar.tokens import HuggingFaceTokenizer, ShardSettings, TextTokenizer, build_shards, train_bpe
+from feldspar.tokens import (
+    HuggingFaceTokenizer,
+    ShardSettings,
+    TextTokenizer,
+    build_shards,
+    train_bpe,
+)
 
 RESULTS = Path(__file__).parent / "results" / "tokenization.json"
 SOURCES = ("first", "second", "third")
@@ -108,7 +114,7 @@ def with_datasets(documents: Path, folder: Path, name: str, workers: int) -> int
     import transformers
 
     datasets.disable_progress_bars()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(str(folder / "tokenizer"))
     loaded = datasets.load_dataset(
         "parquet",
         data_files=[str(path) for path in sorted(documents.rglob("*.parquet"))],
@@ -116,13 +122,12 @@ def with_datasets(documents: Path, folder: Path, name: str, workers: int) -> int
         columns=["text"],
         cache_dir=str(folder / name),
     )
-    mapped = loaded.map(
-        lambda rows: {"input_ids": tokenizer(rows["text"], return_attention_mask=False).input_ids},
-        batched=True,
-        num_proc=workers,
-        remove_columns=loaded.column_names,
-    )
-    column = mapped.data.column("input_ids")
+
+    def encode(rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
+        return {"input_ids": tokenizer(rows["text"], return_attention_mask=False)["input_ids"]}
+
+    mapped = loaded.map(encode, batched=True, num_proc=workers, remove_columns=loaded.column_names)
+    column: pa.ChunkedArray = mapped.with_format("arrow")["input_ids"][:]
     return sum(len(chunk.flatten()) for chunk in column.chunks)
 
 
@@ -155,7 +160,7 @@ def write_documents(folder: Path, texts: list[str]) -> Path:
             {"id": names, "source": [source] * len(own), "text": own, "group": names}
         ).append_column("origin", [names])
         pq.write_table(table, target / "part-00000.parquet", row_group_size=1000)
-    counts = {"splits": {"train": {source: {} for source in SOURCES}}}
+    counts = {"sources": {source: {} for source in SOURCES}}
     manifest = Manifest("documents", "benchmark", "0", counts=counts, files=records_of(folder))
     write_manifest(folder, manifest)
     return folder

@@ -5,6 +5,8 @@ text, so that no document can end itself.
 """
 
 import json
+import sys
+from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,14 +140,17 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
     """Ids as bytes of ``dtype``. Raises RunError for an id that does not fit, never wraps it."""
-    array = np.asarray(ids, dtype=np.int64)
-    largest = np.iinfo(dtype).max
-    if array.size and (array.max() > largest or array.min() < 0):
+    try:
+        # Several times faster than NumPy on the few ids of a word.
+        packed = array("H" if dtype.itemsize == 2 else "I", ids)
+    except OverflowError as error:
         raise RunError(
-            f"the token id {int(array.max())} does not fit into {dtype.name}",
+            f"a token id does not fit into {dtype.name}: {error}",
             do="the tokenizer gives ids beyond its own vocabulary: check its files",
-        )
-    return array.astype(dtype).tobytes()
+        ) from error
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
 
 
 def end_of_sequence_token(folder: Path) -> str | None:
