@@ -1,4 +1,7 @@
-"""Documents in, documents out: sources, cleaning, deduplication, split."""
+"""Documents in, documents out: sources, cleaning, deduplication, split.
+
+``feldspar.corpus.build`` is the file; its function of the same name builds a folder.
+"""
 
 from feldspar.core.lazy import lazy_exports
 
@@ -10,7 +13,6 @@ __getattr__, __dir__ = lazy_exports(
         "DeduplicateSettings": "settings",
         "Document": "document",
         "Report": "report",
-        "build": "build",
         "cleaned": "clean",
         "configuration_digest": "build",
         "deduplicate_files": "files",

@@ -82,7 +82,7 @@ def deduplicate(
     local = all_edges.subset(within)
     clusters = component_labels(documents, all_edges.pairs)
     rank = {name: number for number, name in enumerate(source_names)}
-    priority = [rank[name] for name in settings.priority if name in rank]
+    priority = [rank[name] for name in settings.priority]
     order = preference(settings.keep, sources, features.sizes, priority)
     keepers = survivors(clusters, order)
     elsewhere = survivors(component_labels(documents, local.pairs), order)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import UserError, nearest
 from feldspar.core.execution import Executor
 from feldspar.core.progress import progress
 from feldspar.corpus.columns import (
@@ -59,6 +59,7 @@ def process(
     if plan.deduplicate is None:
         found = keep_all(files.documents)
     else:
+        _check_priority(names, plan.deduplicate.priority)
         found = deduplicate(files, features, sources, ~short, names, plan.deduplicate, pool)
     if plan.split is None:
         splits = [KEPT_SPLIT] * files.documents
@@ -124,6 +125,17 @@ def _check_sources(names: list[str], sources: np.ndarray, short: np.ndarray, lea
                 f"source {name} has no document left after cleaning: of {int(own.sum())} read, "
                 f"{int((own & short).sum())} have fewer than {least} cleaned characters",
                 do="correct the source, or lower clean.short",
+            )
+
+
+def _check_priority(names: list[str], priority: Iterable[str]) -> None:
+    for name in priority:
+        if name not in names:
+            hint = nearest(name, names)
+            raise UserError(
+                f"priority: there is no source {name!r}"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                allowed=names,
             )
 
 

@@ -35,6 +35,11 @@ class SourceCounts:
     splits: dict[str, Amount]
     licences: dict[str, int]
 
+    @property
+    def amounts(self) -> tuple[Amount, Amount, Amount, Amount, Amount]:
+        """Read, short, exact, near and kept."""
+        return self.read, self.short, self.exact, self.near, self.kept
+
 
 @dataclass(frozen=True)
 class Example:

@@ -137,6 +137,12 @@ class DeduplicateSettings(Settings):
     priority: tuple[str, ...] = ()
     """Sources in order of preference (keep: source_priority)."""
 
+    @model_validator(mode="after")
+    def _priority_where_used(self) -> Self:
+        if (self.keep == "source_priority") != bool(self.priority):
+            raise ValueError("priority: needed with keep: source_priority, and only there")
+        return self
+
 
 class SplitSettings(Settings):
     """Held-out documents, a whole cluster or group on one side."""

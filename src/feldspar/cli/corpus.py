@@ -1,0 +1,194 @@
+"""``feldspar corpus``: from raw text to kept documents."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from pydantic import ValidationError
+
+from feldspar.cli.console import print_json
+from feldspar.core.errors import UserError, shorten
+
+if TYPE_CHECKING:
+    from feldspar.corpus import DeduplicateSettings, Report
+
+BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
+DEDUP_EXAMPLE = "Example: feldspar corpus dedup a.parquet more/ --out deduplicated --workers 2"
+
+
+class Preset(StrEnum):
+    """How pairs are found."""
+
+    VERIFIED = "verified"
+    SLIMPAJAMA = "slimpajama"
+
+
+class Scope(StrEnum):
+    """Between which documents."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+class Keep(StrEnum):
+    """Which document of a cluster is kept."""
+
+    FIRST = "first"
+    LONGEST = "longest"
+    SOURCE_PRIORITY = "source_priority"
+
+
+Workers = Annotated[
+    int, typer.Option(min=0, help="Processes; the result is the same for any. 0: one a core.")
+]
+SkipBad = Annotated[
+    int, typer.Option(min=0, metavar="N", help="Leave out up to N bad records, and count them.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    corpus = typer.Typer(no_args_is_help=True, help="Read, clean, deduplicate and split text.")
+    corpus.command("build", epilog=BUILD_EXAMPLE)(build_command)
+    corpus.command("dedup", epilog=DEDUP_EXAMPLE)(dedup_command)
+    app.add_typer(corpus, name="corpus")
+
+
+def build_command(
+    recipe: Annotated[str, typer.Argument(help="Recipe file, or name of a shipped recipe.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Overrides.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder, instead of corpus.path.")
+    ] = None,
+    workers: Workers = 0,
+    skip_bad: SkipBad = 0,
+    offline: Annotated[bool, typer.Option("--offline", help="Use cached archives only.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Build the documents that a recipe describes."""
+    from feldspar.corpus.build import build
+    from feldspar.recipe import load_recipe
+
+    settings = load_recipe(recipe, overrides or []).recipe.corpus
+    if settings is None:
+        raise UserError(f"{recipe} has no section corpus")
+    folder = out or settings.path
+    report = build(
+        settings,
+        folder,
+        command=_command(),
+        workers=_processes(workers),
+        skip_bad=skip_bad,
+        offline=offline,
+        overwrite=overwrite,
+    )
+    _show(report, folder, json)
+
+
+def dedup_command(
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Parquet or JSONL files or folders with source, text and optionally id.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
+    preset: Annotated[
+        Preset,
+        typer.Option(
+            help="verified: 20 bands of 6, pairs checked; slimpajama: 9 of 13, unchecked.",
+        ),
+    ] = Preset.VERIFIED,
+    scope: Annotated[
+        Scope,
+        typer.Option(
+            help="Across all sources, or within each.",
+        ),
+    ] = Scope.GLOBAL,
+    threshold: Annotated[
+        float, typer.Option(help="Jaccard similarity of duplicates, above 0, at most 1.")
+    ] = 0.8,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            help="Which document of a cluster is kept.",
+        ),
+    ] = Keep.FIRST,
+    priority: Annotated[
+        str | None,
+        typer.Option(metavar="SOURCE,...", help="Preferred sources (--keep source_priority)."),
+    ] = None,
+    short: Annotated[
+        int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
+    ] = 200,
+    workers: Workers = 0,
+    skip_bad: SkipBad = 0,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Remove exact and near duplicates from files; who lost to whom is written beside."""
+    from feldspar.corpus import deduplicate_files
+
+    names = [name.strip() for name in priority.split(",")] if priority else []
+    report = deduplicate_files(
+        inputs,
+        out,
+        _settings(preset.value, scope.value, threshold, keep.value, names),
+        short=short,
+        command=_command(),
+        workers=_processes(workers),
+        skip_bad=skip_bad,
+        overwrite=overwrite,
+    )
+    _show(report, out, json)
+
+
+def _settings(
+    preset: str, scope: str, threshold: float, keep: str, priority: list[str]
+) -> "DeduplicateSettings":
+    from feldspar.corpus import DeduplicateSettings
+
+    given = {"preset": preset, "scope": scope, "threshold": threshold, "keep": keep}
+    try:
+        return DeduplicateSettings.model_validate({**given, "priority": tuple(priority)})
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "".join(f"--{part}: " for part in first["loc"])
+        raise UserError(option + first["msg"], found=first["input"]) from None
+
+
+def _command() -> str:
+    return " ".join(["feldspar", *sys.argv[1:]])
+
+
+def _processes(workers: int) -> int:
+    from feldspar.core.execution import available_cores
+
+    return workers or available_cores()
+
+
+def _show(report: "Report", folder: Path, json: bool) -> None:
+    if json:
+        print_json(report.to_json())
+        return
+    header = ("source", "read", "short", "exact", "near", "kept", "kept bytes")
+    rows = [
+        (
+            name,
+            *(f"{amount.documents:,}" for amount in counts.amounts),
+            f"{counts.kept.bytes:,}",
+        )
+        for name, counts in report.sources.items()
+    ]
+    width = max(len(row[0]) for row in (header, *rows))
+    for name, *figures in (header, *rows):
+        typer.echo(f"{shorten(name):<{width}}" + "".join(f"{figure:>13}" for figure in figures))
+    typer.echo(f"{folder}")

@@ -1,0 +1,85 @@
+"""Deduplicate files that already have the columns ``source`` and ``text``: the plain tool."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+from feldspar.core.execution import executor
+from feldspar.core.files import digest_of, new_folder, sha256_of_file
+from feldspar.corpus.build import finish_folder, finished_report, work_folder
+from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.pipeline import KEPT_SPLIT, Plan, process, write_kept, write_pairs
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
+from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
+from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.report import Report, make_report
+from feldspar.corpus.settings import CleanSettings, DeduplicateSettings
+
+KIND = "deduplication"
+_SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)
+
+
+def deduplicate_files(
+    inputs: Sequence[Path],
+    out: Path,
+    settings: DeduplicateSettings,
+    *,
+    short: int = 200,
+    command: str = "",
+    workers: int = 1,
+    skip_bad: int = 0,
+    overwrite: bool = False,
+) -> Report:
+    """Write the documents of ``inputs`` that survive into ``out/kept``, their text unchanged.
+
+    Inputs are Parquet or JSON-lines files, or folders of them, with fields ``source``, ``text`` and
+    optionally ``id``. They are read in the order of their paths, whatever the order given, so that
+    the same files give the same bytes. Beside ``kept`` come ``duplicates.parquet``,
+    ``edges.parquet``, ``report.json`` and the manifest.
+
+    Raises UserError for bad data and for an existing folder of other inputs or settings unless
+    ``overwrite``.
+    """
+    arrow()
+    files = input_files(inputs)
+    parts = [part for name, path in files for part in (name, sha256_of_file(path))]
+    configuration = digest_of(settings.model_dump_json(), str(short), *parts)
+    if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
+        return finished
+    tolerance = Tolerance(skip_bad)
+    plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
+    with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
+        with executor(workers) as pool:
+            outcome = process(_read(files, tolerance), (), plan, tolerance, work, pool)
+        write_kept(outcome, {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names})
+        write_pairs(outcome, folder)
+        report = make_report(outcome, {"short": short} | settings.model_dump(mode="json"))
+        finish_folder(folder, KIND, configuration, command, report)
+    return report
+
+
+def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Name and path of each file of ``inputs``, once, sorted by path.
+
+    Names are relative to the folder that all have in common: they name places in the output, which
+    must not depend on where the files lie.
+    """
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        for _, path in files_below(given, _SUFFIXES):
+            if not path.name.endswith(_SUFFIXES):
+                raise UserError(f"{path} is neither Parquet nor JSON lines", allowed=_SUFFIXES)
+            found.setdefault(path.resolve(), path)
+    top = os.path.commonpath([path.absolute().parent for path in found.values()])
+    named = ((path.absolute().relative_to(top).as_posix(), path) for path in found.values())
+    return sorted(named)
+
+
+def _read(files: Sequence[tuple[str, Path]], tolerance: Tolerance) -> Documents:
+    reader = RecordReader(Fields(source="source"))
+    for name, path in files:
+        read = parquet_documents if path.name.endswith(PARQUET_SUFFIXES) else jsonl_documents
+        yield from read(name, path, reader, tolerance)
