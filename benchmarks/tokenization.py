@@ -25,7 +25,6 @@ from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.tokens import (
     HuggingFaceTokenizer,
     ShardSettings,
-    TextTokenizer,
     build_shards,
     train_bpe,
 )

@@ -72,7 +72,7 @@ def test_training_does_not_depend_on_order_or_process(trained: TextTokenizer) ->
 
 
 def test_too_little_text_for_the_vocabulary() -> None:
-    with pytest.raises(UserError, match="260 tokens, not the 5,000 of tokenizer.vocab_size"):
+    with pytest.raises(UserError, match="260 tokens, not the 5,000"):
         train_bpe(["abcd"], 5000, (END_OF_DOCUMENT,))
 
 
@@ -138,7 +138,7 @@ class TestHuggingFace:
     ) -> None:
         trained.save(tmp_path)
         settings = HuggingFaceTokenizer(path=str(tmp_path), end_of_document="<|endoftxt|>")
-        with pytest.raises(UserError, match="did you mean '<|endoftext|>'"):
+        with pytest.raises(UserError, match="did you mean"):
             tokenizer_from_settings(settings, None, 0)
 
     def test_no_end_of_sequence_token_declared(
@@ -252,6 +252,6 @@ def test_a_sample_is_drawn_evenly_over_sources(tmp_path: Path) -> None:
     assert counts["middle"] == pytest.approx(98, abs=1)
     first_hundred = int(drawn["large"][:100].sum())
     assert 5 < first_hundred < 40
-    settings = TrainBpe(vocab_size=300, sample_bytes=20_000)
+    settings = TrainBpe(vocab_size=270, sample_bytes=20_000)
     again = [tokenizer_from_settings(settings, folder, 1).digest for _ in range(2)]
     assert again[0] == again[1]
