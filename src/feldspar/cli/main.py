@@ -23,6 +23,7 @@ COMMANDS = (
     "evaluate",
     "import_model",
     "export",
+    "release",
     "report",
     "recipe",
     "config",

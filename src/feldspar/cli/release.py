@@ -1,0 +1,105 @@
+"""``feldspar release``: a run as a folder that ``transformers`` loads, with card and manifest."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.release import ReleaseFacts
+    from feldspar.train import LoadedRun
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def release(
+        path: Annotated[Path, typer.Argument(help="Run folder, or with --verify a release.")],
+        to: Annotated[
+            Path | None, typer.Option("--to", help="Release folder; default RUN/release.")
+        ] = None,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Replace a release that is there.")
+        ] = False,
+        verify: Annotated[
+            bool, typer.Option("--verify", help="Compare a release with its manifest; exit 1.")
+        ] = False,
+    ) -> int:
+        """Release a run. Example: feldspar release runs/quickstart --to releases/quickstart"""
+        if verify:
+            from feldspar.release import verify_release
+
+            problems = verify_release(path)
+            typer.echo("\n".join(problems) if problems else f"{path} is whole")
+            return 1 if problems else 0
+        typer.echo(str(release_run(path, to or path / "release", overwrite)))
+        return 0
+
+
+def release_run(
+    run: Path, to: Path, overwrite: bool, held_out: dict[str, float] | None = None
+) -> Path:
+    """Export a run with its card and manifest; returns the folder."""
+    from feldspar.core.errors import UserError
+    from feldspar.core.files import new_folder
+    from feldspar.huggingface import export_model
+    from feldspar.release import finish_release
+    from feldspar.train import load_run
+
+    if to.exists() and not overwrite:
+        raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
+    loaded = load_run(run)
+    with new_folder(to, overwrite) as folder:
+        exported = folder / "model"
+        architecture = export_model(
+            loaded.decoder.state_dict(),
+            loaded.recipe.model,
+            loaded.forward,
+            loaded.tokenizer_folder,
+            exported,
+        )
+        for item in exported.iterdir():
+            shutil.move(item, folder / item.name)
+        exported.rmdir()
+        facts = release_facts(loaded, str(architecture), held_out or {})
+        finish_release(folder, facts, f"feldspar release {run}")
+    return to
+
+
+def release_facts(
+    loaded: "LoadedRun", architecture: str, held_out: dict[str, float]
+) -> "ReleaseFacts":
+    """What the run and its data say for the card."""
+    from feldspar.core.manifest import read_manifest
+    from feldspar.plan import plan_recipe
+    from feldspar.release.card import ReleaseFacts, licence_text
+
+    recipe = loaded.recipe
+    planned = plan_recipe(recipe)
+    licences: dict[str, str] = {}
+    documents: dict[str, int] = {}
+    manifests = {"recipe": loaded.loaded.digest}
+    if recipe.corpus is not None and recipe.corpus.path.is_dir():
+        manifest = read_manifest(recipe.corpus.path, "documents")
+        manifests["documents"] = manifest.digest
+        for name, counts in manifest.counts["sources"].items():
+            documents[name] = counts["documents"]
+            declared = recipe.corpus.sources[name].licence
+            licences[name] = declared or licence_text(counts["licences"])
+    if recipe.shards is not None and recipe.shards.path.is_dir():
+        manifests["shards"] = read_manifest(recipe.shards.path, "shards").digest
+    return ReleaseFacts(
+        name=recipe.name,
+        description=recipe.description,
+        architecture=architecture,
+        parameters=planned.shapes.parameters,
+        context_length=recipe.model.max_sequence_length,
+        tokens=loaded.checkpoint.tokens,
+        parametrization=recipe.parametrization.type,
+        licences=licences,
+        documents=documents,
+        held_out=held_out,
+        manifests=manifests,
+    )
