@@ -4,9 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from feldspar.core.errors import SetupError, UserError
-from feldspar.runtime import Checkpoint, Distribution, RuntimeSettings
+from feldspar.runtime import CheckpointStore, Distribution, RuntimeSettings
 
 Torchrun = Callable[..., str]
 
@@ -39,15 +41,19 @@ def test_without_a_launcher_there_is_one_process() -> None:
     assert not distribution.any_process(False)
 
 
-def test_two_processes_agree(tmp_path: Path, torchrun: Torchrun) -> None:
+def test_two_processes_agree_and_one_reads_what_they_wrote(
+    tmp_path: Path, torchrun: Torchrun
+) -> None:
     torchrun(2, "together.py", tmp_path)
-
-
-def test_two_write_and_one_reads(tmp_path: Path, torchrun: Torchrun) -> None:
-    torchrun(2, "reshard.py", "save", tmp_path, "fsdp", 10)
-    names = sorted(path.name for path in (tmp_path / "000000000000010").glob("model*"))
+    checkpoint = CheckpointStore(tmp_path / "split").newest_valid()
+    assert checkpoint is not None
+    names = sorted(path.name for path in checkpoint.folder.glob("model*"))
     assert names == ["model-rank00000.safetensors", "model-rank00001.safetensors"]
-    assert Checkpoint(tmp_path / "000000000000010").problems() == []
+    torch.manual_seed(1)
+    whole = nn.ModuleList([nn.Linear(3, 5), nn.Linear(5, 1)]).state_dict()
+    stored = checkpoint.read_model()
+    assert len(stored) == len(whole)
+    assert all(torch.equal(stored[f"blocks.{name}"], tensor) for name, tensor in whole.items())
 
 
 @pytest.mark.slow

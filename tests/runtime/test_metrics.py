@@ -27,6 +27,21 @@ def test_tensorboard_gets_what_the_file_gets(tmp_path: Path) -> None:
     ]
 
 
+def test_a_resumed_run_has_one_point_a_step_in_tensorboard(tmp_path: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    folder = RunFolder(tmp_path)
+    for resumed_at, loss in ((0, 3.0), (2, 2.0)):
+        folder.forget_after(10 * resumed_at)
+        writer = MetricsWriter(folder, ("tensorboard",))
+        for step in range(resumed_at + 1, resumed_at + 4):
+            writer.write(step, 10 * step, {"train/loss": loss})
+        writer.close()
+    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    points = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert points == [(1, 3.0), (2, 3.0), (3, 2.0), (4, 2.0), (5, 2.0)]
+
+
 def test_a_missing_extra_is_said_once(
     tmp_path: Path, news: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,7 +69,9 @@ class FailingTracker:
 
 def test_a_failing_tracker_is_said_once_and_left_out(tmp_path: Path, news: Any) -> None:
     tracker = FailingTracker()
-    writer = MetricsWriter(RunFolder(tmp_path), trackers={"server": lambda folder: tracker})
+    writer = MetricsWriter(
+        RunFolder(tmp_path), trackers={"server": lambda folder, first_step: tracker}
+    )
     for step in range(1, 4):
         writer.write(step, 10 * step, {"train/loss": 1.0})
     writer.close()

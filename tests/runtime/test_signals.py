@@ -10,7 +10,10 @@ import pytest
 from feldspar.runtime import CheckpointStore, GracefulStop
 
 Start = Callable[..., subprocess.Popen[str]]
-SIGNALS = [(signal.SIGTERM, 143), (signal.SIGINT, 130)]
+SIGNALS = [
+    (signal.SIGTERM, 143),
+    pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("number", "code"), SIGNALS)

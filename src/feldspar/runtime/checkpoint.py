@@ -51,7 +51,7 @@ class Checkpoint:
         """What the loop gave as state, its tensors under ``tensors``."""
         state = json.loads((self.folder / STATE_NAME).read_text(encoding="utf-8"))
         tensors = self._files(TENSORS)
-        if tensors.paths:
+        if tensors.names():
             state[TENSORS] = {name: tensors.read(name) for name in tensors.names()}
         return state
 

@@ -36,9 +36,9 @@ class NonFinitePolicy:
         self.skipped = 0
 
     def refuse(
-        self, step: int, tokens: int, batch: list[Any], loss: float, gradient_norm: float
+        self, step: int, tokens: int, batch: list[str], loss: float, gradient_norm: float
     ) -> None:
-        """Record the batch of a refused step (ids that this process read) in bad_batches.jsonl.
+        """Record the batch of a refused step (names of what was read) in bad_batches.jsonl.
 
         Each process calls this. Raises RunError when the policy allows no more such steps.
         """
@@ -48,7 +48,7 @@ class NonFinitePolicy:
             record = {
                 "step": step,
                 "tokens": tokens,
-                "batch": [name for names, _ in parts for name in names],
+                "batch": list(dict.fromkeys(name for names, _ in parts for name in names)),
                 "loss_by_rank": [value for _, value in parts],
                 "gradient_norm": gradient_norm,
             }

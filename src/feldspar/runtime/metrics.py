@@ -6,7 +6,7 @@ from typing import Protocol
 
 from feldspar.core.progress import say
 from feldspar.runtime.collectives import is_first
-from feldspar.runtime.run_folder import RecordFile, RunFolder
+from feldspar.runtime.run_folder import RecordFile, RunFolder, read_records
 
 
 class Tracker(Protocol):
@@ -21,34 +21,38 @@ class Tracker(Protocol):
         ...
 
 
-def _tensorboard(folder: Path) -> Tracker:
+def _tensorboard(folder: Path, first_step: int) -> Tracker:
     from feldspar.runtime.tensorboard import TensorBoardTracker
 
-    return TensorBoardTracker(folder / "tensorboard")
+    return TensorBoardTracker(folder / "tensorboard", first_step)
 
 
-TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": _tensorboard}
+MakeTracker = Callable[[Path, int], Tracker]
+"""Makes a tracker from the run's folder and the first step that it will be given."""
+
+TRACKERS: dict[str, MakeTracker] = {"tensorboard": _tensorboard}
 """The shipped trackers, by the names that recipes use."""
 
 
 class MetricsWriter:
     """Writes one record a step and feeds the trackers; on ranks other than 0 it does nothing.
 
-    ``trackers`` names shipped ones, or maps names to what makes a tracker for the run's folder.
+    ``trackers`` names shipped ones, or maps names to what makes a tracker.
     One that cannot start or fails is reported once and left out from then on.
     """
 
     def __init__(
         self,
         folder: RunFolder,
-        trackers: Iterable[str] | Mapping[str, Callable[[Path], Tracker]] = (),
+        trackers: Iterable[str] | Mapping[str, MakeTracker] = (),
     ) -> None:
         makers = trackers if isinstance(trackers, Mapping) else {n: TRACKERS[n] for n in trackers}
         self._file = RecordFile(folder.metrics) if is_first() else None
         self._trackers: dict[str, Tracker] = {}
+        first_step = 1 + max((record["step"] for record in read_records(folder.metrics)), default=0)
         for name, make in makers.items() if is_first() else ():
             try:
-                self._trackers[name] = make(folder.path)
+                self._trackers[name] = make(folder.path, first_step)
             except Exception as error:
                 _warn(name, error)
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import SetupError, UserError
 from feldspar.core.files import disk_errors, write_atomically
 from feldspar.core.progress import say
 
@@ -70,19 +70,25 @@ class RunFolder:
         """Keep other processes from training in this folder until the block ends.
 
         The system drops the lock of a process that died, so none is ever stale. Raises UserError
-        when another process holds it.
+        when another process holds it, SetupError where the file system has no locks.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / LOCK_NAME).open("a+", encoding="utf-8") as file:
             try:
                 # lockf, not flock: a forked data worker that outlives us must not keep the lock.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
+            except (BlockingIOError, PermissionError) as error:
                 file.seek(0)
                 raise UserError(
                     f"another process is training in {self.path}",
                     found=file.read() or "a process that gave no name",
                     do="wait for it or stop it, or choose another folder with --out",
+                ) from error
+            except OSError as error:
+                raise SetupError(
+                    f"the file system of {self.path} has no locks",
+                    found=str(error),
+                    do="choose a folder on another file system with --out",
                 ) from error
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}")

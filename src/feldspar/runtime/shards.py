@@ -10,7 +10,7 @@ import errno
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -87,7 +87,7 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) 
     names_by_memory: dict[tuple[object, ...], str] = {}
     for name, tensor in tensors.items():
         local, box = local_part(tensor)
-        if not _writes(tensor) or (isinstance(tensor, DTensor) and local.numel() == 0):
+        if not _writes(tensor) or (local.numel() == 0 and not is_first()):
             continue
         memory = (local.data_ptr(), local.shape, local.stride(), local.dtype)
         first = names_by_memory.setdefault(memory, name) if local.numel() else name
@@ -110,16 +110,13 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) 
     return path
 
 
-@dataclass
 class TensorFiles:
     """Reads tensors, whole or in part, from the files that ``write_tensors`` made."""
 
-    paths: list[Path]
-    _places: dict[str, list[tuple[Path, str, Box]]] = field(default_factory=dict)
-    _shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for path in self.paths:
+    def __init__(self, paths: list[Path]) -> None:
+        self._places: dict[str, list[tuple[Path, str, Box]]] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for path in paths:
             with safe_open(path, "pt") as file:
                 header = file.metadata() or {}
                 boxes = json.loads(header.get(BOXES, "{}"))

@@ -7,14 +7,17 @@ from feldspar.core.errors import missing_extra
 
 
 class TensorBoardTracker:
-    """Writes event files below ``folder``."""
+    """Writes event files below ``folder``.
 
-    def __init__(self, folder: Path) -> None:
+    Steps from ``first_step`` on that a killed process had written there are purged.
+    """
+
+    def __init__(self, folder: Path, first_step: int) -> None:
         try:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise missing_extra("tensorboard", "track-tensorboard") from error
-        self._writer = SummaryWriter(str(folder))
+        self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
         """Take one step's metrics, and its tokens as ``progress/tokens``."""

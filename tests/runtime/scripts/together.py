@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -97,4 +98,10 @@ alone.load_state_dict(inner.state_dict())
 alone(data.view(8, 3)).square().sum().backward()
 assert inner.weight.grad is not None and alone.weight.grad is not None
 torch.testing.assert_close(inner.weight.grad * size, alone.weight.grad)
+
+split = nn.Module()
+torch.manual_seed(1)
+split.blocks = nn.ModuleList([nn.Linear(3, 5), nn.Linear(5, 1)])
+replace(distribution, kind="fsdp", shards=size).wrap(split)
+CheckpointStore(path / "split").save(10, split.state_dict(), {}, {"step": 1})
 distribution.shutdown()
