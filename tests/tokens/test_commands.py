@@ -1,0 +1,93 @@
+"""``feldspar tokenizer`` and ``feldspar tokens`` on a small corpus."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from feldspar.cli import tokenizer as tokenizer_command
+from feldspar.cli import tokens as tokens_command
+from feldspar.core.errors import RunError, UserError
+from feldspar.tokens import ShardSet, TextTokenizer
+
+RECIPE = """
+schema_version: 1
+name: tiny
+seed: 5
+corpus:
+  path: {documents}
+  sources:
+    prose: {{reader: standard}}
+"""
+
+
+@pytest.fixture
+def app() -> typer.Typer:
+    app = typer.Typer()
+    tokenizer_command.register(app)
+    tokens_command.register(app)
+    return app
+
+
+def run(app: typer.Typer, *arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("tokenizer", "train"), ("tokenizer", "report"), ("tokens", "build"), ("tokens", "show")],
+)
+def test_help_has_an_example(app: typer.Typer, command: tuple[str, str]) -> None:
+    assert f"Example: feldspar {' '.join(command)}" in " ".join(
+        run(app, *command, "--help").split()
+    )
+
+
+def test_show(app: typer.Typer, shards: ShardSet) -> None:
+    told = run(app, "tokens", "show", shards.path)
+    assert "<|endoftext|>" in told and "validation" in told
+    assert f"{shards.tokens('train', 'prose'):,}" in told
+    assert "2 documents without text" in told
+    report = json.loads(run(app, "tokens", "show", shards.path, "--json"))
+    assert report["digest"] == shards.digest
+    assert report["splits"]["train"]["code"]["tokens"] == shards.tokens("train", "code")
+
+
+def test_show_finds_damage(app: typer.Typer, shards: ShardSet, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        run(app, "tokens", "show", tmp_path / "none")
+    assert RunError.exit_code == 4
+
+
+def test_train_from_documents_and_report(app: typer.Typer, documents: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tokenizer"
+    given = ("--documents", documents, "--vocab-size", 290, "--output", output)
+    told = json.loads(run(app, "tokenizer", "train", *given, "--json"))
+    loaded = TextTokenizer.load(output)
+    assert (told["vocab_size"], told["digest"]) == (290, loaded.digest)
+    report = run(app, "tokenizer", "report", output, "--documents", documents)
+    assert "prose" in report and "code" in report
+    counts = json.loads(run(app, "tokenizer", "report", output, "--documents", documents, "--json"))
+    assert counts["prose"]["documents"] == 300
+    assert counts["prose"]["bytes_per_token"] > 1
+    with pytest.raises(UserError, match="exists already"):
+        run(app, "tokenizer", "train", *given)
+
+
+def test_train_needs_something_to_train_on(app: typer.Typer) -> None:
+    with pytest.raises(UserError, match="give a recipe, or both"):
+        run(app, "tokenizer", "train")
+
+
+def test_the_commands_load_no_torch() -> None:
+    script = (
+        "import sys, feldspar.cli.tokens, feldspar.cli.tokenizer, feldspar.tokens.build,"
+        "feldspar.tokens.sequences, feldspar.tokens.resolve; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
