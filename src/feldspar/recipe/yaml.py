@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from feldspar.core.errors import UserError
 
 SIZE_LIMIT_BYTES = 1 << 20
+DEPTH_LIMIT = 100
 
 KeyPath = tuple[str | int, ...]
 Lines = dict[KeyPath, int]
@@ -39,8 +40,14 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
     parser = YAML(typ="rt", pure=True)
     parser.allow_duplicate_keys = False
     try:
+        depth = 0
         for token in parser.scan(text):
             kind = type(token).__name__
+            depth += kind.endswith("StartToken") - kind.endswith("EndToken")
+            if depth > DEPTH_LIMIT:
+                raise UserError(
+                    f"{name} is nested too deeply", where=f"{name}:{token.start_mark.line + 1}"
+                )
             if kind in ("AnchorToken", "AliasToken", "TagToken"):
                 raise UserError(
                     f"{kind.removesuffix('Token').lower()}s are not allowed in a recipe",
@@ -50,8 +57,6 @@ def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
         node = parser.load(text)
     except UserError:
         raise
-    except RecursionError as error:
-        raise UserError(f"{name} is nested too deeply") from error
     except (YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
