@@ -1,0 +1,42 @@
+"""The architectures that models come from and go to."""
+
+from feldspar.core.errors import UserError
+from feldspar.huggingface.adapter import Adapter
+from feldspar.huggingface.gpt2 import Gpt2Adapter
+from feldspar.huggingface.llama import LlamaAdapter
+from feldspar.huggingface.own import OwnAdapter
+from feldspar.model.settings import ModelSettings
+
+ARCHITECTURES: dict[str, Adapter] = {
+    "gpt2": Gpt2Adapter(),
+    "llama": LlamaAdapter(),
+    "feldspar": OwnAdapter(),
+}
+"""By ``model_type``; the first that fits is chosen by ``auto``."""
+
+
+def choose(architecture: str, settings: ModelSettings) -> Adapter:
+    """The adapter named, or for ``auto`` the first that can express ``settings``.
+
+    Raises UserError for an unknown name, or one whose class cannot express the model.
+    """
+    if architecture == "auto":
+        return next(adapter for adapter in ARCHITECTURES.values() if not adapter.misfits(settings))
+    adapter = of_model_type(architecture, ("auto", *ARCHITECTURES))
+    misfits = adapter.misfits(settings)
+    if misfits:
+        raise UserError(
+            f"the architecture {architecture} cannot express this model",
+            found="it needs " + "; ".join(misfits),
+            do="choose --architecture auto",
+        )
+    return adapter
+
+
+def of_model_type(
+    model_type: str | None, allowed: tuple[str, ...] = tuple(ARCHITECTURES)
+) -> Adapter:
+    """The adapter of a ``model_type``. Raises UserError that lists the known ones."""
+    if model_type not in ARCHITECTURES:
+        raise UserError(f"the architecture {model_type!r} is not supported", allowed=allowed)
+    return ARCHITECTURES[model_type]

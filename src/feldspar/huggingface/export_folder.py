@@ -1,0 +1,106 @@
+"""A trained decoder written as a folder that transformers loads."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feldspar import __version__
+from feldspar.core.errors import UserError
+from feldspar.core.files import new_folder, write_atomically
+from feldspar.huggingface.architectures import choose
+from feldspar.huggingface.fold import fold, is_plain
+from feldspar.huggingface.own import OwnAdapter, write_code
+from feldspar.huggingface.weights import require_names, write_weights
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.table import ForwardMultipliers
+from feldspar.tokens.tokenizer import TextTokenizer
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")
+
+
+def export_model(
+    state: Mapping[str, Tensor],
+    settings: ModelSettings,
+    forward: ForwardMultipliers,
+    tokenizer_folder: Path | None,
+    out: Path,
+    architecture: str = "auto",
+    dtype: torch.dtype = torch.float32,
+    n_real_vocab: int | None = None,
+    overwrite: bool = False,
+) -> ModelSettings:
+    """Write weights, configuration and tokenizer; returns the settings of what was written.
+
+    Multipliers are folded into the weights. Rows of the vocabulary from ``n_real_vocab`` on (by
+    default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
+    architecture cannot express the model or the tokenizer has more tokens than the model.
+    """
+    tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
+    if n_real_vocab is None and tokenizer is not None:
+        n_real_vocab = tokenizer.vocab_size
+    require_names(state, {row.name: row.shape for row in model_shapes(settings).rows})
+    source: dict[str, Any] | None = None
+    plain = dict(state)
+    # In float32 at least: a product rounded twice would change the logits.
+    plain = {name: tensor.detach().cpu() for name, tensor in plain.items()}
+    if not is_plain(settings, forward):
+        source = {"multipliers": asdict(forward), "tied_embeddings": settings.tied_embeddings}
+        folded = fold(plain, settings, forward)
+        plain, settings = folded.state, folded.settings
+    plain, settings = _without_padding(plain, settings, n_real_vocab)
+    adapter = choose(architecture, settings)
+    configuration = adapter.to_configuration(settings) | {
+        "parametrization": "sp",
+        "folded_from": source,
+        "feldspar_version": __version__,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "use_cache": True,
+    }
+    end = None if tokenizer is None else tokenizer.end_of_document_id
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    tensors = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in adapter.to_hf(plain, settings).items()
+    }
+    with new_folder(out, overwrite) as folder:
+        write_weights(folder, tensors)
+        _write_json(folder / "config.json", configuration | special)
+        _write_json(folder / "generation_config.json", special)
+        if tokenizer_folder is not None:
+            for name in TOKENIZER_FILES:
+                if (tokenizer_folder / name).is_file():
+                    shutil.copyfile(tokenizer_folder / name, folder / name)
+        if isinstance(adapter, OwnAdapter):
+            write_code(folder)
+    return settings
+
+
+def _without_padding(
+    state: dict[str, Tensor], settings: ModelSettings, n_real_vocab: int | None
+) -> tuple[dict[str, Tensor], ModelSettings]:
+    rows = len(state[VOCABULARY_PARTS[0]])
+    if n_real_vocab is None or n_real_vocab == rows:
+        return state, settings
+    if n_real_vocab > rows:
+        raise UserError(
+            f"the tokenizer has {n_real_vocab} tokens, the model only {rows}",
+            do="export with the tokenizer that the model was trained with",
+        )
+    cut = {
+        name: tensor[:n_real_vocab] if name in VOCABULARY_PARTS else tensor
+        for name, tensor in state.items()
+    }
+    return cut, settings.model_copy(update={"vocab_size": n_real_vocab})
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(value, indent=2) + "\n")

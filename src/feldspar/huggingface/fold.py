@@ -1,0 +1,138 @@
+"""Folding: forward multipliers multiplied into the weights, which leaves a plain model.
+
+A plain model divides attention scores by sqrt(head_dim) and multiplies by nothing else, so that
+common classes compute the same logits. Embedding tables take the embedding multiplier, the head the
+output multiplier (as a tensor of its own), the key rows the attention multiplier, the matrices that
+write the residual stream (and their biases) the residual multiplier. ALiBi and rotary positions
+are untouched: one is added after the scaling, the other commutes with it.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import UserError
+from feldspar.model.settings import ModelSettings
+from feldspar.parametrization.table import ForwardMultipliers
+
+EMBEDDING = "token_embedding.weight"
+TABLES = (EMBEDDING, "position_embedding.weight")
+HEAD = "output.weight"
+KEY_PARTS = ("attention.query_key_value.weight", "attention.query_key_value.bias")
+RESIDUAL_PARTS = tuple(
+    f"{branch}.output.{part}"
+    for branch in ("attention", "feed_forward")
+    for part in ("weight", "bias")
+)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A plain model: its parameters by name, and its settings (the head may have come untied)."""
+
+    state: dict[str, Tensor]
+    settings: ModelSettings
+
+
+def plain_multipliers(settings: ModelSettings) -> ForwardMultipliers:
+    """The multipliers of a plain model."""
+    return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(settings.head_width), 1.0)
+
+
+def is_plain(settings: ModelSettings, forward: ForwardMultipliers) -> bool:
+    """Whether there is nothing to fold."""
+    plain = plain_multipliers(settings)
+    return all(
+        math.isclose(getattr(forward, part.name), getattr(plain, part.name), rel_tol=1e-12)
+        for part in fields(plain)
+    )
+
+
+@torch.no_grad()
+def fold(
+    state: Mapping[str, Tensor], settings: ModelSettings, forward: ForwardMultipliers
+) -> Folded:
+    """The plain model that computes the same logits; tensors that change are copies.
+
+    A tied head comes untied unless both of its multipliers are 1. Raises UserError when the
+    multipliers are plain already: folding twice, or folding what needs none.
+    """
+    if is_plain(settings, forward):
+        raise UserError(
+            "the model has no multipliers to fold: it is plain, or folded already",
+            do="export it as it is",
+        )
+    _check_multipliers(forward)
+    folded = dict(state)
+    untie = settings.tied_embeddings and (forward.embedding, forward.output) != (1.0, 1.0)
+    if untie:
+        folded[HEAD] = state[EMBEDDING].clone()
+    for name, tensor in folded.items():
+        folded[name] = _scaled(name, tensor, settings, forward)
+    return Folded(
+        folded, settings.model_copy(update={"tied_embeddings": False}) if untie else settings
+    )
+
+
+@torch.no_grad()
+def unfold(
+    state: Mapping[str, Tensor], settings: ModelSettings, forward: ForwardMultipliers
+) -> dict[str, Tensor]:
+    """The weights that, under ``forward``, compute the logits of the plain ``state``.
+
+    ``settings`` are the target's. A tied target is possible only when the plain model's head and
+    embedding stand in the ratio of the multipliers; otherwise UserError is raised.
+    """
+    _check_multipliers(forward)
+    plain = plain_multipliers(settings)
+    inverse = ForwardMultipliers(
+        embedding=1 / forward.embedding,
+        residual=1 / forward.residual,
+        attention=plain.attention**2 / forward.attention,
+        output=1 / forward.output,
+    )
+    source = dict(state)
+    if settings.tied_embeddings:
+        head = source.pop(HEAD, source[EMBEDDING])
+        expected = source[EMBEDDING] * (forward.output / forward.embedding)
+        if not torch.allclose(head, expected, rtol=1e-5, atol=1e-8):
+            raise UserError(
+                "the head of the plain model is no multiple of its embedding that "
+                "the multipliers allow",
+                do="set model.tied_embeddings: false",
+            )
+    elif HEAD not in source:
+        source[HEAD] = source[EMBEDDING].clone()
+    return {name: _scaled(name, tensor, settings, inverse) for name, tensor in source.items()}
+
+
+def _scaled(
+    name: str, tensor: Tensor, settings: ModelSettings, forward: ForwardMultipliers
+) -> Tensor:
+    if name in TABLES:
+        return _times(tensor, forward.embedding)
+    if name == HEAD:
+        return _times(tensor, forward.output)
+    if name.endswith(RESIDUAL_PARTS):
+        return _times(tensor, forward.residual)
+    if name.endswith(KEY_PARTS):
+        begin = settings.n_heads * settings.head_width
+        end = begin + settings.kv_heads * settings.head_width
+        scaled = tensor.clone()
+        scaled[begin:end] *= forward.attention * math.sqrt(settings.head_width)
+        return scaled
+    return tensor
+
+
+def _times(tensor: Tensor, factor: float) -> Tensor:
+    return tensor if factor == 1.0 else tensor * factor
+
+
+def _check_multipliers(forward: ForwardMultipliers) -> None:
+    for part in fields(forward):
+        value = getattr(forward, part.name)
+        if not math.isfinite(value) or value == 0:
+            raise UserError(f"the {part.name} multiplier must be finite and not 0", found=value)

@@ -1,0 +1,74 @@
+"""A Hugging Face folder read as a decoder's settings and weights; no code of the folder runs."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from feldspar.core.errors import UserError
+from feldspar.core.files import new_folder, write_atomically
+from feldspar.huggingface.architectures import of_model_type
+from feldspar.huggingface.export_folder import TOKENIZER_FILES
+from feldspar.huggingface.weights import read_json, read_weights, require_names, write_weights
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+
+SETTINGS_NAME = "model.json"
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """A plain model: settings, weights under our names, and where its tokenizer lies, if any."""
+
+    settings: ModelSettings
+    state: dict[str, Tensor]
+    tokenizer_folder: Path | None
+    parametrization: Literal["sp"] = "sp"
+
+
+def import_model(folder: Path) -> ImportedModel:
+    """Read a folder of GPT-2, Llama or feldspar weights, or one that ``write_imported`` wrote.
+
+    Raises UserError for another architecture (naming the known ones), for values of the
+    configuration that we would compute differently, and for pickled weights.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder")
+    tokenizer_folder = folder if (folder / TOKENIZER_FILES[0]).is_file() else None
+    if (folder / SETTINGS_NAME).is_file():
+        text = (folder / SETTINGS_NAME).read_text(encoding="utf-8")
+        try:
+            settings = ModelSettings.model_validate_json(text)
+        except ValidationError as error:
+            raise UserError(
+                f"{folder / SETTINGS_NAME} does not describe a model: {error}"
+            ) from error
+        state = read_weights(folder)
+    else:
+        configuration = read_json(folder / "config.json")
+        adapter = of_model_type(configuration.get("model_type"))
+        try:
+            settings = adapter.from_configuration(configuration)
+        except KeyError as error:
+            raise UserError(f"{folder / 'config.json'} lacks {error}") from error
+        except ValidationError as error:
+            raise UserError(f"{folder / 'config.json'} is not supported: {error}") from error
+        state = adapter.from_hf(read_weights(folder), settings)
+    shapes = {row.name: row.shape for row in model_shapes(settings).rows}
+    require_names(state, shapes)
+    ordered = {name: state[name].contiguous() for name in shapes}
+    return ImportedModel(settings, ordered, tokenizer_folder)
+
+
+def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> None:
+    """Write a model under our own names: weights, ``model.json`` and the tokenizer's files."""
+    with new_folder(out, overwrite) as folder:
+        write_weights(folder, model.state)
+        write_atomically(folder / SETTINGS_NAME, model.settings.model_dump_json(indent=2) + "\n")
+        if model.tokenizer_folder is not None:
+            for name in TOKENIZER_FILES:
+                if (model.tokenizer_folder / name).is_file():
+                    shutil.copyfile(model.tokenizer_folder / name, folder / name)

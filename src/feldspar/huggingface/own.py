@@ -1,0 +1,123 @@
+"""Our own class (`FeldsparForCausalLM`), whose code travels in the folder: every shape we train."""
+
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from feldspar.core.errors import UserError
+from feldspar.core.files import write_atomically
+from feldspar.model.settings import (
+    AlibiPositions,
+    LearnedPositions,
+    ModelSettings,
+    NoPositions,
+    NormSettings,
+    Positions,
+    RotaryPositions,
+)
+
+CODE = ("configuration_feldspar", "modeling_feldspar")
+HEADS = {"output.weight": "lm_head.weight"}
+PREFIX = "model."
+
+
+class OwnAdapter:
+    """The decoder's own names, below ``model.``; the head is ``lm_head``."""
+
+    model_type = "feldspar"
+    hf_class = "FeldsparForCausalLM"
+
+    def misfits(self, settings: ModelSettings) -> list[str]:
+        """Nothing: the class expresses every shape."""
+        return []
+
+    def to_configuration(self, settings: ModelSettings) -> dict[str, Any]:
+        """The content of ``config.json`` that describes the shape."""
+        positions = settings.positions
+        rotary = positions if isinstance(positions, RotaryPositions) else RotaryPositions()
+        alibi = positions if isinstance(positions, AlibiPositions) else AlibiPositions()
+        return {
+            "model_type": self.model_type,
+            "architectures": [self.hf_class],
+            "auto_map": {
+                "AutoConfig": "configuration_feldspar.FeldsparConfig",
+                "AutoModelForCausalLM": f"modeling_feldspar.{self.hf_class}",
+            },
+            "vocab_size": settings.vocab_size,
+            "max_position_embeddings": settings.max_sequence_length,
+            "hidden_size": settings.d_model,
+            "num_hidden_layers": settings.n_layers,
+            "num_attention_heads": settings.n_heads,
+            "num_key_value_heads": settings.kv_heads,
+            "head_dim": settings.head_width,
+            "intermediate_size": settings.d_ff,
+            "feed_forward": settings.feed_forward,
+            "norm_type": settings.norm.type,
+            "norm_epsilon": settings.norm.epsilon,
+            "use_bias": settings.bias,
+            "position_type": positions.type,
+            "rotary_fraction": rotary.fraction,
+            "rotary_base": rotary.base,
+            "rotary_interleaved": rotary.interleaved,
+            "alibi_max_exponent": alibi.max_exponent,
+            "tie_word_embeddings": settings.tied_embeddings,
+        }
+
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
+        """The settings of a ``config.json`` that ``to_configuration`` wrote."""
+        return ModelSettings(
+            n_layers=configuration["num_hidden_layers"],
+            d_model=configuration["hidden_size"],
+            n_heads=configuration["num_attention_heads"],
+            n_kv_heads=configuration["num_key_value_heads"],
+            head_dim=configuration["head_dim"],
+            d_ff=configuration["intermediate_size"],
+            vocab_size=configuration["vocab_size"],
+            max_sequence_length=configuration["max_position_embeddings"],
+            positions=_positions(configuration),
+            feed_forward=configuration["feed_forward"],
+            norm=NormSettings(
+                type=configuration["norm_type"], epsilon=configuration["norm_epsilon"]
+            ),
+            bias=configuration["use_bias"],
+            tied_embeddings=configuration["tie_word_embeddings"],
+        )
+
+    def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
+        """Our tensors under the class's names."""
+        return {HEADS.get(name, PREFIX + name): tensor for name, tensor in state.items()}
+
+    def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
+        """The class's tensors under our names."""
+        heads = {theirs: ours for ours, theirs in HEADS.items()}
+        renamed = {heads.get(name, name.removeprefix(PREFIX)): state[name] for name in state}
+        if settings.tied_embeddings:
+            renamed.pop("output.weight", None)
+        return renamed
+
+
+def write_code(folder: Path) -> None:
+    """Put the class's two source files into ``folder``."""
+    for name in CODE:
+        text = files("feldspar.huggingface").joinpath(f"{name}.txt").read_text(encoding="utf-8")
+        write_atomically(folder / f"{name}.py", text)
+
+
+def _positions(configuration: Mapping[str, Any]) -> Positions:
+    kind = configuration["position_type"]
+    if kind == "rotary":
+        return RotaryPositions(
+            fraction=configuration["rotary_fraction"],
+            base=configuration["rotary_base"],
+            interleaved=configuration["rotary_interleaved"],
+        )
+    if kind == "alibi":
+        return AlibiPositions(max_exponent=configuration["alibi_max_exponent"])
+    if kind == "learned":
+        return LearnedPositions()
+    if kind == "none":
+        return NoPositions()
+    raise UserError("config.json: position_type is not known", found=kind)
