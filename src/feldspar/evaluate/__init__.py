@@ -1,1 +1,23 @@
-"""Held-out loss, bits per byte, and the adapter to lm-eval."""
+"""Held-out loss, bits per byte, baselines, and the adapter to lm-eval."""
+
+from feldspar.core.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "EvaluationSettings": "settings",
+        "HeldOutSource": "validation",
+        "held_out_sources": "validation",
+        "validate": "validation",
+        "TextModel": "text_model",
+        "open_exported": "exported",
+        "DocumentLoss": "text_loss",
+        "document_losses": "text_loss",
+        "total_loss": "text_loss",
+        "text_files": "documents",
+        "text_losses": "documents",
+        "HeldOutLoss": "held_out",
+        "evaluate_shards": "held_out",
+        "held_out_documents": "held_out",
+    },
+)

@@ -21,11 +21,15 @@ SPLIT = "validation"
 
 @dataclass(frozen=True)
 class HeldOutSource:
-    """Fixed sequences of one source: tokens (n, L+1), and its UTF-8 bytes per token."""
+    """Fixed sequences of one source: tokens (n, L+1), and its UTF-8 bytes per token.
+
+    Embedding rows from ``n_real_vocab`` on are padding, which training gave no probability.
+    """
 
     name: str
     tokens: Tensor
     bytes_per_token: float
+    n_real_vocab: int | None = None
 
 
 def held_out_sources(
@@ -53,7 +57,8 @@ def held_out_sources(
         phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, count)
         sequences = SequenceReader(shards, [phase], seed, SPLIT).read(0, 0, count)
         ratio = shards.text_bytes(SPLIT, name) / total
-        held_out.append(HeldOutSource(name, torch.from_numpy(sequences.tokens), ratio))
+        tokens = torch.from_numpy(sequences.tokens)
+        held_out.append(HeldOutSource(name, tokens, ratio, shards.vocab_size))
     return held_out
 
 
@@ -74,7 +79,7 @@ def validate(
     metrics: dict[str, float] = {}
     for source in sources:
         with autocast:
-            total = _summed_loss(decoder, source.tokens, micro_batch_sequences, device)
+            total = _summed_loss(decoder, source, micro_batch_sequences, device)
         loss = total / (source.tokens.shape[0] * (source.tokens.shape[1] - 1))
         metrics[f"validation/{source.name}/loss"] = loss
         metrics[f"validation/{source.name}/bits_per_byte"] = loss / source.bytes_per_token / log(2)
@@ -87,14 +92,14 @@ def validate(
 
 
 def _summed_loss(
-    decoder: Decoder, tokens: Tensor, micro_batch_sequences: int, device: torch.device
+    decoder: Decoder, source: HeldOutSource, micro_batch_sequences: int, device: torch.device
 ) -> float:
-    pieces = tokens.split(micro_batch_sequences)
+    pieces = source.tokens.split(micro_batch_sequences)
     total = 0.0
     for first in range(0, len(pieces), world_size()):
         mine = first + rank()
         piece = pieces[mine if mine < len(pieces) else 0].to(device)
-        losses = decoder.token_losses(piece[:, :-1], piece[:, 1:])
+        losses = decoder.token_losses(piece[:, :-1], piece[:, 1:], n_real_vocab=source.n_real_vocab)
         if mine < len(pieces):
             total += float(losses.double().sum())
     return all_reduce_sum([total])[0]

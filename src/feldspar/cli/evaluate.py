@@ -1,0 +1,142 @@
+"""``feldspar evaluate``: bits per byte of a run or an exported model, and lm-eval's tasks."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.evaluate import TextModel
+    from feldspar.train import LoadedRun
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def evaluate(
+        model: Annotated[Path, typer.Argument(help="Run folder or Hugging Face folder.")],
+        text: Annotated[
+            list[Path] | None, typer.Option("--text", help="A UTF-8 text file; may be repeated.")
+        ] = None,
+        tasks: Annotated[
+            str | None, typer.Option("--tasks", help="Tasks of lm-eval, separated by commas.")
+        ] = None,
+        include_path: Annotated[
+            Path | None, typer.Option("--include-path", help="Folder of task files for lm-eval.")
+        ] = None,
+        split: Annotated[
+            str, typer.Option("--split", help="Held-out documents of a run: validation or test.")
+        ] = "test",
+        limit: Annotated[
+            int | None,
+            typer.Option("--limit", min=1, help="Tokens of each source, or items of each task."),
+        ] = None,
+        checkpoint: Annotated[
+            str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
+        ] = "last",
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Measure bits per byte on held-out documents or on text, or run lm-eval's tasks.
+
+        Example: feldspar evaluate runs/quickstart --text README.md --json
+        """
+        from feldspar.core.errors import UserError
+
+        if text and tasks:
+            raise UserError("give --text or --tasks, not both")
+        loaded, text_model = open_model(model, checkpoint)
+        if tasks:
+            report_tasks(text_model, tasks, include_path, limit, json)
+        elif text:
+            report_text(text_model, text, json)
+        elif loaded is None:
+            raise UserError(
+                f"{model} is no run folder, so it has no held-out documents",
+                do="name what to evaluate on: --text FILE, or --tasks NAME",
+            )
+        else:
+            report_held_out(loaded, text_model, split, limit, json)
+
+
+def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None, TextModel]":
+    """A run or an exported model on its device; the run too when it is one."""
+    from feldspar.core.errors import UserError
+    from feldspar.evaluate import TextModel, open_exported
+    from feldspar.runtime.device import choose_device, set_threads
+    from feldspar.runtime.settings import RuntimeSettings
+    from feldspar.tokens import TextTokenizer
+    from feldspar.train import is_run_folder, load_run
+
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
+    if not is_run_folder(path):
+        return None, open_exported(path, choose_device(RuntimeSettings()))
+    run = load_run(path, checkpoint)
+    set_threads(run.recipe.runtime)
+    tokenizer = TextTokenizer.load(run.tokenizer_folder)
+    decoder = run.decoder.to(choose_device(run.recipe.runtime))
+    # Rows beyond the tokenizer's vocabulary took no part in training.
+    return run, TextModel(decoder, tokenizer, tokenizer.vocab_size)
+
+
+def report_text(model: "TextModel", files: list[Path], json: bool) -> None:
+    """Each file's figures, and all files' together."""
+    from feldspar.cli.console import print_json
+    from feldspar.evaluate import text_files, total_loss
+
+    losses = text_files(model, files)
+    if json:
+        print_json(total_loss(losses).as_dict())
+        return
+    rows = [(str(path), loss.as_dict()) for path, loss in zip(files, losses, strict=True)]
+    if len(rows) > 1:
+        rows.append(("all", total_loss(losses).as_dict()))
+    print_losses("file", rows)
+
+
+def report_held_out(
+    run: "LoadedRun", model: "TextModel", split: str, limit: int | None, json: bool
+) -> None:
+    """The figures of each source of the run's shards."""
+    from feldspar.cli.console import print_json
+    from feldspar.evaluate import evaluate_shards
+    from feldspar.train import open_shards
+
+    result = evaluate_shards(model, open_shards(run.recipe), split, limit)
+    if json:
+        print_json(result.as_dict())
+        return
+    rows = [(name, loss.as_dict()) for name, loss in result.sources.items()]
+    print_losses("source", [*rows, ("all", result.overall.as_dict())])
+
+
+def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
+    """One line a file or source."""
+    width = max(24, *(len(name) for name, _ in rows))
+    typer.echo(f"{title:{width}}{'bits/byte':>12}{'nats/token':>12}{'tokens':>14}{'bytes':>14}")
+    for name, figures in rows:
+        typer.echo(
+            f"{name:{width}}{figures['bits_per_byte']:12.4f}{figures['nats_per_token']:12.4f}"
+            f"{figures['tokens']:14,}{figures['bytes']:14,}"
+        )
+
+
+def report_tasks(
+    model: "TextModel", tasks: str, include_path: Path | None, limit: int | None, json: bool
+) -> None:
+    """What lm-eval measures."""
+    from feldspar.cli.console import print_json
+    from feldspar.evaluate import run_lm_eval
+
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    figures: dict[str, dict[str, Any]] = run_lm_eval(model, names, include_path, limit=limit)
+    if json:
+        print_json(figures)
+        return
+    for task, metrics in figures.items():
+        for metric, value in metrics.items():
+            error = metrics.get(f"{metric}_stderr")
+            if not metric.endswith("_stderr"):
+                spread = f" +- {error:.4f}" if isinstance(error, float) else ""
+                typer.echo(f"{task:24}{metric:20}{value:12.4f}{spread}")

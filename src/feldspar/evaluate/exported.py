@@ -1,0 +1,21 @@
+"""A Hugging Face folder as a model to measure: GPT-2, Llama, or what ``export`` wrote."""
+
+from pathlib import Path
+
+import torch
+
+from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface import import_model
+from feldspar.model.decoder import Decoder
+from feldspar.tokens.tokenizer import TextTokenizer
+
+
+def open_exported(folder: Path, device: torch.device | None = None) -> TextModel:
+    """The model and tokenizer in ``folder``; every row of its embedding counts as a token.
+
+    Raises UserError for a folder that holds no model of a known kind, or no tokenizer.
+    """
+    imported = import_model(folder)
+    decoder = Decoder(imported.settings)
+    decoder.load_state_dict(imported.weights)
+    return TextModel(decoder.to(device or "cpu").eval(), TextTokenizer.load(folder))

@@ -1,0 +1,62 @@
+"""A decoder together with the tokenizer of its texts: what every measurement here is made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from feldspar.core.errors import UserError
+from feldspar.model.decoder import Decoder
+from feldspar.tokens.tokenizer import TextTokenizer
+
+
+@dataclass(frozen=True)
+class TextModel:
+    """A decoder and its tokenizer.
+
+    Rows of the embedding from ``n_real_vocab`` on are padding that training gave no probability;
+    None: every row is a token. Raises UserError for tokens beyond the embedding.
+    """
+
+    decoder: Decoder
+    tokenizer: TextTokenizer
+    n_real_vocab: int | None = None
+
+    def __post_init__(self) -> None:
+        rows = self.decoder.token_embedding.num_embeddings
+        if self.tokenizer.vocab_size > rows:
+            raise UserError(
+                f"the tokenizer has {self.tokenizer.vocab_size:,} tokens, the model {rows:,} rows: "
+                "they do not belong together"
+            )
+
+    @property
+    def context_length(self) -> int:
+        """The longest context in tokens."""
+        return self.decoder.settings.max_sequence_length
+
+    @property
+    def end_of_document_id(self) -> int:
+        """The token that ends documents, and stands before them."""
+        return self.tokenizer.end_of_document_id
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.decoder.token_embedding.weight.device
+
+
+def framed(
+    document: np.ndarray, end_of_document_id: int, begin: int = 0, end: int | None = None
+) -> np.ndarray:
+    """Tokens ``begin`` to ``end`` - 1 of [end of document] tokens [end of document], i64.
+
+    Only that part is copied, so the windows of one huge document cost no more than those of many.
+    """
+    length = len(document)
+    end = length + 2 if end is None else end
+    part = np.full(end - begin, end_of_document_id, np.int64)
+    own = document[max(begin - 1, 0) : max(end - 1, 0)]
+    skip = 1 if begin == 0 else 0
+    part[skip : skip + len(own)] = own
+    return part

@@ -1,0 +1,37 @@
+"""Windows over a document longer than the context: they overlap, each token is scored once.
+
+The first window scores all that it predicts. Each later one begins half a context after the one
+before it and scores only what that one did not reach, so a token beyond the first window is
+predicted from at least half a context.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Window:
+    """Predictions ``begin`` to ``end`` - 1 of one document, scored from ``first_scored`` on.
+
+    Prediction i is made at input i and has input i + 1 as its label.
+    """
+
+    document: int
+    begin: int
+    end: int
+    first_scored: int
+
+    @property
+    def length(self) -> int:
+        """Inputs."""
+        return self.end - self.begin
+
+
+def windows_of(document: int, predictions: int, context_length: int) -> Iterator[Window]:
+    """The windows of a document with so many predictions."""
+    stride = max(1, context_length // 2)
+    begin = scored = 0
+    while scored < predictions:
+        end = min(begin + context_length, predictions)
+        yield Window(document, begin, end, scored)
+        begin, scored = begin + stride, end
