@@ -1,0 +1,116 @@
+"""Exported folders loaded by transformers: logits, greedy text, tokenizer, padding, refusals."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from feldspar.core.errors import UserError
+from feldspar.model.generation import generate
+from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
+
+CASES = {
+    "gpt2": (GPT2, {}, None),
+    "gpt2_untied": (GPT2, {"tied_embeddings": False}, None),
+    "gpt2_mup": (GPT2, {}, MUP),
+    "llama": (LLAMA, {}, None),
+    "llama_gqa_untied": (LLAMA, {"n_kv_heads": 2, "tied_embeddings": False}, None),
+    "llama_biased_mup": (LLAMA, {"n_kv_heads": 1, "bias": True, "head_dim": 8}, MUP),
+    "btlm_mup": (BTLM, {}, MUP),
+    "btlm_12_heads": (BTLM, {"n_heads": 12, "d_model": 24}, None),
+    "crystal_mup": (CRYSTAL, {}, MUP),
+    "learned_swiglu_gqa": (GPT2, {"feed_forward": "swiglu", "n_kv_heads": 2}, None),
+    "rms_none": (GPT2, {"positions": "none", "norm": "rms", "bias": False}, None),
+}
+CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+
+
+def load(folder):
+    return AutoModelForCausalLM.from_pretrained(
+        folder, trust_remote_code=True, dtype=torch.float32
+    ).eval()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_logits_and_greedy_text_are_those_of_the_decoder(make_decoder, export, tokens, case):
+    shape, changes, forward = CASES[case]
+    decoder = make_decoder(shape, forward, **changes)
+    model = load(export(decoder, forward))
+    assert type(model).__name__ == CLASSES.get(case.split("_")[0], "FeldsparForCausalLM")
+    with torch.no_grad():
+        expected = decoder.logits(decoder(tokens))
+        logits = model(tokens).logits
+    assert (logits - expected).abs().max() <= 1e-4
+    prompt = tokens[:, :6]
+    ours = generate(decoder, prompt, 15)
+    for use_cache in (True, False):
+        theirs = model.generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=15,
+            do_sample=False,
+            use_cache=use_cache,
+            pad_token_id=0,
+        )
+        assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize("positions", ["learned", "alibi", "rotary", "none"])
+def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, positions):
+    decoder = make_decoder(GPT2, positions=positions)
+    model = load(export(decoder, architecture="feldspar"))
+    padded = torch.cat([torch.zeros(2, 5, dtype=torch.long), tokens], dim=1)
+    mask = torch.cat([torch.zeros(2, 5, dtype=torch.long), torch.ones_like(tokens)], dim=1)
+    with torch.no_grad():
+        logits = model(padded, attention_mask=mask).logits[:, 5:]
+        expected = model(tokens).logits
+        text = model.generate(padded, attention_mask=mask, max_new_tokens=8, do_sample=False)
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    assert torch.equal(text[:, 5:], generate(decoder, tokens, 8))
+
+
+def test_our_class_gives_the_shifted_loss(make_decoder, export, tokens):
+    decoder = make_decoder(BTLM)
+    model = load(export(decoder))
+    loss = model(tokens, labels=tokens).loss
+    summed, valid = decoder.loss(tokens[:, :-1], tokens[:, 1:])
+    torch.testing.assert_close(loss, summed / valid, atol=1e-4, rtol=1e-5)
+
+
+def test_padding_rows_are_cut_and_the_tokenizer_comes_along(
+    make_decoder, export, tokens, tokenizer_folder
+):
+    decoder = make_decoder(GPT2, MUP)
+    folder = export(decoder, MUP, tokenizer_folder=tokenizer_folder)
+    model, tokenizer = load(folder), AutoTokenizer.from_pretrained(folder)
+    assert model.config.vocab_size == 46 == len(tokenizer)
+    assert tokenizer.eos_token_id == 0 == model.generation_config.eos_token_id
+    short = tokens.clamp_max(45)
+    with torch.no_grad():
+        expected = decoder.logits(decoder(short))[..., :46]
+        torch.testing.assert_close(model(short).logits, expected, atol=1e-4, rtol=0)
+    record = json.loads((folder / "config.json").read_text())
+    assert record["parametrization"] == "sp"
+    assert record["folded_from"]["multipliers"]["embedding"] == MUP.embedding
+
+
+def test_bfloat16_weights(make_decoder, export, tokens):
+    folder = export(make_decoder(GPT2), dtype=torch.bfloat16)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert next(model.parameters()).dtype == torch.bfloat16
+
+
+def test_what_cannot_be_written_is_refused(make_decoder, export, tokenizer_folder):
+    with pytest.raises(UserError, match="gpt2 cannot express this model") as caught:
+        export(make_decoder(BTLM), architecture="gpt2")
+    assert "positions: learned" in str(caught.value)
+    with pytest.raises(UserError, match="'bert' is not supported") as caught:
+        export(make_decoder(GPT2), architecture="bert")
+    assert "llama" in str(caught.value)
+    with pytest.raises(UserError, match="the tokenizer has 46 tokens, the model only 40"):
+        export(make_decoder(GPT2, vocab_size=40), tokenizer_folder=tokenizer_folder)
+    folder = export(make_decoder(GPT2))
+    with pytest.raises(UserError, match="exists already"):
+        export(make_decoder(GPT2))
+    assert (folder / "config.json").is_file()

@@ -1,0 +1,182 @@
+"""Folders of transformers' own classes read as decoders; refusals of what we would get wrong."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from feldspar.core.errors import RunError, UserError
+from feldspar.huggingface import import_folder, import_model, weights, write_imported
+from feldspar.model.decoder import Decoder
+from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2
+
+SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
+
+
+def random_gpt2(**changes):
+    torch.manual_seed(0)
+    shape = {"vocab_size": 48, "n_positions": 64, "n_embd": 16, "n_layer": 2, "n_head": 4}
+    return disturbed(GPT2LMHeadModel(GPT2Config(**(shape | SPECIAL | changes))))
+
+
+def random_llama(**changes):
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 48,
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+    }
+    return disturbed(LlamaForCausalLM(LlamaConfig(**(shape | SPECIAL | changes))))
+
+
+def disturbed(model):
+    """Random biases and gains too, so that a lost one shows."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+MODELS = {
+    "gpt2": lambda: random_gpt2(),
+    "gpt2_untied_inner": lambda: random_gpt2(n_inner=40, tie_word_embeddings=False),
+    "llama": lambda: random_llama(),
+    "llama_gqa_tied": lambda: random_llama(num_key_value_heads=2, tie_word_embeddings=True),
+    "llama_base": lambda: random_llama(
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, head_dim=8
+    ),
+    "llama_attention_bias": lambda: random_llama(attention_bias=True),
+    "llama_both_biases": lambda: random_llama(attention_bias=True, mlp_bias=True),
+}
+
+
+def logits_of(imported, tokens):
+    decoder = Decoder(imported.settings).eval()
+    decoder.load_state_dict(imported.state)
+    with torch.no_grad():
+        return decoder.logits(decoder(tokens))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_those_of_transformers(tmp_path, tokens, name):
+    model = MODELS[name]()
+    model.save_pretrained(tmp_path / "theirs")
+    imported = import_model(tmp_path / "theirs")
+    with torch.no_grad():
+        expected = model(tokens).logits
+    assert (logits_of(imported, tokens) - expected).abs().max() <= 1e-4
+    assert imported.parametrization == "sp" and imported.tokenizer_folder is None
+
+
+@pytest.mark.parametrize("shape", [GPT2, BTLM, CRYSTAL], ids=["gpt2", "btlm", "crystal"])
+@pytest.mark.parametrize("architecture", ["auto", "feldspar"])
+def test_our_own_export_comes_back_unchanged(make_decoder, export, shape, architecture):
+    decoder = make_decoder(shape)
+    imported = import_model(export(decoder, architecture=architecture))
+    assert (
+        imported.settings.model_copy(update={"n_kv_heads": None, "head_dim": None})
+        == decoder.settings
+    )
+    state = decoder.state_dict()
+    assert list(imported.state) == list(state)
+    assert all(torch.equal(imported.state[name], state[name]) for name in state)
+
+
+def test_weights_without_the_outer_prefix_and_with_mask_buffers(tmp_path, tokens):
+    """How the published GPT-2 folders look."""
+    model = random_gpt2()
+    model.save_pretrained(tmp_path / "theirs")
+    state = {
+        name.removeprefix("transformer."): tensor
+        for name, tensor in weights.read_weights(tmp_path / "theirs").items()
+    }
+    state["h.0.attn.bias"] = torch.ones(1, 1, 4, 4, dtype=torch.bool)
+    weights.write_weights(tmp_path / "theirs", state)
+    with torch.no_grad():
+        expected = model(tokens).logits
+    assert (logits_of(import_model(tmp_path / "theirs"), tokens) - expected).abs().max() <= 1e-4
+
+
+def test_an_imported_model_is_written_and_read_again(tmp_path, tokens, tokenizer_folder):
+    model = random_gpt2()
+    model.save_pretrained(tmp_path / "theirs")
+    shutil.copytree(tokenizer_folder, tmp_path / "theirs", dirs_exist_ok=True)
+    imported = import_model(tmp_path / "theirs")
+    write_imported(imported, tmp_path / "ours")
+    again = import_model(tmp_path / "ours")
+    assert again.settings == imported.settings
+    assert again.tokenizer_folder == tmp_path / "ours"
+    assert all(torch.equal(again.state[name], imported.state[name]) for name in imported.state)
+
+
+def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
+    monkeypatch.setattr(weights, "LARGEST_FILE_BYTES", 3000)
+    model = random_gpt2()
+    model.save_pretrained(tmp_path / "theirs")
+    imported = import_model(tmp_path / "theirs")
+    write_imported(imported, tmp_path / "ours")
+    assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 2
+    again = import_model(tmp_path / "ours")
+    assert torch.equal(logits_of(again, tokens), logits_of(imported, tokens))
+    next((tmp_path / "ours").glob("model-00002*")).unlink()
+    with pytest.raises(RunError, match="is missing, though the index names it"):
+        import_model(tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model_type": "bert"}, "'bert' is not supported"),
+        ({"activation_function": "gelu"}, "activation_function is not supported"),
+        ({"n_layer": 3}, "the folder's weights lack h.2"),
+        ({"n_layer": 1}, "the weights do not fit the configuration"),
+        ({"n_embd": 32}, "another shape than the configuration says"),
+        ({"n_layer": "two"}, "is not supported"),
+    ],
+)
+def test_what_we_would_compute_differently_is_refused(tmp_path, changes, message):
+    random_gpt2().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError, match=message):
+        import_model(tmp_path)
+
+
+@pytest.mark.parametrize("rope", [{"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}])
+def test_scaled_rotary_frequencies_are_refused(tmp_path, rope):
+    random_llama(rope_parameters=rope).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="rope_type is not supported"):
+        import_model(tmp_path)
+
+
+def test_folders_that_hold_no_safe_weights(tmp_path):
+    with pytest.raises(UserError, match="is no folder"):
+        import_model(tmp_path / "absent")
+    with pytest.raises(UserError, match=r"config\.json does not exist"):
+        import_model(tmp_path)
+    random_gpt2().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickled weights only"):
+        import_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
+        import_model(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(RunError, match="is damaged"):
+        import_model(tmp_path)
+    (tmp_path / import_folder.SETTINGS_NAME).write_text("{}")
+    with pytest.raises(UserError, match="does not describe a model"):
+        import_model(tmp_path)
+
+
+def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
+    random_gpt2().save_pretrained(tmp_path)
+    index = {"weight_map": {"wte.weight": "../elsewhere.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="outside its folder"):
+        import_model(tmp_path)
