@@ -9,6 +9,9 @@ from feldspar.recipe.keys import all_keys, known_keys
 from feldspar.recipe.tree import Origins, dotted, get_value, origin_of
 from feldspar.recipe.yaml import KeyPath
 
+_URGENCY = {"extra_forbidden": 0, "missing": 2}
+"""A misspelt key is told before the key that is missing because of it."""
+
 
 class RecipeError(UserError):
     """All problems of a recipe at once: the first one as the error's own line."""
@@ -27,12 +30,15 @@ def recipe_error(
     error: ValidationError, model: type[BaseModel], tree: Any, origins: Origins
 ) -> RecipeError:
     """The problems that validation found, in the words of the recipe."""
-    details = error.errors(include_url=False)
+    details = [
+        (_path_in_file(detail["loc"], tree, detail["type"] == "missing"), detail)
+        for detail in error.errors(include_url=False)
+    ]
+    details.sort(key=lambda pair: _URGENCY.get(pair[1]["type"], 1))
     problems = []
-    for detail in details:
-        path = _path_in_file(detail["loc"], tree, detail["type"] == "missing")
-        if detail["type"] == "too_short" and _has_problem_inside(detail, details):
-            continue
+    for path, detail in details:
+        if any(len(other) > len(path) and other[: len(path)] == path for other, _ in details):
+            continue  # what is wrong inside says it better
         message = _message(detail, path, model, tree)
         key = key_named_in(message) or path
         holder = key[:-1] if detail["type"] == "missing" else key
@@ -40,14 +46,6 @@ def recipe_error(
         if problem not in problems:
             problems.append(problem)
     return RecipeError(problems)
-
-
-def _has_problem_inside(detail: Any, details: list[Any]) -> bool:
-    """A list with a faulty element is also reported as too short; only the element matters."""
-    place = detail["loc"]
-    return any(
-        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in details
-    )
 
 
 def _path_in_file(location: tuple[str | int, ...], tree: Any, missing: bool) -> KeyPath:
