@@ -75,4 +75,6 @@ def _windows(words: np.ndarray) -> np.ndarray:
 
 
 def _rotated(words: np.ndarray, bits: int) -> np.ndarray:
-    return (words << np.uint64(bits)) | (words >> np.uint64(64 - bits))
+    rotated = words << np.uint64(bits)
+    rotated |= words >> np.uint64(64 - bits)
+    return rotated

@@ -37,8 +37,7 @@ def read_installed(source: str, settings: SourceSettings, tolerance: Tolerance) 
 
 def standard_library_files(suffixes: Sequence[str]) -> list[tuple[str, Path]]:
     """Name and path of the interpreter's own source files, without tests and site-packages."""
-    found = files_below(Path(sysconfig.get_paths()["stdlib"]), suffixes)
-    return [(name, path) for name, path in found if not _skipped(name)]
+    return files_below(Path(sysconfig.get_paths()["stdlib"]), suffixes, _skipped)
 
 
 def _skipped(name: str) -> bool:

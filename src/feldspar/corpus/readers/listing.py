@@ -1,17 +1,20 @@
 """The files below a path: each inode once, in sorted order; and their bytes as text."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.core.errors import UserError
 
 
-def files_below(path: Path, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
+def files_below(
+    path: Path, suffixes: Sequence[str], skipped: Callable[[str], bool] = lambda name: False
+) -> list[tuple[str, Path]]:
     """Relative name and path of each file of ``path`` (a file or a folder), sorted by name.
 
     Symbolic links are followed; a file that several names lead to (links, hard links, linked
-    folders) comes once, under its first name. Raises UserError when the path does not exist or no
+    folders) comes once, under its first name. ``skipped`` is asked of each file's relative name and
+    of each folder's, which ends in a slash. Raises UserError when the path does not exist or no
     file below it ends in one of ``suffixes``.
     """
     path = path.expanduser()
@@ -21,7 +24,7 @@ def files_below(path: Path, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
         raise UserError(f"{path} does not exist")
     seen: set[tuple[int, int]] = set()
     found = []
-    for name, file in sorted(_walk(path, set(), "")):
+    for name, file in sorted(_walk(path, set(), "", skipped)):
         if not file.name.endswith(tuple(suffixes)):
             continue
         status = file.stat()
@@ -34,7 +37,9 @@ def files_below(path: Path, suffixes: Sequence[str]) -> list[tuple[str, Path]]:
     return found
 
 
-def _walk(folder: Path, visited: set[tuple[int, int]], prefix: str) -> Iterator[tuple[str, Path]]:
+def _walk(
+    folder: Path, visited: set[tuple[int, int]], prefix: str, skipped: Callable[[str], bool]
+) -> Iterator[tuple[str, Path]]:
     status = folder.stat()
     inode = (status.st_dev, status.st_ino)
     if inode in visited:
@@ -43,8 +48,9 @@ def _walk(folder: Path, visited: set[tuple[int, int]], prefix: str) -> Iterator[
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         name = f"{prefix}{entry.name}"
         if entry.is_dir():
-            yield from _walk(folder / entry.name, visited, f"{name}/")
-        elif entry.is_file():
+            if not skipped(f"{name}/"):
+                yield from _walk(folder / entry.name, visited, f"{name}/", skipped)
+        elif entry.is_file() and not skipped(name):
             yield name, folder / entry.name
 
 

@@ -38,7 +38,7 @@ def _zip_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
 
 def _tar_members(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
     found = {}
-    with tarfile.open(path) as archive:
+    with tarfile.open(path, "r|*") as archive:  # a stream: no seeking in compressed bytes
         for entry in archive:
             if entry.isreg() and wanted(entry.name):
                 file = archive.extractfile(entry)
