@@ -1,5 +1,6 @@
 """``feldspar release``: a run as a folder that ``transformers`` loads, with card and manifest."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,7 @@ def release_run(
     loaded = load_run(run)
     with new_folder(to, overwrite) as folder:
         exported = folder / "model"
-        architecture = export_model(
+        export_model(
             loaded.decoder.state_dict(),
             loaded.recipe.model,
             loaded.forward,
@@ -63,7 +64,8 @@ def release_run(
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)
         exported.rmdir()
-        facts = release_facts(loaded, str(architecture), held_out or {})
+        configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        facts = release_facts(loaded, configuration["architectures"][0], held_out or {})
         finish_release(folder, facts, f"feldspar release {run}")
     return to
 

@@ -139,10 +139,8 @@ def summary_sections(run: Path) -> list[Section]:
 
 def held_out_section(summary: dict[str, Any]) -> Section:
     """Bits per byte of the model, the trigram and the compressors on held-out documents."""
-    model, baselines = summary["bits_per_byte"], summary["baselines"]
-    columns = {"model": model} | {
-        name: values for name, values in baselines.items() if isinstance(values, dict)
-    }
+    model = summary["bits_per_byte"]
+    columns = {"model": model} | summary["baselines_by_source"]
     sources = ["overall", *(name for name in model if name != "overall")]
     rows = [
         [source, *(f"{values[source]:.3f}" for values in columns.values())] for source in sources

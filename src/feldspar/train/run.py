@@ -275,11 +275,14 @@ def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult
     try:
         run = TrainingRun(loaded, out, distribution)
         with ExitStack() as stack:
-            if is_first():
+
+            def take_folder() -> None:
                 check_folder(out)
                 stack.enter_context(run.folder.lock())
-            if overwrite:
-                on_first(lambda: clear(run.folder))
+                if overwrite:
+                    clear(run.folder)
+
+            on_first(take_folder)
             stop = stack.enter_context(GracefulStop())
             session = run.prepare()
             if run.tokens >= run.plan.timeline.tokens:

@@ -1,0 +1,236 @@
+"""``feldspar quickstart``: raw text to a released model, stage by stage, each told as it ends.
+
+It chains what the other commands do; a stage that finished is not run again.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.corpus import Report
+    from feldspar.recipe import LoadedRecipe
+    from feldspar.tokens import ShardReport
+
+PROMPTS = ("def ", "class ", "The database ", "To install ", "ROMEO. ")
+SAMPLE_TOKENS = 96
+SUMMARY_NAME = "summary.json"
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value overrides, e.g. phases.0.length='2e6 tokens'")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def quickstart(
+        overrides: Overrides = None,
+        out: Annotated[
+            Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")
+        ] = None,
+        offline: Annotated[
+            bool, typer.Option("--offline", help="Use only what is installed already.")
+        ] = False,
+    ) -> None:
+        """Go the whole way on real data, on a CPU, in minutes: text to a released model.
+
+        Example: feldspar quickstart
+        """
+        from feldspar.recipe import load_recipe
+
+        choice = ["choose.data=offline"] if offline else []
+        loaded = load_recipe("quickstart", [*choice, *(overrides or [])])
+        folder = out or Path("runs") / loaded.recipe.name
+        if is_done(folder, loaded):
+            typer.echo(f"{folder} is done: see {folder / 'report.html'}")
+            return
+        Quickstart(loaded, folder, offline).run()
+
+
+class Quickstart:
+    """The stages in order, and what they take and find."""
+
+    def __init__(self, loaded: "LoadedRecipe", folder: Path, offline: bool) -> None:
+        self.loaded = loaded
+        self.recipe = loaded.recipe
+        self.folder = folder
+        self.offline = offline
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> None:
+        """Every stage that is not done yet."""
+        from feldspar.core.files import write_atomically
+        from feldspar.report import write_run_report
+
+        with self._stage("documents"):
+            report = self._documents()
+        tell_documents(report)
+        with self._stage("tokens"):
+            shards = self._shards()
+        tell_shards(shards)
+        with self._stage("training"):
+            self._train()
+        with self._stage("evaluation"):
+            figures = self._evaluate()
+        tell_figures(figures)
+        with self._stage("release"):
+            samples = self._release(figures["bits_per_byte"])
+        typer.echo(f"\n{samples[0]}\n")
+        summary = figures | {
+            "documents": documents_summary(report),
+            "samples": samples,
+            "seconds": self.seconds | {"total": sum(self.seconds.values())},
+            "recipe": self.loaded.digest,
+        }
+        write_atomically(self.folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+        page = write_run_report([self.folder])
+        typer.echo(f"release: {self.folder / 'release'}\nreport:  {page}")
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        typer.echo(f"== {name}")
+        began = time.perf_counter()
+        yield
+        self.seconds[name] = time.perf_counter() - began
+
+    def _documents(self) -> "Report":
+        from feldspar.core.execution import available_cores
+        from feldspar.corpus import build_corpus
+
+        assert self.recipe.corpus is not None, "the shipped recipe has a corpus"
+        return build_corpus(
+            self.recipe.corpus,
+            self.recipe.corpus.path,
+            command="feldspar quickstart",
+            workers=available_cores(),
+            offline=self.offline,
+        )
+
+    def _shards(self) -> "ShardReport":
+        from feldspar.tokens import build_shards
+
+        recipe = self.recipe
+        assert recipe.corpus is not None and recipe.tokenizer is not None
+        assert recipe.shards is not None, "the shipped recipe has all three"
+        return build_shards(
+            recipe.corpus.path,
+            recipe.tokenizer,
+            recipe.shards,
+            seed=recipe.seed,
+            command="feldspar quickstart",
+        )
+
+    def _train(self) -> None:
+        from feldspar.train import train
+
+        result = train(self.loaded, self.folder)
+        typer.echo(f"{result.tokens:,} tokens in {result.steps:,} steps")
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Bits per byte of the model and of the baselines, per source and overall."""
+        from feldspar.cli.evaluate import open_model
+        from feldspar.evaluate import evaluate_shards, held_out_baselines
+        from feldspar.train.data import open_shards
+        from feldspar.train.seen import seen_tokens
+
+        run, model = open_model(self.folder)
+        assert run is not None, "training has made it"
+        shards = open_shards(run.recipe)
+        losses = evaluate_shards(model, shards)
+        figures = {"overall": losses.overall.bits_per_byte} | {
+            name: loss.bits_per_byte for name, loss in losses.sources.items()
+        }
+        baselines = held_out_baselines(shards, model.tokenizer, seen_tokens(run.recipe, shards))
+        return {
+            "bits_per_byte": figures,
+            "baselines": {name: values["overall"] for name, values in baselines.items()},
+            "baselines_by_source": baselines,
+        }
+
+    def _release(self, held_out: dict[str, float]) -> list[str]:
+        from feldspar.cli.release import release_run
+
+        release = release_run(self.folder, self.folder / "release", True, held_out)
+        return samples_of(release, self.recipe.seed)
+
+
+def is_done(folder: Path, loaded: "LoadedRecipe") -> bool:
+    """Whether the folder holds a finished quickstart of this recipe, its release whole."""
+    from feldspar.release import verify_release
+
+    summary = folder / SUMMARY_NAME
+    if not summary.is_file() or not (folder / "report.html").is_file():
+        return False
+    same = json.loads(summary.read_text(encoding="utf-8"))["recipe"] == loaded.digest
+    release = folder / "release"
+    return same and release.is_dir() and not verify_release(release)
+
+
+def samples_of(release: Path, seed: int) -> list[str]:
+    """Text that the released folder writes through transformers, one sample a prompt."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(release)
+    model = AutoModelForCausalLM.from_pretrained(release)
+    samples = []
+    for index, prompt in enumerate(PROMPTS):
+        torch.manual_seed(seed + index)
+        tokens = tokenizer(prompt.rstrip(), return_tensors="pt")
+        with torch.no_grad():
+            written = model.generate(
+                **tokens, max_new_tokens=SAMPLE_TOKENS, do_sample=True, temperature=0.7, top_k=40
+            )
+        samples.append(tokenizer.decode(written[0], skip_special_tokens=True))
+    return samples
+
+
+def documents_summary(report: "Report") -> dict[str, Any]:
+    """Documents read, removed by reason, and kept."""
+    sources = report.sources.values()
+    return {
+        "read": sum(counts.read.documents for counts in sources),
+        "kept": sum(counts.kept.documents for counts in sources),
+        "removed": {
+            reason: sum(getattr(counts, reason).documents for counts in sources)
+            for reason in ("short", "exact", "near")
+        },
+    }
+
+
+def tell_documents(report: "Report") -> None:
+    """A line a source: read, removed and why, kept."""
+    typer.echo(f"{'source':14}{'read':>8}{'short':>8}{'exact':>8}{'near':>8}{'kept':>8}{'MB':>8}")
+    for name, counts in report.sources.items():
+        amounts = (counts.read, counts.short, counts.exact, counts.near, counts.kept)
+        columns = "".join(f"{amount.documents:8,}" for amount in amounts)
+        typer.echo(f"{name:14}{columns}{counts.kept.bytes / 1e6:8.1f}")
+
+
+def tell_shards(report: "ShardReport") -> None:
+    """A line a source: tokens, share of training and fertility."""
+    train = report.splits["train"]
+    total = sum(counts.tokens for counts in train.values())
+    typer.echo(f"{'source':14}{'tokens':>12}{'share':>8}{'bytes/token':>13}{'tokens/word':>13}")
+    for name, counts in train.items():
+        typer.echo(
+            f"{name:14}{counts.tokens:12,}{counts.tokens / total:8.1%}"
+            f"{counts.bytes_per_token:13.2f}{counts.tokens_per_word:13.2f}"
+        )
+
+
+def tell_figures(figures: dict[str, Any]) -> None:
+    """Held-out bits per byte of the model beside every baseline."""
+    columns = {"model": figures["bits_per_byte"]} | figures["baselines_by_source"]
+    typer.echo("held-out bits per byte (lower is better)")
+    typer.echo(f"{'source':14}" + "".join(f"{name:>14}" for name in columns))
+    for source in figures["bits_per_byte"]:
+        values = "".join(f"{values[source]:14.3f}" for values in columns.values())
+        typer.echo(f"{source:14}{values}")

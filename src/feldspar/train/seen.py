@@ -1,0 +1,22 @@
+"""The very tokens that a run was trained on, read again in the order of training."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.tokens.shards import ShardSet
+from feldspar.train.data import open_training_data, source_tokens
+
+SEQUENCES_AT_ONCE = 256
+
+
+def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
+    """Each sequence of each phase as a flat array of tokens, labels included."""
+    plan = plan_recipe(recipe, source_tokens(shards))
+    reader = open_training_data(recipe, plan.timeline, shards).reader
+    for phase in plan.timeline.phases:
+        for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):
+            stop = min(first + SEQUENCES_AT_ONCE, phase.sequences)
+            yield from reader.read(phase.index, first, stop).tokens
