@@ -74,8 +74,8 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         ),
         (
             "{sequences: 4}",
-            "{type: linear_ramp, from: 3 sequences, to: 4 sequences, quantum: 2 sequences, over: "
-            "5 tokens}",
+            "{type: linear_ramp, from: 3 sequences, to: 4 sequences, quantum: 2 sequences, "
+            "over: 5 tokens}",
             "phases.0.batch.from: 3 sequences is no multiple of 2 sequences",
         ),
         (

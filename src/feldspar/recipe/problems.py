@@ -9,8 +9,8 @@ from feldspar.recipe.keys import all_keys, known_keys
 from feldspar.recipe.tree import Origins, dotted, get_value, origin_of
 from feldspar.recipe.yaml import KeyPath
 
-_URGENCY = {"extra_forbidden": 0, "missing": 2}
-"""A misspelt key is told before the key that is missing because of it."""
+_URGENCY = {"extra_forbidden": 0, "value_error": 0, "missing": 2}
+"""A misspelt key is told before the key that is missing because of it; our own words first."""
 
 
 class RecipeError(UserError):
