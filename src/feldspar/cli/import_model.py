@@ -1,0 +1,44 @@
+"""``feldspar import``: a Hugging Face folder as weights that a recipe can start from."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from feldspar.core.errors import UserError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("import")
+    def import_folder(
+        folder: Annotated[Path, typer.Argument(help="Folder with config.json and safetensors.")],
+        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Read a GPT-2, Llama or feldspar model; no code of the folder is run.
+
+        Prints the recipe's model section that fits the weights.
+
+        Example: feldspar import downloads/gpt2 --to imported
+        """
+        if to.exists() and not overwrite:
+            raise UserError(f"{to} exists already", do="choose another, or pass --overwrite")
+        from feldspar.cli.console import print_json
+        from feldspar.huggingface import import_model, write_imported
+
+        model = import_model(folder)
+        write_imported(model, to, overwrite)
+        shape = model.settings.model_dump(mode="json")
+        start = {"type": "huggingface", "path": str(to)}
+        if json:
+            print_json({"folder": str(to), "model": shape, "start_from": start})
+            return
+        import sys
+
+        from ruamel.yaml import YAML
+
+        typer.echo(f"{to}: written; in a recipe:\n")
+        YAML().dump({"start_from": start, "model": shape}, sys.stdout)
