@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import MixtureContext, UnknownTokensError, resolve_mixture
+from feldspar.tokens import MixtureContext, UnknownTokens, resolve_mixture
 from feldspar.train.settings import MixtureEntry
 
 CONTEXT = MixtureContext(
@@ -120,9 +120,9 @@ def test_without_tokens_only_what_needs_them_is_unknown() -> None:
     context = replace(CONTEXT, tokens={"web": None, "code": 3000})
     resolved = resolve_mixture({"web": 0.5, "code": 0.5}, context)
     assert resolved.epochs == {"web": None, "code": pytest.approx(1 / 3)}
-    with pytest.raises(UnknownTokensError, match="tokens of source 'web'"):
+    with pytest.raises(UnknownTokens, match="tokens of source 'web'"):
         resolve_mixture("natural", context)
-    with pytest.raises(UnknownTokensError):
+    with pytest.raises(UnknownTokens):
         resolve_mixture({"web": MixtureEntry(epochs=1.0)}, context)
     alone = replace(CONTEXT, tokens={"web": None})
     assert resolve_mixture("natural", alone).probabilities == {"web": 1}

@@ -21,7 +21,7 @@ __getattr__, __dir__ = lazy_exports(
         "MixtureSampler": "mixture",
         "MixtureContext": "resolve",
         "ResolvedMixture": "resolve",
-        "UnknownTokensError": "resolve",
+        "UnknownTokens": "resolve",
         "resolve_mixture": "resolve",
         "Cursor": "stream",
         "SourceStream": "stream",

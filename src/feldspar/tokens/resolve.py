@@ -36,7 +36,7 @@ class Entry(Protocol):
 MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
 
 
-class UnknownTokensError(UserError):
+class UnknownTokens(UserError):  # noqa: N818
     """The mixture needs the number of tokens of a source that nobody knows yet."""
 
 
@@ -73,7 +73,7 @@ class MixtureContext:
 def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMixture:
     """Probabilities that sum to exactly 1, and the epochs they mean.
 
-    Raises UserError for what a recipe may not ask for, UnknownTokensError where ``natural`` or
+    Raises UserError for what a recipe may not ask for, UnknownTokens where ``natural`` or
     ``epochs`` needs the tokens of a source that are not known.
     """
     if not isinstance(context.allow_repeat, bool):
@@ -185,7 +185,7 @@ def _summing_to_one(shares: dict[str, Fraction], context: MixtureContext) -> dic
 def _known_tokens(name: str, context: MixtureContext) -> int:
     tokens = context.tokens[name]
     if tokens is None:
-        raise UnknownTokensError(
+        raise UnknownTokens(
             f"{context.where} needs the number of tokens of source {name!r}",
             do=f"build the shards, or declare corpus.sources.{name}.tokens",
         )
