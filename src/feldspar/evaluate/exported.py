@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from feldspar.core.errors import UserError
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface import import_model
 from feldspar.model.decoder import Decoder
@@ -16,6 +17,9 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
     Raises UserError for a folder that holds no model of a known kind, or no tokenizer.
     """
     imported = import_model(folder)
+    if imported.tokenizer_folder is None:
+        raise UserError(f"{folder} holds no tokenizer.json, so it cannot read text")
     decoder = Decoder(imported.settings)
-    decoder.load_state_dict(imported.weights)
-    return TextModel(decoder.to(device or "cpu").eval(), TextTokenizer.load(folder))
+    decoder.load_state_dict(imported.state)
+    tokenizer = TextTokenizer.load(imported.tokenizer_folder)
+    return TextModel(decoder.to(device or "cpu").eval(), tokenizer)

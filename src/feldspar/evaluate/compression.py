@@ -1,0 +1,51 @@
+"""What general compressors need for the same text: ``xz -9`` and ``zstd -19``.
+
+Each document by itself is what a model without memory of other documents is compared with; all in
+one stream lets the compressor learn from the earlier ones. Sizes are those of whole files, headers
+and checksums included, as the commands write them.
+"""
+
+import lzma
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from feldspar.core.errors import UserError, missing_extra
+from feldspar.core.progress import progress
+
+XZ_PRESET = 9
+ZSTD_LEVEL = 19
+
+
+def compression_baselines(texts: Sequence[bytes]) -> dict[str, float]:
+    """Bits per byte of ``xz_each``, ``xz_stream``, ``zstd_each`` and ``zstd_stream``.
+
+    Raises UserError when there is no text at all, SetupError when zstandard is not installed.
+    """
+    total = sum(map(len, texts))
+    if not total:
+        raise UserError("there is no text to compress")
+    figures = {}
+    with progress("compressing", 4 * total, "bytes") as advance:
+        for name, compress in (("xz", compress_xz), ("zstd", _zstd())):
+            size = 0
+            for text in texts:
+                size += len(compress(text))
+                advance(len(text))
+            figures[f"{name}_each"] = 8 * size / total
+            figures[f"{name}_stream"] = 8 * len(compress(b"".join(texts))) / total
+            advance(total)
+    return figures
+
+
+def compress_xz(text: bytes) -> bytes:
+    """As ``xz -9`` does."""
+    return lzma.compress(text, preset=XZ_PRESET)
+
+
+def _zstd() -> Callable[[bytes], bytes]:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing_extra("zstandard", "data") from error
+    compressor: Any = zstandard.ZstdCompressor(level=ZSTD_LEVEL)
+    return compressor.compress
