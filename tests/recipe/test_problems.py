@@ -10,6 +10,8 @@ from feldspar.recipe import load_recipe
 from feldspar.recipe.problems import RecipeError
 
 SECOND = "  - {name: two, length: 5 steps, batch: {sequences: 4}, learning_rate: %s}\n"
+RAMP = """{type: linear_ramp, from: 3 sequences, to: 4 sequences, quantum: 2 sequences,
+      over: 5 tokens}"""
 WARM_UP = "[{to: 1e-3, over: 1 steps}, {to: 0, over: rest}]"
 
 
@@ -74,8 +76,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         ),
         (
             "{sequences: 4}",
-            "{type: linear_ramp, from: 3 sequences, to: 4 sequences, quantum: 2 sequences, "
-            "over: 5 tokens}",
+            RAMP,
             "phases.0.batch.from: 3 sequences is no multiple of 2 sequences",
         ),
         (

@@ -1,0 +1,30 @@
+"""Recipes written in a test."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from feldspar.plan import Plan, plan_recipe
+from feldspar.recipe import load_recipe
+
+TOP = """\
+schema_version: 1
+name: test
+model: {n_layers: 1, d_model: 8, n_heads: 1, d_ff: 8, vocab_size: 16, max_sequence_length: 64}
+"""
+
+PlanText = Callable[..., Plan]
+
+
+@pytest.fixture
+def plan_text(tmp_path: Path) -> PlanText:
+    """Plans the recipe whose sections below the model are given as YAML."""
+
+    def plan(text: str, source_tokens: dict[str, int] | None = None) -> Plan:
+        path = tmp_path / "recipe.yaml"
+        head = TOP if "parametrization:" in text else TOP + "parametrization: {learning_rate: 1}\n"
+        path.write_text(head + text)
+        return plan_recipe(load_recipe(str(path)).recipe, source_tokens)
+
+    return plan
