@@ -144,7 +144,8 @@ def finish_folder(
     total = {
         "documents": sum(each["documents"] for each in counts.values()),
         "bytes": sum(each["bytes"] for each in counts.values()),
-        "sources": counts,
+        "sources": list(counts),
+        "by_source": counts,
     }
     bad = sum(each["bad_records"] for each in counts.values())
     manifest = Manifest(

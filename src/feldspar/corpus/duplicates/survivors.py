@@ -21,7 +21,8 @@ def preference(
         return keys
     if keep == "longest":
         return np.lexsort((keys, -lengths))
-    places = np.full(int(sources.max(initial=-1)) + 1, len(priority), dtype=np.int64)
+    ranks = max([int(sources.max(initial=-1)), *priority]) + 1
+    places = np.full(ranks, len(priority), dtype=np.int64)
     for place, source in enumerate(priority):
         places[source] = place
     return np.lexsort((keys, -lengths, places[sources]))

@@ -1,0 +1,167 @@
+"""Building a folder of documents: what it holds, when it is refused, and that it never varies."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyarrow import parquet
+
+from feldspar.core.errors import UserError
+from feldspar.core.manifest import read_manifest, verify_files
+from feldspar.corpus.build import build, configuration_digest
+from feldspar.corpus.settings import CorpusSettings
+from feldspar.corpus.store import documents, sources
+from tests.corpus.conftest import corpus_settings, prose
+
+Jsonl = Callable[[str, list[dict[str, Any]]], Path]
+
+
+@pytest.fixture
+def settings(jsonl: Jsonl, tmp_path: Path) -> CorpusSettings:
+    """Two sources with an exact copy each way, a near copy, a short text and many others."""
+    first = [{"id": f"a{i}", "text": prose(i)} for i in range(40)]
+    first += [{"id": "a-copy", "text": prose(3).upper() + " !"}, {"id": "a-short", "text": "x"}]
+    second = [{"id": f"b{i}", "text": prose(100 + i)} for i in range(40)]
+    second += [
+        {"id": "b-near", "text": prose(5) + " and a bit"},
+        {"id": "b-copy", "text": prose(7)},
+    ]
+    paths = {"a": jsonl("a.jsonl", first), "b": jsonl("b.jsonl", second)}
+    return corpus_settings(
+        tmp_path / "out",
+        {name: {"reader": "jsonl", "path": str(path)} for name, path in paths.items()},
+        split={"validation": 0.2, "test": 0.2},
+    )
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_the_folder(settings: CorpusSettings) -> None:
+    out = settings.path
+    report = build(settings, out, command="feldspar corpus build x")
+    manifest = read_manifest(out, "documents")
+    assert verify_files(out, manifest) == []
+    assert manifest.configuration == configuration_digest(settings)
+    assert manifest.command == "feldspar corpus build x"
+    assert sources(out) == ["a", "b"]
+    kept = {
+        split: [d for name in "ab" for d in documents(out, split, name)]
+        for split in ("train", "validation", "test")
+    }
+    ids = [document.id for found in kept.values() for document in found]
+    assert sorted(ids) == sorted([f"{name}{i}" for name in "ab" for i in range(40)])
+    assert all(kept.values())
+    duplicates = parquet.read_table(out / "duplicates.parquet").to_pylist()
+    assert [(row["id"], row["kept_id"]) for row in duplicates] == [
+        ("a-copy", "a3"),
+        ("b-near", "a5"),
+        ("b-copy", "a7"),
+    ]
+    assert duplicates[0]["jaccard"] == 1.0
+    assert 0.8 <= duplicates[1]["jaccard"] < 1.0
+    a, b = report.sources["a"], report.sources["b"]
+    assert (a.read.documents, a.short.documents, a.exact.documents, a.near.documents) == (
+        42,
+        1,
+        1,
+        0,
+    )
+    assert (b.read.documents, b.short.documents, b.exact.documents, b.near.documents) == (
+        42,
+        0,
+        1,
+        1,
+    )
+    for counts in (a, b):
+        read, *rest = counts.amounts
+        assert read.documents == sum(amount.documents for amount in rest)
+        assert read.bytes == sum(amount.bytes for amount in rest)
+    assert report.lost_to["b"]["a"].documents == 2
+    assert report.pairs["a"] == {"a": 1, "b": 2}
+    assert (b.dropped_global, b.dropped_local) == (2, 0)
+    assert report.cluster_sizes == {"1": 77, "2": 3}
+    assert report.below_threshold == 0.0
+    assert json.loads((out / "report.json").read_text()) == report.to_json()
+
+
+def test_same_bytes_for_any_workers_and_after_a_kill(
+    settings: CorpusSettings, tmp_path: Path
+) -> None:
+    build(settings, tmp_path / "one", workers=1)
+    (tmp_path / "two.incomplete-work-dead").mkdir()
+    build(settings, tmp_path / "two", workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    assert not list(tmp_path.glob("*.incomplete-*"))
+
+
+def test_finished_changed_and_foreign_folders(settings: CorpusSettings, tmp_path: Path) -> None:
+    out = settings.path
+    first = build(settings, out)
+    before = (out / "manifest.json").stat().st_mtime_ns
+    again = build(settings, out)
+    assert first.built and not again.built
+    assert again.to_json() == first.to_json()
+    assert (out / "manifest.json").stat().st_mtime_ns == before
+    other = settings.model_copy(update={"deduplicate": None})
+    with pytest.raises(UserError, match="other settings"):
+        build(other, out)
+    report = build(other, out, overwrite=True)
+    assert report.dropped == 0
+    foreign = tmp_path / "home"
+    foreign.mkdir()
+    (foreign / "letter.txt").write_text("dear")
+    with pytest.raises(UserError, match="not replaced"):
+        build(settings, foreign, overwrite=True)
+    assert (foreign / "letter.txt").exists()
+
+
+def test_a_failed_build_leaves_nothing(jsonl: Jsonl, tmp_path: Path) -> None:
+    path = jsonl("a.jsonl", [{"text": "too short"}])
+    settings = corpus_settings(tmp_path / "out", {"a": {"reader": "jsonl", "path": str(path)}})
+    with pytest.raises(UserError, match="no document left after cleaning: of 1 read, 1"):
+        build(settings, settings.path)
+    assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_sources_keep_the_recipes_order(jsonl: Jsonl, tmp_path: Path) -> None:
+    names = ["zebra", "ant", "Mole"]
+    paths = {n: jsonl(f"{n}.jsonl", [{"text": prose(i)}]) for i, n in enumerate(names)}
+    given = {name: {"reader": "jsonl", "path": str(path)} for name, path in paths.items()}
+    settings = corpus_settings(tmp_path / "out", given)
+    build(settings, settings.path)
+    assert sources(settings.path) == names
+
+
+def test_bad_records_are_counted(settings: CorpusSettings, tmp_path: Path) -> None:
+    with (tmp_path / "b.jsonl").open("a") as file:
+        file.write("no json\n")
+    with pytest.raises(UserError, match=r"b\.jsonl:43 is not valid JSON"):
+        build(settings, settings.path)
+    report = build(settings, settings.path, skip_bad=1)
+    assert report.sources["b"].bad_records == 1
+    assert read_manifest(settings.path, "documents").warnings == ["1 bad records were left out"]
+
+
+def test_ids_that_occur_twice(jsonl: Jsonl, tmp_path: Path) -> None:
+    path = jsonl("a.jsonl", [{"id": "same", "text": prose(i)} for i in range(2)])
+    settings = corpus_settings(tmp_path / "out", {"a": {"reader": "jsonl", "path": str(path)}})
+    with pytest.raises(UserError, match="two documents have the id 'same'"):
+        build(settings, settings.path)
+
+
+def test_reading_what_is_not_there(settings: CorpusSettings, tmp_path: Path) -> None:
+    build(settings, settings.path)
+    with pytest.raises(UserError, match="no source 'c'"):
+        list(documents(settings.path, "train", "c"))
+    with pytest.raises(UserError, match="no split 'dev'"):
+        list(documents(settings.path, "dev", "a"))
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
+        sources(tmp_path)

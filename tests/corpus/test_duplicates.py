@@ -1,0 +1,90 @@
+"""Exact pass, components, candidates and survivors against brute force."""
+
+import networkx
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from feldspar.corpus.duplicates.bands import PRESETS
+from feldspar.corpus.duplicates.candidates import (
+    ALL_PAIRS_LIMIT,
+    find_candidates,
+    least_agreement,
+)
+from feldspar.corpus.duplicates.components import component_labels
+from feldspar.corpus.duplicates.exact import exact_edges
+from feldspar.corpus.duplicates.survivors import preference, survivors
+from feldspar.corpus.duplicates.verify import at_least, intersection_size
+
+EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)
+
+
+@given(EDGES, st.randoms())
+def test_components_are_labelled_by_their_smallest(edges: list, random) -> None:
+    graph = networkx.Graph(edges)
+    graph.add_nodes_from(range(20))
+    expected = [0] * 20
+    for component in networkx.connected_components(graph):
+        for node in component:
+            expected[node] = min(component)
+    random.shuffle(edges)
+    array = np.array(edges, np.int64).reshape(-1, 2)
+    assert component_labels(20, array).tolist() == expected
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=20))
+def test_exact_edges_join_equal_texts_also_within_each_source(documents: list) -> None:
+    hashes = np.array([[text, 0] for text, _ in documents], np.uint64)
+    sources = np.array([source for _, source in documents])
+    edges, stand_ins = exact_edges(hashes, sources, np.arange(len(documents)))
+    labels = component_labels(len(documents), edges)
+    local = component_labels(len(documents), edges[sources[edges[:, 0]] == sources[edges[:, 1]]])
+    for i, (text, source) in enumerate(documents):
+        for j, (other_text, other_source) in enumerate(documents):
+            assert (labels[i] == labels[j]) == (text == other_text)
+            if source == other_source:
+                assert (local[i] == local[j]) == (text == other_text)
+    assert len(stand_ins) == len(set(documents))
+
+
+def test_a_giant_group_stays_connected_through_stars() -> None:
+    size = 3 * ALL_PAIRS_LIMIT
+    values = np.repeat(np.arange(3, dtype=np.uint32), ALL_PAIRS_LIMIT)
+    sketch = np.tile(values[:, None], (1, 128))
+    sketch[:, :6] = 7  # one band in which all of them meet
+    found = find_candidates(np.arange(size), sketch, PRESETS["verified"], 0.8)
+    assert found.giant_groups == 1
+    labels = component_labels(size, found.pairs)
+    assert labels.tolist() == (values * ALL_PAIRS_LIMIT).tolist()
+
+
+def test_the_filter_is_4_5_sigma_below_the_threshold() -> None:
+    assert least_agreement(0.8) == 82
+    assert least_agreement(1.0) == 128
+
+
+@given(st.sets(st.integers(0, 50)), st.sets(st.integers(0, 50)))
+def test_intersection(first: set, second: set) -> None:
+    arrays = [np.array(sorted(each), np.uint64) for each in (first, second)]
+    assert intersection_size(*arrays) == len(first & second)
+
+
+def test_the_threshold_itself_counts() -> None:
+    assert at_least(np.array([8, 79]), np.array([10, 100]), 0.8).tolist() == [True, False]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), min_size=6, max_size=6))
+def test_survivors(documents: list) -> None:
+    sources = np.array([source for source, _ in documents])
+    lengths = np.array([length for _, length in documents])
+    labels = np.array([0, 0, 0, 3, 3, 5])
+    keys = {
+        "first": lambda key: key,
+        "longest": lambda key: (-lengths[key], key),
+        "source_priority": lambda key: ({2: 0, 0: 1}.get(sources[key], 2), -lengths[key], key),
+    }
+    for keep, rank in keys.items():
+        kept = survivors(labels, preference(keep, sources, lengths, [2, 0]))
+        expected = [min([0, 1, 2], key=rank)] * 3 + [min([3, 4], key=rank)] * 2 + [5]
+        assert kept.tolist() == expected

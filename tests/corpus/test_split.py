@@ -1,0 +1,79 @@
+"""The split: exact buckets, shares, whole groups and whole clusters."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from feldspar.corpus.document import Tolerance
+from feldspar.corpus.readers.archives import cached_archive
+from feldspar.corpus.readers.package import read_package
+from feldspar.corpus.settings import SourceSettings, SplitSettings
+from feldspar.corpus.split import assign, bucket, side
+
+DJANGO = {
+    "django==4.2.16": "6f1616c2786c408ce86ab7e10f792b8f15742f7b7b7460243929cb371e7f1dad",
+    "django==5.1.4": "de450c09e91879fa5a307f696e57c851955c910a438a35e6b4c895e86bedc82a",
+    "django==5.2": "1a47f7a7a3d43ce64570d350e008d2949abe8c7e21737b351b6a1611277c6d89",
+}
+
+
+def test_buckets_and_sides() -> None:
+    digest = hashlib.sha256(b"docs\0a.txt").hexdigest()
+    assert bucket("docs", "a.txt") == int(digest[:8], 16) % 1000
+    shares = SplitSettings(test=0.05, validation=0.1)
+    expected = ["test", "test", "validation", "validation", "train", "train"]
+    assert [side(number, shares) for number in (0, 49, 50, 149, 150, 999)] == expected
+    assert side(0, SplitSettings(test=0.0, validation=0.0)) == "train"
+
+
+def test_groups_and_clusters_are_whole() -> None:
+    count = 400
+    groups = [f"g{i // 2}" for i in range(count)]
+    clusters = np.arange(count)
+    clusters[399] = 0
+    sides = assign(["s"] * count, groups, clusters, SplitSettings(test=0.2, validation=0.2))
+    assert sides[0::2] == sides[1::2]
+    assert sides[0] == sides[399]
+    assert set(sides) == {"train", "validation", "test"}
+
+
+def test_shares_are_thousandths() -> None:
+    with pytest.raises(ValidationError, match="thousandths"):
+        SplitSettings(test=0.0017)
+
+
+@pytest.mark.slow
+def test_the_measured_split_of_django_docs() -> None:
+    archives = [{"requirement": name, "sha256": digest} for name, digest in DJANGO.items()]
+    reader = {"type": "package", "archives": archives, "include": ["docs/**/*.txt"]}
+    settings = SourceSettings.model_validate({"reader": reader}, strict=False)
+    assert settings.reader.type == "package"
+    if any(cached_archive(archive) is None for archive in settings.reader.archives):
+        pytest.skip("the archives are not in the cache")
+    read = read_package("django-docs", settings, Tolerance(), offline=True)
+    documents = [document for document in read if len(document.text) >= 200]
+    sides = assign(
+        [document.source for document in documents],
+        [document.group for document in documents],
+        np.arange(len(documents)),
+        SplitSettings(),
+    )
+    sizes = {
+        split: (
+            sides.count(split),
+            sum(
+                len(d.text.encode())
+                for d, own in zip(documents, sides, strict=True)
+                if own == split
+            ),
+        )
+        for split in set(sides)
+    }
+    assert len({document.text for document in documents}) == 930
+    assert sizes == {
+        "train": (1599, 15_355_226),
+        "validation": (84, 839_686),
+        "test": (106, 1_543_401),
+    }
