@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from feldspar.core.execution import available_cores
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.tokens import PhaseData, SequenceReader, ShardSet
 from feldspar.tokens.writer import ENDS_SUFFIX, TOKENS_SUFFIX
@@ -66,9 +67,15 @@ def measure(folder: Path, documents: int, length: int, rounds: int) -> dict[str,
             fresh = SequenceReader(ShardSet.open(folder), [phase], seed=1)
             fresh.read(0, first, first + 8)
             times.append(time.perf_counter() - start)
+            del fresh
     medians = {token: statistics.median(times) for token, times in resume.items()}
     return {
-        "machine": {"system": platform.platform(), "python": platform.python_version()},
+        "machine": {
+            "processor": processor(),
+            "cores": available_cores(),
+            "system": platform.platform(),
+            "python": platform.python_version(),
+        },
         "tokens": total,
         "documents": documents,
         "context_length": length,
@@ -113,6 +120,14 @@ def synthesise(folder: Path, tokens: int, document_tokens: int) -> int:
     }
     write_manifest(folder, Manifest("shards", "benchmark", "0", counts=counts, files=files))
     return sum(source["documents"] for source in splits.values())
+
+
+def processor() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """``feldspar tokenizer`` and ``feldspar tokens`` on a small corpus."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,16 +14,6 @@ from feldspar.cli import tokenizer as tokenizer_command
 from feldspar.cli import tokens as tokens_command
 from feldspar.core.errors import RunError, UserError
 from feldspar.tokens import ShardSet, TextTokenizer
-
-RECIPE = """
-schema_version: 1
-name: tiny
-seed: 5
-corpus:
-  path: {documents}
-  sources:
-    prose: {{reader: standard}}
-"""
 
 
 @pytest.fixture
@@ -62,7 +53,10 @@ def test_show(app: typer.Typer, shards: ShardSet) -> None:
 def test_show_finds_damage(app: typer.Typer, shards: ShardSet, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         run(app, "tokens", "show", tmp_path / "none")
-    assert RunError.exit_code == 4
+    copy = shutil.copytree(shards.path, tmp_path / "copy")
+    (copy / "train/code/00000.tokens").write_bytes(b"ab")
+    with pytest.raises(RunError, match=r"code/00000\.tokens"):
+        run(app, "tokens", "show", copy)
 
 
 def test_train_from_documents_and_report(app: typer.Typer, documents: Path, tmp_path: Path) -> None:
@@ -78,6 +72,24 @@ def test_train_from_documents_and_report(app: typer.Typer, documents: Path, tmp_
     assert counts["prose"]["bytes_per_token"] > 1
     with pytest.raises(UserError, match="exists already"):
         run(app, "tokenizer", "train", *given)
+
+
+def test_build_from_a_recipe(app: typer.Typer, documents: Path, tmp_path: Path) -> None:
+    path = tmp_path / "shards"
+    given = [
+        "quickstart",
+        f"corpus.path={documents}",
+        f"shards.path={path}",
+        "tokenizer.vocab_size=300",
+    ]
+    told = json.loads(run(app, "tokens", "build", *given, "--workers", 1, "--json"))
+    assert (told["up_to_date"], told["vocab_size"]) == (False, 300)
+    assert told["digest"] == ShardSet.open(path, verify="contents").digest
+    assert told["splits"]["train"]["prose"]["documents"] == 300
+    assert "prose" in run(app, "tokens", "build", *given)
+    with pytest.raises(UserError, match="other settings"):
+        run(app, "tokens", "build", *given, "seed=6")
+    assert "prose" in run(app, "tokens", "build", *given, "seed=6", "--overwrite")
 
 
 def test_train_needs_something_to_train_on(app: typer.Typer) -> None:
