@@ -21,6 +21,12 @@ __getattr__, __dir__ = lazy_exports(
         "held_out_documents": "held_out",
         "TokenTrigram": "trigram",
         "compression_baselines": "compression",
+        "Continuation": "continuations",
+        "Score": "continuations",
+        "score_continuations": "continuations",
+        "lm_eval_model": "lm_eval_adapter",
+        "run_lm_eval": "lm_eval_adapter",
+        "write_cloze_task": "tasks",
         "held_out_baselines": "baselines",
     },
 )

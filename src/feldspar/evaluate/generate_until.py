@@ -1,0 +1,66 @@
+"""Text continued until one of several strings appears, as lm-eval's generation tasks ask."""
+
+from collections.abc import Sequence
+
+import torch
+
+from feldspar.core.errors import UserError
+from feldspar.evaluate.text_model import TextModel
+from feldspar.model.cache import KeyValueCache
+
+
+@torch.no_grad()
+def generate_until(
+    model: TextModel,
+    prompt: Sequence[int],
+    stop_strings: Sequence[str],
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> str:
+    """The continuation of ``prompt`` up to the first stop string, which is left out.
+
+    Generation also ends at an end-of-document token. A prompt that leaves too little room in the
+    context loses its beginning. Raises UserError when the model's context has no room at all.
+    """
+    room = model.context_length - max_new_tokens
+    if room < 1:
+        raise UserError(
+            f"{max_new_tokens} new tokens leave no room for a prompt in a context of "
+            f"{model.context_length}",
+            do="set max_gen_toks in the task to less",
+        )
+    device, decoder = model.device, model.decoder.eval()
+    fed = list(prompt)[-room:] or [model.end_of_document_id]
+    dtype = decoder.token_embedding.weight.dtype
+    if torch.is_autocast_enabled(device.type):
+        dtype = torch.get_autocast_dtype(device.type)
+    cache = KeyValueCache(decoder.settings, 1, len(fed) + max_new_tokens, dtype, device)
+    new: list[int] = []
+    text = ""
+    while len(new) < max_new_tokens:
+        hidden = decoder(torch.tensor([fed], device=device), cache=cache)
+        logits = decoder.logits(hidden[:, -1])[0, : model.n_real_vocab].float()
+        token = _choose(logits, temperature, generator)
+        if token == model.end_of_document_id:
+            break
+        new.append(token)
+        fed = [token]
+        # Decoded anew each time: a character's bytes may be spread over several tokens.
+        text = model.tokenizer.decode(new)
+        if any(stop in text for stop in stop_strings if stop):
+            break
+    return cut_at_first(text, stop_strings)
+
+
+def cut_at_first(text: str, stop_strings: Sequence[str]) -> str:
+    """``text`` up to the first of the stop strings in it."""
+    places = [text.find(stop) for stop in stop_strings if stop and stop in text]
+    return text[: min(places)] if places else text
+
+
+def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    probabilities = (logits / temperature).softmax(dim=-1)
+    return int(torch.multinomial(probabilities, 1, generator=generator))
