@@ -42,7 +42,7 @@ def library_texts() -> list[str]:
     """A few hundred real texts: files of the interpreter's standard library, and edited copies."""
     folder = Path(sysconfig.get_paths()["stdlib"])
     files = sorted(folder.glob("*.py"))[:110] + sorted((folder / "encodings").glob("*.py"))
-    texts = [file.read_text(encoding="utf-8")[:8000] for file in files]
+    texts = [file.read_text(encoding="utf-8")[:4000] for file in files]
     edited = [text.replace("self", "this").replace("return", "give back") for text in texts[:60]]
     cut = [text[: len(text) * 9 // 10] for text in texts[:60]]
     shouted = [text.upper() for text in texts[:20]]

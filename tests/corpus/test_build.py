@@ -10,6 +10,7 @@ from pyarrow import parquet
 
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest, verify_files
+from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.build import build, configuration_digest
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.corpus.store import documents, sources
@@ -92,11 +93,27 @@ def test_the_folder(settings: CorpusSettings) -> None:
     assert json.loads((out / "report.json").read_text()) == report.to_json()
 
 
+class InterruptAt(SilentListener):
+    """Stops the process, as Ctrl-C would, when a named piece of work begins."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+
+    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
+        if title == self._title:
+            raise KeyboardInterrupt
+        return super().start(title, total, unit)
+
+
 def test_same_bytes_for_any_workers_and_after_a_kill(
     settings: CorpusSettings, tmp_path: Path
 ) -> None:
     build(settings, tmp_path / "one", workers=1)
-    (tmp_path / "two.incomplete-work-dead").mkdir()
+    for title in ("read and sketch", "compare", "write"):
+        with pytest.raises(KeyboardInterrupt), listening(InterruptAt(title)):
+            build(settings, tmp_path / "two")
+        assert not (tmp_path / "two").exists()
+    (tmp_path / "two.incomplete-work-killed").mkdir()
     build(settings, tmp_path / "two", workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert not list(tmp_path.glob("*.incomplete-*"))
