@@ -32,6 +32,10 @@ def register(app: typer.Typer) -> None:
             int | None,
             typer.Option("--limit", min=1, help="Tokens of each source, or items of each task."),
         ] = None,
+        baselines: Annotated[
+            bool,
+            typer.Option("--baselines", help="Compressors and a trigram beside a run's figures."),
+        ] = False,
         checkpoint: Annotated[
             str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
         ] = "last",
@@ -45,6 +49,8 @@ def register(app: typer.Typer) -> None:
 
         if text and tasks:
             raise UserError("give --text or --tasks, not both")
+        if baselines and (text or tasks):
+            raise UserError("--baselines goes with a run's held-out documents only")
         loaded, text_model = open_model(model, checkpoint)
         if tasks:
             report_tasks(text_model, tasks, include_path, limit, json)
@@ -56,7 +62,7 @@ def register(app: typer.Typer) -> None:
                 do="name what to evaluate on: --text FILE, or --tasks NAME",
             )
         else:
-            report_held_out(loaded, text_model, split, limit, json)
+            report_held_out(loaded, text_model, split, limit, baselines, json)
 
 
 def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None, TextModel]":
@@ -91,24 +97,40 @@ def report_text(model: "TextModel", files: list[Path], json: bool) -> None:
         return
     rows = [(str(path), loss.as_dict()) for path, loss in zip(files, losses, strict=True)]
     if len(rows) > 1:
-        rows.append(("all", total_loss(losses).as_dict()))
+        rows.append(("overall", total_loss(losses).as_dict()))
     print_losses("file", rows)
 
 
 def report_held_out(
-    run: "LoadedRun", model: "TextModel", split: str, limit: int | None, json: bool
+    run: "LoadedRun",
+    model: "TextModel",
+    split: str,
+    limit: int | None,
+    baselines: bool,
+    json: bool,
 ) -> None:
-    """The figures of each source of the run's shards."""
+    """The figures of each source of the run's shards, and what they are to beat."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate import evaluate_shards
+    from feldspar.evaluate import evaluate_shards, held_out_baselines
     from feldspar.train import open_shards
+    from feldspar.train.seen import seen_tokens
 
-    result = evaluate_shards(model, open_shards(run.recipe), split, limit)
+    shards = open_shards(run.recipe)
+    result = evaluate_shards(model, shards, split, limit)
+    beside: dict[str, dict[str, float]] = {}
+    if baselines:
+        seen = seen_tokens(run.recipe, shards)
+        beside = held_out_baselines(shards, model.tokenizer, seen, split, limit)
     if json:
-        print_json(result.as_dict())
+        print_json(result.as_dict() | ({"baselines": beside} if baselines else {}))
         return
     rows = [(name, loss.as_dict()) for name, loss in result.sources.items()]
-    print_losses("source", [*rows, ("all", result.overall.as_dict())])
+    print_losses("source", [*rows, ("overall", result.overall.as_dict())])
+    if beside:
+        typer.echo(f"\n{'bits/byte':24}" + "".join(f"{name:>13}" for name in beside))
+        for source in [*result.sources, "overall"]:
+            values = "".join(f"{figures[source]:13.4f}" for figures in beside.values())
+            typer.echo(f"{source:24}{values}")
 
 
 def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:

@@ -21,6 +21,7 @@ __getattr__, __dir__ = lazy_exports(
         "held_out_documents": "held_out",
         "TokenTrigram": "trigram",
         "compression_baselines": "compression",
+        "held_out_baselines": "baselines",
         "Continuation": "continuations",
         "Score": "continuations",
         "score_continuations": "continuations",

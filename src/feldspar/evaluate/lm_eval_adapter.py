@@ -133,7 +133,7 @@ def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
         _encode(model, context),
         options["until"],
         int(options["max_gen_toks"]),
-        float(options["temperature"]),
+        float(options.get("temperature", 0.0)) if options["do_sample"] else 0.0,
         torch.Generator(model.device).manual_seed(seed),
     )
 

@@ -44,7 +44,7 @@ def write_cloze_task(
             "doc_to_choice": "{{choices}}",
             "doc_to_target": "answer",
             "target_delimiter": "\n",
-            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+            "metric_list": _metrics("acc", "acc_norm", aggregation="mean", higher_is_better=True),
         },
     )
     _write_task(
@@ -56,8 +56,13 @@ def write_cloze_task(
             "doc_to_text": "",
             "doc_to_target": "{{text}}",
             "metric_list": [
-                {"metric": metric}
-                for metric in ("bits_per_byte", "byte_perplexity", "word_perplexity")
+                *_metrics("bits_per_byte", aggregation="bits_per_byte", higher_is_better=False),
+                *_metrics(
+                    "byte_perplexity",
+                    "word_perplexity",
+                    aggregation="weighted_perplexity",
+                    higher_is_better=False,
+                ),
             ],
         },
     )
@@ -105,6 +110,12 @@ def _usable_lines(text: str) -> list[tuple[int, str]]:
             found.append((place, line.rstrip()))
         place += len(line) + 1
     return found
+
+
+def _metrics(*names: str, aggregation: str, higher_is_better: bool) -> list[dict[str, Any]]:
+    """Declared in full, or lm-eval warns of each that it guesses."""
+    shared = {"aggregation": aggregation, "higher_is_better": higher_is_better}
+    return [{"metric": name} | shared for name in names]
 
 
 def _write_task(
