@@ -5,14 +5,14 @@ from feldspar.core.lazy import lazy_exports
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "ForwardMultipliers": "table",
-        "ParametrizationTable": "table",
-        "TensorEntry": "table",
-        "table": "table",
-        "forward_multipliers": "table",
-        "ParameterGroup": "apply",
-        "apply": "apply",
-        "parameter_groups": "apply",
-        "set_forward_multipliers": "apply",
+        "ForwardMultipliers": "tables",
+        "ParametrizationTable": "tables",
+        "TensorEntry": "tables",
+        "table": "tables",
+        "forward_multipliers": "tables",
+        "ParameterGroup": "application",
+        "apply": "application",
+        "parameter_groups": "application",
+        "set_forward_multipliers": "application",
     },
 )

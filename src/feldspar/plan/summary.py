@@ -6,7 +6,7 @@ from typing import Any
 
 from feldspar.core.rows import ModelShapes, Role
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.table import ParametrizationTable, table
+from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.root import Recipe

@@ -10,7 +10,7 @@ from torch import nn
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
-from feldspar.parametrization.apply import apply, parameter_groups
+from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
 from feldspar.recipe.root import Recipe

@@ -8,7 +8,7 @@ from torch import nn
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
-from feldspar.parametrization.table import ForwardMultipliers, ParametrizationTable, TensorEntry
+from feldspar.parametrization.tables import ForwardMultipliers, ParametrizationTable, TensorEntry
 
 TRUNCATION = 2.0
 
