@@ -127,9 +127,9 @@ def report_held_out(
     rows = [(name, loss.as_dict()) for name, loss in result.sources.items()]
     print_losses("source", [*rows, ("overall", result.overall.as_dict())])
     if beside:
-        typer.echo(f"\n{'bits/byte':24}" + "".join(f"{name:>13}" for name in beside))
+        typer.echo(f"\n{'bits/byte':24}" + "".join(f"{name:>17}" for name in beside))
         for source in [*result.sources, "overall"]:
-            values = "".join(f"{figures[source]:13.4f}" for figures in beside.values())
+            values = "".join(f"{figures[source]:17.4f}" for figures in beside.values())
             typer.echo(f"{source:24}{values}")
 
 

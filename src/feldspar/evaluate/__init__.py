@@ -28,6 +28,5 @@ __getattr__, __dir__ = lazy_exports(
         "lm_eval_model": "lm_eval_adapter",
         "run_lm_eval": "lm_eval_adapter",
         "write_cloze_task": "tasks",
-        "held_out_baselines": "baselines",
     },
 )
