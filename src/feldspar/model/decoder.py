@@ -156,7 +156,14 @@ class Decoder(nn.Module):
             if document_ids is not None:
                 raise UserError("document_ids cannot be combined with a cache")
             cache.require_room(tokens.shape[1])
-        positions = self._positions(tokens, positions, document_ids, cache)
+        begin = 0 if cache is None else cache.length_tokens
+        # Only positions that the caller chose need a look at their values: it waits for the device.
+        last = begin + tokens.shape[1] - 1 if positions is None else int(positions.max())
+        self._require_positions(last)
+        if positions is None and document_ids is not None:
+            positions = document_positions(document_ids)
+        elif positions is None and begin:
+            positions = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)
         x_btd = self._embed(tokens, positions)
         context = self._context(tokens, positions, document_ids, cache)
         recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
@@ -169,35 +176,21 @@ class Decoder(nn.Module):
             cache.advance(tokens.shape[1])
         return self.final_norm(x_btd)
 
-    def _positions(
-        self,
-        tokens: Tensor,
-        positions: Tensor | None,
-        document_ids: Tensor | None,
-        cache: KeyValueCache | None,
-    ) -> Tensor | None:
-        """Explicit positions, or None for 0, 1, 2, ..."""
-        if positions is not None:
-            return positions
-        if document_ids is not None:
-            return document_positions(document_ids)
-        if cache is not None and cache.length_tokens:
-            begin = cache.length_tokens
-            return torch.arange(begin, begin + tokens.shape[1], device=tokens.device)
-        return None
+    def _require_positions(self, last: int) -> None:
+        table = self.position_embedding
+        if table is not None and last >= table.num_embeddings:
+            raise UserError(
+                f"position {last} lies beyond the learned table of {table.num_embeddings} rows",
+                do="shorten the context, or train with a larger max_sequence_length",
+            )
 
     def _embed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
         x_btd = self.token_embedding(tokens)
         if self.position_embedding is not None:
             table = self.position_embedding
-            n_rows, length = table.num_embeddings, tokens.shape[1]
-            last = length - 1 if positions is None else int(positions.max())
-            if last >= n_rows:
-                raise UserError(
-                    f"position {last} lies beyond the learned table of {n_rows} positions",
-                    do="shorten the context, or train with a larger max_sequence_length",
-                )
-            x_btd = x_btd + (table.weight[:length] if positions is None else table(positions))
+            x_btd = x_btd + (
+                table.weight[: tokens.shape[1]] if positions is None else table(positions)
+            )
         if self.embedding_multiplier != 1.0:
             x_btd = x_btd * self.embedding_multiplier
         if self.settings.dropout and self.training:

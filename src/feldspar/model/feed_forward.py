@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feldspar.core.rows import FanIn, ParameterRole, Role
+from feldspar.model.activation import gelu
 from feldspar.model.layers import Linear
 from feldspar.model.settings import ModelSettings
 
@@ -27,4 +28,4 @@ class FeedForward(nn.Module):
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
             return self.output(F.silu(gate) * up)
-        return self.output(F.gelu(inner, approximate="tanh"))
+        return self.output(gelu(inner))

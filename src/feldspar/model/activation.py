@@ -1,0 +1,58 @@
+"""GELU in its tanh form (1606.08415), at half the cost on a processor.
+
+With u = 2 sqrt(2/pi) (x + 0.044715 x^3) it is x sigmoid(u), since (1 + tanh(u/2)) / 2 = sigmoid(u),
+and a sigmoid costs a fraction of torch's tanh there. Pieces that stay in the cache are taken one
+after the other. Other devices use torch's own kernel.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+LINEAR = 2 * math.sqrt(2 / math.pi)
+CUBIC = 0.044715 * LINEAR
+PIECE_ENTRIES = 2**17
+
+
+def gelu(x: Tensor) -> Tensor:
+    """Elementwise GELU, tanh form, of any shape."""
+    wide = x.dtype in (torch.float32, torch.float64)
+    if x.device.type != "cpu" or not wide or torch.compiler.is_compiling():
+        return F.gelu(x, approximate="tanh")
+    return cast(Tensor, _Gelu.apply(x.contiguous()))
+
+
+class _Gelu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        out = torch.empty_like(x)
+        for values, target in zip(_pieces(x), _pieces(out), strict=True):
+            torch.mul(values, values, out=target)
+            target.mul_(CUBIC).add_(LINEAR).mul_(values).sigmoid_().mul_(values)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """The derivative is s (1 + (1 - s) x u'), with s = sigmoid(u)."""
+        (x,) = ctx.saved_tensors
+        grad = grads[0].contiguous()
+        out = torch.empty_like(x)
+        room = x.new_empty(2, min(PIECE_ENTRIES, x.numel()))
+        pieces = zip(_pieces(x), _pieces(grad), _pieces(out), strict=True)
+        for values, incoming, target in pieces:
+            slope, share = room[:, : len(values)]
+            torch.mul(values, values, out=slope)
+            torch.mul(slope, CUBIC, out=share)
+            share.add_(LINEAR).mul_(values).sigmoid_()
+            slope.mul_(3 * CUBIC).add_(LINEAR).mul_(values)
+            torch.mul(incoming, share, out=target)
+            target.mul_(share.neg_().add_(1).mul_(slope).add_(1))
+        return out
+
+
+def _pieces(x: Tensor) -> tuple[Tensor, ...]:
+    return x.view(-1).split(PIECE_ENTRIES)
