@@ -113,16 +113,31 @@ def test_what_lies_before_a_documents_end_is_forgotten() -> None:
     assert len(set(trigram.probabilities(contexts, np.array([2, 2, 2])))) == 1
 
 
-def test_the_fit_helps_and_the_trigram_learns() -> None:
-    train, test = some_documents(4, 4000), some_documents(5, 300)
-    trigram = TokenTrigram.fit(with_ends(train), VOCABULARY, END)
+def test_discounts_are_the_estimates_of_chen_and_goodman() -> None:
+    trigram = TokenTrigram.fit(with_ends(some_documents(4, 800)), 50, END)
+    grams = Counter[tuple[int, ...]]()
+    for tokens in with_ends(some_documents(4, 800)):
+        for place in range(1, len(tokens)):
+            context = NaiveTrigram.context(tokens[:place].tolist())
+            if len(context) == 2:
+                grams[(*context, int(tokens[place]))] += 1
+    met = Counter(grams.values())
+    share = met[1] / (met[1] + 2 * met[2])
+    expected = [n - (n + 1) * share * met[n + 1] / met[n] for n in (1, 2, 3)]
+    assert trigram.discounts[2] == pytest.approx(np.clip(expected, 0.01, np.arange(1, 4) - 0.01))
+
+
+def test_the_trigram_learns_and_its_discounts_are_good() -> None:
+    vocabulary, end = 201, 200
+    train, test = some_documents(4, 3000, 200), some_documents(5, 300, 200)
+    trigram = TokenTrigram.fit(with_ends(train, end), vocabulary, end)
     sizes = [1] * len(test)
-    fitted = total_loss(trigram.document_losses(test, sizes))
-    assert fitted.nats_per_token < 0.85 * log(VOCABULARY)
-    for factor in (0.3, 0.8):
-        worse = TokenTrigram.fit(with_ends(train), VOCABULARY, END)
+    best = total_loss(trigram.document_losses(test, sizes))
+    assert best.nats_per_token < 0.9 * log(vocabulary)
+    for factor in (0.3, 0.6):
+        worse = TokenTrigram.fit(with_ends(train, end), vocabulary, end)
         worse.discounts = trigram.discounts * factor
-        assert total_loss(worse.document_losses(test, sizes)).nats > fitted.nats * 0.9995
+        assert total_loss(worse.document_losses(test, sizes)).nats > best.nats
 
 
 def test_order_of_stretches_leaves_the_counts_alone() -> None:

@@ -4,8 +4,9 @@ Interpolated Kneser-Ney smoothing with three discounts an order (Chen and Goodma
 empirical study of smoothing techniques for language modeling", section 3), the strongest of the
 n-gram smoothings compared there: each order keeps its counts less a discount and gives what was
 discounted to the order below, which counts in how many *different* contexts a token was met; below
-the last order lies the uniform distribution, so no token is impossible. The discounts are fitted on
-a slice of the training tokens that the counts leave out meanwhile.
+the last order lies the uniform distribution, so no token is impossible. The discounts are the
+leave-one-out estimates from how many n-grams were met once, twice, three and four times (their
+equation 17): on held-out documents they did better than a search on a slice of the training tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -18,15 +19,8 @@ from feldspar.evaluate.text_loss import DocumentLoss
 from feldspar.evaluate.text_model import framed
 
 ORDER = 3
-HELD_OUT_BLOCK = 1024
-HELD_OUT_EVERY = 20
-HELD_OUT_LIMIT = 100_000
-"""One block of tokens in so many fits the discounts, up to a number of tokens."""
-FIRST_DISCOUNTS = (0.7, 1.0, 1.3)
-"""Where the fit begins: discounts of n-grams met once, twice and more often."""
-SCALES = (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)
-"""What the fit tries to multiply each discount with, as long as something helps."""
-ROUNDS = 8
+USUAL_DISCOUNTS = (0.7, 1.0, 1.3)
+"""Of n-grams met once, twice and more often, where there are too few to estimate from."""
 LARGEST_VOCABULARY = 2**21
 """Three tokens must fit into one 63-bit integer."""
 
@@ -66,13 +60,9 @@ class TokenTrigram:
         keys = np.concatenate([np.empty(0, np.int64), *parts])
         if not len(keys):
             raise UserError("there are no tokens to fit a trigram on")
-        held_out = np.arange(len(keys)) // HELD_OUT_BLOCK % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
-        discounts = np.tile(FIRST_DISCOUNTS, (ORDER, 1))
-        if held_out.any():
-            counted = _count(keys[~held_out], vocab_size)
-            found = _look_up(counted, keys[held_out][:HELD_OUT_LIMIT], vocab_size)
-            discounts = _fit_discounts(found, discounts, vocab_size)
-        return cls(vocab_size, end_of_document_id, _count(keys, vocab_size), discounts)
+        orders = _count(keys, vocab_size)
+        discounts = np.array([_discounts(order.counts) for order in orders])
+        return cls(vocab_size, end_of_document_id, orders, discounts)
 
     def probabilities(self, contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
         """P of each of ``tokens`` (n,) after its two ``contexts`` (n, 2), the nearer one last."""
@@ -184,19 +174,12 @@ def _interpolate(found: list[_Found], discounts: np.ndarray, vocab_size: int) ->
     return below
 
 
-def _fit_discounts(found: list[_Found], discounts: np.ndarray, vocab_size: int) -> np.ndarray:
-    """Coordinate search for the discounts under which the held-out tokens are likeliest."""
-    best = np.log(_interpolate(found, discounts, vocab_size)).sum()
-    largest = np.arange(1, 4) - 1e-3  # a count less its discount stays positive
-    for _ in range(ROUNDS):
-        before = best
-        for place in np.ndindex(discounts.shape):
-            for scale in SCALES:
-                tried = discounts.copy()
-                tried[place] = min(tried[place] * scale, largest[place[1]])
-                likelihood = np.log(_interpolate(found, tried, vocab_size)).sum()
-                if likelihood > best:
-                    best, discounts = likelihood, tried
-        if best - before < 1e-5 * abs(before):
-            break
-    return discounts
+def _discounts(counts: np.ndarray) -> np.ndarray:
+    """D1, D2, D3+ of one order; a count less its discount stays positive."""
+    met = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
+    if not met.all():
+        return np.array(USUAL_DISCOUNTS)
+    share = met[0] / (met[0] + 2 * met[1])
+    times = np.arange(1, 4)
+    estimates = times - (times + 1) * share * met[1:] / met[:-1]
+    return np.clip(estimates, 0.01, times - 0.01)
