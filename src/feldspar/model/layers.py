@@ -4,8 +4,10 @@ They are torch's own modules, less the default initialisation: `parametrization.
 initial value, so memory is only allocated here.
 """
 
+from typing import Any, cast
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from feldspar.core.rows import ParameterRole, ParameterRoles, Role
 from feldspar.model.settings import NormSettings
@@ -53,11 +55,35 @@ class RMSNorm(nn.RMSNorm):
 
     parameter_roles: ParameterRoles = NORM_ROLES
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise in float32 at least, whatever precision the input comes in."""
-        if x.dtype in (torch.float32, torch.float64):
-            return super().forward(x)
-        return super().forward(x.float()).to(x.dtype)
+        wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        if x.device.type != "cpu" or torch.compiler.is_compiling():
+            return super().forward(wide).to(x.dtype)
+        return cast(Tensor, _RMSNormOnCpu.apply(wide, self.weight, self.eps)).to(x.dtype)
+
+
+class _RMSNormOnCpu(torch.autograd.Function):
+    """Where torch has no kernel of its own and makes a dozen passes over the input: half of them.
+
+    With n = x / rms(x): y = w n, and dx = (w dy - n mean(w dy n)) / rms(x).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        inverse = norms.square_().div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        ctx.save_for_backward(x, weight, inverse)
+        return (x * inverse).mul_(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, inverse = ctx.saved_tensors
+        normal = x * inverse
+        product = grads[0] * normal
+        mean = (product @ weight).div_(x.shape[-1]).unsqueeze(-1)
+        grad_x = (grads[0] * weight).addcmul_(normal, mean, value=-1).mul_(inverse)
+        return grad_x, product.flatten(0, -2).sum(0), None
 
 
 def make_norm(d_model: int, settings: NormSettings, bias: bool) -> nn.Module:

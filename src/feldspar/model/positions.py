@@ -61,16 +61,24 @@ def _pairs(x: Tensor, n_pairs: int, interleaved: bool) -> tuple[Tensor, Tensor]:
     return x[..., :n_pairs], x[..., n_pairs : 2 * n_pairs]
 
 
+def _join(first: Tensor, second: Tensor, interleaved: bool) -> Tensor:
+    """The inverse of `_pairs`."""
+    if interleaved:
+        return torch.stack([first, second], dim=-1).flatten(-2)
+    return torch.cat([first, second], dim=-1)
+
+
 def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
     n_pairs = cosine.shape[-1]
     first, second = _pairs(x, n_pairs, interleaved)
-    out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
-    out_first, out_second = _pairs(out, n_pairs, interleaved)
-    out_first.copy_(first * cosine - second * sine)
-    out_second.copy_(first * sine + second * cosine)
-    if 2 * n_pairs < x.shape[-1]:
-        out[..., 2 * n_pairs :] = x[..., 2 * n_pairs :]
-    return out
+    # Whole heads times whole tables: over halves of heads the inner loops are too short to pay.
+    out = x[..., : 2 * n_pairs] * _join(cosine, cosine, interleaved)
+    swapped = torch.empty_like(out)
+    swapped_first, swapped_second = _pairs(swapped, n_pairs, interleaved)
+    swapped_first.copy_(second)
+    swapped_second.copy_(first)
+    out = out.addcmul_(swapped, _join(-sine, sine, interleaved)).to(x.dtype)
+    return out if 2 * n_pairs == x.shape[-1] else torch.cat([out, x[..., 2 * n_pairs :]], dim=-1)
 
 
 def _rotated_functionally(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
@@ -78,7 +86,7 @@ def _rotated_functionally(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: 
     n_pairs = cosine.shape[-1]
     first, second = _pairs(x, n_pairs, interleaved)
     turned = (first * cosine - second * sine, first * sine + second * cosine)
-    rotated = torch.stack(turned, dim=-1).flatten(-2) if interleaved else torch.cat(turned, dim=-1)
+    rotated = _join(*turned, interleaved)
     return torch.cat([rotated.to(x.dtype), x[..., 2 * n_pairs :]], dim=-1)
 
 
