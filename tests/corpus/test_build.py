@@ -11,7 +11,7 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
-from feldspar.corpus.build import build, configuration_digest
+from feldspar.corpus.build import build_corpus, configuration_digest
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.corpus.store import documents, sources
 from tests.corpus.conftest import corpus_settings, prose
@@ -47,7 +47,7 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_the_folder(settings: CorpusSettings) -> None:
     out = settings.path
-    report = build(settings, out, command="feldspar corpus build x")
+    report = build_corpus(settings, out, command="feldspar corpus build x")
     manifest = read_manifest(out, "documents")
     assert verify_files(out, manifest) == []
     assert manifest.configuration == configuration_digest(settings)
@@ -108,35 +108,35 @@ class InterruptAt(SilentListener):
 def test_same_bytes_for_any_workers_and_after_a_kill(
     settings: CorpusSettings, tmp_path: Path
 ) -> None:
-    build(settings, tmp_path / "one", workers=1)
+    build_corpus(settings, tmp_path / "one", workers=1)
     for title in ("read and sketch", "compare", "write"):
         with pytest.raises(KeyboardInterrupt), listening(InterruptAt(title)):
-            build(settings, tmp_path / "two")
+            build_corpus(settings, tmp_path / "two")
         assert not (tmp_path / "two").exists()
     (tmp_path / "two.incomplete-work-killed").mkdir()
-    build(settings, tmp_path / "two", workers=2)
+    build_corpus(settings, tmp_path / "two", workers=2)
     assert content(tmp_path / "one") == content(tmp_path / "two")
     assert not list(tmp_path.glob("*.incomplete-*"))
 
 
 def test_finished_changed_and_foreign_folders(settings: CorpusSettings, tmp_path: Path) -> None:
     out = settings.path
-    first = build(settings, out)
+    first = build_corpus(settings, out)
     before = (out / "manifest.json").stat().st_mtime_ns
-    again = build(settings, out)
+    again = build_corpus(settings, out)
     assert first.built and not again.built
     assert again.to_json() == first.to_json()
     assert (out / "manifest.json").stat().st_mtime_ns == before
     other = settings.model_copy(update={"deduplicate": None})
     with pytest.raises(UserError, match="other settings"):
-        build(other, out)
-    report = build(other, out, overwrite=True)
+        build_corpus(other, out)
+    report = build_corpus(other, out, overwrite=True)
     assert report.dropped == 0
     foreign = tmp_path / "home"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("dear")
     with pytest.raises(UserError, match="not replaced"):
-        build(settings, foreign, overwrite=True)
+        build_corpus(settings, foreign, overwrite=True)
     assert (foreign / "letter.txt").exists()
 
 
@@ -144,7 +144,7 @@ def test_a_failed_build_leaves_nothing(jsonl: Jsonl, tmp_path: Path) -> None:
     path = jsonl("a.jsonl", [{"text": "too short"}])
     settings = corpus_settings(tmp_path / "out", {"a": {"reader": "jsonl", "path": str(path)}})
     with pytest.raises(UserError, match="no document left after cleaning: of 1 read, 1"):
-        build(settings, settings.path)
+        build_corpus(settings, settings.path)
     assert [each.name for each in tmp_path.iterdir()] == ["a.jsonl"]
 
 
@@ -153,7 +153,7 @@ def test_sources_keep_the_recipes_order(jsonl: Jsonl, tmp_path: Path) -> None:
     paths = {n: jsonl(f"{n}.jsonl", [{"text": prose(i)}]) for i, n in enumerate(names)}
     given = {name: {"reader": "jsonl", "path": str(path)} for name, path in paths.items()}
     settings = corpus_settings(tmp_path / "out", given)
-    build(settings, settings.path)
+    build_corpus(settings, settings.path)
     assert sources(settings.path) == names
 
 
@@ -161,8 +161,8 @@ def test_bad_records_are_counted(settings: CorpusSettings, tmp_path: Path) -> No
     with (tmp_path / "b.jsonl").open("a") as file:
         file.write("no json\n")
     with pytest.raises(UserError, match=r"b\.jsonl:43 is not valid JSON"):
-        build(settings, settings.path)
-    report = build(settings, settings.path, skip_bad=1)
+        build_corpus(settings, settings.path)
+    report = build_corpus(settings, settings.path, skip_bad=1)
     assert report.sources["b"].bad_records == 1
     assert read_manifest(settings.path, "documents").warnings == ["1 bad records were left out"]
 
@@ -171,11 +171,11 @@ def test_ids_that_occur_twice(jsonl: Jsonl, tmp_path: Path) -> None:
     path = jsonl("a.jsonl", [{"id": "same", "text": prose(i)} for i in range(2)])
     settings = corpus_settings(tmp_path / "out", {"a": {"reader": "jsonl", "path": str(path)}})
     with pytest.raises(UserError, match="two documents have the id 'same'"):
-        build(settings, settings.path)
+        build_corpus(settings, settings.path)
 
 
 def test_reading_what_is_not_there(settings: CorpusSettings, tmp_path: Path) -> None:
-    build(settings, settings.path)
+    build_corpus(settings, settings.path)
     with pytest.raises(UserError, match="no source 'c'"):
         list(documents(settings.path, "train", "c"))
     with pytest.raises(UserError, match="no split 'dev'"):

@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from feldspar.huggingface import export_model
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings
-from feldspar.parametrization.apply import set_forward_multipliers
-from feldspar.parametrization.table import ForwardMultipliers
+from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 
 GPT2 = {
     "n_layers": 2,

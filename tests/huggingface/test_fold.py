@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.huggingface.fold import fold, is_plain, plain_multipliers, unfold
+from feldspar.huggingface.folding import fold, is_plain, plain_multipliers, unfold
 from feldspar.model.decoder import Decoder
-from feldspar.parametrization.apply import set_forward_multipliers
-from feldspar.parametrization.table import ForwardMultipliers
+from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 
 SHAPES = {"gpt2": GPT2, "llama_gqa": LLAMA | {"n_kv_heads": 2}, "btlm": BTLM, "crystal": CRYSTAL}

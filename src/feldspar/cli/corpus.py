@@ -73,14 +73,14 @@ def build_command(
     json: Json = False,
 ) -> None:
     """Build the documents that a recipe describes."""
-    from feldspar.corpus.build import build
+    from feldspar.corpus.build import build_corpus
     from feldspar.recipe import load_recipe
 
     settings = load_recipe(recipe, overrides or []).recipe.corpus
     if settings is None:
         raise UserError(f"{recipe} has no section corpus")
     folder = out or settings.path
-    report = build(
+    report = build_corpus(
         settings,
         folder,
         command=_command(),

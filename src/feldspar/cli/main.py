@@ -4,14 +4,17 @@ import importlib
 import sys
 import traceback
 from contextlib import ExitStack
+from typing import Any
 
-import click
 import typer
 
 from feldspar import __version__
 from feldspar.cli.console import TerminalListener, print_error
-from feldspar.core.errors import EXIT_INTERRUPTED, FeldsparError, InternalError
+from feldspar.core.errors import EXIT_INTERRUPTED, FeldsparError, InternalError, UserError
 from feldspar.core.progress import listening
+
+# typer brings its own copy of click in some versions; either way this is the base of usage errors.
+USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 COMMANDS = (
     "quickstart",
@@ -77,13 +80,11 @@ def run_with(arguments: list[str]) -> int:
         if isinstance(error, InternalError):
             traceback.print_exc()
         return error.exit_code
-    except click.exceptions.Abort:
+    except (typer.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    except click.ClickException as error:
+    except USAGE_ERROR as error:
         error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return UserError.exit_code
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else 1
     except Exception:

@@ -1,7 +1,4 @@
-"""Documents in, documents out: sources, cleaning, deduplication, split.
-
-``feldspar.corpus.build`` is the file; its function of the same name builds a folder.
-"""
+"""Documents in, documents out: sources, cleaning, deduplication, split."""
 
 from feldspar.core.lazy import lazy_exports
 
@@ -13,6 +10,7 @@ __getattr__, __dir__ = lazy_exports(
         "DeduplicateSettings": "settings",
         "Document": "document",
         "Report": "report",
+        "build_corpus": "build",
         "cleaned": "clean",
         "configuration_digest": "build",
         "deduplicate_files": "files",

@@ -37,7 +37,7 @@ def configuration_digest(settings: CorpusSettings) -> str:
     return digest_of(settings.model_dump_json(exclude={"path"}))
 
 
-def build(
+def build_corpus(
     settings: CorpusSettings,
     out: Path,
     *,

@@ -71,6 +71,8 @@ class InstalledReader(Settings):
     type: Literal["installed"] = "installed"
     what: Literal["standard_library", "packages"] = "standard_library"
     """The interpreter's own source, or the code of the packages installed beside feldspar."""
+    packages: tuple[str, ...] = ()
+    """Only these installed packages, where they are there; default: all of them."""
     suffixes: tuple[str, ...] = (".py",)
     """File endings that are read."""
 

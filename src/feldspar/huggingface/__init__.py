@@ -8,9 +8,9 @@ __getattr__, __dir__ = lazy_exports(
         "ARCHITECTURES": "architectures",
         "ImportedModel": "import_folder",
         "export_model": "export_folder",
-        "fold": "fold",
+        "fold": "folding",
         "import_model": "import_folder",
-        "unfold": "fold",
+        "unfold": "folding",
         "write_imported": "import_folder",
     },
 )

@@ -14,12 +14,12 @@ from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
 from feldspar.huggingface.architectures import choose
-from feldspar.huggingface.fold import fold, is_plain
+from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
 from feldspar.huggingface.weights import require_names, write_weights
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.table import ForwardMultipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.tokens.tokenizer import TextTokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")

@@ -65,8 +65,10 @@ def model_card(facts: ReleaseFacts) -> str:
     lines += [
         "",
         "## Limits",
-        "A base model without instruction tuning or safety training. It repeats what its data "
-        "holds, errors and bias included.",
+        (
+            "A base model without instruction tuning or safety training. It repeats what its data "
+            "holds, errors and bias included."
+        ),
         "",
         "## Provenance",
         *(f"* {name}: `{digest}`" for name, digest in facts.manifests.items()),

@@ -12,7 +12,7 @@ __getattr__, __dir__ = lazy_exports(
         "Section": "page",
         "Table": "page",
         "render_page": "page",
-        "run_report": "run_report",
+        "run_page": "run_report",
         "write_run_report": "run_report",
     },
 )

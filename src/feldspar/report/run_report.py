@@ -21,11 +21,11 @@ def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
     Raises UserError for a folder without metrics.
     """
     target = out or runs[0] / REPORT_NAME
-    write_atomically(target, run_report(runs))
+    write_atomically(target, run_page(runs))
     return target
 
 
-def run_report(runs: Sequence[Path]) -> str:
+def run_page(runs: Sequence[Path]) -> str:
     """The page of one run, or of several side by side."""
     records = {run.name: read_metrics(run) for run in runs}
     sections = [Section("Training", figures=training_figures(records))]

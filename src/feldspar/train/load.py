@@ -8,8 +8,8 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.apply import set_forward_multipliers
-from feldspar.parametrization.table import ForwardMultipliers, forward_multipliers
+from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.runtime.checkpoint import Checkpoint

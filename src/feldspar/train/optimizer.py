@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from feldspar.parametrization.apply import ParameterGroup
+from feldspar.parametrization.application import ParameterGroup
 from feldspar.train.settings import OptimizerSettings
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -28,7 +28,7 @@ def read_installed(source: str, settings: SourceSettings, tolerance: Tolerance) 
         for name, path in standard_library_files(reader.suffixes):
             yield from whole_file(source, name, f"{version}/{name}", path, licence, tolerance)
         return
-    for distribution in _distributions():
+    for distribution in _distributions(reader.packages):
         licence = settings.licence or _licence(distribution)
         version = f"{distribution.metadata['Name']}-{distribution.version}"
         for name, path in _package_files(distribution, reader.suffixes):
@@ -44,14 +44,14 @@ def _skipped(name: str) -> bool:
     return "/test" in f"/{name}" or "site-packages/" in name or "dist-packages/" in name
 
 
-def _distributions() -> Iterator[metadata.Distribution]:
+def _distributions(wanted: Sequence[str]) -> Iterator[metadata.Distribution]:
     named = {
         distribution.metadata["Name"].lower(): distribution
         for distribution in metadata.distributions()
         if distribution.metadata["Name"]
     }
     for name in sorted(named):
-        if name != OWN_NAME:
+        if name != OWN_NAME and (not wanted or name in wanted):
             yield named[name]
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.model.settings import ModelSettings
-from feldspar.parametrization.table import ForwardMultipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 
 EMBEDDING = "token_embedding.weight"
 TABLES = (EMBEDDING, "position_embedding.weight")
