@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate import DocumentLoss, TextModel, document_losses, text_losses, total_loss
 from feldspar.evaluate.text_model import framed
 
@@ -109,3 +109,11 @@ def test_framed_slices_equal_the_whole() -> None:
 def test_a_tokenizer_larger_than_the_model_is_refused(make_model: Make) -> None:
     with pytest.raises(UserError, match="do not belong together"):
         make_model(vocab_size=200)
+
+
+def test_a_broken_model_gives_no_figures(make_model: Make) -> None:
+    model = make_model()
+    with torch.no_grad():
+        model.decoder.token_embedding.weight[5, 3] = float("nan")
+    with pytest.raises(RunError, match="not a finite number"):
+        text_losses(model, ["abc"])

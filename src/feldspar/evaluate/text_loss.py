@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feldspar.core.errors import RunError
 from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.evaluate.windows import Window, windows_of
@@ -74,7 +75,8 @@ def document_losses(
     """The loss of each document, in their order.
 
     ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
-    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once.
+    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once. Raises
+    RunError when the model gives a loss that is no finite number.
     """
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
     windows = [
@@ -93,6 +95,11 @@ def document_losses(
                 advance(sum(window.length for window in batch))
     finally:
         model.decoder.train(was_training)
+    if not np.isfinite(nats).all():
+        raise RunError(
+            "the model's loss is not a finite number: its weights are damaged or it diverged",
+            found=f"{float(nats[~np.isfinite(nats)][0])} on one of {len(documents):,} documents",
+        )
     return [
         DocumentLoss(float(loss), len(document) + 1, size)
         for loss, document, size in zip(nats, documents, document_bytes, strict=True)
