@@ -14,8 +14,8 @@ from feldspar.parametrization import (
     ParametrizationTable,
     TensorEntry,
     apply,
-    table,
     parameter_groups,
+    table,
 )
 from feldspar.parametrization.application import initial_values, initialise
 from feldspar.parametrization.settings import ParametrizationSettings

@@ -178,7 +178,7 @@ def samples_of(release: Path, seed: int) -> list[str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(release)
+    tokenizer: Any = AutoTokenizer.from_pretrained(release)
     model = AutoModelForCausalLM.from_pretrained(release)
     samples = []
     for index, prompt in enumerate(PROMPTS):
