@@ -52,7 +52,7 @@ def naive_attention(
 
 
 def naive_rotation(x: Tensor, position: int, settings: RotaryPositions) -> Tensor:
-    """Rotate one head vector, pair after pair (crystal.md's equations)."""
+    """Rotate one head vector, pair after pair."""
     out, rotated = x.clone(), round(settings.fraction * len(x))
     for pair in range(rotated // 2):
         theta = position * settings.base ** (-2 * pair / rotated)
