@@ -104,9 +104,11 @@ def main() -> None:
             measured = measure(recipe, SHAPES[shape]["trainer"], options)
             result["shapes"][shape] = measured
             print(table(shape, measured), flush=True)
-    result["machine"]["load_after"] = os.getloadavg()
-    options.results.parent.mkdir(parents=True, exist_ok=True)
-    options.results.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            result["machine"]["load_after"] = os.getloadavg()
+            # After each shape: the next one takes minutes, and may be interrupted.
+            options.results.parent.mkdir(parents=True, exist_ok=True)
+            text = json.dumps(result, indent=2) + "\n"
+            options.results.write_text(text, encoding="utf-8")
 
 
 def write_recipe(folder: Path, shape: str, options: argparse.Namespace) -> Path:
