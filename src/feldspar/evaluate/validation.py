@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import log
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class HeldOutSource:
 def held_out_sources(
     shards: ShardSet, settings: EvaluationSettings, context_length: int, seed: int
 ) -> list[HeldOutSource]:
-    """The validation sequences; a source too short for one of them is left out.
+    """The validation sequences, spread over each source; one too short for any is left out.
 
     Raises UserError for a source of ``evaluation.holdout`` that the shards lack.
     """
@@ -51,13 +52,17 @@ def held_out_sources(
                 allowed=available,
             )
         total = shards.tokens(SPLIT, name)
-        count = min(settings.validation_sequences, (total - 1) // context_length)
+        windows = (total - 1) // context_length
+        count = min(settings.validation_sequences, windows)
         if count == 0:
             continue
-        phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, count)
-        sequences = SequenceReader(shards, [phase], seed, SPLIT).read(0, 0, count)
+        phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, windows)
+        reader = SequenceReader(shards, [phase], seed, SPLIT)
+        # Evenly over all documents: the first windows in a row may all be of one long document.
+        places = [index * windows // count for index in range(count)]
+        parts = [reader.read(0, place, place + 1).tokens for place in places]
+        tokens = torch.from_numpy(np.concatenate(parts))
         ratio = shards.text_bytes(SPLIT, name) / total
-        tokens = torch.from_numpy(sequences.tokens)
         held_out.append(HeldOutSource(name, tokens, ratio, shards.vocab_size))
     return held_out
 
