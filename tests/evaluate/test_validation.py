@@ -11,6 +11,7 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.evaluate import EvaluationSettings, TextModel, held_out_sources, validate
 from feldspar.tokens import ShardSet
+from feldspar.train.task import LanguageModelLoss
 
 CPU = torch.device("cpu")
 
@@ -36,7 +37,8 @@ def test_the_loss_is_the_mean_over_tokens(
 ) -> None:
     decoder = make_model(vocab_size=320).decoder
     sources = held_out_sources(shards, EvaluationSettings(validation_sequences=5), 8, 1)
-    found = validate(decoder.train(), sources, 2, CPU, nullcontext())
+    module = LanguageModelLoss(decoder.train(), shards.vocab_size)
+    found = validate(module, sources, 2, CPU, nullcontext())
     assert decoder.training
     for source in sources:
         with torch.no_grad():

@@ -8,11 +8,10 @@ from math import log
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.evaluate.settings import EvaluationSettings
-from feldspar.model.decoder import Decoder
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
@@ -30,7 +29,6 @@ class HeldOutSource:
     name: str
     tokens: Tensor
     bytes_per_token: float
-    n_real_vocab: int | None = None
 
 
 def held_out_sources(
@@ -63,13 +61,13 @@ def held_out_sources(
         parts = [reader.read(0, place, place + 1).tokens for place in places]
         tokens = torch.from_numpy(np.concatenate(parts))
         ratio = shards.text_bytes(SPLIT, name) / total
-        held_out.append(HeldOutSource(name, tokens, ratio, shards.vocab_size))
+        held_out.append(HeldOutSource(name, tokens, ratio))
     return held_out
 
 
 @torch.no_grad()
 def validate(
-    decoder: Decoder,
+    module: nn.Module,
     sources: Sequence[HeldOutSource],
     micro_batch_sequences: int,
     device: torch.device,
@@ -77,14 +75,16 @@ def validate(
 ) -> dict[str, float]:
     """Loss (nats per token) and bits per byte of each source, and their plain means.
 
-    The processes share the work; each computes as many micro-batches as the others.
+    ``module`` maps inputs and labels (b, t) to their summed loss; it is the trained module with
+    its wrappers, which gather what is split over processes. The processes share the work; each
+    computes as many micro-batches as the others.
     """
-    was_training = decoder.training
-    decoder.eval()
+    was_training = module.training
+    module.eval()
     metrics: dict[str, float] = {}
     for source in sources:
         with autocast:
-            total = _summed_loss(decoder, source, micro_batch_sequences, device)
+            total = _summed_loss(module, source, micro_batch_sequences, device)
         loss = total / (source.tokens.shape[0] * (source.tokens.shape[1] - 1))
         metrics[f"validation/{source.name}/loss"] = loss
         metrics[f"validation/{source.name}/bits_per_byte"] = loss / source.bytes_per_token / log(2)
@@ -92,19 +92,19 @@ def validate(
         values = [metrics[f"validation/{source.name}/{measure}"] for source in sources]
         if values:
             metrics[f"validation/{measure}"] = sum(values) / len(values)
-    decoder.train(was_training)
+    module.train(was_training)
     return metrics
 
 
 def _summed_loss(
-    decoder: Decoder, source: HeldOutSource, micro_batch_sequences: int, device: torch.device
+    module: nn.Module, source: HeldOutSource, micro_batch_sequences: int, device: torch.device
 ) -> float:
     pieces = source.tokens.split(micro_batch_sequences)
     total = 0.0
     for first in range(0, len(pieces), world_size()):
         mine = first + rank()
         piece = pieces[mine if mine < len(pieces) else 0].to(device)
-        losses = decoder.token_losses(piece[:, :-1], piece[:, 1:], n_real_vocab=source.n_real_vocab)
+        loss = module(piece[:, :-1], piece[:, 1:])
         if mine < len(pieces):
-            total += float(losses.double().sum())
+            total += float(loss)
     return all_reduce_sum([total])[0]

@@ -210,7 +210,7 @@ class TrainingRun:
                 self.data.shards, recipe.evaluation, length, recipe.seed
             )
         return validate(
-            session.decoder,
+            session.task.module,
             self._held_out[length],
             session.task.micro_batch_sequences,
             self.distribution.device,

@@ -13,7 +13,6 @@ from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
-from feldspar.recipe.root import Recipe
 from feldspar.runtime.device import (
     autocast,
     choose_compile,
@@ -96,7 +95,7 @@ def build_session(
     precision = choose_precision(recipe.runtime, distribution.device)
     decoder = Decoder(recipe.model)
     apply(decoder, plan.table, recipe.seed)
-    start_weights(decoder, recipe)
+    start_weights(decoder, plan)
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
     key = f"phases.{phase.index}.trainable"
     set_trainable(decoder, plan.shapes.rows, recipe.phases[phase.index].trainable, key)
@@ -139,21 +138,29 @@ def carry_over(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) 
 
 
 @torch.no_grad()
-def start_weights(decoder: Decoder, recipe: Recipe) -> None:
+def start_weights(decoder: Decoder, plan: Plan) -> None:
     """Replace the initial weights by those that ``start_from`` names.
 
-    Raises UserError when they are of another shape.
+    A plain model is unfolded: under the recipe's multipliers it computes what it did. Raises
+    UserError when names or shapes differ.
     """
-    start = recipe.start_from
+    start = plan.recipe.start_from
     if isinstance(start, StartFromRun):
         weights = weights_of_run(Path(start.path), start.checkpoint)
     elif isinstance(start, StartFromHuggingFace):
-        from feldspar.huggingface import import_model
+        from feldspar.huggingface import import_model, unfold
 
-        weights = import_model(Path(start.path)).state
+        plain = import_model(Path(start.path)).state
+        weights = unfold(plain, plan.recipe.model, plan.table.forward)
     else:
         return
     parameters = dict(decoder.named_parameters())
+    unknown = sorted(set(weights) - set(parameters))
+    if unknown:
+        raise UserError(
+            f"start_from: {start.path} holds {unknown[0]}, which the model lacks",
+            do="give the recipe's model the same shape",
+        )
     for name, parameter in parameters.items():
         found = weights.get(name)
         if found is None or found.shape != parameter.shape:
