@@ -1,6 +1,7 @@
 """Sequences of phases: the same for any number of ranks and wherever a run resumes."""
 
 import hashlib
+import itertools
 from fractions import Fraction
 
 import numpy as np
@@ -55,28 +56,45 @@ def test_any_slice_is_part_of_the_whole(thousand: SequenceReader, a: int, b: int
     assert np.array_equal(thousand.read(0, start, stop).tokens, whole[start:stop])
 
 
+def rows_by_source(reader: SequenceReader, name: str) -> list[tuple[int, ...]]:
+    """The sequences of one source, phase after phase."""
+    return [
+        tuple(row)
+        for index, phase in enumerate(reader.phases)
+        for row, source in zip(
+            reader.read(index, 0, phase.sequences).tokens,
+            reader.sources_of(index, 0, phase.sequences),
+            strict=True,
+        )
+        if source == name
+    ]
+
+
 def test_the_next_phase_goes_on_where_the_last_one_stopped(shards: ShardSet) -> None:
-    reader = SequenceReader(shards, TWO, seed=3)
-    alone = SequenceReader(shards, [PhaseData("long", HALF, 16, 3000)], seed=3)
+    in_order = [PhaseData("long", HALF, 16, 3000)]
     for name in ("prose", "code"):
-        rows = [
-            tuple(row)
-            for phase, count in ((0, 600), (1, 700))
-            for row, source in zip(
-                reader.read(phase, 0, count).tokens,
-                reader.sources_of(phase, 0, count),
-                strict=True,
-            )
-            if source == name
-        ]
-        in_one_phase = [
-            tuple(row)
-            for row, source in zip(
-                alone.read(0, 0, 3000).tokens, alone.sources_of(0, 0, 3000), strict=True
-            )
-            if source == name
-        ]
-        assert rows == in_one_phase[: len(rows)]
+        stream = rows_by_source(SequenceReader(shards, in_order, 3, shuffled=False), name)
+        found = rows_by_source(SequenceReader(shards, TWO, 3, shuffled=False), name)
+        assert found == stream[: len(found)]
+        shuffled = rows_by_source(SequenceReader(shards, TWO, 3), name)
+        assert shuffled != found
+        assert sorted(shuffled) == sorted(found)
+
+
+def test_shuffling_keeps_every_epoch_whole(shards: ShardSet) -> None:
+    phase = [PhaseData("epochs", {"code": Fraction(1)}, 16, 1500)]
+    found = rows_by_source(SequenceReader(shards, phase, 3), "code")
+    in_order = rows_by_source(SequenceReader(shards, phase, 3, shuffled=False), "code")
+    per_epoch = (shards.tokens("train", "code") - 1) // 16
+    for start in range(0, 1500, per_epoch):
+        assert sorted(found[start : start + per_epoch]) == sorted(
+            in_order[start : start + per_epoch]
+        )
+    neighbours = sum(
+        a[-1:] == b[:1] and in_order.index(b) == in_order.index(a) + 1
+        for a, b in itertools.pairwise(found)
+    )
+    assert neighbours < 20
 
 
 def test_a_later_phase_changes_nothing_before_it(shards: ShardSet) -> None:

@@ -86,7 +86,7 @@ def release_facts(
     if recipe.corpus is not None and recipe.corpus.path.is_dir():
         manifest = read_manifest(recipe.corpus.path, "documents")
         manifests["documents"] = manifest.digest
-        for name, counts in manifest.counts["sources"].items():
+        for name, counts in manifest.counts["by_source"].items():
             documents[name] = counts["documents"]
             declared = recipe.corpus.sources[name].licence
             licences[name] = declared or licence_text(counts["licences"])

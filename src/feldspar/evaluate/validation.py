@@ -55,7 +55,7 @@ def held_out_sources(
         if count == 0:
             continue
         phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, windows)
-        reader = SequenceReader(shards, [phase], seed, SPLIT)
+        reader = SequenceReader(shards, [phase], seed, SPLIT, shuffled=False)
         # Evenly over all documents: the first windows in a row may all be of one long document.
         places = [index * windows // count for index in range(count)]
         parts = [reader.read(0, place, place + 1).tokens for place in places]

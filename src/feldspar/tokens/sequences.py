@@ -15,6 +15,7 @@ import numpy as np
 from feldspar.core.errors import UserError
 from feldspar.tokens.mixture import named_sampler
 from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shuffle import WindowOrder
 from feldspar.tokens.stream import Cursor, SourceStream
 
 Documents = Literal["concatenate", "mask"]
@@ -51,14 +52,22 @@ class SequenceReader:
     """Reads the sequences of ``phases``, one after the other, from one split of ``shards``.
 
     A later phase goes on in each source where the one before it stopped: at that very token when
-    both have the same context length, else at the next document start. Safe to use from several
-    threads. Raises UserError for a source that the shards lack or that is too short.
+    both have the same context length, else at the next document start. Within a phase the windows
+    come shuffled (``shuffle``); with ``shuffled`` off in the stream's own order. Safe to use from
+    several threads. Raises UserError for a source that the shards lack or that is too short.
     """
 
     def __init__(
-        self, shards: ShardSet, phases: Sequence[PhaseData], seed: int, split: str = "train"
+        self,
+        shards: ShardSet,
+        phases: Sequence[PhaseData],
+        seed: int,
+        split: str = "train",
+        shuffled: bool = True,
     ) -> None:
         self.phases = tuple(phases)
+        self._seed = seed
+        self._shuffled = shuffled
         mixtures = [named_sampler(phase.probabilities) for phase in self.phases]
         self._names = [names for names, _ in mixtures]
         self._samplers = [sampler for _, sampler in mixtures]
@@ -71,6 +80,7 @@ class SequenceReader:
                 stream = self._streams[name]
                 stream.locate(Cursor(0, stream.tokens), phase.context_length, 0)
         self._start_cursors = lru_cache(maxsize=None)(self._cursors_at_start)
+        self._orders = lru_cache(maxsize=None)(self._window_orders)
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """The sequences ``start`` to ``stop`` - 1 of a phase.
@@ -90,11 +100,13 @@ class SequenceReader:
         positions = np.empty_like(document_ids) if document_ids is not None else None
         sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
         cursors, names = self._start_cursors(phase_index), self._names[phase_index]
+        orders = self._orders(phase_index)
         for row, (source, number) in enumerate(
             zip(sources.tolist(), ordinals.tolist(), strict=True)
         ):
             stream = self._streams[names[source]]
-            cursor = stream.locate(cursors[names[source]], length, number)
+            place = orders[source].place(number) if self._shuffled else number
+            cursor = stream.locate(cursors[names[source]], length, place)
             ends: list[int] | None = [] if masked else None
             stream.copy_window(cursor, tokens[row], ends)
             if ends is not None and document_ids is not None and positions is not None:
@@ -128,6 +140,18 @@ class SequenceReader:
             name: count * phase.context_length / self._streams[name].tokens
             for name, count in zip(self._names[phase_index], counts, strict=True)
         }
+
+    def _window_orders(self, phase_index: int) -> list[WindowOrder]:
+        """One order a source of the phase."""
+        phase, cursors = self.phases[phase_index], self._start_cursors(phase_index)
+        totals = self._samplers[phase_index].counts_before(phase.sequences)
+        orders = []
+        for name, total in zip(self._names[phase_index], totals, strict=True):
+            stream, length = self._streams[name], phase.context_length
+            first = stream.windows_left(cursors[name], length)
+            per_epoch = stream.windows_left(Cursor(), length)
+            orders.append(WindowOrder(self._seed, name, phase_index, first, per_epoch, int(total)))
+        return orders
 
     def _cursors_at_start(self, phase_index: int) -> dict[str, Cursor]:
         if phase_index == 0:
