@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from feldspar.recipe import LoadedRecipe
     from feldspar.tokens import ShardReport
 
-PROMPTS = ("def ", "class ", "The database ", "To install ", "ROMEO. ")
+PROMPTS = (
+    "class Field(object):",
+    "def __init__(self,",
+    "The following example shows how to",
+    "By default, Django",
+    "ROMEO.",
+)
 SAMPLE_TOKENS = 96
 SUMMARY_NAME = "summary.json"
 
@@ -183,7 +189,7 @@ def samples_of(release: Path, seed: int) -> list[str]:
     samples = []
     for index, prompt in enumerate(PROMPTS):
         torch.manual_seed(seed + index)
-        tokens = tokenizer(prompt.rstrip(), return_tensors="pt")
+        tokens = tokenizer(prompt, return_tensors="pt")
         with torch.no_grad():
             written = model.generate(
                 **tokens, max_new_tokens=SAMPLE_TOKENS, do_sample=True, temperature=0.7, top_k=40
@@ -230,7 +236,7 @@ def tell_figures(figures: dict[str, Any]) -> None:
     """Held-out bits per byte of the model beside every baseline."""
     columns = {"model": figures["bits_per_byte"]} | figures["baselines_by_source"]
     typer.echo("held-out bits per byte (lower is better)")
-    typer.echo(f"{'source':14}" + "".join(f"{name:>14}" for name in columns))
+    typer.echo(f"{'source':14}" + "".join(f"{name:>17}" for name in columns))
     for source in figures["bits_per_byte"]:
-        values = "".join(f"{values[source]:14.3f}" for values in columns.values())
+        values = "".join(f"{values[source]:17.3f}" for values in columns.values())
         typer.echo(f"{source:14}{values}")
