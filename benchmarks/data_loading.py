@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.tokens import PhaseData, SequenceReader, ShardSet
@@ -120,14 +121,6 @@ def synthesise(folder: Path, tokens: int, document_tokens: int) -> int:
     }
     write_manifest(folder, Manifest("shards", "benchmark", "0", counts=counts, files=files))
     return sum(source["documents"] for source in splits.values())
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.tokens import (
@@ -163,14 +164,6 @@ def write_documents(folder: Path, texts: list[str]) -> Path:
     manifest = Manifest("documents", "benchmark", "0", counts=counts, files=records_of(folder))
     write_manifest(folder, manifest)
     return folder
-
-
-def processor() -> str:
-    """The processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 if __name__ == "__main__":

@@ -67,7 +67,6 @@ class TrainingRun:
         self.spikes = SpikeDetector()
         self.tokens = 0
         self.steps_done = 0
-        self.last_saved: int | None = None
         self.metrics: dict[str, float] = {}
         self._held_out: dict[int, list[HeldOutSource]] = {}
 
@@ -117,7 +116,6 @@ class TrainingRun:
         self.spikes.load_state(state["guards"]["spikes"])
         self.tokens, self.steps_done = state["tokens"], state["step"]
         self.metrics = state["metrics"]
-        self.last_saved = self.tokens
         self._record_resume(changes)
         total = self.plan.timeline.tokens
         say(f"resuming {self.folder.path} at {self.tokens:,} of {total:,} tokens")
@@ -231,7 +229,6 @@ class TrainingRun:
         }
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()
-        self.last_saved = self.tokens
 
     def _event(self, what: str, **details: Any) -> None:
         if is_first():
