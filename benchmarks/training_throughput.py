@@ -40,7 +40,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "quickstart": {
         "trainer": ["trainer", "trainer+pages"],
         "vocab_size": 4096,
-        "model": "{n_layers: 4, d_model: 160, n_heads: 5, d_ff: 432, max_sequence_length: 256, "
+        "model": "{n_layers: 4, d_model: 128, n_heads: 4, d_ff: 344, max_sequence_length: 256, "
         "positions: rotary, feed_forward: swiglu, norm: {type: rms, epsilon: 1e-5}, bias: false}",
     },
     "btlm": {
