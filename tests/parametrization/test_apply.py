@@ -100,7 +100,7 @@ def test_initial_values_depend_on_no_other_tensor() -> None:
 
 
 def entry(shape: tuple[int, ...], std: float, mean: float = 0.0) -> TensorEntry:
-    return TensorEntry("some.weight", Role.HIDDEN, shape, std, mean, 1, 1, 1)
+    return TensorEntry("some.weight", Role.HIDDEN, shape, 1.0, std, mean, 1, 1, 1)
 
 
 @pytest.mark.parametrize(("std", "mean"), [(0.02, 0.0), (3.0, 0.0), (0.5, 10.0)])

@@ -65,6 +65,10 @@ class RunError(FeldsparError):
     exit_code = 4
 
 
+class NonFiniteError(RunError):
+    """A run whose loss or gradient left the finite numbers."""
+
+
 class InternalError(FeldsparError):
     """A fault of feldspar itself."""
 

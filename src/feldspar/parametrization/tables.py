@@ -3,16 +3,17 @@
 Per tensor: initial standard deviation and multipliers of learning rate, weight decay and epsilon;
 for the whole network: four forward multipliers. ``sp`` is the standard parametrization; ``mup`` the
 maximal update parametrization (2203.03466) with the rules of Cerebras-GPT (2304.03208) and BTLM
-(2309.11568).
+(2309.11568); ``supar`` (2405.15743, table 1) divides by the density multiplier too; ``completep``
+(2505.01618, table 1) adds the rules of depth, as does ``supar`` with a ``depth_exponent``.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
 from feldspar.parametrization.settings import ParametrizationSettings
-
-WIDTH_SCALED_ROLES = frozenset({Role.HIDDEN})
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class TensorEntry:
     name: str
     role: Role
     shape: tuple[int, ...]
+    density: float
     init_std: float
     initial_mean: float
     learning_rate_multiplier: float
@@ -54,14 +56,24 @@ class ParametrizationTable:
         return next(entry for entry in self.tensors if entry.name == name)
 
 
-def table(settings: ParametrizationSettings, shapes: ModelShapes) -> ParametrizationTable:
-    """The table of a model."""
+def table(
+    settings: ParametrizationSettings,
+    shapes: ModelShapes,
+    densities: Mapping[str, float] | None = None,
+) -> ParametrizationTable:
+    """The table of a model.
+
+    ``densities`` gives the kept share of each masked tensor by name; a tensor that it does not
+    name is dense. Raises UserError for a density of no tensor, or outside (0, 1].
+    """
+    kept = dict(densities or {})
+    _check_densities(kept, shapes)
     return ParametrizationTable(
         settings.type,
         settings.init,
         settings.learning_rate,
         forward_multipliers(settings, shapes),
-        tuple(_entry(settings, shapes, row) for row in shapes.rows),
+        tuple(_entry(settings, shapes, row, kept.get(row.name, 1.0)) for row in shapes.rows),
     )
 
 
@@ -73,10 +85,19 @@ def forward_multipliers(
         return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(shapes.head_dim), 1.0)
     return ForwardMultipliers(
         embedding=settings.embedding_multiplier,
-        residual=1.0,
+        residual=_depth_factor(settings, shapes, -1.0),
         attention=settings.attention_multiplier / shapes.head_dim,
         output=settings.output_multiplier / _width_multiplier(settings, shapes, FanIn.D_MODEL),
     )
+
+
+def _check_densities(densities: Mapping[str, float], shapes: ModelShapes) -> None:
+    names = {row.name for row in shapes.rows}
+    for name, density in densities.items():
+        if name not in names:
+            raise UserError(f"a density is given for {name}, which the model lacks")
+        if not 0 < density <= 1:
+            raise UserError(f"density of {name}", found=density, allowed="more than 0, at most 1")
 
 
 def _width_multiplier(
@@ -91,34 +112,58 @@ def _width_multiplier(
     return shapes.d_model / settings.base_d_model
 
 
+def _depth_factor(
+    settings: ParametrizationSettings, shapes: ModelShapes, sign: float, offset: float = 0.0
+) -> float:
+    """The depth multiplier to the power sign x exponent + offset; 1 where depth is not scaled."""
+    if settings.depth_power is None:
+        return 1.0
+    assert settings.base_n_layers is not None, "checked on load"
+    depth = shapes.n_layers / settings.base_n_layers
+    return depth ** (sign * settings.depth_power + offset)
+
+
 def _entry(
-    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow
+    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, density: float
 ) -> TensorEntry:
-    scaled = row.role in WIDTH_SCALED_ROLES
-    width = _width_multiplier(settings, shapes, row.fan_in) if scaled else 1.0
-    block_width = _width_multiplier(settings, shapes, FanIn.D_MODEL)
+    hidden = row.role is Role.HIDDEN
+    width = _width_multiplier(settings, shapes, row.fan_in) if hidden else 1.0
+    kept = density / settings.base_density if hidden and settings.type == "supar" else 1.0
+    depth = _depth_factor(settings, shapes, 1.0, -1.0) if row.in_block else 1.0
     decayed = len(row.shape) >= 2
-    scale_decay = scaled and settings.weight_decay_scaling == "width"
-    scale_epsilon = row.in_block and settings.epsilon_scaling == "width"
     return TensorEntry(
         name=row.name,
         role=row.role,
         shape=row.shape,
-        init_std=_init_std(settings, shapes, row, width),
+        density=density,
+        init_std=_init_std(settings, shapes, row, width * kept),
         initial_mean=row.initial_mean,
-        learning_rate_multiplier=1 / width,
-        weight_decay_multiplier=(width if scale_decay else 1.0) if decayed else 0.0,
-        epsilon_multiplier=1 / block_width if scale_epsilon else 1.0,
+        learning_rate_multiplier=depth / (width * kept),
+        weight_decay_multiplier=(width if settings.scales_weight_decay else 1.0) * decayed,
+        epsilon_multiplier=_epsilon_multiplier(settings, shapes, row),
     )
 
 
-def _init_std(
-    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, width: float
+def _epsilon_multiplier(
+    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow
 ) -> float:
+    if not row.in_block or not settings.scales_epsilon:
+        return 1.0
+    width = _width_multiplier(settings, shapes, FanIn.D_MODEL)
+    return _depth_factor(settings, shapes, -1.0) / width
+
+
+def _init_std(
+    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, scale: float
+) -> float:
+    """The standard deviation; ``scale`` multiplies the variance that a fan-in adds up."""
     if row.role in (Role.NORM, Role.BIAS):
         return 0.0
-    if row.writes_residual:
-        if settings.block_output_init_std is not None:
-            return settings.block_output_init_std
-        return settings.init_std / math.sqrt(2 * shapes.n_layers * width)
-    return settings.init_std / math.sqrt(width)
+    if not row.writes_residual:
+        return settings.init_std / math.sqrt(scale)
+    if settings.block_output_init_std is not None:
+        return settings.block_output_init_std
+    if settings.depth_power is not None:
+        # The residual multiplier already keeps the sum over the blocks in bounds.
+        return settings.init_std / math.sqrt(scale)
+    return settings.init_std / math.sqrt(2 * shapes.n_layers * scale)

@@ -10,6 +10,7 @@ from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.root import Recipe
+from feldspar.sparsity.density import densities
 from feldspar.train.settings import OptimizerSettings
 
 
@@ -20,7 +21,13 @@ class Plan:
     recipe: Recipe
     shapes: ModelShapes
     timeline: Timeline
-    table: ParametrizationTable
+    tables: tuple[ParametrizationTable, ...]
+    """One for each phase: multipliers follow its density."""
+
+    @property
+    def table(self) -> ParametrizationTable:
+        """The first phase's table, which the initial values come from."""
+        return self.tables[0]
 
     def summary(self) -> dict[str, Any]:
         """Parameters, tokens, steps, FLOPs and phases as plain values."""
@@ -62,7 +69,11 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     shapes = model_shapes(recipe.model)
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
     timeline = build_timeline(recipe, shapes.parameters, sizes)
-    return Plan(recipe, shapes, timeline, table(recipe.parametrization, shapes))
+    tables = tuple(
+        table(recipe.parametrization, shapes, densities(recipe.sparsity(index), shapes.rows))
+        for index in range(len(recipe.phases))
+    )
+    return Plan(recipe, shapes, timeline, tables)
 
 
 def declared_tokens(recipe: Recipe) -> dict[str, int] | None:
@@ -88,6 +99,7 @@ def effective_table(table: ParametrizationTable, optimizer: OptimizerSettings) -
                 "name": entry.name,
                 "role": entry.role.value,
                 "shape": list(entry.shape),
+                "density": entry.density,
                 "init_std": entry.init_std,
                 "learning_rate": table.learning_rate * entry.learning_rate_multiplier,
                 "weight_decay": optimizer.weight_decay * entry.weight_decay_multiplier,

@@ -10,6 +10,8 @@ from feldspar.model.settings import LearnedPositions, ModelSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.base import NameOrMapping, Settings
 from feldspar.runtime.settings import CheckpointSettings, RuntimeSettings
+from feldspar.sparsity.settings import Dense, StaticSparsity
+from feldspar.study.settings import StudySettings
 from feldspar.tokens.settings import ShardSettings, Tokenizer
 from feldspar.train.settings import (
     MixtureEntry,
@@ -62,12 +64,19 @@ class Recipe(Settings):
     """When checkpoints are written and which are kept."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """Validation."""
+    study: StudySettings | None = None
+    """Many runs of this recipe: what varies, and what they are judged by."""
     runtime: RuntimeSettings = RuntimeSettings()
     """Device, precision, micro-batches, distribution: never changes the mathematics."""
 
     def context_length(self, phase: PhaseSettings) -> int:
         """Tokens of one sequence of ``phase``."""
         return phase.context_length or self.model.max_sequence_length
+
+    def sparsity(self, phase_index: int) -> Dense | StaticSparsity:
+        """The sparsity in force in a phase: its own, else the one before it, else dense."""
+        given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
+        return given[-1] if given else Dense()
 
     @model_validator(mode="after")
     def _phases_fit_the_model(self) -> Self:

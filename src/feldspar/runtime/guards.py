@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from feldspar.core.errors import RunError
+from feldspar.core.errors import NonFiniteError
 from feldspar.core.progress import say
 from feldspar.runtime.collectives import gather_json, is_first, world_size
 from feldspar.runtime.run_folder import RunFolder, append_record
@@ -40,7 +40,7 @@ class NonFinitePolicy:
     ) -> None:
         """Record the batch of a refused step (names of what was read) in bad_batches.jsonl.
 
-        Each process calls this. Raises RunError when the policy allows no more such steps.
+        Each process calls this. Raises NonFiniteError when the policy allows no more such steps.
         """
         parts = gather_json([batch, repr(float(loss))])
         self.skipped += 1
@@ -56,7 +56,7 @@ class NonFinitePolicy:
         found = f"loss {loss}, gradient norm {gradient_norm}"
         if self.skipped > self._up_to:
             allowed = f"{self._up_to} skipped steps" if self._up_to else "none"
-            raise RunError(
+            raise NonFiniteError(
                 f"the loss or gradient of step {step} is not finite; nothing was updated",
                 where=str(self._folder.bad_batches),
                 found=found,

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_v
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 from feldspar.recipe.schedules import ScheduleField, constant
+from feldspar.sparsity.settings import Sparsity
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -169,6 +170,8 @@ class PhaseSettings(Settings):
     """Carry the moments over, or start anew; must be said where a later phase warms up."""
     trainable: Literal["all"] | tuple[str, ...] = "all"
     """Which parameters are trained: roles or globs of names."""
+    sparsity: Sparsity | None = None
+    """Which matrices are masked; default: what the previous phase had, else dense."""
     checkpoint_every: Amount | None = None
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None

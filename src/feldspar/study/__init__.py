@@ -1,0 +1,13 @@
+"""Many runs of one recipe, each a run folder."""
+
+from feldspar.core.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "StudySettings": "settings",
+        "Trial": "trials",
+        "TrialResult": "trials",
+        "run_trials": "trials",
+    },
+)

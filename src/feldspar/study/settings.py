@@ -1,0 +1,72 @@
+"""Many runs of one recipe: what varies, which shapes are aimed at, what the runs are judged by."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from feldspar.recipe.base import NameOrMapping, Settings
+
+
+class Range(Settings):
+    """An interval of values, drawn from or walked over."""
+
+    low: PositiveFloat
+    """Smallest value."""
+    high: PositiveFloat
+    """Largest value."""
+    scale: Literal["log2", "linear"] = "log2"
+    """How values are spread between the two."""
+    points: Annotated[int, Field(ge=2)] | None = None
+    """Values of the grid, both ends included; without it the range is drawn from."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low: {self.low:g} is not below high: {self.high:g}")
+        return self
+
+    def grid(self, points: int | None = None) -> tuple[float, ...]:
+        """``points`` values (default: the range's own) from low to high."""
+        count = points or self.points
+        assert count is not None and count >= 2, "a grid has two ends"
+        shares = [index / (count - 1) for index in range(count)]
+        if self.scale == "linear":
+            return tuple(self.low + share * (self.high - self.low) for share in shares)
+        return tuple(self.low * (self.high / self.low) ** share for share in shares)
+
+
+class RandomSearch(Settings):
+    """Independent draws, uniform on the range's own scale."""
+
+    type: Literal["random"] = "random"
+    trials: PositiveInt = 16
+    """Runs on the proxy."""
+
+
+class TpeSearch(Settings):
+    """Optuna's tree-structured Parzen estimator."""
+
+    type: Literal["tpe"]
+    trials: PositiveInt = 16
+    """Runs on the proxy."""
+
+
+Search = Annotated[RandomSearch | TpeSearch, Field(discriminator="type"), NameOrMapping]
+
+
+class StudySettings(Settings):
+    """A study of the recipe; read by coordinate-check, transfer, scaling run and reproduce."""
+
+    vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] = {}
+    """Dotted keys of the recipe and their values, or a range of numbers."""
+    seeds: PositiveInt = 1
+    """Runs of each point, with the recipe's seed and those after it."""
+    score: str = "train/loss"
+    """The metric that runs are judged by, lower is better; train/loss is the mean over the last
+    fifth of the steps."""
+    search: Search = RandomSearch()
+    """How transfer searches on the proxy."""
+    targets: tuple[dict[str, Any], ...] = ()
+    """Other shapes as overrides: where transfer verifies, or the family of scaling run."""
+    held_out: Annotated[int, Field(ge=0)] = 1
+    """How many of the largest sizes a law must predict without having seen them."""
