@@ -15,5 +15,12 @@ __getattr__, __dir__ = lazy_exports(
         "build_timeline": "timeline",
         "training_flops": "flops",
         "flops_per_token": "flops",
+        "Basis": "law",
+        "ComputeLaw": "law",
+        "ParametricLaw": "law",
+        "Point": "law",
+        "PowerLaw": "law",
+        "compute_law": "law",
+        "parametric_law": "law",
     },
 )

@@ -1,0 +1,238 @@
+"""Laws of loss: what a budget buys, each bound to what its FLOPs and its losses mean.
+
+A law is worth nothing away from the data set, tokenizer, unit and way of counting FLOPs that it was
+fitted with, so it refuses any other: FLOPs counted as 6 N D, put into the law of Cerebras-GPT,
+miss its own models by up to 3.8 %.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+from feldspar.core.errors import UserError, nearest
+
+NORMAL_95 = 1.959964
+"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+
+
+class Point(NamedTuple):
+    """Training FLOPs of a run, and its loss."""
+
+    flops: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """L(f) = (f / scale_flops)^(-exponent) + constant, with an exponent above 0."""
+
+    exponent: float
+    scale_flops: float
+    constant: float = 0.0
+
+    def loss(self, flops: float) -> float:
+        """The loss at ``flops`` training FLOPs. Raises UserError unless they are above 0."""
+        if not (flops > 0 and math.isfinite(flops)):
+            raise UserError("flops: a law has a value at FLOPs above 0 only", found=flops)
+        return math.exp(-self.exponent * math.log(flops / self.scale_flops)) + self.constant
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What the numbers of a law mean; two bases are the same when all four are."""
+
+    flops_convention: str
+    """How FLOPs are counted: a convention of ``plan.flops``, or the name of a paper's own count."""
+    data_set: str
+    """Text that the loss is measured on."""
+    tokenizer: str
+    """What a token is."""
+    loss_unit: str = "nats per token"
+    """Unit of the loss."""
+
+    def require(self, other: "Basis", law: str) -> None:
+        """Raise UserError when ``other`` is another basis than this one, that of ``law``."""
+        own, given = asdict(self), asdict(other)
+        wrong = [name for name in own if own[name] != given[name]]
+        if wrong:
+            words = " and ".join(name.replace("_", " ").replace("flops", "FLOPs") for name in wrong)
+            raise UserError(
+                f"the law {law} holds for another {words}",
+                found=", ".join(given[name] for name in wrong),
+                allowed=", ".join(own[name] for name in wrong),
+                do="give numbers of the law's own basis, or fit a law to your own runs: "
+                "feldspar scaling fit",
+            )
+
+
+@dataclass(frozen=True)
+class ComputeLaw:
+    """A law of loss over training FLOPs, with the basis that it holds for."""
+
+    name: str
+    curve: PowerLaw
+    basis: Basis
+    relative_std: float
+    """Standard deviation of observed losses around the law, as a share of the loss."""
+    fitted_flops: tuple[float, float]
+    """Least and most FLOPs of the runs that it was fitted to."""
+    source: str
+    note: str = ""
+
+    def loss(self, flops: float, basis: Basis) -> float:
+        """The loss at ``flops``, both on ``basis``. Raises UserError for another basis."""
+        self.basis.require(basis, self.name)
+        return self.curve.loss(flops)
+
+    def interval(self, flops: float, basis: Basis) -> tuple[float, float]:
+        """Where 95 % of new runs are expected, by the scatter of those that were fitted."""
+        loss = self.loss(flops, basis)
+        factor = math.exp(NORMAL_95 * self.relative_std)
+        return loss / factor, loss * factor
+
+    def extrapolation(self, flops: float) -> float:
+        """How many times the most FLOPs of the fitted runs; intervals are not calibrated at 10."""
+        return flops / self.fitted_flops[1]
+
+
+class Optimum(NamedTuple):
+    """The best split of a budget, and the loss that it is predicted to reach."""
+
+    parameters: float
+    tokens: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class ParametricLaw:
+    """L(N, D) = E + A / N^alpha + B / D^beta (Chinchilla, 2203.15556, equation 2).
+
+    N is all parameters, D training tokens, and a budget is counted as 6 N D.
+    """
+
+    name: str
+    irreducible: float
+    parameter_factor: float
+    parameter_exponent: float
+    token_factor: float
+    token_exponent: float
+    basis: Basis
+    source: str
+    verified: bool
+    """Whether the constants were checked against the source; if not, take results as rough."""
+
+    def loss(self, parameters: float, tokens: float) -> float:
+        """The loss of a model of ``parameters`` after ``tokens``. Raises UserError below 0."""
+        if not (parameters > 0 and tokens > 0):
+            raise UserError(
+                "parameters and tokens: a law has a value above 0 only",
+                found=f"{parameters:g} and {tokens:g}",
+            )
+        return (
+            self.irreducible
+            + self.parameter_factor / parameters**self.parameter_exponent
+            + self.token_factor / tokens**self.token_exponent
+        )
+
+    def optimum(self, flops: float) -> Optimum:
+        """The least loss under 6 N D = ``flops``: N = G (C/6)^(beta/(alpha+beta)), D = C/(6 N).
+
+        G = (alpha A / (beta B))^(1/(alpha+beta)). Raises UserError unless ``flops`` is above 0.
+        """
+        if not (flops > 0 and math.isfinite(flops)):
+            raise UserError("flops: a budget is above 0", found=flops)
+        alpha, beta = self.parameter_exponent, self.token_exponent
+        ratio = alpha * self.parameter_factor / (beta * self.token_factor)
+        parameters = ratio ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))
+        tokens = flops / (6 * parameters)
+        return Optimum(parameters, tokens, self.loss(parameters, tokens))
+
+
+CEREBRAS_GPT_POINTS = tuple(
+    Point(flops, loss)
+    for flops, loss in (
+        (2.6e18, 2.608),
+        (1.3e19, 2.349),
+        (6.1e19, 2.181),
+        (2.8e20, 1.997),
+        (1.1e21, 1.834),
+        (6.3e21, 1.704),
+        (2.3e22, 1.572),
+    )
+)
+"""Training FLOPs and Pile test loss of the seven models, 111M to 13B (2304.03208)."""
+
+CEREBRAS_GPT_MUP_POINTS = tuple(
+    Point(point.flops, loss)
+    for point, loss in zip(CEREBRAS_GPT_POINTS, (2.588, 2.359, 2.155, 1.984, 1.846), strict=False)
+)
+"""The same for the five muP models, 111M to 2.7B."""
+
+COMPUTE_LAWS = {
+    law.name: law
+    for law in (
+        ComputeLaw(
+            name="cerebras-gpt",
+            curve=PowerLaw(exponent=0.0737, scale_flops=5.984e22, constant=0.5066),
+            basis=Basis("cerebras-gpt", "the Pile, test", "gpt2"),
+            relative_std=0.0066,
+            fitted_flops=(CEREBRAS_GPT_POINTS[0].flops, CEREBRAS_GPT_POINTS[-1].flops),
+            source="Cerebras-GPT, 2304.03208",
+            note="The five muP models lie 0.43 % below it on average. The paper's own FLOPs exceed "
+            "the convention 'detailed' by 7 to 14 %.",
+        ),
+    )
+}
+"""Published laws of loss over FLOPs, by name."""
+
+_CHINCHILLA = Basis("6P", "MassiveText", "SentencePiece of 32,000 tokens")
+PARAMETRIC_LAWS = {
+    law.name: law
+    for law in (
+        ParametricLaw(
+            name="chinchilla-refit",
+            irreducible=1.8172,
+            parameter_factor=482.01,
+            parameter_exponent=0.3478,
+            token_factor=2085.43,
+            token_exponent=0.3658,
+            basis=_CHINCHILLA,
+            source="a replication of Chinchilla's third approach, constants from memory",
+            verified=False,
+        ),
+        ParametricLaw(
+            name="chinchilla",
+            irreducible=1.69,
+            parameter_factor=406.4,
+            parameter_exponent=0.34,
+            token_factor=410.7,
+            token_exponent=0.28,
+            basis=_CHINCHILLA,
+            source="Chinchilla, 2203.15556, as first published, constants from memory",
+            verified=False,
+        ),
+    )
+}
+"""Laws of loss over parameters and tokens, by name; none is verified."""
+
+
+def compute_law(name: str) -> ComputeLaw:
+    """The published law of that name. Raises UserError for an unknown one."""
+    if name not in COMPUTE_LAWS:
+        raise _unknown(name, COMPUTE_LAWS)
+    return COMPUTE_LAWS[name]
+
+
+def parametric_law(name: str) -> ParametricLaw:
+    """The parametric law of that name. Raises UserError for an unknown one."""
+    if name not in PARAMETRIC_LAWS:
+        raise _unknown(name, PARAMETRIC_LAWS)
+    return PARAMETRIC_LAWS[name]
+
+
+def _unknown(name: str, known: Iterable[str]) -> UserError:
+    hint = nearest(name, known)
+    return UserError(
+        f"there is no law {name!r}" + (f"; did you mean {hint!r}?" if hint else ""), allowed=known
+    )
