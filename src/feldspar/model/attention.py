@@ -38,8 +38,8 @@ class Attention(nn.Module):
             self.query_width, d_model, bias, ParameterRole(Role.HIDDEN, writes_residual=True)
         )
 
-    def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
-        """Map (b, t, d_model) to (b, t, d_model)."""
+    def heads(self, x_btd: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (b, heads, t, head_dim), keys and values (b, kv heads, t, head_dim), rotated."""
         widths = [self.query_width, self.key_width, self.key_width]
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim))
@@ -48,7 +48,11 @@ class Attention(nn.Module):
         if context.rotary is not None:
             query = rotate(query, *context.rotary, self.interleaved)
             key = rotate(key, *context.rotary, self.interleaved)
-        query, key, value = (part.transpose(1, 2) for part in (query, key, value))
+        return query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
+
+    def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
+        """Map (b, t, d_model) to (b, t, d_model)."""
+        query, key, value = self.heads(x_btd, context)
         if context.cache is not None:
             key, value = context.cache.extend(self.layer, key, value)
         attended = attend(
