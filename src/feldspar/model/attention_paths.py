@@ -1,8 +1,9 @@
 """Fused causal attention with masks and ALiBi, without a bias of heads x length x length.
 
 Shapes: q (b, h, i, d), k and v (b, g, j, d) with g key heads that divide h; keys end where queries
-end, so query i stands at position j - i_total + i. Four paths, all equal to the plain formula:
+end, so query i stands at position j - i_total + i. The paths are all equal to the plain formula:
 
+* training on a processor: ``blocked_attention``, where it suits;
 * no mask needed: the causal flag (only ever when there are as many queries as keys: the flag is
   aligned top-left otherwise, and the first query would see the first key only);
 * masked: queries in chunks of rows, each with the keys up to its end and a mask shared by heads;
@@ -16,6 +17,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from feldspar.model.blocked_attention import blocked_attention, suits_blocks
 
 CHUNK_ROWS = 512
 ALIBI_COLUMNS = 8
@@ -36,6 +39,8 @@ def attend(
     ``slopes`` (h,) in float32 turn ALiBi on; ``document_ids`` (b, t) keep attention inside a
     document and need as many queries as keys.
     """
+    if document_ids is None and not dropout and suits_blocks(query, key):
+        return blocked_attention(query, key, value, scale, slopes)
     if slopes is None:
         if document_ids is None and (query.shape[2] in (1, key.shape[2])):
             return fused(query, key, value, scale, causal=query.shape[2] > 1, dropout=dropout)

@@ -1,0 +1,109 @@
+"""Causal attention for training on a processor: probabilities are kept, in blocks of rows.
+
+A fused kernel forms the probabilities again in its backward pass to save memory; at a context of a
+few hundred tokens they are small, and keeping them takes a fifth of the time away. Blocks of rows
+skip the keys that no row of theirs sees; groups of heads keep a block's scores in the cache.
+"""
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+BLOCK_ROWS = 64
+BLOCK_BYTES = 2**20
+"""Scores of a block: what stays in a core's own cache."""
+KEPT_BYTES = 64 * 2**20
+"""Most probabilities of a layer that are kept; above it the fused kernel is the better choice."""
+
+
+def suits_blocks(query: Tensor, key: Tensor) -> bool:
+    """Whether this path is the faster one: float32 on a processor, a gradient, few probabilities.
+
+    It needs as many heads and rows of queries as of keys.
+    """
+    if query.device.type != "cpu" or query.dtype != torch.float32 or query.shape != key.shape:
+        return False
+    if not query.requires_grad or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    n_sequences, n_heads, length, _ = query.shape
+    return n_sequences * n_heads * length**2 * query.element_size() // 2 <= KEPT_BYTES
+
+
+def blocked_attention(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, slopes: Tensor | None = None
+) -> Tensor:
+    """Causal attention over (b, h, t, d); ``slopes`` (h,) turn ALiBi on."""
+    return cast(Tensor, _BlockedAttention.apply(query, key, value, scale, slopes))
+
+
+class _BlockedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, slopes: Tensor | None
+    ) -> Tensor:
+        shape, length = query.shape, query.shape[2]
+        query, key, value = (part.reshape(-1, length, shape[3]) for part in (query, key, value))
+        group = _heads_of_a_group(shape[1], length, query.element_size())
+        ahead = query.new_full((BLOCK_ROWS, BLOCK_ROWS), float("-inf")).triu_(1)
+        behind = (
+            None if slopes is None else _alibi(slopes, length).repeat(group // len(slopes), 1, 1)
+        )
+        out = torch.empty_like(query)
+        kept = []
+        for heads, rows, stop in _blocks(len(query), group, length):
+            scores = query.new_empty(len(query[heads]), rows.stop - rows.start, stop)
+            keys = key[heads, :stop].transpose(1, 2)
+            torch.baddbmm(scores, query[heads, rows], keys, beta=0, alpha=scale, out=scores)
+            scores[:, :, rows].add_(ahead[: stop - rows.start, : stop - rows.start])
+            if behind is not None:
+                scores.add_(behind[: len(scores), :, length - stop :])
+            torch.softmax(scores, dim=-1, out=scores)
+            torch.bmm(scores, value[heads, :stop], out=out[heads, rows])
+            kept.append(scores)
+        ctx.save_for_backward(query, key, value, out, *kept)
+        ctx.scale, ctx.group = scale, group
+        return out.view(shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        """With P the probabilities: dS = P (dO V' - rowsum(dO O))."""
+        query, key, value, out, *kept = ctx.saved_tensors
+        shape, length = grads[0].shape, grads[0].shape[2]
+        grad = grads[0].reshape(out.shape)
+        shared = (grad * out).sum(dim=-1, keepdim=True)
+        grad_query = torch.empty_like(query)
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        blocks = _blocks(len(query), ctx.group, length)
+        for probabilities, (heads, rows, stop) in zip(kept, blocks, strict=True):
+            incoming = grad[heads, rows]
+            grad_value[heads, :stop].baddbmm_(probabilities.transpose(1, 2), incoming)
+            scores = torch.bmm(incoming, value[heads, :stop].transpose(1, 2))
+            scores.sub_(shared[heads, rows]).mul_(probabilities)
+            target = grad_query[heads, rows]
+            torch.baddbmm(target, scores, key[heads, :stop], beta=0, alpha=ctx.scale, out=target)
+            columns = scores.transpose(1, 2)
+            grad_key[heads, :stop].baddbmm_(columns, query[heads, rows], alpha=ctx.scale)
+        return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), None, None
+
+
+def _heads_of_a_group(n_heads: int, length: int, entry_bytes: int) -> int:
+    """Heads taken together: whole sequences, so that each group has the same slopes."""
+    fitting = BLOCK_BYTES // (BLOCK_ROWS * length * entry_bytes)
+    return n_heads * max(fitting // n_heads, 1)
+
+
+def _blocks(total: int, group: int, length: int) -> Iterator[tuple[slice, slice, int]]:
+    """Heads, rows, and how many keys those rows see."""
+    for head in range(0, total, group):
+        for row in range(0, length, BLOCK_ROWS):
+            stop = min(row + BLOCK_ROWS, length)
+            yield slice(head, min(head + group, total)), slice(row, stop), stop
+
+
+def _alibi(slopes: Tensor, length: int) -> Tensor:
+    """(h, 1, t): slope x key position, counted back from the last; constants of a row cancel."""
+    return slopes[:, None, None] * torch.arange(1 - length, 1, dtype=slopes.dtype)
