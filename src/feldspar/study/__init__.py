@@ -6,8 +6,10 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "StudySettings": "settings",
+        "SweepPoint": "sweep",
         "Trial": "trials",
         "TrialResult": "trials",
+        "run_sweep": "sweep",
         "run_trials": "trials",
     },
 )
