@@ -1,47 +1,64 @@
 """The parameter rows of any module whose parts declare ``parameter_roles``."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ParameterRoles, ParameterRow
+from feldspar.core.rows import ParameterRole, ParameterRoles, ParameterRow
+
+Place = tuple[ParameterRole, bool]
+"""A declared role, and whether it stands in a block."""
 
 
 def module_rows(module: nn.Module) -> tuple[ParameterRow, ...]:
     """One row for each parameter of ``module``, tied tensors once, in ``named_parameters`` order.
 
     A part declares the roles of its own parameters in ``parameter_roles`` (local name -> role);
-    every part below one with a true ``is_residual_block`` counts as in a block. Raises UserError
-    that names a parameter without a role.
+    every part below one with a true ``is_residual_block`` counts as in a block. Of the parts that
+    share a tensor one declares its role, or all the same. Raises UserError that names a parameter
+    of no role or of two.
     """
-    roles, in_block = {}, {}
-    for prefix, part, inside in _walk(module, "", False):
-        declared: ParameterRoles = getattr(part, "parameter_roles", {})
-        for local_name, _ in part.named_parameters(recurse=False, remove_duplicate=False):
-            in_block[prefix + local_name] = inside
-            if local_name in declared:
-                roles[prefix + local_name] = declared[local_name]
+    places = _places(module)
     rows = []
     for name, parameter in module.named_parameters():
-        if name not in roles:
+        found = places[id(parameter)]
+        if not found:
             raise UserError(
                 f"the parameter {name} belongs to no role",
                 do="declare it in parameter_roles of the module that owns it",
             )
-        role = roles[name]
+        if len(found) > 1:
+            raise UserError(
+                f"the parameter {name} belongs to two roles",
+                found=", ".join(f"{role.role} as {full}" for (role, _), full in found.items()),
+                do="declare a shared tensor in one of its modules only",
+            )
+        [(role, in_block)] = found
         rows.append(
             ParameterRow(
                 name=name,
                 role=role.role,
                 shape=tuple(parameter.shape),
                 fan_in=role.fan_in,
-                in_block=in_block[name],
+                in_block=in_block,
                 writes_residual=role.writes_residual,
                 initial_mean=role.initial_mean,
             )
         )
     return tuple(rows)
+
+
+def _places(module: nn.Module) -> dict[int, dict[Place, str]]:
+    """By a parameter's identity, every role that is declared for it and under which name."""
+    places: dict[int, dict[Place, str]] = defaultdict(dict)
+    for prefix, part, inside in _walk(module, "", False):
+        declared: ParameterRoles = getattr(part, "parameter_roles", {})
+        for name, parameter in part.named_parameters(recurse=False):
+            if name in declared:
+                places[id(parameter)].setdefault((declared[name], inside), prefix + name)
+    return places
 
 
 def _walk(module: nn.Module, prefix: str, inside: bool) -> Iterator[tuple[str, nn.Module, bool]]:

@@ -1,7 +1,7 @@
 """A table applied to a module: initial values, forward multipliers, optimizer groups."""
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
@@ -24,11 +24,12 @@ class ParameterGroup:
     epsilon_multiplier: float
 
 
-def apply(model: nn.Module, table: ParametrizationTable, seed: int) -> list[ParameterGroup]:
+def apply(model: nn.Module, table: ParametrizationTable, seed: int = 0) -> list[ParameterGroup]:
     """Initialise every parameter, set the forward multipliers, return the optimizer's groups.
 
     Each tensor has a random stream of its own (seed and name), so that its initial values depend
-    on no other tensor. Raises UserError for a parameter that the table does not know.
+    on no other tensor. A multiplier that no module declares is left to the caller. Raises
+    UserError unless the table's tensors are the model's.
     """
     initialise(model, table, seed)
     set_forward_multipliers(model, table.forward)
@@ -63,11 +64,21 @@ def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Te
 
 
 def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> None:
-    """Set the multipliers on the modules that declare them (``forward_multipliers``)."""
+    """Set the multipliers on the modules that declare them.
+
+    A module's ``forward_multipliers`` name its attribute and the multiplier that it takes:
+    embedding, residual, attention or output. Raises UserError for another.
+    """
+    values = asdict(forward)
     for module in model.modules():
         declared: dict[str, str] = getattr(module, "forward_multipliers", {})
         for attribute, kind in declared.items():
-            setattr(module, attribute, getattr(forward, kind))
+            if kind not in values:
+                raise UserError(
+                    f"{type(module).__name__}.forward_multipliers: there is no multiplier {kind!r}",
+                    allowed=list(values),
+                )
+            setattr(module, attribute, values[kind])
 
 
 def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[ParameterGroup]:
@@ -93,7 +104,11 @@ def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[Para
 
 def _entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str, TensorEntry]:
     entries = {entry.name: entry for entry in table.tensors}
-    for name, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    absent = next((name for name in entries if name not in parameters), None)
+    if absent is not None:
+        raise UserError(f"the parametrization table has a row for {absent}, which the model lacks")
+    for name, parameter in parameters.items():
         if name in entries and entries[name].shape != tuple(parameter.shape):
             raise UserError(
                 f"the parameter {name} has another shape than its row of the table",

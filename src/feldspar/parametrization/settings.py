@@ -10,6 +10,7 @@ ParametrizationType = Literal["sp", "mup", "supar", "completep"]
 Scaling = Literal["none", "width"]
 
 FORWARD_FIELDS = ("embedding_multiplier", "output_multiplier", "attention_multiplier")
+SCALING_FIELDS = ("weight_decay_scaling", "epsilon_scaling")
 
 
 class ParametrizationSettings(Settings):
@@ -44,8 +45,8 @@ class ParametrizationSettings(Settings):
     """Residual branches are divided by the depth multiplier to this power: 1 (CompleteP's own,
     the default of completep) to 0.5; on supar it composes the two."""
     weight_decay_scaling: Scaling | None = None
-    """width: hidden weight decay grows with the width multiplier, so that rate x decay is kept.
-    Default: width where depth is scaled, else none."""
+    """width: weight decay of hidden matrices grows with the width multiplier that their learning
+    rate is divided by (not with density). Default: width where depth is scaled, else none."""
     epsilon_scaling: Scaling | None = None
     """width: Adam's epsilon of the blocks shrinks with the width multiplier, and with the
     residual multiplier. Default: width where depth is scaled, else none."""
@@ -83,6 +84,7 @@ class ParametrizationSettings(Settings):
     @model_validator(mode="after")
     def _fields_have_a_meaning(self) -> Self:
         changed = [name for name in FORWARD_FIELDS if getattr(self, name) != 1.0]
+        changed += [name for name in SCALING_FIELDS if getattr(self, name) == "width"]
         if self.type == "sp" and changed:
             raise ValueError(f"{changed[0]}: has no meaning under sp; choose type: mup")
         if self.type in ("sp", "mup") and self.depth_exponent is not None:

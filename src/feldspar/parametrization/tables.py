@@ -64,16 +64,18 @@ def table(
     """The table of a model.
 
     ``densities`` gives the kept share of each masked tensor by name; a tensor that it does not
-    name is dense. Raises UserError for a density of no tensor, or outside (0, 1].
+    name is dense. Raises UserError for a tensor with two rows, and for a density of no tensor or
+    outside (0, 1].
     """
     kept = dict(densities or {})
-    _check_densities(kept, shapes)
+    _check_names(shapes, kept)
+    scale = _scale(settings, shapes)
     return ParametrizationTable(
         settings.type,
         settings.init,
         settings.learning_rate,
         forward_multipliers(settings, shapes),
-        tuple(_entry(settings, shapes, row, kept.get(row.name, 1.0)) for row in shapes.rows),
+        tuple(_entry(settings, shapes, scale, row, kept.get(row.name, 1.0)) for row in shapes.rows),
     )
 
 
@@ -83,16 +85,21 @@ def forward_multipliers(
     """The four factors of the forward pass."""
     if settings.type == "sp":
         return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(shapes.head_dim), 1.0)
+    scale = _scale(settings, shapes)
     return ForwardMultipliers(
         embedding=settings.embedding_multiplier,
-        residual=_depth_factor(settings, shapes, -1.0),
+        residual=scale.residual,
         attention=settings.attention_multiplier / shapes.head_dim,
-        output=settings.output_multiplier / _width_multiplier(settings, shapes, FanIn.D_MODEL),
+        output=settings.output_multiplier / scale.width,
     )
 
 
-def _check_densities(densities: Mapping[str, float], shapes: ModelShapes) -> None:
-    names = {row.name for row in shapes.rows}
+def _check_names(shapes: ModelShapes, densities: Mapping[str, float]) -> None:
+    names: set[str] = set()
+    for row in shapes.rows:
+        if row.name in names:
+            raise UserError(f"the parameter {row.name} stands in two rows")
+        names.add(row.name)
     for name, density in densities.items():
         if name not in names:
             raise UserError(f"a density is given for {name}, which the model lacks")
@@ -100,70 +107,77 @@ def _check_densities(densities: Mapping[str, float], shapes: ModelShapes) -> Non
             raise UserError(f"density of {name}", found=density, allowed="more than 0, at most 1")
 
 
-def _width_multiplier(
-    settings: ParametrizationSettings, shapes: ModelShapes, fan_in: FanIn
-) -> float:
-    """How many times wider the model is than the base, in the dimension a matrix sums over."""
+@dataclass(frozen=True)
+class _Scale:
+    """How many times larger a model is than its base, in what its parametrization looks at."""
+
+    width: float = 1.0
+    inner_width: float = 1.0
+    depth: float = 1.0
+    depth_power: float = 1.0
+
+    def fan_in(self, row: ParameterRow) -> float:
+        """The multiplier of the dimension that a hidden matrix sums over."""
+        return self.inner_width if row.fan_in is FanIn.D_FF else self.width
+
+    @property
+    def residual(self) -> float:
+        """What each branch is multiplied by before it is added to the residual stream."""
+        return self.depth**-self.depth_power
+
+    @property
+    def block_rate(self) -> float:
+        """What is left for the blocks' learning rates, which the branches' shrinking slows down."""
+        return self.depth ** (self.depth_power - 1)
+
+
+def _scale(settings: ParametrizationSettings, shapes: ModelShapes) -> _Scale:
     if settings.type == "sp":
-        return 1.0
+        return _Scale()
     assert settings.base_d_model is not None and settings.base_d_ff is not None, "checked on load"
-    if fan_in is FanIn.D_FF:
-        return shapes.d_ff / settings.base_d_ff
-    return shapes.d_model / settings.base_d_model
-
-
-def _depth_factor(
-    settings: ParametrizationSettings, shapes: ModelShapes, sign: float, offset: float = 0.0
-) -> float:
-    """The depth multiplier to the power sign x exponent + offset; 1 where depth is not scaled."""
+    widths = shapes.d_model / settings.base_d_model, shapes.d_ff / settings.base_d_ff
     if settings.depth_power is None:
-        return 1.0
+        return _Scale(*widths)
     assert settings.base_n_layers is not None, "checked on load"
-    depth = shapes.n_layers / settings.base_n_layers
-    return depth ** (sign * settings.depth_power + offset)
+    return _Scale(*widths, shapes.n_layers / settings.base_n_layers, settings.depth_power)
 
 
 def _entry(
-    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, density: float
+    settings: ParametrizationSettings,
+    shapes: ModelShapes,
+    scale: _Scale,
+    row: ParameterRow,
+    density: float,
 ) -> TensorEntry:
-    hidden = row.role is Role.HIDDEN
-    width = _width_multiplier(settings, shapes, row.fan_in) if hidden else 1.0
-    kept = density / settings.base_density if hidden and settings.type == "supar" else 1.0
-    depth = _depth_factor(settings, shapes, 1.0, -1.0) if row.in_block else 1.0
-    decayed = len(row.shape) >= 2
+    width = inputs = 1.0
+    if row.role is Role.HIDDEN:
+        width = scale.fan_in(row)
+        inputs = width * (density / settings.base_density if settings.type == "supar" else 1.0)
+    rate = (scale.block_rate if row.in_block else 1.0) / inputs
+    decay = width if settings.scales_weight_decay else 1.0
+    epsilon = scale.residual / scale.width if row.in_block and settings.scales_epsilon else 1.0
     return TensorEntry(
         name=row.name,
         role=row.role,
         shape=row.shape,
         density=density,
-        init_std=_init_std(settings, shapes, row, width * kept),
+        init_std=_init_std(settings, shapes, row, inputs),
         initial_mean=row.initial_mean,
-        learning_rate_multiplier=depth / (width * kept),
-        weight_decay_multiplier=(width if settings.scales_weight_decay else 1.0) * decayed,
-        epsilon_multiplier=_epsilon_multiplier(settings, shapes, row),
+        learning_rate_multiplier=rate,
+        weight_decay_multiplier=decay if len(row.shape) >= 2 else 0.0,
+        epsilon_multiplier=epsilon,
     )
 
 
-def _epsilon_multiplier(
-    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow
-) -> float:
-    if not row.in_block or not settings.scales_epsilon:
-        return 1.0
-    width = _width_multiplier(settings, shapes, FanIn.D_MODEL)
-    return _depth_factor(settings, shapes, -1.0) / width
-
-
 def _init_std(
-    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, scale: float
+    settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, inputs: float
 ) -> float:
-    """The standard deviation; ``scale`` multiplies the variance that a fan-in adds up."""
+    """The standard deviation where a neuron sums ``inputs`` times as many terms as at the base."""
     if row.role in (Role.NORM, Role.BIAS):
         return 0.0
-    if not row.writes_residual:
-        return settings.init_std / math.sqrt(scale)
-    if settings.block_output_init_std is not None:
+    if row.writes_residual and settings.block_output_init_std is not None:
         return settings.block_output_init_std
-    if settings.depth_power is not None:
-        # The residual multiplier already keeps the sum over the blocks in bounds.
-        return settings.init_std / math.sqrt(scale)
-    return settings.init_std / math.sqrt(2 * shapes.n_layers * scale)
+    if row.writes_residual and settings.depth_power is None:
+        inputs *= 2 * shapes.n_layers
+    # Where depth is scaled, the residual multiplier keeps the sum over the blocks in bounds.
+    return settings.init_std / math.sqrt(inputs)
