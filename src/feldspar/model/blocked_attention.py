@@ -61,7 +61,7 @@ class _BlockedAttention(torch.autograd.Function):
             if behind is not None:
                 scores.add_(behind[: len(scores), :, length - stop :])
             torch.softmax(scores, dim=-1, out=scores)
-            torch.bmm(scores, value[heads, :stop], out=out[heads, rows])
+            out[heads, rows] = torch.bmm(scores, value[heads, :stop])
             kept.append(scores)
         ctx.save_for_backward(query, key, value, out, *kept)
         ctx.scale, ctx.group = scale, group
@@ -80,13 +80,12 @@ class _BlockedAttention(torch.autograd.Function):
         blocks = _blocks(len(query), ctx.group, length)
         for probabilities, (heads, rows, stop) in zip(kept, blocks, strict=True):
             incoming = grad[heads, rows]
-            grad_value[heads, :stop].baddbmm_(probabilities.transpose(1, 2), incoming)
+            grad_value[heads, :stop] += torch.bmm(probabilities.transpose(1, 2), incoming)
             scores = torch.bmm(incoming, value[heads, :stop].transpose(1, 2))
             scores.sub_(shared[heads, rows]).mul_(probabilities)
-            target = grad_query[heads, rows]
-            torch.baddbmm(target, scores, key[heads, :stop], beta=0, alpha=ctx.scale, out=target)
-            columns = scores.transpose(1, 2)
-            grad_key[heads, :stop].baddbmm_(columns, query[heads, rows], alpha=ctx.scale)
+            scores.mul_(ctx.scale)
+            grad_query[heads, rows] = torch.bmm(scores, key[heads, :stop])
+            grad_key[heads, :stop] += torch.bmm(scores.transpose(1, 2), query[heads, rows])
         return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), None, None
 
 
