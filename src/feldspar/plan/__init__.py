@@ -22,5 +22,8 @@ __getattr__, __dir__ = lazy_exports(
         "PowerLaw": "law",
         "compute_law": "law",
         "parametric_law": "law",
+        "LawFit": "law_fit",
+        "fit_law": "law_fit",
+        "read_points": "law_points",
     },
 )

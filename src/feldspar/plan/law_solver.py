@@ -1,0 +1,143 @@
+"""Least squares of log L(f) = log(exp(u - a x) + b) for many series of losses over the same FLOPs.
+
+x is log f less its mean, so that the unit of FLOPs does not matter and u and a are nearly
+independent. Levenberg-Marquardt steps, projected on a > 0 and 0 <= b < min L, from several starts
+in b: for a fixed b the start is a straight line through log(L - b).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+STARTS = 16
+MAX_STEPS = 400
+LEAST_EXPONENT = 1e-9
+MOST_CONSTANT = 1 - 1e-6
+"""Of the least loss; at the loss itself the line through log(L - b) has no slope."""
+LARGEST_DAMPING = 1e12
+
+
+@dataclass(frozen=True)
+class Curves:
+    """Fitted curves, one an entry of each array: exp(level - exponent x) + constant."""
+
+    level: np.ndarray
+    exponent: np.ndarray
+    constant: np.ndarray
+
+    def losses(self, x: np.ndarray) -> np.ndarray:
+        """Loss of each curve (rows) at each of ``x``, log FLOPs less the mean of the fit."""
+        fallen = np.exp(self.level[:, None] - self.exponent[:, None] * x)
+        return fallen + self.constant[:, None]
+
+
+def fit_curves(
+    x: np.ndarray, log_losses: np.ndarray, *, with_constant: bool, huber: float | None = None
+) -> Curves:
+    """The best curve for each row of ``log_losses`` (k, n) over centred log FLOPs ``x`` (n,).
+
+    Without a constant the curve is a straight line in logarithms. ``huber``: residuals above it
+    count by their size and not by their square.
+    """
+    least = np.exp(log_losses.min(axis=1))
+    shares = np.linspace(0, 1, STARTS, endpoint=False) if with_constant else np.zeros(1)
+    constants = least[:, None] * shares
+    rows = np.repeat(log_losses, len(shares), axis=0)
+    parameters = _lines(x, rows, constants.ravel())
+    parameters, costs = _descend(
+        x, rows, parameters, np.repeat(least, len(shares)), with_constant, huber
+    )
+    best = costs.reshape(constants.shape).argmin(axis=1)
+    chosen = parameters.reshape(*constants.shape, 3)[np.arange(len(best)), best]
+    return Curves(chosen[:, 0], chosen[:, 1], chosen[:, 2])
+
+
+def _lines(x: np.ndarray, log_losses: np.ndarray, constants: np.ndarray) -> np.ndarray:
+    """Parameters (k, 3) of the straight lines through log(L - b) for the given b."""
+    logs = np.log(np.exp(log_losses) - constants[:, None])
+    exponent = -(logs * x).sum(axis=1) / (x * x).sum()
+    return np.stack([logs.mean(axis=1), np.maximum(exponent, LEAST_EXPONENT), constants], axis=1)
+
+
+def _descend(
+    x: np.ndarray,
+    log_losses: np.ndarray,
+    parameters: np.ndarray,
+    least: np.ndarray,
+    with_constant: bool,
+    huber: float | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levenberg-Marquardt on every row at once; rows that have converged are left alone."""
+    lower = np.array([-np.inf, LEAST_EXPONENT, 0.0])
+    upper = np.full_like(parameters, np.inf)
+    upper[:, 2] = least * MOST_CONSTANT if with_constant else 0.0
+    parameters = parameters.copy()
+    residuals, slopes = _linearised(x, log_losses, parameters)
+    costs = _cost(residuals, huber)
+    damping = np.full(len(parameters), 1e-3)
+    live = np.arange(len(parameters))
+    for _ in range(MAX_STEPS):
+        now = parameters[live]
+        step = _step(residuals[live], slopes[live], damping[live], now, lower, upper[live], huber)
+        proposed = np.clip(now + step, lower, upper[live])
+        new_residuals, new_slopes = _linearised(x, log_losses[live], proposed)
+        new_costs = _cost(new_residuals, huber)
+        better = new_costs < costs[live]
+        gained = costs[live] - new_costs
+        taken = live[better]
+        parameters[taken], residuals[taken], slopes[taken], costs[taken] = (
+            proposed[better],
+            new_residuals[better],
+            new_slopes[better],
+            new_costs[better],
+        )
+        damping[live] = np.where(better, damping[live] / 10, damping[live] * 10)
+        settled = better & (gained <= 1e-14 * costs[live])
+        live = live[~settled & (damping[live] < LARGEST_DAMPING)]
+        if not live.size:
+            break
+    return parameters, costs
+
+
+def _linearised(
+    x: np.ndarray, log_losses: np.ndarray, parameters: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Residuals log L^ - log L (k, n) and their derivatives by u, a, b (k, n, 3)."""
+    fallen = np.exp(parameters[:, :1] - parameters[:, 1:2] * x)
+    loss = fallen + parameters[:, 2:]
+    share = fallen / loss
+    return np.log(loss) - log_losses, np.stack([share, -x * share, 1 / loss], axis=2)
+
+
+def _cost(residuals: np.ndarray, huber: float | None) -> np.ndarray:
+    squares = residuals**2
+    if huber is not None:
+        size = np.abs(residuals)
+        squares = np.where(size <= huber, squares, huber * (2 * size - huber))
+    return squares.sum(axis=1)
+
+
+def _step(
+    residuals: np.ndarray,
+    slopes: np.ndarray,
+    damping: np.ndarray,
+    parameters: np.ndarray,
+    lower: np.ndarray,
+    upper: np.ndarray,
+    huber: float | None,
+) -> np.ndarray:
+    """The damped Gauss-Newton step (k, 3); a parameter at its bound that it would cross stays."""
+    weighted = slopes
+    if huber is not None:
+        with np.errstate(divide="ignore"):
+            weights = np.minimum(1.0, huber / np.abs(residuals))
+        weighted = slopes * weights[:, :, None]
+    gradient = np.einsum("kni,kn->ki", weighted, residuals)
+    held = ((parameters <= lower) & (gradient > 0)) | ((parameters >= upper) & (gradient < 0))
+    held |= lower == upper
+    matrix = np.einsum("kni,knj->kij", weighted, slopes)
+    matrix = np.where(held[:, :, None] | held[:, None, :], 0.0, matrix)
+    diagonal = np.einsum("kii->ki", matrix)
+    diagonal = np.where(held, 1.0, diagonal * (1 + damping[:, None]) + 1e-300)
+    matrix[:, np.arange(3), np.arange(3)] = diagonal
+    return np.linalg.solve(matrix, np.where(held, 0.0, -gradient)[:, :, None])[:, :, 0]
