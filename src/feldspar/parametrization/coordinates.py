@@ -1,0 +1,127 @@
+"""What a coordinate check measures, and what it takes to pass; without torch.
+
+The mean size of activations in the first steps is taken at several widths, densities or depths. A
+parametrization is stable along that axis where the slope of log2 size against log2 of the axis
+stays near zero (2203.03466, appendix D.1; 2405.15743, figure 5; 2505.01618 for depth).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from feldspar.parametrization.settings import ParametrizationSettings
+
+Axis = Literal["width", "density", "depth"]
+Kind = Literal["size", "change"]
+
+AXES: tuple[Axis, ...] = ("width", "density", "depth")
+STEPS = (0, 1, 5, 10)
+"""Updates after which the probe batch is measured: mistakes in initial values show at 0 and 1
+only, mistakes in learning rates from 1 on."""
+ATTENTION_LOGITS = "attention_logits"
+ATTENTION_OUTPUT = "attention_output"
+FEED_FORWARD_OUTPUT = "feed_forward_output"
+RESIDUAL_STREAM = "residual_stream"
+LOGITS = "logits"
+QUANTITIES = (ATTENTION_LOGITS, ATTENTION_OUTPUT, FEED_FORWARD_OUTPUT, RESIDUAL_STREAM, LOGITS)
+
+INITIAL_BOUND = 0.10
+TRAINED_BOUND = 0.25
+DEPTH_BOUND = 0.35
+LOGITS_SLOPE = (-0.60, -0.40)
+"""A random head that is tied, or of the same size, shrinks the first logits by the root of the
+width multiplier; they are flat after a few steps. Without its multiplier the slope is +0.5."""
+ATTENTION_SLOPE = (-1.01, -0.99)
+CLEAR_GROWTH = 0.6
+
+
+class Measure(NamedTuple):
+    """A quantity's mean |x|, or mean |x - x at step 0|, after a number of updates."""
+
+    quantity: str
+    kind: Kind
+    step: int
+
+    def __str__(self) -> str:
+        change = " change" if self.kind == "change" else ""
+        return f"{self.quantity.replace('_', ' ')}{change} at step {self.step}"
+
+
+ATTENTION_MULTIPLIER = Measure("attention_multiplier", "size", 0)
+"""The factor of q.k itself, whose slope is taken against head_dim: activations of models of one
+head_dim cannot show that it is wrong."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The interval that the slope of a measure must lie in."""
+
+    measure: Measure
+    low: float
+    high: float
+
+    def holds(self, slopes: Mapping[Measure, float]) -> bool:
+        """Whether the slope lies inside; one that is not finite never does."""
+        value = slopes[self.measure]
+        return math.isfinite(value) and self.low <= value <= self.high
+
+
+def slope(x: Sequence[float], sizes: Sequence[Sequence[float]]) -> float:
+    """The least-squares slope of mean log2 size over log2 ``x``; ``sizes`` are (points, seeds).
+
+    NaN where a size is zero or not finite: a run that diverged has no slope.
+    """
+    if any(not (0 < size < math.inf) for seeds in sizes for size in seeds):
+        return math.nan
+    across = [math.log2(value) for value in x]
+    up = [sum(map(math.log2, seeds)) / len(seeds) for seeds in sizes]
+    middle, height = sum(across) / len(across), sum(up) / len(up)
+    spread = sum((value - middle) ** 2 for value in across)
+    together = sum((a - middle) * (b - height) for a, b in zip(across, up, strict=True))
+    return together / spread
+
+
+def bounds(axis: Axis, settings: ParametrizationSettings) -> tuple[Bound, ...]:
+    """What the slopes of a parametrization must satisfy to be stable along ``axis``."""
+    if axis == "depth":
+        return tuple(
+            _around_zero(RESIDUAL_STREAM, "change", step, DEPTH_BOUND) for step in STEPS if step > 1
+        )
+    found = [_around_zero(FEED_FORWARD_OUTPUT, "size", 0, INITIAL_BOUND)]
+    for step in STEPS[1:]:
+        found += [
+            _around_zero(FEED_FORWARD_OUTPUT, "size", step, TRAINED_BOUND),
+            _around_zero(FEED_FORWARD_OUTPUT, "change", step, TRAINED_BOUND),
+            _around_zero(RESIDUAL_STREAM, "change", step, TRAINED_BOUND),
+        ]
+    # The final norm hides density from the logits; the standard parametrization promises neither.
+    if axis == "width" and settings.type != "sp":
+        found += [
+            Bound(Measure(LOGITS, "size", 0), *LOGITS_SLOPE),
+            Bound(ATTENTION_MULTIPLIER, *ATTENTION_SLOPE),
+        ]
+    return tuple(found)
+
+
+def clear_growth(axis: Axis) -> tuple[Bound, ...]:
+    """What the slopes of a parametrization that is unstable along ``axis`` show without doubt."""
+    if axis == "depth":
+        measures = [Measure(RESIDUAL_STREAM, "change", step) for step in STEPS if step > 1]
+    else:
+        measures = [Measure(FEED_FORWARD_OUTPUT, "size", STEPS[-1])]
+    return tuple(Bound(measure, CLEAR_GROWTH, math.inf) for measure in measures)
+
+
+def claimed_axes(settings: ParametrizationSettings) -> tuple[Axis, ...]:
+    """Where a parametrization promises that activations stay of one size."""
+    claims: dict[Axis, bool] = {
+        "width": settings.type != "sp",
+        "density": settings.type == "supar",
+        "depth": settings.depth_power is not None,
+    }
+    return tuple(axis for axis in AXES if claims[axis])
+
+
+def _around_zero(quantity: str, kind: Kind, step: int, bound: float) -> Bound:
+    return Bound(Measure(quantity, kind, step), -bound, bound)

@@ -1,0 +1,297 @@
+"""The coordinate check: do activations keep their size as width, density or depth changes?
+
+Every candidate is trained for ten steps at every point of every axis under several seeds; slopes
+and verdicts are those of ``parametrization.coordinates``. Two candidates whose tables are equal at
+a point share its runs.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+
+from feldspar.core.execution import available_cores, executor
+from feldspar.core.progress import progress, say
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.parametrization.coordinates import (
+    ATTENTION_MULTIPLIER,
+    Axis,
+    Bound,
+    Measure,
+    bounds,
+    claimed_axes,
+    clear_growth,
+    slope,
+)
+from feldspar.recipe.root import Recipe
+from feldspar.sparsity.density import MEAGRE_FAN_IN, densities
+from feldspar.study.coordinate_points import (
+    HEAD_DIM,
+    LEARNING_RATES,
+    Candidate,
+    axis_values,
+    candidates_of,
+    model_at,
+    name_of,
+    point_on,
+)
+from feldspar.study.coordinate_runs import CoordinateRun, draw_batches, measure_run, static_sparsity
+
+SEEDS = 3
+QUICK_SEEDS = 2
+
+CONTROLS: dict[Axis, tuple[str, ...]] = {
+    "width": ("sp",),
+    "density": ("sp", "mup"),
+    "depth": ("sp", "mup"),
+}
+"""Parametrizations that are known to fail: where one does not, the check sees too little."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was measured of one candidate along one axis.
+
+    ``sizes`` holds the geometric mean over seeds at each of ``values``; a slope is NaN where a run
+    left the finite numbers.
+    """
+
+    axis: Axis
+    candidate: Candidate
+    values: tuple[float, ...]
+    sizes: Mapping[Measure, tuple[float, ...]]
+    slopes: Mapping[Measure, float]
+
+    @property
+    def faults(self) -> tuple[Bound, ...]:
+        """The bounds that the slopes break."""
+        wanted = bounds(self.axis, self.candidate.settings)
+        return tuple(bound for bound in wanted if not bound.holds(self.slopes))
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound holds."""
+        return not self.faults
+
+    @property
+    def grows_clearly(self) -> bool:
+        """Whether instability is beyond doubt, or a run diverged."""
+        return all(
+            bound.holds(self.slopes) or math.isnan(self.slopes[bound.measure])
+            for bound in clear_growth(self.axis)
+        )
+
+
+@dataclass(frozen=True)
+class CoordinateCheck:
+    """The judgements of a recipe's check; ``own`` names its own parametrization among them."""
+
+    recipe: str
+    own: str
+    claims: tuple[Axis, ...]
+    seeds: int
+    judgements: tuple[Judgement, ...]
+
+    @cached_property
+    def by_axis(self) -> dict[Axis, dict[str, Judgement]]:
+        """Axis, name of the candidate, judgement."""
+        found: dict[Axis, dict[str, Judgement]] = {}
+        for judgement in self.judgements:
+            found.setdefault(judgement.axis, {})[judgement.candidate.name] = judgement
+        return found
+
+    @property
+    def broken_claims(self) -> tuple[Axis, ...]:
+        """Where the recipe's own parametrization promises stability and fails."""
+        return tuple(axis for axis in self.claims if not self.by_axis[axis][self.own].passed)
+
+    @property
+    def silent_controls(self) -> tuple[tuple[Axis, str], ...]:
+        """Candidates that must fail clearly and did not."""
+        return tuple(
+            (axis, name)
+            for axis, names in CONTROLS.items()
+            for name in names
+            if name in self.by_axis.get(axis, {}) and not self.by_axis[axis][name].grows_clearly
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For machines; a slope that does not exist is null."""
+        axes = self.by_axis.items()
+        return {
+            "verdicts": {
+                axis: {name: "pass" if one.passed else "fail" for name, one in found.items()}
+                for axis, found in axes
+            },
+            "slopes": {
+                axis: {name: _nested(one.slopes) for name, one in found.items()}
+                for axis, found in axes
+            },
+            "faults": {
+                axis: {
+                    name: [
+                        {
+                            "measure": str(bound.measure),
+                            "slope": _finite(one.slopes[bound.measure]),
+                            "allowed": [bound.low, bound.high],
+                        }
+                        for bound in one.faults
+                    ]
+                    for name, one in found.items()
+                }
+                for axis, found in axes
+            },
+            "recipe": {
+                "name": self.recipe,
+                "parametrization": self.own,
+                "claims": list(self.claims),
+                "broken": list(self.broken_claims),
+            },
+            "silent_controls": [list(pair) for pair in self.silent_controls],
+            "values": {axis: list(next(iter(found.values())).values) for axis, found in axes},
+            "seeds": self.seeds,
+        }
+
+
+def check_recipe(
+    recipe: Recipe, quick: bool = False, workers: int | None = None
+) -> CoordinateCheck:
+    """Check every parametrization at small sizes of the recipe's kind of model.
+
+    ``quick``: two seeds and three points an axis. Raises UserError for values in ``study.vary``
+    that the check's models cannot have.
+    """
+    axes = axis_values(recipe, quick)
+    seeds = range(recipe.seed, recipe.seed + (QUICK_SEEDS if quick else SEEDS))
+    judgements = judge(recipe.model, candidates_of(recipe), axes, seeds, workers)
+    own = recipe.parametrization
+    return CoordinateCheck(
+        recipe.name, name_of(own), claimed_axes(own), len(seeds), tuple(judgements)
+    )
+
+
+def judge(
+    kind: ModelSettings,
+    candidates: Sequence[Candidate],
+    axes: Mapping[Axis, tuple[float, ...]],
+    seeds: Sequence[int],
+    workers: int | None = None,
+) -> list[Judgement]:
+    """Each candidate along each axis, by runs of models of one ``kind``.
+
+    ``workers`` processes of one thread each; default: as many as there are cores.
+    """
+    _warn_of_meagre_fan_in(kind, axes)
+    runs = {
+        (axis, candidate.name, value, seed): _run(kind, candidate, axis, value, seed)
+        for axis, values in axes.items()
+        for candidate in candidates
+        for value in values
+        for seed in seeds
+    }
+    measured = _measured(dict.fromkeys(runs.values()), workers)
+    found = []
+    for axis, values in axes.items():
+        for candidate in candidates:
+            points = [
+                [measured[runs[axis, candidate.name, value, seed]] for seed in seeds]
+                for value in values
+            ]
+            found.append(_judgement(kind, axis, candidate, values, points))
+    return found
+
+
+def _run(
+    kind: ModelSettings, candidate: Candidate, axis: Axis, value: float, seed: int
+) -> CoordinateRun:
+    point = point_on(axis, value)
+    model = model_at(kind, point)
+    shapes = model_shapes(model)
+    settings = candidate.settings.model_copy(update={"learning_rate": LEARNING_RATES[axis]})
+    table = candidate.rule(settings, shapes, densities(static_sparsity(point.density), shapes.rows))
+    # Without its name, so that candidates whose rules agree at this point share the run.
+    return CoordinateRun(replace(table, type=""), model, point.density, seed)
+
+
+def _measured(
+    runs: Iterable[CoordinateRun], workers: int | None
+) -> dict[CoordinateRun, dict[Measure, float]]:
+    runs = list(runs)
+    found = {}
+    with (
+        executor(min(workers or available_cores(), len(runs))) as pool,
+        progress("coordinate check", len(runs), "runs") as advance,
+    ):
+        results = pool.map(partial(measure_run, batches=draw_batches()), runs)
+        for run, measures in zip(runs, results, strict=True):
+            found[run] = measures
+            advance(1)
+    return found
+
+
+def _judgement(
+    kind: ModelSettings,
+    axis: Axis,
+    candidate: Candidate,
+    values: tuple[float, ...],
+    points: list[list[dict[Measure, float]]],
+) -> Judgement:
+    """``points``: one list of measures a value of the axis, one element a seed."""
+    sizes, slopes = {}, {}
+    for measure in points[0][0]:
+        by_point = [[seed[measure] for seed in seeds] for seeds in points]
+        sizes[measure] = tuple(map(_geometric_mean, by_point))
+        slopes[measure] = slope(values, by_point)
+    if axis == "width":
+        slopes[ATTENTION_MULTIPLIER] = attention_slope(kind, candidate)
+    return Judgement(axis, candidate, values, sizes, slopes)
+
+
+def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
+    """How the factor of q.k in the module goes with head_dim: its value, no run needed."""
+    point = point_on("width", 2 * HEAD_DIM)
+    factors = []
+    for head_dim in (HEAD_DIM, 2 * HEAD_DIM):
+        model = model_at(kind, point, head_dim)
+        with torch.device("meta"):
+            decoder = Decoder(model)
+        table = candidate.rule(candidate.settings, model_shapes(model), {})
+        set_forward_multipliers(decoder, table.forward)
+        factors.append([decoder.blocks[0].attention.score_multiplier])
+    return slope((HEAD_DIM, 2 * HEAD_DIM), factors)
+
+
+def _warn_of_meagre_fan_in(kind: ModelSettings, axes: Mapping[Axis, tuple[float, ...]]) -> None:
+    for density in axes.get("density", ()):
+        point = point_on("density", density)
+        if point.d_model * density < MEAGRE_FAN_IN:
+            say(
+                f"warning: at density {density:g} a neuron of the check keeps "
+                f"{point.d_model * density:g} inputs; with fewer than {MEAGRE_FAN_IN} averages do "
+                "not hold"
+            )
+
+
+def _geometric_mean(sizes: Sequence[float]) -> float:
+    if any(not (0 < size < math.inf) for size in sizes):
+        return math.nan
+    return math.exp(sum(map(math.log, sizes)) / len(sizes))
+
+
+def _nested(slopes: Mapping[Measure, float]) -> dict[str, Any]:
+    """quantity -> size or change -> step -> slope."""
+    found: dict[str, Any] = {}
+    for measure, value in slopes.items():
+        kinds = found.setdefault(measure.quantity, {})
+        kinds.setdefault(measure.kind, {})[str(measure.step)] = _finite(value)
+    return found
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

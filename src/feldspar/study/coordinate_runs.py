@@ -1,0 +1,159 @@
+"""One run of a coordinate check: a small decoder, ten steps, the sizes of its activations.
+
+Constant learning rate, no warm-up, clipping, weight decay or dropout; every run reads the same
+batches in the same order.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.streams import numpy_stream
+from feldspar.corpus.readers.installed import standard_library_files
+from feldspar.model.attention import Attention
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import apply
+from feldspar.parametrization.coordinates import (
+    ATTENTION_LOGITS,
+    ATTENTION_OUTPUT,
+    FEED_FORWARD_OUTPUT,
+    LOGITS,
+    QUANTITIES,
+    RESIDUAL_STREAM,
+    STEPS,
+    Measure,
+)
+from feldspar.parametrization.tables import ParametrizationTable
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.settings import StaticSparsity
+from feldspar.train.optimizer import Optimizer
+from feldspar.train.settings import OptimizerSettings
+
+VOCAB_SIZE = 256
+CONTEXT_TOKENS = 64
+SEQUENCES = 8
+TEXT_BYTES = 4_000_000
+OPTIMIZER = OptimizerSettings(betas=(0.9, 0.95), epsilon=1e-12, weight_decay=0.0, clip_norm="none")
+
+
+@dataclass(frozen=True)
+class CoordinateRun:
+    """A model, its table, density and seed: all that a run's measures depend on."""
+
+    table: ParametrizationTable
+    model: ModelSettings
+    density: float
+    seed: int
+
+
+def static_sparsity(density: float) -> StaticSparsity:
+    """Random masks of one density for every matrix of a block."""
+    return StaticSparsity(type="static", sparsity=1 - density)
+
+
+def draw_batches() -> np.ndarray:
+    """The probe batch and one batch a step, (1 + steps, sequences, context + 1), uint8.
+
+    Bytes of the source text of Python's own standard library: real text that lies on any machine.
+    """
+    text = bytearray()
+    for _, path in standard_library_files((".py",)):
+        text += path.read_bytes()
+        if len(text) >= TEXT_BYTES:
+            break
+    window = CONTEXT_TOKENS + 1
+    starts = numpy_stream(0, "study.coordinate_check.windows").integers(
+        len(text) - window, size=(1 + STEPS[-1], SEQUENCES, 1)
+    )
+    return np.frombuffer(text, dtype=np.uint8)[starts + np.arange(window)]
+
+
+def measure_run(run: CoordinateRun, batches: np.ndarray) -> dict[Measure, float]:
+    """Train on all batches but the first and measure that one after each of ``STEPS``."""
+    with _one_thread():
+        return dict(_measures(run, torch.from_numpy(batches).long()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """The models are too small for more, and workers run side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measures(run: CoordinateRun, batches: Tensor) -> Iterator[tuple[Measure, float]]:
+    model = Decoder(run.model)
+    rows = model_shapes(run.model).rows
+    masks = Masks.draw(static_sparsity(run.density), rows, run.seed)
+    optimizer = Optimizer(apply(model, run.table, run.seed), OPTIMIZER)
+    optimizer.set_rates(run.table.learning_rate, 0.0)
+    masks.apply_to_weights(model)
+    probe = batches[0, :, :-1]
+    initial = observe(model, probe)
+    for step in range(STEPS[-1] + 1):
+        if step > 0:
+            _train_step(model, masks, optimizer, batches[step])
+        if step not in STEPS:
+            continue
+        observed = initial if step == 0 else observe(model, probe)
+        for quantity in QUANTITIES:
+            yield Measure(quantity, "size", step), _mean_size(observed[quantity])
+            if step > 0:
+                pairs = zip(observed[quantity], initial[quantity], strict=True)
+                yield (
+                    Measure(quantity, "change", step),
+                    _mean_size([now - before for now, before in pairs]),
+                )
+
+
+def _train_step(model: Decoder, masks: Masks, optimizer: Optimizer, batch: Tensor) -> None:
+    optimizer.zero_gradients()
+    loss, n_tokens = model.loss(batch[:, :-1], batch[:, 1:])
+    (loss / n_tokens).backward()
+    masks.apply_to_gradients(model)
+    optimizer.step(optimizer.gradient_norm())
+
+
+@torch.no_grad()
+def observe(model: Decoder, tokens: Tensor) -> dict[str, list[Tensor]]:
+    """The activations of each quantity on ``tokens`` (b, t): one tensor a block, or one alone."""
+    seen: dict[str, list[Tensor]] = {quantity: [] for quantity in QUANTITIES}
+
+    def attention(module: Attention, inputs: tuple, output: Tensor) -> None:
+        query, key, _ = module.heads(*inputs)
+        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        scores = module.score_multiplier * (query @ key.transpose(2, 3))
+        past = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        seen[ATTENTION_LOGITS].append(scores[..., past])
+        seen[ATTENTION_OUTPUT].append(output)
+
+    def feed_forward(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        seen[FEED_FORWARD_OUTPUT].append(output)
+
+    def residual(module: nn.Module, inputs: tuple) -> None:
+        seen[RESIDUAL_STREAM].append(inputs[0])
+
+    handles = [model.final_norm.register_forward_pre_hook(residual)]
+    for block in model.blocks:
+        handles.append(block.attention.register_forward_hook(attention))
+        handles.append(block.feed_forward.register_forward_hook(feed_forward))
+    try:
+        seen[LOGITS].append(model.logits(model(tokens)))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen
+
+
+def _mean_size(tensors: list[Tensor]) -> float:
+    return float(torch.stack([tensor.abs().mean() for tensor in tensors]).mean())
