@@ -1,16 +1,24 @@
 """The command ``feldspar``: one file a command, heavy libraries imported inside commands only."""
 
 import importlib
+import os
+import select
 import sys
 import traceback
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TextIO
 
 import typer
 
 from feldspar import __version__
 from feldspar.cli.console import TerminalListener, print_error
-from feldspar.core.errors import EXIT_INTERRUPTED, FeldsparError, InternalError, UserError
+from feldspar.core.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_READER_GONE,
+    FeldsparError,
+    InternalError,
+    UserError,
+)
 from feldspar.core.progress import listening
 
 # typer brings its own copy of click in some versions; either way this is the base of usage errors.
@@ -22,6 +30,7 @@ COMMANDS = (
     "tokenizer",
     "tokens",
     "plan",
+    "coordinate_check",
     "train",
     "evaluate",
     "import_model",
@@ -73,8 +82,10 @@ def run() -> None:
 
 def run_with(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
+    output = sys.stdout
     try:
         result = application()(args=arguments, standalone_mode=False)
+        output.flush()
     except FeldsparError as error:
         print_error(error)
         if isinstance(error, InternalError):
@@ -86,9 +97,28 @@ def run_with(arguments: list[str]) -> int:
         error.show()
         return UserError.exit_code
     except SystemExit as error:
+        # The command-line library turns a broken pipe into exit code 1.
+        if isinstance(error.__context__, BrokenPipeError):
+            return _end_of_pipe(output, error.__context__)
         return error.code if isinstance(error.code, int) else 1
-    except Exception:
-        traceback.print_exc()
-        print_error(InternalError("feldspar failed; please report the lines above"))
-        return InternalError.exit_code
+    except BrokenPipeError as error:
+        return _end_of_pipe(output, error)
+    except Exception as error:
+        return _fault(error)
     return result if isinstance(result, int) else 0
+
+
+def _end_of_pipe(output: TextIO, error: BrokenPipeError) -> int:
+    """What reads the output (head, a pager) has seen enough; a pipe to anything else is a fault."""
+    poll = select.poll()
+    poll.register(output, 0)
+    if not poll.poll(0):
+        return _fault(error)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    return EXIT_READER_GONE
+
+
+def _fault(error: Exception) -> int:
+    traceback.print_exception(error)
+    print_error(InternalError("feldspar failed; please report the lines above"))
+    return InternalError.exit_code

@@ -61,6 +61,11 @@ class Bound:
     low: float
     high: float
 
+    @property
+    def interval(self) -> str:
+        """For people."""
+        return f"{self.low:.2f} to {self.high:.2f}"
+
     def holds(self, slopes: Mapping[Measure, float]) -> bool:
         """Whether the slope lies inside; one that is not finite never does."""
         value = slopes[self.measure]

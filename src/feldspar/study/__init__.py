@@ -5,6 +5,12 @@ from feldspar.core.lazy import lazy_exports
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "Candidate": "coordinate_points",
+        "CoordinateCheck": "coordinate_check",
+        "Judgement": "coordinate_check",
+        "check_recipe": "coordinate_check",
+        "judge": "coordinate_check",
+        "write_check": "coordinate_page",
         "StudySettings": "settings",
         "SweepPoint": "sweep",
         "Trial": "trials",

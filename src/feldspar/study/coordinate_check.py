@@ -15,6 +15,7 @@ import torch
 
 from feldspar.core.execution import available_cores, executor
 from feldspar.core.progress import progress, say
+from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
@@ -112,6 +113,17 @@ class CoordinateCheck:
         return tuple(axis for axis in self.claims if not self.by_axis[axis][self.own].passed)
 
     @property
+    def outcome(self) -> str:
+        """What it means for the recipe, in one line."""
+        if not self.claims:
+            return f"{self.own} is the recipe's own parametrization and promises no stability"
+        if self.broken_claims:
+            return f"{self.own}, the recipe's own, fails on {' and '.join(self.broken_claims)}"
+        return (
+            f"{self.own}, the recipe's own, is stable where it promises: {', '.join(self.claims)}"
+        )
+
+    @property
     def silent_controls(self) -> tuple[tuple[Axis, str], ...]:
         """Candidates that must fail clearly and did not."""
         return tuple(
@@ -154,6 +166,10 @@ class CoordinateCheck:
                 "broken": list(self.broken_claims),
             },
             "silent_controls": [list(pair) for pair in self.silent_controls],
+            "sizes": {
+                axis: {name: _nested(one.sizes) for name, one in found.items()}
+                for axis, found in axes
+            },
             "values": {axis: list(next(iter(found.values())).values) for axis, found in axes},
             "seeds": self.seeds,
         }
@@ -263,7 +279,13 @@ def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
             decoder = Decoder(model)
         table = candidate.rule(candidate.settings, model_shapes(model), {})
         set_forward_multipliers(decoder, table.forward)
-        factors.append([decoder.blocks[0].attention.score_multiplier])
+        factors.append(
+            [
+                module.score_multiplier
+                for module in decoder.modules()
+                if isinstance(module, Attention)
+            ]
+        )
     return slope((HEAD_DIM, 2 * HEAD_DIM), factors)
 
 
@@ -284,14 +306,17 @@ def _geometric_mean(sizes: Sequence[float]) -> float:
     return math.exp(sum(map(math.log, sizes)) / len(sizes))
 
 
-def _nested(slopes: Mapping[Measure, float]) -> dict[str, Any]:
-    """quantity -> size or change -> step -> slope."""
+def _nested(measured: Mapping[Measure, Any]) -> dict[str, Any]:
+    """quantity -> size or change -> step -> value."""
     found: dict[str, Any] = {}
-    for measure, value in slopes.items():
+    for measure, value in measured.items():
         kinds = found.setdefault(measure.quantity, {})
         kinds.setdefault(measure.kind, {})[str(measure.step)] = _finite(value)
     return found
 
 
-def _finite(value: float) -> float | None:
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: null."""
+    if isinstance(value, tuple):
+        return [_finite(item) for item in value]
     return value if math.isfinite(value) else None

@@ -16,6 +16,7 @@ from feldspar.core.streams import numpy_stream
 from feldspar.corpus.readers.installed import standard_library_files
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
+from feldspar.model.feed_forward import FeedForward
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply
@@ -144,9 +145,11 @@ def observe(model: Decoder, tokens: Tensor) -> dict[str, list[Tensor]]:
         seen[RESIDUAL_STREAM].append(inputs[0])
 
     handles = [model.final_norm.register_forward_pre_hook(residual)]
-    for block in model.blocks:
-        handles.append(block.attention.register_forward_hook(attention))
-        handles.append(block.feed_forward.register_forward_hook(feed_forward))
+    for module in model.modules():
+        if isinstance(module, Attention):
+            handles.append(module.register_forward_hook(attention))
+        elif isinstance(module, FeedForward):
+            handles.append(module.register_forward_hook(feed_forward))
     try:
         seen[LOGITS].append(model.logits(model(tokens)))
     finally:

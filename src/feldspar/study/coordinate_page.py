@@ -1,0 +1,125 @@
+"""The folder of a coordinate check: JSON, one page, one figure an axis."""
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from feldspar.core.files import write_atomically
+from feldspar.parametrization.coordinates import (
+    FEED_FORWARD_OUTPUT,
+    RESIDUAL_STREAM,
+    STEPS,
+    Axis,
+    Measure,
+)
+from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.page import Section, Table, render_page
+from feldspar.study.coordinate_check import CoordinateCheck, Judgement
+
+RESULT_NAME = "coordinate-check.json"
+PAGE_NAME = "report.html"
+HEADLINES: dict[Axis, Measure] = {
+    "width": Measure(FEED_FORWARD_OUTPUT, "size", STEPS[-1]),
+    "density": Measure(FEED_FORWARD_OUTPUT, "size", STEPS[-1]),
+    "depth": Measure(RESIDUAL_STREAM, "change", STEPS[-1]),
+}
+"""What each axis is judged by at the last step, for its figure."""
+
+
+def write_check(check: CoordinateCheck, folder: Path) -> None:
+    """Write ``coordinate-check.json``, ``report.html`` and ``{width,density,depth}.svg``."""
+    write_atomically(folder / RESULT_NAME, json.dumps(check.as_dict(), indent=2) + "\n")
+    for axis in check.by_axis:
+        write_atomically(folder / f"{axis}.svg", headline_figure(check, axis).svg)
+    write_atomically(folder / PAGE_NAME, check_page(check))
+
+
+def check_page(check: CoordinateCheck) -> str:
+    """The page: verdicts, then each axis with its slopes and figures."""
+    axes = check.by_axis
+    names = list(next(iter(axes.values())))
+    rows = [
+        [name, *("pass" if found[name].passed else "fail" for found in axes.values())]
+        for name in names
+    ]
+    return render_page(
+        f"Coordinate check of {check.recipe}",
+        check.outcome,
+        [
+            Section(
+                "Verdicts",
+                [
+                    (
+                        "pass: the mean size of activations keeps within the bounds as the model "
+                        "grows along the axis. A slope is that of log2 size over log2 of the axis, "
+                        f"mean over {check.seeds} seeds."
+                    )
+                ],
+                [Table(["parametrization", *axes], rows)],
+            ),
+            *(_axis_section(check, axis) for axis in axes),
+        ],
+    )
+
+
+def headline_figure(check: CoordinateCheck, axis: Axis) -> Figure:
+    """One line a parametrization: the size at the last step along an axis."""
+    measure = HEADLINES[axis]
+    series = [
+        _series(label, one, measure) for label, one in _distinct(check.by_axis[axis].values())
+    ]
+    return _figure(f"{_title(measure)}, by {axis}", series, axis)
+
+
+def _axis_section(check: CoordinateCheck, axis: Axis) -> Section:
+    found = _distinct(check.by_axis[axis].values())
+    figures = [headline_figure(check, axis)]
+    for quantity, kind in ((FEED_FORWARD_OUTPUT, "size"), (RESIDUAL_STREAM, "change")):
+        for label, one in found:
+            measures = [item for item in one.sizes if item[:2] == (quantity, kind)]
+            series = [_series(f"step {item.step}", one, item) for item in measures]
+            what = _title(measures[0]).partition(" at ")[0]
+            figures.append(_figure(f"{label}: {what}", series, axis))
+    measures = list(dict.fromkeys(item for _, one in found for item in one.slopes))
+    slopes = Table(
+        ["slope of", *(label for label, _ in found)],
+        [[str(item), *(_text(one.slopes[item]) for _, one in found)] for item in measures],
+    )
+    faults = Table(
+        ["parametrization", "broken bound", "slope", "allowed"],
+        [
+            [label, str(bound.measure), _text(one.slopes[bound.measure]), bound.interval]
+            for label, one in found
+            for bound in one.faults
+        ],
+    )
+    return Section(axis.capitalize(), tables=[faults, slopes], figures=figures)
+
+
+def _distinct(judgements: Iterable[Judgement]) -> list[tuple[str, Judgement]]:
+    """Judgements of different runs, under the names of all that share them."""
+    groups: list[tuple[list[str], Judgement]] = []
+    for one in judgements:
+        names = next((names for names, other in groups if other.sizes == one.sizes), None)
+        if names is None:
+            groups.append(([one.candidate.name], one))
+        else:
+            names.append(one.candidate.name)
+    return [(", ".join(names), one) for names, one in groups]
+
+
+def _series(label: str, judgement: Judgement, measure: Measure) -> Series:
+    return Series(label, judgement.values, judgement.sizes[measure], "points")
+
+
+def _figure(title: str, series: list[Series], axis: Axis) -> Figure:
+    return line_figure(title, series, axis, "mean size", log_x=True, log_y=True)
+
+
+def _title(measure: Measure) -> str:
+    return str(measure).capitalize()
+
+
+def _text(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else "none"
