@@ -1,16 +1,40 @@
 """Folded weights compute the same logits; unfolding undoes it; folding happens once."""
 
+import json
+from dataclasses import astuple
+
 import pytest
 import torch
+from transformers import GPT2LMHeadModel
 
 from feldspar.core.errors import UserError
+from feldspar.huggingface import export_model
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers, unfold
-from feldspar.model.decoder import Decoder
-from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.model import Decoder, ModelSettings, model_shapes
+from feldspar.parametrization import apply, set_forward_multipliers, table
+from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import ForwardMultipliers
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 
-SHAPES = {"gpt2": GPT2, "llama_gqa": LLAMA | {"n_kv_heads": 2}, "btlm": BTLM, "crystal": CRYSTAL}
+SHAPES = {
+    "gpt2": GPT2,
+    "gpt2_gqa": GPT2 | {"n_kv_heads": 1, "head_dim": 6},
+    "llama_gqa": LLAMA | {"n_kv_heads": 2},
+    "btlm": BTLM,
+    "crystal": CRYSTAL,
+}
+SPARSE_OVER_DEPTH = ParametrizationSettings(
+    type="supar",
+    base_d_model=8,
+    base_d_ff=12.0,
+    base_n_layers=1,
+    depth_exponent=1.0,
+    init_std=0.1,
+    learning_rate=1.0,
+    embedding_multiplier=9.17,
+    output_multiplier=1.095,
+    attention_multiplier=2.0,
+)
 
 
 def logits_of(settings, state, forward, tokens, dtype):
@@ -31,9 +55,9 @@ def test_folding_is_exact(make_decoder, tokens, shape, tied, dtype, bound):
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
     folded = fold(decoder.state_dict(), decoder.settings, MUP)
     assert not folded.settings.tied_embeddings
-    plain = plain_multipliers(folded.settings)
-    logits = logits_of(folded.settings, folded.state, plain, tokens, dtype)
-    assert (logits - expected).abs().max() <= bound * max(1.0, expected.abs().max().item())
+    assert folded.forward == plain_multipliers(folded.settings)
+    logits = logits_of(folded.settings, folded.state, folded.forward, tokens, dtype)
+    assert (logits - expected).abs().max() <= bound
     assert torch.equal(logits.argmax(-1), expected.argmax(-1))
     for name, value in decoder.state_dict().items():
         assert torch.equal(value, before[name])
@@ -64,11 +88,113 @@ def test_a_head_that_is_no_multiple_cannot_be_tied(make_decoder):
         unfold(decoder.state_dict(), tied, MUP)
 
 
+def test_which_tensors_change_and_by_what(make_decoder):
+    """Keys alone of the fused projection, with their bias; both matrices that end a branch."""
+    shape = SHAPES["gpt2_gqa"]
+    decoder = make_decoder(shape, MUP)
+    state = decoder.state_dict()
+    folded = fold(state, decoder.settings, MUP).state
+    queries, keys = 4 * 6, 1 * 6
+    for name, tensor in folded.items():
+        before = state.get(name, state["token_embedding.weight"])
+        if name in ("token_embedding.weight", "position_embedding.weight"):
+            expected = before * MUP.embedding
+        elif name == "output.weight":
+            expected = before * MUP.output
+        elif "attention.output." in name or "feed_forward.output." in name:
+            expected = before * MUP.residual
+        elif "query_key_value" in name:
+            expected = before.clone()
+            expected[queries : queries + keys] *= MUP.attention * 6**0.5
+        else:
+            expected = before
+        assert torch.equal(tensor, expected), name
+
+
+@pytest.mark.parametrize("dtype,bits", [(torch.float32, 24), (torch.float64, 53)])
+def test_a_round_trip_ends_within_one_unit_in_the_last_place(make_decoder, dtype, bits):
+    decoder = make_decoder(GPT2, MUP, dtype)
+    state = decoder.state_dict()
+    again = unfold(fold(state, decoder.settings, MUP).state, decoder.settings, MUP)
+    for name, tensor in again.items():
+        last_place = torch.ldexp(torch.ones_like(tensor), state[name].frexp().exponent - bits)
+        assert ((tensor - state[name]).abs() <= last_place).all(), name
+
+
+def test_zeros_stay_zeros(make_decoder):
+    decoder = make_decoder(BTLM, MUP)
+    state = decoder.state_dict()
+    generator = torch.Generator().manual_seed(2)
+    kept = {
+        name: torch.rand(tensor.shape, generator=generator) < 0.5 for name, tensor in state.items()
+    }
+    sparse = {name: tensor * kept[name] for name, tensor in state.items()}
+    folded = fold(sparse, decoder.settings, MUP)
+    for name in state:
+        assert torch.equal(folded.state[name] != 0, kept[name]), name
+    again = unfold(folded.state, decoder.settings, MUP)
+    assert all(torch.equal(again[name] != 0, kept[name]) for name in state)
+
+
+def test_half_precision_is_folded_in_single(make_decoder):
+    decoder = make_decoder(GPT2, MUP, torch.bfloat16)
+    state = decoder.state_dict()
+    folded = fold(state, decoder.settings, MUP).state
+    assert folded["position_embedding.weight"].dtype == torch.float32
+    assert torch.equal(
+        folded["position_embedding.weight"],
+        state["position_embedding.weight"].float() * MUP.embedding,
+    )
+
+
 def test_folding_twice_or_nothing_is_refused(make_decoder):
-    decoder = make_decoder(GPT2)
+    decoder = make_decoder(GPT2, MUP)
     plain = plain_multipliers(decoder.settings)
     assert is_plain(decoder.settings, plain) and not is_plain(decoder.settings, MUP)
+    folded = fold(decoder.state_dict(), decoder.settings, MUP)
+    with pytest.raises(UserError, match="no multipliers to fold: it is plain, or folded already"):
+        fold(folded.state, folded.settings, folded.forward)
+    standard = table(ParametrizationSettings(learning_rate=1.0), model_shapes(decoder.settings))
     with pytest.raises(UserError, match="no multipliers to fold"):
-        fold(decoder.state_dict(), decoder.settings, plain)
-    with pytest.raises(UserError, match="finite and not 0"):
-        fold(decoder.state_dict(), decoder.settings, ForwardMultipliers(1.0, 0.0, 1.0, 1.0))
+        fold(decoder.state_dict(), decoder.settings, standard.forward)
+
+
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("change", [fold, unfold])
+def test_multipliers_that_cannot_be_undone_are_refused(make_decoder, change, value):
+    decoder = make_decoder(GPT2)
+    forward = ForwardMultipliers(1.0, value, 1.0, 1.0)
+    with pytest.raises(UserError, match="the residual multiplier must be finite and not 0"):
+        change(decoder.state_dict(), decoder.settings, forward)
+
+
+def test_a_sparse_model_over_width_and_depth_in_transformers_own_class(tmp_path, tokens):
+    """What training leaves, through the folder, in the stock class: float64, eager attention."""
+    settings = ModelSettings.model_validate(GPT2 | {"d_model": 32, "d_ff": 48, "n_layers": 4})
+    found = table(SPARSE_OVER_DEPTH, model_shapes(settings))
+    assert all(value != 1 for value in astuple(found.forward))
+    decoder = Decoder(settings).double().eval()
+    apply(decoder, found)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for name, parameter in decoder.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.1 * noise)
+            if name.startswith("blocks.") and parameter.dim() == 2:
+                parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
+        expected = decoder.logits(decoder(tokens))
+    state = dict(decoder.named_parameters())
+    export_model(state, settings, found.forward, None, tmp_path / "out", dtype=torch.float64)
+    model = GPT2LMHeadModel.from_pretrained(
+        tmp_path / "out", attn_implementation="eager", dtype=torch.float64
+    ).eval()
+    with torch.no_grad():
+        logits = model(tokens).logits
+    assert (logits - expected).abs().max() <= 1e-13
+    assert torch.equal(logits.argmax(-1), expected.argmax(-1))
+    # The class stores its matrices transposed.
+    inner = model.transformer.h[3].mlp.c_proj.weight.T
+    assert torch.equal(inner != 0, state["blocks.3.feed_forward.output.weight"] != 0)
+    record = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert record["parametrization"] == "sp" and not record["tie_word_embeddings"]
+    assert record["folded_from"]["multipliers"]["residual"] == found.forward.residual == 1 / 4

@@ -10,6 +10,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 from feldspar.core.errors import RunError, UserError
 from feldspar.huggingface import import_folder, import_model, weights, write_imported
 from feldspar.model.decoder import Decoder
+from feldspar.parametrization import set_forward_multipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
@@ -141,8 +143,58 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
 )
 def test_what_we_would_compute_differently_is_refused(tmp_path, changes, message):
     random_gpt2().save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
+    change_configuration(tmp_path, changes)
+    with pytest.raises(UserError, match=message):
+        import_model(tmp_path)
+
+
+MUP_KEYS = {
+    "mup_embeddings_scale": 3.0,
+    "mup_output_alpha": 2.22,
+    "mup_width_scale": 0.1,
+    "mup_scale_qk_dot_by_d": True,
+}
+
+
+def change_configuration(folder, changes):
+    path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_declared_multipliers_are_folded_into_the_weights(tmp_path, tokens):
+    random_gpt2().save_pretrained(tmp_path)
+    plain = import_model(tmp_path)
+    change_configuration(tmp_path, MUP_KEYS)
+    imported = import_model(tmp_path)
+    assert not imported.settings.tied_embeddings and imported.parametrization == "sp"
+    decoder = Decoder(plain.settings).eval()
+    decoder.load_state_dict(plain.state)
+    set_forward_multipliers(decoder, ForwardMultipliers(3.0, 1.0, 1 / 4, 0.222))
+    with torch.no_grad():
+        expected = decoder.logits(decoder(tokens))
+    assert (logits_of(imported, tokens) - expected).abs().max() <= 2e-5
+    # Multipliers that are those of a plain model leave it as it is.
+    neutral = MUP_KEYS | {"mup_embeddings_scale": 1, "mup_output_alpha": 10}
+    change_configuration(tmp_path, neutral | {"mup_scale_qk_dot_by_d": False})
+    again = import_model(tmp_path)
+    assert again.settings == plain.settings
+    assert all(torch.equal(again.state[name], plain.state[name]) for name in plain.state)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"parametrization": "mup"}, "mup_embeddings_scale is missing, which this model needs"),
+        ({"mup_width_scale": 0.1}, "mup_embeddings_scale is missing, which this model needs"),
+        (MUP_KEYS | {"mup_width_scale": None}, "mup_width_scale is missing, which this model"),
+        (MUP_KEYS | {"mup_output_alpha": 0}, "config.json: mup_output_alpha"),
+        (MUP_KEYS | {"mup_output_alpha": "2"}, "config.json: mup_output_alpha"),
+        (MUP_KEYS | {"mup_scale_qk_dot_by_d": 1}, "config.json: mup_scale_qk_dot_by_d"),
+    ],
+)
+def test_a_mup_model_without_its_multipliers_is_refused(tmp_path, changes, message):
+    random_gpt2().save_pretrained(tmp_path)
+    change_configuration(tmp_path, changes)
     with pytest.raises(UserError, match=message):
         import_model(tmp_path)
 

@@ -48,9 +48,7 @@ def export_model(
         n_real_vocab = tokenizer.vocab_size
     require_names(state, {row.name: row.shape for row in model_shapes(settings).rows})
     source: dict[str, Any] | None = None
-    plain = dict(state)
-    # In float32 at least: a product rounded twice would change the logits.
-    plain = {name: tensor.detach().cpu() for name, tensor in plain.items()}
+    plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
     if not is_plain(settings, forward):
         source = {"multipliers": asdict(forward), "tied_embeddings": settings.tied_embeddings}
         folded = fold(plain, settings, forward)

@@ -8,7 +8,8 @@ are untouched: one is added after the scaling, the other commutes with it.
 """
 
 import math
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -31,10 +32,14 @@ RESIDUAL_PARTS = tuple(
 
 @dataclass(frozen=True)
 class Folded:
-    """A plain model: its parameters by name, and its settings (the head may have come untied)."""
+    """A plain model, which ``fold`` refuses: parameters by name, settings, plain multipliers.
+
+    The settings differ from the folded model's where the head came untied.
+    """
 
     state: dict[str, Tensor]
     settings: ModelSettings
+    forward: ForwardMultipliers
 
 
 def plain_multipliers(settings: ModelSettings) -> ForwardMultipliers:
@@ -70,11 +75,10 @@ def fold(
     untie = settings.tied_embeddings and (forward.embedding, forward.output) != (1.0, 1.0)
     if untie:
         folded[HEAD] = state[EMBEDDING].clone()
+        settings = settings.model_copy(update={"tied_embeddings": False})
     for name, tensor in folded.items():
-        folded[name] = _scaled(name, tensor, settings, forward)
-    return Folded(
-        folded, settings.model_copy(update={"tied_embeddings": False}) if untie else settings
-    )
+        folded[name] = _changed(name, tensor, settings, forward, operator.mul)
+    return Folded(folded, settings, plain_multipliers(settings))
 
 
 @torch.no_grad()
@@ -87,13 +91,6 @@ def unfold(
     embedding stand in the ratio of the multipliers; otherwise UserError is raised.
     """
     _check_multipliers(forward)
-    plain = plain_multipliers(settings)
-    inverse = ForwardMultipliers(
-        embedding=1 / forward.embedding,
-        residual=1 / forward.residual,
-        attention=plain.attention**2 / forward.attention,
-        output=1 / forward.output,
-    )
     source = dict(state)
     if settings.tied_embeddings:
         head = source.pop(HEAD, source[EMBEDDING])
@@ -106,29 +103,42 @@ def unfold(
             )
     elif HEAD not in source:
         source[HEAD] = source[EMBEDDING].clone()
-    return {name: _scaled(name, tensor, settings, inverse) for name, tensor in source.items()}
+    return {
+        name: _changed(name, tensor, settings, forward, operator.truediv)
+        for name, tensor in source.items()
+    }
 
 
-def _scaled(
-    name: str, tensor: Tensor, settings: ModelSettings, forward: ForwardMultipliers
+def _changed(
+    name: str,
+    tensor: Tensor,
+    settings: ModelSettings,
+    forward: ForwardMultipliers,
+    operation: Callable[[Tensor, float], Tensor],
 ) -> Tensor:
+    """The tensor multiplied or divided by its factor, in float32 at least."""
+    factor, rows = _factor(name, settings, forward)
+    if factor == 1.0:
+        return tensor
+    changed = tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
+    changed[rows] = operation(changed[rows], factor)
+    return changed
+
+
+def _factor(name: str, settings: ModelSettings, forward: ForwardMultipliers) -> tuple[float, slice]:
+    """The factor that folding multiplies a tensor by, and the rows that it concerns."""
+    everything = slice(None)
     if name in TABLES:
-        return _times(tensor, forward.embedding)
+        return forward.embedding, everything
     if name == HEAD:
-        return _times(tensor, forward.output)
+        return forward.output, everything
     if name.endswith(RESIDUAL_PARTS):
-        return _times(tensor, forward.residual)
+        return forward.residual, everything
     if name.endswith(KEY_PARTS):
         begin = settings.n_heads * settings.head_width
-        end = begin + settings.kv_heads * settings.head_width
-        scaled = tensor.clone()
-        scaled[begin:end] *= forward.attention * math.sqrt(settings.head_width)
-        return scaled
-    return tensor
-
-
-def _times(tensor: Tensor, factor: float) -> Tensor:
-    return tensor if factor == 1.0 else tensor * factor
+        keys = slice(begin, begin + settings.kv_heads * settings.head_width)
+        return forward.attention / plain_multipliers(settings).attention, keys
+    return 1.0, everything
 
 
 def _check_multipliers(forward: ForwardMultipliers) -> None:

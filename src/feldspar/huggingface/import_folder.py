@@ -11,7 +11,9 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
 from feldspar.huggingface.architectures import of_model_type
+from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.export_folder import TOKENIZER_FILES
+from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
 from feldspar.huggingface.weights import read_json, read_weights, require_names, write_weights
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
@@ -32,8 +34,9 @@ class ImportedModel:
 def import_model(folder: Path) -> ImportedModel:
     """Read a folder of GPT-2, Llama or feldspar weights, or one that ``write_imported`` wrote.
 
-    Raises UserError for another architecture (naming the known ones), for values of the
-    configuration that we would compute differently, and for pickled weights.
+    Multipliers that the configuration declares are folded into the weights. Raises UserError for
+    another architecture (naming the known ones), for values of the configuration that we would
+    compute differently, for multipliers that are not all declared, and for pickled weights.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
@@ -46,7 +49,7 @@ def import_model(folder: Path) -> ImportedModel:
             raise UserError(
                 f"{folder / SETTINGS_NAME} does not describe a model: {error}"
             ) from error
-        state = read_weights(folder)
+        state, forward = read_weights(folder), plain_multipliers(settings)
     else:
         configuration = read_json(folder / "config.json")
         adapter = of_model_type(configuration.get("model_type"))
@@ -56,10 +59,14 @@ def import_model(folder: Path) -> ImportedModel:
             raise UserError(f"{folder / 'config.json'} lacks {error}") from error
         except ValidationError as error:
             raise UserError(f"{folder / 'config.json'} is not supported: {error}") from error
+        forward = declared_multipliers(configuration, settings)
         state = adapter.from_hf(read_weights(folder), settings)
     shapes = {row.name: row.shape for row in model_shapes(settings).rows}
     require_names(state, shapes)
     ordered = {name: state[name].contiguous() for name in shapes}
+    if not is_plain(settings, forward):
+        folded = fold(ordered, settings, forward)
+        ordered, settings = folded.state, folded.settings
     return ImportedModel(settings, ordered, tokenizer_folder)
 
 

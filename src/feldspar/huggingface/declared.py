@@ -1,0 +1,55 @@
+"""Multipliers that a ``config.json`` declares, under the names of BTLM's release (2309.11568).
+
+Classes that know nothing of them compute a standard model, which such weights are not. Hence all
+of them must be there, or none.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.huggingface.folding import plain_multipliers
+from feldspar.model.settings import ModelSettings
+from feldspar.parametrization.tables import ForwardMultipliers
+
+EMBEDDING, OUTPUT, WIDTH = "mup_embeddings_scale", "mup_output_alpha", "mup_width_scale"
+ATTENTION = "mup_scale_qk_dot_by_d"
+NAMES = (EMBEDDING, OUTPUT, WIDTH, ATTENTION)
+
+
+def declared_multipliers(
+    configuration: Mapping[str, Any], settings: ModelSettings
+) -> ForwardMultipliers:
+    """What the weights of a ``config.json`` are to be multiplied by; plain when it says nothing.
+
+    Raises UserError when it names another parametrization than ``sp``, or some of the multipliers,
+    without giving all of them, and for values that are none.
+    """
+    parametrization = configuration.get("parametrization", "sp")
+    given = [name for name in NAMES if configuration.get(name) is not None]
+    if parametrization == "sp" and not given:
+        return plain_multipliers(settings)
+    missing = [name for name in NAMES if name not in given]
+    if missing:
+        raise UserError(
+            f"config.json: {missing[0]} is missing, which this model needs: it is no standard one",
+            found=f"parametrization {parametrization}, {', '.join(given) or 'no multipliers'}",
+            allowed=f"all of {', '.join(NAMES)}",
+            do="get the configuration that the weights were released with, or fold them there",
+        )
+    embedding, output, width = (_factor(configuration, name) for name in NAMES[:3])
+    if not isinstance(configuration[ATTENTION], bool):
+        raise UserError(
+            f"config.json: {ATTENTION} is neither true nor false", found=configuration[ATTENTION]
+        )
+    plain = plain_multipliers(settings)
+    attention = 1 / settings.head_width if configuration[ATTENTION] else plain.attention
+    return ForwardMultipliers(embedding, plain.residual, attention, output * width)
+
+
+def _factor(configuration: Mapping[str, Any], name: str) -> float:
+    value = configuration[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"config.json: {name} is no finite number above 0", found=value)
+    return float(value)
