@@ -113,6 +113,7 @@ def test_bad_usage_is_exit_code_2(arguments: list[str], capsys: pytest.CaptureFi
         (RunError("x"), 4),
         (InternalError("x"), 70),
         (ZeroDivisionError("x"), 70),
+        (BrokenPipeError("of a worker, not of the output"), 70),
         (KeyboardInterrupt(), 130),
         (SystemExit(143), 143),
         (typer.Exit(1), 1),
@@ -130,6 +131,16 @@ def test_exit_codes(
     monkeypatch.setattr("feldspar.recipe.explain.explain", failing)
     assert run_with(["config", "explain", "model"]) == code
     assert ("Traceback" in capsys.readouterr().err) is (code == 70)
+
+
+@pytest.mark.parametrize("form", [["--table"], ["--json"]])
+def test_a_reader_that_has_seen_enough_is_no_fault(form: list[str]) -> None:
+    command = [sys.executable, "-m", "feldspar", "plan", "btlm/paper", *form]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_plan_for_people_and_for_machines(capsys: pytest.CaptureFixture[str]) -> None:

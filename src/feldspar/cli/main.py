@@ -6,7 +6,7 @@ import select
 import sys
 import traceback
 from contextlib import ExitStack
-from typing import Any, TextIO
+from typing import Any
 
 import typer
 
@@ -43,6 +43,9 @@ COMMANDS = (
     "doctor",
 )
 """Files of this folder; each defines ``register(app)``."""
+
+STANDARD_OUTPUT = 1
+"""Its file descriptor."""
 
 
 def application() -> typer.Typer:
@@ -82,10 +85,9 @@ def run() -> None:
 
 def run_with(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
-    output = sys.stdout
     try:
         result = application()(args=arguments, standalone_mode=False)
-        output.flush()
+        sys.stdout.flush()
     except FeldsparError as error:
         print_error(error)
         if isinstance(error, InternalError):
@@ -99,22 +101,22 @@ def run_with(arguments: list[str]) -> int:
     except SystemExit as error:
         # The command-line library turns a broken pipe into exit code 1.
         if isinstance(error.__context__, BrokenPipeError):
-            return _end_of_pipe(output, error.__context__)
+            return _end_of_pipe(error.__context__)
         return error.code if isinstance(error.code, int) else 1
     except BrokenPipeError as error:
-        return _end_of_pipe(output, error)
+        return _end_of_pipe(error)
     except Exception as error:
         return _fault(error)
     return result if isinstance(result, int) else 0
 
 
-def _end_of_pipe(output: TextIO, error: BrokenPipeError) -> int:
+def _end_of_pipe(error: BrokenPipeError) -> int:
     """What reads the output (head, a pager) has seen enough; a pipe to anything else is a fault."""
     poll = select.poll()
-    poll.register(output, 0)
+    poll.register(STANDARD_OUTPUT, 0)
     if not poll.poll(0):
         return _fault(error)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), output.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
     return EXIT_READER_GONE
 
 

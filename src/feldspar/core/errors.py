@@ -9,6 +9,7 @@ from difflib import get_close_matches
 FOUND_LIMIT = 80
 EXIT_CHECK_FAILED = 1
 EXIT_INTERRUPTED = 130
+EXIT_READER_GONE = 141
 EXIT_TERMINATED = 143
 
 
