@@ -112,8 +112,9 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., d)."""
-        logits = F.linear(hidden, self.head_weight)
-        return logits if self.output_multiplier == 1.0 else logits * self.output_multiplier
+        if self.output_multiplier != 1.0:
+            hidden = hidden * self.output_multiplier  # smaller than the logits
+        return F.linear(hidden, self.head_weight)
 
     def loss(
         self,
@@ -192,7 +193,7 @@ class Decoder(nn.Module):
                 table.weight[: tokens.shape[1]] if positions is None else table(positions)
             )
         if self.embedding_multiplier != 1.0:
-            x_btd = x_btd * self.embedding_multiplier
+            x_btd = x_btd.mul_(self.embedding_multiplier)  # neither gather nor sum kept it
         if self.settings.dropout and self.training:
             x_btd = F.dropout(x_btd, self.settings.dropout)
         return x_btd
