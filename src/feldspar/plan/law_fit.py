@@ -7,21 +7,15 @@ of the residuals of log L.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Literal
-
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.core.streams import numpy_stream
-from feldspar.plan.law import Basis, ComputeLaw, Point, PowerLaw
+from feldspar.plan.law import Basis, Point
+from feldspar.plan.law_form import Form, FormFit
 from feldspar.plan.law_points import clean_points
-from feldspar.plan.law_solver import LEAST_EXPONENT, Curves, fit_curves
 
-Form = Literal["power", "power_plus_constant"]
 FORMS: tuple[Form, ...] = ("power", "power_plus_constant")
-PARAMETERS: dict[Form, int] = {"power": 2, "power_plus_constant": 3}
 
 LEAST_POINTS = 3
 POINTS_FOR_A_CONSTANT = 4
@@ -29,111 +23,6 @@ LEAST_DECADES = 1.5
 ROUGH_POINTS = 8
 FAR = 10.0
 """Times the most FLOPs of a fit beyond which its intervals are not calibrated."""
-DRAWS = 1000
-LARGEST_LOG = 700.0
-"""Of a double."""
-LEVEL = 0.95
-
-
-@dataclass(frozen=True)
-class FormFit:
-    """One form fitted to some points, which rise in FLOPs."""
-
-    form: Form
-    points: tuple[Point, ...]
-    huber: float | None = None
-
-    @cached_property
-    def curve(self) -> PowerLaw:
-        """The fitted curve."""
-        exponent, level = float(self._curves.exponent[0]), float(self._curves.level[0])
-        scale = math.exp(self._centre + level / exponent)
-        return PowerLaw(exponent, scale, float(self._curves.constant[0]))
-
-    @property
-    def is_flat(self) -> bool:
-        """Whether the losses do not fall, or so little that scale_flops is beyond all numbers."""
-        exponent, level = float(self._curves.exponent[0]), float(self._curves.level[0])
-        return exponent <= 2 * LEAST_EXPONENT or abs(self._centre + level / exponent) > LARGEST_LOG
-
-    @cached_property
-    def residuals(self) -> np.ndarray:
-        """log observed - log predicted of each point."""
-        return self._log_losses - np.log(self._curves.losses(self._x)[0])
-
-    @property
-    def residual_std(self) -> float:
-        """Root of the mean squared residual of log L."""
-        return float(np.sqrt(np.mean(self.residuals**2)))
-
-    @property
-    def noise_std(self) -> float | None:
-        """The same per degree of freedom, an estimate of a run's noise; None without one."""
-        freedom = len(self.points) - PARAMETERS[self.form]
-        if freedom <= 0:
-            return None
-        return self.residual_std * math.sqrt(len(self.points) / freedom)
-
-    def predict(self, flops: float) -> float:
-        """The loss at ``flops``. Raises UserError unless they are above 0."""
-        return float(self._curves.losses(self._place(flops))[0, 0])
-
-    def interval(self, flops: float, *, new_run: bool = True) -> tuple[float, float] | None:
-        """Where the loss at ``flops`` is expected in 95 % of cases; None with no residual to draw.
-
-        With ``new_run`` the noise of a single run is added, without it the interval is that of the
-        curve. Raises UserError unless ``flops`` is above 0.
-        """
-        place = self._place(flops)
-        if self.noise_std is None:
-            return None
-        curves, noise = self._bootstrap
-        losses = curves.losses(place)[:, 0]
-        if new_run:
-            losses = losses * np.exp(noise)
-        tail = (1 - LEVEL) / 2
-        low, high = np.quantile(losses, [tail, 1 - tail])
-        return float(low), float(high)
-
-    def extrapolation(self, flops: float) -> float:
-        """``flops`` as a multiple of the most FLOPs that were fitted."""
-        return flops / self.points[-1].flops
-
-    @cached_property
-    def _centre(self) -> float:
-        return float(np.mean(np.log([point.flops for point in self.points])))
-
-    @cached_property
-    def _x(self) -> np.ndarray:
-        return np.log([point.flops for point in self.points]) - self._centre
-
-    @cached_property
-    def _log_losses(self) -> np.ndarray:
-        return np.log([point.loss for point in self.points])
-
-    @cached_property
-    def _curves(self) -> Curves:
-        return self._fit(self._log_losses[None, :])
-
-    def _fit(self, log_losses: np.ndarray) -> Curves:
-        constant = self.form == "power_plus_constant"
-        return fit_curves(self._x, log_losses, with_constant=constant, huber=self.huber)
-
-    def _place(self, flops: float) -> np.ndarray:
-        if not (flops > 0 and math.isfinite(flops)):
-            raise UserError("flops: a law has a value at FLOPs above 0 only", found=flops)
-        return np.array([math.log(flops) - self._centre])
-
-    @cached_property
-    def _bootstrap(self) -> tuple[Curves, np.ndarray]:
-        """Curves of redrawn residuals, and for each the noise of one more run."""
-        count = len(self.points)
-        scale = math.sqrt(count / (count - PARAMETERS[self.form]))
-        pool = (self.residuals - self.residuals.mean()) * scale
-        stream = numpy_stream(0, "scaling law", "bootstrap", self.form)
-        picks = stream.integers(count, size=(DRAWS, count + 1))
-        fitted = np.log(self._curves.losses(self._x)[0])
-        return self._fit(fitted + pool[picks[:, :count]]), pool[picks[:, count]]
 
 
 @dataclass(frozen=True)
@@ -183,7 +72,7 @@ class LawFit:
     """Each form fitted to all points."""
     held_out_sizes: int
     basis: Basis | None
-    warnings: tuple[str, ...] = field(default=())
+    warnings: tuple[str, ...]
 
     @property
     def final(self) -> FormFit:
@@ -207,19 +96,6 @@ class LawFit:
         """Where 95 % of new runs (or, without ``new_run``, of curves) are expected."""
         return self.final.interval(flops, new_run=new_run)
 
-    def law(self, name: str, basis: Basis) -> ComputeLaw:
-        """The law under a name, bound to its basis."""
-        noise = self.final.noise_std
-        assert noise is not None, "a law has more points than parameters"
-        return ComputeLaw(
-            name=name,
-            curve=self.final.curve,
-            basis=basis,
-            relative_std=noise,
-            fitted_flops=(self.points[0].flops, self.points[-1].flops),
-            source=f"fitted to {len(self.points)} sizes",
-        )
-
 
 def fit_law(
     points: Iterable[Point],
@@ -237,7 +113,9 @@ def fit_law(
     losses that do not fall.
     """
     cleaned, warnings = clean_points(points)
-    _check(cleaned, held_out, huber)
+    check_sizes([point.flops for point in cleaned], held_out)
+    if huber is not None and not huber > 0:
+        raise UserError("huber: the threshold is above 0", found=huber)
     seen = cleaned[: len(cleaned) - held_out]
     judged = {form: FormFit(form, seen, huber) for form in admissible(seen)}
     fitted = {form: FormFit(form, cleaned, huber) for form in admissible(cleaned)}
@@ -272,37 +150,41 @@ def judge(fit: FormFit, sizes: Sequence[Point]) -> tuple[HeldOut, ...]:
     )
 
 
-def decades(points: Sequence[Point]) -> float:
-    """Powers of ten between the least and the most FLOPs of sorted points."""
-    return math.log10(points[-1].flops / points[0].flops)
+def decades(flops: Iterable[float]) -> float:
+    """Powers of ten between the least and the most FLOPs."""
+    logs = [math.log10(value) for value in flops]
+    return max(logs) - min(logs)
 
 
 def admissible(points: Sequence[Point]) -> tuple[Form, ...]:
-    """The forms that sorted points can carry."""
-    enough = len(points) >= POINTS_FOR_A_CONSTANT and decades(points) >= LEAST_DECADES
-    return FORMS if enough else FORMS[:1]
+    """The forms that points can carry."""
+    wide = decades(point.flops for point in points) >= LEAST_DECADES
+    return FORMS if wide and len(points) >= POINTS_FOR_A_CONSTANT else FORMS[:1]
 
 
-def _check(points: tuple[Point, ...], held_out: int, huber: float | None) -> None:
-    if len(points) < LEAST_POINTS:
+def check_sizes(flops: Iterable[float], held_out: int) -> None:
+    """Raise UserError where sizes of these FLOPs carry no law of which ``held_out`` are held out.
+
+    Losses are not needed, so that a family is checked before it is trained.
+    """
+    sizes = set(flops)
+    if len(sizes) < LEAST_POINTS:
         raise UserError(
-            f"{len(points)} points are too few for a law",
+            f"{len(sizes)} sizes are too few for a law",
             allowed="3 for a pure power law, 4 over 1.5 decades of FLOPs for one with a constant",
         )
-    if len(points) >= POINTS_FOR_A_CONSTANT and decades(points) < LEAST_DECADES:
+    if len(sizes) >= POINTS_FOR_A_CONSTANT and decades(sizes) < LEAST_DECADES:
         raise UserError(
-            f"the points span {decades(points):.2f} decades of FLOPs, too few for a law",
+            f"the sizes span {decades(sizes):.2f} decades of FLOPs, too few for a law",
             allowed=f"at least {LEAST_DECADES}",
             do="add smaller or larger sizes",
         )
-    if not 1 <= held_out <= len(points) - 2:
+    if not 1 <= held_out <= len(sizes) - 2:
         raise UserError(
-            f"held_out: {held_out} of {len(points)} sizes; the largest judges the law, "
+            f"held_out: {held_out} of {len(sizes)} sizes; the largest judges the law, "
             "and a fit needs two others",
-            allowed=f"1 to {len(points) - 2}",
+            allowed=f"1 to {len(sizes) - 2}",
         )
-    if huber is not None and not huber > 0:
-        raise UserError("huber: the threshold is above 0", found=huber)
 
 
 def _misjudged(fit: FormFit, sizes: Sequence[Point]) -> float:
@@ -314,10 +196,10 @@ def _misjudged(fit: FormFit, sizes: Sequence[Point]) -> float:
 def _doubts(judged: dict[Form, FormFit], seen: Sequence[Point]) -> list[str]:
     said = []
     if "power_plus_constant" not in judged:
+        span = decades(point.flops for point in seen)
         said.append(
-            f"only the pure power law was judged: {len(seen)} sizes over {decades(seen):.2f} "
-            f"decades below the held-out one; a constant needs {POINTS_FOR_A_CONSTANT} over "
-            f"{LEAST_DECADES}"
+            f"only the pure power law was judged: {len(seen)} sizes over {span:.2f} decades below "
+            f"the held-out one; a constant needs {POINTS_FOR_A_CONSTANT} over {LEAST_DECADES}"
         )
     if judged["power"].noise_std is None:
         said.append("two sizes fix a line exactly: the held-out size has no interval")

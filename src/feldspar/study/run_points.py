@@ -1,0 +1,110 @@
+"""Finished runs as points of a law: FLOPs from the recipe's plan, loss from the last validation."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.core.files import sha256_of_file
+from feldspar.plan.law import Basis, Point
+from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops, recipe_basis
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.train.data import open_shards, source_tokens
+from feldspar.train.load import TOKENIZER_FOLDER
+from feldspar.train.run import with_vocabulary
+
+
+@dataclass(frozen=True)
+class RunPoint:
+    """A finished run: what it cost, what it reached, and what both of them mean."""
+
+    folder: Path
+    flops: float
+    loss: float
+    parameters: int
+    tokens: int
+    basis: Basis
+
+    @property
+    def point(self) -> Point:
+        """FLOPs and loss."""
+        return Point(self.flops, self.loss)
+
+
+def read_runs(
+    folders: Sequence[Path], *, convention: str = CONVENTION, metric: str = METRIC
+) -> list[RunPoint]:
+    """The points of run folders, all on one basis.
+
+    ``convention`` is one of ``plan.flops``, ``metric`` a figure of the last validation. Raises
+    UserError for a folder that holds no finished run, and for runs of different data or tokenizers.
+    """
+    runs = [_read_run(folder, convention, metric) for folder in folders]
+    for run in runs[1:]:
+        if run.basis.tokenizer != runs[0].basis.tokenizer:
+            raise _unlike(runs[0], run, "other tokenizers")
+        if run.basis.data_set != runs[0].basis.data_set:
+            raise _unlike(runs[0], run, "other shards, mixtures, held-out sources or contexts")
+    return runs
+
+
+def plan_loaded(loaded: LoadedRecipe) -> Plan:
+    """The plan of a recipe by its shards where they lie, else by what it declares."""
+    with loaded.locating_errors():
+        recipe = loaded.recipe
+        if recipe.shards is None or not recipe.shards.path.is_dir():
+            return plan_recipe(recipe)
+        shards = open_shards(recipe)
+        return plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
+
+
+def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
+    records = list(read_records(RunFolder(folder).metrics))
+    if not records or RunFolder(folder).read_recipe() is None:
+        raise UserError(f"{folder} is no run folder: it holds no recipe.yaml and metrics.jsonl")
+    loaded = load_recipe(str(folder))
+    plan = plan_loaded(loaded)
+    last, total = records[-1], plan.timeline.tokens
+    if last["tokens"] < total:
+        raise UserError(
+            f"{folder} is not finished: {last['tokens']:,} of {total:,} tokens",
+            do=f"feldspar train {folder} --out {folder}",
+        )
+    if metric not in last:
+        measured = [name for name in last if name.startswith("validation/")]
+        raise UserError(f"{folder} ended without {metric}", allowed=measured or "no validation")
+    return RunPoint(
+        folder=folder,
+        flops=planned_flops(plan, convention),
+        loss=last[metric],
+        parameters=plan.shapes.parameters,
+        tokens=total,
+        basis=recipe_basis(
+            loaded.recipe,
+            convention,
+            metric,
+            shards=_last_state(folder)["shards"],
+            tokenizer=sha256_of_file(folder / TOKENIZER_FOLDER / "tokenizer.json"),
+        ),
+    )
+
+
+def _last_state(folder: Path) -> dict[str, Any]:
+    states = sorted(RunFolder(folder).checkpoints.glob("*/state.json"))
+    if not states:
+        raise UserError(
+            f"{folder} holds no checkpoint, which would say what shards were read",
+            do="give the points as a CSV file with the columns flops, loss",
+        )
+    return json.loads(states[-1].read_text(encoding="utf-8"))
+
+
+def _unlike(first: RunPoint, other: RunPoint, how: str) -> UserError:
+    return UserError(
+        f"{first.folder} and {other.folder} are no family: {how}",
+        do="fit a law to runs of one data set and one tokenizer",
+    )
