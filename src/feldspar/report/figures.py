@@ -17,7 +17,7 @@ class Series:
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    style: Literal["line", "points", "faint"] = "line"
+    style: Literal["line", "points", "markers", "faint"] = "line"
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def line_figure(
     styles: dict[str, dict[str, Any]] = {
         "line": {"linewidth": 1.6},
         "points": {"marker": "o", "markersize": 4, "linewidth": 1.2},
+        "markers": {"marker": "o", "markersize": 5, "linestyle": "none"},
         "faint": {"linewidth": 0.8, "alpha": 0.35, "color": "0.4"},
     }
     for item in series:
