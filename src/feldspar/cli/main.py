@@ -31,6 +31,7 @@ COMMANDS = (
     "tokens",
     "plan",
     "coordinate_check",
+    "scaling",
     "train",
     "evaluate",
     "import_model",

@@ -25,5 +25,6 @@ __getattr__, __dir__ = lazy_exports(
         "LawFit": "law_fit",
         "fit_law": "law_fit",
         "read_points": "law_points",
+        "law_record": "law_report",
     },
 )

@@ -28,7 +28,7 @@ def law_record(fit: LawFit, flops: Sequence[float] = ()) -> dict[str, Any]:
         "predicted_by": PREDICTED_BY,
         "forms": {form: _form(fit, form) if form in fit.fitted else None for form in FORMS},
         "disagreement_percent": _disagreement(fit.judged, fit.held_out.flops),
-        "interval": {"level": LEVEL, "draws": DRAWS, "rough": _is_rough(fit)},
+        "intervals": {"level": LEVEL, "draws": DRAWS, "rough": _is_rough(fit)},
         "decades": decades(point.flops for point in fit.points),
         "points": [point._asdict() for point in fit.points],
         "basis": None if fit.basis is None else asdict(fit.basis),

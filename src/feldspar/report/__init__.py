@@ -14,5 +14,6 @@ __getattr__, __dir__ = lazy_exports(
         "render_page": "page",
         "run_page": "run_report",
         "write_run_report": "run_report",
+        "write_scaling": "scaling_report",
     },
 )

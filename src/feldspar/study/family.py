@@ -87,6 +87,16 @@ class Family:
             freedom += len(logs) - 1
         return math.sqrt(squares / freedom) if freedom else None
 
+    def as_dict(self, folder: Path) -> dict[str, Any]:
+        """Sizes and runs as plain values, beside those of the fit; paths from ``folder`` on."""
+        return {
+            "convention": self.convention,
+            "metric": self.metric,
+            "seed_std": self.seed_std,
+            "sizes": [member.as_dict(folder) for member in self.members],
+            "warnings": self.warnings,
+        }
+
     @property
     def warnings(self) -> list[str]:
         """Runs that are missing from their size's mean."""
