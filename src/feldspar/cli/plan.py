@@ -53,6 +53,7 @@ def print_plan(planned: "Plan") -> None:
     typer.echo(f"{summary['name']}")
     typer.echo(
         f"  parameters  {counts['total']:,} ({counts['non_embedding']:,} without embeddings)"
+        + (f", {counts['active']:,} active" if "active" in counts else "")
     )
     typer.echo(
         f"  tokens      {summary['tokens']:,} "
@@ -60,7 +61,8 @@ def print_plan(planned: "Plan") -> None:
     )
     typer.echo(f"  steps       {summary['steps']:,} (warm-up {summary['warmup_steps']:,})")
     for convention, flops in summary["flops"].items():
-        typer.echo(f"  FLOPs       {flops:.4g} by {convention}")
+        note = " (FLOPs not realised: masked products run dense)" if convention == "ledger" else ""
+        typer.echo(f"  FLOPs       {flops:.4g} by {convention}{note if 'active' in counts else ''}")
     for phase in summary["phases"]:
         first, last = phase["sequences"]
         batch = f"{first}" if first == last else f"{first} to {last}"
@@ -69,6 +71,14 @@ def print_plan(planned: "Plan") -> None:
             f"  phase {phase['name']}: {phase['tokens']:,} tokens, {phase['steps']:,} steps of "
             f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
         )
+        if phase["active_parameters"] < counts["total"]:
+            typer.echo(
+                f"  phase {phase['name']}: {phase['active_parameters']:,} active parameters, "
+                f"{phase['ledger']['total']:.4g} FLOPs by ledger "
+                f"({phase['ledger']['total_causal']:.4g} with causal attention)"
+            )
+    for warning in summary["warnings"]:
+        typer.echo(f"  warning     {warning}")
 
 
 def print_table(planned: "Plan") -> None:
@@ -80,11 +90,12 @@ def print_table(planned: "Plan") -> None:
     for name, factor in values["forward"].items():
         typer.echo(f"  forward multiplier {name:9} {factor:.7g}")
     width = max(len(row["name"]) for row in values["tensors"])
-    header = ("role", "shape", "init_std", "learning_rate", "weight_decay", "epsilon")
+    header = ("role", "shape", "density", "init_std", "learning_rate", "weight_decay", "epsilon")
     typer.echo(f"  {'tensor':{width}} {header[0]:9} {header[1]:14} " + " ".join(header[2:]))
     for row in values["tensors"]:
         shape = "x".join(map(str, row["shape"]))
         typer.echo(
-            f"  {row['name']:{width}} {row['role']:9} {shape:14} {row['init_std']:<8.6g} "
-            f"{row['learning_rate']:<13.6g} {row['weight_decay']:<12.4g} {row['epsilon']:.3g}"
+            f"  {row['name']:{width}} {row['role']:9} {shape:14} {row['density']:<7.5g} "
+            f"{row['init_std']:<8.6g} {row['learning_rate']:<13.6g} "
+            f"{row['weight_decay']:<12.4g} {row['epsilon']:.3g}"
         )

@@ -8,10 +8,11 @@ from feldspar.core.rows import ModelShapes, Role
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
+from feldspar.plan.ledger import phase_ledger
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.root import Recipe
-from feldspar.sparsity.density import densities
-from feldspar.train.settings import OptimizerSettings
+from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
+from feldspar.train.settings import OptimizerSettings, StartFromRun
 
 
 @dataclass(frozen=True)
@@ -29,19 +30,49 @@ class Plan:
         """The first phase's table, which the initial values come from."""
         return self.tables[0]
 
+    @property
+    def warnings(self) -> list[str]:
+        """What is allowed and yet worth knowing before anything is spent, a line each."""
+        found = []
+        if isinstance(self.recipe.start_from, StartFromRun) and not self.recipe.phases[0].sparsity:
+            found.append(
+                "phases.0.sparsity: not set, so that masks of the run that start_from names stay; "
+                "this plan, which does not read it, counts as if it had none"
+            )
+        for index, phase in enumerate(self.recipe.phases):
+            if index == 0 or phase.sparsity is not None:
+                key = f"phases.{index}.sparsity"
+                line = meagre_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
+                found += [] if line is None else [line]
+        return found
+
+    def active_parameters(self, phase_index: int) -> int:
+        """Parameters of a phase without the masked entries."""
+        kept = self._kept(phase_index)
+        return sum(kept.get(row.name, row.count) for row in self.shapes.rows)
+
+    def _kept(self, phase_index: int) -> dict[str, int]:
+        return kept_counts(self.recipe.sparsity(phase_index), self.shapes.rows)
+
     def summary(self) -> dict[str, Any]:
-        """Parameters, tokens, steps, FLOPs and phases as plain values."""
+        """Parameters, tokens, steps, FLOPs, phases and warnings as plain values."""
+        phases = [self._phase(index) for index in range(len(self.timeline.phases))]
+        active = self.active_parameters(0)
+        sparse = {"active": active} if active < self.shapes.parameters else {}
         return {
             "name": self.recipe.name,
             "parameters": {
                 "total": self.shapes.parameters,
                 "non_embedding": non_embedding_parameters(self.shapes),
+                **sparse,
             },
             "tokens": self.timeline.tokens,
             "steps": self.timeline.steps,
             "warmup_steps": self.timeline.warmup_steps,
-            "flops": training_flops(self.recipe.model, self.shapes, self.timeline),
-            "phases": [self._phase(index) for index in range(len(self.timeline.phases))],
+            "flops": training_flops(self.recipe.model, self.shapes, self.timeline)
+            | {"ledger": sum(phase["ledger"]["total"] for phase in phases)},
+            "phases": phases,
+            "warnings": self.warnings,
         }
 
     def _phase(self, index: int) -> dict[str, Any]:
@@ -58,6 +89,8 @@ class Plan:
             "context_length": phase.context_length,
             "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_tokens)],
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],
+            "active_parameters": self.active_parameters(index),
+            "ledger": phase_ledger(self.recipe.model, self.shapes, phase, self._kept(index)),
         }
 
 
@@ -70,7 +103,11 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
     timeline = build_timeline(recipe, shapes.parameters, sizes)
     tables = tuple(
-        table(recipe.parametrization, shapes, densities(recipe.sparsity(index), shapes.rows))
+        table(
+            recipe.parametrization,
+            shapes,
+            densities(recipe.sparsity(index), shapes.rows, f"phases.{index}.sparsity"),
+        )
         for index in range(len(recipe.phases))
     )
     return Plan(recipe, shapes, timeline, tables)

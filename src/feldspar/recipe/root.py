@@ -100,6 +100,24 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _masks_stay_or_are_dropped(self) -> Self:
+        for index in range(1, len(self.phases)):
+            before, now = self.sparsity(index - 1), self.sparsity(index)
+            if now == before:
+                continue
+            if now != Dense():
+                raise ValueError(
+                    f"phases.{index}.sparsity: masks are drawn before the first phase; a later one "
+                    "keeps them, or is dense"
+                )
+            if self.phases[index].optimizer_state != "fresh":
+                # A revived entry with old step counts would move by sqrt(1 - beta2) too much.
+                raise ValueError(
+                    f"phases.{index}.optimizer_state: the masks are dropped here; it must be fresh"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _mixtures_fit(self) -> Self:
         for index, phase in enumerate(self.phases):
             if phase.mixture == "natural":

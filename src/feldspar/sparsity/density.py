@@ -1,6 +1,7 @@
 """The density of each tensor, and how many entries that keeps; without torch."""
 
 from collections.abc import Iterable
+from decimal import Decimal
 from fnmatch import fnmatchcase
 from math import floor
 
@@ -12,31 +13,54 @@ MEAGRE_FAN_IN = 8
 """Below this many kept inputs of a neuron the parametrization's averages no longer hold."""
 
 
-def densities(settings: Dense | StaticSparsity, rows: Iterable[ParameterRow]) -> dict[str, float]:
-    """The kept share of each masked tensor by name; dense tensors are not named.
+def sparsities(
+    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+) -> dict[str, float]:
+    """The share of zeros of each masked tensor by name; dense tensors are not named.
 
-    Raises UserError for a target or glob that matches nothing and for a density that leaves a
-    neuron without inputs.
+    Raises UserError, naming ``key``, for a target or glob that matches nothing and for a sparsity
+    that leaves a neuron without inputs.
     """
     if isinstance(settings, Dense):
         return {}
     maskable = [row for row in rows if row.role is Role.HIDDEN and row.in_block]
-    sparsity: dict[str, float] = {}
+    chosen: dict[str, float] = {}
     for target in settings.targets:
-        for row in _matching(target, maskable, "targets"):
-            sparsity[row.name] = settings.sparsity
+        for row in _matching(target, maskable, f"{key}.targets"):
+            chosen[row.name] = settings.sparsity
     for pattern, own in settings.per_tensor.items():
-        for row in _matching(pattern, maskable, "per_tensor"):
-            sparsity[row.name] = own
-    kept = {name: 1 - share for name, share in sparsity.items() if share > 0}
+        for row in _matching(pattern, maskable, f"{key}.per_tensor"):
+            chosen[row.name] = own
     for row in maskable:
-        if row.name in kept and kept_fan_in(row, kept[row.name]) < 1:
+        if kept_fan_in(row, density_of(chosen.get(row.name, 0.0))) < 1:
             raise UserError(
-                f"sparsity: {row.name} would keep fewer than one input of each neuron",
-                found=f"{row.shape[1]} inputs at density {kept[row.name]:g}",
+                f"{key}: {row.name} would keep fewer than one input of each neuron",
+                found=f"{row.shape[1]} inputs at sparsity {chosen[row.name]:g}",
                 do="lower the sparsity or widen the model",
             )
-    return {row.name: kept[row.name] for row in maskable if row.name in kept}
+    return {row.name: chosen[row.name] for row in maskable if chosen.get(row.name, 0.0) > 0}
+
+
+def densities(
+    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+) -> dict[str, float]:
+    """The kept share of each masked tensor by name. Raises UserError as ``sparsities`` does."""
+    return {name: density_of(share) for name, share in sparsities(settings, rows, key).items()}
+
+
+def kept_counts(
+    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+) -> dict[str, int]:
+    """Kept entries of each masked tensor by name; on average where sampling is bernoulli."""
+    rows = list(rows)
+    entries = {row.name: row.count for row in rows}
+    shares = sparsities(settings, rows, key)
+    return {name: kept_count(entries[name], share) for name, share in shares.items()}
+
+
+def density_of(sparsity: float) -> float:
+    """1 - sparsity in decimals, as both are written: 0.9 leaves 0.1, not 0.09999999999999998."""
+    return float(1 - Decimal(repr(sparsity)))
 
 
 def kept_count(entries: int, sparsity: float) -> int:
@@ -49,13 +73,31 @@ def kept_fan_in(row: ParameterRow, density: float) -> float:
     return row.shape[1] * density
 
 
+def meagre_fan_in_warning(
+    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+) -> str | None:
+    """A line about matrices whose neurons keep too few inputs; None when there are none."""
+    rows = list(rows)
+    kept = densities(settings, rows, key)
+    inputs = {row.name: kept_fan_in(row, kept[row.name]) for row in rows if row.name in kept}
+    meagre = [name for name, count in inputs.items() if count < MEAGRE_FAN_IN]
+    if not meagre:
+        return None
+    worst = min(meagre, key=lambda name: inputs[name])
+    return (
+        f"{key}: a neuron of {worst} keeps {inputs[worst]:g} inputs on average, and "
+        f"{len(meagre)} of {len(inputs)} masked matrices keep fewer than {MEAGRE_FAN_IN}: "
+        "what a parametrization says of averages does not hold there"
+    )
+
+
 def _matching(pattern: str, rows: list[ParameterRow], key: str) -> list[ParameterRow]:
     found = [
         row for row in rows if pattern in row.name.split(".") or fnmatchcase(row.name, pattern)
     ]
     if not found:
         raise UserError(
-            f"sparsity.{key}: {pattern!r} matches no matrix of a block",
+            f"{key}: {pattern!r} matches no matrix of a block",
             allowed=["attention", "feed_forward", "globs such as blocks.0.*"],
         )
     return found

@@ -4,57 +4,66 @@ A weight starts masked and its gradient is masked before it is clipped, measured
 moments of the other entries then stay exactly zero, and so do the weights under weight decay.
 """
 
+import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from feldspar.core.errors import RunError
 from feldspar.core.rows import ParameterRow
 from feldspar.core.streams import numpy_stream
-from feldspar.sparsity.density import densities, kept_count
+from feldspar.sparsity.density import kept_count, sparsities
 from feldspar.sparsity.settings import Dense, StaticSparsity
 
 
 def draw_mask(
     name: str,
     shape: tuple[int, ...],
-    density: float,
+    sparsity: float,
     seed: int,
     sampling: str = "exact",
 ) -> Tensor:
     """The mask of one tensor, bool of ``shape``; depends on the seed, the name and nothing else."""
     stream = numpy_stream(seed, "sparsity.mask", name)
-    entries = int(np.prod(shape))
-    if sampling == "bernoulli":
-        return torch.from_numpy(stream.random(entries) < density).view(shape)
-    mask = np.zeros(entries, dtype=np.bool_)
-    mask[: kept_count(entries, 1 - density)] = True
-    stream.shuffle(mask)
+    entries = math.prod(shape)
+    mask = stream.random(entries, dtype=np.float32) >= sparsity
+    if sampling == "exact":
+        # A few entries too many or too few, flipped at random: each mask of this count is as
+        # likely as by a permutation, at a fifth of its time.
+        surplus = int(mask.sum()) - kept_count(entries, sparsity)
+        candidates = np.flatnonzero(mask if surplus > 0 else ~mask)
+        mask[stream.choice(candidates, abs(surplus), replace=False, shuffle=False)] = surplus < 0
     return torch.from_numpy(mask).view(shape)
 
 
+@dataclass(frozen=True)
 class Masks:
     """The masks of a model by parameter name; a tensor without one is dense."""
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = dict(tensors)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Bool, true where an entry is kept."""
+    settings: Dense | StaticSparsity = field(default_factory=Dense)
+    """What they were drawn by."""
+    seed: int = 0
+    """What they were drawn from."""
 
     @classmethod
     def draw(
         cls, settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], seed: int
     ) -> "Masks":
-        """The masks that ``settings`` ask for. Raises UserError as ``densities`` does."""
+        """The masks that ``settings`` ask for. Raises UserError as ``sparsities`` does."""
         rows = list(rows)
-        shares = densities(settings, rows)
+        shares = sparsities(settings, rows)
         sampling = settings.sampling if isinstance(settings, StaticSparsity) else "exact"
-        return cls(
-            {
-                row.name: draw_mask(row.name, row.shape, shares[row.name], seed, sampling)
-                for row in rows
-                if row.name in shares
-            }
-        )
+        tensors = {
+            row.name: draw_mask(row.name, row.shape, shares[row.name], seed, sampling)
+            for row in rows
+            if row.name in shares
+        }
+        return cls(tensors, settings, seed)
 
     def density(self, name: str) -> float:
         """The share of entries of a tensor that are kept, as drawn."""
@@ -66,11 +75,39 @@ class Masks:
         """Set the entries that are not kept to zero."""
         for name, parameter in model.named_parameters():
             if name in self.tensors:
-                parameter.mul_(self.tensors[name].to(parameter.device))
+                dropped = ~self.tensors[name].to(parameter.device)
+                # Filled, not multiplied: a negative weight times 0 is -0.
+                _local(parameter).masked_fill_(dropped, 0)
 
     @torch.no_grad()
     def apply_to_gradients(self, model: nn.Module) -> None:
-        """Set the gradients of entries that are not kept to zero."""
-        for name, parameter in model.named_parameters():
-            if name in self.tensors and parameter.grad is not None:
-                parameter.grad.mul_(self.tensors[name].to(parameter.device))
+        """Set the gradients of entries that are not kept to zero.
+
+        One that is not finite stays so: the guards see what the dense backward pass computed.
+        """
+        pairs = [
+            (_local(parameter.grad), self.tensors[name].to(parameter.device))
+            for name, parameter in model.named_parameters()
+            if name in self.tensors and parameter.grad is not None
+        ]
+        if pairs:
+            gradients, masks = map(list, zip(*pairs, strict=True))
+            torch._foreach_mul_(gradients, masks)
+
+    @torch.no_grad()
+    def require_zeros(self, weights: Mapping[str, Tensor], where: str) -> None:
+        """Raise RunError, naming the tensor, where a weight that is not kept is not zero."""
+        for name, mask in self.tensors.items():
+            alive = int(torch.count_nonzero(_local(weights[name])[~mask]))
+            if alive:
+                raise RunError(
+                    f"{name} holds {alive:,} weights that its mask says are zero",
+                    where=where,
+                    do="restore the checkpoint from a copy; its weights and masks do not belong "
+                    "together",
+                )
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that is split over processes."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyrefly: ignore

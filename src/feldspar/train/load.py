@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from feldspar.core.errors import UserError
+from feldspar.core.errors import RunError, UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
@@ -15,6 +13,9 @@ from feldspar.recipe.root import Recipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
+from feldspar.sparsity.density import sparsities
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import masks_from_state
 
 TOKENIZER_FOLDER = "tokenizer"
 
@@ -28,6 +29,8 @@ class LoadedRun:
     decoder: Decoder
     forward: ForwardMultipliers
     checkpoint: Checkpoint
+    masks: Masks
+    """Those of the phase that the checkpoint stands in; none where it is dense."""
 
     @property
     def recipe(self) -> Recipe:
@@ -48,7 +51,8 @@ def is_run_folder(path: Path) -> bool:
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     """Read a run folder; ``checkpoint`` is ``last`` or a number of tokens.
 
-    Raises UserError when there is no run or no such checkpoint, RunError when all are damaged.
+    Raises UserError when there is no run or no such checkpoint, RunError when all are damaged or
+    the weights are not zero where the masks say so.
     """
     if not is_run_folder(path):
         raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
@@ -57,9 +61,12 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     shapes = model_shapes(loaded.recipe.model)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)
     decoder = Decoder(loaded.recipe.model)
-    chosen.fill("model", dict(decoder.named_parameters()))
+    weights = dict(decoder.named_parameters())
+    chosen.fill("model", weights)
+    masks = masks_of_checkpoint(chosen, loaded.recipe)
+    masks.require_zeros(weights, str(chosen.folder))
     set_forward_multipliers(decoder, forward)
-    return LoadedRun(path, loaded, decoder.eval(), forward, chosen)
+    return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
 
 
 def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
@@ -82,6 +89,17 @@ def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
     )
 
 
-def weights_of_run(path: Path, checkpoint: str) -> dict[str, torch.Tensor]:
-    """The model tensors of a run's checkpoint, by parameter name."""
-    return find_checkpoint(path, checkpoint).read_model()
+def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
+    """The masks that a run of ``recipe`` has at a checkpoint.
+
+    Raises RunError when they are damaged, or absent though the phase is sparse.
+    """
+    state = checkpoint.state
+    masks = masks_from_state(state, str(checkpoint.folder))
+    rows = model_shapes(recipe.model).rows
+    if not masks.tensors and sparsities(recipe.sparsity(state["phase"]), rows):
+        raise RunError(
+            f"the checkpoint {checkpoint.folder} holds no masks, though its phase is sparse",
+            do="restore it from a copy; zeros of the weights do not tell which of them stay",
+        )
+    return masks

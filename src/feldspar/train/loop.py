@@ -1,6 +1,7 @@
 """The loop: one optimizer step after the other, as the timeline says.
 
-Order of a step: forward and backward of each micro-batch, gradient norm, guards, clipping, update.
+Order of a step: forward and backward of each micro-batch, masks, gradient norm, guards, clipping,
+update.
 A step with a loss or gradient that is not finite on any process updates nothing anywhere.
 """
 
@@ -8,10 +9,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from torch import nn
+
 from feldspar.plan.timeline import StepPlan
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import accumulate
 from feldspar.runtime.guards import all_finite
+from feldspar.sparsity.masks import Masks
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.task import Task, seed_dropout
 
@@ -34,6 +38,10 @@ class StepRunner:
     autocast: Callable[[], AbstractContextManager[object]]
     seed: int
     uses_dropout: bool
+    model: nn.Module
+    """What the task's module wraps; it names the parameters as the masks do."""
+    masks: Masks
+    """This process's part of them."""
 
     def run(self, step: StepPlan) -> StepResult:
         """One optimizer step; nothing changes when the loss or the gradient is not finite."""
@@ -51,6 +59,7 @@ class StepRunner:
                 (loss_sum * scale).backward()
             summed += float(loss_sum.detach())
         loss = all_reduce_sum([summed])[0] / count
+        self.masks.apply_to_gradients(self.model)
         gradient_norm = self.optimizer.gradient_norm()
         finite = all_finite(loss, gradient_norm)
         if finite:

@@ -3,7 +3,7 @@
 import shutil
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from feldspar.recipe.write import recipe_text
 from feldspar.runtime.allocator import keep_freed_pages
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
-from feldspar.runtime.collectives import is_first, on_first
+from feldspar.runtime.collectives import is_first, on_each, on_first
 from feldspar.runtime.device import peak_flops
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
@@ -26,11 +26,15 @@ from feldspar.runtime.live import SpeedMeter, TrainingDisplay
 from feldspar.runtime.metrics import MetricsWriter
 from feldspar.runtime.run_folder import RunFolder, append_record
 from feldspar.runtime.signals import GracefulStop
+from feldspar.sparsity.census import take_census
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import digest_of_masks, masks_to_state
 from feldspar.train.data import TrainingData, open_shards, open_training_data, source_tokens
-from feldspar.train.load import TOKENIZER_FOLDER
+from feldspar.train.load import TOKENIZER_FOLDER, masks_of_checkpoint
 from feldspar.train.loop import StepResult, is_due
 from feldspar.train.resume import check_same_past, plain
 from feldspar.train.session import Session, build_session
+from feldspar.train.start import start_checkpoint, with_carried_sparsity
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class TrainingRun:
 
     def __init__(self, loaded: LoadedRecipe, out: Path, distribution: Distribution) -> None:
         shards = open_shards(loaded.recipe)
-        self.loaded = with_vocabulary(loaded, shards.vocab_size)
+        self.start = start_checkpoint(loaded.recipe)
+        self.loaded = with_carried_sparsity(with_vocabulary(loaded, shards.vocab_size), self.start)
         self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards))
         self.data: TrainingData = open_training_data(self.loaded.recipe, self.plan.timeline, shards)
         self.distribution = distribution
@@ -76,18 +81,31 @@ class TrainingRun:
         checkpoint = self.store.newest_valid()
         timeline = self.plan.timeline
         if checkpoint is None:
-            session = build_session(self.plan, self.data, self.distribution, timeline.phases[0])
-            on_first(self._write_start)
+            session = build_session(
+                self.plan, self.data, self.distribution, timeline.phases[0], self.start
+            )
+            on_first(lambda: self._write_start(session.masks))
             return session
         return self._resume(checkpoint)
 
-    def _write_start(self) -> None:
+    def _write_start(self, masks: Masks) -> None:
         self.folder.write_recipe(recipe_text(self.loaded))
         shutil.copytree(
             self.data.shards.tokenizer, self.folder.path / TOKENIZER_FOLDER, dirs_exist_ok=True
         )
         self.folder.forget_after(0)
-        self._event("started")
+        for warning in self.plan.warnings:
+            say(f"warning: {warning}")
+        if not masks.tensors:
+            self._event("started")
+            return
+        census = take_census(masks, self.plan.shapes)
+        say(
+            f"masks keep {census.kept:,} of {census.entries:,} entries of {len(masks.tensors)} "
+            f"matrices; {census.dead_units:,} of {census.units:,} units are dead (row and column "
+            "masked)"
+        )
+        self._event("started", masks=asdict(census) | {"sha256": digest_of_masks(masks)})
 
     def _resume(self, checkpoint: Checkpoint) -> Session:
         state = checkpoint.state
@@ -104,8 +122,11 @@ class TrainingRun:
             self.data,
             self.distribution,
             self.plan.timeline.phases[state["phase"]],
+            self.start,
+            masks_of_checkpoint(checkpoint, self.loaded.recipe),
         )
         self.store.load(checkpoint, session.model_state, session.runner.optimizer.state())
+        on_each(lambda: session.runner.masks.require_zeros(session.model_state, where))
         if self.loaded.recipe.runtime.micro_batch_sequences == "auto":
             same_machines = state["world_size"] == self.distribution.world_size
             if same_machines:
@@ -226,7 +247,7 @@ class TrainingRun:
             "recipe": plain(self.loaded),
             "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
             "metrics": self.metrics,
-        }
+        } | masks_to_state(session.masks)
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()
 

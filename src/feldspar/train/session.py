@@ -2,17 +2,15 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import nn
 
-from feldspar.core.errors import UserError
-from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
+from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.device import (
     autocast,
     choose_compile,
@@ -20,12 +18,18 @@ from feldspar.runtime.device import (
     set_threads,
 )
 from feldspar.runtime.distributed import Distribution, unwrap
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.settings import Dense
 from feldspar.train.data import TrainingData
-from feldspar.train.load import weights_of_run
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import check_divides, choose_micro_batch
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+from feldspar.train.start import (
+    place_masks,
+    require_same_masks,
+    start_weights,
+    starting_masks,
+)
 from feldspar.train.task import LanguageModelling, LanguageModelLoss
 from feldspar.train.trainable import set_trainable
 
@@ -42,6 +46,8 @@ class Session:
     task: LanguageModelling
     runner: StepRunner
     phase: PhasePlan
+    masks: Masks
+    """Whole masks of the phase, for checkpoints; the runner has this process's part of them."""
 
     @property
     def model_state(self) -> dict[str, torch.Tensor]:
@@ -49,15 +55,18 @@ class Session:
         return dict(self.decoder.named_parameters())
 
     def enter_phase(self, phase: PhasePlan) -> None:
-        """Switch to a phase: what is trained, and whether the moments are carried over."""
+        """Switch to a phase: what is trained and masked, and whether moments are carried over."""
         settings = self.plan.recipe.phases[phase.index]
+        if self.plan.recipe.sparsity(phase.index) == Dense():
+            self.masks = self.runner.masks = Masks()
         key = f"phases.{phase.index}.trainable"
         changed = set_trainable(self.decoder, self.plan.shapes.rows, settings.trainable, key)
         if changed:
             self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
-        if changed or settings.optimizer_state == "fresh":
+        rescaled = self.plan.tables[phase.index] != self.plan.tables[self.phase.index]
+        if changed or rescaled or settings.optimizer_state == "fresh":
             before = self.runner.optimizer.state()
-            self.runner.optimizer = build_optimizer(self.plan, self.decoder)
+            self.runner.optimizer = build_optimizer(self.plan, self.decoder, phase)
             if settings.optimizer_state != "fresh":
                 carry_over(before, self.runner.optimizer.state())
         self.phase = phase
@@ -83,9 +92,18 @@ class Session:
 
 
 def build_session(
-    plan: Plan, data: TrainingData, distribution: Distribution, phase: PhasePlan
+    plan: Plan,
+    data: TrainingData,
+    distribution: Distribution,
+    phase: PhasePlan,
+    start: Checkpoint | None,
+    masks: Masks | None = None,
 ) -> Session:
-    """A new model with its initial weights, ready for the first step of ``phase``."""
+    """A new model, ready for the first step of ``phase``.
+
+    ``masks`` are those of a checkpoint that the weights will be filled from; without them the run
+    begins, with the weights of ``start`` (what ``start_from`` names) and its own masks.
+    """
     recipe = plan.recipe
     for item in plan.timeline.phases:
         for stretch in item.stretches:
@@ -95,7 +113,11 @@ def build_session(
     precision = choose_precision(recipe.runtime, distribution.device)
     decoder = Decoder(recipe.model)
     apply(decoder, plan.table, recipe.seed)
-    start_weights(decoder, plan)
+    if masks is None:
+        start_weights(decoder, plan, start)
+        masks = starting_masks(plan, start, decoder)
+        masks.apply_to_weights(decoder)
+    require_same_masks(masks)
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
     key = f"phases.{phase.index}.trainable"
     set_trainable(decoder, plan.shapes.rows, recipe.phases[phase.index].trainable, key)
@@ -117,16 +139,23 @@ def build_session(
         micro_batch_sequences=1,
     )
     runner = StepRunner(
-        task, build_optimizer(plan, decoder), forward_context, recipe.seed, recipe.model.dropout > 0
+        task,
+        build_optimizer(plan, decoder, phase),
+        forward_context,
+        recipe.seed,
+        recipe.model.dropout > 0,
+        decoder,
+        place_masks(masks, decoder),
     )
-    session = Session(plan, data, distribution, precision, decoder, task, runner, phase)
+    session = Session(plan, data, distribution, precision, decoder, task, runner, phase, masks)
     task.micro_batch_sequences = session._micro_batch(phase)
     return session
 
 
-def build_optimizer(plan: Plan, decoder: Decoder) -> Optimizer:
-    """A fresh optimizer of the trained parameters."""
-    return Optimizer(parameter_groups(decoder, plan.table), plan.recipe.optimizer)
+def build_optimizer(plan: Plan, decoder: Decoder, phase: PhasePlan) -> Optimizer:
+    """A fresh optimizer of the trained parameters, by the table of ``phase``."""
+    groups = parameter_groups(decoder, plan.tables[phase.index])
+    return Optimizer(groups, plan.recipe.optimizer)
 
 
 @torch.no_grad()
@@ -135,39 +164,3 @@ def carry_over(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) 
     for name, tensor in after.items():
         if name in before:
             tensor.copy_(before[name])
-
-
-@torch.no_grad()
-def start_weights(decoder: Decoder, plan: Plan) -> None:
-    """Replace the initial weights by those that ``start_from`` names.
-
-    A plain model is unfolded: under the recipe's multipliers it computes what it did. Raises
-    UserError when names or shapes differ.
-    """
-    start = plan.recipe.start_from
-    if isinstance(start, StartFromRun):
-        weights = weights_of_run(Path(start.path), start.checkpoint)
-    elif isinstance(start, StartFromHuggingFace):
-        from feldspar.huggingface import import_model, unfold
-
-        plain = import_model(Path(start.path)).state
-        weights = unfold(plain, plan.recipe.model, plan.table.forward)
-    else:
-        return
-    parameters = dict(decoder.named_parameters())
-    unknown = sorted(set(weights) - set(parameters))
-    if unknown:
-        raise UserError(
-            f"start_from: {start.path} holds {unknown[0]}, which the model lacks",
-            do="give the recipe's model the same shape",
-        )
-    for name, parameter in parameters.items():
-        found = weights.get(name)
-        if found is None or found.shape != parameter.shape:
-            raise UserError(
-                f"start_from: {start.path} does not fit the model at {name}",
-                found="absent" if found is None else tuple(found.shape),
-                allowed=str(tuple(parameter.shape)),
-            )
-        parameter.copy_(found)
-    say(f"starting from the weights of {start.path}")

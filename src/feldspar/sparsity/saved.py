@@ -1,0 +1,84 @@
+"""Masks in a checkpoint: packed bits, and for each its shape, kept count and digest."""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from feldspar.core.errors import RunError
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.settings import Sparsity
+
+KEY = "sparsity"
+PREFIX = "mask/"
+
+
+def masks_to_state(masks: Masks) -> dict[str, Any]:
+    """What a checkpoint's state holds of masks: plain values, and ``tensors`` of packed bits."""
+    if not masks.tensors:
+        return {}
+    packed = {name: _pack(mask) for name, mask in masks.tensors.items()}
+    records = {
+        name: {
+            "shape": list(mask.shape),
+            "kept": int(mask.sum()),
+            "sha256": _digest(packed[name]),
+        }
+        for name, mask in masks.tensors.items()
+    }
+    plain = {
+        "settings": json.loads(masks.settings.model_dump_json()),
+        "seed": masks.seed,
+        "masks": records,
+    }
+    return {KEY: plain, "tensors": {PREFIX + name: bits for name, bits in packed.items()}}
+
+
+def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
+    """The masks of a checkpoint's state; none where it was dense.
+
+    Raises RunError that names a mask which is absent or is not what was saved.
+    """
+    if KEY not in state:
+        return Masks()
+    plain, tensors = state[KEY], state.get("tensors", {})
+    masks: dict[str, Tensor] = {}
+    for name, record in plain["masks"].items():
+        bits = tensors.get(PREFIX + name)
+        if bits is None or _digest(bits) != record["sha256"]:
+            what = "is absent" if bits is None else "is not the one that was saved"
+            raise RunError(
+                f"the mask of {name} {what}", where=where, do="restore the checkpoint from a copy"
+            )
+        masks[name] = _unpack(bits, tuple(record["shape"]))
+    settings = TypeAdapter(Sparsity).validate_json(json.dumps(plain["settings"]))
+    return Masks(masks, settings, plain["seed"])
+
+
+def digest_of_masks(masks: Masks) -> str:
+    """One digest of all masks: equal exactly when names, shapes and entries are."""
+    state = hashlib.sha256()
+    for name in sorted(masks.tensors):
+        mask = masks.tensors[name]
+        state.update(f"{name}{tuple(mask.shape)}{_digest(_pack(mask))}".encode())
+    return state.hexdigest()
+
+
+def _pack(mask: Tensor) -> Tensor:
+    """Eight entries a byte, the first in the highest bit."""
+    return torch.from_numpy(np.packbits(mask.cpu().numpy()))
+
+
+def _unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    entries = np.unpackbits(bits.numpy(), count=math.prod(shape))
+    return torch.from_numpy(entries.view(np.bool_)).view(shape)
+
+
+def _digest(bits: Tensor) -> str:
+    return hashlib.sha256(bits.numpy().tobytes()).hexdigest()

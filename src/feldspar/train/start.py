@@ -1,0 +1,131 @@
+"""What a run starts with: the weights of ``start_from``, and the masks of its first phase."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from feldspar.core.errors import SetupError, UserError
+from feldspar.core.progress import progress, say
+from feldspar.model.decoder import Decoder
+from feldspar.plan.summary import Plan
+from feldspar.recipe.load import LoadedRecipe
+from feldspar.recipe.problems import recipe_error
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.collectives import gather_json
+from feldspar.runtime.shards import Box, local_part
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import digest_of_masks, masks_from_state
+from feldspar.sparsity.settings import Dense
+from feldspar.train.load import find_checkpoint
+from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+
+
+def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
+    """The checkpoint that ``start_from`` names, verified; None where it names no run."""
+    start = recipe.start_from
+    if not isinstance(start, StartFromRun):
+        return None
+    return find_checkpoint(Path(start.path), start.checkpoint)
+
+
+def with_carried_sparsity(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
+    """The recipe with the first phase's sparsity set to what ``start`` had where it says nothing.
+
+    Raises UserError when a later phase then changes it in a way that is refused.
+    """
+    recipe = loaded.recipe
+    if start is None or recipe.phases[0].sparsity is not None:
+        return loaded
+    masks = masks_from_state(start.state, str(start.folder))
+    first = recipe.phases[0].model_copy(update={"sparsity": masks.settings})
+    changed = recipe.model_copy(update={"phases": (first, *recipe.phases[1:])})
+    try:
+        Recipe.model_validate_json(changed.model_dump_json(by_alias=True))
+    except ValidationError as error:
+        raise recipe_error(error, Recipe, loaded.tree, loaded.origins) from None
+    return replace(loaded, recipe=changed)
+
+
+def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Masks:
+    """The first phase's masks: those of ``start`` if it has any, else drawn from the seed.
+
+    ``decoder`` holds the weights that the run starts with. Raises UserError where the recipe would
+    replace the masks of ``start`` by others, RunError where they do not belong to its weights.
+    """
+    wanted = plan.recipe.sparsity(0)
+    if start is not None and wanted != Dense():
+        carried = masks_from_state(start.state, str(start.folder))
+        if carried.tensors and carried.settings != wanted:
+            raise UserError(
+                "phases.0.sparsity: the run that start_from names has other masks",
+                where=str(start.folder),
+                found=carried.settings.model_dump_json(),
+                allowed="the same (its masks stay), dense (they are dropped), or no such key",
+            )
+        if carried.tensors:
+            carried.require_zeros(dict(decoder.named_parameters()), str(start.folder))
+            return carried
+    with progress("draw masks"):
+        return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
+
+
+def require_same_masks(masks: Masks) -> None:
+    """Raise SetupError, on each process, when the processes hold different masks."""
+    if len(set(gather_json(digest_of_masks(masks)))) > 1:
+        raise SetupError(
+            "the processes have drawn different masks from the same seed",
+            do="install the same version of NumPy for all of them",
+        )
+
+
+def place_masks(masks: Masks, model: nn.Module) -> Masks:
+    """This process's part of each mask, where its part of the parameter is."""
+    placed = {}
+    for name, parameter in model.named_parameters():
+        if name in masks.tensors:
+            mask = masks.tensors[name]
+            local, box = local_part(parameter)
+            whole = Box((0,) * mask.dim(), tuple(mask.shape))
+            placed[name] = mask[box.within(whole)].to(local.device)
+    return replace(masks, tensors=placed)
+
+
+@torch.no_grad()
+def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> None:
+    """Replace the initial weights by those that ``start_from`` names.
+
+    A plain model is unfolded: under the recipe's multipliers it computes what it did. Raises
+    UserError when names or shapes differ.
+    """
+    source = plan.recipe.start_from
+    if start is not None:
+        weights = start.read_model()
+    elif isinstance(source, StartFromHuggingFace):
+        from feldspar.huggingface import import_model, unfold
+
+        plain = import_model(Path(source.path)).state
+        weights = unfold(plain, plan.recipe.model, plan.table.forward)
+    else:
+        return
+    parameters = dict(decoder.named_parameters())
+    path = source.path
+    unknown = sorted(set(weights) - set(parameters))
+    if unknown:
+        raise UserError(
+            f"start_from: {path} holds {unknown[0]}, which the model lacks",
+            do="give the recipe's model the same shape",
+        )
+    for name, parameter in parameters.items():
+        found = weights.get(name)
+        if found is None or found.shape != parameter.shape:
+            raise UserError(
+                f"start_from: {path} does not fit the model at {name}",
+                found="absent" if found is None else tuple(found.shape),
+                allowed=str(tuple(parameter.shape)),
+            )
+        parameter.copy_(found)
+    say(f"starting from the weights of {path}")
