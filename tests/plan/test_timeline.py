@@ -18,6 +18,7 @@ phases:
   - name: long
     length: 300 tokens
     context_length: 8
+    optimizer_state: keep
     weight_decay: [{from: 0.1, to: 0, over: rest}]
     batch:
       type: by_tokens
@@ -61,6 +62,47 @@ def test_rates_are_taken_where_a_step_ends(plan_text: PlanText) -> None:
     assert {step.weight_decay for step in steps[:5]} == {0.5}
     for step in steps[5:]:
         assert step.weight_decay == pytest.approx(0.1 * (1 - (step.tokens_after - 120) / 272))
+
+
+STAIRS = "{type: by_tokens, levels: [{from: 0 steps, sequences: 3}, {from: 2 steps, sequences: 6}]}"
+LATER = """\
+phases:
+  - {name: a, length: 5 steps, context_length: 16, batch: %s}
+  - {name: b, length: 5 steps, context_length: 48, batch: %s}
+"""
+
+
+@pytest.mark.parametrize(
+    ("batches", "steps"),
+    [
+        (("{sequences: 6}", "{sequences: 6}"), (288, 96)),
+        (("{sequences: 1}", "{sequences: 1}"), (48, 16)),
+        (("{tokens: 100}", "{tokens: 200}"), (192, 96)),
+        ((STAIRS, "{sequences: 1}"), (48, 96)),
+    ],
+)
+def test_other_tokens_a_step_are_a_decision(
+    plan_text: PlanText, batches: tuple[str, str], steps: tuple[int, int]
+) -> None:
+    after, before = steps
+    text = LATER % batches
+    message = rf"phases\.1\.batch: a step of this phase has {after} tokens, .* before {before}"
+    with pytest.raises(UserError, match=message) as caught:
+        plan_text(text)
+    assert "phases.1.optimizer_state: keep (or fresh)" in str(caught.value)
+    for said in ("keep", "fresh"):
+        plan_text(text.replace("name: b,", f"name: b, optimizer_state: {said},"))
+
+
+@pytest.mark.parametrize("batches", [("{sequences: 6}", "{sequences: 2}"), ("{tokens: 100}",) * 2])
+def test_the_same_tokens_a_step_are_none(plan_text: PlanText, batches: tuple[str, str]) -> None:
+    """96 tokens either way: 100 are rounded down to six sequences of 16 or two of 48."""
+    plan_text(LATER % batches)
+
+
+def test_the_same_tokens_rounded_down_to_other_sequences(plan_text: PlanText) -> None:
+    first, second = plan_text(LATER % (("{tokens: 130}",) * 2)).timeline.phases
+    assert [item.stretches[0].tokens_per_step for item in (first, second)] == [128, 96]
 
 
 def test_phases(plan_text: PlanText) -> None:

@@ -25,7 +25,8 @@ phases:
   - {{name: short, length: 24 steps, context_length: 16, batch: {{sequences: 8}},
       mixture: {{prose: 0.7, code: 0.3}}, allow_repeat: true}}
   - {{name: long, length: 12 steps, context_length: 32, batch: {{sequences: 4}},
-      mixture: {{prose: 0.5, code: 0.5}}, allow_repeat: true, documents: mask}}
+      mixture: {{prose: 0.5, code: 0.5}}, allow_repeat: true, documents: mask,
+      optimizer_state: keep}}
 checkpoints: {{every: 4 steps}}
 evaluation: {{every: 12 steps, validation_sequences: 4}}
 runtime: {{trackers: [], threads: 1}}

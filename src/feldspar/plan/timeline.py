@@ -21,7 +21,7 @@ from feldspar.plan.batches import (
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.schedules import CompiledSchedule, Schedule, compile_schedule
-from feldspar.train.settings import PhaseSettings
+from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
 
 
 @dataclass(frozen=True)
@@ -237,8 +237,30 @@ def _lay_out_phases(
                 f"{key}.length: {settings.length} is less than one step of "
                 f"{levels[0].sequences * context:,} tokens"
             )
+        if laid_out and settings.optimizer_state is None:
+            before = recipe.phases[index - 1].batch
+            _require_same_batch(before, laid_out[-1][-1], settings.batch, stretches[0], key)
         laid_out.append(stretches)
     return laid_out
+
+
+def _require_same_batch(
+    batch_before: Batch, before: Stretch, batch_after: Batch, after: Stretch, key: str
+) -> None:
+    """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
+
+    Two batches of the same tokens may differ by what is rounded down to whole sequences.
+    """
+    asked = [
+        batch.tokens if isinstance(batch, ConstantBatch) and batch.tokens else item.tokens_per_step
+        for batch, item in ((batch_before, before), (batch_after, after))
+    ]
+    if before.tokens_per_step != after.tokens_per_step and asked[0] != asked[1]:
+        raise UserError(
+            f"{key}.batch: a step of this phase has {after.tokens_per_step:,} tokens, one of the "
+            f"phase before {before.tokens_per_step:,}",
+            do=f"keep the tokens of a step, or say {key}.optimizer_state: keep (or fresh)",
+        )
 
 
 def _length_limit(

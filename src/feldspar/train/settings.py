@@ -167,7 +167,8 @@ class PhaseSettings(Settings):
     weight_decay: ScheduleField | None = None
     """Absolute weight decay over this phase, in place of the run's schedule."""
     optimizer_state: Literal["keep", "fresh"] | None = None
-    """Carry the moments over, or start anew; must be said where a later phase warms up."""
+    """Carry the moments over, or start anew; must be said where a later phase warms up, or where
+    its steps have another number of tokens."""
     trainable: Literal["all"] | tuple[str, ...] = "all"
     """Which parameters are trained: roles or globs of names."""
     sparsity: Sparsity | None = None
