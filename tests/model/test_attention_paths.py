@@ -86,7 +86,7 @@ def test_fewer_queries_than_keys_end_where_the_keys_end(n_queries, with_slopes, 
 @pytest.mark.parametrize("with_slopes", [False, True])
 def test_chunks_of_rows_change_nothing(monkeypatch, with_slopes):
     """Documents that cross chunk borders, more than one chunk, a last chunk that is not full."""
-    monkeypatch.setattr(attention_paths, "CHUNK_ROWS", 5)
+    monkeypatch.setattr(attention_paths, "ATTENTION_CHUNK_ROWS", 5)
     inputs = triple(4, 2, 17, 17, batch=2)
     ids = torch.tensor([[0] * 3 + [1] * 9 + [2] * 5, [0] * 17])
     slopes = alibi_slopes(4) if with_slopes else None

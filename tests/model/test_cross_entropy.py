@@ -32,8 +32,8 @@ def test_value_and_gradients(n_rows, n_vocab, chunk_rows, multiplier, ignored, s
     drawn = torch.rand(n_rows, generator=torch.Generator().manual_seed(seed))
     labels[drawn < ignored] = -100
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cross_entropy, "MINIMUM_CHUNK_ROWS", chunk_rows)
-        patch.setattr(cross_entropy, "CHUNK_BYTES", {"cpu": 1})
+        patch.setattr(cross_entropy, "MINIMUM_LOGITS_ROWS", chunk_rows)
+        patch.setattr(cross_entropy, "LOGITS_CHUNK_BYTES", {"cpu": 1})
         loss, valid = linear_cross_entropy(hidden, weight, labels, multiplier)
         gradients = torch.autograd.grad(loss * 0.37, [hidden, weight])
     plain = F.cross_entropy(multiplier * hidden @ weight.T, labels, reduction="sum")

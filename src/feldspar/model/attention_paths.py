@@ -19,9 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feldspar.model.blocked_attention import blocked_attention, suits_blocks
+from feldspar.model.footprint import ALIBI_COLUMNS, ATTENTION_CHUNK_ROWS
 
-CHUNK_ROWS = 512
-ALIBI_COLUMNS = 8
 POSITION_STEP = 128
 
 
@@ -93,8 +92,8 @@ def masked_attention(
 def chunks(query: Tensor, key: Tensor) -> Iterator[tuple[int, int, int]]:
     """First and last query row of each chunk, and how many keys it may see."""
     n_rows, past = query.shape[2], key.shape[2] - query.shape[2]
-    for begin in range(0, n_rows, CHUNK_ROWS):
-        end = min(begin + CHUNK_ROWS, n_rows)
+    for begin in range(0, n_rows, ATTENTION_CHUNK_ROWS):
+        end = min(begin + ATTENTION_CHUNK_ROWS, n_rows)
         yield begin, end, past + end
 
 

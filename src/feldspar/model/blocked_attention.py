@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK_ROWS = 64
+from feldspar.model.footprint import KEPT_BLOCK_ROWS, KEPT_BYTES
+
 BLOCK_BYTES = 2**20
 """Scores of a block: what stays in a core's own cache."""
-KEPT_BYTES = 64 * 2**20
-"""Most probabilities of a layer that are kept; above it the fused kernel is the better choice."""
 
 
 def suits_blocks(query: Tensor, key: Tensor) -> bool:
@@ -47,7 +46,7 @@ class _BlockedAttention(torch.autograd.Function):
         shape, length = query.shape, query.shape[2]
         query, key, value = (part.reshape(-1, length, shape[3]) for part in (query, key, value))
         group = _heads_of_a_group(shape[1], length, query.element_size())
-        ahead = query.new_full((BLOCK_ROWS, BLOCK_ROWS), float("-inf")).triu_(1)
+        ahead = query.new_full((KEPT_BLOCK_ROWS, KEPT_BLOCK_ROWS), float("-inf")).triu_(1)
         behind = (
             None if slopes is None else _alibi(slopes, length).repeat(group // len(slopes), 1, 1)
         )
@@ -91,15 +90,15 @@ class _BlockedAttention(torch.autograd.Function):
 
 def _heads_of_a_group(n_heads: int, length: int, entry_bytes: int) -> int:
     """Heads taken together: whole sequences, so that each group has the same slopes."""
-    fitting = BLOCK_BYTES // (BLOCK_ROWS * length * entry_bytes)
+    fitting = BLOCK_BYTES // (KEPT_BLOCK_ROWS * length * entry_bytes)
     return n_heads * max(fitting // n_heads, 1)
 
 
 def _blocks(total: int, group: int, length: int) -> Iterator[tuple[slice, slice, int]]:
     """Heads, rows, and how many keys those rows see."""
     for head in range(0, total, group):
-        for row in range(0, length, BLOCK_ROWS):
-            stop = min(row + BLOCK_ROWS, length)
+        for row in range(0, length, KEPT_BLOCK_ROWS):
+            stop = min(row + KEPT_BLOCK_ROWS, length)
             yield slice(head, min(head + group, total)), slice(row, stop), stop
 
 

@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from feldspar.model.footprint import (
+    LOGITS_CHUNK_BYTES,
+    LOGITS_CHUNK_BYTES_DEFAULT,
+    MINIMUM_LOGITS_ROWS,
+)
+
 IGNORED_LABEL = -100
-CHUNK_BYTES = {"cpu": 8 * 2**20}
-"""Size of the logits buffer by device: what a processor's last-level cache holds, ..."""
-CHUNK_BYTES_DEFAULT = 256 * 2**20
-"""... or what keeps an accelerator busy."""
-MINIMUM_CHUNK_ROWS = 256
-"""Fewer rows would read and write the weight's gradient more often than they save."""
 
 
 def linear_cross_entropy(
@@ -110,8 +110,8 @@ def _chunked(
     grad_hidden = torch.empty_like(rows) if want_hidden else None
     grad_weight = torch.zeros(weight.shape, dtype=wide, device=rows.device) if want_weight else None
     grad_real = None if grad_weight is None else grad_weight[: len(real)]
-    chunk_bytes = CHUNK_BYTES.get(device_type, CHUNK_BYTES_DEFAULT)
-    step = max(MINIMUM_CHUNK_ROWS, chunk_bytes // (4 * len(real)))
+    chunk_bytes = LOGITS_CHUNK_BYTES.get(device_type, LOGITS_CHUNK_BYTES_DEFAULT)
+    step = max(MINIMUM_LOGITS_ROWS, chunk_bytes // (4 * len(real)))
     buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
     with torch.autocast(device_type, enabled=False):
         for begin in range(0, len(rows), step):
