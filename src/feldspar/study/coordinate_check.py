@@ -203,7 +203,6 @@ def judge(
 
     ``workers`` processes of one thread each; default: as many as there are cores.
     """
-    _warn_of_meagre_fan_in(kind, axes)
     runs = {
         (axis, candidate.name, value, seed): _run(kind, candidate, axis, value, seed)
         for axis, values in axes.items()
@@ -211,6 +210,7 @@ def judge(
         for value in values
         for seed in seeds
     }
+    _warn_of_meagre_fan_in(axes)
     measured = _measured(dict.fromkeys(runs.values()), workers)
     found = []
     for axis, values in axes.items():
@@ -289,7 +289,7 @@ def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
     return slope((HEAD_DIM, 2 * HEAD_DIM), factors)
 
 
-def _warn_of_meagre_fan_in(kind: ModelSettings, axes: Mapping[Axis, tuple[float, ...]]) -> None:
+def _warn_of_meagre_fan_in(axes: Mapping[Axis, tuple[float, ...]]) -> None:
     for density in axes.get("density", ()):
         point = point_on("density", density)
         if point.d_model * density < MEAGRE_FAN_IN:

@@ -31,7 +31,8 @@ def write_check(check: CoordinateCheck, folder: Path) -> None:
     """Write ``coordinate-check.json``, ``report.html`` and ``{width,density,depth}.svg``."""
     write_atomically(folder / RESULT_NAME, json.dumps(check.as_dict(), indent=2) + "\n")
     for axis in check.by_axis:
-        write_atomically(folder / f"{axis}.svg", headline_figure(check, axis).svg)
+        for figure in headline_figures(check, axis):
+            write_atomically(folder / f"{axis}.svg", figure.svg)
     write_atomically(folder / PAGE_NAME, check_page(check))
 
 
@@ -63,24 +64,24 @@ def check_page(check: CoordinateCheck) -> str:
     )
 
 
-def headline_figure(check: CoordinateCheck, axis: Axis) -> Figure:
+def headline_figures(check: CoordinateCheck, axis: Axis) -> list[Figure]:
     """One line a parametrization: the size at the last step along an axis."""
     measure = HEADLINES[axis]
     series = [
         _series(label, one, measure) for label, one in _distinct(check.by_axis[axis].values())
     ]
-    return _figure(f"{_title(measure)}, by {axis}", series, axis)
+    return _figures(f"{_title(measure)}, by {axis}", series, axis)
 
 
 def _axis_section(check: CoordinateCheck, axis: Axis) -> Section:
     found = _distinct(check.by_axis[axis].values())
-    figures = [headline_figure(check, axis)]
+    figures = headline_figures(check, axis)
     for quantity, kind in ((FEED_FORWARD_OUTPUT, "size"), (RESIDUAL_STREAM, "change")):
         for label, one in found:
             measures = [item for item in one.sizes if item[:2] == (quantity, kind)]
             series = [_series(f"step {item.step}", one, item) for item in measures]
             what = _title(measures[0]).partition(" at ")[0]
-            figures.append(_figure(f"{label}: {what}", series, axis))
+            figures += _figures(f"{label}: {what}", series, axis)
     measures = list(dict.fromkeys(item for _, one in found for item in one.slopes))
     slopes = Table(
         ["slope of", *(label for label, _ in found)],
@@ -113,8 +114,12 @@ def _series(label: str, judgement: Judgement, measure: Measure) -> Series:
     return Series(label, judgement.values, judgement.sizes[measure], "points")
 
 
-def _figure(title: str, series: list[Series], axis: Axis) -> Figure:
-    return line_figure(title, series, axis, "mean size", log_x=True, log_y=True)
+def _figures(title: str, series: list[Series], axis: Axis) -> list[Figure]:
+    """None where every run diverged: there is nothing to draw."""
+    drawn = [item for item in series if any(map(math.isfinite, item.y))]
+    if not drawn:
+        return []
+    return [line_figure(title, drawn, axis, "mean size", log_x=True, log_y=True)]
 
 
 def _title(measure: Measure) -> str:
