@@ -31,6 +31,7 @@ COMMANDS = (
     "tokens",
     "plan",
     "coordinate_check",
+    "transfer",
     "scaling",
     "train",
     "evaluate",

@@ -29,10 +29,16 @@ class Range(Settings):
         """``points`` values (default: the range's own) from low to high."""
         count = points or self.points
         assert count is not None and count >= 2, "a grid has two ends"
-        shares = [index / (count - 1) for index in range(count)]
+        return tuple(self.at(index / (count - 1)) for index in range(count))
+
+    def at(self, share: float) -> float:
+        """The value at a share of the way, to twelve digits: 0 is low, 1 is high."""
         if self.scale == "linear":
-            return tuple(self.low + share * (self.high - self.low) for share in shares)
-        return tuple(self.low * (self.high / self.low) ** share for share in shares)
+            value = self.low + share * (self.high - self.low)
+        else:
+            value = self.low * (self.high / self.low) ** share
+        # Rounding may step over an end by a hair.
+        return min(max(float(f"{value:.11e}"), self.low), self.high)
 
 
 class RandomSearch(Settings):
@@ -44,11 +50,14 @@ class RandomSearch(Settings):
 
 
 class TpeSearch(Settings):
-    """Optuna's tree-structured Parzen estimator."""
+    """Optuna's tree-structured Parzen estimator, the first rounds at random."""
 
     type: Literal["tpe"]
-    trials: PositiveInt = 16
+    trials: PositiveInt = 32
     """Runs on the proxy."""
+    round_trials: PositiveInt = 4
+    """Trials drawn together, before the scores of any of them are known; the draws depend on this
+    and not on the number of workers, so set it to at least that number."""
 
 
 Search = Annotated[RandomSearch | TpeSearch, Field(discriminator="type"), NameOrMapping]

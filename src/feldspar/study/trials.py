@@ -7,24 +7,36 @@ done too: its score is infinite.
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import NonFiniteError, UserError
-from feldspar.core.execution import executor
+from feldspar.core.errors import NonFiniteError, UserError, nearest
+from feldspar.core.execution import available_cores
 from feldspar.core.files import write_atomically
-from feldspar.core.progress import progress
+from feldspar.core.progress import progress, say
+from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import LoadedRecipe, load_recipe
-from feldspar.runtime.run_folder import RunFolder
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.device import choose_device
+from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.study.workers import side_by_side
+from feldspar.tokens.shards import ShardSet
+from feldspar.train.data import open_shards, resolve_mixtures, source_tokens
+from feldspar.train.run import train, with_vocabulary
 
 RESULT_NAME = "trial.json"
 TRAIN_LOSS = "train/loss"
+MEASURES = ("loss", "bits_per_byte")
+"""What validation measures of each source and of all."""
 SCORED_SHARE = 0.2
 ALWAYS = ("runtime.trackers=[]", "runtime.threads=1", "checkpoints.keep.last=1")
 """Trials are many: one thread each, no dashboards, no checkpoint but the newest."""
+TAIL_BYTES = 4096
+"""More than the last record of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,11 @@ class _Unit:
     folder: Path
     score: str
 
-    @property
-    def overrides(self) -> list[str]:
-        return [*ALWAYS, *self.trial.overrides]
+    @cached_property
+    def loaded(self) -> LoadedRecipe:
+        """The trial's recipe, which is no study itself: other targets leave its digest alone."""
+        loaded = load_recipe(self.recipe, [*ALWAYS, *self.trial.overrides])
+        return replace(loaded, recipe=loaded.recipe.model_copy(update={"study": None}))
 
 
 def run_trials(
@@ -76,60 +90,134 @@ def run_trials(
 ) -> list[TrialResult]:
     """Train every trial of ``recipe`` (file or shipped name) in ``folder``; results in their order.
 
-    Each worker is a process of one thread. Raises UserError for two trials of one name, for
-    overrides that the recipe refuses, and where a finished trial was another one.
+    Each worker is a process of one thread; a single one is this process. What can be told before
+    the first step is: raises UserError for two trials of one name, for overrides that the recipe
+    or the shards refuse, for a score that runs do not measure, and where a finished trial was
+    another one.
     """
     names = sorted(trial.name for trial in trials)
     doubled = next((earlier for earlier, later in pairwise(names) if earlier == later), None)
     if doubled is not None:
         raise UserError(f"two trials are named {doubled}")
     units = [_Unit(recipe, trial, folder / trial.name, score) for trial in trials]
-    for unit in units:
-        load_recipe(unit.recipe, unit.overrides)
-    results = []
-    with (
-        executor(min(workers, len(units))) as pool,
-        progress("trials", len(units), "trials") as advance,
-    ):
-        for result in pool.map(_run_trial, units):
-            results.append(result)
-            advance(1)
-    return results
+    total_tokens = [_check(unit) for unit in units]
+    results = {index: result for index, unit in enumerate(units) if (result := _finished(unit))}
+    missing = [index for index in range(len(units)) if index not in results]
+    if results and missing:
+        say(f"{len(results)} of {len(units)} trials are done already")
+    todo = [units[index] for index in missing]
+    if workers <= 1 or len(todo) <= 1:
+        running = _one_by_one(todo)
+    else:
+        running = _watched(todo, [total_tokens[index] for index in missing], workers)
+    for place, result in running:
+        results[missing[place]] = result
+        say(_line(result, score, len(results), len(units)))
+    return [results[index] for index in range(len(units))]
+
+
+def default_workers(recipe: Recipe) -> int:
+    """Runs side by side that a machine bears: one a core, one alone on an accelerator."""
+    return available_cores() if choose_device(recipe.runtime).type == "cpu" else 1
+
+
+def check_trial(recipe: str, overrides: Sequence[str], score: str = TRAIN_LOSS) -> LoadedRecipe:
+    """The recipe of a run under ``overrides``, if nothing stands against training it.
+
+    Raises UserError as ``run_trials`` does.
+    """
+    unit = _Unit(recipe, Trial("", tuple(overrides)), Path(), score)
+    _check(unit)
+    return unit.loaded
+
+
+def _check(unit: _Unit) -> int:
+    """The tokens that the trial trains on; raises UserError for what training would refuse."""
+    loaded = unit.loaded
+    with loaded.locating_errors():
+        shards = open_shards(loaded.recipe)
+        recipe = with_vocabulary(loaded, shards.vocab_size).recipe
+        sizes = source_tokens(shards)
+        timeline = plan_recipe(recipe, sizes).timeline
+        resolve_mixtures(recipe, timeline, sizes)
+    _check_score(unit.score, recipe, shards)
+    return timeline.tokens
+
+
+def _check_score(score: str, recipe: Recipe, shards: ShardSet) -> None:
+    holdout = recipe.evaluation.holdout
+    available = shards.sources("validation") if "validation" in shards.splits else []
+    sources = available if holdout == "all" else holdout
+    places = ["validation", *(f"validation/{name}" for name in sources)] if sources else []
+    known = [TRAIN_LOSS, *(f"{place}/{kind}" for place in places for kind in MEASURES)]
+    if score not in known:
+        hint = nearest(score, known)
+        raise UserError(
+            f"study.score: the runs measure no {score!r}"
+            + (f"; did you mean {hint!r}?" if hint else ""),
+            allowed=known,
+        )
+
+
+def _one_by_one(units: Sequence[_Unit]) -> Iterator[tuple[int, TrialResult]]:
+    for index, unit in enumerate(units):
+        say(f"trial {unit.trial.name}")
+        yield index, _run_trial(unit)
+
+
+def _watched(
+    units: Sequence[_Unit], total_tokens: Sequence[int], workers: int
+) -> Iterator[tuple[int, TrialResult]]:
+    """The trials by worker processes, with a bar that moves within trials too."""
+    shown = 0.0
+    with progress("trials", len(units), "trials") as advance:
+
+        def watch() -> None:
+            nonlocal shown
+            done = sum(
+                _last_tokens(unit.folder) / total
+                for unit, total in zip(units, total_tokens, strict=True)
+            )
+            advance(max(done - shown, 0.0))
+            shown = max(done, shown)
+
+        yield from side_by_side(_run_trial, units, workers, watch)
+
+
+def _last_tokens(folder: Path) -> int:
+    path = RunFolder(folder).metrics
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        whole_lines = file.read().split(b"\n")[:-1]
+    return json.loads(whole_lines[-1])["tokens"] if whole_lines else 0
+
+
+def _line(result: TrialResult, score: str, done: int, total: int) -> str:
+    outcome = "diverged" if result.diverged else f"{score} {result.score:.4f}"
+    return f"{done} of {total} trials: {result.trial.name}: {outcome}, {result.seconds:.1f} s"
 
 
 def _run_trial(unit: _Unit) -> TrialResult:
-    """Train one trial to its end, or read what it came to."""
-    loaded = load_recipe(unit.recipe, unit.overrides)
-    record = _read(unit.folder, loaded.digest)
-    if record is None:
-        record = _train(unit, loaded)
-        write_atomically(unit.folder / RESULT_NAME, json.dumps(record, indent=2) + "\n")
-    metrics = {name: _finite_or_infinite(value) for name, value in record["metrics"].items()}
-    if unit.score not in metrics and not record["diverged"]:
-        raise UserError(f"study.score: the runs measure no {unit.score!r}", allowed=sorted(metrics))
-    return TrialResult(
-        trial=unit.trial,
-        folder=unit.folder,
-        score=math.inf if record["diverged"] else metrics[unit.score],
-        metrics=metrics,
-        tokens=record["tokens"],
-        seconds=record["seconds"],
-    )
+    """Train one trial to its end."""
+    record = _train(unit)
+    write_atomically(unit.folder / RESULT_NAME, json.dumps(record, indent=2) + "\n")
+    return _result(unit, record)
 
 
-def _train(unit: _Unit, loaded: LoadedRecipe) -> dict[str, Any]:
-    from feldspar.train import train
-
+def _train(unit: _Unit) -> dict[str, Any]:
     diverged = False
     metrics: dict[str, float] = {}
     try:
-        metrics = train(loaded, unit.folder).metrics
+        metrics = train(unit.loaded, unit.folder).metrics
     except NonFiniteError:
         diverged = True
-    steps = _steps(unit.folder)
-    metrics |= {TRAIN_LOSS: _mean_of_last(steps)}
+    steps = list(read_records(RunFolder(unit.folder).metrics))
+    metrics |= {TRAIN_LOSS: _mean_of_last([step[TRAIN_LOSS] for step in steps])}
     return {
-        "digest": loaded.digest,
+        "digest": unit.loaded.digest,
+        "shards": open_shards(unit.loaded.recipe).digest,
         "diverged": diverged,
         "metrics": {
             name: value if math.isfinite(value) else None for name, value in metrics.items()
@@ -139,20 +227,12 @@ def _train(unit: _Unit, loaded: LoadedRecipe) -> dict[str, Any]:
     }
 
 
-def _steps(folder: Path) -> list[dict[str, Any]]:
-    path = RunFolder(folder).metrics
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _mean_of_last(steps: list[dict[str, Any]]) -> float:
-    losses = [step[TRAIN_LOSS] for step in steps]
+def _mean_of_last(losses: Sequence[float]) -> float:
     last = losses[-max(round(SCORED_SHARE * len(losses)), 1) :]
     return sum(last) / len(last) if last else math.inf
 
 
-def _seconds(steps: list[dict[str, Any]]) -> float:
+def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
     """The time of the steps alone, without validation and checkpoints."""
     starts = [0, *(step["tokens"] for step in steps[:-1])]
     return sum(
@@ -161,18 +241,37 @@ def _seconds(steps: list[dict[str, Any]]) -> float:
     )
 
 
-def _read(folder: Path, digest: str) -> dict[str, Any] | None:
-    path = folder / RESULT_NAME
+def _finished(unit: _Unit) -> TrialResult | None:
+    """What a trial came to that is done, else None."""
+    path = unit.folder / RESULT_NAME
     if not path.is_file():
         return None
     record = json.loads(path.read_text(encoding="utf-8"))
-    if record["digest"] != digest:
+    if record["digest"] != unit.loaded.digest:
         raise UserError(
-            f"{folder} holds a finished trial of another recipe or other overrides",
+            f"{unit.folder} holds a finished trial of another recipe or other overrides",
             do="choose another folder, or delete that one",
         )
-    return record
+    if record["shards"] != open_shards(unit.loaded.recipe).digest:
+        raise UserError(
+            f"{unit.folder} holds a finished trial that was trained on other shards",
+            do="choose another folder, or delete that one",
+        )
+    return _result(unit, record)
 
 
-def _finite_or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value
+def _result(unit: _Unit, record: Mapping[str, Any]) -> TrialResult:
+    metrics = {
+        name: math.inf if value is None else value for name, value in record["metrics"].items()
+    }
+    diverged = record["diverged"]
+    if unit.score not in metrics and not diverged:
+        raise UserError(f"study.score: the run measured no {unit.score!r}", allowed=sorted(metrics))
+    return TrialResult(
+        trial=unit.trial,
+        folder=unit.folder,
+        score=math.inf if diverged else metrics[unit.score],
+        metrics=metrics,
+        tokens=record["tokens"],
+        seconds=record["seconds"],
+    )

@@ -1,0 +1,219 @@
+"""What a transfer found, as plain values (transfer.json), as lines, and as a page with its figure.
+
+In JSON an infinite loss (a run that diverged) is null.
+"""
+
+import json
+import math
+from typing import Any
+
+from feldspar.core.files import write_atomically
+from feldspar.report.figures import Series, line_figure
+from feldspar.report.page import Section, Table, render_page
+from feldspar.study.curves import Move
+from feldspar.study.sweep import as_overrides
+from feldspar.study.transfer import BEST_NAME, LEARNING_RATE, ShapeCurve, Transfer
+
+JSON_NAME = "transfer.json"
+PAGE_NAME = "report.html"
+FIGURE_NAME = "learning_rate.svg"
+OUTSIDE = "the lowest loss is at an end of the grid: the optimum may lie outside"
+
+
+def summary(transfer: Transfer) -> dict[str, Any]:
+    """All of it as plain values."""
+    best = transfer.best
+    return {
+        "recipe": transfer.recipe,
+        "overrides": list(transfer.overrides),
+        "score": transfer.study.score,
+        "search": {
+            "type": transfer.study.search.type,
+            "trials": [
+                {
+                    "values": point.values,
+                    "score": _finite(point.score),
+                    "run": _run(point, transfer),
+                }
+                for point in transfer.searched
+            ],
+        },
+        "best": {
+            "values": best.values,
+            "score": best.score,
+            "overrides": list(as_overrides(best.values)),
+            "recipe": str(transfer.folder / BEST_NAME),
+        },
+        "verification": _verification(transfer),
+        "verdict": transfer.verdict,
+    }
+
+
+def _verification(transfer: Transfer) -> dict[str, Any] | None:
+    if transfer.proxy is None:
+        return None
+    return {
+        "seeds": transfer.study.seeds,
+        "learning_rates": list(transfer.proxy.curve.rates),
+        "transferred": transfer.transferred,
+        "proxy": _shape(transfer.proxy),
+        "targets": [
+            _shape(target) | _moved(item)
+            for target, item in zip(transfer.targets, transfer.moves, strict=True)
+        ],
+    }
+
+
+def _shape(shape: ShapeCurve) -> dict[str, Any]:
+    curve = shape.curve
+    return {
+        "name": shape.name,
+        "overrides": shape.overrides,
+        "losses": [_finite(loss) for loss in curve.losses],
+        "spreads": [_finite(point.spread) for point in shape.points],
+        "optimum": curve.rate,
+        "optimum_by_parabola": curve.parabola_rate,
+        "at_edge": curve.at_edge,
+    }
+
+
+def _moved(item: Move) -> dict[str, Any]:
+    return {
+        "moved_steps": item.steps,
+        "moved_steps_by_parabola": item.parabola_steps,
+        "excess_percent": _finite(100 * item.excess),
+        "verdict": item.verdict,
+    }
+
+
+def lines(transfer: Transfer) -> list[str]:
+    """All of it for people."""
+    best, score = transfer.best, transfer.study.score
+    diverged = sum(not math.isfinite(point.score) for point in transfer.searched)
+    told = [
+        (
+            f"search: {len(transfer.searched)} trials ({transfer.study.search.type}), {diverged} "
+            f"diverged; best {score} {best.score:.4f}"
+        ),
+        *(f"  {override}" for override in as_overrides(best.values)),
+        f"written to {transfer.folder / BEST_NAME}",
+    ]
+    if transfer.proxy is None:
+        return [*told, "verification: none, study.targets is empty"]
+    rates = " ".join(f"{rate:.4g}" for rate in transfer.proxy.curve.rates)
+    told.append(f"verification: learning rates {rates}; {_seeds(transfer)} a point")
+    header, *rows = _table(transfer)
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    told += [
+        "  "
+        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in (header, *rows)
+    ]
+    told += [
+        f"  {shape.name}: {OUTSIDE}"
+        for shape in (transfer.proxy, *transfer.targets)
+        if shape.curve.at_edge
+    ]
+    return told
+
+
+def _table(transfer: Transfer) -> list[list[str]]:
+    """Header and rows: the proxy, then each target."""
+    assert transfer.proxy is not None
+    header = ["shape", "lowest loss", "at rate", "by parabola", "moved by (grid steps)"]
+    header += ["by parabola", f"loss at {transfer.transferred:.4g}", "verdict"]
+    rows = []
+    for shape, item in zip(
+        (transfer.proxy, *transfer.targets), (None, *transfer.moves), strict=True
+    ):
+        curve = shape.curve
+        row = [shape.name, _number(curve.loss, ".4f"), _number(curve.rate, ".4g")]
+        row.append(_number(curve.parabola_rate, ".4g"))
+        if item is None:
+            row += ["", "", _percent(curve.excess(transfer.transferred)), ""]
+        else:
+            row += [_number(item.steps, "+d"), _number(item.parabola_steps, "+.2f")]
+            row += [_percent(item.excess), item.verdict]
+        rows.append(row)
+    return [header, *rows]
+
+
+def write_transfer(transfer: Transfer) -> None:
+    """Write transfer.json, the figure and the page into the folder.
+
+    Raises SetupError without the report extra.
+    """
+    text = json.dumps(summary(transfer), indent=2, ensure_ascii=False) + "\n"
+    write_atomically(transfer.folder / JSON_NAME, text)
+    sections = [_search_section(transfer)]
+    if transfer.proxy is not None:
+        series = [_series(shape) for shape in (transfer.proxy, *transfer.targets)]
+        title = "Loss against learning rate"
+        figure = line_figure(title, series, LEARNING_RATE, transfer.study.score, log_x=True)
+        write_atomically(transfer.folder / FIGURE_NAME, figure.svg)
+        header, *rows = _table(transfer)
+        notes = [
+            (
+                f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other shapes; "
+                f"mean over {_seeds(transfer)}. It holds where the optimum is within one grid "
+                "step of the proxy's."
+            )
+        ]
+        notes += [
+            f"{shape.name}: {OUTSIDE}."
+            for shape in (transfer.proxy, *transfer.targets)
+            if shape.curve.at_edge
+        ]
+        sections.insert(0, Section("Verification", notes, [Table(header, rows)], [figure]))
+    command = " ".join(["feldspar transfer", transfer.recipe, *transfer.overrides])
+    page = render_page("Transfer of hyper-parameters", command, sections)
+    write_atomically(transfer.folder / PAGE_NAME, page)
+
+
+def check_report_extra() -> None:
+    """Raise SetupError without the report extra, before hours of training rather than after."""
+    render_page("", "", [Section("", figures=[line_figure("", [], "", "")])])
+
+
+def _series(shape: ShapeCurve) -> Series:
+    curve = shape.curve
+    known = [pair for pair in zip(curve.rates, curve.losses, strict=True) if math.isfinite(pair[1])]
+    return Series(shape.name, [rate for rate, _ in known], [loss for _, loss in known], "points")
+
+
+def _search_section(transfer: Transfer) -> Section:
+    keys = list(transfer.best.values)
+    ordered = sorted(transfer.searched, key=lambda point: point.score)
+    rows = [
+        [*(str(point.values[key]) for key in keys), _number(point.score, ".4f")]
+        for point in ordered
+    ]
+    return Section(
+        "Search on the proxy",
+        [f"{len(ordered)} trials, {transfer.study.search.type}; the best first."],
+        [Table([*keys, transfer.study.score], rows)],
+        texts=[(transfer.folder / BEST_NAME).read_text(encoding="utf-8")],
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _seeds(transfer: Transfer) -> str:
+    return f"{transfer.study.seeds} seed{'s' if transfer.study.seeds > 1 else ''}"
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None:
+        return "-"
+    return format(value, form) if math.isfinite(value) else "diverged"
+
+
+def _percent(excess: float) -> str:
+    return f"{100 * excess:+.2f} %" if math.isfinite(excess) else "diverged"
+
+
+def _run(point: Any, transfer: Transfer) -> str:
+    (result,) = point.results
+    return result.folder.relative_to(transfer.folder).as_posix()

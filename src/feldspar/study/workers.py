@@ -1,0 +1,117 @@
+"""Worker processes for units that take minutes and save their state when asked to stop.
+
+``core.execution`` serves short pure units in order; here results come as they are done, the units
+under way are watched, an interrupted study ends its workers politely, and workers whose study was
+killed end by themselves.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnContext
+from typing import Any, Generic, TypeVar
+
+from feldspar.core.errors import RunError
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+WATCH_SECONDS = 1.0
+
+
+def side_by_side(
+    function: Callable[[Unit], Result],
+    units: Sequence[Unit],
+    workers: int,
+    watch: Callable[[], None],
+) -> Iterator[tuple[int, Result]]:
+    """Results of a top-level, picklable ``function``, each with its unit's index, as they come.
+
+    ``watch`` is called about every second. An error of a unit is raised here. When the block that
+    iterates ends early, the workers get one SIGTERM and are waited for. Raises RunError when a
+    worker process dies.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(enumerate(units))[::-1]
+    crew: list[_Worker[Unit]] = []
+    try:
+        for _ in range(min(workers, len(units))):
+            crew.append(_Worker(context, function))
+            crew[-1].begin(*waiting.pop())
+        busy = {worker.connection: worker for worker in crew}
+        while busy:
+            for connection in wait(list(busy), timeout=WATCH_SECONDS):
+                worker = busy.pop(connection)  # pyrefly: ignore
+                yield worker.index, worker.result()
+                if waiting:
+                    worker.begin(*waiting.pop())
+                    busy[worker.connection] = worker
+            watch()
+    finally:
+        for worker in crew:
+            worker.end()
+        for worker in crew:
+            worker.process.join()
+
+
+class _Worker(Generic[Unit]):
+    """One process and the unit it is at."""
+
+    def __init__(self, context: SpawnContext, function: Callable[[Unit], Any]) -> None:
+        self.connection, inner = context.Pipe()
+        self.index = -1
+        # A daemon: should waiting for it be interrupted too, it is ended at exit.
+        self.process = context.Process(target=_serve, args=(function, inner), daemon=True)
+        self.process.start()
+        inner.close()
+
+    def begin(self, index: int, unit: Unit) -> None:
+        self.index = index
+        self.connection.send(unit)
+
+    def result(self) -> Any:
+        try:
+            value, error = self.connection.recv()
+        except EOFError:
+            self.process.join()
+            raise RunError(
+                "a worker process ended unexpectedly",
+                found=f"exit code {self.process.exitcode}",
+                do="most often memory ran out: give the same command again with fewer workers; "
+                "what is done is kept",
+            ) from None
+        if error is not None:
+            raise error
+        return value
+
+    def end(self) -> None:
+        self.connection.close()
+        self.process.terminate()
+
+
+def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
+    """Units in, results out, until the other end of the pipe is closed."""
+    os.setpgrp()  # Ctrl-C at the terminal reaches the study alone, which then stops its workers
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    while True:
+        try:
+            unit = connection.recv()
+        except EOFError:
+            return
+        try:
+            reply = (function(unit), None)
+        except Exception as error:
+            error.add_note(f"in a worker process:\n{traceback.format_exc()}")
+            reply = (None, error)
+        connection.send(reply)
+
+
+def _end_with(sentinel: int) -> None:
+    """Stop this process, after a checkpoint where it trains, once its parent is gone."""
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
