@@ -53,6 +53,7 @@ def register(app: typer.Typer) -> None:
             architecture,
             getattr(torch, dtype),
             overwrite=overwrite,
+            masks=loaded.masks,
         )
         hf_class = read_json(to / "config.json")["architectures"][0]
         if json:

@@ -60,6 +60,7 @@ def release_run(
             loaded.forward,
             loaded.tokenizer_folder,
             exported,
+            masks=loaded.masks,
         )
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)

@@ -20,6 +20,8 @@ from feldspar.huggingface.weights import require_names, write_weights
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import describe_masks
 from feldspar.tokens.tokenizer import TextTokenizer
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -36,11 +38,13 @@ def export_model(
     dtype: torch.dtype = torch.float32,
     n_real_vocab: int | None = None,
     overwrite: bool = False,
+    masks: Masks | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; returns the settings of what was written.
 
-    Multipliers are folded into the weights. Rows of the vocabulary from ``n_real_vocab`` on (by
-    default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
+    Multipliers are folded into the weights. Zeros stay zeros; the configuration only notes the
+    ``masks`` that they come from (key ``sparsity``). Rows of the vocabulary from ``n_real_vocab``
+    on (by default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
     architecture cannot express the model or the tokenizer has more tokens than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
@@ -63,6 +67,8 @@ def export_model(
         "torch_dtype": str(dtype).removeprefix("torch."),
         "use_cache": True,
     }
+    if masks is not None and masks.tensors:
+        configuration["sparsity"] = describe_masks(masks)
     end = None if tokenizer is None else tokenizer.end_of_document_id
     special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     tensors = {

@@ -111,7 +111,7 @@ class Recipe(Settings):
                     "keeps them, or is dense"
                 )
             if self.phases[index].optimizer_state != "fresh":
-                # A revived entry with old step counts would move by sqrt(1 - beta2) too much.
+                # Old step counts scale a revived entry's first move by (1-beta1) / sqrt(1-beta2).
                 raise ValueError(
                     f"phases.{index}.optimizer_state: the masks are dropped here; it must be fresh"
                 )

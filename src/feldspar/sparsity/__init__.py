@@ -10,6 +10,7 @@ __getattr__, __dir__ = lazy_exports(
         "Sparsity": "settings",
         "StaticSparsity": "settings",
         "densities": "density",
+        "describe_masks": "saved",
         "digest_of_masks": "saved",
         "draw_mask": "masks",
         "kept_count": "density",

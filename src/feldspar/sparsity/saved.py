@@ -61,6 +61,16 @@ def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
     return Masks(masks, settings, plain["seed"])
 
 
+def describe_masks(masks: Masks) -> dict[str, Any]:
+    """How the masks were drawn, and their digest: what an exported model says of its zeros."""
+    return {
+        **json.loads(masks.settings.model_dump_json()),
+        "pattern": "unstructured",
+        "seed": masks.seed,
+        "digest": digest_of_masks(masks),
+    }
+
+
 def digest_of_masks(masks: Masks) -> str:
     """One digest of all masks: equal exactly when names, shapes and entries are."""
     state = hashlib.sha256()
