@@ -4,10 +4,14 @@ A module declares the roles of its own parameters (``parameter_roles``: local na
 planner lists the same rows from the settings alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from fnmatch import fnmatchcase
 from math import prod
+from typing import Literal
+
+from feldspar.core.errors import UserError
 
 
 class Role(StrEnum):
@@ -73,3 +77,25 @@ class ModelShapes:
 
 
 ParameterRoles = Mapping[str, ParameterRole]
+
+
+def chosen_rows(
+    rows: Iterable[ParameterRow], chosen: Literal["all"] | Iterable[str], key: str
+) -> tuple[ParameterRow, ...]:
+    """The rows that ``chosen`` names by role or by a glob of names, in their order.
+
+    Raises UserError, with the recipe's ``key``, for an entry that matches nothing.
+    """
+    rows = tuple(rows)
+    names: set[str] = set()
+    for pattern in ("*",) if chosen == "all" else chosen:
+        matched = {
+            row.name for row in rows if row.role == pattern or fnmatchcase(row.name, pattern)
+        }
+        if not matched:
+            raise UserError(
+                f"{key}: {pattern!r} matches no parameter",
+                allowed=[*(role.value for role in Role), "globs such as blocks.*.attention.*"],
+            )
+        names |= matched
+    return tuple(row for row in rows if row.name in names)

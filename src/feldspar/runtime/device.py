@@ -8,15 +8,13 @@ from typing import Literal
 
 import torch
 
+from feldspar.core.accelerators import accelerator_of
 from feldspar.core.errors import SetupError
 from feldspar.core.progress import say
 from feldspar.runtime.settings import RuntimeSettings
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags (x86, ARM) of instructions that multiply bfloat16."""
-
-GPU_PEAK_FLOPS = {"A100": 312e12, "H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12}
-"""Dense bfloat16 tensor-core rates by NVIDIA's data sheets; the first name that fits counts."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,9 @@ def set_threads(settings: RuntimeSettings) -> int:
 def peak_flops(device: torch.device, precision: torch.dtype) -> PeakFlops:
     """The device's peak: from its data sheet where known (bfloat16), else the best short matmul."""
     if device.type == "cuda" and precision is torch.bfloat16:
-        name = torch.cuda.get_device_name(device)
-        for model, flops in GPU_PEAK_FLOPS.items():
-            if all(word in name for word in model.split()):
-                return PeakFlops(flops, "data sheet")
+        known = accelerator_of(torch.cuda.get_device_name(device))
+        if known is not None:
+            return PeakFlops(known.bfloat16_flops, "data sheet")
     return PeakFlops(_measure_matmul(device, precision), "measured")
 
 

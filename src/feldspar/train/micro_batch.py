@@ -4,20 +4,8 @@ from collections.abc import Callable
 
 import torch
 
-from feldspar.core.errors import SetupError, UserError
-
-CPU_TOKENS = 4096
-"""On a CPU memory is no limit; more tokens at a time only leave the caches."""
-
-
-def check_divides(global_sequences: int, world_size: int, key: str) -> None:
-    """Raise UserError when a step's sequences do not divide among the processes."""
-    if global_sequences % world_size:
-        low = global_sequences // world_size * world_size
-        raise UserError(
-            f"{key}: {global_sequences} sequences do not divide among {world_size} processes",
-            allowed=f"{low} or {low + world_size}" if low else str(world_size),
-        )
+from feldspar.core.errors import SetupError
+from feldspar.plan.micro_batch import cpu_micro_batch, largest_micro_batch
 
 
 def choose_micro_batch(
@@ -32,17 +20,20 @@ def choose_micro_batch(
     Raises SetupError when not even one fits.
     """
     if device.type != "cuda":
-        return max(1, min(share_sequences, CPU_TOKENS // context_length))
-    candidate = share_sequences
-    while candidate:
+        return cpu_micro_batch(share_sequences, context_length)
+
+    def fits(sequences: int) -> bool:
         try:
-            attempt(candidate)
+            attempt(sequences)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            candidate = candidate // 2
-        else:
-            return candidate
-    raise SetupError(
-        f"not even one sequence of {context_length} tokens fits into the device's memory",
-        do="set runtime.activation_memory=recompute, or use more devices with fsdp",
-    )
+            return False
+        return True
+
+    chosen = largest_micro_batch(share_sequences, fits)
+    if chosen is None:
+        raise SetupError(
+            f"not even one sequence of {context_length} tokens fits into the device's memory",
+            do="set runtime.activation_memory=recompute, or use more devices with fsdp",
+        )
+    return chosen

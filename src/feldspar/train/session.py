@@ -8,6 +8,7 @@ from torch import nn
 
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.micro_batch import check_divides
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
 from feldspar.runtime.checkpoint import Checkpoint
@@ -22,7 +23,7 @@ from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.settings import Dense
 from feldspar.train.data import TrainingData
 from feldspar.train.loop import StepRunner
-from feldspar.train.micro_batch import check_divides, choose_micro_batch
+from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.start import (
     place_masks,

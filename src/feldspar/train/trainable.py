@@ -1,13 +1,11 @@
 """Which parameters a phase trains."""
 
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from typing import Literal
 
 from torch import nn
 
-from feldspar.core.errors import UserError
-from feldspar.core.rows import ParameterRow, Role
+from feldspar.core.rows import ParameterRow, chosen_rows
 
 
 def set_trainable(
@@ -21,19 +19,7 @@ def set_trainable(
     ``trainable`` holds role names and globs of parameter names. Raises UserError for one that
     matches nothing.
     """
-    rows = list(rows)
-    patterns = ("*",) if trainable == "all" else trainable
-    chosen: set[str] = set()
-    for pattern in patterns:
-        matched = {
-            row.name for row in rows if row.role == pattern or fnmatchcase(row.name, pattern)
-        }
-        if not matched:
-            raise UserError(
-                f"{key}: {pattern!r} matches no parameter",
-                allowed=[*(role.value for role in Role), "globs such as blocks.*.attention.*"],
-            )
-        chosen |= matched
+    chosen = {row.name for row in chosen_rows(rows, trainable, key)}
     changed = False
     for name, parameter in model.named_parameters():
         if parameter.requires_grad != (name in chosen):

@@ -1,0 +1,48 @@
+"""Accelerators by their makers' data sheets: peak rate and memory."""
+
+from dataclasses import dataclass
+
+from feldspar.core.errors import UserError, nearest
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """One device."""
+
+    name: str
+    bfloat16_flops: float
+    """Dense bfloat16 tensor-core operations per second."""
+    memory_bytes: float
+    """Memory of the device."""
+
+
+ACCELERATORS = (
+    Accelerator("A100 40GB", 312e12, 40e9),
+    Accelerator("A100", 312e12, 80e9),
+    Accelerator("H100 PCIe", 756e12, 80e9),
+    Accelerator("H100", 989e12, 80e9),
+    Accelerator("H200", 989e12, 141e9),
+)
+"""NVIDIA's data sheets; where several names fit a device, the first one counts."""
+
+
+def accelerator_of(device_name: str) -> Accelerator | None:
+    """The entry whose words all occur in a driver's name of a device; None for an unknown one."""
+    return next(
+        (item for item in ACCELERATORS if all(word in device_name for word in item.name.split())),
+        None,
+    )
+
+
+def accelerator_named(name: str) -> Accelerator:
+    """The entry of that name, whatever the case. Raises UserError for an unknown one."""
+    known = {item.name.lower(): item for item in ACCELERATORS}
+    if name.lower() not in known:
+        hint = nearest(name.lower(), known)
+        raise UserError(
+            f"--device: no data sheet is known for {name!r}"
+            + (f"; did you mean {known[hint].name}?" if hint else ""),
+            allowed=(item.name for item in ACCELERATORS),
+            do="choose one of them, or state --tokens-per-second",
+        )
+    return known[name.lower()]
