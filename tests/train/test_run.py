@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import RunError, UserError
+from feldspar.plan import effective_table, plan_recipe
 from feldspar.recipe import load_recipe
 from feldspar.train import load_run, train
 from tests.train.conftest import losses_of, metrics_of
@@ -28,6 +29,16 @@ def test_metrics_of_every_step(recipe_file: Path, tmp_path: Path) -> None:
     assert all(record["tokens_per_second"] > 0 for record in records)
     assert {"validation/loss", "validation/prose/bits_per_byte"} <= set(records[11])
     assert records[-1]["train/loss"] < records[0]["train/loss"] - 0.5
+
+
+def test_the_table_is_stored_with_the_run(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    lengths = ["phases.0.length=1 steps", "phases.1.length=1 steps"]
+    run(recipe_file, out, *lengths)
+    tables = json.loads((out / "parametrization.json").read_text())
+    planned = plan_recipe(load_recipe(str(recipe_file), lengths).recipe)
+    expected = effective_table(planned.table, planned.recipe.optimizer)
+    assert tables == {"short": expected, "long": expected}
 
 
 def test_the_same_recipe_gives_the_same_losses(recipe_file: Path, tmp_path: Path) -> None:

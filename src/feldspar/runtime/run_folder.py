@@ -18,6 +18,7 @@ from feldspar.core.files import disk_errors, write_atomically
 from feldspar.core.progress import say
 
 RECIPE_NAME = "recipe.yaml"
+TABLES_NAME = "parametrization.json"
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "events.jsonl"
 BAD_BATCHES_NAME = "bad_batches.jsonl"
@@ -59,6 +60,10 @@ class RunFolder:
     def write_recipe(self, text: str) -> None:
         """Save the resolved recipe."""
         write_atomically(self.path / RECIPE_NAME, text)
+
+    def write_tables(self, tables: dict[str, Any]) -> None:
+        """Save the parametrization's table of each phase, by its name."""
+        write_atomically(self.path / TABLES_NAME, json.dumps(tables, indent=1) + "\n")
 
     def forget_after(self, tokens: int) -> None:
         """Drop step records beyond ``tokens``, those that the resumed run will write again."""

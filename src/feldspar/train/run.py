@@ -11,7 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.evaluate.validation import HeldOutSource, held_out_sources, validate
 from feldspar.plan.flops import flops_per_token
-from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.plan.summary import Plan, effective_table, plan_recipe
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.write import recipe_text
@@ -88,8 +88,16 @@ class TrainingRun:
             return session
         return self._resume(checkpoint)
 
-    def _write_start(self, masks: Masks) -> None:
+    def _write_recipe(self) -> None:
         self.folder.write_recipe(recipe_text(self.loaded))
+        phases = zip(self.plan.timeline.phases, self.plan.tables, strict=True)
+        optimizer = self.plan.recipe.optimizer
+        self.folder.write_tables(
+            {phase.name: effective_table(table, optimizer) for phase, table in phases}
+        )
+
+    def _write_start(self, masks: Masks) -> None:
+        self._write_recipe()
         shutil.copytree(
             self.data.shards.tokenizer, self.folder.path / TOKENIZER_FOLDER, dirs_exist_ok=True
         )
@@ -146,7 +154,7 @@ class TrainingRun:
         def write() -> None:
             self.folder.forget_after(self.tokens)
             if changes:
-                self.folder.write_recipe(recipe_text(self.loaded))
+                self._write_recipe()
             self._event("resumed", changes=changes)
 
         on_first(write)
