@@ -63,8 +63,9 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     from feldspar.cli.console import print_json
     from feldspar.cli.plan import print_plan
     from feldspar.plan import declared_tokens, plan_recipe
+    from feldspar.plan.sources import resolve_mixtures
     from feldspar.tokens.resolve import UnknownTokens
-    from feldspar.train.data import open_shards, resolve_mixtures, source_tokens
+    from feldspar.train.data import open_shards, source_tokens
 
     recipe = loaded.recipe
     tokens: dict[str, int | None] | None = None

@@ -10,6 +10,8 @@ from feldspar.model.settings import ModelSettings
 from feldspar.plan.timeline import Timeline
 
 CONVENTIONS = ("6P", "6P+attention", "detailed")
+UTILISATION_CONVENTION = "6P+attention"
+"""What a share of a device's peak is a share of."""
 
 
 def training_flops(

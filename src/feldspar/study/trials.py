@@ -18,6 +18,7 @@ from feldspar.core.errors import NonFiniteError, UserError, nearest
 from feldspar.core.execution import available_cores
 from feldspar.core.files import write_atomically
 from feldspar.core.progress import progress, say
+from feldspar.plan.sources import resolve_mixtures
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.root import Recipe
@@ -25,7 +26,7 @@ from feldspar.runtime.device import choose_device
 from feldspar.runtime.run_folder import RunFolder, read_records
 from feldspar.study.workers import side_by_side
 from feldspar.tokens.shards import ShardSet
-from feldspar.train.data import open_shards, resolve_mixtures, source_tokens
+from feldspar.train.data import open_shards, source_tokens
 from feldspar.train.run import train, with_vocabulary
 
 RESULT_NAME = "trial.json"

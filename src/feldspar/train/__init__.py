@@ -10,7 +10,6 @@ __getattr__, __dir__ = lazy_exports(
         "LoadedRun": "load",
         "load_run": "load",
         "is_run_folder": "load",
-        "resolve_mixtures": "data",
         "open_shards": "data",
         "source_tokens": "data",
     },

@@ -1,14 +1,13 @@
 """The training data of a recipe: shards opened and checked, each phase's mixture resolved."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from feldspar.core.errors import UserError
+from feldspar.plan.sources import resolve_mixtures
 from feldspar.plan.timeline import Timeline
-from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.resolve import MixtureContext, ResolvedMixture, resolve_mixture
+from feldspar.tokens.resolve import ResolvedMixture
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
 
@@ -61,35 +60,6 @@ def open_shards(recipe: Recipe) -> ShardSet:
 def source_tokens(shards: ShardSet) -> dict[str, int]:
     """Training tokens of each source."""
     return {name: shards.tokens("train", name) for name in shards.sources("train")}
-
-
-def resolve_mixtures(
-    recipe: Recipe, timeline: Timeline, tokens: Mapping[str, int | None]
-) -> list[ResolvedMixture]:
-    """Each phase's mixture, with passes counted over the phases before it.
-
-    Raises UserError for what recipes may not ask for, such as a source read again in silence.
-    """
-    resolved = []
-    passes: dict[str, float] = {}
-    for phase, settings in zip(timeline.phases, recipe.phases, strict=True):
-        mixture = resolve_mixture(
-            settings.mixture,
-            MixtureContext(
-                tokens=tokens,
-                length_tokens=phase.tokens,
-                context_length=phase.context_length,
-                allow_repeat=settings.allow_repeat,
-                normalize=settings.normalize_mixture,
-                length_in_epochs=settings.length.unit is Unit.EPOCHS,
-                epochs_before=dict(passes),
-                where=f"phases.{phase.index}.mixture",
-            ),
-        )
-        resolved.append(mixture)
-        for name, epochs in mixture.epochs.items():
-            passes[name] = passes.get(name, 0.0) + (epochs or 0.0)
-    return resolved
 
 
 def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> TrainingData:

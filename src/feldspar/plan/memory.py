@@ -1,0 +1,221 @@
+"""Memory of one device in a training step: what the trainer holds, and how much of it.
+
+Weights, their gradients and AdamW's two moments are float32 whatever the products run in, and are
+counted exactly. Activations and the head are counted as the model keeps them (``model.footprint``).
+The total is the sum of all, so an upper bound: gradients come as activations go.
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+from feldspar.core.accelerators import Accelerator
+from feldspar.core.errors import UserError
+from feldspar.core.rows import ModelShapes, ParameterRow, chosen_rows
+from feldspar.model.footprint import MicroBatch, activation_bytes, head_bytes, product_copy_bytes
+from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
+from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.settings import FsdpDistribution
+from feldspar.sparsity.density import densities
+
+WIDE = 4
+"""Bytes of float32."""
+MOMENTS = 2
+"""Tensors of AdamW's state beside each parameter, and one float32 count of steps."""
+USABLE_SHARE = 0.9
+"""Of an accelerator's memory: the driver, buffers of communication and fragments take the rest."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The devices that a run is planned for; no accelerator: a processor, or an unknown one."""
+
+    accelerator: Accelerator | None = None
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on the fullest device in the phase that needs most."""
+
+    phase: str
+    distribution: str
+    """single, ddp or fsdp."""
+    devices: int
+    shards: int
+    """Devices that share one copy of weights, gradients and moments."""
+    precision: str
+    """Type of the matrix products."""
+    activation_memory: str
+    micro_batch_sequences: int
+    context_length: int
+    weights_bytes: int
+    gradients_bytes: int
+    """Of the trained parameters; whole under fsdp while micro-batches add up."""
+    optimizer_bytes: int
+    masks_bytes: int
+    """One byte an entry of each masked matrix."""
+    working_weights_bytes: int
+    """Weights as the products take them: bfloat16 copies, or what fsdp has gathered (estimate)."""
+    activations_bytes: int
+    """Estimate."""
+    head_bytes: int
+    """Logits and gradients of the fused cross-entropy (estimate)."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The sum."""
+        return sum(value for name, value in asdict(self).items() if name.endswith("_bytes"))
+
+    def record(self, machine: Machine) -> dict[str, Any]:
+        """The figures as plain values, with the device that they are for."""
+        known = machine.accelerator
+        return asdict(self) | {
+            "total_bytes": self.total_bytes,
+            "device": None if known is None else known.name,
+            "device_bytes": None if known is None else int(known.memory_bytes),
+        }
+
+    def warnings(self, machine: Machine) -> list[str]:
+        """What does not fit."""
+        found = []
+        known = machine.accelerator
+        if known is not None and self.total_bytes > USABLE_SHARE * known.memory_bytes:
+            found.append(
+                f"memory: {self.total_bytes / 1e9:.3g} GB a device are more than {USABLE_SHARE:.0%}"
+                f" of an {known.name}'s {known.memory_bytes / 1e9:.3g} GB: use more devices with "
+                "runtime.distribution=fsdp, or runtime.activation_memory=recompute"
+            )
+        return found
+
+
+def plan_memory(
+    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
+) -> Memory:
+    """The memory of the phase that needs most.
+
+    Raises UserError where the recipe and the machine contradict each other, and for a batch that
+    does not divide among the devices.
+    """
+    if machine.devices < 1:
+        raise UserError("--devices: at least one device is needed", found=machine.devices)
+    if machine.accelerator is not None and recipe.runtime.device == "cpu":
+        raise UserError(
+            f"runtime.device: the recipe trains on a CPU, not on an {machine.accelerator.name}",
+            do="set runtime.device=cuda, or leave out --device",
+        )
+    for phase in timeline.phases:
+        for stretch in phase.stretches:
+            check_divides(stretch.sequences, machine.devices, f"phases.{phase.index}.batch")
+    counter = _Counter(recipe, shapes, machine, *_distribution(recipe, machine.devices))
+    return max(map(counter.phase, timeline.phases), key=lambda memory: memory.total_bytes)
+
+
+def _distribution(recipe: Recipe, devices: int) -> tuple[str, int]:
+    """The kind of distribution, and the devices that share one copy of the model."""
+    settings = recipe.runtime.distribution
+    if settings.type == "single" and devices > 1:
+        raise UserError(
+            f"runtime.distribution: single is one device, not {devices}",
+            do="set runtime.distribution=ddp (or fsdp)",
+        )
+    if not isinstance(settings, FsdpDistribution):
+        several = "ddp" if devices > 1 else "single"
+        return several if settings.type == "auto" else settings.type, 1
+    shards = settings.shards or devices
+    if devices % shards:
+        raise UserError(
+            "runtime.distribution.shards does not divide the number of devices",
+            found=f"{shards} shards, {devices} devices",
+            allowed=(str(n) for n in range(1, devices + 1) if devices % n == 0),
+        )
+    return "fsdp", shards
+
+
+@dataclass(frozen=True)
+class _Counter:
+    """Counts the bytes of a phase."""
+
+    recipe: Recipe
+    shapes: ModelShapes
+    machine: Machine
+    distribution: str
+    shards: int
+
+    @property
+    def on_accelerator(self) -> bool:
+        return self.machine.accelerator is not None or self.recipe.runtime.device == "cuda"
+
+    def phase(self, phase: PhasePlan) -> Memory:
+        """With the micro-batch that the recipe names, or that the trainer would find."""
+        share = max(item.sequences for item in phase.stretches) // self.machine.devices
+        wanted = self.recipe.runtime.micro_batch_sequences
+        if wanted != "auto":
+            return self.memory(phase, min(wanted, share), share)
+        if not self.on_accelerator:
+            return self.memory(phase, cpu_micro_batch(share, phase.context_length), share)
+        known = self.machine.accelerator
+        room = 0.0 if known is None else USABLE_SHARE * known.memory_bytes
+
+        def fits(sequences: int) -> bool:
+            return self.memory(phase, sequences, share).total_bytes <= room
+
+        return self.memory(phase, largest_micro_batch(share, fits) or 1, share)
+
+    def memory(self, phase: PhasePlan, sequences: int, share: int) -> Memory:
+        """With ``sequences`` at a time of a device's ``share`` of a step."""
+        settings, model = self.recipe.phases[phase.index], self.recipe.model
+        rows = self.shapes.rows
+        batch = self.micro_batch(phase, sequences)
+        trained = chosen_rows(rows, settings.trainable, f"phases.{phase.index}.trainable")
+        masked = densities(self.recipe.sparsity(phase.index), rows)
+        # FSDP2 adds up gradients of whole tensors until micro-batches are exchanged.
+        gradient_shards = 1 if sequences < share else self.shards
+        gathered = self.shards > 1
+        return Memory(
+            phase=phase.name,
+            distribution=self.distribution,
+            devices=self.machine.devices,
+            shards=self.shards,
+            precision="bfloat16" if batch.bfloat16 else "float32",
+            activation_memory=self.recipe.runtime.activation_memory,
+            micro_batch_sequences=sequences,
+            context_length=phase.context_length,
+            weights_bytes=WIDE * _entries(rows, self.shards),
+            gradients_bytes=WIDE * _entries(trained, gradient_shards),
+            optimizer_bytes=WIDE * (MOMENTS * _entries(trained, self.shards) + len(trained)),
+            masks_bytes=_entries([row for row in rows if row.name in masked], self.shards),
+            working_weights_bytes=(
+                _gathered_bytes(self.shapes, batch)
+                if gathered
+                else product_copy_bytes(model, batch)
+            ),
+            activations_bytes=activation_bytes(model, batch),
+            head_bytes=head_bytes(model, batch),
+        )
+
+    def micro_batch(self, phase: PhasePlan, sequences: int) -> MicroBatch:
+        runtime = self.recipe.runtime
+        automatic = runtime.precision == "auto" and self.on_accelerator
+        return MicroBatch(
+            sequences=sequences,
+            context_length=phase.context_length,
+            on_accelerator=self.on_accelerator,
+            bfloat16=runtime.precision == "bfloat16" or automatic,
+            documents=self.recipe.phases[phase.index].documents == "mask",
+            recompute=runtime.activation_memory == "recompute",
+        )
+
+
+def _entries(rows: Iterable[ParameterRow], shards: int) -> int:
+    """Entries on the first of the devices that share the rows: each tensor is split by its rows."""
+    return sum(-(-row.shape[0] // shards) * prod(row.shape[1:]) for row in rows)
+
+
+def _gathered_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
+    """Under fsdp: tables, head and last norm from forward to backward, a block and the next."""
+    outside = sum(row.count for row in shapes.rows if not row.in_block)
+    block = (shapes.parameters - outside) // shapes.n_layers
+    return batch.product_bytes * (outside + min(2, shapes.n_layers) * block)

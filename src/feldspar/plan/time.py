@@ -1,0 +1,118 @@
+"""Hours of a run from a rate: stated, of a data sheet, or measured in a run that was made.
+
+Rates and work are compared as ``6P+attention``, the convention of the trainer's own utilisation;
+masked products run dense, so that sparsity saves no time. Validation and checkpoints come on top.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+from feldspar.core.accelerators import Accelerator
+from feldspar.core.errors import UserError
+from feldspar.core.rows import ModelShapes
+from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
+from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.recipe.root import Recipe
+
+HOUR = 3600.0
+DEFAULT_UTILISATION = 0.4
+"""Share of the peak that training reaches, where nothing better is known."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast all devices together are: tokens, or FLOPs by ``6P+attention``, per second."""
+
+    source: str
+    tokens_per_second: float | None = None
+    flops_per_second: float | None = None
+
+    def seconds(self, tokens: int, flops: float) -> float:
+        """The time that ``tokens`` take, which cost ``flops``."""
+        if self.tokens_per_second is not None:
+            return tokens / self.tokens_per_second
+        assert self.flops_per_second is not None, "one of the two is given"
+        return flops / self.flops_per_second
+
+
+def stated_speed(tokens_per_second: float) -> Speed:
+    """Tokens per second as somebody states them. Raises UserError unless they are above 0."""
+    if not (tokens_per_second > 0 and math.isfinite(tokens_per_second)):
+        raise UserError("--tokens-per-second: a number above 0 is needed", found=tokens_per_second)
+    return Speed("stated", tokens_per_second=tokens_per_second)
+
+
+def data_sheet_speed(
+    accelerator: Accelerator, devices: int, utilisation: float, recipe: Recipe
+) -> Speed:
+    """A share of the peak of ``devices`` accelerators.
+
+    Raises UserError for a share outside (0, 1], and for a recipe in another precision than the
+    data sheet's.
+    """
+    if not 0 < utilisation <= 1:
+        percent = f"; write {utilisation / 100:g} for {utilisation:g} %"
+        raise UserError(
+            "--utilisation: it is a share of the peak, above 0 and at most 1"
+            + (percent if 1 < utilisation <= 100 else ""),
+            found=utilisation,
+        )
+    if recipe.runtime.precision == "float32":
+        raise UserError(
+            f"runtime.precision: float32, and the peak of an {accelerator.name} is of bfloat16",
+            do="set runtime.precision=bfloat16, or state --tokens-per-second",
+        )
+    source = f"{devices} x {accelerator.name} at {utilisation:.0%} of the data sheet's peak"
+    return Speed(source, flops_per_second=accelerator.bfloat16_flops * devices * utilisation)
+
+
+def measured_speed(
+    records: Iterable[Mapping[str, Any]], recipe: Recipe, shapes: ModelShapes, timeline: Timeline
+) -> Speed:
+    """The median FLOPs per second of a run's steps, from its records and what it trained.
+
+    FLOPs rather than tokens, so that a run of another size or context tells something as well.
+    Raises UserError for a record of a phase that the recipe lacks.
+    """
+    phases = {phase.name: phase for phase in timeline.phases}
+    work = {name: _phase_flops(recipe, shapes, item) / item.tokens for name, item in phases.items()}
+    rates = []
+    for record in records:
+        if record["phase"] not in work:
+            raise UserError(
+                f"--measured: the run's recipe has no phase {record['phase']!r}", allowed=work
+            )
+        rates.append(record["tokens_per_second"] * work[record["phase"]])
+    return Speed(f"measured over {len(rates)} steps", flops_per_second=median(rates))
+
+
+def time_record(
+    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, speed: Speed, devices: int
+) -> dict[str, Any]:
+    """Hours of each phase and of the run, and hours times devices, as plain values."""
+    hours = []
+    for phase in timeline.phases:
+        flops = _phase_flops(recipe, shapes, phase)
+        hours.append(speed.seconds(phase.tokens, flops) / HOUR)
+    total = sum(hours)
+    flops = sum(_phase_flops(recipe, shapes, phase) for phase in timeline.phases)
+    return {
+        "hours": total,
+        "device_hours": total * devices,
+        "tokens_per_second": timeline.tokens / (total * HOUR),
+        "flops_per_second": flops / (total * HOUR),
+        "convention": UTILISATION_CONVENTION,
+        "source": speed.source,
+        "phases": [
+            {"name": phase.name, "hours": value}
+            for phase, value in zip(timeline.phases, hours, strict=True)
+        ],
+    }
+
+
+def _phase_flops(recipe: Recipe, shapes: ModelShapes, phase: PhasePlan) -> float:
+    per_token = flops_per_token(recipe.model, shapes, phase.context_length)
+    return per_token[UTILISATION_CONVENTION] * phase.tokens
