@@ -50,9 +50,8 @@ class Curve:
         if not (math.isfinite(below) and math.isfinite(above)):
             return None
         left, right = (below - best) / (x[1] - x[0]), (above - best) / (x[2] - x[1])
-        if left + right == 0:  # three equal losses
-            return self.rates[index]
-        # Newton's form: the slopes of the two chords meet zero where the parabola turns.
+        # A parabola's slope is linear, and that of a chord at its middle; it turns where it is 0.
+        # The first of equal losses is the lowest, so that ``left`` is above zero.
         middle_left, middle_right = (x[0] + x[1]) / 2, (x[1] + x[2]) / 2
         turn = middle_left + left / (left + right) * (middle_right - middle_left)
         return 2.0**turn

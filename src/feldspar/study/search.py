@@ -16,13 +16,14 @@ from feldspar.core.progress import say
 from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.tree import origin_of
-from feldspar.study.settings import Range, StudySettings, TpeSearch
+from feldspar.study.settings import Range, StudySettings
 from feldspar.study.sweep import SweepPoint, as_overrides, trial_of
 from feldspar.study.trials import run_trials
 
 STREAM = "study.search"
 COMBINATIONS = 100_000
 """More are drawn from instead of listed."""
+ROUND_TRIALS = 4
 STARTUP_TRIALS = 8
 """The estimator learns from no fewer; these are drawn at random."""
 
@@ -151,9 +152,9 @@ def search_proxy(
     seed, wanted = loaded.recipe.seed, study.search.trials
     sampler: Sampler = RandomSampler(space, seed)
     at_once = wanted
-    if isinstance(study.search, TpeSearch):
+    if study.search.sampler == "tpe":
         sampler = TpeSampler(space, seed)
-        at_once = study.search.round_trials
+        at_once = study.search.round_trials or ROUND_TRIALS
     points: dict[tuple[str, ...], SweepPoint] = {}
     for first in range(0, wanted, at_once):
         drawn = sampler.draw(min(at_once, wanted - first))

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Settings
 
 
 class Range(Settings):
@@ -41,26 +41,23 @@ class Range(Settings):
         return min(max(float(f"{value:.11e}"), self.low), self.high)
 
 
-class RandomSearch(Settings):
-    """Independent draws, uniform on the range's own scale."""
+class SearchSettings(Settings):
+    """How the values of trials are drawn."""
 
-    type: Literal["random"] = "random"
+    sampler: Literal["random", "tpe"] = "random"
+    """random: independent draws, uniform on each range's scale; tpe: Optuna's tree-structured
+    Parzen estimator."""
     trials: PositiveInt = 16
     """Runs on the proxy."""
+    round_trials: PositiveInt | None = None
+    """For tpe: trials drawn together, before the scores of any of them are known, 4 by default; the
+    draws depend on it and not on the number of workers, so give it at least that number."""
 
-
-class TpeSearch(Settings):
-    """Optuna's tree-structured Parzen estimator, the first rounds at random."""
-
-    type: Literal["tpe"]
-    trials: PositiveInt = 32
-    """Runs on the proxy."""
-    round_trials: PositiveInt = 4
-    """Trials drawn together, before the scores of any of them are known; the draws depend on this
-    and not on the number of workers, so set it to at least that number."""
-
-
-Search = Annotated[RandomSearch | TpeSearch, Field(discriminator="type"), NameOrMapping]
+    @model_validator(mode="after")
+    def _rounds_are_of_the_estimator(self) -> Self:
+        if self.sampler == "random" and self.round_trials is not None:
+            raise ValueError("round_trials: random draws need no rounds; drop it or take tpe")
+        return self
 
 
 class StudySettings(Settings):
@@ -73,7 +70,7 @@ class StudySettings(Settings):
     score: str = "train/loss"
     """The metric that runs are judged by, lower is better; train/loss is the mean over the last
     fifth of the steps."""
-    search: Search = RandomSearch()
+    search: SearchSettings = SearchSettings()
     """How transfer searches on the proxy."""
     targets: tuple[dict[str, Any], ...] = ()
     """Other shapes as overrides: where transfer verifies, or the family of scaling run."""

@@ -28,7 +28,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "overrides": list(transfer.overrides),
         "score": transfer.study.score,
         "search": {
-            "type": transfer.study.search.type,
+            "sampler": transfer.study.search.sampler,
             "trials": [
                 {
                     "values": point.values,
@@ -92,8 +92,8 @@ def lines(transfer: Transfer) -> list[str]:
     diverged = sum(not math.isfinite(point.score) for point in transfer.searched)
     told = [
         (
-            f"search: {len(transfer.searched)} trials ({transfer.study.search.type}), {diverged} "
-            f"diverged; best {score} {best.score:.4f}"
+            f"search: {len(transfer.searched)} trials ({transfer.study.search.sampler}), "
+            f"{diverged} diverged; best {score} {best.score:.4f}"
         ),
         *(f"  {override}" for override in as_overrides(best.values)),
         f"written to {transfer.folder / BEST_NAME}",
@@ -154,9 +154,9 @@ def write_transfer(transfer: Transfer) -> None:
         header, *rows = _table(transfer)
         notes = [
             (
-                f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other shapes; "
-                f"mean over {_seeds(transfer)}. It holds where the optimum is within one grid "
-                "step of the proxy's."
+                f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other "
+                f"shapes; mean over {_seeds(transfer)}. It holds where the optimum is within one "
+                "grid step of the proxy's."
             )
         ]
         notes += [
@@ -190,7 +190,7 @@ def _search_section(transfer: Transfer) -> Section:
     ]
     return Section(
         "Search on the proxy",
-        [f"{len(ordered)} trials, {transfer.study.search.type}; the best first."],
+        [f"{len(ordered)} trials, {transfer.study.search.sampler}; the best first."],
         [Table([*keys, transfer.study.score], rows)],
         texts=[(transfer.folder / BEST_NAME).read_text(encoding="utf-8")],
     )
