@@ -91,3 +91,41 @@ def test_a_second_backward_pass_is_refused():
     loss.backward(retain_graph=True)
     with pytest.raises(RuntimeError, match="one backward pass"):
         loss.backward()
+
+
+class Watcher:
+    """Keeps what it sees."""
+
+    def __init__(self):
+        self.seen, self.scaled = [], None
+
+    def see(self, example, gradient):
+        assert example == len(self.seen)
+        self.seen.append(gradient.clone())
+
+    def scale(self, factor, gradient):
+        self.scaled = (float(factor), gradient.clone())
+
+
+@pytest.mark.parametrize("chunk_rows", [1, 3, 100])
+def test_an_observer_sees_the_share_of_each_example(chunk_rows, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "MINIMUM_LOGITS_ROWS", chunk_rows)
+    monkeypatch.setattr(cross_entropy, "LOGITS_CHUNK_BYTES", {"cpu": 1})
+    hidden, weight, labels = problem(15, 11)
+    labels = labels % 10
+    labels[[0, 7]] = -100
+    hidden, labels = hidden.view(3, 5, -1), labels.view(3, 5)
+    watcher = Watcher()
+    arguments = (2.5, 10)
+    loss, _ = linear_cross_entropy(hidden, weight, labels, *arguments, watcher)
+    gradients = torch.autograd.grad(loss * 0.37, [hidden, weight])
+    plain, _ = linear_cross_entropy(hidden, weight, labels, *arguments)
+    expected = torch.autograd.grad(plain * 0.37, [hidden, weight])
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(gradients, expected, atol=1e-12, rtol=1e-9)
+    assert watcher.scaled[0] == 0.37
+    torch.testing.assert_close(watcher.scaled[1], expected[1])
+    for one, seen in enumerate(watcher.seen):
+        alone, _ = linear_cross_entropy(hidden[one], weight, labels[one], *arguments)
+        (share,) = torch.autograd.grad(alone, [weight])
+        torch.testing.assert_close(seen, share[:10])

@@ -5,7 +5,7 @@ softmax is taken in float32 in place, and the gradients of hidden and weight are
 it at once, so that backward only scales them.
 """
 
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -19,20 +19,38 @@ from feldspar.model.footprint import (
 IGNORED_LABEL = -100
 
 
+class GradientObserver(Protocol):
+    """Sees each example's share of the head's gradient, which a fused loss forms and adds up."""
+
+    def see(self, example: int, gradient: Tensor) -> None:
+        """In the forward pass: the gradient (real vocab, d) of one example's summed loss.
+
+        The tensor is reused for the next example.
+        """
+        ...
+
+    def scale(self, factor: Tensor, gradient: Tensor) -> None:
+        """In the backward pass: what the summed loss is multiplied with, and the whole gradient."""
+        ...
+
+
 def linear_cross_entropy(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
     multiplier: float = 1.0,
     n_real_vocab: int | None = None,
+    observer: GradientObserver | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Sum over tokens of the negative log-likelihood, in float32, and how many tokens it covers.
 
     ``hidden`` is (..., d), ``weight`` (vocab, d), ``labels`` (...) with -100 ignored. Rows of
-    ``weight`` from ``n_real_vocab`` on are padding and take no probability.
+    ``weight`` from ``n_real_vocab`` on are padding and take no probability. With an ``observer``
+    the first dimension counts examples, which are then taken one after the other.
     """
     loss_sum = cast(
-        Tensor, _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab)
+        Tensor,
+        _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab, observer),
     )
     return loss_sum, (labels != IGNORED_LABEL).sum()
 
@@ -64,16 +82,20 @@ class _LinearCrossEntropy(torch.autograd.Function):
         labels: Tensor,
         multiplier: float,
         n_real_vocab: int | None,
+        observer: GradientObserver | None,
     ) -> Tensor:
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         losses, grad_hidden, grad_weight = _chunked(
-            hidden, weight, labels, multiplier, n_real_vocab, want_hidden, want_weight
+            hidden, weight, labels, multiplier, n_real_vocab, want_hidden, want_weight, observer
         )
         ctx.grads = (grad_hidden, grad_weight)
+        ctx.observer = observer
         return losses.sum()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, *tuple[None, ...]]:
         if ctx.grads is None:
             raise RuntimeError("the fused cross-entropy supports one backward pass a forward pass")
         grad_hidden, grad_weight = ctx.grads
@@ -82,7 +104,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for grad in (grad_hidden, grad_weight):
             if grad is not None:
                 grad.mul_(grads[0])
-        return grad_hidden, grad_weight, None, None, None
+        if ctx.observer is not None and grad_weight is not None:
+            ctx.observer.scale(grads[0], grad_weight)
+        return grad_hidden, grad_weight, None, None, None, None
 
 
 def _chunked(
@@ -93,6 +117,7 @@ def _chunked(
     n_real_vocab: int | None,
     want_hidden: bool,
     want_weight: bool,
+    observer: GradientObserver | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Losses (n,), and the gradients of their sum."""
     device_type = hidden.device.type
@@ -113,17 +138,27 @@ def _chunked(
     chunk_bytes = LOGITS_CHUNK_BYTES.get(device_type, LOGITS_CHUNK_BYTES_DEFAULT)
     step = max(MINIMUM_LOGITS_ROWS, chunk_bytes // (4 * len(real)))
     buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
+    # Unobserved, all rows count as one example, and its gradient is the whole.
+    watching = observer is not None and grad_real is not None
+    length = max(1, len(rows) // len(labels) if watching else len(rows))
+    share = torch.empty_like(grad_real) if watching else grad_real
     with torch.autocast(device_type, enabled=False):
-        for begin in range(0, len(rows), step):
-            part = slice(begin, begin + step)
-            logits = buffer[: len(rows[part])]
-            logits.addmm_(rows[part], real.t(), beta=0, alpha=multiplier)
-            errors = _softmax_errors(logits.to(wide), targets[part], losses[part]).to(dtype)
-            if grad_hidden is not None:
-                out = grad_hidden[part]
-                out.addmm_(errors, real, beta=0, alpha=multiplier)
-            if grad_real is not None:
-                _accumulate(grad_real, errors, rows[part], multiplier)
+        for example, start in enumerate(range(0, len(rows), length)):
+            if watching:
+                share.zero_()
+            for begin in range(start, start + length, step):
+                part = slice(begin, min(begin + step, start + length))
+                logits = buffer[: len(rows[part])]
+                logits.addmm_(rows[part], real.t(), beta=0, alpha=multiplier)
+                errors = _softmax_errors(logits.to(wide), targets[part], losses[part]).to(dtype)
+                if grad_hidden is not None:
+                    out = grad_hidden[part]
+                    out.addmm_(errors, real, beta=0, alpha=multiplier)
+                if share is not None:
+                    _accumulate(share, errors, rows[part], multiplier)
+            if watching:
+                observer.see(example, share)
+                grad_real.add_(share)
     losses.masked_fill_(~kept, 0)
     if grad_hidden is not None:
         grad_hidden.masked_fill_(~kept[:, None], 0)

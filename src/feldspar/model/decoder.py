@@ -15,9 +15,13 @@ from feldspar.core.rows import ParameterRole, Role
 from feldspar.model.attention import Attention
 from feldspar.model.cache import KeyValueCache
 from feldspar.model.context import SequenceContext
-from feldspar.model.cross_entropy import linear_cross_entropy, linear_token_losses
+from feldspar.model.cross_entropy import (
+    GradientObserver,
+    linear_cross_entropy,
+    linear_token_losses,
+)
 from feldspar.model.feed_forward import FeedForward
-from feldspar.model.layers import Embedding, Linear, make_norm
+from feldspar.model.layers import Embedding, Linear, PositionEmbedding, make_norm
 from feldspar.model.positions import alibi_slopes, document_positions, rotary_tables
 from feldspar.model.settings import (
     AlibiPositions,
@@ -66,6 +70,9 @@ class Decoder(nn.Module):
     }
     forward_methods: ClassVar[tuple[str, ...]] = ("loss", "token_losses", "logits")
     """What else than forward uses parameters: to be registered with FSDP2."""
+    gradient_observers: ClassVar[dict[str, str]] = {"head_observer": "head_weight"}
+    """Attribute to set -> the parameter whose gradient ``loss`` forms itself, for whoever must see
+    each sequence's share of it."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -74,10 +81,11 @@ class Decoder(nn.Module):
         self.recompute_activations = False
         self.embedding_multiplier = 1.0
         self.output_multiplier = 1.0
+        self.head_observer: GradientObserver | None = None
         d_model = settings.d_model
         self.token_embedding = Embedding(vocab_size, d_model, Role.EMBEDDING)
         self.position_embedding = (
-            Embedding(settings.max_sequence_length, d_model, Role.POSITION)
+            PositionEmbedding(settings.max_sequence_length, d_model, Role.POSITION)
             if isinstance(settings.positions, LearnedPositions)
             else None
         )
@@ -129,7 +137,12 @@ class Decoder(nn.Module):
         """
         hidden = self._hidden(tokens, None, document_ids, None)
         return linear_cross_entropy(
-            hidden, self.head_weight, labels, self.output_multiplier, n_real_vocab
+            hidden,
+            self.head_weight,
+            labels,
+            self.output_multiplier,
+            n_real_vocab,
+            self.head_observer,
         )
 
     def token_losses(
@@ -188,10 +201,7 @@ class Decoder(nn.Module):
     def _embed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
         x_btd = self.token_embedding(tokens)
         if self.position_embedding is not None:
-            table = self.position_embedding
-            x_btd = x_btd + (
-                table.weight[: tokens.shape[1]] if positions is None else table(positions)
-            )
+            x_btd = self.position_embedding(x_btd, positions)
         if self.embedding_multiplier != 1.0:
             x_btd = x_btd.mul_(self.embedding_multiplier)  # neither gather nor sum kept it
         if self.settings.dropout and self.training:

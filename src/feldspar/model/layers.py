@@ -38,6 +38,16 @@ class Embedding(nn.Embedding):
         """Leave the values to the parametrization."""
 
 
+class PositionEmbedding(Embedding):
+    """A table of vectors, one a position, added to what stands there."""
+
+    def forward(self, x_btd: Tensor, positions: Tensor | None = None) -> Tensor:
+        """``x_btd`` plus the vectors of ``positions``, (t,) or (b, t); default: the first t."""
+        if positions is None:
+            return x_btd + self.weight[: x_btd.shape[1]]
+        return x_btd + super().forward(positions)
+
+
 NORM_ROLES: ParameterRoles = {
     "weight": ParameterRole(Role.NORM, initial_mean=1.0),
     "bias": ParameterRole(Role.NORM),
