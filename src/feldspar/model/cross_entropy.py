@@ -139,12 +139,12 @@ def _chunked(
     step = max(MINIMUM_LOGITS_ROWS, chunk_bytes // (4 * len(real)))
     buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
     # Unobserved, all rows count as one example, and its gradient is the whole.
-    watching = observer is not None and grad_real is not None
-    length = max(1, len(rows) // len(labels) if watching else len(rows))
-    share = torch.empty_like(grad_real) if watching else grad_real
+    length, share = max(1, len(rows)), grad_real
+    if observer is not None and grad_real is not None:
+        length, share = max(1, len(rows) // len(labels)), torch.empty_like(grad_real)
     with torch.autocast(device_type, enabled=False):
         for example, start in enumerate(range(0, len(rows), length)):
-            if watching:
+            if observer is not None and share is not None:
                 share.zero_()
             for begin in range(start, start + length, step):
                 part = slice(begin, min(begin + step, start + length))
@@ -156,7 +156,7 @@ def _chunked(
                     out.addmm_(errors, real, beta=0, alpha=multiplier)
                 if share is not None:
                     _accumulate(share, errors, rows[part], multiplier)
-            if watching:
+            if observer is not None and share is not None and grad_real is not None:
                 observer.see(example, share)
                 grad_real.add_(share)
     losses.masked_fill_(~kept, 0)

@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         d_model = settings.d_model
         self.token_embedding = Embedding(vocab_size, d_model, Role.EMBEDDING)
         self.position_embedding = (
-            PositionEmbedding(settings.max_sequence_length, d_model, Role.POSITION)
+            PositionEmbedding(settings.max_sequence_length, d_model)
             if isinstance(settings.positions, LearnedPositions)
             else None
         )
@@ -192,9 +192,9 @@ class Decoder(nn.Module):
 
     def _require_positions(self, last: int) -> None:
         table = self.position_embedding
-        if table is not None and last >= table.num_embeddings:
+        if table is not None and last >= table.n_positions:
             raise UserError(
-                f"position {last} lies beyond the learned table of {table.num_embeddings} rows",
+                f"position {last} lies beyond the learned table of {table.n_positions} rows",
                 do="shorten the context, or train with a larger max_sequence_length",
             )
 

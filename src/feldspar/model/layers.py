@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from feldspar.core.rows import ParameterRole, ParameterRoles, Role
 from feldspar.model.settings import NormSettings
@@ -38,14 +39,21 @@ class Embedding(nn.Embedding):
         """Leave the values to the parametrization."""
 
 
-class PositionEmbedding(Embedding):
-    """A table of vectors, one a position, added to what stands there."""
+class PositionEmbedding(nn.Module):
+    """A table of vectors, one a position, added to what stands there; left uninitialised."""
+
+    parameter_roles: ParameterRoles = {"weight": ParameterRole(Role.POSITION)}
+
+    def __init__(self, n_positions: int, d_model: int) -> None:
+        super().__init__()
+        self.n_positions = n_positions
+        self.weight = nn.Parameter(torch.empty(n_positions, d_model))
 
     def forward(self, x_btd: Tensor, positions: Tensor | None = None) -> Tensor:
         """``x_btd`` plus the vectors of ``positions``, (t,) or (b, t); default: the first t."""
         if positions is None:
             return x_btd + self.weight[: x_btd.shape[1]]
-        return x_btd + super().forward(positions)
+        return x_btd + F.embedding(positions, self.weight)
 
 
 NORM_ROLES: ParameterRoles = {
