@@ -10,7 +10,7 @@ import numpy as np
 from feldspar.core.errors import UserError
 from feldspar.core.streams import numpy_stream
 from feldspar.plan.law import Point, PowerLaw
-from feldspar.plan.law_solver import LEAST_EXPONENT, Curves, fit_curves
+from feldspar.plan.law_solver import LEAST_SLOPE, Curves, fit_curves
 
 Form = Literal["power", "power_plus_constant"]
 PARAMETERS: dict[Form, int] = {"power": 2, "power_plus_constant": 3}
@@ -40,7 +40,7 @@ class FormFit:
     def is_flat(self) -> bool:
         """Whether the losses do not fall, or so little that scale_flops is beyond all numbers."""
         exponent, level = float(self._curves.exponent[0]), float(self._curves.level[0])
-        return exponent <= 2 * LEAST_EXPONENT or abs(self._centre + level / exponent) > LARGEST_LOG
+        return exponent <= 2 * LEAST_SLOPE or abs(self._centre + level / exponent) > LARGEST_LOG
 
     @cached_property
     def residuals(self) -> np.ndarray:

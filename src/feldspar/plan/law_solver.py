@@ -1,8 +1,10 @@
 """Least squares of log L(f) = log(exp(u - a x) + b) for many series of losses over the same FLOPs.
 
-x is log f less its mean, so that the unit of FLOPs does not matter and u and a are nearly
-independent. Levenberg-Marquardt steps, projected on a > 0 and 0 <= b < min L, from several starts
-in b: for a fixed b the start is a straight line through log(L - b).
+x is log f less its mean, so that the unit of FLOPs does not matter. The steps are taken in m, the
+log loss at x = 0, in s, how fast log L falls there, and in b: the data fix m and s well and b
+badly, and a long valley that is straight in these is bent in u, a and b. Levenberg-Marquardt steps,
+projected on s > 0 (hence a > 0) and 0 <= b < min L, from several starts in b: for a fixed b the
+start is a straight line through log(L - b).
 """
 
 from dataclasses import dataclass
@@ -11,10 +13,13 @@ import numpy as np
 
 STARTS = 16
 MAX_STEPS = 400
-LEAST_EXPONENT = 1e-9
+LEAST_SLOPE = 1e-9
 MOST_CONSTANT = 1 - 1e-6
 """Of the least loss; at the loss itself the line through log(L - b) has no slope."""
-LARGEST_DAMPING = 1e12
+DAMPING = (1e-9, 1e9)
+SETTLED = 1e-12
+EXACT = 1e-28
+"""Mean squared residual of points that lie on a curve up to rounding."""
 
 
 @dataclass(frozen=True)
@@ -48,15 +53,18 @@ def fit_curves(
         x, rows, parameters, np.repeat(least, len(shares)), with_constant, huber
     )
     best = costs.reshape(constants.shape).argmin(axis=1)
-    chosen = parameters.reshape(*constants.shape, 3)[np.arange(len(best)), best]
-    return Curves(chosen[:, 0], chosen[:, 1], chosen[:, 2])
+    middle, slope, constant = parameters.reshape(*constants.shape, 3)[np.arange(len(best)), best].T
+    fallen = np.exp(middle) - constant
+    return Curves(np.log(fallen), slope * np.exp(middle) / fallen, constant)
 
 
 def _lines(x: np.ndarray, log_losses: np.ndarray, constants: np.ndarray) -> np.ndarray:
     """Parameters (k, 3) of the straight lines through log(L - b) for the given b."""
     logs = np.log(np.exp(log_losses) - constants[:, None])
-    exponent = -(logs * x).sum(axis=1) / (x * x).sum()
-    return np.stack([logs.mean(axis=1), np.maximum(exponent, LEAST_EXPONENT), constants], axis=1)
+    exponent = np.maximum(-(logs * x).sum(axis=1) / (x * x).sum(), LEAST_SLOPE)
+    fallen = np.exp(logs.mean(axis=1))
+    loss = fallen + constants
+    return np.stack([np.log(loss), exponent * fallen / loss, constants], axis=1)
 
 
 def _descend(
@@ -68,7 +76,7 @@ def _descend(
     huber: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Levenberg-Marquardt on every row at once; rows that have converged are left alone."""
-    lower = np.array([-np.inf, LEAST_EXPONENT, 0.0])
+    lower = np.array([-np.inf, LEAST_SLOPE, 0.0])
     upper = np.full_like(parameters, np.inf)
     upper[:, 2] = least * MOST_CONSTANT if with_constant else 0.0
     parameters = parameters.copy()
@@ -91,9 +99,10 @@ def _descend(
             new_slopes[better],
             new_costs[better],
         )
-        damping[live] = np.where(better, damping[live] / 10, damping[live] * 10)
-        settled = better & (gained <= 1e-14 * costs[live])
-        live = live[~settled & (damping[live] < LARGEST_DAMPING)]
+        damping[live] = np.clip(damping[live] * np.where(better, 0.1, 10), *DAMPING)
+        # A step that no longer changes the cost, better or worse, is rounding.
+        settled = (np.abs(gained) <= SETTLED * costs[live]) | (costs[live] <= EXACT * x.size)
+        live = live[~settled & (damping[live] < DAMPING[1])]
         if not live.size:
             break
     return parameters, costs
@@ -102,11 +111,18 @@ def _descend(
 def _linearised(
     x: np.ndarray, log_losses: np.ndarray, parameters: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals log L^ - log L (k, n) and their derivatives by u, a, b (k, n, 3)."""
-    fallen = np.exp(parameters[:, :1] - parameters[:, 1:2] * x)
-    loss = fallen + parameters[:, 2:]
-    share = fallen / loss
-    return np.log(loss) - log_losses, np.stack([share, -x * share, 1 / loss], axis=2)
+    """Residuals log L^ - log L (k, n) and their derivatives by m, s, b (k, n, 3)."""
+    middle, slope, constant = (parameters[:, [index]] for index in range(3))
+    # A step may lead to no curve at all (b above the loss): its cost is not finite, and refused.
+    with np.errstate(all="ignore"):
+        top = np.exp(middle)
+        exponent = slope * top / (top - constant)
+        fall = np.exp(-exponent * x)
+        loss = (top - constant) * fall + constant
+        by_middle = fall * (top + exponent * constant * x)
+        by_constant = 1 - fall * (1 + exponent * x)
+        derivatives = np.stack([by_middle, -x * top * fall, by_constant], axis=2)
+        return np.log(loss) - log_losses, derivatives / loss[:, :, None]
 
 
 def _cost(residuals: np.ndarray, huber: float | None) -> np.ndarray:
