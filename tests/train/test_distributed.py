@@ -28,11 +28,12 @@ def torchrun(recipe: Path, out: Path, *overrides: str) -> subprocess.CompletedPr
 def test_two_processes_reach_the_loss_of_one(
     recipe_file: Path, tmp_path: Path, feldspar: Command, kind: str
 ) -> None:
-    length = ["phases.0.length=30 steps", "phases.1.length=20 steps"]
-    one = feldspar("train", recipe_file, *length, "--out", tmp_path / "one")
+    changes = ["phases.0.length=30 steps", "phases.1.length=20 steps"]
+    changes += [f"parametrization.{name}_multiplier=3" for name in ("embedding", "output")]
+    one = feldspar("train", recipe_file, *changes, "--out", tmp_path / "one")
     assert one.returncode == 0, one.stderr
     distribution = f"runtime.distribution={kind}"
-    result = torchrun(recipe_file, tmp_path / kind, *length, distribution)
+    result = torchrun(recipe_file, tmp_path / kind, *changes, distribution)
     assert result.returncode == 0, result.stderr
     assert len(losses_of(tmp_path / kind)) == 50
     assert losses_of(tmp_path / kind) == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
