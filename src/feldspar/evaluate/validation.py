@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from feldspar.core.errors import UserError, nearest
 from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
+from feldspar.runtime.distributed import split_again
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
 
@@ -93,6 +94,7 @@ def validate(
         if values:
             metrics[f"validation/{measure}"] = sum(values) / len(values)
     module.train(was_training)
+    split_again(module)
     return metrics
 
 

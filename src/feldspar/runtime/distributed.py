@@ -143,6 +143,15 @@ def accumulate(model: nn.Module, last: bool) -> AbstractContextManager[object]:
     return nullcontext()
 
 
+def split_again(model: nn.Module) -> None:
+    """Split what a forward pass without a backward pass has left whole (FSDP2's outermost group).
+
+    Until then the model's parameters are others than those that the optimizer knows.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
 def under_torchrun() -> bool:
     """Whether a launcher has told this process its place."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
