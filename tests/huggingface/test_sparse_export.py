@@ -1,0 +1,66 @@
+"""Masked models exported: folding and rounding keep zeros; the configuration notes the masks."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from feldspar.huggingface import import_model, unfold
+from feldspar.huggingface.weights import read_weights
+from feldspar.model.decoder import Decoder
+from feldspar.model.shapes import model_shapes
+from feldspar.sparsity import Masks, StaticSparsity, digest_of_masks
+from tests.huggingface.conftest import BTLM, GPT2, LLAMA, MUP
+
+SHAPES = {"gpt2": GPT2, "llama": LLAMA | {"n_kv_heads": 2}, "own": BTLM}
+
+
+@pytest.fixture
+def make_masked(make_decoder: Callable[..., Decoder]) -> Callable[[str], tuple[Decoder, Masks]]:
+    """A decoder with all multipliers, half of each matrix masked."""
+
+    def make(shape: str) -> tuple[Decoder, Masks]:
+        decoder = make_decoder(SHAPES[shape], MUP)
+        settings = StaticSparsity(type="static", sparsity=0.5)
+        masks = Masks.draw(settings, model_shapes(decoder.settings).rows, seed=5)
+        masks.apply_to_weights(decoder)
+        return decoder, masks
+
+    return make
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_zeros_survive_folding(make_masked, export, tokens, shape, dtype):
+    decoder, masks = make_masked(shape)
+    folder: Path = export(decoder, MUP, masks=masks, dtype=dtype)
+    plain = import_model(folder)
+    unfolded = unfold(
+        plain.state, decoder.settings.model_copy(update={"tied_embeddings": False}), MUP
+    )
+    for name, mask in masks.tensors.items():
+        for state in (plain.state, unfolded):
+            assert not state[name][~mask].any(), name
+            assert state[name][mask].all(), name
+    zeros = sum(int((tensor == 0).sum()) for tensor in read_weights(folder).values())
+    assert zeros == sum(int((~mask).sum()) for mask in masks.tensors.values())
+    if dtype is torch.float32:
+        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+        with torch.no_grad():
+            expected = decoder.logits(decoder(tokens))
+            assert (model(tokens).logits - expected).abs().max() <= 1e-4
+
+
+def test_the_configuration_says_how_they_were_drawn(make_masked, export):
+    decoder, masks = make_masked("gpt2")
+    noted = json.loads((export(decoder, MUP, masks=masks) / "config.json").read_text())["sparsity"]
+    assert noted["sparsity"] == 0.5 and noted["seed"] == 5
+    assert noted["pattern"] == "unstructured"
+    assert noted["digest"] == digest_of_masks(masks)
+
+
+def test_a_dense_model_says_nothing(make_decoder, export):
+    assert "sparsity" not in json.loads((export(make_decoder(GPT2)) / "config.json").read_text())
