@@ -167,12 +167,13 @@ class PhaseSettings(Settings):
     weight_decay: ScheduleField | None = None
     """Absolute weight decay over this phase, in place of the run's schedule."""
     optimizer_state: Literal["keep", "fresh"] | None = None
-    """Carry the moments over, or start anew; must be said where a later phase warms up, or where
-    its steps have another number of tokens."""
+    """Carry the moments over, or start anew; must be said where a later phase warms up or has
+    another number of tokens a step, and be fresh where it drops masks."""
     trainable: Literal["all"] | tuple[str, ...] = "all"
     """Which parameters are trained: roles or globs of names."""
     sparsity: Sparsity | None = None
-    """Which matrices are masked; default: what the previous phase had, else dense."""
+    """Which matrices are masked; default: what the previous phase (first: the run that start_from
+    names) had, else dense. A later phase keeps the masks or drops them."""
     checkpoint_every: Amount | None = None
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None
