@@ -79,6 +79,8 @@ class ComputeLaw:
     """Least and most FLOPs of the runs that it was fitted to."""
     source: str
     note: str = ""
+    tokens_per_parameter: float | None = None
+    """Of all fitted runs; None: they differ."""
 
     def loss(self, flops: float, basis: Basis) -> float:
         """The loss at ``flops``, both on ``basis``. Raises UserError for another basis."""
@@ -181,6 +183,7 @@ COMPUTE_LAWS = {
             source="Cerebras-GPT, 2304.03208",
             note="The five muP models lie 0.43 % below it on average. The paper's own FLOPs exceed "
             "the convention 'detailed' by 7 to 14 %.",
+            tokens_per_parameter=20.0,
         ),
     )
 }

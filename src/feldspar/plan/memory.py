@@ -33,7 +33,8 @@ class Machine:
     """The devices that a run is planned for; no accelerator: a processor, or an unknown one."""
 
     accelerator: Accelerator | None = None
-    devices: int = 1
+    devices: int | None = None
+    """None: as many as one copy of the model is split over, as a rule one."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,7 @@ def plan_memory(
     Raises UserError where the recipe and the machine contradict each other, and for a batch that
     does not divide among the devices.
     """
-    if machine.devices < 1:
-        raise UserError("--devices: at least one device is needed", found=machine.devices)
+    devices = device_count(recipe, machine)
     if machine.accelerator is not None and recipe.runtime.device == "cpu":
         raise UserError(
             f"runtime.device: the recipe trains on a CPU, not on an {machine.accelerator.name}",
@@ -108,9 +108,18 @@ def plan_memory(
         )
     for phase in timeline.phases:
         for stretch in phase.stretches:
-            check_divides(stretch.sequences, machine.devices, f"phases.{phase.index}.batch")
-    counter = _Counter(recipe, shapes, machine, *_distribution(recipe, machine.devices))
+            check_divides(stretch.sequences, devices, f"phases.{phase.index}.batch")
+    counter = _Counter(recipe, shapes, machine, devices, *_distribution(recipe, devices))
     return max(map(counter.phase, timeline.phases), key=lambda memory: memory.total_bytes)
+
+
+def device_count(recipe: Recipe, machine: Machine) -> int:
+    """The devices of the run. Raises UserError for less than one."""
+    if machine.devices is None:
+        return getattr(recipe.runtime.distribution, "shards", None) or 1
+    if machine.devices < 1:
+        raise UserError("--devices: at least one device is needed", found=machine.devices)
+    return machine.devices
 
 
 def _distribution(recipe: Recipe, devices: int) -> tuple[str, int]:
@@ -141,6 +150,7 @@ class _Counter:
     recipe: Recipe
     shapes: ModelShapes
     machine: Machine
+    devices: int
     distribution: str
     shards: int
 
@@ -150,7 +160,7 @@ class _Counter:
 
     def phase(self, phase: PhasePlan) -> Memory:
         """With the micro-batch that the recipe names, or that the trainer would find."""
-        share = max(item.sequences for item in phase.stretches) // self.machine.devices
+        share = max(item.sequences for item in phase.stretches) // self.devices
         wanted = self.recipe.runtime.micro_batch_sequences
         if wanted != "auto":
             return self.memory(phase, min(wanted, share), share)
@@ -177,7 +187,7 @@ class _Counter:
         return Memory(
             phase=phase.name,
             distribution=self.distribution,
-            devices=self.machine.devices,
+            devices=self.devices,
             shards=self.shards,
             precision="bfloat16" if batch.bfloat16 else "float32",
             activation_memory=self.recipe.runtime.activation_memory,

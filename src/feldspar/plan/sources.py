@@ -58,10 +58,12 @@ def data_record(
 
     ``unknown`` says why there are no figures. Raises UserError for a mixture that fits no data.
     """
+    if not tokens:
+        return _unknown("the recipe names no sources, and there are no shards yet")
     try:
         mixtures = resolve_mixtures(recipe, timeline, tokens, allow_repeat=True)
     except UnknownTokens as error:
-        return {"unique_tokens": None, "sources": None, "phases": None, "unknown": error.what}
+        return _unknown(error.what)
     phases = [
         {
             "name": phase.name,
@@ -103,6 +105,10 @@ def data_warnings(
         except UserError as error:
             found.append(f"training will refuse this: {error.what}; {error.do}")
     return found
+
+
+def _unknown(why: str) -> dict[str, Any]:
+    return {"unique_tokens": None, "sources": None, "phases": None, "unknown": why}
 
 
 def _source(name: str, size: int | None, phases: list[dict[str, Any]]) -> dict[str, Any]:

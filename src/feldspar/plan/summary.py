@@ -9,10 +9,16 @@ from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.ledger import phase_ledger
+from feldspar.plan.memory import Machine, Memory, device_count, plan_memory
+from feldspar.plan.sources import data_record, data_warnings
+from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.root import Recipe
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
 from feldspar.train.settings import OptimizerSettings, StartFromRun
+
+ONE_DEVICE = Machine()
+"""A processor, unless the recipe says cuda."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,8 @@ class Plan:
     timeline: Timeline
     tables: tuple[ParametrizationTable, ...]
     """One for each phase: multipliers follow its density."""
+    source_tokens: Mapping[str, int | None]
+    """Tokens of each source of the corpus, where known."""
 
     @property
     def table(self) -> ParametrizationTable:
@@ -54,8 +62,22 @@ class Plan:
     def _kept(self, phase_index: int) -> dict[str, int]:
         return kept_counts(self.recipe.sparsity(phase_index), self.shapes.rows)
 
-    def summary(self) -> dict[str, Any]:
-        """Parameters, tokens, steps, FLOPs, phases and warnings as plain values."""
+    def memory(self, machine: Machine = ONE_DEVICE) -> Memory:
+        """Bytes on a device of ``machine``. Raises UserError as ``plan_memory``."""
+        return plan_memory(self.recipe, self.shapes, self.timeline, machine)
+
+    def summary(self, machine: Machine = ONE_DEVICE, speed: Speed | None = None) -> dict[str, Any]:
+        """Everything that is known before anything is spent, as plain values.
+
+        ``time`` is None without a ``speed``. Raises UserError where the recipe does not fit the
+        machine or its own sources.
+        """
+        recipe, shapes, timeline = self.recipe, self.shapes, self.timeline
+        memory = self.memory(machine)
+        data = data_record(recipe, timeline, self.source_tokens)
+        hours = None
+        if speed is not None:
+            hours = time_record(recipe, shapes, timeline, speed, device_count(recipe, machine))
         phases = [self._phase(index) for index in range(len(self.timeline.phases))]
         active = self.active_parameters(0)
         sparse = {"active": active} if active < self.shapes.parameters else {}
@@ -72,7 +94,14 @@ class Plan:
             "flops": training_flops(self.recipe.model, self.shapes, self.timeline)
             | {"ledger": sum(phase["ledger"]["total"] for phase in phases)},
             "phases": phases,
-            "warnings": self.warnings,
+            "memory": memory.record(machine),
+            "time": hours,
+            "data": data,
+            "warnings": [
+                *self.warnings,
+                *memory.warnings(machine),
+                *data_warnings(recipe, timeline, self.source_tokens, data),
+            ],
         }
 
     def _phase(self, index: int) -> dict[str, Any]:
@@ -101,6 +130,7 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     """
     shapes = model_shapes(recipe.model)
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
+    known = _known_tokens(recipe) if source_tokens is None else dict(source_tokens)
     timeline = build_timeline(recipe, shapes.parameters, sizes)
     tables = tuple(
         table(
@@ -110,14 +140,20 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
         )
         for index in range(len(recipe.phases))
     )
-    return Plan(recipe, shapes, timeline, tables)
+    return Plan(recipe, shapes, timeline, tables, known)
 
 
 def declared_tokens(recipe: Recipe) -> dict[str, int] | None:
     """Tokens of each source as the recipe declares them; None unless every source does."""
+    known = _known_tokens(recipe)
+    sizes = {name: tokens for name, tokens in known.items() if tokens is not None}
+    return sizes if sizes and len(sizes) == len(known) else None
+
+
+def _known_tokens(recipe: Recipe) -> dict[str, int | None]:
+    """Tokens of each source, None where the recipe does not say."""
     sources = recipe.corpus.sources if recipe.corpus is not None else {}
-    sizes = {name: source.tokens for name, source in sources.items() if source.tokens is not None}
-    return sizes if sizes and len(sizes) == len(sources) else None
+    return {name: source.tokens for name, source in sources.items()}
 
 
 def non_embedding_parameters(shapes: ModelShapes) -> int:

@@ -70,22 +70,25 @@ def data_sheet_speed(
 
 
 def measured_speed(
-    records: Iterable[Mapping[str, Any]], recipe: Recipe, shapes: ModelShapes, timeline: Timeline
+    records: Iterable[Mapping[str, Any]], recipe: Recipe, shapes: ModelShapes
 ) -> Speed:
     """The median FLOPs per second of a run's steps, from its records and what it trained.
 
     FLOPs rather than tokens, so that a run of another size or context tells something as well.
     Raises UserError for a record of a phase that the recipe lacks.
     """
-    phases = {phase.name: phase for phase in timeline.phases}
-    work = {name: _phase_flops(recipe, shapes, item) / item.tokens for name, item in phases.items()}
+    work = {
+        phase.name: flops_per_token(recipe.model, shapes, recipe.context_length(phase))
+        for phase in recipe.phases
+    }
     rates = []
     for record in records:
         if record["phase"] not in work:
             raise UserError(
                 f"--measured: the run's recipe has no phase {record['phase']!r}", allowed=work
             )
-        rates.append(record["tokens_per_second"] * work[record["phase"]])
+        per_token = work[record["phase"]][UTILISATION_CONVENTION]
+        rates.append(record["tokens_per_second"] * per_token)
     return Speed(f"measured over {len(rates)} steps", flops_per_second=median(rates))
 
 

@@ -16,10 +16,11 @@ from feldspar.plan.law import Point
 from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops
 from feldspar.plan.law_fit import LawFit, check_sizes, fit_law
 from feldspar.recipe.load import LoadedRecipe, load_recipe
-from feldspar.study.run_points import plan_loaded, read_runs
+from feldspar.study.run_points import read_runs
 from feldspar.study.settings import StudySettings
 from feldspar.study.sweep import as_overrides, trial_of
 from feldspar.study.trials import TrialResult, run_trials
+from feldspar.train.data import plan_loaded
 
 RUNS_FOLDER = "runs"
 Depth = Literal["proportional", "fixed"]

@@ -10,12 +10,10 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.plan.law import Basis, Point
 from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops, recipe_basis
-from feldspar.plan.summary import Plan, plan_recipe
-from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.runtime.run_folder import RunFolder, read_records
-from feldspar.train.data import open_shards, source_tokens
+from feldspar.train.data import plan_loaded
 from feldspar.train.load import TOKENIZER_FOLDER
-from feldspar.train.run import with_vocabulary
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,6 @@ def read_runs(
         if run.basis.data_set != runs[0].basis.data_set:
             raise _unlike(runs[0], run, "other shards, mixtures, held-out sources or contexts")
     return runs
-
-
-def plan_loaded(loaded: LoadedRecipe) -> Plan:
-    """The plan of a recipe by its shards where they lie, else by what it declares."""
-    with loaded.locating_errors():
-        recipe = loaded.recipe
-        if recipe.shards is None or not recipe.shards.path.is_dir():
-            return plan_recipe(recipe)
-        shards = open_shards(recipe)
-        return plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
 
 
 def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:

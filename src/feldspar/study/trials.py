@@ -26,8 +26,8 @@ from feldspar.runtime.device import choose_device
 from feldspar.runtime.run_folder import RunFolder, read_records
 from feldspar.study.workers import side_by_side
 from feldspar.tokens.shards import ShardSet
-from feldspar.train.data import open_shards, source_tokens
-from feldspar.train.run import train, with_vocabulary
+from feldspar.train.data import open_shards, source_tokens, with_vocabulary
+from feldspar.train.run import train
 
 RESULT_NAME = "trial.json"
 TRAIN_LOSS = "train/loss"

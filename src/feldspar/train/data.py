@@ -5,7 +5,9 @@ from fractions import Fraction
 
 from feldspar.core.errors import UserError
 from feldspar.plan.sources import resolve_mixtures
+from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
+from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
 from feldspar.tokens.resolve import ResolvedMixture
 from feldspar.tokens.sequences import PhaseData, SequenceReader
@@ -55,6 +57,25 @@ def open_shards(recipe: Recipe) -> ShardSet:
             do="build the shards again with this recipe, or correct the recipe",
         )
     return shards
+
+
+def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
+    """The recipe with the model's vocabulary set to the shards' where it says nothing."""
+    recipe = loaded.recipe
+    if recipe.model.vocab_size is not None:
+        return loaded
+    model = recipe.model.model_copy(update={"vocab_size": size})
+    return LoadedRecipe(recipe.model_copy(update={"model": model}), loaded.tree, loaded.origins)
+
+
+def plan_loaded(loaded: LoadedRecipe) -> Plan:
+    """The plan of a recipe by its shards where they lie, else by what it declares."""
+    with loaded.locating_errors():
+        recipe = loaded.recipe
+        if recipe.shards is None or not recipe.shards.path.is_dir():
+            return plan_recipe(recipe)
+        shards = open_shards(recipe)
+        return plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
 
 
 def source_tokens(shards: ShardSet) -> dict[str, int]:

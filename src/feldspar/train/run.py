@@ -29,7 +29,13 @@ from feldspar.runtime.signals import GracefulStop
 from feldspar.sparsity.census import take_census
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_to_state
-from feldspar.train.data import TrainingData, open_shards, open_training_data, source_tokens
+from feldspar.train.data import (
+    TrainingData,
+    open_shards,
+    open_training_data,
+    source_tokens,
+    with_vocabulary,
+)
 from feldspar.train.load import TOKENIZER_FOLDER, masks_of_checkpoint
 from feldspar.train.loop import StepResult, is_due
 from feldspar.train.resume import check_same_past, plain
@@ -279,15 +285,6 @@ def step_record(
         "tokens_per_second": (step.tokens_after - step.tokens_before) / seconds,
         "model_flop_utilisation": utilisation,
     }
-
-
-def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
-    """The recipe with the model's vocabulary set to the shards' where it says nothing."""
-    recipe = loaded.recipe
-    if recipe.model.vocab_size is not None:
-        return loaded
-    model = recipe.model.model_copy(update={"vocab_size": size})
-    return LoadedRecipe(recipe.model_copy(update={"model": model}), loaded.tree, loaded.origins)
 
 
 def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult:
