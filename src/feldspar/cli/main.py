@@ -33,6 +33,7 @@ COMMANDS = (
     "coordinate_check",
     "transfer",
     "scaling",
+    "reproduce",
     "train",
     "evaluate",
     "import_model",

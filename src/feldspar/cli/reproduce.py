@@ -1,0 +1,159 @@
+"""``feldspar reproduce``: a paper's experiment run here, its claims beside ours."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.reproduce import Paper, Scale
+    from feldspar.reproduce.cost import RunCost
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command()
+    def reproduce(
+        paper: Annotated[str, typer.Argument(help="cerebras-gpt, btlm or supar.")],
+        scale: Annotated[
+            Literal["small", "paper"],
+            typer.Option("--scale", help="small: under an hour on two cores; paper: its own runs."),
+        ] = "small",
+        quick: Annotated[
+            bool, typer.Option("--quick", help="Fewer and shorter runs of the small scale.")
+        ] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print every run and its cost; train nothing.")
+        ] = False,
+        out: Annotated[
+            Path | None,
+            typer.Option("--out", help="Folder; default runs/reproduce/PAPER-SCALE."),
+        ] = None,
+        workers: Annotated[
+            int | None,
+            typer.Option("--workers", min=1, help="Runs side by side; default: cores, or 1 GPU."),
+        ] = None,
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Run a paper's experiment and put its claims beside ours; again, it goes on.
+
+        Without a GPU, --scale paper prints what it would cost. Small scale of cerebras-gpt and btlm
+        reads the documents of feldspar quickstart.
+        Example: feldspar reproduce supar --quick
+        """
+        from feldspar.core.errors import UserError
+        from feldspar.reproduce import Scale, paper_named
+
+        chosen = paper_named(paper)
+        if quick and scale == "paper":
+            raise UserError("--quick shortens --scale small, not --scale paper")
+        size = Scale.QUICK if quick else Scale(scale)
+        if dry_run or (size is Scale.PAPER and not has_gpu()):
+            show_costs(chosen, size, json, dry_run)
+            return
+        show_outcome(chosen, size, out, workers, json)
+
+
+def has_gpu() -> bool:
+    """Whether runs of a paper's size have anything to run on."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def show_outcome(
+    paper: "Paper", scale: "Scale", out: Path | None, workers: int | None, json: bool
+) -> None:
+    """Run what is missing, write the report, print the verdicts."""
+    from feldspar.cli.console import print_json
+    from feldspar.core.execution import available_cores
+    from feldspar.reproduce import Scale, run_experiment, write_report
+
+    folder = out or Path("runs") / "reproduce" / f"{paper.name}-{scale.value}"
+    side_by_side = workers or (1 if scale is Scale.PAPER else available_cores())
+    outcome = run_experiment(paper, scale, folder, side_by_side)
+    record = write_report(outcome, folder)
+    if json:
+        print_json(record)
+        return
+    print_claims(record)
+    typer.echo(str(folder / "report.html"))
+
+
+def print_claims(record: dict[str, Any]) -> None:
+    """Verdict, statement and both figures of each claim."""
+    for claim in record["claims"]:
+        typer.echo(f"{claim['verdict']:16} {claim['name']}: {claim['statement']}")
+        typer.echo(f"{'':16} paper: {claim['paper']}")
+        typer.echo(f"{'':16} here:  {claim['ours']}")
+        if claim["verdict"] == "needs scale":
+            typer.echo(f"{'':16} {claim['reason']}")
+    verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
+    typer.echo(f"{verdicts}; {record['runs']} runs in {record['wall_seconds'] / 60:.1f} minutes")
+
+
+def show_costs(paper: "Paper", scale: "Scale", json: bool, dry_run: bool) -> None:
+    """Every run with its cost, and the sum."""
+    from feldspar.cli.console import print_json
+    from feldspar.core.execution import available_cores
+    from feldspar.reproduce import Scale, planned_costs
+
+    stages = planned_costs(paper, scale)
+    workers = 1 if scale is Scale.PAPER else available_cores()
+    total = totals(stages, scale, workers)
+    if json:
+        runs = {
+            name: [vars(cost) | {"minutes": minutes(cost, scale)} for cost in costs]
+            for name, costs in stages.items()
+        }
+        print_json({"paper": paper.name, "scale": scale.value, "stages": runs, "total": total})
+        return
+    for name, costs in stages.items():
+        typer.echo(f"{name}: {len(costs)} runs")
+        for cost in costs:
+            typer.echo(
+                f"  {cost.name}: {cost.parameters:,} parameters, {cost.tokens:,} tokens, "
+                f"{cost.steps:,} steps, {cost.flops:.3g} FLOPs, {duration(minutes(cost, scale))}"
+            )
+    device = "one H100 at 40 % of its peak" if scale is Scale.PAPER else f"{workers} cores"
+    typer.echo(
+        f"{total['runs']} runs, {total['tokens']:,} tokens, {total['flops']:.3g} FLOPs by "
+        f"6P+attention: about {duration(total['minutes'])} on {device}"
+    )
+    if scale is Scale.PAPER and not dry_run:
+        typer.echo("no CUDA device: nothing was trained")
+    else:
+        typer.echo("dry run: nothing was trained")
+
+
+def minutes(cost: "RunCost", scale: "Scale") -> float:
+    """Of one run: on a GPU at the paper's scale, on one core otherwise."""
+    from feldspar.reproduce import Scale
+
+    return cost.accelerator_hours * 60 if scale is Scale.PAPER else cost.core_seconds / 60
+
+
+def totals(
+    stages: "dict[str, list[RunCost]]", scale: "Scale", workers: int
+) -> dict[str, float | int]:
+    """The sums over all runs."""
+    costs = [cost for stage in stages.values() for cost in stage]
+    return {
+        "runs": len(costs),
+        "tokens": sum(cost.tokens for cost in costs),
+        "flops": sum(cost.flops for cost in costs),
+        "workers": workers,
+        "minutes": sum(minutes(cost, scale) for cost in costs) / workers,
+    }
+
+
+def duration(amount_minutes: float) -> str:
+    """Minutes, or hours where there are many."""
+    if amount_minutes < 600:
+        return (
+            f"{amount_minutes:.2g} minutes"
+            if amount_minutes < 10
+            else f"{amount_minutes:.0f} minutes"
+        )
+    return f"{amount_minutes / 60:,.0f} hours"

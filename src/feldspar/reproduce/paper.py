@@ -1,0 +1,97 @@
+"""What a paper's module provides: its data, its experiment in stages, and what it finds."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from feldspar.report.figures import Figure
+from feldspar.report.page import Section
+from feldspar.reproduce.claims import Claim
+from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
+
+
+class Scale(StrEnum):
+    """How large an experiment is."""
+
+    QUICK = "quick"
+    """Minutes on two cores: the same way, with fewer and shorter runs."""
+    SMALL = "small"
+    """Under an hour on two cores."""
+    PAPER = "paper"
+    """The paper's own runs."""
+
+
+Results = Mapping[str, Sequence[TrialResult]]
+"""Finished trials by the name of their stage."""
+
+
+def values_of(trial: Trial) -> dict[str, Any]:
+    """The overrides of a trial as dotted keys and plain values."""
+    pairs = (item.partition("=") for item in trial.overrides)
+    return {key: _plain(text) for key, _, text in pairs}
+
+
+def _plain(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs of one recipe that can go side by side.
+
+    ``trials`` is given the results of the stages before it; for a dry run there are none, and
+    whatever it would read from them must not change what the runs cost.
+    """
+
+    name: str
+    recipe: str
+    trials: Callable[[Results], list[Trial]]
+    score: str = TRAIN_LOSS
+    keeps_weights: bool = False
+    """Whether the findings need the trained weights; else only metrics stay."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """The recipe, with overrides, that ``tokens build`` makes an experiment's shards from."""
+
+    recipe: str
+    overrides: tuple[str, ...] = ()
+
+
+QUICKSTART_BYTES = Data(
+    "quickstart", ("tokenizer.vocab_size=257", "shards.path=data/quickstart/bytes")
+)
+"""The quickstart's documents as bytes: 256 of them and the end of a document, no merges."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an experiment came to."""
+
+    claims: tuple[Claim, ...]
+    sections: tuple[Section, ...]
+    """Tables and figures of the report."""
+    figure: Figure
+    """The one that says most; written beside the report as SVG."""
+    figures: dict[str, Any] = field(default_factory=dict)
+    """The numbers behind tables and figures, as plain values."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper that can be reproduced."""
+
+    name: str
+    title: str
+    number: str
+    """Its number on arXiv."""
+    data: Data
+    """Where small scale finds its tokens."""
+    stages: Callable[[Scale], tuple[Stage, ...]]
+    findings: Callable[[Results, Scale], Findings]

@@ -1,0 +1,87 @@
+"""What happens where one phase ends and the next begins, read from a run's own records."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar.runtime.checkpoint import OPTIMIZER
+from feldspar.runtime.run_folder import RunFolder
+from feldspar.runtime.shards import TensorFiles
+from feldspar.train.load import find_checkpoint
+from feldspar.train.optimizer import STEP
+
+WINDOW_STEPS = 20
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The records on both sides of the only switch of a run of two phases."""
+
+    step: int
+    """The last step of the first phase."""
+    learning_rates: tuple[float, float]
+    """Of the last step before and the first after."""
+    off_the_line: float
+    """How far the first rate after lies from the line through the two before, as a share."""
+    tokens_per_step: tuple[int, int]
+    losses: tuple[float, float]
+    """Mean training loss of the 20 steps before and after."""
+    gradient_norms: tuple[float, float]
+    """Mean gradient norm of the same steps."""
+    updates: int
+    """Updates that the optimizer's state has counted by the end of the run."""
+    steps: int
+    """Steps of the run."""
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether rate, tokens per step and optimizer state all went on."""
+        same_tokens = self.tokens_per_step[0] == self.tokens_per_step[1]
+        return self.off_the_line < 1e-6 and same_tokens and self.updates == self.steps
+
+
+def phase_switch(run: Path) -> Switch:
+    """The switch of a finished run of two phases."""
+    text = RunFolder(run).metrics.read_text(encoding="utf-8")
+    records = [json.loads(line) for line in text.splitlines()]
+    return switch_of(records, optimizer_updates(run))
+
+
+def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
+    """The switch in the records of a run's steps."""
+    first = next(
+        index
+        for index, (earlier, later) in enumerate(itertools.pairwise(records), 1)
+        if earlier["phase"] != later["phase"]
+    )
+    rates = [record["learning_rate"] for record in records[first - 2 : first + 1]]
+    expected = 2 * rates[1] - rates[0]
+    tokens = [record["tokens"] for record in records[first - 2 : first + 1]]
+    before = records[max(first - WINDOW_STEPS, 0) : first]
+    after = records[first : first + WINDOW_STEPS]
+    return Switch(
+        step=records[first - 1]["step"],
+        learning_rates=(rates[1], rates[2]),
+        off_the_line=abs(rates[2] / expected - 1),
+        tokens_per_step=(tokens[1] - tokens[0], tokens[2] - tokens[1]),
+        losses=(mean(before, "train/loss"), mean(after, "train/loss")),
+        gradient_norms=(mean(before, "gradient_norm"), mean(after, "gradient_norm")),
+        updates=updates,
+        steps=len(records),
+    )
+
+
+def optimizer_updates(run: Path) -> int:
+    """The fewest updates that the state of any tensor has seen, by the run's last checkpoint."""
+    folder = find_checkpoint(run, "last").folder
+    files = TensorFiles(sorted(folder.glob(f"{OPTIMIZER}*.safetensors")))
+    counts = [name for name in files.names() if name.startswith(f"{STEP}/")]
+    return min(int(files.read(name)) for name in counts)
+
+
+def mean(records: Sequence[Mapping[str, Any]], key: str) -> float:
+    """The mean of one measurement over steps."""
+    return sum(record[key] for record in records) / len(records)

@@ -1,0 +1,324 @@
+"""SmuPar (2405.15743): the best learning rate at every density, under SP, muP and SmuPar.
+
+The experiment is the ``study`` of the recipe: loss over the grid parametrization x sparsity x
+learning rate. Rates are tuned on the dense model; then it is made sparse.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.page import Section, Table
+from feldspar.reproduce.claims import Claim, judged, not_run
+from feldspar.reproduce.cost import on_accelerators, run_cost
+from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage, values_of
+from feldspar.reproduce.rate_sweep import Cell, RateSweep, octaves, percent
+from feldspar.study.settings import Range
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial
+
+PARAMETRIZATION = "choose.parametrization"
+SPARSITY = "phases.0.sparsity.sparsity"
+RATE = "parametrization.learning_rate"
+NAMES = {"sp": "SP", "mup": "muP", "supar": "SmuPar"}
+DENSE = 1.0
+LOWEST = "1/128"
+"""The lowest density of the paper's 610M models."""
+
+STAYS_OCTAVES = 1.0
+"""Within one step of the grid an optimum has stayed ..."""
+MOVES_OCTAVES = 3.0
+"""... and from three on it has moved."""
+LEAST_NOISE = 0.01
+"""Differences below this share of the loss are noise of the seed at small scale."""
+SP_SWEEP_STD = 0.08665602 / 4
+"""SP's initial std in the paper's sweeps (table 4): what muP gives at 16 times the base width."""
+
+
+def recipe_of(scale: Scale) -> str:
+    """The shipped recipe of a scale."""
+    return "supar/paper" if scale is Scale.PAPER else "supar/small"
+
+
+def grid(scale: Scale) -> tuple[list[dict[str, Any]], int]:
+    """The values of each point of the recipe's study, and the number of seeds."""
+    study = load_recipe(recipe_of(scale)).recipe.study
+    assert study is not None, "the shipped recipe has a study"
+    values = {
+        key: list(item.grid() if isinstance(item, Range) else item)
+        for key, item in study.vary.items()
+    }
+    quick = scale is Scale.QUICK
+    if quick:
+        values[SPARSITY] = [values[SPARSITY][0], values[SPARSITY][-1]]
+    points = [dict(zip(values, point, strict=True)) for point in product(*values.values())]
+    # At density 1 SmuPar's table is muP's, entry by entry.
+    points = [p for p in points if p[PARAMETRIZATION] != "supar" or p[SPARSITY] > 0]
+    return points, 1 if quick else study.seeds
+
+
+def sweep_trials(scale: Scale) -> list[Trial]:
+    """A trial for each point and seed, seeds fastest."""
+    points, seeds = grid(scale)
+    trials = []
+    for point in points:
+        overrides = []
+        if scale is Scale.PAPER:
+            overrides.append("choose.experiment=sweep")
+            if point[PARAMETRIZATION] == "sp":
+                overrides.append(f"parametrization.init_std={SP_SWEEP_STD}")
+        trials += [trial_of(point, seed, overrides) for seed in range(seeds)]
+    return trials
+
+
+def large_grid() -> list[tuple[str, str]]:
+    """Parametrization and density of the paper's 610M models."""
+    densities = load_recipe("supar/paper").recipe.choices["density"]
+    pairs = product(NAMES, densities)
+    return [(name, density) for name, density in pairs if (name, density) != ("supar", "dense")]
+
+
+def large_trials() -> list[Trial]:
+    """The paper's 610M models, each at the rate that was tuned dense."""
+    return [
+        trial_of({PARAMETRIZATION: name, "choose.density": density}, 0)
+        for name, density in large_grid()
+    ]
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """The sweep; at the paper's scale the 610M models too."""
+    sweep = Stage("sweep", recipe_of(scale), lambda _: sweep_trials(scale))
+    if scale is not Scale.PAPER:
+        return (sweep,)
+    return sweep, Stage("610M", recipe_of(scale), lambda _: large_trials())
+
+
+def sweep_of(results: Results) -> RateSweep:
+    """The sweep's cells; those of SmuPar at density 1 are muP's."""
+    losses: dict[tuple[str, float, float], list[float]] = {}
+    for run in results["sweep"]:
+        values = values_of(run.trial)
+        key = (values[PARAMETRIZATION], 1 - values[SPARSITY], values[RATE])
+        losses.setdefault(key, []).append(run.score)
+    dense = {("supar", *key[1:]): own for key, own in losses.items() if key[:2] == ("mup", DENSE)}
+    cells = [Cell(*key, tuple(own)) for key, own in (losses | dense).items()]
+    return RateSweep(tuple(cells), DENSE)
+
+
+def untuned_losses(results: Results, sweep: RateSweep) -> dict[str, float]:
+    """The loss at the highest sparsity by parametrization, with the dense model's rate."""
+    if "610M" in results:
+        runs = zip(large_grid(), results["610M"], strict=True)
+        return {name: run.score for (name, density), run in runs if density == LOWEST}
+    sparsest = min(sweep.variants)
+    return {name: sweep.untuned(name, sparsest).loss for name in NAMES}
+
+
+def findings(results: Results, scale: Scale) -> Findings:
+    """Claims, tables and figures."""
+    sweep = sweep_of(results)
+    cost = on_accelerators([run_cost("supar/paper", trial) for trial in large_trials()])
+    found = claims(sweep, untuned_losses(results, sweep), cost, at_paper_scale=scale is Scale.PAPER)
+    section = Section(
+        "Loss by learning rate",
+        [
+            (
+                "Mean training loss over the last fifth of the steps, nats per byte; the best rate "
+                "of each density is marked *, a run that diverged has no loss. At density 1 SmuPar "
+                "is muP."
+            ),
+            noise_words(sweep),
+        ],
+        [loss_table(sweep, name) for name in NAMES],
+        [curves(sweep, name) for name in NAMES],
+    )
+    cells = [vars(cell) | {"loss": cell.loss} for cell in sweep.cells]
+    return Findings(tuple(found), (section,), optimum_figure(sweep), {"cells": cells})
+
+
+def claims(
+    sweep: RateSweep, untuned: Mapping[str, float], cost: str, *, at_paper_scale: bool = False
+) -> list[Claim]:
+    """The paper's claims, judged by a sweep and by the losses of the sparsest untuned models."""
+    noise = max(sweep.noise() or 0.0, LEAST_NOISE)
+    return [
+        *optimum_claims(sweep, at_paper_scale),
+        *untuned_claims(sweep, untuned, noise, cost, at_paper_scale),
+        *retuned_claims(sweep, noise, cost, at_paper_scale),
+        not_run(
+            "downstream",
+            statement="Mean of five downstream tasks at 99.2 % sparsity: SmuPar above SP and muP.",
+            paper="0.40 against 0.34 and 0.39 (random 0.30)",
+            reason="A model of this size is at chance on all five.",
+            cost=cost,
+        ),
+    ]
+
+
+def optimum_claims(sweep: RateSweep, at_paper_scale: bool) -> list[Claim]:
+    """Where the best rate goes as density falls."""
+    sparse = [density for density in sweep.variants if density != DENSE]
+    lowest = min(sparse)
+    stays = max(abs(sweep.shift("supar", density)) for density in sparse)
+    shifts = ", ".join(f"{fraction(d)}: {sweep.shift('supar', d):+g}" for d in sparse)
+    found = [
+        judged(
+            "optimum-stays-supar",
+            statement="Under SmuPar the best learning rate is the same at every density.",
+            paper="near 2^-6 from 0 to 99.2 % sparsity",
+            ours=f"dense best {power(sweep.best('supar', DENSE).rate)}; octaves from it at density "
+            f"{shifts}",
+            tolerance=f"at most {STAYS_OCTAVES:g} octave (one step of the grid) at every density",
+            held=stays <= STAYS_OCTAVES,
+            same_quantity=at_paper_scale,
+            why=f"The largest shift is {stays:g} octaves: a rate tuned dense serves every density.",
+            why_not=f"The largest shift is {stays:g} octaves.",
+        )
+    ]
+    for name in ("mup", "sp"):
+        shift, edge = sweep.shift(name, lowest), sweep.is_edge(name, lowest)
+        found.append(
+            judged(
+                f"optimum-moves-{name}",
+                statement=f"Under {NAMES[name]} the best learning rate rises as density falls.",
+                paper="drifts upward with sparsity",
+                ours=f"from {power(sweep.best(name, DENSE).rate)} dense to "
+                f"{power(sweep.best(name, lowest).rate)} at density {fraction(lowest)}: "
+                f"{octaves(shift, edge)}",
+                tolerance=f"at least {MOVES_OCTAVES:g} octaves up at density {fraction(lowest)}",
+                held=shift >= MOVES_OCTAVES,
+                same_quantity=at_paper_scale,
+                why="A sparse neuron sums fewer inputs, so that the same rate moves it less.",
+                why_not="The best rate moved less than that.",
+            )
+        )
+    return found
+
+
+def untuned_claims(
+    sweep: RateSweep, untuned: Mapping[str, float], noise: float, cost: str, at_paper_scale: bool
+) -> list[Claim]:
+    """The loss of the sparsest model with the dense model's hyper-parameters."""
+    lowest = min(sweep.variants)
+    density = LOWEST if at_paper_scale else fraction(lowest)
+    return [
+        judged(
+            f"untuned-loss-{name}",
+            statement=f"With dense-tuned hyper-parameters the sparsest SmuPar model is better than "
+            f"{NAMES[name]}'s.",
+            paper=f"{figure} lower loss at 99.2 % sparsity (610M)",
+            ours=f"{percent(untuned['supar'] / untuned[name])} at density {density}: "
+            f"{untuned['supar']:.3f} against {untuned[name]:.3f}",
+            tolerance=f"lower by more than {noise:.1%}, the noise of the seed",
+            held=untuned["supar"] < (1 - noise) * untuned[name],
+            same_quantity=at_paper_scale,
+            why="Where the rate was tuned dense, only SmuPar's still fits the sparse model."
+            + ("" if at_paper_scale else " Another model and sparsity: other percentages."),
+            why_not="The gain is not above the noise.",
+            cost=cost,
+        )
+        for name, figure in (("sp", "11.9 %"), ("mup", "1.9 %"))
+    ]
+
+
+def retuned_claims(sweep: RateSweep, noise: float, cost: str, at_paper_scale: bool) -> list[Claim]:
+    """The best loss of each density with the rate tuned anew, over all sparse densities."""
+    sparse = [density for density in sweep.variants if density != DENSE]
+    lowest = min(sparse)
+    found = []
+    for name, figure in (("sp", "0.8 %"), ("mup", "2.1 %")):
+        ratios = [sweep.best("supar", d).loss / sweep.best(name, d).loss for d in sparse]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        found.append(
+            judged(
+                f"retuned-loss-{name}",
+                statement=f"Even with {NAMES[name]}'s rate tuned anew at every density SmuPar's "
+                "best loss is lower.",
+                paper=f"{figure} lower on average",
+                ours=f"{percent(mean)} on average over {len(sparse)} densities, "
+                f"{percent(ratios[sparse.index(lowest)])} at {fraction(lowest)} "
+                f"({sweep.best('supar', lowest).loss:.3f} against "
+                f"{sweep.best(name, lowest).loss:.3f})",
+                tolerance=f"lower by more than {noise:.1%}, the noise of the seed",
+                held=mean < 1 - noise,
+                same_quantity=at_paper_scale,
+                why="At its best rate too SmuPar's initial values and rates suit sparse matrices.",
+                why_not="What SmuPar saves is the tuning: a rate tuned at each density can match "
+                "or beat it on a small model.",
+                cost=cost,
+            )
+        )
+    return found
+
+
+def noise_words(sweep: RateSweep) -> str:
+    """What is known of the noise of the seed."""
+    noise = sweep.noise()
+    if noise is None:
+        return "One seed a point: the noise of the seed was not measured; 1 % is assumed."
+    return (
+        f"Standard deviation over seeds, pooled over the best cells: {noise:.2%} of the loss; "
+        f"claims ask for more than {max(noise, LEAST_NOISE):.1%}."
+    )
+
+
+def loss_table(sweep: RateSweep, name: str) -> Table:
+    """Losses of one parametrization: a row a density, a column a rate."""
+    rates = [power(cell.rate) for cell in sweep.row(name, DENSE)]
+    rows = []
+    for density in sweep.variants:
+        best = sweep.best(name, density)
+        cells = [
+            "-"
+            if not math.isfinite(cell.loss)
+            else f"{cell.loss:.3f}" + ("*" if cell is best else "")
+            for cell in sweep.row(name, density)
+        ]
+        rows.append([f"{NAMES[name]}, density {fraction(density)}", *cells])
+    return Table(["base learning rate", *rates], rows)
+
+
+def curves(sweep: RateSweep, name: str) -> Figure:
+    """Loss over learning rate, a line a density."""
+    lines = []
+    for density in sweep.variants:
+        row = [cell for cell in sweep.row(name, density) if math.isfinite(cell.loss)]
+        rates, losses = [cell.rate for cell in row], [cell.loss for cell in row]
+        lines.append(Series(f"density {fraction(density)}", rates, losses, "points"))
+    title = f"{NAMES[name]}: training loss over base learning rate"
+    return line_figure(title, lines, "base learning rate", "nats per token", log_x=True)
+
+
+def optimum_figure(sweep: RateSweep) -> Figure:
+    """The best rate over density, a line a parametrization."""
+    densities = sorted(sweep.variants)
+    lines = [
+        Series(label, densities, [sweep.best(name, d).rate for d in densities], "points")
+        for name, label in NAMES.items()
+    ]
+    title = "Best base learning rate over density"
+    return line_figure(title, lines, "density", "best base learning rate", log_x=True, log_y=True)
+
+
+def fraction(density: float) -> str:
+    """A density that is a power of a half as ``1/16``."""
+    return "1" if density == DENSE else f"1/{1 / density:g}"
+
+
+def power(rate: float) -> str:
+    """A rate of the grid as a power of two."""
+    return f"2^{math.log2(rate):g}"
+
+
+PAPER = Paper(
+    name="supar",
+    title="SmuPar: sparse maximal update parametrization",
+    number="2405.15743",
+    data=Data("supar/small"),
+    stages=stages,
+    findings=findings,
+)
