@@ -166,6 +166,7 @@ def test_the_rates_of_the_verification() -> None:
         ({"vary": {RATE: [1e-3]}, "targets": [{"model.d_model": 33}]}, [], "study.targets.0: "),
         ({"vary": {RATE: [1e-3]}, "targets": [{"model.d_modle": 3}]}, [], "study.targets.0: "),
         ({"vary": {RATE: [1e-3]}, "targets": [WIDE, {RATE: 1}]}, [], "study.targets.1: "),
+        ({"vary": {RATE: [1e-3]}, "targets": [WIDE, WIDE]}, [], "study.targets.1: another target"),
         ({"vary": {RATE: [1e-3]}, "targets": [{}]}, [], "study.targets.0: the target is the proxy"),
     ],
 )

@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
         The same command again continues where it was stopped.
 
-        Example: feldspar transfer supar/small --trials 8 --out runs/transfer
+        Example: feldspar transfer cerebras-gpt/small --trials 8 --out runs/transfer
         """
         from feldspar.cli.console import print_json
         from feldspar.core.errors import UserError

@@ -143,13 +143,19 @@ def check_targets(recipe: str, overrides: Sequence[str], loaded: LoadedRecipe) -
         varied = next((name for name in target if name in (*study.vary, LEARNING_RATE)), None)
         if varied is not None:
             raise UserError(f"{key}: {varied} is what the study varies", where=where)
+        if run_name(target) in map(run_name, study.targets[:index]):
+            raise UserError(f"{key}: another target has the same name", where=where, found=target)
         if not target:
             raise UserError(f"{key}: the target is the proxy itself", where=where)
         try:
             check_trial(recipe, (*overrides, *as_overrides(target)), study.score)
         except UserError as error:
             raise UserError(
-                f"{key}: {error.what}", where=where, found=error.found, allowed=error.allowed
+                f"{key}: {error.what}",
+                where=where,
+                found=error.found,
+                allowed=error.allowed,
+                do=error.do,
             ) from error
 
 

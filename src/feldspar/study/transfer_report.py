@@ -114,7 +114,7 @@ def lines(transfer: Transfer) -> list[str]:
         for shape in (transfer.proxy, *transfer.targets)
         if shape.curve.at_edge
     ]
-    return told
+    return [*told, f"verdict: {transfer.verdict}"]
 
 
 def _table(transfer: Transfer) -> list[list[str]]:
