@@ -1,0 +1,186 @@
+"""Which rule measures which module, and which parameters are left out.
+
+A rule that reimplements a forward pass is taken only where that very function is the module's; a
+norm of unknown make is tried on random numbers first. What is left runs one example at a time.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.utils.parametrize import is_parametrized
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.embedding import EmbeddingRule
+from feldspar.noise_scale.example_loop import ExampleLoopRule
+from feldspar.noise_scale.expansion import PLACES, ExpandedNormRule, Inside
+from feldspar.noise_scale.linear import LinearRule, TransposedLinearRule
+from feldspar.noise_scale.norms import LayerNormRule, NormRule, RMSNormRule
+from feldspar.noise_scale.observed_head import HeadObserver, declared_observers
+from feldspar.noise_scale.parameter_types import ParameterType, is_norm, parameter_type
+from feldspar.noise_scale.recorder import Recorder
+from feldspar.noise_scale.refusals import refuse_embedding
+from feldspar.noise_scale.rule import Rule
+from feldspar.noise_scale.uses import ParameterUses
+
+Coverage = Callable[[str, nn.Module], bool]
+PROBE_TOLERANCE = 1e-4
+"""Of float32 sums over a few entries."""
+
+
+@dataclass
+class Assignment:
+    """The outcome: rules by module, heads that are observed, uses by parameter name."""
+
+    recorder: Recorder
+    rules: list[tuple[nn.Module, Rule]] = field(default_factory=list)
+    heads: list[HeadObserver] = field(default_factory=list)
+    uses: dict[str, ParameterUses] = field(default_factory=dict)
+    types: dict[str, ParameterType | None] = field(default_factory=dict)
+    excluded: list[str] = field(default_factory=list)
+    """Trained parameters that are not measured, and frozen ones."""
+
+
+def assign(model: nn.Module, covers: Coverage, masks: Mapping[str, Tensor]) -> Assignment:
+    """Find a rule for each module that ``covers`` takes (name, module) and that trains something.
+
+    Raises UserError for an embedding that cannot be measured, and for a forward pass that someone
+    else has replaced.
+    """
+    found = Assignment(Recorder())
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owners: dict[str, tuple[str, nn.Module, str]] = {}
+    for module_name, module in model.named_modules():
+        for local_name, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(names[id(parameter)], (module_name, module, local_name))
+
+    def uses_of(parameter: Tensor) -> ParameterUses:
+        name = names[id(parameter)]
+        if name not in found.uses:
+            module_name, module, local_name = owners[name]
+            found.uses[name] = ParameterUses(
+                name, module, local_name, _mask(masks, name, parameter)
+            )
+            found.types[name] = parameter_type(module_name, module, local_name)
+        return found.uses[name]
+
+    for name, module, rule_type in _measured(model, "", covers, set()):
+        _require_own_forward(name, module)
+        below = rule_type is ExampleLoopRule
+        uses = {
+            local_name: uses_of(parameter)
+            for local_name, parameter in module.named_parameters(recurse=below)
+            if parameter.requires_grad
+        }
+        rule = rule_type(name or type(module).__name__, type(module).forward, uses, found.recorder)
+        found.rules.append((module, rule))
+    for name, module in model.named_modules():
+        for attribute, parameter in declared_observers(module):
+            if parameter.requires_grad and names[id(parameter)] in found.uses:
+                head = HeadObserver(name, module, attribute, uses_of(parameter), found.recorder)
+                found.heads.append(head)
+    found.excluded = [name for name, _ in model.named_parameters() if name not in found.uses]
+    return found
+
+
+def _measured(
+    module: nn.Module, name: str, covers: Coverage, seen: set[int]
+) -> Iterator[tuple[str, nn.Module, type[Rule]]]:
+    """The modules that get a rule, and which: covered, with trained parameters of their own."""
+    trains = any(parameter.requires_grad for parameter in module.parameters())
+    if id(module) in seen or not trains:
+        return
+    seen.add(id(module))
+    own = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    if (own or is_parametrized(module)) and covers(name, module):
+        rule_type = _rule_type(name, module)
+        yield name, module, rule_type
+        if rule_type is ExampleLoopRule:
+            return
+    for child_name, child in module.named_children():
+        yield from _measured(child, f"{name}.{child_name}" if name else child_name, covers, seen)
+
+
+def _rule_type(name: str, module: nn.Module) -> type[Rule]:
+    forward, kind = type(module).forward, type(module)
+    if isinstance(module, nn.Embedding):
+        refuse_embedding(name, module)
+    if is_parametrized(module) or not {*dict(module.named_parameters(recurse=False))} <= {*PLACES}:
+        return ExampleLoopRule
+    if forward is nn.Linear.forward:
+        return LinearRule
+    if (kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D"):
+        return TransposedLinearRule
+    if forward is nn.Embedding.forward:
+        return EmbeddingRule
+    if forward is nn.LayerNorm.forward:
+        return LayerNormRule
+    if forward is nn.RMSNorm.forward:
+        return RMSNormRule
+    if isinstance(module, nn.RMSNorm) and _fits(module, RMSNormRule):
+        return RMSNormRule
+    if is_norm(module) and _fits(module, ExpandedNormRule):
+        return ExpandedNormRule
+    return ExampleLoopRule
+
+
+def _fits(module: nn.Module, rule_type: type[NormRule]) -> bool:
+    """Whether the rule gives the module's own output and each example's gradients, on a sample."""
+    generator = torch.Generator().manual_seed(0)
+    values = {
+        name: (1 + 0.3 * torch.randn(parameter.shape, generator=generator)).requires_grad_()
+        for name, parameter in module.named_parameters()
+    }
+    shape = next(iter(values.values())).shape
+    x = torch.randn(2, 3, *shape, generator=generator).requires_grad_()
+    upstream = torch.randn(x.shape, generator=generator)
+    uses = {name: ParameterUses(name, module, name, None) for name in values}
+    rule = rule_type("", type(module).forward, uses, Recorder())
+    named = {f"inner.{name}": value for name, value in values.items()}
+    inputs = [x, *values.values()]
+
+    def run(forward: Callable[..., Tensor], part: slice) -> list[Tensor]:
+        out = functional_call(Inside(module, forward), named, (x[part],))
+        return [out, *torch.autograd.grad(out, inputs, upstream[part])]
+
+    try:
+        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            rule.prepare(module)
+            ours = run(rule.forward, slice(None))
+            alone = [run(rule.plain, slice(i, i + 1)) for i in range(2)]
+            norms = [uses[name].finish(2) for name in values]
+    except Exception:  # whatever it is that the module does differently, the rule does not fit
+        return False
+    theirs = [torch.cat([alone[0][0], alone[1][0]])]
+    theirs += [one + other for one, other in zip(alone[0][1:], alone[1][1:], strict=True)]
+    ours += [torch.zeros(2) if norm is None else norm for norm in norms]
+    theirs += [
+        torch.stack([one[index].square().sum() for one in alone])
+        for index in range(2, 2 + len(values))
+    ]
+    return all(
+        one.shape == other.shape
+        and torch.allclose(one, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
+        for one, other in zip(ours, theirs, strict=True)
+    )
+
+
+def _require_own_forward(name: str, module: nn.Module) -> None:
+    if "forward" in module.__dict__:
+        raise UserError(
+            f"the forward pass of {name or 'the model'} was already replaced",
+            do="call remove() of the tracker that instrumented it, or unwrap the model first",
+        )
+
+
+def _mask(masks: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor | None:
+    mask = masks.get(name)
+    if mask is not None and mask.shape != parameter.shape:
+        raise UserError(
+            f"the mask of {name} has another shape than the parameter",
+            found=tuple(mask.shape),
+            allowed=str(tuple(parameter.shape)),
+        )
+    return mask

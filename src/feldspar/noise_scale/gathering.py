@@ -1,0 +1,71 @@
+"""Sums over processes: of squared norms of contributions, and of gradients split by FSDP2.
+
+Data parallelism leaves the mean of the processes' gradients, so that an example's contribution to
+it is its contribution to its process's gradient divided by the number of processes.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Partial, Shard
+
+from feldspar.core.errors import UserError
+
+
+def n_processes(group: dist.ProcessGroup | None) -> int:
+    """Processes of ``group`` (None: all of the run)."""
+    return dist.get_world_size(group) if dist.is_initialized() else 1
+
+
+def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+    """The sums of a float64 vector, in one message."""
+    if n_processes(group) > 1:
+        values = values.contiguous()
+        dist.all_reduce(values, group=group)
+    return values
+
+
+def gather_examples(
+    columns: Tensor, counts: Sequence[int], group: dist.ProcessGroup | None
+) -> Tensor:
+    """The columns (P, n) of each process side by side; ``counts`` of each process's columns."""
+    if n_processes(group) == 1:
+        return columns
+    padded = columns.new_zeros(max(counts), len(columns))
+    padded[: columns.shape[1]] = columns.t()
+    parts = [torch.empty_like(padded) for _ in counts]
+    dist.all_gather(parts, padded, group=group)
+    return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)]).t()
+
+
+def squared_gradients(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
+    """(P,) squared norms of the gradients, float64; 0 where there is none.
+
+    Of a parameter that FSDP2 split, the parts are summed over the processes that share it, not over
+    its copies.
+    """
+    squares = torch.zeros(len(parameters), dtype=torch.float64, device=device)
+    split: dict[dist.ProcessGroup, list[int]] = defaultdict(list)
+    for place, parameter in enumerate(parameters):
+        gradient = parameter.grad
+        if gradient is None:
+            continue
+        if gradient.is_sparse:
+            raise UserError("sparse gradients have no norm here", allowed="dense gradients")
+        if isinstance(gradient, DTensor):
+            for axis, placement in enumerate(gradient.placements):
+                if isinstance(placement, Partial):
+                    raise UserError("a gradient is not yet reduced over processes")
+                if isinstance(placement, Shard):
+                    split[gradient.device_mesh.get_group(axis)].append(place)
+            gradient = gradient.to_local()
+        wide = gradient if gradient.dtype == torch.float64 else gradient.float()
+        squares[place] = torch.linalg.vector_norm(wide).double().square()
+    for group, places in split.items():
+        part = squares[places]
+        dist.all_reduce(part, group=group)
+        squares[places] = part
+    return squares

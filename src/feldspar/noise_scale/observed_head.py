@@ -1,0 +1,71 @@
+"""A head whose loss is fused with it: the norms come from shares that the fused operation shows.
+
+A module declares it in ``gradient_observers``: the attribute that takes an observer -> the
+parameter whose gradient a fused operation forms itself. The operation then calls ``see`` with each
+example's share while it forms them and ``scale`` when the loss's own gradient is known.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.products import widened
+from feldspar.noise_scale.recorder import Recorder
+from feldspar.noise_scale.uses import ParameterUses
+
+
+def declared_observers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """The attributes of ``module`` that take an observer, each with its parameter."""
+    declared: dict[str, str] = getattr(module, "gradient_observers", {})
+    for attribute, parameter in declared.items():
+        yield attribute, getattr(module, parameter)
+
+
+class HeadObserver:
+    """Takes the place of an observer attribute while a micro-batch is recorded."""
+
+    def __init__(
+        self, name: str, module: nn.Module, attribute: str, uses: ParameterUses, recorder: Recorder
+    ) -> None:
+        self.name = f"{name}.{attribute}" if name else attribute
+        self._module = module
+        self._attribute = attribute
+        self.uses = uses
+        self._recorder = recorder
+        self._norms: list[Tensor] = []
+        self._rows: list[Tensor] = []
+
+    def begin(self) -> None:
+        """Start to watch."""
+        setattr(self._module, self._attribute, self)
+
+    def end(self) -> None:
+        """Stop."""
+        setattr(self._module, self._attribute, None)
+
+    def see(self, example: int, gradient: Tensor) -> None:
+        """One example's share (rows, d) per unit of loss; rows of the parameter may be absent."""
+        if example == 0:
+            self._norms, self._rows = [], []
+            self.uses.called("matrix")
+        if self.uses.ids is not None:
+            self._rows.append(gradient[self.uses.ids[example]])
+        mask = self.uses.mask
+        flat = widened(gradient if mask is None else gradient * mask[: len(gradient)]).flatten()
+        self._norms.append(torch.dot(flat, flat))
+
+    def scale(self, factor: Tensor, gradient: Tensor) -> None:
+        """What a unit of loss is worth, and the whole gradient."""
+        if self.uses.is_shared:
+            raise UserError(
+                f"{self.uses.name} has other uses beside a fused head and one embedding",
+                do="compute the loss from plain logits, or leave it out by a callable coverage",
+            )
+        self._recorder.observe(self.name, len(self._norms))
+        factor = factor.to(self._norms[0])
+        self.uses.add(torch.stack(self._norms) * factor.square())
+        if self._rows:
+            self.uses.rows = torch.stack(self._rows) * factor
+        self._recorder.tell(self.uses, gradient)

@@ -1,0 +1,47 @@
+"""Which of the types embedding, norm, attention, feed_forward and output a parameter belongs to.
+
+Modules that declare ``parameter_roles`` say so themselves; of others the class and the usual names
+decide. A parameter of none of them counts in the total only. A matrix that is embedding and output
+at once is an embedding, so that the total counts it once.
+"""
+
+import re
+from typing import Literal
+
+from torch import nn
+
+from feldspar.core.rows import ParameterRoles, Role
+
+ParameterType = Literal["norm", "attention", "feed_forward", "embedding", "output"]
+
+_BY_ROLE: dict[Role, ParameterType] = {
+    Role.NORM: "norm",
+    Role.EMBEDDING: "embedding",
+    Role.POSITION: "embedding",
+    Role.OUTPUT: "output",
+}
+_BY_NAME: dict[ParameterType, re.Pattern[str]] = {
+    "attention": re.compile(r"attn|attention|[qkv]_proj|query_key_value"),
+    "feed_forward": re.compile(r"mlp|ffn|feed_?forward|\bfc\d?\b|intermediate|experts"),
+    "output": re.compile(r"\b(lm_head|head|output|embed_out|unembed|classifier|score)$"),
+}
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether a module is a normalisation, by class or by the name of its class."""
+    known = isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm)
+    return known or "norm" in type(module).__name__.lower()
+
+
+def parameter_type(module_name: str, module: nn.Module, local_name: str) -> ParameterType | None:
+    """The type of ``module``'s own parameter ``local_name``; None: it counts in the total only."""
+    roles: ParameterRoles = getattr(module, "parameter_roles", {})
+    declared = roles.get(local_name)
+    if declared is not None and declared.role in _BY_ROLE:
+        return _BY_ROLE[declared.role]
+    if is_norm(module):
+        return "norm"
+    if isinstance(module, nn.Embedding):
+        return "embedding"
+    name = module_name.lower()
+    return next((kind for kind, pattern in _BY_NAME.items() if pattern.search(name)), None)

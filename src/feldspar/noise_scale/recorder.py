@@ -1,0 +1,96 @@
+"""What all instrumented layers of a model share while a micro-batch is recorded."""
+
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.products import widened
+from feldspar.noise_scale.uses import ParameterUses
+
+TOLERANCE = 0.02
+"""Of a gradient's norm: what rounding in bfloat16 may cost, and no missing use stays under."""
+
+
+class Recorder:
+    """Whether layers record, how many examples the micro-batch has, and where gradients come from.
+
+    The first micro-batch is audited: the gradient that reaches a parameter must be the sum of what
+    its instrumented uses sent, or norms would be those of a part of it.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+        self.n_examples: int | None = None
+        self._audited = False
+        self._hooks: dict[int, torch.utils.hooks.RemovableHandle] = {}
+        self._told: dict[str, Tensor] = {}
+        self._arrived: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def begin(self) -> None:
+        """A micro-batch begins."""
+        self.active = True
+        self.n_examples = None
+
+    def end(self) -> None:
+        """The micro-batch is over, well or not."""
+        self.active = False
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks.clear()
+        self._told.clear()
+        self._arrived.clear()
+
+    def observe(self, layer: str, n_examples: int) -> None:
+        """A layer sees so many examples. Raises UserError unless all layers see the same."""
+        if self.n_examples is None:
+            self.n_examples = n_examples
+        if self.n_examples != n_examples:
+            raise UserError(
+                f"{layer} got {n_examples} examples in its first dimension, the layers before it "
+                f"{self.n_examples}",
+                do="give every layer the batch in its first dimension; leave out by a callable "
+                "coverage layers that see no examples (routed experts, packed sequences)",
+            )
+
+    def watch(self, uses: ParameterUses, parameter: Tensor) -> None:
+        """Note what gradient will arrive at a parameter, in the first micro-batch only."""
+        if self._audited or not parameter.requires_grad or id(parameter) in self._hooks:
+            return
+
+        def arrive(gradient: Tensor) -> None:
+            form, size = _random_form(gradient), torch.linalg.vector_norm(gradient).double()
+            if uses.name in self._arrived:
+                form = form + self._arrived[uses.name][0]
+            self._arrived[uses.name] = (form, size)
+
+        self._hooks[id(parameter)] = parameter.register_hook(arrive)
+
+    def tell(self, uses: ParameterUses, gradient: Tensor) -> None:
+        """A use sends this gradient to its parameter."""
+        if not self._audited:
+            form = _random_form(gradient)
+            before = self._told.get(uses.name)
+            self._told[uses.name] = form if before is None else before + form
+
+    def audit(self) -> None:
+        """Raise UserError for a parameter that gets gradient from elsewhere."""
+        self._audited = True
+        for name, (arrived, size) in self._arrived.items():
+            told = self._told.get(name, torch.zeros_like(arrived))
+            # Written so that a gradient that is not finite passes: the statistics will say so.
+            if bool((arrived - told).abs() > TOLERANCE * size):
+                raise UserError(
+                    f"{name} gets gradient from outside of its module's forward pass",
+                    do="call the module instead of using its parameter, or leave it out by a "
+                    "callable coverage",
+                )
+
+
+def _random_form(gradient: Tensor) -> Tensor:
+    """A fixed random linear form of the gradient, as large as its norm on average, float64 ()."""
+    rows = len(gradient) if gradient.dim() else 1
+    matrix = widened(gradient.detach()).reshape(rows, -1)
+    generator = torch.Generator().manual_seed(1)
+    left = torch.randn(matrix.shape[0], generator=generator).to(matrix)
+    right = torch.randn(matrix.shape[1], generator=generator).to(matrix)
+    return (left @ (matrix @ right)).double()

@@ -1,0 +1,69 @@
+"""A rule: how one module's forward pass runs while a micro-batch is recorded."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.recorder import Recorder
+from feldspar.noise_scale.uses import Kind, ParameterUses
+
+Forward = Callable[..., Any]
+
+
+class Rule:
+    """Replaces the forward pass of one module; ``uses`` are its measured parameters by local name.
+
+    The replacement computes what ``plain``, the module's own forward function, computes, and tells
+    the parameters' uses what each example contributes.
+    """
+
+    compiles = False
+    """Whether the forward pass may be part of a compiled graph."""
+    takes_one_tensor = True
+    """Whether the forward pass has a single argument, whatever its name."""
+
+    def __init__(
+        self, name: str, plain: Forward, uses: Mapping[str, ParameterUses], recorder: Recorder
+    ) -> None:
+        self.name = name
+        self.plain = plain
+        self.uses = uses
+        self.recorder = recorder
+
+    def forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """What ``module`` returns for these arguments."""
+        raise NotImplementedError
+
+    def use(self, local_name: str, parameter: Tensor | None, kind: Kind) -> Tensor | None:
+        """Note that the forward pass uses a parameter; returns it."""
+        if parameter is not None and local_name in self.uses:
+            if isinstance(parameter, DTensor):
+                raise UserError(
+                    f"{self.name}.{local_name} is split over processes during its forward pass",
+                    do="use data parallelism (DDP, FSDP2); tensor parallelism is not supported",
+                )
+            self.uses[local_name].called(kind)
+            self.recorder.watch(self.uses[local_name], parameter)
+        return parameter
+
+    def tell(self, local_name: str, gradient: Tensor) -> None:
+        """Note the gradient that a backward pass sends to a parameter."""
+        self.recorder.tell(self.uses[local_name], gradient)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """What autocast would have a matrix product of ``x`` computed in; None: as it is."""
+    device = x.device.type
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+    """A region in which the precision is what the code says."""
+    return torch.autocast(x.device.type, enabled=False)

@@ -1,0 +1,283 @@
+"""Instrument a model: per-example gradient norms beside the gradient, in its own backward pass.
+
+Method: 2411.00999 (norm layers), 1510.01799 and 2110.05679 (linear layers). The module's forward
+functions are replaced on the instances and put back by ``remove``; parameters, names, state_dict
+and gradients stay what they are.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from types import MethodType
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.assignment import Assignment, Coverage, assign
+from feldspar.noise_scale.gathering import (
+    gather_examples,
+    n_processes,
+    squared_gradients,
+    sum_over_processes,
+)
+from feldspar.noise_scale.norms import NormRule
+from feldspar.noise_scale.parameter_types import is_norm
+from feldspar.noise_scale.recorder import Recorder
+from feldspar.noise_scale.refusals import refuse
+from feldspar.noise_scale.rule import Rule
+from feldspar.noise_scale.statistics import Moments, StepStatistics
+
+COVERAGES: dict[str, Coverage] = {
+    "all": lambda name, module: True,
+    "norm": lambda name, module: is_norm(module),
+}
+
+
+def instrument(
+    model: nn.Module,
+    coverage: Literal["norm", "all"] | Coverage = "norm",
+    per_example: bool = False,
+    masks: Mapping[str, Tensor] | None = None,
+) -> "Tracker":
+    """Have ``model`` measure each example's share of its gradient; returns what collects it.
+
+    ``coverage``: norm layers only, which costs nothing; every layer; or a function (module name,
+    module) -> bool. ``per_example`` keeps each example's norms. ``masks`` (parameter name -> bool,
+    true where kept) leave entries out that a sparse run's gradient is masked at. The model may be
+    wrapped by DDP or compiled, before or after; FSDP2 may be applied before or after.
+
+    Raises UserError for models whose examples have no gradients of their own (BatchNorm, declared
+    couplings), embeddings with sparse or rescaled gradients, and where nothing is covered.
+    """
+    while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
+        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
+    refuse(model)
+    if isinstance(coverage, str) and coverage not in COVERAGES:
+        raise UserError(
+            f"there is no coverage {coverage!r}", allowed=[*COVERAGES, "a function of your own"]
+        )
+    covers = COVERAGES[coverage] if isinstance(coverage, str) else coverage
+    assignment = assign(model, covers, masks or {})
+    if not assignment.uses:
+        raise UserError(
+            "no trained parameter is covered"
+            if coverage != "norm"
+            else "the model has no norm layer with trained parameters",
+            do="use coverage='all', or the micro-batch estimator (track_groups)",
+        )
+    return Tracker(model, assignment, per_example)
+
+
+class Tracker:
+    """Collects the squared norms of each example's share of a step's gradient.
+
+    ``excluded`` names the parameters that are not measured: not covered, or frozen.
+    """
+
+    def __init__(self, model: nn.Module, assignment: Assignment, per_example: bool) -> None:
+        self.excluded = tuple(assignment.excluded)
+        self._model = model
+        self._found = assignment
+        self._recorder = assignment.recorder
+        self._uses = list(assignment.uses.values())
+        self._per_example = per_example
+        self._columns: list[Tensor] = []
+        self._installed = True
+        for module, rule in assignment.rules:
+            _install(module, rule, self._recorder, per_example)
+
+    @property
+    def rules(self) -> dict[str, list[str]]:
+        """How each parameter is measured: parameter name -> names of the rules of its uses."""
+        found: dict[str, list[str]] = {uses.name: [] for uses in self._uses}
+        for _, rule in self._found.rules:
+            for uses in rule.uses.values():
+                found[uses.name].append(type(rule).__name__)
+        for head in self._found.heads:
+            found[head.uses.name].append(type(head).__name__)
+        return found
+
+    @contextmanager
+    def microbatch(self) -> Iterator[None]:
+        """Around forward and backward pass of one micro-batch, both inside."""
+        if not self._installed:
+            raise UserError("the tracker was removed from its model", do="instrument it again")
+        if self._recorder.active:
+            raise UserError("microbatch() inside of a microbatch()")
+        for uses in self._uses:
+            uses.begin()
+        for module, rule in self._found.rules:
+            if isinstance(rule, NormRule):
+                rule.prepare(module)
+        for head in self._found.heads:
+            head.begin()
+        self._recorder.begin()
+        try:
+            yield
+            self._close()
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._recorder.end()
+            for head in self._found.heads:
+                head.end()
+
+    @torch.no_grad()
+    def finish(
+        self,
+        num_examples: int,
+        loss_scale: float = 1.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> StepStatistics:
+        """The statistics of the micro-batches since the last call.
+
+        Call it after the last backward pass, with all gradients in place (masked, if they are),
+        before they are unscaled, clipped or used. ``num_examples`` of the whole step, over all
+        processes; ``loss_scale`` that the gradients still carry; ``group`` of processes whose
+        gradients were averaged (None: all). Each of them must call it.
+
+        Raises UserError for fewer than two examples, or other than the layers saw.
+        """
+        if self._recorder.active:
+            raise UserError("finish() inside of a microbatch()")
+        try:
+            return self._statistics(num_examples, loss_scale, group)
+        finally:
+            self._forget()
+
+    def remove(self) -> None:
+        """Give the modules their own forward passes back."""
+        if self._installed:
+            for module, _ in self._found.rules:
+                del module.__dict__["forward"]
+        self._installed = False
+
+    @torch.no_grad()
+    def _close(self) -> None:
+        """Take the norms of a micro-batch."""
+        n_examples = self._recorder.n_examples
+        if n_examples is None:
+            return
+        self._recorder.audit()
+        rows = [uses.finish(n_examples) for uses in self._uses]
+        device = next((row.device for row in rows if row is not None), torch.device("cpu"))
+        columns = torch.zeros(len(rows), n_examples, dtype=torch.float64, device=device)
+        for place, row in enumerate(rows):
+            if row is not None:
+                columns[place] = row
+        self._columns.append(columns)
+
+    def _forget(self) -> None:
+        self._columns.clear()
+        for uses in self._uses:
+            uses.begin()
+        for _, rule in self._found.rules:
+            if isinstance(rule, NormRule):
+                rule.collect()
+
+    def _statistics(
+        self, num_examples: int, loss_scale: float, group: dist.ProcessGroup | None
+    ) -> StepStatistics:
+        if num_examples < 2:
+            raise UserError(
+                "the noise scale needs at least two examples a step", found=num_examples
+            )
+        if not loss_scale > 0:
+            raise UserError("loss_scale must be positive", found=loss_scale)
+        parameters = [uses.parameter for uses in self._uses]
+        device = parameters[0].device
+        columns, sums, n_local, problem = self._collect(device)
+        counts = torch.zeros(n_processes(group), dtype=torch.float64, device=device)
+        counts[dist.get_rank(group) if len(counts) > 1 else 0] = n_local
+        flag = torch.full((1,), float(problem is not None), dtype=torch.float64, device=device)
+        gathered = sum_over_processes(torch.cat([sums, counts, flag]), group).cpu()
+        sums, counts, flag = gathered.split([len(sums), len(counts), 1])
+        if flag.item():
+            raise problem or UserError("another process could not measure its examples")
+        if counts.sum() != num_examples:
+            raise UserError(
+                f"the layers saw {counts.sum():.0f} examples in the micro-batches of the step",
+                found=f"num_examples={num_examples}",
+                do="give the number of sequences over all processes; packed sequences need one "
+                "row each",
+            )
+        grad_sq = squared_gradients(parameters, device).cpu()
+        for uses, norm, square in zip(self._uses, sums.tolist(), grad_sq.tolist(), strict=True):
+            if norm == 0 and square > 0:
+                raise UserError(
+                    f"{uses.name} has a gradient, but not from its module's forward pass in a "
+                    "microbatch()",
+                    do="zero the gradients before the step; call the module, not its parameter",
+                )
+        share = (len(counts) * loss_scale) ** -2
+        moments = {
+            uses.name: Moments(num_examples * share * norm, square / loss_scale**2, num_examples)
+            for uses, norm, square in zip(self._uses, sums.tolist(), grad_sq.tolist(), strict=True)
+        }
+        per_example = None
+        if self._per_example:
+            rows = gather_examples(columns * share, [int(n) for n in counts], group)
+            per_example = {uses.name: row for uses, row in zip(self._uses, rows, strict=True)}
+        return StepStatistics(moments, self._groups(parameters), per_example)
+
+    def _collect(self, device: torch.device) -> tuple[Tensor, Tensor, int, UserError | None]:
+        """Of this process: norms (P, n), their sums (P,) with those of compiled layers, n."""
+        places = {uses.name: place for place, uses in enumerate(self._uses)}
+        empty = torch.zeros(len(places), 0, dtype=torch.float64, device=device)
+        columns = torch.cat([empty, *(part.to(device) for part in self._columns)], dim=1)
+        sums = columns.sum(1)
+        compiled: dict[str, int] = {}
+        for _, rule in self._found.rules:
+            if isinstance(rule, NormRule):
+                squares, n_examples = rule.collect()
+                if squares:
+                    compiled[rule.name] = n_examples
+                for local_name, square in squares.items():
+                    if local_name in rule.uses:
+                        sums[places[rule.uses[local_name].name]] += square
+        n_local = columns.shape[1] or min(compiled.values(), default=0)
+        for name, n_examples in compiled.items():
+            if n_examples != n_local:
+                problem = UserError(
+                    f"{name} saw {n_examples} examples in compiled passes, other layers {n_local}",
+                    do="give every layer the batch in its first dimension; do not compile a layer "
+                    "that a pass uses more than once",
+                )
+                return columns, sums, n_local, problem
+        return columns, sums, n_local, None
+
+    def _groups(self, parameters: list[nn.Parameter]) -> dict[str, list[str]]:
+        groups: dict[str, list[str]] = {}
+        measured = {id(parameter) for parameter in parameters}
+        trained = (parameter for parameter in self._model.parameters() if parameter.requires_grad)
+        if all(id(parameter) in measured for parameter in trained):
+            groups["total"] = [uses.name for uses in self._uses]
+        for uses in self._uses:
+            kind = self._found.types[uses.name]
+            if kind is not None:
+                groups.setdefault(kind, []).append(uses.name)
+        return groups
+
+
+def _install(module: nn.Module, rule: Rule, recorder: Recorder, per_example: bool) -> None:
+    """Put the rule in the place of the module's forward pass, for recorded micro-batches only."""
+    # A compiled graph returns sums alone, and knows nothing of masks.
+    masked = any(uses.mask is not None for uses in rule.uses.values())
+    compiles = rule.compiles and not per_example and not masked
+    run: Callable[..., Any] = rule.forward if compiles else torch.compiler.disable(rule.forward)
+    plain = rule.plain
+
+    @wraps(plain)
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not recorder.active or not torch.is_grad_enabled():
+            return plain(self, *args, **kwargs)
+        if rule.takes_one_tensor and kwargs:
+            args, kwargs = (*args, *kwargs.values()), {}
+        return run(self, *args, **kwargs)
+
+    module.forward = MethodType(forward, module)
