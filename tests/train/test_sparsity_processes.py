@@ -1,8 +1,11 @@
 """Masks in real processes: killed and resumed, copied by DDP, split by FSDP2."""
 
+import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -100,3 +103,20 @@ def test_two_processes_keep_the_masks_of_one(
     alone = feldspar("train", sparse_file, *options, "--out", two)
     assert alone.returncode == 0, alone.stderr
     assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_processes_with_different_masks_do_not_begin() -> None:
+    script = Path(__file__).parent / "scripts" / "different_masks.py"
+    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [sys.executable, "-m", *launcher, str(script)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    for rank in (0, 1):
+        assert f"rank {rank}: the processes have drawn different masks" in result.stdout

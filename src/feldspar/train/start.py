@@ -21,7 +21,7 @@ from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.sparsity.settings import Dense
 from feldspar.train.load import find_checkpoint
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+from feldspar.train.settings import StartFromRun, StartFromScratch
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -102,17 +102,17 @@ def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> Non
     UserError when names or shapes differ.
     """
     source = plan.recipe.start_from
+    if isinstance(source, StartFromScratch):
+        return
+    path = source.path
     if start is not None:
         weights = start.read_model()
-    elif isinstance(source, StartFromHuggingFace):
+    else:
         from feldspar.huggingface import import_model, unfold
 
-        plain = import_model(Path(source.path)).state
+        plain = import_model(Path(path)).state
         weights = unfold(plain, plan.recipe.model, plan.table.forward)
-    else:
-        return
     parameters = dict(decoder.named_parameters())
-    path = source.path
     unknown = sorted(set(weights) - set(parameters))
     if unknown:
         raise UserError(

@@ -1,0 +1,18 @@
+"""Each process draws masks from a seed of its own; all of them must hear of it."""
+
+from feldspar.core.errors import SetupError
+from feldspar.core.rows import ParameterRow, Role
+from feldspar.runtime import Distribution
+from feldspar.runtime.settings import RuntimeSettings
+from feldspar.sparsity import Masks, StaticSparsity
+from feldspar.train.start import require_same_masks
+
+distribution = Distribution.start(RuntimeSettings())
+rows = [ParameterRow("blocks.0.attention.x", Role.HIDDEN, (8, 8), in_block=True)]
+settings = StaticSparsity(type="static", sparsity=0.5, targets=("attention",))
+require_same_masks(Masks.draw(settings, rows, seed=0))
+try:
+    require_same_masks(Masks.draw(settings, rows, seed=distribution.rank))
+except SetupError as error:
+    print(f"rank {distribution.rank}: {error.what}")
+distribution.shutdown()
