@@ -1,5 +1,6 @@
 """``feldspar train``: a recipe trained in a run folder; the same command again resumes it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,48 +60,20 @@ def register(app: typer.Typer) -> None:
 
 
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
-    """The plan, and what each phase reads of each source as far as it is known."""
+    """The plan, refused where training would refuse it as far as the data are known."""
     from feldspar.cli.console import print_json
     from feldspar.cli.plan import print_plan
-    from feldspar.plan import declared_tokens, plan_recipe
-    from feldspar.plan.sources import resolve_mixtures
+    from feldspar.plan import resolve_mixtures
     from feldspar.tokens.resolve import UnknownTokens
-    from feldspar.train.data import open_shards, source_tokens
+    from feldspar.train.data import plan_loaded
 
-    recipe = loaded.recipe
-    tokens: dict[str, int | None] | None = None
-    sizes = declared_tokens(recipe)
-    if recipe.shards is not None and recipe.shards.path.is_dir():
-        sizes = source_tokens(open_shards(recipe))
-    if sizes is not None:
-        tokens = dict(sizes)
-    elif recipe.corpus is not None:
-        tokens = {name: source.tokens for name, source in recipe.corpus.sources.items()}
-    planned = plan_recipe(recipe, sizes)
-    mixtures: list[dict[str, object]] = []
-    unknown = "the size of the sources"
-    if tokens is not None:
-        try:
-            resolved = resolve_mixtures(recipe, planned.timeline, tokens)
-            mixtures = [
-                {
-                    name: {"probability": float(share), "epochs": mixture.epochs[name]}
-                    for name, share in mixture.probabilities.items()
-                }
-                for mixture in resolved
-            ]
-        except UnknownTokens as error:
-            unknown = error.what
+    planned = plan_loaded(loaded)
+    if planned.source_tokens:
+        with suppress(UnknownTokens), loaded.locating_errors():
+            resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
+    summary = planned.summary()
     if json:
-        print_json(planned.summary() | {"mixtures": mixtures or None})
+        print_json(summary)
         return
-    print_plan(planned)
-    for phase, shares in zip(planned.timeline.phases, mixtures, strict=False):
-        for name, values in shares.items():
-            assert isinstance(values, dict)
-            epochs = values["epochs"]
-            passes = "epochs unknown" if epochs is None else f"{epochs:.3g} epochs"
-            typer.echo(f"  phase {phase.name}: {name} {values['probability']:.4f}, {passes}")
-    if not mixtures:
-        typer.echo(f"  unknown without the data: {unknown}")
+    print_plan(summary)
     typer.echo("dry run: nothing was trained")

@@ -234,6 +234,14 @@ def parametric_law(name: str) -> ParametricLaw:
     return PARAMETRIC_LAWS[name]
 
 
+def law_named(name: str) -> ComputeLaw | ParametricLaw:
+    """The law of that name, of either kind. Raises UserError for an unknown one."""
+    known: dict[str, ComputeLaw | ParametricLaw] = {**COMPUTE_LAWS, **PARAMETRIC_LAWS}
+    if name not in known:
+        raise _unknown(name, known)
+    return known[name]
+
+
 def _unknown(name: str, known: Iterable[str]) -> UserError:
     hint = nearest(name, known)
     return UserError(

@@ -118,6 +118,6 @@ def _starts_with_field(text: str) -> bool:
 def key_named_in(message: str) -> KeyPath | None:
     """The key that an error's line begins with, if it does."""
     head = message.split(":", 1)[0]
-    if not head or " " in head:
+    if not head or " " in head or head.startswith("-"):  # an option of the command line
         return None
     return tuple(int(part) if part.isdecimal() else part for part in head.split("."))
