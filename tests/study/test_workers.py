@@ -74,7 +74,8 @@ def test_a_worker_that_dies_is_a_run_error() -> None:
     assert caught.value.found == "exit code 9"
 
 
-def test_workers_end_with_their_study(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_workers_end_with_their_study(tmp_path: Path, number: signal.Signals, code: int) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -91,6 +92,7 @@ def test_workers_end_with_their_study(tmp_path: Path) -> None:
     )
     assert study.stdout is not None
     assert study.stdout.readline() == b"begun\n"
-    study.kill()
+    study.send_signal(number)
     assert study.stdout.read() == b""  # the worker holds the other end: it is gone
     assert (tmp_path / "stopped").exists()
+    assert study.wait() == code

@@ -7,7 +7,8 @@ done too: its score is infinite.
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -111,9 +112,10 @@ def run_trials(
         running = _one_by_one(todo)
     else:
         running = _watched(todo, [total_tokens[index] for index in missing], workers)
-    for place, result in running:
-        results[missing[place]] = result
-        say(_line(result, score, len(results), len(units)))
+    with closing(running):
+        for place, result in running:
+            results[missing[place]] = result
+            say(_line(result, score, len(results), len(units)))
     return [results[index] for index in range(len(units))]
 
 
@@ -160,7 +162,7 @@ def _check_score(score: str, recipe: Recipe, shards: ShardSet) -> None:
         )
 
 
-def _one_by_one(units: Sequence[_Unit]) -> Iterator[tuple[int, TrialResult]]:
+def _one_by_one(units: Sequence[_Unit]) -> Generator[tuple[int, TrialResult], None, None]:
     for index, unit in enumerate(units):
         say(f"trial {unit.trial.name}")
         yield index, _run_trial(unit)
@@ -168,7 +170,7 @@ def _one_by_one(units: Sequence[_Unit]) -> Iterator[tuple[int, TrialResult]]:
 
 def _watched(
     units: Sequence[_Unit], total_tokens: Sequence[int], workers: int
-) -> Iterator[tuple[int, TrialResult]]:
+) -> Generator[tuple[int, TrialResult], None, None]:
     """The trials by worker processes, with a bar that moves within trials too."""
     shown = 0.0
     with progress("trials", len(units), "trials") as advance:

@@ -11,11 +11,13 @@ import signal
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
+from types import FrameType
 from typing import Any, Generic, TypeVar
 
-from feldspar.core.errors import RunError
+from feldspar.core.errors import EXIT_TERMINATED, RunError
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -30,10 +32,20 @@ def side_by_side(
 ) -> Iterator[tuple[int, Result]]:
     """Results of a top-level, picklable ``function``, each with its unit's index, as they come.
 
-    ``watch`` is called about every second. An error of a unit is raised here. When the block that
-    iterates ends early, the workers get one SIGTERM and are waited for. Raises RunError when a
-    worker process dies.
+    ``watch`` is called about every second. An error of a unit is raised here. When the iteration
+    ends early, also by Ctrl-C or SIGTERM, the workers get one SIGTERM and are waited for. Raises
+    RunError when a worker process dies.
     """
+    with _sigterm_as_exit():
+        yield from _side_by_side(function, units, workers, watch)
+
+
+def _side_by_side(
+    function: Callable[[Unit], Result],
+    units: Sequence[Unit],
+    workers: int,
+    watch: Callable[[], None],
+) -> Iterator[tuple[int, Result]]:
     context = multiprocessing.get_context("spawn")
     waiting = list(enumerate(units))[::-1]
     crew: list[_Worker[Unit]] = []
@@ -55,6 +67,23 @@ def side_by_side(
             worker.end()
         for worker in crew:
             worker.process.join()
+
+
+@contextmanager
+def _sigterm_as_exit() -> Iterator[None]:
+    """Inside, SIGTERM unwinds this process as Ctrl-C does: first the workers save their state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Worker(Generic[Unit]):
