@@ -22,7 +22,7 @@ class EmbeddingRule(Rule):
         """The vectors (B, ..., d)."""
         ids = self._for_each_example(ids)
         self.recorder.observe(self.name, len(ids))
-        weight = self.use("weight", module.weight, "embedding")
+        weight = self.use(module, "weight", "embedding")
         uses = self.uses["weight"]
         if not in_backward():
             uses.ids = ids.reshape(len(ids), -1)
@@ -62,18 +62,10 @@ class EmbeddingRule(Rule):
                 merged = merged * uses.mask[rows]
             norms = grad.new_zeros(len(ids))
             norms.index_add_(0, keys // len(weight), merged.square().sum(1))
-            uses.add(norms + self._cross_term(ids, grad))
+            uses.add(norms)
+            uses.add_tied(grad)
         self.tell("weight", total)
         return total
-
-    def _cross_term(self, ids: Tensor, grad: Tensor) -> Tensor | float:
-        """2 <E_i, U_i> (B,) of an embedding that is also the output matrix."""
-        uses = self.uses["weight"]
-        if not uses.is_tied or uses.rows is None:
-            return 0.0
-        if uses.mask is not None:
-            grad = grad * uses.mask[ids]
-        return 2 * (grad * uses.rows).sum((1, 2))
 
 
 class _Embedding(torch.autograd.Function):

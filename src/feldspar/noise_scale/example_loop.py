@@ -38,9 +38,7 @@ class ExampleLoopRule(Rule):
         if not self._checked:
             self._checked = True
             self._check(module, n_examples, args, kwargs)
-        parameters = {
-            name: self.use(name, module.get_parameter(name), "example") for name in self.uses
-        }
+        parameters = {name: self.use(module, name, "example") for name in self.uses}
         tapped = [
             {
                 f"inner.{name}": _Tap.apply(parameter, self, name, example)

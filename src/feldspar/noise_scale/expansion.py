@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from feldspar.core.errors import UserError
 from feldspar.noise_scale.norms import NormRule
 from feldspar.noise_scale.products import widened
 
@@ -35,12 +34,6 @@ class Inside(nn.Module):
 class ExpandedNormRule(NormRule):
     """A norm whose parameters act by broadcasting on (B, ..., d)."""
 
-    def check(self, module: nn.Module, x: Tensor) -> None:
-        """Count examples and uses."""
-        self.recorder.observe(self.name, len(x))
-        for local_name in self.uses:
-            self.use(local_name, cast(Tensor, getattr(module, local_name)), "vector")
-
     def prepare(self, module: nn.Module) -> None:
         """Make the extra inputs, and what parameters are replaced in."""
         super().prepare(module)
@@ -52,8 +45,6 @@ class ExpandedNormRule(NormRule):
         copies = {}
         for local_name in self.uses:
             parameter = cast(Tensor, getattr(module, local_name))
-            if x.dim() <= parameter.dim():
-                raise UserError(f"{self.name} got an input without a dimension of examples")
             shape = (len(x), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
             # In the outlet: the place of the squares, and of the examples, counted once.
             places = (PLACES.index(local_name), 2 if not copies else None)

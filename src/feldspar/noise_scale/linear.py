@@ -27,8 +27,8 @@ class LinearRule(Rule):
         self.recorder.observe(self.name, len(x))
         # Rows of a transposed weight are not those of an embedding that shares it.
         kind = "example" if self.transposed else "matrix"
-        weight = self.use("weight", module.weight, kind)
-        bias = self.use("bias", module.bias, "vector")
+        weight = self.use(module, "weight", kind)
+        bias = self.use(module, "bias", "vector")
         return cast(Tensor, _Linear.apply(x, weight, bias, self))
 
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
@@ -40,8 +40,10 @@ class LinearRule(Rule):
             total = widened(left.flatten(0, 1).t() @ right.flatten(0, 1))
         else:
             products = outer_products(left, right, self.method, uses.mask, uses.ids)
-            total, uses.rows = products.total, products.rows
+            total = products.total
             uses.add(products.norms)
+            if products.rows is not None:
+                uses.add_tied(products.rows)
         self.tell("weight", total)
         return total
 

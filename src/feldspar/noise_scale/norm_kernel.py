@@ -49,7 +49,7 @@ def norm_backward_on_accelerator(
     grad, x = grad.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
     partial = torch.empty((2, n_examples, programs, width), dtype=torch.float32, device=x.device)
-    block = triton.next_power_of_2(width)
+    block = 1 << (width - 1).bit_length()
     _rows_of_an_example[(n_examples, programs)](
         grad,
         x,

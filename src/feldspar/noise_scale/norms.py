@@ -29,7 +29,7 @@ class NormRule(Rule):
 
     def prepare(self, module: nn.Module) -> None:
         """Make the extra input of a compiled backward pass; its gradient adds up over passes."""
-        weight = cast(Tensor, next(module.parameters()))
+        weight = next(module.parameters())
         if self.outlet is None or self.outlet.device != weight.device:
             dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
             self.outlet = torch.zeros(3, dtype=dtype, device=weight.device, requires_grad=True)
@@ -56,12 +56,10 @@ class NormRule(Rule):
 
     def check(self, module: nn.Module, x: Tensor) -> None:
         """Count examples and uses. Raises UserError where there is no dimension of examples."""
-        shape = cast(tuple[int, ...], module.normalized_shape)
-        if x.dim() <= len(shape):
-            raise UserError(f"{self.name} got an input without a dimension of examples")
+        for local_name in self.uses:
+            if x.dim() <= self.use(module, local_name, "vector").dim():
+                raise UserError(f"{self.name} got an input without a dimension of examples")
         self.recorder.observe(self.name, len(x))
-        self.use("weight", cast(Tensor, module.weight), "vector")
-        self.use("bias", cast(Tensor | None, getattr(module, "bias", None)), "vector")
 
     def _apply(
         self, module: nn.Module, x: Tensor, outlet: Tensor | None, rule: "NormRule | None"

@@ -67,5 +67,5 @@ class HeadObserver:
         factor = factor.to(self._norms[0])
         self.uses.add(torch.stack(self._norms) * factor.square())
         if self._rows:
-            self.uses.rows = torch.stack(self._rows) * factor
+            self.uses.add_tied(torch.stack(self._rows) * factor)
         self._recorder.tell(self.uses, gradient)

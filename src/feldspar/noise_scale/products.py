@@ -61,11 +61,13 @@ def outer_products(
     ``mask`` (P, Q) leaves entries out of the norms, not out of the sum. ``rows`` (B, S) picks rows
     of each w_i. Ghost norms know no entries: with a mask or rows one of the other ways is taken.
     """
-    sizes = (*left.shape, right.shape[-1])
-    method = method or choose_method(*sizes, left.device.type != "cpu")
+    n_examples, n_positions, n_rows = left.shape
+    n_columns, on_accelerator = right.shape[-1], left.device.type != "cpu"
+    if method is None:
+        method = choose_method(n_examples, n_positions, n_rows, n_columns, on_accelerator)
     if method == "ghost" and mask is None and rows is None:
         return _ghost(left, right)
-    if method == "loop" or (method == "ghost" and sizes[2] * sizes[3] >= SMALL_ENTRIES):
+    if method == "loop" or (method == "ghost" and n_rows * n_columns >= SMALL_ENTRIES):
         return _loop(left, right, mask, rows)
     return _batched(left, right, mask, rows)
 

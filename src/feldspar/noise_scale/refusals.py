@@ -2,8 +2,20 @@
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from feldspar.core.errors import UserError
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, without the layers that copying and compiling put around it."""
+    while True:
+        if isinstance(model, DistributedDataParallel):
+            model = model.module
+        elif isinstance(compiled := getattr(model, "_orig_mod", None), nn.Module):
+            model = compiled
+        else:
+            return model
 
 
 def refuse(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """A rule: how one module's forward pass runs while a micro-batch is recorded."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -39,9 +39,10 @@ class Rule:
         """What ``module`` returns for these arguments."""
         raise NotImplementedError
 
-    def use(self, local_name: str, parameter: Tensor | None, kind: Kind) -> Tensor | None:
-        """Note that the forward pass uses a parameter; returns it."""
-        if parameter is not None and local_name in self.uses:
+    def use(self, module: nn.Module, local_name: str, kind: Kind) -> Any:
+        """Note that the forward pass uses a parameter; returns it, or None where there is none."""
+        parameter = attrgetter(local_name)(module)
+        if local_name in self.uses:
             if isinstance(parameter, DTensor):
                 raise UserError(
                     f"{self.name}.{local_name} is split over processes during its forward pass",
@@ -64,6 +65,6 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
-def without_autocast(x: Tensor) -> AbstractContextManager[None]:
+def without_autocast(x: Tensor) -> torch.autocast:
     """A region in which the precision is what the code says."""
     return torch.autocast(x.device.type, enabled=False)

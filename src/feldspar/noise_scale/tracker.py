@@ -14,7 +14,6 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.assignment import Assignment, Coverage, assign
@@ -27,7 +26,7 @@ from feldspar.noise_scale.gathering import (
 from feldspar.noise_scale.norms import NormRule
 from feldspar.noise_scale.parameter_types import is_norm
 from feldspar.noise_scale.recorder import Recorder
-from feldspar.noise_scale.refusals import refuse
+from feldspar.noise_scale.refusals import refuse, unwrapped
 from feldspar.noise_scale.rule import Rule
 from feldspar.noise_scale.statistics import Moments, StepStatistics
 
@@ -53,8 +52,7 @@ def instrument(
     Raises UserError for models whose examples have no gradients of their own (BatchNorm, declared
     couplings), embeddings with sparse or rescaled gradients, and where nothing is covered.
     """
-    while isinstance(model, DistributedDataParallel) or hasattr(model, "_orig_mod"):
-        model = model.module if isinstance(model, DistributedDataParallel) else model._orig_mod
+    model = unwrapped(model)
     refuse(model)
     if isinstance(coverage, str) and coverage not in COVERAGES:
         raise UserError(

@@ -1,9 +1,9 @@
 """What the uses of one parameter in one micro-batch tell of each example's contribution c_i to it.
 
 A parameter used once gets |c_i|^2 from that use. An embedding that is also the output matrix gets
-|E_i|^2 + |U_i|^2 + 2 <E_i, U_i>: the output's backward pass keeps the rows of U_i that the example
-reads, the embedding's finishes the sum. Any other sharing adds up the c_i of all uses, one example
-after the other, when the micro-batch ends.
+|E_i|^2 + |U_i|^2 + 2 <E_i, U_i>, for which both backward passes leave the rows that the example
+reads. Any other sharing adds up the c_i of all uses, one example after the other, when the
+micro-batch ends.
 """
 
 from collections.abc import Callable
@@ -45,8 +45,7 @@ class ParameterUses:
         self._examples: dict[int, Tensor] = {}
         self.ids: Tensor | None = None
         """(B, S) which rows the embedding read, where there is one."""
-        self.rows: Tensor | None = None
-        """(B, S, d) those rows of each U_i, once the output's backward pass has been through."""
+        self._pair: list[Tensor] = []
 
     def called(self, kind: Kind) -> None:
         """A forward pass uses the parameter; recomputation in a backward pass does not count."""
@@ -77,6 +76,11 @@ class ParameterUses:
         """Keep what a use of a shared parameter contributes until the micro-batch ends."""
         self._shares.append(share)
 
+    def add_tied(self, part: Tensor) -> None:
+        """(B, S, d) one factor of <E_i, U_i> at the rows ``ids``: of E or of U, in any order."""
+        if self.is_tied:
+            self._pair.append(part if self.mask is None else part * self.mask[self.ids])
+
     def add_vectors(self, vectors: Tensor) -> None:
         """(B, ...) the c_i themselves."""
         if self.mask is not None:
@@ -96,7 +100,10 @@ class ParameterUses:
         if self._examples:
             none = torch.zeros_like(next(iter(self._examples.values())))
             return torch.stack([self._examples.get(i, none) for i in range(n_examples)])
-        return torch.stack(self._norms).sum(0) if self._norms else None
+        if not self._norms:
+            return None
+        cross = 2 * (self._pair[0] * self._pair[1]).sum((1, 2)) if len(self._pair) == 2 else 0.0
+        return torch.stack(self._norms).sum(0) + cross
 
     def _joint_norm(self, example: int) -> Tensor:
         shares = (share(example) for share in self._shares)

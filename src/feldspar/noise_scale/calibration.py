@@ -1,0 +1,71 @@
+"""From the norm layers' noise scale to the model's: a factor, measured while training runs.
+
+2411.00999 reports total = 1.4 x norm layers in one setting. The factor depends on model, data and
+progress, so it is measured: an unbiased estimate of all parameters (micro-batches or processes as
+groups) over the norm layers' own, averaged long, and drawn towards the paper's value as far as
+there is little to go by.
+"""
+
+import math
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.meter import NoiseScaleMeter
+from feldspar.noise_scale.statistics import StepStatistics
+
+PAPER_FACTOR = 1.4
+HALF_LIVES = 10.0
+"""The factor moves more slowly than the noise scale: so many of its half-lives."""
+
+
+class Calibration:
+    """``factor`` such that total noise scale = factor x that of the norm layers.
+
+    ``prior_steps``: how many steps of evidence the paper's value is worth. Raises UserError unless
+    they and the half-life are positive.
+    """
+
+    def __init__(
+        self, half_life_tokens: float, prior: float = PAPER_FACTOR, prior_steps: float = 50.0
+    ) -> None:
+        if not (prior > 0 and prior_steps > 0):
+            raise UserError(
+                "the calibration's prior must be positive",
+                found=f"prior={prior}, prior_steps={prior_steps}",
+            )
+        self._norm = NoiseScaleMeter(HALF_LIVES * half_life_tokens)
+        self._total = NoiseScaleMeter(HALF_LIVES * half_life_tokens)
+        self._prior = prior
+        self._prior_steps = prior_steps
+
+    def update(
+        self, norm: StepStatistics | None, total: StepStatistics | None, tokens: float
+    ) -> None:
+        """Take a step: statistics that hold ``norm``, and others that hold ``total``."""
+        both = norm is not None and total is not None and norm.finite and total.finite
+        self._norm.update(norm if both else None, tokens)
+        self._total.update(total if both else None, tokens)
+
+    @property
+    def measured(self) -> float:
+        """The factor by measurement alone; NaN while either noise scale is undetermined."""
+        return self._total.estimate("total").value / self._norm.estimate("norm").value
+
+    @property
+    def factor(self) -> float:
+        """The factor to use: a mean of logarithms, weighted by steps of evidence."""
+        measured = self.measured
+        if not (measured > 0 and math.isfinite(measured)):
+            return self._prior
+        steps = self._norm.estimate("norm").effective_steps
+        logarithm = self._prior_steps * math.log(self._prior) + steps * math.log(measured)
+        return math.exp(logarithm / (self._prior_steps + steps))
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {"norm": self._norm.state(), "total": self._total.state()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._norm.load_state(state["norm"])
+        self._total.load_state(state["total"])

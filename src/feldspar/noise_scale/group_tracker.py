@@ -1,0 +1,172 @@
+"""Second moments from groups of examples that are there anyhow: micro-batches or processes.
+
+Every parameter counts and no layer needs a rule, but there are few groups: the noise of the
+estimate is sqrt((B - 1) / (groups - 1)) times that of single examples for Gaussian gradients.
+Source: 1812.06162, appendix A.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.gathering import n_processes, squared_gradients, sum_over_processes
+from feldspar.noise_scale.parameter_types import parameter_type
+from feldspar.noise_scale.refusals import refuse, unwrapped
+from feldspar.noise_scale.statistics import Moments, StepStatistics
+
+Groups = Literal["microbatches", "ranks"]
+
+
+def track_groups(model: nn.Module, groups: Groups = "microbatches") -> "GroupTracker":
+    """Have hooks on the parameters of ``model`` take the norm of each group's gradient.
+
+    ``microbatches``: one group a micro-batch and process. ``ranks``: one a process, its
+    micro-batches together. Raises UserError for parameters that FSDP2 split: no process has a
+    gradient of its own of them.
+    """
+    model = unwrapped(model)
+    refuse(model)
+    if groups not in ("microbatches", "ranks"):
+        raise UserError(f"there are no groups {groups!r}", allowed=["microbatches", "ranks"])
+    parameters: dict[str, nn.Parameter] = {}
+    types: dict[str, list[str]] = {}
+    for module_name, module in model.named_modules():
+        for local_name, parameter in module.named_parameters(recurse=False):
+            known = any(parameter is other for other in parameters.values())
+            if not parameter.requires_grad or known:
+                continue
+            name = f"{module_name}.{local_name}" if module_name else local_name
+            if isinstance(parameter, DTensor):
+                raise UserError(
+                    f"{name} is split over processes, which then have no gradient of their own",
+                    do="instrument() the model instead",
+                )
+            parameters[name] = parameter
+            kind = parameter_type(module_name, module, local_name)
+            types.setdefault(kind or "", []).append(name)
+    if not parameters:
+        raise UserError("the model has no trained parameter")
+    types.pop("", None)
+    return GroupTracker(parameters, {"total": list(parameters), **types}, groups)
+
+
+class GroupTracker:
+    """Collects the squared norms of the groups' gradients over a step."""
+
+    def __init__(
+        self, parameters: dict[str, nn.Parameter], types: dict[str, list[str]], groups: Groups
+    ) -> None:
+        self._parameters = list(parameters.values())
+        self._names = list(parameters)
+        self._types = types
+        self._groups = groups
+        self._device = self._parameters[0].device
+        self._active = False
+        self._forget()
+        self._hooks = [
+            parameter.register_hook(self._hook(place))
+            for place, parameter in enumerate(self._parameters)
+        ]
+
+    @contextmanager
+    def microbatch(self, num_examples: int) -> Iterator[None]:
+        """Around forward and backward pass of one micro-batch of so many examples."""
+        if self._active:
+            raise UserError("microbatch() inside of a microbatch()")
+        self._active = True
+        try:
+            yield
+            self._sizes.append(num_examples)
+            if self._groups == "microbatches":
+                self._squares += self._current
+                self._current.zero_()
+        except BaseException:
+            self._forget()
+            raise
+        finally:
+            self._active = False
+
+    @torch.no_grad()
+    def finish(
+        self,
+        num_examples: int,
+        loss_scale: float = 1.0,
+        group: dist.ProcessGroup | None = None,
+    ) -> StepStatistics:
+        """The statistics of the micro-batches since the last call; as ``Tracker.finish``.
+
+        Raises UserError for a single group, and for groups of unequal size.
+        """
+        try:
+            return self._statistics(num_examples, loss_scale, group)
+        finally:
+            self._forget()
+
+    def remove(self) -> None:
+        """Take the hooks off."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _hook(self, place: int) -> Callable[[Tensor], None]:
+        def take(gradient: Tensor) -> None:
+            if not self._active:
+                return
+            parameter = self._parameters[place]
+            if self._groups == "ranks" and parameter.grad is not None:
+                # What has been accumulated is not yet reduced: the whole of this process so far.
+                gradient = gradient + parameter.grad
+            wide = gradient if gradient.dtype == torch.float64 else gradient.float()
+            square = torch.linalg.vector_norm(wide).double().square()
+            self._current[place] = square
+
+        return take
+
+    def _forget(self) -> None:
+        self._sizes: list[int] = []
+        self._squares = torch.zeros(len(self._names), dtype=torch.float64, device=self._device)
+        self._current = torch.zeros_like(self._squares)
+
+    def _statistics(
+        self, num_examples: int, loss_scale: float, group: dist.ProcessGroup | None
+    ) -> StepStatistics:
+        world_size = n_processes(group)
+        by_rank = self._groups == "ranks"
+        sizes = [sum(self._sizes)] if by_rank else self._sizes
+        squares = self._current if by_rank else self._squares
+        # Sum and sum of squares of the sizes say whether all are equal, on every process.
+        told = [float(len(sizes)), float(sum(sizes)), float(sum(size**2 for size in sizes))]
+        extra = torch.tensor(told, dtype=torch.float64, device=self._device)
+        gathered = sum_over_processes(torch.cat([squares, extra]), group).tolist()
+        n_groups, n_seen, n_squared = (round(value) for value in gathered[-3:])
+        if n_seen != num_examples:
+            raise UserError(
+                f"the micro-batches of the step held {n_seen} examples",
+                found=f"num_examples={num_examples}",
+            )
+        if n_groups < 2:
+            raise UserError(
+                f"the estimate needs at least two {self._groups} a step",
+                found=n_groups,
+                do="accumulate over more micro-batches, or instrument() the model",
+            )
+        if n_squared * n_groups != n_seen**2:
+            raise UserError(
+                f"the {self._groups} of the step differ in size",
+                found=f"{self._sizes} examples on this process",
+                do="give each the same number of examples, or instrument() the model, which takes "
+                "any",
+            )
+        grad_sq = squared_gradients(self._parameters, self._device).tolist()
+        share = n_groups * (world_size * loss_scale) ** -2
+        moments = {
+            name: Moments(share * norm, square / loss_scale**2, num_examples, n_seen / n_groups)
+            for name, norm, square in zip(self._names, gathered, grad_sq, strict=False)
+        }
+        return StepStatistics(moments, self._types)

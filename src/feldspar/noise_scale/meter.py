@@ -1,0 +1,170 @@
+"""The noise scale over training: averages in token time, with their standard errors.
+
+B_simple = <noise> / <signal_sq>, each averaged with the same weights before the division
+(1812.06162). An average of ratios, or a component clamped before it is averaged, is biased; where
+the signal's average is not positive the noise scale is undetermined, and is said to be.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from feldspar.core.errors import UserError, nearest
+from feldspar.noise_scale.statistics import StepStatistics
+
+Status = Literal["measured", "undetermined"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The noise scale in examples, and where it lies when the signal errs by a standard error."""
+
+    value: float
+    """B_simple; NaN while undetermined."""
+    low: float
+    """NaN where not even the signal's upper end is positive."""
+    high: float
+    """Infinite where the signal's lower end is not positive."""
+    status: Status
+    noise: float
+    """Average of the unbiased trace of one example's covariance."""
+    signal_sq: float
+    """Average of the unbiased squared norm of the true gradient."""
+    signal_sq_error: float
+    """Standard error of that average; infinite after a single step."""
+    effective_steps: float
+    """Steps of equal weight that would give the average the same error."""
+    tokens_per_example: float
+    """Average length, to give a noise scale in tokens."""
+
+    @property
+    def value_tokens(self) -> float:
+        """B_simple in tokens."""
+        return self.value * self.tokens_per_example
+
+
+@dataclass
+class _Average:
+    """Weighted sums of one group; divided by the weights they are free of the start's bias."""
+
+    weights: float = 0.0
+    squared_weights: float = 0.0
+    noise: float = 0.0
+    signal_sq: float = 0.0
+    signal_fourth: float = 0.0
+
+    def decay(self, factor: float) -> None:
+        """Let older steps count less."""
+        self.weights *= factor
+        self.squared_weights *= factor**2
+        self.noise *= factor
+        self.signal_sq *= factor
+        self.signal_fourth *= factor
+
+    def add(self, weight: float, noise: float, signal_sq: float) -> None:
+        """Take a step."""
+        self.weights += weight
+        self.squared_weights += weight**2
+        self.noise += weight * noise
+        self.signal_sq += weight * signal_sq
+        self.signal_fourth += weight * signal_sq**2
+
+    @property
+    def effective_steps(self) -> float:
+        """(sum of weights)^2 / sum of squared weights."""
+        return self.weights**2 / self.squared_weights if self.squared_weights else 0.0
+
+    @property
+    def signal_sq_error(self) -> float:
+        """Standard error of the signal's average, with Bessel's correction for few steps."""
+        if self.effective_steps <= 1 + 1e-9:
+            return math.inf
+        mean = self.signal_sq / self.weights
+        variance = max(self.signal_fourth / self.weights - mean**2, 0.0)
+        return math.sqrt(variance / (self.effective_steps - 1))
+
+
+class NoiseScaleMeter:
+    """Averages steps with a half-life in tokens, for each group and parameter.
+
+    Raises UserError for a half-life that is not positive.
+    """
+
+    def __init__(self, half_life_tokens: float) -> None:
+        if not 0 < half_life_tokens < math.inf:
+            raise UserError("half_life_tokens must be positive", found=half_life_tokens)
+        self.half_life_tokens = half_life_tokens
+        self.skipped_steps = 0
+        """Steps that counted for nothing: not finite, or refused by the caller."""
+        self._averages: dict[str, _Average] = {}
+        self._tokens_per_example = (0.0, 0.0)
+
+    def update(self, stats: StepStatistics | None, tokens: float) -> None:
+        """Take a step of so many tokens. One that is None or not finite only passes the time."""
+        if not 0 < tokens < math.inf:
+            raise UserError("a step has a positive number of tokens", found=tokens)
+        factor = 2.0 ** (-tokens / self.half_life_tokens)
+        for average in self._averages.values():
+            average.decay(factor)
+        weights, length = (factor * value for value in self._tokens_per_example)
+        if stats is not None and stats.finite:
+            weight = -math.expm1(-tokens / self.half_life_tokens * math.log(2))
+            for name, moments in stats.items():
+                average = self._averages.setdefault(name, _Average())
+                average.add(weight, moments.noise, moments.signal_sq)
+            weights += weight
+            length += weight * tokens / stats.num_examples
+        else:
+            self.skipped_steps += 1
+        self._tokens_per_example = (weights, length)
+
+    @property
+    def groups(self) -> Iterable[str]:
+        """What there are estimates of."""
+        return self._averages.keys()
+
+    def estimate(self, group: str = "total", errors: float = 1.0) -> Estimate:
+        """The noise scale of a group or parameter; ``errors``: standard errors of the band.
+
+        Before the first step everything is undetermined; after it, a group that was never measured
+        raises UserError.
+        """
+        if self._averages and group not in self._averages:
+            known = [name for name in self._averages if "." not in name]
+            raise UserError(
+                f"{group} was not measured", allowed=[*known, nearest(group, self._averages) or ""]
+            )
+        average = self._averages.get(group, _Average())
+        if not average.weights:
+            nan = math.nan
+            return Estimate(nan, nan, nan, "undetermined", nan, nan, math.inf, 0.0, nan)
+        noise, signal = average.noise / average.weights, average.signal_sq / average.weights
+        error = average.signal_sq_error
+        upper, lower = signal + errors * error, signal - errors * error
+        return Estimate(
+            value=noise / signal if signal > 0 else math.nan,
+            low=noise / upper if upper > 0 else math.nan,
+            high=noise / lower if lower > 0 else math.inf,
+            status="measured" if signal > 0 else "undetermined",
+            noise=noise,
+            signal_sq=signal,
+            signal_sq_error=error,
+            effective_steps=average.effective_steps,
+            tokens_per_example=self._tokens_per_example[1] / self._tokens_per_example[0],
+        )
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {
+            "averages": {name: asdict(average) for name, average in self._averages.items()},
+            "tokens_per_example": list(self._tokens_per_example),
+            "skipped_steps": self.skipped_steps,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._averages = {name: _Average(**values) for name, values in state["averages"].items()}
+        weights, length = state["tokens_per_example"]
+        self._tokens_per_example = (weights, length)
+        self.skipped_steps = int(state["skipped_steps"])
