@@ -147,6 +147,8 @@ def _legal_shape(model: ModelSettings, split: Split) -> ModelSettings:
     for heads, layers, parameters in _candidates(model, split):
         size = math.log(parameters / split.parameters)
         aspect = math.log(_width(model, heads) / layers / ASPECT)
+        if aspect > 0 and aspect**2 > best_score:
+            break  # wider shapes have a larger aspect still
         score = SIZE_WEIGHT * size**2 + aspect**2
         if score < best_score:
             best, best_score = (heads, layers), score
@@ -165,7 +167,7 @@ def _candidates(model: ModelSettings, split: Split) -> Iterator[tuple[int, int, 
         elif around + block > 2 * split.parameters:
             return
         exact = (split.parameters - around) / block
-        for layers in {max(1, math.floor(exact)), max(1, math.ceil(exact))}:
+        for layers in (max(1, math.ceil(exact)), max(1, math.floor(exact))):
             yield heads, layers, around + layers * block
         heads += group
 
