@@ -148,6 +148,22 @@ def test_run_trains_fits_and_writes(
     assert run_with(["scaling", "fit", *runs, "--convention", "6P", "--json"]) == 0
     fitted = json.loads(capsys.readouterr().out)
     assert fitted["held_out"] == found["held_out"] and fitted["basis"] == found["basis"]
+    _plans_know_the_law(recipe_file, out, found, capsys)
+
+
+def _plans_know_the_law(
+    recipe: Path, out: Path, found: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = ["plan", str(recipe), *SHORT, "--law", str(out), "--json"]
+    assert run_with(plan) == 0
+    summary = json.loads(capsys.readouterr().out)
+    expected, values = summary["expected_loss"], found["parameters"]
+    assert expected["flops"] == summary["flops"]["6P"]
+    law = (expected["flops"] / values["scale_flops"]) ** -values["exponent"] + values["constant"]
+    assert expected["loss"] == pytest.approx(law)
+    assert expected["interval"][0] < expected["loss"] < expected["interval"][1]
+    assert run_with([*plan, "evaluation.holdout=[code]"]) == 2
+    assert "holds for another data set" in capsys.readouterr().err
 
 
 def test_run_refuses_what_it_cannot_train(

@@ -68,7 +68,7 @@ def register(app: typer.Typer) -> None:
         ] = None,
         law: Annotated[
             str | None,
-            typer.Option("--law", help="Law of loss: expected loss, or split of the budget."),
+            typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
         ] = None,
         law_flops: Annotated[
             float | None,
@@ -114,13 +114,13 @@ def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
     Raises UserError for questions that contradict each other, the recipe or a law.
     """
     from feldspar.core.accelerators import accelerator_named
-    from feldspar.plan import Machine, expectation_warnings, expected_loss, law_named
+    from feldspar.plan import Machine, expectation_warnings, expected_loss, find_law
     from feldspar.plan.law import ComputeLaw
     from feldspar.recipe import load_recipe
     from feldspar.train.data import plan_loaded
 
     _check(questions)
-    law = None if questions.law is None else law_named(questions.law)
+    law = None if questions.law is None else find_law(questions.law)
     loaded = load_recipe(questions.recipe, questions.overrides)
     planned = plan_loaded(loaded)
     with loaded.locating_errors():

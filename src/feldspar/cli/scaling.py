@@ -61,7 +61,7 @@ def fit(
     paths, flops = split_numbers(sources, predict or [])
     points, basis = points_of(paths, convention, metric)
     fitted = fit_law(points, held_out=held_out, huber=huber, basis=basis)
-    show(fitted, flops, {}, out, json)
+    show(fitted, flops, {} if basis is None else {"metric": metric}, out, json)
 
 
 def run(

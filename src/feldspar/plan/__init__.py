@@ -36,6 +36,7 @@ __getattr__, __dir__ = lazy_exports(
         "Point": "law",
         "PowerLaw": "law",
         "compute_law": "law",
+        "find_law": "fitted_law",
         "law_named": "law",
         "parametric_law": "law",
         "LawFit": "law_fit",

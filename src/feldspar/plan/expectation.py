@@ -1,10 +1,13 @@
 """The loss that a named law expects of a recipe, refused wherever the law does not hold."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from feldspar.core.errors import UserError
+from feldspar.plan.fitted_law import FittedLaw
 from feldspar.plan.law import Basis, ComputeLaw
+from feldspar.plan.law_basis import basis_by_shards
 from feldspar.recipe.root import Recipe
 from feldspar.tokens.settings import HuggingFaceTokenizer
 
@@ -40,7 +43,12 @@ def expected_loss(
             f"--law-flops: {law.name} counts FLOPs by {convention}, which the plan knows",
             do="leave --law-flops out",
         )
-    basis = Basis(convention, _data_set(recipe), _tokenizer(recipe))
+    if stated_flops is not None and not (stated_flops > 0 and math.isfinite(stated_flops)):
+        raise UserError("--law-flops: FLOPs above 0 are needed", found=stated_flops)
+    if isinstance(law, FittedLaw):
+        basis = basis_by_shards(recipe, convention, law.metric)
+    else:
+        basis = Basis(convention, _data_set(recipe), _tokenizer(recipe))
     spent = flops[convention] if stated_flops is None else stated_flops
     low, high = law.interval(spent, basis)
     return {

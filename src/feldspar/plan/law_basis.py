@@ -2,6 +2,7 @@
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of
+from feldspar.core.manifest import read_manifest
 from feldspar.plan.flops import training_flops
 from feldspar.plan.law import Basis
 from feldspar.plan.summary import Plan
@@ -12,6 +13,7 @@ CONVENTION = "6P+attention"
 METRIC = "validation/loss"
 """The loss that laws are fitted to unless asked otherwise."""
 DIGITS = 12
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
 
 
 def recipe_basis(
@@ -29,6 +31,23 @@ def recipe_basis(
         data_set=f"{metric} of {digest_of(shards, *mixtures, held_out, context)[:DIGITS]}",
         tokenizer=tokenizer[:DIGITS],
         loss_unit="bits per byte" if metric.endswith("/bits_per_byte") else "nats per token",
+    )
+
+
+def basis_by_shards(recipe: Recipe, convention: str, metric: str) -> Basis:
+    """The basis that the recipe's runs would have. Raises UserError unless its shards are there."""
+    if recipe.shards is None or not recipe.shards.path.is_dir():
+        raise UserError(
+            "shards.path: a fitted law holds for the shards of its runs, and these are not there",
+            do="build the shards first: feldspar tokens build RECIPE",
+        )
+    manifest = read_manifest(recipe.shards.path, "shards")
+    return recipe_basis(
+        recipe,
+        convention,
+        metric,
+        shards=manifest.digest,
+        tokenizer=manifest.files[TOKENIZER_FILE].sha256,
     )
 
 

@@ -71,6 +71,7 @@ class LawFit:
     fitted: dict[Form, FormFit]
     """Each form fitted to all points."""
     held_out_sizes: int
+    huber: float | None
     basis: Basis | None
     warnings: tuple[str, ...]
 
@@ -131,9 +132,8 @@ def fit_law(
     chosen: Form = "power"
     if "power_plus_constant" in errors and errors["power_plus_constant"] < errors["power"] - 1e-6:
         chosen = "power_plus_constant"
-    return LawFit(
-        chosen, cleaned, judged, fitted, held_out, basis, (*warnings, *_doubts(judged, seen))
-    )
+    doubts = (*warnings, *_doubts(judged, seen))
+    return LawFit(chosen, cleaned, judged, fitted, held_out, huber, basis, doubts)
 
 
 def judge(fit: FormFit, sizes: Sequence[Point]) -> tuple[HeldOut, ...]:

@@ -31,6 +31,8 @@ def law_record(fit: LawFit, flops: Sequence[float] = ()) -> dict[str, Any]:
         "intervals": {"level": LEVEL, "draws": DRAWS, "rough": _is_rough(fit)},
         "decades": decades(point.flops for point in fit.points),
         "points": [point._asdict() for point in fit.points],
+        "held_out_sizes": fit.held_out_sizes,
+        "huber": fit.huber,
         "basis": None if fit.basis is None else asdict(fit.basis),
         "warnings": [*fit.warnings, *_warnings(fit, flops)],
         "curve": _samples(fit, flops),
