@@ -7,6 +7,9 @@ import pytest
 
 from feldspar.plan import Plan, plan_recipe
 from feldspar.recipe import load_recipe
+from tests.train.conftest import feldspar, recipe_file, shards_folder
+
+__all__ = ["feldspar", "plan_text", "recipe_file", "shards_folder"]
 
 TOP = """\
 schema_version: 1
