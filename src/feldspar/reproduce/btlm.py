@@ -48,7 +48,7 @@ SHORT_TOKENS, LONG_TOKENS = 64, 256
 """The contexts of the two phases."""
 MEASURED_TOKENS = 2 * LONG_TOKENS
 BIN_TOKENS = 32
-WINDOWS = 128
+WINDOWS = 64
 """Held-out windows of each source that loss by position is measured on."""
 PAPER_BEYOND = 1.25
 """Share of the trained context up to which the paper's model stays good: 10k of 8k tokens."""

@@ -4,6 +4,8 @@ SP's learning rate is tuned at every size, muP's on the smallest alone. The law 
 fitted to all sizes but the largest and judged on it; the paper's own points are fitted again too.
 """
 
+from functools import cache
+
 from feldspar.plan.flops import training_flops
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
@@ -45,11 +47,13 @@ def recipe_of(scale: Scale) -> str:
     return "cerebras-gpt/paper" if scale is Scale.PAPER else "cerebras-gpt/small"
 
 
+@cache
 def sizes(scale: Scale) -> list[str]:
     """The family, smallest first."""
     return list(load_recipe(recipe_of(scale)).recipe.choices["size"])
 
 
+@cache
 def rates(parametrization: str, scale: Scale) -> list[float]:
     """The rates of the recipe's study; for a quick run the inner ones."""
     study = load_recipe(recipe_of(scale), [f"{PARAMETRIZATION}={parametrization}"]).recipe.study
@@ -129,6 +133,7 @@ def sweep_of(results: Results, scale: Scale) -> RateSweep:
     return RateSweep(tuple(cells), min(parameters.values()))
 
 
+@cache
 def plan_of(size: str, scale: Scale) -> Plan:
     """The plan of a size."""
     shortened = QUICK if scale is Scale.QUICK else ()

@@ -175,12 +175,13 @@ def optimum_claims(sweep: RateSweep, at_paper_scale: bool) -> list[Claim]:
             tolerance=f"at most {STAYS_OCTAVES:g} octave (one step of the grid) at every density",
             held=stays <= STAYS_OCTAVES,
             same_quantity=at_paper_scale,
-            why=f"The largest shift is {stays:g} octaves: a rate tuned dense serves every density.",
-            why_not=f"The largest shift is {stays:g} octaves.",
+            why=f"The largest shift is {stays:g}: a rate tuned dense serves every density.",
+            why_not=f"The largest shift is {stays:g}.",
         )
     ]
     for name in ("mup", "sp"):
-        shift, edge = sweep.shift(name, lowest), sweep.is_edge(name, lowest)
+        shift = sweep.shift(name, lowest)
+        edge = sweep.is_edge(name, lowest) or sweep.is_edge(name, DENSE)
         found.append(
             judged(
                 f"optimum-moves-{name}",

@@ -1,0 +1,168 @@
+"""An experiment in its folder: run, continued, refused; its report; its cost."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from feldspar.core.errors import UserError
+from feldspar.report import Section, Series, line_figure
+from feldspar.reproduce import (
+    PAPERS,
+    Paper,
+    Scale,
+    paper_named,
+    planned_costs,
+    run_experiment,
+    write_report,
+)
+from feldspar.reproduce.claims import judged
+from feldspar.reproduce.data import prepare
+from feldspar.reproduce.experiment import open_folder
+from feldspar.reproduce.loss_by_position import loss_by_position
+from feldspar.reproduce.paper import QUICKSTART_BYTES, Data, Findings, Results, Stage, values_of
+from feldspar.reproduce.phase_switch import phase_switch
+from feldspar.study.trials import Trial
+from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
+
+__all__ = ["recipe_file", "shards_folder"]
+
+SECTIONS = """
+corpus: {{path: {documents}, sources: {{prose: {{reader: text, path: nowhere}}}}}}
+tokenizer: {{type: train_bpe, vocab_size: 300}}
+"""
+
+
+def paper_of(recipe: Path, documents: Path) -> Paper:
+    """A paper of two stages over the tiny recipe; the second goes by the first."""
+    text = recipe.read_text() + SECTIONS.format(documents=documents)
+    full = recipe.with_name("full.yaml")
+    full.write_text(text)
+
+    def second(results: Results) -> list[Trial]:
+        best = min(results.get("rates", ()), key=lambda run: run.score, default=None)
+        chosen = () if best is None else best.trial.overrides
+        return [Trial("again", (*chosen, "seed=7"))]
+
+    def findings(results: Results, scale: Scale) -> Findings:
+        scores = [run.score for stage in results.values() for run in stage]
+        figure = line_figure("Scores", [Series("", range(len(scores)), scores)], "run", "loss")
+        claim = judged(
+            "falls",
+            statement="It <falls> | a lot.",
+            paper="1 %",
+            ours=f"{scores[0]:.3f}",
+            tolerance="any",
+            held=scores[-1] < 6,
+            same_quantity=False,
+            why="Seen.",
+            why_not="Not seen.",
+        )
+        data = {"scores": [*scores, float("inf")]}
+        return Findings((claim,), (Section("Scores", figures=[figure]),), figure, data)
+
+    rates = [
+        Trial(f"rate-{rate}", (f"parametrization.learning_rate={rate}",)) for rate in (1, 0.01)
+    ]
+    stages = (
+        Stage("rates", str(full), lambda _: rates),
+        Stage("chosen", str(full), second, keeps_weights=True),
+    )
+    return Paper("tiny", "Tiny", "0000.00000", Data(str(full)), lambda _: stages, findings)
+
+
+def test_stages_follow_each_other_and_the_same_call_continues(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    paper, out = paper_of(recipe_file, tmp_path / "documents"), tmp_path / "out"
+    first = run_experiment(paper, Scale.QUICK, out, workers=1)
+    chosen = first.results["chosen"][0]
+    assert values_of(chosen.trial) == {"parametrization.learning_rate": 0.01, "seed": 7}
+    assert not (out / "trials" / "rates" / "rate-1" / "checkpoints").exists()
+    assert (chosen.folder / "checkpoints").is_dir()
+
+    shutil.rmtree(chosen.folder)
+    events = out / "trials" / "rates" / "rate-1" / "events.jsonl"
+    written = events.read_bytes()
+    again = run_experiment(paper, Scale.QUICK, out, workers=1)
+    assert events.read_bytes() == written, "a finished run is not touched"
+    assert [run.score for run in again.runs] == [run.score for run in first.runs]
+    assert again.wall_seconds > first.wall_seconds
+
+    record = write_report(again, out)
+    assert record == json.loads((out / "claims.json").read_text())
+    assert (record["runs"], record["seeds"], record["diverged"]) == (3, [0, 7], 0)
+    assert record["figures"]["scores"][-1] is None
+    assert record["machine"]["cores"] >= 1 and record["trained_tokens"] > 0
+    page = (out / "report.html").read_text()
+    assert "It &lt;falls&gt; | a lot." in page and "<svg" in page
+    assert "It <falls> \\| a lot." in (out / "claims.md").read_text()
+    assert (out / "figure.svg").read_text().startswith("<svg")
+
+    run = chosen.folder
+    switch = phase_switch(run)
+    assert (switch.step, switch.updates, switch.steps) == (24, 36, 36)
+    assert switch.is_continuous
+    curve = loss_by_position(run, length_tokens=16, sequences=4)
+    losses = metrics_of(run)
+    assert curve.shape == (16,) and abs(curve.mean() - losses[-1]["train/loss"]) < 1
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    supar, btlm = PAPERS["supar"], PAPERS["btlm"]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds no experiment"):
+        open_folder(foreign, supar, Scale.QUICK)
+    ours = tmp_path / "ours"
+    open_folder(ours, supar, Scale.QUICK)
+    open_folder(ours, supar, Scale.QUICK)
+    with pytest.raises(UserError, match="holds another experiment"):
+        open_folder(ours, supar, Scale.SMALL)
+    with pytest.raises(UserError, match="holds another experiment"):
+        open_folder(ours, btlm, Scale.QUICK)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="holds no experiment"):
+        open_folder(tmp_path / "file", supar, Scale.QUICK)
+
+
+def test_missing_documents_name_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="quickstart/bytes") as caught:
+        prepare(QUICKSTART_BYTES)
+    assert "feldspar quickstart" in str(caught.value)
+    assert "feldspar corpus build quickstart" in str(caught.value)
+
+
+def test_an_unknown_paper_names_the_nearest() -> None:
+    assert paper_named("btlm").number == "2309.11568"
+    with pytest.raises(UserError, match="did you mean 'cerebras-gpt'"):
+        paper_named("cerebras")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_quick_experiment_plans_to_minutes(name: str) -> None:
+    stages = planned_costs(PAPERS[name], Scale.QUICK)
+    costs = [cost for stage in stages.values() for cost in stage]
+    assert 0 < sum(cost.core_seconds for cost in costs) / 2 < 5 * 60
+    assert len({cost.name for cost in costs}) == len(costs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [Scale.SMALL, Scale.PAPER])
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_experiment_plans(name: str, scale: Scale) -> None:
+    stages = planned_costs(PAPERS[name], scale)
+    costs = [cost for stage in stages.values() for cost in stage]
+    if scale is Scale.SMALL:
+        assert sum(cost.core_seconds for cost in costs) / 2 < 60 * 60
+    else:
+        assert sum(cost.flops for cost in costs) > 1e20
+
+
+def test_the_recipe_of_these_tests_is_the_tiny_one() -> None:
+    assert "name: tiny" in RECIPE
