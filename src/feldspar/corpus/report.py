@@ -1,15 +1,15 @@
 """What a deduplication did: counts that add up, who lost against whom, and examples."""
 
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from pydantic import TypeAdapter
 
-from feldspar.corpus.outcome import Outcome, exact_copies, jaccard_or_none
-
-EXAMPLES = 20
+from feldspar.corpus.examples import Example, example_pairs
+from feldspar.corpus.lengths import length_counts
+from feldspar.corpus.outcome import Outcome, exact_copies
 
 
 @dataclass(frozen=True)
@@ -42,17 +42,6 @@ class SourceCounts:
 
 
 @dataclass(frozen=True)
-class Example:
-    """Two documents that count as duplicates, and where they came from."""
-
-    jaccard: float | None
-    id_a: str
-    id_b: str
-    origin_a: str
-    origin_b: str
-
-
-@dataclass(frozen=True)
 class Report:
     """The figures of one deduplication.
 
@@ -60,7 +49,8 @@ class Report:
     ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric.
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
-    pairs that were never checked). ``built`` is off when a finished folder was found instead.
+    pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
+    ``length_counts``. ``built`` is off when a finished folder was found instead.
     """
 
     settings: dict[str, Any]
@@ -73,6 +63,7 @@ class Report:
     edges: int
     candidates: dict[str, int]
     examples: list[Example]
+    lengths: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     built: bool = True
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +99,8 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
             "giant_groups": found.candidates.giant_groups,
             "unpaired_documents": found.candidates.unpaired,
         },
-        examples=_examples(outcome),
+        examples=example_pairs(outcome),
+        lengths=length_counts(outcome),
     )
 
 
@@ -176,20 +168,3 @@ def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
         first: {second: int(matrix[i, j]) for j, second in enumerate(outcome.names)}
         for i, first in enumerate(outcome.names)
     }
-
-
-def _examples(outcome: Outcome) -> list[Example]:
-    """Pairs spread evenly over the edges that are not exact copies; over all when all are."""
-    edges = outcome.found.edges
-    near = np.flatnonzero(edges.jaccard != 1.0)
-    pool = near if len(near) else np.arange(len(edges.pairs))
-    chosen = (
-        pool[np.unique(np.linspace(0, len(pool) - 1, EXAMPLES).astype(int))] if len(pool) else pool
-    )
-    ids, origins = outcome.features.ids, outcome.features.origins
-    return [
-        Example(jaccard_or_none(value), ids[a], ids[b], origins[a], origins[b])
-        for (a, b), value in zip(
-            edges.pairs[chosen].tolist(), edges.jaccard[chosen].tolist(), strict=True
-        )
-    ]
