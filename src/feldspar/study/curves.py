@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["holds", "moved", "unclear"]
+COSTLY = 0.05
+"""An excess that contradicts the claim even one grid step away (coarse grid, steep valley)."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ class Move:
 def compare_curves(proxy: Curve, target: Curve, transferred: float) -> Move:
     """Compare two shapes over the same grid; ``transferred`` is the rate found on the proxy.
 
-    The verdict goes by the grid: ``holds`` within one step, ``moved`` beyond, ``unclear`` where an
-    optimum at the edge may lie further out than the grid tells.
+    The verdict: ``moved`` beyond one step of the grid, or where the transferred rate costs more
+    than ``COSTLY``, ``unclear`` where an optimum at the edge may lie further out than the grid
+    tells, else ``holds``.
     """
     excess = target.excess(transferred)
     if proxy.index is None or target.index is None:
@@ -93,7 +96,7 @@ def compare_curves(proxy: Curve, target: Curve, transferred: float) -> Move:
     steps = target.index - proxy.index
     turns = (proxy.parabola_rate, target.parabola_rate)
     parabola_steps = None if None in turns else proxy.steps(*turns)  # pyrefly: ignore
-    if abs(steps) > 1:
+    if abs(steps) > 1 or excess > COSTLY:
         return Move(steps, parabola_steps, excess, "moved")
     unclear = proxy.at_edge or target.at_edge
     return Move(steps, parabola_steps, excess, "unclear" if unclear else "holds")

@@ -10,7 +10,7 @@ from typing import Any
 from feldspar.core.files import write_atomically
 from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
-from feldspar.study.curves import Move
+from feldspar.study.curves import COSTLY, Move
 from feldspar.study.sweep import as_overrides
 from feldspar.study.transfer import BEST_NAME, LEARNING_RATE, ShapeCurve, Transfer
 
@@ -156,7 +156,7 @@ def write_transfer(transfer: Transfer) -> None:
             (
                 f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other "
                 f"shapes; mean over {_seeds(transfer)}. It holds where the optimum is within one "
-                "grid step of the proxy's."
+                f"grid step of the proxy's and the found rate costs at most {COSTLY:.0%} there."
             )
         ]
         notes += [
