@@ -23,11 +23,14 @@ from feldspar.sparsity.masks import Masks
 from feldspar.study import Candidate, CoordinateCheck, Judgement, judge, write_check
 from feldspar.study.coordinate_check import attention_slope
 from feldspar.study.coordinate_points import (
-    axis_values,
+    FULL,
+    QUICK,
+    Spread,
     candidates_of,
     model_at,
     name_of,
     point_on,
+    spreads_of,
 )
 from feldspar.study.coordinate_runs import (
     CoordinateRun,
@@ -37,8 +40,6 @@ from feldspar.study.coordinate_runs import (
     static_sparsity,
 )
 
-WIDTHS = (64, 128, 256)
-DENSITIES = (1, 1 / 4, 1 / 16)
 FEED_FORWARD_0 = Measure("feed_forward_output", "size", 0)
 FEED_FORWARD_10 = Measure("feed_forward_output", "size", 10)
 
@@ -47,7 +48,7 @@ def recipe(*overrides: str) -> Recipe:
     return load_recipe("cerebras-gpt/small", list(overrides)).recipe
 
 
-PLAIN = recipe("parametrization.embedding_multiplier=1")
+PLAIN = recipe()
 
 
 def candidate(name: str, kind: Recipe = PLAIN) -> Candidate:
@@ -149,7 +150,9 @@ def test_without_a_rate_nothing_changes() -> None:
 
 
 def test_the_first_slopes_tell_standard_from_right_rules() -> None:
-    found = judge(PLAIN.model, [candidate("sp"), candidate("mup")], {"width": (64, 256)}, [0], 1)
+    found = judge(
+        PLAIN.model, [candidate("sp"), candidate("mup")], {"width": Spread((64, 256), 1)}, workers=1
+    )
     standard, right = found
     assert standard.slopes[FEED_FORWARD_0] == pytest.approx(1.0, abs=0.15)
     assert right.slopes[FEED_FORWARD_0] == pytest.approx(0.0, abs=0.1)
@@ -161,7 +164,7 @@ def test_the_first_slopes_tell_standard_from_right_rules() -> None:
 
 def test_candidates_of_the_same_rules_share_their_runs() -> None:
     pair = [candidate("mup"), candidate("supar")]
-    first, second = judge(PLAIN.model, pair, {"width": (32, 64)}, [0], 1)
+    first, second = judge(PLAIN.model, pair, {"width": Spread((32, 64), 1)}, workers=1)
     assert first.sizes == second.sizes and first.candidate.name != second.candidate.name
 
 
@@ -266,8 +269,7 @@ def test_each_mistake_in_the_table_fails(
 
     right = candidate(type_)
     wrong = replace(right, name=name, rule=rule)
-    values = {axis: WIDTHS if axis == "width" else DENSITIES}
-    good, bad = judge(PLAIN.model, [right, wrong], values, [0, 1])
+    good, bad = judge(PLAIN.model, [right, wrong], {axis: QUICK[axis]})
     assert good.passed
     assert not bad.passed and seen <= {str(bound.measure) for bound in bad.faults}
 
@@ -301,7 +303,6 @@ def test_the_quick_check_of_a_shipped_recipe(
 
 def judgement(axis: Axis, name: str, slope: float) -> Judgement:
     """A synthetic one: every slope the same, but for those that must not be flat."""
-    values = {"width": WIDTHS, "density": DENSITIES, "depth": (2, 4, 8)}[axis]
     measures = [
         Measure(quantity, kind, step)
         for quantity in ("feed_forward_output", "residual_stream", "logits")
@@ -310,14 +311,14 @@ def judgement(axis: Axis, name: str, slope: float) -> Judgement:
     ]
     slopes = dict.fromkeys(measures, slope)
     slopes |= {Measure("logits", "size", 0): -0.5, ATTENTION_MULTIPLIER: -1.0}
-    sizes = {measure: tuple(value**slope for value in values) for measure in measures}
-    return Judgement(axis, candidate(name), values, sizes, slopes)
+    sizes = {measure: tuple(value**slope for value in QUICK[axis].values) for measure in measures}
+    return Judgement(axis, candidate(name), QUICK[axis], sizes, slopes)
 
 
 def synthetic(own: str, **slopes: float) -> CoordinateCheck:
     """One of width alone."""
     judgements = tuple(judgement("width", name, value) for name, value in slopes.items())
-    return CoordinateCheck("some", own, ("width",), 2, judgements)
+    return CoordinateCheck("some", own, ("width",), judgements)
 
 
 def test_only_a_broken_promise_of_the_recipe_counts() -> None:
@@ -367,7 +368,8 @@ def test_every_parametrization_is_judged_and_the_recipes_own_with_its_own_values
     assert [one.name for one in candidates_of(PLAIN)] == names
     own = load_recipe("cerebras-gpt/paper", ["choose.parametrization=mup"]).recipe
     found = {one.name: one.settings for one in candidates_of(own)}
-    assert {one.embedding_multiplier for name, one in found.items() if name != "sp"} == {10.0}
+    # Tuned with the recipe's own rates, which the check replaces.
+    assert {one.embedding_multiplier for one in found.values()} == {1.0}
     assert (found["sp"].init_std, found["mup"].init_std) == (0.02, 0.08)
     assert {one.init for one in found.values()} == {"truncated_normal"}
     assert found["mup"].base_d_ff == 256
@@ -386,14 +388,13 @@ def test_the_recipe_may_name_the_sizes() -> None:
         " phases.0.sparsity.sparsity: [0.75, 0, 0.5, 0.5]}"
     )
     named = recipe(vary)
-    assert axis_values(named, quick=False) == {
+    assert {axis: spread.values for axis, spread in spreads_of(named, quick=False).items()} == {
         "width": (64, 128, 256),
         "density": (1, 0.5, 0.25),
         "depth": (2, 4, 8, 16),
     }
-    assert axis_values(named, quick=True)["depth"] == (2, 8, 16)
-    assert axis_values(PLAIN, quick=False)["width"] == (64, 128, 256, 512)
-    assert axis_values(PLAIN, quick=True)["density"] == (1, 1 / 4, 1 / 16)
+    assert spreads_of(named, quick=True)["depth"] == Spread((2, 8, 16), QUICK["depth"].seeds)
+    assert spreads_of(PLAIN, quick=False) == FULL and spreads_of(PLAIN, quick=True) == QUICK
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ a point share its runs.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
@@ -36,16 +36,14 @@ from feldspar.study.coordinate_points import (
     HEAD_DIM,
     LEARNING_RATES,
     Candidate,
-    axis_values,
+    Spread,
     candidates_of,
     model_at,
     name_of,
     point_on,
+    spreads_of,
 )
 from feldspar.study.coordinate_runs import CoordinateRun, draw_batches, measure_run, static_sparsity
-
-SEEDS = 3
-QUICK_SEEDS = 2
 
 CONTROLS: dict[Axis, tuple[str, ...]] = {
     "width": ("sp",),
@@ -59,13 +57,14 @@ CONTROLS: dict[Axis, tuple[str, ...]] = {
 class Judgement:
     """What was measured of one candidate along one axis.
 
-    ``sizes`` holds the geometric mean over seeds at each of ``values``; a slope is NaN where a run
+    ``sizes`` holds the geometric mean over seeds at each value of the
+    spread; a slope is NaN where a run
     left the finite numbers.
     """
 
     axis: Axis
     candidate: Candidate
-    values: tuple[float, ...]
+    spread: Spread
     sizes: Mapping[Measure, tuple[float, ...]]
     slopes: Mapping[Measure, float]
 
@@ -96,7 +95,6 @@ class CoordinateCheck:
     recipe: str
     own: str
     claims: tuple[Axis, ...]
-    seeds: int
     judgements: tuple[Judgement, ...]
 
     @cached_property
@@ -170,33 +168,29 @@ class CoordinateCheck:
                 axis: {name: _nested(one.sizes) for name, one in found.items()}
                 for axis, found in axes
             },
-            "values": {axis: list(next(iter(found.values())).values) for axis, found in axes},
-            "seeds": self.seeds,
+            "values": {
+                axis: list(next(iter(found.values())).spread.values) for axis, found in axes
+            },
+            "seeds": {axis: next(iter(found.values())).spread.seeds for axis, found in axes},
         }
 
 
-def check_recipe(
-    recipe: Recipe, quick: bool = False, workers: int | None = None
-) -> CoordinateCheck:
+def check_recipe(recipe: Recipe, quick: bool = False) -> CoordinateCheck:
     """Check every parametrization at small sizes of the recipe's kind of model.
 
-    ``quick``: two seeds and three points an axis. Raises UserError for values in ``study.vary``
-    that the check's models cannot have.
+    ``quick``: fewer and smaller models. Raises UserError for values in ``study.vary`` that the
+    check's models cannot have.
     """
-    axes = axis_values(recipe, quick)
-    seeds = range(recipe.seed, recipe.seed + (QUICK_SEEDS if quick else SEEDS))
-    judgements = judge(recipe.model, candidates_of(recipe), axes, seeds, workers)
     own = recipe.parametrization
-    return CoordinateCheck(
-        recipe.name, name_of(own), claimed_axes(own), len(seeds), tuple(judgements)
-    )
+    judgements = judge(recipe.model, candidates_of(recipe), spreads_of(recipe, quick), recipe.seed)
+    return CoordinateCheck(recipe.name, name_of(own), claimed_axes(own), tuple(judgements))
 
 
 def judge(
     kind: ModelSettings,
     candidates: Sequence[Candidate],
-    axes: Mapping[Axis, tuple[float, ...]],
-    seeds: Sequence[int],
+    spreads: Mapping[Axis, Spread],
+    first_seed: int = 0,
     workers: int | None = None,
 ) -> list[Judgement]:
     """Each candidate along each axis, by runs of models of one ``kind``.
@@ -204,23 +198,29 @@ def judge(
     ``workers`` processes of one thread each; default: as many as there are cores.
     """
     runs = {
-        (axis, candidate.name, value, seed): _run(kind, candidate, axis, value, seed)
-        for axis, values in axes.items()
-        for candidate in candidates
-        for value in values
-        for seed in seeds
-    }
-    _warn_of_meagre_fan_in(axes)
-    measured = _measured(dict.fromkeys(runs.values()), workers)
-    found = []
-    for axis, values in axes.items():
-        for candidate in candidates:
-            points = [
-                [measured[runs[axis, candidate.name, value, seed]] for seed in seeds]
-                for value in values
+        (axis, candidate): [
+            [
+                _run(kind, candidate, axis, value, first_seed + index)
+                for index in range(spread.seeds)
             ]
-            found.append(_judgement(kind, axis, candidate, values, points))
-    return found
+            for value in spread.values
+        ]
+        for axis, spread in spreads.items()
+        for candidate in candidates
+    }
+    _warn_of_meagre_fan_in(spreads)
+    every = dict.fromkeys(run for points in runs.values() for seeds in points for run in seeds)
+    measured = _measured(list(every), workers)
+    return [
+        _judgement(
+            kind,
+            axis,
+            candidate,
+            spreads[axis],
+            [[measured[run] for run in seeds] for seeds in points],
+        )
+        for (axis, candidate), points in runs.items()
+    ]
 
 
 def _run(
@@ -236,9 +236,8 @@ def _run(
 
 
 def _measured(
-    runs: Iterable[CoordinateRun], workers: int | None
+    runs: list[CoordinateRun], workers: int | None
 ) -> dict[CoordinateRun, dict[Measure, float]]:
-    runs = list(runs)
     found = {}
     with (
         executor(min(workers or available_cores(), len(runs))) as pool,
@@ -255,7 +254,7 @@ def _judgement(
     kind: ModelSettings,
     axis: Axis,
     candidate: Candidate,
-    values: tuple[float, ...],
+    spread: Spread,
     points: list[list[dict[Measure, float]]],
 ) -> Judgement:
     """``points``: one list of measures a value of the axis, one element a seed."""
@@ -263,10 +262,10 @@ def _judgement(
     for measure in points[0][0]:
         by_point = [[seed[measure] for seed in seeds] for seeds in points]
         sizes[measure] = tuple(map(_geometric_mean, by_point))
-        slopes[measure] = slope(values, by_point)
+        slopes[measure] = slope(spread.values, by_point)
     if axis == "width":
         slopes[ATTENTION_MULTIPLIER] = attention_slope(kind, candidate)
-    return Judgement(axis, candidate, values, sizes, slopes)
+    return Judgement(axis, candidate, spread, sizes, slopes)
 
 
 def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
@@ -289,8 +288,9 @@ def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
     return slope((HEAD_DIM, 2 * HEAD_DIM), factors)
 
 
-def _warn_of_meagre_fan_in(axes: Mapping[Axis, tuple[float, ...]]) -> None:
-    for density in axes.get("density", ()):
+def _warn_of_meagre_fan_in(spreads: Mapping[Axis, Spread]) -> None:
+    densities_checked = spreads["density"].values if "density" in spreads else ()
+    for density in densities_checked:
         point = point_on("density", density)
         if point.d_model * density < MEAGRE_FAN_IN:
             say(

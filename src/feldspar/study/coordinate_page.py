@@ -54,7 +54,7 @@ def check_page(check: CoordinateCheck) -> str:
                     (
                         "pass: the mean size of activations keeps within the bounds as the model "
                         "grows along the axis. A slope is that of log2 size over log2 of the axis, "
-                        f"mean over {check.seeds} seeds."
+                        "sizes averaged over seeds."
                     )
                 ],
                 [Table(["parametrization", *axes], rows)],
@@ -111,7 +111,7 @@ def _distinct(judgements: Iterable[Judgement]) -> list[tuple[str, Judgement]]:
 
 
 def _series(label: str, judgement: Judgement, measure: Measure) -> Series:
-    return Series(label, judgement.values, judgement.sizes[measure], "points")
+    return Series(label, judgement.spread.values, judgement.sizes[measure], "points")
 
 
 def _figures(title: str, series: list[Series], axis: Axis) -> list[Figure]:

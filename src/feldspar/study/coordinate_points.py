@@ -1,23 +1,21 @@
 """What a coordinate check of a recipe compares: sizes along each axis, and parametrizations.
 
 The recipe gives the kind of model (positions, feed-forward, norm, biases, tied embeddings, shares
-of heads and of d_ff), the forward multipliers and the distribution of initial values. Sizes and
-the base hyper-parameters are the check's own, so that its thresholds mean the same everywhere.
+of heads and of d_ff) and the distribution of initial values. Sizes and base hyper-parameters are
+the check's own, so that its thresholds mean the same everywhere. The forward multipliers belong to
+those: they were tuned together with init_std and learning_rate, no rule depends on them, and a
+large embedding_multiplier would bury the blocks' changes under the embedding's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
 from feldspar.model.settings import ModelSettings, RotaryPositions
 from feldspar.parametrization.coordinates import AXES, Axis
-from feldspar.parametrization.settings import (
-    FORWARD_FIELDS,
-    ParametrizationSettings,
-    ParametrizationType,
-)
+from feldspar.parametrization.settings import ParametrizationSettings, ParametrizationType
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.recipe.root import Recipe
 from feldspar.study.coordinate_runs import CONTEXT_TOKENS, VOCAB_SIZE
@@ -31,16 +29,27 @@ INIT_STD = 0.08
 STANDARD_INIT_STD = 0.02
 LEARNING_RATES: dict[Axis, float] = {"width": 1e-2, "density": 1e-2, "depth": 4e-3}
 
-DEFAULT_VALUES: dict[Axis, tuple[float, ...]] = {
-    "width": (64, 128, 256, 512),
-    "density": (1, 1 / 2, 1 / 4, 1 / 8, 1 / 16),
-    "depth": (2, 4, 8, 16),
+
+@dataclass(frozen=True)
+class Spread:
+    """The values that an axis is measured at, and how many seeds each of them."""
+
+    values: tuple[float, ...]
+    seeds: int
+
+
+FULL: dict[Axis, Spread] = {
+    "width": Spread((64, 128, 256, 512), 5),
+    "density": Spread((1, 1 / 2, 1 / 4, 1 / 8, 1 / 16), 5),
+    "depth": Spread((2, 4, 8, 16), 5),
 }
-QUICK_VALUES: dict[Axis, tuple[float, ...]] = {
-    "width": (64, 128, 256),
-    "density": (1, 1 / 4, 1 / 16),
-    "depth": (2, 4, 8),
+QUICK: dict[Axis, Spread] = {
+    "width": Spread((64, 128, 256), 6),
+    "density": Spread((1, 1 / 4, 1 / 16), 2),
+    "depth": Spread((2, 4, 16), 4),
 }
+"""Log2 sizes differ by 0.3 from seed to seed: the fewer octaves, the more seeds it takes to tell a
+slope of 0.25 from none."""
 QUICK_POINTS = 3
 STUDY_KEYS: dict[Axis, str] = {
     "width": "model.d_model",
@@ -104,7 +113,7 @@ def model_at(kind: ModelSettings, point: Point, head_dim: int = HEAD_DIM) -> Mod
 
 
 def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
-    """Every parametrization, under the recipe's multipliers; the recipe's own is always there."""
+    """Every parametrization; the recipe's own is always there."""
     own = recipe.parametrization
     kinds: list[tuple[ParametrizationType, float | None]] = [
         ("sp", None),
@@ -132,21 +141,19 @@ def name_of(settings: ParametrizationSettings) -> str:
     return f"{settings.type}:{settings.depth_exponent:g}"
 
 
-def axis_values(recipe: Recipe, quick: bool) -> dict[Axis, tuple[float, ...]]:
-    """The values of each axis: the recipe's ``study.vary`` where it names them, else the defaults.
+def spreads_of(recipe: Recipe, quick: bool) -> dict[Axis, Spread]:
+    """What each axis is measured at: the recipe's ``study.vary`` where it names it, else defaults.
 
     Raises UserError for values that no model of the check can have.
     """
     vary = recipe.study.vary if recipe.study else {}
-    found = {}
+    found = dict(QUICK if quick else FULL)
     for axis in AXES:
         key = STUDY_KEYS[axis]
-        if key not in vary:
-            found[axis] = (QUICK_VALUES if quick else DEFAULT_VALUES)[axis]
-            continue
-        given = vary[key]
-        values = _checked(axis, f"study.vary: {key}", _grid(key, given))
-        found[axis] = _spread(values) if quick else values
+        if key in vary:
+            values = _checked(axis, f"study.vary: {key}", _grid(key, vary[key]))
+            values = _three_of(values) if quick else values
+            found[axis] = replace(found[axis], values=values)
     return found
 
 
@@ -154,19 +161,16 @@ def _settings(
     recipe: Recipe, type_: ParametrizationType, exponent: float | None
 ) -> ParametrizationSettings:
     own = recipe.parametrization
-    standard = type_ == "sp"
-    multipliers = {} if standard else {name: getattr(own, name) for name in FORWARD_FIELDS}
     return ParametrizationSettings(
         type=type_,
         base_d_model=BASE_D_MODEL,
         base_d_ff=_inner_share(recipe.model) * BASE_D_MODEL,
         base_n_layers=BASE_N_LAYERS,
         init=own.init,
-        init_std=STANDARD_INIT_STD if standard else INIT_STD,
+        init_std=STANDARD_INIT_STD if type_ == "sp" else INIT_STD,
         block_output_init_std=own.block_output_init_std if type_ == own.type else None,
         learning_rate=LEARNING_RATES["width"],
         depth_exponent=exponent,
-        **multipliers,
     )
 
 
@@ -211,7 +215,7 @@ def _checked(axis: Axis, key: str, given: Sequence[Any]) -> tuple[float, ...]:
     return tuple(values[::-1] if axis == "density" else values)
 
 
-def _spread(values: tuple[float, ...]) -> tuple[float, ...]:
+def _three_of(values: tuple[float, ...]) -> tuple[float, ...]:
     """At most three of them, ends included."""
     if len(values) <= QUICK_POINTS:
         return values
