@@ -1,4 +1,4 @@
-"""Each kind of layer against torch.func's per-example gradients, and the specification's numbers."""
+"""Each kind of layer against torch.func, one example at a time, and the specification's numbers."""
 
 import pytest
 import torch

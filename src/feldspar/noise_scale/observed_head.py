@@ -51,7 +51,9 @@ class HeadObserver:
             self._norms, self._rows = [], []
             self.uses.called("matrix")
         if self.uses.ids is not None:
-            self._rows.append(gradient[self.uses.ids[example]])
+            ids, last = self.uses.ids[example], len(gradient) - 1
+            absent = (ids > last)[:, None]
+            self._rows.append(gradient[ids.clamp(max=last)].masked_fill_(absent, 0))
         mask = self.uses.mask
         flat = widened(gradient if mask is None else gradient * mask[: len(gradient)]).flatten()
         self._norms.append(torch.dot(flat, flat))
