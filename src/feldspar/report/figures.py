@@ -1,6 +1,7 @@
 """Figures as SVG text, drawn the same on every machine."""
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -63,6 +64,54 @@ def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
     axes.bar_label(drawn, fmt="%.3f", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.margins(y=0.15)
+    return Figure(title, _svg(figure))
+
+
+def grouped_bar_figure(title: str, groups: dict[str, dict[str, float]], y_label: str) -> Figure:
+    """For every name one bar a group, side by side; all groups hold the same names."""
+    figure, axes = _new_axes("", y_label)
+    names = list(next(iter(groups.values())))
+    width = 0.8 / len(groups)
+    for number, (label, bars) in enumerate(groups.items()):
+        places = [place + (number - (len(groups) - 1) / 2) * width for place in range(len(names))]
+        axes.bar(places, [bars[name] for name in names], width=width, label=label)
+    axes.set_xticks(range(len(names)), names, fontsize=8)
+    if len(names) > 4:
+        axes.tick_params(axis="x", labelrotation=30)
+    axes.legend(frameon=False, fontsize=8)
+    return Figure(title, _svg(figure))
+
+
+def heat_map(
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    x_label: str,
+    y_label: str,
+    *,
+    log: bool = False,
+    format_spec: str = ",.0f",
+) -> Figure:
+    """A matrix as colours with each value written in its cell; ``log`` colours by log(1 + v)."""
+    figure, axes = _new_axes(x_label, y_label)
+    shades = [[math.log1p(value) if log else value for value in row] for row in values]
+    axes.grid(visible=False)
+    centres = [list(range(len(columns))), list(range(len(rows)))]
+    axes.pcolormesh(*centres, shades, cmap="Blues", shading="nearest", edgecolors="white")
+    axes.invert_yaxis()
+    axes.set_xticks(
+        range(len(columns)), columns, fontsize=8, rotation=30 if len(columns) > 4 else 0
+    )
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    flat = [shade for row in shades for shade in row]
+    middle = (min(flat) + max(flat)) / 2
+    for i, row in enumerate(values):
+        for j, value in enumerate(row):
+            ink = "white" if shades[i][j] > middle else "black"
+            axes.text(
+                j, i, f"{value:{format_spec}}", ha="center", va="center", fontsize=8, color=ink
+            )
     return Figure(title, _svg(figure))
 
 

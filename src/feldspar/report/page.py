@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from feldspar.core.errors import missing_extra
+from feldspar.report.comparison import Comparison
 from feldspar.report.figures import Figure
 
 TEMPLATE = """<!doctype html>
@@ -23,6 +24,9 @@ pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .82rem;
   white-space: pre-wrap; }
 figure { display: inline-block; margin: .5rem 1rem .5rem 0; max-width: 30rem; }
 figure svg { width: 100%; height: auto; } figcaption { font-size: .85rem; color: #4a5568; }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
+.pair pre { margin: 0; max-height: 22rem; overflow: auto; overflow-wrap: anywhere; }
+mark { background: #ffe08a; }
 </style></head><body>
 <h1>{{ title }}</h1><p>{{ subtitle }}</p>
 {% for section in sections %}<h2>{{ section.title }}</h2>
@@ -35,6 +39,10 @@ figure svg { width: 100%; height: auto; } figcaption { font-size: .85rem; color:
 {% for figure in section.figures %}<figure>{{ figure.svg | safe }}<figcaption>{{ figure.title }}
 </figcaption></figure>{% endfor %}
 {% for text in section.texts %}<pre>{{ text }}</pre>{% endfor %}
+{% for pair in section.comparisons %}<p>{{ pair.title }}</p><div class="pair">
+{% for side in (pair.left, pair.right) %}<pre>{% for piece in side %}{% if piece.differs
+%}<mark>{{ piece.text }}</mark>{% else %}{{ piece.text }}{% endif %}{% endfor %}</pre>{% endfor %}
+</div>{% endfor %}
 {% endfor %}</body></html>
 """
 
@@ -49,13 +57,15 @@ class Table:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with paragraphs, tables, figures and preformatted texts, in this order."""
+    """A heading with paragraphs, tables, figures, preformatted texts and comparisons, in this
+    order."""
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = field(default=(), repr=False)
     texts: Sequence[str] = field(default=(), repr=False)
+    comparisons: Sequence[Comparison] = field(default=(), repr=False)
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:

@@ -1,0 +1,248 @@
+"""The page of a corpus: what came in, what was removed and why, who duplicated whom.
+
+Made from ``report.json``, ``manifest.json`` and ``duplicates.parquet`` of a folder of documents or
+of a deduplication.
+"""
+
+import json
+from collections import Counter
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import UserError, missing_extra
+from feldspar.core.files import write_atomically
+from feldspar.core.manifest import MANIFEST_NAME, Manifest, read_manifest
+from feldspar.report.comparison import compare
+from feldspar.report.figures import Figure, Series, grouped_bar_figure, heat_map, line_figure
+from feldspar.report.page import Section, Table, render_page
+
+KINDS = ("documents", "deduplication")
+PAGE_NAME = "report.html"
+ACTS = ("read", "short", "exact", "near", "kept")
+NOT_RECORDED = "Not recorded: the folder was built by an earlier version; build it again."
+SIMILARITY_BINS = 20
+
+
+def write_corpus_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the page of a finished folder; by default as FOLDER-report.html beside it.
+
+    Beside, not inside: the folder's manifest names every file in it. Raises UserError when
+    ``folder`` is neither a folder of documents nor of a deduplication.
+    """
+    target = out or folder.resolve().with_name(f"{folder.resolve().name}-{PAGE_NAME}")
+    write_atomically(target, corpus_page(folder))
+    return target
+
+
+def corpus_page(folder: Path) -> str:
+    """The page as HTML."""
+    manifest = _manifest(folder)
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    sections = [
+        amounts_section(report),
+        mixture_section(report),
+        *decontamination_sections(report),
+        matrix_section(report),
+        lengths_section(report),
+        clusters_section(report, _similarities(folder)),
+        examples_section(report),
+        Section("Settings", texts=[json.dumps(report["settings"], indent=2)]),
+    ]
+    kept = manifest.counts
+    subtitle = (
+        f"{kept['documents']:,} documents, {kept['bytes']:,} bytes kept of {len(kept['sources'])} "
+        f"sources; feldspar {manifest.version}; {manifest.command}"
+    )
+    return render_page(f"Corpus {folder.resolve().name}", subtitle, sections)
+
+
+def amounts_section(report: dict[str, Any]) -> Section:
+    """Documents and bytes of each source: read, removed for each reason, kept."""
+    tables = []
+    for unit in ("documents", "bytes"):
+        columns = {
+            name: [counts[act][unit] for act in ACTS] for name, counts in report["sources"].items()
+        }
+        columns["all sources"] = [sum(values) for values in zip(*columns.values(), strict=True)]
+        header = [unit, "read", "too short", "exact copies", "near duplicates", "kept", "removed"]
+        rows = [
+            [name, *(f"{value:,}" for value in values), _share(values[0] - values[-1], values[0])]
+            for name, values in columns.items()
+        ]
+        tables.append(Table(header, rows))
+    bad = {name: counts["bad_records"] for name, counts in report["sources"].items()}
+    left_out = ", ".join(f"{count:,} of {name}" for name, count in bad.items() if count)
+    words = f"Bad records left out: {left_out or 'none'}."
+    local = {
+        name: [counts["dropped_global"], counts["dropped_local"]]
+        for name, counts in report["sources"].items()
+    }
+    rows = [[name, *(f"{value:,}" for value in values)] for name, values in local.items()]
+    tables.append(Table(["duplicates", "across all sources", "within the source"], rows))
+    return Section("What came in, what was removed and why", [words], tables)
+
+
+def mixture_section(report: dict[str, Any]) -> Section:
+    """Shares of the sources in bytes, before and after."""
+    shares = {}
+    for label, act in (("read", "read"), ("kept", "kept")):
+        sizes = {name: counts[act]["bytes"] for name, counts in report["sources"].items()}
+        total = sum(sizes.values()) or 1
+        shares[label] = {name: 100 * size / total for name, size in sizes.items()}
+    rows = [
+        [name, f"{shares['read'][name]:.2f}", f"{shares['kept'][name]:.2f}"]
+        for name in shares["read"]
+    ]
+    return Section(
+        "Mixture before and after",
+        tables=[Table(["source", "% of bytes read", "% of bytes kept"], rows)],
+        figures=[grouped_bar_figure("Share of bytes", shares, "%")],
+    )
+
+
+def matrix_section(report: dict[str, Any]) -> Section:
+    """Who lost to whom, and which sources share text, as heat maps."""
+    names = list(report["sources"])
+    lost = report["lost_to"]
+    figures = []
+    for unit in ("documents", "bytes"):
+        values = [[lost[loser][keeper][unit] for keeper in names] for loser in names]
+        title = f"Dropped {unit} of a source (row) by source of the kept duplicate (column)"
+        figures.append(heat_map(title, names, names, values, "kept", "dropped", log=True))
+    values = [[report["pairs"][first][second] for second in names] for first in names]
+    title = "Pairs of duplicates between sources, whichever was kept"
+    figures.append(heat_map(title, names, names, values, "", "", log=True))
+    return Section("Who duplicated whom", figures=figures)
+
+
+def lengths_section(report: dict[str, Any]) -> Section:
+    """Documents by length, as read and kept, a line a source."""
+    title = "Lengths"
+    lengths = report.get("lengths")
+    if not lengths:
+        return Section(title, [NOT_RECORDED])
+    figures = []
+    for label, key in (("as read", "read"), ("kept", "kept")):
+        series = []
+        for name, counts in lengths.items():
+            total = sum(counts[key].values())
+            sizes = sorted(int(size) for size in counts[key] if int(size))
+            shares = [100 * counts[key][str(size)] / total for size in sizes]
+            if sizes:
+                series.append(Series(name, sizes, shares, "points"))
+        figures.append(
+            line_figure(f"Documents {label}", series, "bytes, from", "% of documents", log_x=True)
+        )
+    words = "Each point counts the documents from that many bytes up to twice as many."
+    return Section(title, [words], figures=figures)
+
+
+def clusters_section(report: dict[str, Any], similarities: list[float | None]) -> Section:
+    """Sizes of clusters, and how similar dropped documents are to those kept."""
+    below, settings = report["below_threshold"], report["settings"]
+    paragraphs = [
+        f"{report['dropped']:,} documents dropped, {report['edges']:,} pairs of duplicates; "
+        + ", ".join(f"{k.replace('_', ' ')} {v:,}" for k, v in report["candidates"].items())
+        + "."
+    ]
+    if below is not None:
+        limit = (settings.get("deduplicate") or settings).get("threshold")
+        paragraphs.append(
+            f"{100 * below:.2f} % of the dropped documents are less similar to the kept one than "
+            f"the threshold {limit}: a chain of pairs connects them, or pairs were not checked."
+        )
+    figures = []
+    sizes = {int(size): count for size, count in report["cluster_sizes"].items()}
+    figures.append(
+        line_figure(
+            "Clusters by size",
+            [Series("", list(sizes), list(sizes.values()), "markers")],
+            "documents in the cluster",
+            "clusters",
+            log_x=True,
+            log_y=True,
+        )
+    )
+    known = [value for value in similarities if value is not None]
+    if known:
+        figures.append(similarity_figure(known))
+    if len(known) < len(similarities):
+        paragraphs.append(f"{len(similarities) - len(known):,} similarities were not measured.")
+    return Section("Clusters", paragraphs, figures=figures)
+
+
+def similarity_figure(values: list[float]) -> Figure:
+    """Share of dropped documents at least so similar to the document that was kept."""
+    bins = Counter(min(int(value * SIMILARITY_BINS), SIMILARITY_BINS - 1) for value in values)
+    counts = [bins[number] for number in reversed(range(SIMILARITY_BINS))]
+    shares = [100 * count / len(values) for count in accumulate(counts)]
+    edges = [number / SIMILARITY_BINS for number in reversed(range(SIMILARITY_BINS))]
+    title = "Dropped documents at least so similar to the one kept"
+    return line_figure(title, [Series("", edges, shares, "points")], "Jaccard similarity", "%")
+
+
+def examples_section(report: dict[str, Any]) -> Section:
+    """Pairs side by side."""
+    title = "Pairs of duplicates"
+    examples = report["examples"]
+    if not examples:
+        return Section(title, ["No pair of duplicates was found."])
+    if not any(example.get("excerpt_a") or example.get("excerpt_b") for example in examples):
+        rows = [[e["id_a"], e["id_b"], e["jaccard"]] for e in examples]
+        return Section(title, [f"Texts: {NOT_RECORDED}"], [Table(["one", "other", "J"], rows)])
+    comparisons = []
+    for example in examples:
+        jaccard = example["jaccard"]
+        similarity = "similarity not measured" if jaccard is None else f"J = {jaccard:.4f}"
+        start = example["excerpt_start"]
+        label = (
+            f"{example['id_a']} ({example['origin_a']}) and {example['id_b']} "
+            f"({example['origin_b']}): {similarity}"
+            + (f"; from character {start:,}" if start else "")
+        )
+        comparisons.append(compare(label, example["excerpt_a"], example["excerpt_b"]))
+    words = "Excerpts, beginning a little before the first difference; differences are marked."
+    return Section(title, [words], comparisons=comparisons)
+
+
+def decontamination_sections(report: dict[str, Any]) -> list[Section]:
+    """What was removed for being in an evaluation set, where that was looked for."""
+    found = report.get("decontamination")
+    if not found:
+        return []
+    rows = [
+        [name, f"{each['ngrams']:,}", f"{each['documents']:,}", f"{each['bytes']:,}"]
+        for name, each in found["sets"].items()
+    ]
+    header = ["set", "n-grams", "documents removed", "bytes removed"]
+    words = "A document that overlaps several sets counts in each."
+    return [Section("Decontamination", [words], [Table(header, rows)])]
+
+
+def _manifest(folder: Path) -> Manifest:
+    path = folder / MANIFEST_NAME
+    try:
+        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
+    except (OSError, ValueError, AttributeError):
+        kind = None
+    if kind not in KINDS:
+        raise UserError(
+            f"{folder} is no corpus",
+            found=kind,
+            allowed="a folder that feldspar corpus build or feldspar corpus dedup made",
+        )
+    return read_manifest(folder, kind)
+
+
+def _similarities(folder: Path) -> list[float | None]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise missing_extra("pyarrow", "data") from error
+    path = folder / "duplicates.parquet"
+    return parquet.read_table(path, columns=["jaccard"]).column("jaccard").to_pylist()
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.2f} %" if whole else "-"
