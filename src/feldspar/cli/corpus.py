@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from feldspar.corpus import DeduplicateSettings, Report
 
 BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
+REPORT_EXAMPLE = "Example: feldspar corpus report data/quickstart/documents"
 DEDUP_EXAMPLE = "Example: feldspar corpus dedup a.parquet more/ --out deduplicated --workers 2"
 
 
@@ -55,6 +56,7 @@ def register(app: typer.Typer) -> None:
     corpus = typer.Typer(no_args_is_help=True, help="Read, clean, deduplicate and split text.")
     corpus.command("build", epilog=BUILD_EXAMPLE)(build_command)
     corpus.command("dedup", epilog=DEDUP_EXAMPLE)(dedup_command)
+    corpus.command("report", epilog=REPORT_EXAMPLE)(report_command)
     app.add_typer(corpus, name="corpus")
 
 
@@ -149,6 +151,18 @@ def dedup_command(
         overwrite=overwrite,
     )
     _show(report, out, json)
+
+
+def report_command(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of build or dedup.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="HTML", help="File; default: DIR-report.html beside.")
+    ] = None,
+) -> None:
+    """Write one HTML page: what was removed and why, pairs side by side, who duplicated whom."""
+    from feldspar.report import write_corpus_report
+
+    typer.echo(str(write_corpus_report(folder, out)))
 
 
 def _settings(
