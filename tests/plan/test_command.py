@@ -199,3 +199,17 @@ def test_every_shipped_recipe_has_a_whole_plan() -> None:
     for name in ("btlm/small", "cerebras-gpt/small", "quickstart"):
         summary = plan_recipe(load_recipe(name).recipe).summary()
         assert summary["memory"]["total_bytes"] > 4 * 4 * summary["parameters"]["total"]
+
+
+def test_a_dry_run_is_the_plan_that_training_would_take(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_with(["train", str(recipe_file), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert "  data        " in shown and shown.endswith("dry run: nothing was trained\n")
+    greedy = ["phases.0.allow_repeat=false", "phases.0.length=5000 steps"]
+    assert run_with(["train", str(recipe_file), *greedy, "--dry-run"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: phases.0.mixture: source ")
+    assert run_with(["plan", str(recipe_file), *greedy]) == 0
+    assert "training will refuse this: phases.0.mixture" in capsys.readouterr().out

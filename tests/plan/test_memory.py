@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.profiler import ProfilerActivity, profile
 
 from feldspar.core.accelerators import ACCELERATORS, accelerator_named, accelerator_of
 from feldspar.core.errors import UserError
@@ -27,6 +29,9 @@ from feldspar.train.trainable import set_trainable
 from tests.plan.conftest import PlanText
 
 H100 = accelerator_named("h100")
+LARGER = (
+    "{n_layers: 3, d_model: 128, n_heads: 4, d_ff: 512, vocab_size: 900, max_sequence_length: 64}"
+)
 PHASES = "phases: [{name: a, length: 4 steps, batch: {sequences: 24}}]\n"
 
 
@@ -203,6 +208,46 @@ def test_fsdp_holds_what_the_plan_says(tmp_path: Path, plan_text: PlanText) -> N
     assert measured["optimizer_bytes"] == memory.optimizer_bytes
     assert measured["accumulated_bytes"] == memory.gradients_bytes == 4 * planned.shapes.parameters
     assert measured["gradients_bytes"] == memory.weights_bytes
+
+
+def most_allocated(step: Callable[[], object]) -> int:
+    """The largest sum of what torch had allocated while ``step`` ran, above what was there."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        step()
+    assert profiled.profiler is not None and profiled.profiler.kineto_results is not None
+    events = list(profiled.profiler.kineto_results.experimental_event_tree())
+    sizes = []
+    while events:
+        event = events.pop()
+        events += event.children
+        if event.tag.name == "Allocation":
+            sizes.append((event.start_time_ns, event.extra_fields.alloc_size))
+    total = most = 0
+    for _, size in sorted(sizes):
+        total += size
+        most = max(most, total)
+    return most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", ["{}", "{activation_memory: recompute}", "{precision: bfloat16}"])
+def test_the_total_is_what_a_step_allocates(plan_text: PlanText, keys: str) -> None:
+    planned = plan_text(f"{PHASES}runtime: {keys}\n", model=LARGER)
+    memory, recipe = planned.memory(), planned.recipe
+    decoder = Decoder(recipe.model)
+    decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+    optimizer = Optimizer(apply(decoder, planned.table, 0), recipe.optimizer)
+    tokens = torch.zeros(memory.micro_batch_sequences, 64, dtype=torch.int64)
+
+    def micro_batch() -> None:
+        with torch.autocast("cpu", torch.bfloat16, memory.precision == "bfloat16"):
+            loss, _ = decoder.loss(tokens, tokens)
+        loss.backward()
+
+    micro_batch()
+    kept = [item for item in decoder.parameters() if item.grad is not None]
+    held = sum(2 * item.nbytes for item in kept) + sum(x.nbytes for x in optimizer.state().values())
+    assert memory.total_bytes == pytest.approx(held + most_allocated(micro_batch), rel=0.1)
 
 
 @pytest.mark.parametrize(

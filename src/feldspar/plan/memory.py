@@ -2,7 +2,8 @@
 
 Weights, their gradients and AdamW's two moments are float32 whatever the products run in, and are
 counted exactly. Activations and the head are counted as the model keeps them (``model.footprint``).
-The total is the sum of all, so an upper bound: gradients come as activations go.
+Their sum is what torch allocates at most, give or take a tenth: gradients come as activations go,
+and the backward pass needs room of its own.
 """
 
 from collections.abc import Iterable
