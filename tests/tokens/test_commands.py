@@ -32,7 +32,13 @@ def run(app: typer.Typer, *arguments: object) -> str:
 
 @pytest.mark.parametrize(
     "command",
-    [("tokenizer", "train"), ("tokenizer", "report"), ("tokens", "build"), ("tokens", "show")],
+    [
+        ("tokenizer", "train"),
+        ("tokenizer", "report"),
+        ("tokens", "build"),
+        ("tokens", "show"),
+        ("tokens", "compare"),
+    ],
 )
 def test_help_has_an_example(app: typer.Typer, command: tuple[str, str]) -> None:
     assert f"Example: feldspar {' '.join(command)}" in " ".join(
@@ -72,6 +78,20 @@ def test_train_from_documents_and_report(app: typer.Typer, documents: Path, tmp_
     assert counts["prose"]["bytes_per_token"] > 1
     with pytest.raises(UserError, match="exists already"):
         run(app, "tokenizer", "train", *given)
+
+
+def test_compare(app: typer.Typer, shards: ShardSet) -> None:
+    told = json.loads(run(app, "tokens", "compare", shards.path, "--alpha", 0.5, "--json"))
+    assert (told["alpha"], told["sources"]) == (0.5, shards.sources())
+    everything = told["groups"][0]
+    assert (everything["group"], everything["tokens"]) == ("all", shards.vocab_size)
+    assert everything["divergence"][0][0] == everything["divergence"][1][1] == 0
+    assert everything["divergence"][0][1] > 0
+    assert everything["cosine"][0][1] == everything["cosine"][1][0] < 1
+    table = run(app, "tokens", "compare", shards.path)
+    assert "KL(row || column) in nats, alpha 1" in table
+    with pytest.raises(UserError, match="fewer than two"):
+        run(app, "tokens", "compare", shards.path, "--split", "absent")
 
 
 def test_build_from_a_recipe(app: typer.Typer, documents: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``feldspar tokens``: documents to shards, and what shards hold."""
+"""``feldspar tokens``: documents to shards, what shards hold, and how their sources differ."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(tokens, name="tokens")
     tokens.command()(build)
     tokens.command()(show)
+    tokens.command()(compare)
 
 
 def build(
@@ -95,3 +96,45 @@ def _print(report: "ShardReport", json: bool) -> None:
     skipped = sum(c.empty_documents for sources in report.splits.values() for c in sources.values())
     if skipped:
         typer.echo(f"{skipped:,} documents without text were left out")
+
+
+def compare(
+    folder: Annotated[Path, typer.Argument(help="A shards folder")],
+    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    alpha: Annotated[
+        float, typer.Option(min=0, help="Added to every count before KL divergence.")
+    ] = 1.0,
+    json: Json = False,
+) -> None:
+    """Compare the sources' tokens: KL divergence and cosine, for all tokens and for groups.
+
+    Example: feldspar tokens compare data/shards
+    """
+    from dataclasses import asdict
+
+    from feldspar.cli.console import print_json
+    from feldspar.tokens.distribution import compare_sources
+    from feldspar.tokens.shards import ShardSet
+
+    names, compared, unique = compare_sources(ShardSet.open(folder), split, alpha)
+    if json:
+        alone = {
+            name: {"tokens": tokens, "share": share}
+            for name, (tokens, share) in zip(names, unique, strict=True)
+        }
+        groups = [asdict(each) for each in compared]
+        print_json({"alpha": alpha, "sources": names, "groups": groups, "unique": alone})
+        return
+    width = max(map(len, names)) + 2
+    for each in compared:
+        for title, matrix in (
+            (f"KL(row || column) in nats, alpha {alpha:g}", each.divergence),
+            ("cosine", each.cosine),
+        ):
+            typer.echo(f"{each.group} ({each.tokens:,} tokens of the vocabulary): {title}")
+            typer.echo(" " * width + "".join(f"{name:>{max(width, 9)}}" for name in names))
+            for name, row in zip(names, matrix, strict=True):
+                cells = ("-" if value is None else f"{value:.4f}" for value in row)
+                typer.echo(f"{name:{width}}" + "".join(f"{c:>{max(width, 9)}}" for c in cells))
+    for name, (tokens, share) in zip(names, unique, strict=True):
+        typer.echo(f"only in {name}: {tokens:,} tokens of the vocabulary, {share:.2%} of its text")

@@ -25,6 +25,8 @@ __getattr__, __dir__ = lazy_exports(
         "Continuation": "continuations",
         "Score": "continuations",
         "score_continuations": "continuations",
+        "GuessingScore": "guessing",
+        "guessing_score": "guessing",
         "lm_eval_model": "lm_eval_adapter",
         "run_lm_eval": "lm_eval_adapter",
         "write_cloze_task": "tasks",

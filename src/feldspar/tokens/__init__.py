@@ -18,6 +18,7 @@ __getattr__, __dir__ = lazy_exports(
         "ShardReport": "build",
         "build_shards": "build",
         "ShardSet": "shards",
+        "compare_sources": "distribution",
         "MixtureSampler": "mixture",
         "MixtureContext": "resolve",
         "ResolvedMixture": "resolve",
