@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import typer
+from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from feldspar.cli import corpus
@@ -54,6 +55,33 @@ def test_dedup_prints_a_table_or_the_report(jsonl: Jsonl, tmp_path: Path) -> Non
     assert "other settings" in other.exception.what
 
 
+def test_the_published_pipeline_can_be_verified_and_ours_left_unchecked(
+    jsonl: Jsonl, tmp_path: Path
+) -> None:
+    words = prose(1, 90).split()
+    records = [
+        {"source": "s", "text": " ".join(words), "score": 1},
+        {"source": "s", "text": " ".join(words[:-1]), "score": 2.5},
+    ]
+    path = jsonl("x.jsonl", records)
+    for number, options in enumerate(
+        (
+            ["--preset", "slimpajama", "--verify"],
+            ["--no-verify"],
+            ["--keep", "field:score", "--cluster", "representative"],
+        )
+    ):
+        out = tmp_path / str(number)
+        result = run("dedup", path, "--out", out, "--workers", 1, "--json", *options)
+        assert result.exception is None
+        report = json.loads(result.stdout)
+        assert report["sources"]["s"]["near"]["documents"] == 1
+        edges = parquet.read_table(out / "edges.parquet").to_pylist()
+        assert (edges[0]["jaccard"] is None) == (options == ["--no-verify"])
+        kept = parquet.read_table(out / "kept").column("text").to_pylist()
+        assert kept == [records[1 if "field:score" in options else 0]["text"]]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -62,6 +90,10 @@ def test_dedup_prints_a_table_or_the_report(jsonl: Jsonl, tmp_path: Path) -> Non
         (["--threshold", "nan"], "--threshold"),
         (["--keep", "source_priority"], "priority: needed with keep"),
         (["--priority", "a,b"], "priority: needed with keep"),
+        (["--keep", "best"], "--keep"),
+        (["--keep", "field:"], "--keep"),
+        (["--keep", "field:score"], "keep: no document has the field 'score'"),
+        (["--cluster", "representative", "--no-verify"], "representative needs verify"),
     ],
 )
 def test_options_that_do_not_fit(

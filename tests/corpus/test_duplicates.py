@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.corpus.duplicates.bands import PRESETS
+from feldspar.corpus.duplicates.banding import PRESETS
 from feldspar.corpus.duplicates.candidates import (
     ALL_PAIRS_LIMIT,
     find_candidates,
@@ -13,6 +13,7 @@ from feldspar.corpus.duplicates.candidates import (
 )
 from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.exact import exact_edges
+from feldspar.corpus.duplicates.representatives import representatives
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import at_least, intersection_size
 
@@ -79,12 +80,35 @@ def test_survivors(documents: list) -> None:
     sources = np.array([source for source, _ in documents])
     lengths = np.array([length for _, length in documents])
     labels = np.array([0, 0, 0, 3, 3, 5])
+    quality = np.array([[np.nan, 1.0, 2.0, 2.5][length] for _, length in documents])
     keys = {
         "first": lambda key: key,
         "longest": lambda key: (-lengths[key], key),
         "source_priority": lambda key: ({2: 0, 0: 1}.get(sources[key], 2), -lengths[key], key),
+        "highest": lambda key: (-np.nan_to_num(quality[key], nan=-1.0), key),
     }
     for keep, rank in keys.items():
-        kept = survivors(labels, preference(keep, sources, lengths, [2, 0]))
+        kept = survivors(labels, preference(keep, sources, lengths, [2, 0], quality))
         expected = [min([0, 1, 2], key=rank)] * 3 + [min([3, 4], key=rank)] * 2 + [5]
         assert kept.tolist() == expected
+
+
+@given(EDGES, st.randoms())
+def test_representatives_are_like_all_they_stand_for(edges: list, random) -> None:
+    alike = {frozenset(edge) for edge in edges}
+    order = list(range(20))
+    random.shuffle(order)
+    labels = component_labels(20, np.array(edges, np.int64).reshape(-1, 2))
+
+    def similar(pairs: np.ndarray) -> np.ndarray:
+        return np.array([frozenset(pair) in alike for pair in pairs.tolist()], bool)
+
+    keepers = representatives(labels, np.array(order), similar).tolist()
+    rank = {key: place for place, key in enumerate(order)}
+    kept: list[int] = []
+    for key in order:  # greedily, the most preferred first
+        standing = [other for other in kept if frozenset((key, other)) in alike]
+        expected = min(standing, key=rank.__getitem__) if standing else key
+        if not standing:
+            kept.append(key)
+        assert keepers[key] == expected

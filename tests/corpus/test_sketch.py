@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.streams import hash_integers
-from feldspar.corpus.duplicates.bands import PRESETS, band_keys
+from feldspar.corpus.duplicates.banding import PRESETS
+from feldspar.corpus.duplicates.bands import band_keys
 from feldspar.corpus.duplicates.shingles import (
     WORD_KEY,
     distinct_hashes,

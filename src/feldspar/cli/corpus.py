@@ -3,7 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -33,12 +33,11 @@ class Scope(StrEnum):
     LOCAL = "local"
 
 
-class Keep(StrEnum):
-    """Which document of a cluster is kept."""
+class Cluster(StrEnum):
+    """For what one document stands."""
 
-    FIRST = "first"
-    LONGEST = "longest"
-    SOURCE_PRIORITY = "source_priority"
+    COMPONENTS = "components"
+    REPRESENTATIVE = "representative"
 
 
 Workers = Annotated[
@@ -119,14 +118,28 @@ def dedup_command(
         float, typer.Option(help="Jaccard similarity of duplicates, above 0, at most 1.")
     ] = 0.8,
     keep: Annotated[
-        Keep,
+        str,
         typer.Option(
-            help="Which document of a cluster is kept.",
+            metavar="first|longest|source_priority|field:NAME",
+            help="Which document of a cluster is kept; field:NAME: the highest value of a field.",
         ),
-    ] = Keep.FIRST,
+    ] = "first",
     priority: Annotated[
         str | None,
         typer.Option(metavar="SOURCE,...", help="Preferred sources (--keep source_priority)."),
+    ] = None,
+    cluster: Annotated[
+        Cluster,
+        typer.Option(
+            help="components: one survivor for all that pairs connect; representative: a document "
+            "is dropped only when itself similar to its survivor.",
+        ),
+    ] = Cluster.COMPONENTS,
+    verify: Annotated[
+        bool | None,
+        typer.Option(
+            "--verify/--no-verify", help="Check pairs by exact similarity; default: the preset's."
+        ),
     ] = None,
     short: Annotated[
         int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
@@ -139,11 +152,19 @@ def dedup_command(
     """Remove exact and near duplicates from files; who lost to whom is written beside."""
     from feldspar.corpus import deduplicate_files
 
-    names = [name.strip() for name in priority.split(",")] if priority else []
+    given = {
+        "preset": preset.value,
+        "scope": scope.value,
+        "threshold": threshold,
+        "keep": {"field": keep.removeprefix("field:")} if keep.startswith("field:") else keep,
+        "cluster": cluster.value,
+        "verify": verify,
+        "priority": tuple(name.strip() for name in priority.split(",")) if priority else (),
+    }
     report = deduplicate_files(
         inputs,
         out,
-        _settings(preset.value, scope.value, threshold, keep.value, names),
+        _settings(given),
         short=short,
         command=_command(),
         workers=_processes(workers),
@@ -165,17 +186,14 @@ def report_command(
     typer.echo(str(write_corpus_report(folder, out)))
 
 
-def _settings(
-    preset: str, scope: str, threshold: float, keep: str, priority: list[str]
-) -> "DeduplicateSettings":
+def _settings(given: dict[str, Any]) -> "DeduplicateSettings":
     from feldspar.corpus import DeduplicateSettings
 
-    given = {"preset": preset, "scope": scope, "threshold": threshold, "keep": keep}
     try:
-        return DeduplicateSettings.model_validate({**given, "priority": tuple(priority)})
+        return DeduplicateSettings.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
-        option = "".join(f"--{part}: " for part in first["loc"])
+        option = "".join(f"--{part}: " for part in first["loc"][:1])
         raise UserError(option + first["msg"], found=first["input"]) from None
 
 

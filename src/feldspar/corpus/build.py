@@ -22,7 +22,7 @@ from feldspar.core.manifest import (
 from feldspar.core.progress import say
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
-from feldspar.corpus.pipeline import Plan, process, write_kept, write_pairs
+from feldspar.corpus.pipeline import Plan, process, quality_field, write_kept, write_pairs
 from feldspar.corpus.readers import fetch_archives, read_source
 from feldspar.corpus.report import Report, make_report, report_from_json
 from feldspar.corpus.settings import CorpusSettings, PackageReader
@@ -79,8 +79,9 @@ def build_corpus(
 
 
 def _read(settings: CorpusSettings, tolerance: Tolerance, offline: bool) -> Documents:
+    quality = quality_field(settings.deduplicate)
     for name, source in settings.sources.items():
-        yield from read_source(name, source, tolerance, offline)
+        yield from read_source(name, source, tolerance, offline, quality)
 
 
 def _fetch(settings: CorpusSettings, offline: bool) -> None:

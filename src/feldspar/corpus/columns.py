@@ -13,6 +13,7 @@ ROW_GROUP_BYTES = 4 << 20
 FILE_BYTES = 256 << 20
 """Text of one file."""
 DOCUMENT_COLUMNS = ("id", "source", "text", "group", "origin")
+_NUMBERS = ("quality",)
 
 
 def arrow() -> tuple[Any, ModuleType]:
@@ -70,7 +71,12 @@ class DocumentWriter:
         if not self._rows:
             return
         pyarrow, parquet = arrow()
-        schema = pyarrow.schema([(name, pyarrow.large_string()) for name in self._columns])
+        schema = pyarrow.schema(
+            [
+                (name, pyarrow.float64() if name in _NUMBERS else pyarrow.large_string())
+                for name in self._columns
+            ]
+        )
         columns = [[getattr(row, name) for row in self._rows] for name in self._columns]
         table = pyarrow.table(columns, schema=schema)
         if self._writer is not None and self._written_bytes + self._row_bytes > self._file_bytes:

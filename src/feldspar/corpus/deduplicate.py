@@ -6,21 +6,23 @@ cleaned characters take no part, so none can be the survivor of a cluster.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from feldspar.core.execution import Executor
 from feldspar.core.progress import progress
-from feldspar.corpus.duplicates.bands import PRESETS
-from feldspar.corpus.duplicates.candidates import Candidates, find_candidates
+from feldspar.corpus.duplicates.candidates import Candidates, find_candidates, least_agreement
 from feldspar.corpus.duplicates.components import component_labels
-from feldspar.corpus.duplicates.exact import exact_edges
+from feldspar.corpus.duplicates.exact import canonical_pairs, exact_edges
+from feldspar.corpus.duplicates.representatives import representatives
 from feldspar.corpus.duplicates.shingles import SHINGLE_CHARACTERS
+from feldspar.corpus.duplicates.sketch import agreement
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import at_least, verify, verify_units
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.corpus.settings import DeduplicateSettings, HighestValue
 
 
 @dataclass(frozen=True)
@@ -72,20 +74,26 @@ def deduplicate(
 ) -> Deduplication:
     """Find duplicates among the ``eligible`` documents (mask by key) and choose survivors."""
     documents = len(sources)
-    exact, representatives = exact_edges(features.hashes, sources, np.flatnonzero(eligible))
-    near = representatives[features.characters[representatives] >= SHINGLE_CHARACTERS]
+    exact, stand_ins = exact_edges(features.hashes, sources, np.flatnonzero(eligible))
+    near = stand_ins[features.characters[stand_ins] >= SHINGLE_CHARACTERS]
     candidates = find_candidates(
-        near, features.sketches[near], PRESETS[settings.preset], settings.threshold
+        near, features.sketches[near], settings.banding, settings.threshold
     )
     all_edges = _join(exact, _checked(files, features, candidates.pairs, settings, pool))
     within = sources[all_edges.pairs[:, 0]] == sources[all_edges.pairs[:, 1]]
     local = all_edges.subset(within)
     clusters = component_labels(documents, all_edges.pairs)
+    within_clusters = component_labels(documents, local.pairs)
     rank = {name: number for number, name in enumerate(source_names)}
     priority = [rank[name] for name in settings.priority]
-    order = preference(settings.keep, sources, features.sizes, priority)
-    keepers = survivors(clusters, order)
-    elsewhere = survivors(component_labels(documents, local.pairs), order)
+    keep = "highest" if isinstance(settings.keep, HighestValue) else settings.keep
+    order = preference(keep, sources, features.sizes, priority, features.quality)
+    if settings.cluster == "components":
+        keepers, elsewhere = survivors(clusters, order), survivors(within_clusters, order)
+    else:
+        similar = partial(_similar, files, features, settings.threshold, pool)
+        keepers = representatives(clusters, order, similar)
+        elsewhere = representatives(within_clusters, order, similar)
     edges = all_edges
     if settings.scope == "local":
         edges, keepers, elsewhere = local, elsewhere, keepers
@@ -101,7 +109,7 @@ def _checked(
     pool: Executor,
 ) -> Edges:
     """Candidate pairs that reach the threshold; all of them, unmeasured, when none is checked."""
-    if not PRESETS[settings.preset].verified:
+    if not settings.banding.verified:
         return Edges(pairs, np.full(len(pairs), np.nan))
     rows = _compare(files, features, pairs, pool)
     rows = rows[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], settings.threshold)]
@@ -116,6 +124,21 @@ def _compare(files: PartFiles, features: Features, pairs: np.ndarray, pool: Exec
             found.append(rows)
             advance(len(rows))
     return np.concatenate(found)
+
+
+def _similar(
+    files: PartFiles, features: Features, threshold: float, pool: Executor, pairs: np.ndarray
+) -> np.ndarray:
+    """Mask of the pairs that reach the threshold; those far from it by sketch are not compared."""
+    first, second = pairs[:, 0], pairs[:, 1]
+    alike = (features.hashes[first] == features.hashes[second]).all(axis=1)
+    close = agreement(features.sketches[first], features.sketches[second])
+    asked = np.flatnonzero(~alike & (close >= least_agreement(threshold)))
+    rows = _compare(files, features, canonical_pairs(pairs[asked]), pool)
+    reached = (rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], threshold)
+    found = {(low, high) for low, high in rows[reached, :2].tolist()}
+    alike[asked] = [(min(pair), max(pair)) in found for pair in pairs[asked].tolist()]
+    return alike
 
 
 def _join(exact: np.ndarray, near: Edges) -> Edges:

@@ -15,7 +15,8 @@ class Document:
     """One text with what is known about it.
 
     ``id`` is unique in a corpus; ``group`` names what must fall on one side of the split (all
-    versions of one file); ``origin`` is the place it was read from: file, line or row, version.
+    versions of one file); ``origin`` is the place it was read from: file, line or row, version;
+    ``quality`` is the value that chooses survivors, where a field holds one.
     """
 
     id: str
@@ -24,6 +25,7 @@ class Document:
     group: str
     origin: str
     licence: str | None = None
+    quality: float | None = None
 
 
 def check_source_name(name: str, where: str | None = None) -> str:

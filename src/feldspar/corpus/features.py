@@ -34,6 +34,7 @@ class Features:
     """Columns over documents in order of key.
 
     ``characters`` counts cleaned code points, ``sizes`` UTF-8 bytes of the kept text;
+    ``quality`` (f64) is NaN where it is not known;
     ``hashes`` (documents, 2) u64 identify the cleaned text; ``sketches`` (documents, 128) u32 are
     zero for short documents and those without a shingle.
     """
@@ -45,6 +46,7 @@ class Features:
     licences: list[str | None]
     characters: np.ndarray
     sizes: np.ndarray
+    quality: np.ndarray
     hashes: np.ndarray
     sketches: np.ndarray
 
@@ -99,6 +101,7 @@ def _features(
             np.int64,
             len(documents),
         ),
+        quality=np.array([document.quality for document in documents], np.float64),
         hashes=hashes,
         sketches=values,
     )
@@ -127,6 +130,7 @@ def join_features(pieces: Sequence[Features]) -> Features:
         licences=[value for piece in pieces for value in piece.licences],
         characters=np.concatenate([piece.characters for piece in pieces]),
         sizes=np.concatenate([piece.sizes for piece in pieces]),
+        quality=np.concatenate([piece.quality for piece in pieces]),
         hashes=np.concatenate([piece.hashes for piece in pieces]),
         sketches=np.concatenate([piece.sketches for piece in pieces]),
     )

@@ -10,7 +10,14 @@ from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import finish_folder, finished_report, work_folder
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
-from feldspar.corpus.pipeline import KEPT_SPLIT, Plan, process, write_kept, write_pairs
+from feldspar.corpus.pipeline import (
+    KEPT_SPLIT,
+    Plan,
+    process,
+    quality_field,
+    write_kept,
+    write_pairs,
+)
 from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
@@ -53,7 +60,8 @@ def deduplicate_files(
     plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
     with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
         with executor(workers) as pool:
-            outcome = process(_read(files, tolerance), (), plan, tolerance, work, pool)
+            documents = _read(files, quality_field(settings), tolerance)
+            outcome = process(documents, (), plan, tolerance, work, pool)
         write_kept(outcome, {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names})
         write_pairs(outcome, folder)
         report = make_report(outcome, {"short": short} | settings.model_dump(mode="json"))
@@ -78,8 +86,10 @@ def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
     return sorted(named)
 
 
-def _read(files: Sequence[tuple[str, Path]], tolerance: Tolerance) -> Documents:
-    reader = RecordReader(Fields(source="source"))
+def _read(
+    files: Sequence[tuple[str, Path]], quality: str | None, tolerance: Tolerance
+) -> Documents:
+    reader = RecordReader(Fields(source="source", quality=quality))
     for name, path in files:
         read = parquet_documents if path.name.endswith(PARQUET_SUFFIXES) else jsonl_documents
         yield from read(name, path, reader, tolerance)

@@ -13,7 +13,7 @@ from feldspar.corpus.document import Document
 
 PART_BYTES = 4 << 20
 PART_ROW_GROUP_BYTES = 1 << 20
-_COLUMNS = (*DOCUMENT_COLUMNS, "licence")
+_COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
 _ONE_FILE = 1 << 62
 
 

@@ -20,7 +20,7 @@ from feldspar.corpus.document import Document, Tolerance
 from feldspar.corpus.features import Features, PrepareUnit, join_features, prepare
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
 from feldspar.corpus.parts import PartFiles, stage_parts
-from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, SplitSettings
+from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 
 KEPT_SPLIT = "kept"
@@ -33,6 +33,12 @@ class Plan:
     clean: CleanSettings
     deduplicate: DeduplicateSettings | None
     split: SplitSettings | None
+
+
+def quality_field(settings: DeduplicateSettings | None) -> str | None:
+    """The field of records that chooses survivors, where one does."""
+    keep = settings.keep if settings is not None else None
+    return keep.field if isinstance(keep, HighestValue) else None
 
 
 def process(
@@ -60,6 +66,7 @@ def process(
         found = keep_all(files.documents)
     else:
         _check_priority(names, plan.deduplicate.priority)
+        _check_quality(plan.deduplicate, features)
         found = deduplicate(files, features, sources, ~short, names, plan.deduplicate, pool)
     if plan.split is None:
         splits = [KEPT_SPLIT] * files.documents
@@ -137,6 +144,15 @@ def _check_priority(names: list[str], priority: Iterable[str]) -> None:
                 + (f"; did you mean {hint!r}?" if hint else ""),
                 allowed=names,
             )
+
+
+def _check_quality(settings: DeduplicateSettings, features: Features) -> None:
+    field = quality_field(settings)
+    if field is not None and np.isnan(features.quality).all():
+        raise UserError(
+            f"keep: no document has the field {field!r}",
+            do="name a field that holds numbers, or choose another way to keep",
+        )
 
 
 def write_kept(outcome: Outcome, folder_of: dict[tuple[str, str], Path]) -> None:

@@ -46,7 +46,9 @@ class Report:
     """The figures of one deduplication.
 
     ``lost_to[s][t]`` counts documents (and bytes) of source s whose survivor is of source t;
-    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric.
+    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric;
+    ``duplicated[s][t]`` documents of s that an edge or an equal text joins with another document of
+    t: neither depends on which of them survives.
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
@@ -57,6 +59,7 @@ class Report:
     sources: dict[str, SourceCounts]
     lost_to: dict[str, dict[str, Amount]]
     pairs: dict[str, dict[str, int]]
+    duplicated: dict[str, dict[str, Amount]]
     cluster_sizes: dict[str, int]
     dropped: int
     below_threshold: float | None
@@ -89,6 +92,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         sources=_source_counts(outcome),
         lost_to=_lost_to(outcome, dropped),
         pairs=_pairs(outcome),
+        duplicated=_duplicated(outcome),
         cluster_sizes={str(size): count for size, count in sorted(Counter(sizes.tolist()).items())},
         dropped=len(dropped),
         below_threshold=round(float(below.mean()), 6) if len(dropped) else None,
@@ -168,3 +172,23 @@ def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
         first: {second: int(matrix[i, j]) for j, second in enumerate(outcome.names)}
         for i, first in enumerate(outcome.names)
     }
+
+
+def _duplicated(outcome: Outcome) -> dict[str, dict[str, Amount]]:
+    texts = np.unique(outcome.features.hashes, axis=0, return_inverse=True)[1].reshape(-1)
+    low, high = outcome.found.all_edges.pairs.T
+    apart = texts[low] != texts[high]
+    low, high = low[apart], high[apart]
+    matrix: dict[str, dict[str, Amount]] = {name: {} for name in outcome.names}
+    for number, name in enumerate(outcome.names):
+        own = outcome.sources == number
+        copies = np.bincount(texts[own & ~outcome.short], minlength=len(texts))
+        near = np.zeros(len(texts), dtype=bool)
+        near[texts[low[own[high]]]] = True
+        near[texts[high[own[low]]]] = True
+        for other_number, other in enumerate(outcome.names):
+            needed = 2 if other == name else 1  # another document than itself
+            met = near[texts] | (copies[texts] >= needed)
+            theirs = ~outcome.short & (outcome.sources == other_number)
+            matrix[other][name] = _amount(outcome, theirs & met)
+    return matrix

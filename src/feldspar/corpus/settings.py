@@ -1,11 +1,13 @@
 """Documents in, documents out: sources, cleaning, deduplication, split."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from feldspar.corpus.document import SOURCE_NAME_PATTERN
+from feldspar.corpus.duplicates.banding import PRESETS, Banding
 from feldspar.recipe.base import NameOrMapping, Settings
 
 
@@ -125,17 +127,29 @@ class CleanSettings(Settings):
     """Documents with fewer cleaned characters are dropped; 0 keeps all."""
 
 
+class HighestValue(Settings):
+    """The document of a cluster with the highest value of a field survives."""
+
+    field: Annotated[str, Field(min_length=1)]
+    """Field or column that holds a number (jsonl, parquet); documents without it come last."""
+
+
 class DeduplicateSettings(Settings):
     """Exact and near-duplicate removal (MinHash over character 13-grams)."""
 
     preset: Literal["verified", "slimpajama"] = "verified"
     """verified: 20 bands of 6, every pair checked; slimpajama: 9 bands of 13, unchecked."""
+    verify: bool | None = None
+    """Whether candidate pairs are checked by their exact similarity; null: as the preset does."""
     scope: Literal["global", "local"] = "global"
     """Across all sources, or within each source only."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Jaccard similarity from which two documents count as duplicates."""
-    keep: Literal["first", "longest", "source_priority"] = "first"
-    """Which document of a cluster survives."""
+    keep: Literal["first", "longest", "source_priority"] | HighestValue = "first"
+    """Which document of a cluster survives: a name, or ``{field: NAME}`` for the highest value."""
+    cluster: Literal["components", "representative"] = "components"
+    """components: one survivor for all that pairs connect; representative: a document is dropped
+    only when it is itself similar to its survivor."""
     priority: tuple[str, ...] = ()
     """Sources in order of preference (keep: source_priority)."""
 
@@ -144,6 +158,18 @@ class DeduplicateSettings(Settings):
         if (self.keep == "source_priority") != bool(self.priority):
             raise ValueError("priority: needed with keep: source_priority, and only there")
         return self
+
+    @model_validator(mode="after")
+    def _representatives_are_measured(self) -> Self:
+        if self.cluster == "representative" and not self.banding.verified:
+            raise ValueError("cluster: representative needs verify: true")
+        return self
+
+    @property
+    def banding(self) -> Banding:
+        """The preset's bands, their pairs checked or not."""
+        preset = PRESETS[self.preset]
+        return preset if self.verify is None else replace(preset, verified=self.verify)
 
 
 class SplitSettings(Settings):

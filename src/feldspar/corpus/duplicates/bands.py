@@ -1,29 +1,11 @@
-"""Candidate pairs: documents whose sketches agree in a whole band of values (LSH banding).
-
-Two documents of similarity J meet with probability 1 - (1 - J^rows)^bands.
-"""
+"""Candidate pairs: documents whose sketches agree in a whole band of values (LSH banding)."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from feldspar.core.streams import hash_integers
-
-
-@dataclass(frozen=True)
-class Banding:
-    """How many bands of how many values; ``verified``: whether pairs are then checked exactly."""
-
-    bands: int
-    rows: int
-    verified: bool
-
-
-PRESETS = {
-    "verified": Banding(bands=20, rows=6, verified=True),
-    "slimpajama": Banding(bands=9, rows=13, verified=False),
-}
+from feldspar.corpus.duplicates.banding import Banding
 
 
 def band_keys(sketches: np.ndarray, band: int, banding: Banding) -> np.ndarray:

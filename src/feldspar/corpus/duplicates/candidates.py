@@ -5,8 +5,8 @@ from math import floor, sqrt
 
 import numpy as np
 
+from feldspar.corpus.duplicates.banding import Banding
 from feldspar.corpus.duplicates.bands import (
-    Banding,
     all_pairs,
     band_groups,
     band_keys,

@@ -12,9 +12,8 @@ from feldspar.corpus.settings import SourceSettings
 
 __all__ = ["cache_folder", "fetch_archives", "read_source"]
 
+_RECORDS = {"jsonl": read_jsonl, "parquet": read_parquet}
 _PLAIN = {
-    "jsonl": read_jsonl,
-    "parquet": read_parquet,
     "text": read_text,
     "code": read_code,
     "installed": read_installed,
@@ -22,13 +21,19 @@ _PLAIN = {
 
 
 def read_source(
-    source: str, settings: SourceSettings, tolerance: Tolerance, offline: bool = False
+    source: str,
+    settings: SourceSettings,
+    tolerance: Tolerance,
+    offline: bool = False,
+    quality: str | None = None,
 ) -> Documents:
-    """The documents of one source, in a fixed order.
+    """The documents of one source, in a fixed order; ``quality`` names a field of its records.
 
     Raises UserError that names file and line where something is bad beyond ``tolerance``.
     """
     check_source_name(source)
     if settings.reader.type == "package":
         return read_package(source, settings, tolerance, offline)
+    if settings.reader.type in _RECORDS:
+        return _RECORDS[settings.reader.type](source, settings, tolerance, quality)
     return _PLAIN[settings.reader.type](source, settings, tolerance)

@@ -17,10 +17,12 @@ JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _BLOCK_BYTES = 1 << 20
 
 
-def read_jsonl(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
+def read_jsonl(
+    source: str, settings: SourceSettings, tolerance: Tolerance, quality: str | None = None
+) -> Documents:
     """The documents of a source of JSON lines. Raises UserError with file and line."""
     assert settings.path is not None
-    fields = Fields(settings.text_field, settings.id_field, settings.group_field)
+    fields = Fields(settings.text_field, settings.id_field, settings.group_field, quality=quality)
     reader = RecordReader(fields, source, settings.licence)
     for name, path in files_below(settings.path, JSONL_SUFFIXES):
         yield from jsonl_documents(name, path, reader, tolerance)

@@ -13,10 +13,12 @@ PARQUET_SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1024
 
 
-def read_parquet(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
+def read_parquet(
+    source: str, settings: SourceSettings, tolerance: Tolerance, quality: str | None = None
+) -> Documents:
     """The documents of a source in Parquet. Raises UserError with file and row."""
     assert settings.path is not None
-    fields = Fields(settings.text_field, settings.id_field, settings.group_field)
+    fields = Fields(settings.text_field, settings.id_field, settings.group_field, quality=quality)
     reader = RecordReader(fields, source, settings.licence)
     for name, path in files_below(settings.path, PARQUET_SUFFIXES):
         yield from parquet_documents(name, path, reader, tolerance)
@@ -58,5 +60,5 @@ def _columns(names: Sequence[str], fields: Fields, path: Path) -> list[str]:
     for needed in (fields.text, fields.source, fields.group):
         if needed is not None and needed not in names:
             raise UserError(f"{path} has no column {needed!r}", found=", ".join(names))
-    wanted = {fields.text, fields.id, fields.source, fields.group}
+    wanted = {fields.text, fields.id, fields.source, fields.group, fields.quality}
     return [name for name in names if name in wanted]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from feldspar.core.errors import UserError, shorten
@@ -16,6 +17,7 @@ class Fields:
     id: str = "id"
     group: str | None = None
     source: str | None = None
+    quality: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,8 @@ class RecordReader:
         group = name
         if self.fields.group is not None:
             group = check_encodable(_string(record, self.fields.group, place), place)
-        return Document(name, source, text, group, place, self.licence)
+        quality = self._quality(record, place)
+        return Document(name, source, text, group, place, self.licence, quality)
 
     def _id(self, record: Mapping[str, Any], place: str) -> str | None:
         value = record.get(self.fields.id)
@@ -53,6 +56,16 @@ class RecordReader:
                 found=repr(value),
             )
         return check_encodable(str(value), place)
+
+    def _quality(self, record: Mapping[str, Any], place: str) -> float | None:
+        value = record.get(self.fields.quality) if self.fields.quality else None
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise UserError(
+                f"{place}: field {self.fields.quality!r} is not a finite number", found=repr(value)
+            )
+        return float(value)
 
 
 def _string(record: Mapping[str, Any], field: str, place: str) -> str:
