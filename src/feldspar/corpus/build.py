@@ -5,13 +5,14 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.execution import executor
-from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder, write_atomically
+from feldspar.core.files import TEMPORARY_MARK, new_folder, write_atomically
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -21,7 +22,9 @@ from feldspar.core.manifest import (
 )
 from feldspar.core.progress import say
 from feldspar.corpus.columns import arrow
+from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.pipeline import Plan, process, quality_field, write_kept, write_pairs
 from feldspar.corpus.readers import fetch_archives, read_source
 from feldspar.corpus.report import Report, make_report, report_from_json
@@ -34,7 +37,7 @@ REPORT_NAME = "report.json"
 
 def configuration_digest(settings: CorpusSettings) -> str:
     """What decides the documents: all settings but the folder's own place."""
-    return digest_of(settings.model_dump_json(exclude={"path"}))
+    return settings_digest(settings, {"path"})
 
 
 def build_corpus(
@@ -62,9 +65,12 @@ def build_corpus(
     _fetch(settings, offline)
     tolerance = Tolerance(skip_bad)
     plan = Plan(settings.clean, settings.deduplicate, settings.split)
+    shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
     with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
         with executor(workers) as pool:
             read = _read(settings, tolerance, offline)
+            if shield is not None:
+                read = shield.clean(read)
             outcome = process(read, settings.sources, plan, tolerance, work, pool)
         folders = {
             (split, name): split_folder(folder, split, name)
@@ -74,6 +80,8 @@ def build_corpus(
         write_kept(outcome, folders)
         write_pairs(outcome, folder)
         report = make_report(outcome, _shaping(settings))
+        if shield is not None:
+            report = replace(report, decontamination=shield.counts.to_json())
         finish_folder(folder, KIND, configuration, command, report)
     return report
 
@@ -98,7 +106,10 @@ def _fetch(settings: CorpusSettings, offline: bool) -> None:
 
 
 def _shaping(settings: CorpusSettings) -> dict[str, Any]:
-    return settings.model_dump(mode="json", include={"clean", "deduplicate", "split"})
+    parts = {"clean", "deduplicate", "split"}
+    if settings.decontaminate is not None:
+        parts.add("decontaminate")
+    return settings.model_dump(mode="json", include=parts)
 
 
 def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -> Report | None:
@@ -148,6 +159,8 @@ def finish_folder(
         "sources": list(counts),
         "by_source": counts,
     }
+    if report.decontamination is not None:
+        total["decontamination"] = report.decontamination
     bad = sum(each["bad_records"] for each in counts.values())
     manifest = Manifest(
         kind=kind,

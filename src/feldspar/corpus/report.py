@@ -52,27 +52,31 @@ class Report:
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
-    ``length_counts``. ``built`` is off when a finished folder was found instead.
+    ``length_counts``. ``decontamination`` tells what overlapped evaluation sets: those documents
+    are not among the ones read. ``built`` is off when a finished folder was found instead.
     """
 
     settings: dict[str, Any]
     sources: dict[str, SourceCounts]
     lost_to: dict[str, dict[str, Amount]]
     pairs: dict[str, dict[str, int]]
-    duplicated: dict[str, dict[str, Amount]]
     cluster_sizes: dict[str, int]
     dropped: int
     below_threshold: float | None
     edges: int
     candidates: dict[str, int]
     examples: list[Example]
+    duplicated: dict[str, dict[str, Amount]] = field(default_factory=dict)
     lengths: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    decontamination: dict[str, Any] | None = None
     built: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same documents and settings."""
         value = asdict(self)
         del value["built"]
+        if self.decontamination is None:
+            del value["decontamination"]
         return value
 
 

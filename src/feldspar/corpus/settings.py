@@ -79,8 +79,45 @@ class InstalledReader(Settings):
     """File endings that are read."""
 
 
+class HuggingFaceReader(Settings):
+    """A dataset that ``save_to_disk`` made or a copy of a data repository (path), or a name on the
+    hub (name, which needs the package datasets)."""
+
+    type: Literal["huggingface"] = "huggingface"
+    name: Annotated[str, Field(min_length=1)] | None = None
+    """Name on the hub, instead of a path."""
+    configuration: str | None = None
+    """Which of the dataset's configurations (name)."""
+    split: Annotated[str, Field(pattern=SOURCE_NAME_PATTERN)] = "train"
+    """Which of its splits."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub: a commit pins the text (name)."""
+
+    @model_validator(mode="after")
+    def _name_where_used(self) -> Self:
+        for key in ("configuration", "revision"):
+            if self.name is None and getattr(self, key) is not None:
+                raise ValueError(f"{key}: means something with name only")
+        return self
+
+
+class WarcReader(Settings):
+    """Web archives: WET texts, and the pages in WARC responses without their markup."""
+
+    type: Literal["warc"] = "warc"
+    main_content: bool = True
+    """Pages without navigation, headers and footers; false: all visible text."""
+
+
 Reader = Annotated[
-    JsonlReader | ParquetReader | TextReader | CodeReader | PackageReader | InstalledReader,
+    JsonlReader
+    | ParquetReader
+    | TextReader
+    | CodeReader
+    | HuggingFaceReader
+    | WarcReader
+    | PackageReader
+    | InstalledReader,
     Field(discriminator="type"),
     NameOrMapping,
 ]
@@ -96,13 +133,18 @@ class SourceSettings(Settings):
     reader: Reader
     """How its documents are read."""
     path: Path | None = None
-    """File or folder (jsonl, parquet, text, code)."""
+    """File or folder (jsonl, parquet, text, code, huggingface, warc)."""
     text_field: str = "text"
-    """Field or column that holds the text (jsonl, parquet)."""
+    """Field or column that holds the text; with dots inside nested ones: meta.text (jsonl, parquet,
+    huggingface)."""
     id_field: str = "id"
-    """Field or column that names a document, where there is one (jsonl, parquet)."""
+    """Field or column that names a document, where there is one (jsonl, parquet, huggingface)."""
     group_field: str | None = None
-    """Field or column that names what must not be split apart (jsonl, parquet); null: the id."""
+    """Field or column that names what must not be split apart (jsonl, parquet, huggingface); null:
+    the id."""
+    only: dict[str, str] = {}
+    """Fields and values: only records that have them are read, where files mix sources (jsonl,
+    parquet, huggingface)."""
     licence: str | None = None
     """Licence of the text, carried into the manifest and the model card."""
     tokens: PositiveInt | None = None
@@ -110,11 +152,16 @@ class SourceSettings(Settings):
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
-        needs_path = not isinstance(self.reader, PackageReader | InstalledReader)
+        named = isinstance(self.reader, HuggingFaceReader) and self.reader.name is not None
+        needs_path = not named and not isinstance(self.reader, PackageReader | InstalledReader)
         if needs_path and self.path is None:
             raise ValueError(f"path: a {self.reader.type} reader needs the path of its files")
         if not needs_path and self.path is not None:
-            raise ValueError(f"path: a {self.reader.type} reader takes no path")
+            with_name = " beside a name" if named else ""
+            raise ValueError(f"path: a {self.reader.type} reader takes no path{with_name}")
+        records = isinstance(self.reader, JsonlReader | ParquetReader | HuggingFaceReader)
+        if self.only and not records:
+            raise ValueError(f"only: a {self.reader.type} reader has no fields")
         return self
 
 
@@ -172,6 +219,24 @@ class DeduplicateSettings(Settings):
         return preset if self.verify is None else replace(preset, verified=self.verify)
 
 
+class EvaluationSet(Settings):
+    """An evaluation set as files."""
+
+    path: Path
+    """JSON lines, Parquet or text; a file, or a folder of them. A text file is one item."""
+    fields: tuple[str, ...] = ()
+    """Fields or columns that hold an item's text, joined in this order; default: all text."""
+
+
+class DecontaminateSettings(Settings):
+    """Documents that share a run of words with an evaluation set are left out on reading."""
+
+    sets: Annotated[dict[SourceName, EvaluationSet], Field(min_length=1)]
+    """The evaluation sets by name."""
+    ngram_words: PositiveInt = 13
+    """Words of a run; items of fewer words are not looked for, and counted."""
+
+
 class SplitSettings(Settings):
     """Held-out documents, a whole cluster or group on one side."""
 
@@ -199,5 +264,7 @@ class CorpusSettings(Settings):
     """Normalisation and short filter."""
     deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
     """Duplicate removal; null keeps duplicates."""
+    decontaminate: DecontaminateSettings | None = None
+    """Evaluation sets that the documents must not overlap; null: none."""
     split: SplitSettings = SplitSettings()
     """Held-out documents."""

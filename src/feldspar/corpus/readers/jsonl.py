@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
 from feldspar.corpus.readers.listing import decode, files_below
-from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
@@ -22,28 +23,37 @@ def read_jsonl(
 ) -> Documents:
     """The documents of a source of JSON lines. Raises UserError with file and line."""
     assert settings.path is not None
-    fields = Fields(settings.text_field, settings.id_field, settings.group_field, quality=quality)
-    reader = RecordReader(fields, source, settings.licence)
+    reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, JSONL_SUFFIXES):
         yield from jsonl_documents(name, path, reader, tolerance)
 
 
 def jsonl_documents(name: str, path: Path, reader: RecordReader, tolerance: Tolerance) -> Documents:
     """The documents of one file, called ``name`` in their origin."""
+    rows = jsonl_records(name, path, reader.source or name, tolerance)
+    yield from documents_of(rows, reader, tolerance)
+
+
+def jsonl_records(
+    name: str, path: Path, source: str, tolerance: Tolerance
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The place, beginning with ``name``, and the record of each line that is not blank."""
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
+    for number, line in enumerate(bounded_lines(_blocks(path)), start=1):
+        if line is not None and not line.strip():
             continue
         try:
-            document = reader.document(_object(line, f"{path}:{number}"), f"{name}:{number}")
+            record = _object(line, f"{path}:{number}")
         except UserError as error:
-            tolerance.skip(reader.source or name, error)
+            tolerance.skip(source, error)
         else:
-            yield document
+            yield f"{name}:{number}", record
 
 
-def _object(line: bytes, place: str) -> dict[str, Any]:
+def _object(line: bytes | None, place: str) -> dict[str, Any]:
+    if line is None:
+        raise UserError(f"{place} is longer than {LONGEST_LINE_BYTES >> 20} MiB")
     text = decode(line, place)
     try:
         value = json.loads(text)
@@ -54,16 +64,16 @@ def _object(line: bytes, place: str) -> dict[str, Any]:
     return value
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _blocks(path: Path) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             if path.name.endswith(".gz"):
                 with gzip.open(file) as plain:
-                    yield from plain
+                    yield from iter(lambda: plain.read(_BLOCK_BYTES), b"")
             elif path.name.endswith(".zst"):
-                yield from _split_lines(_zstandard_blocks(file, path))
+                yield from _zstandard_blocks(file, path)
             else:
-                yield from file
+                yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:
@@ -91,12 +101,3 @@ def _zstandard_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
     if fed:
         raise UserError(f"{path} is truncated or damaged: its last frame has no end")
-
-
-def _split_lines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    rest = b""
-    for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from lines
-    if rest:
-        yield rest

@@ -1,12 +1,13 @@
 """Parquet files, row group by row group."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
 PARQUET_SUFFIXES = (".parquet",)
@@ -18,8 +19,7 @@ def read_parquet(
 ) -> Documents:
     """The documents of a source in Parquet. Raises UserError with file and row."""
     assert settings.path is not None
-    fields = Fields(settings.text_field, settings.id_field, settings.group_field, quality=quality)
-    reader = RecordReader(fields, source, settings.licence)
+    reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, PARQUET_SUFFIXES):
         yield from parquet_documents(name, path, reader, tolerance)
 
@@ -28,6 +28,13 @@ def parquet_documents(
     name: str, path: Path, reader: RecordReader, tolerance: Tolerance
 ) -> Documents:
     """The documents of one file, called ``name`` in their origin."""
+    yield from documents_of(parquet_records(name, path, reader.fields), reader, tolerance)
+
+
+def parquet_records(
+    name: str, path: Path, fields: Fields | None = None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The place, beginning with ``name``, and the record of each row: the ``fields``, or all."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -37,17 +44,13 @@ def parquet_documents(
         raise UserError(f"{path} is empty")
     try:
         with parquet.ParquetFile(path) as file:
-            columns = _columns(file.schema_arrow.names, reader.fields, path)
+            names = file.schema_arrow.names
+            columns = names if fields is None else _columns(names, fields, path)
             row = 0
             for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
                 for record in batch.to_pylist():
                     row += 1
-                    try:
-                        document = reader.document(record, f"{name}:{row}")
-                    except UserError as error:
-                        tolerance.skip(reader.source or name, error)
-                    else:
-                        yield document
+                    yield f"{name}:{row}", record
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a whole Parquet file: {reason}") from error
@@ -57,8 +60,9 @@ def parquet_documents(
 
 def _columns(names: Sequence[str], fields: Fields, path: Path) -> list[str]:
     """The columns to read; the file need not have the one of ids."""
-    for needed in (fields.text, fields.source, fields.group):
-        if needed is not None and needed not in names:
+    for needed in (fields.text, fields.source, fields.group, *fields.only):
+        if needed is not None and column_of(needed, names) not in names:
             raise UserError(f"{path} has no column {needed!r}", found=", ".join(names))
-    wanted = {fields.text, fields.id, fields.source, fields.group, fields.quality}
+    keys = (fields.text, fields.id, fields.source, fields.group, fields.quality, *fields.only)
+    wanted = {column_of(key, names) for key in keys if key is not None}
     return [name for name in names if name in wanted]

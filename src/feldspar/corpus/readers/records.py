@@ -1,12 +1,22 @@
-"""From a record (a JSON object, a Parquet row) to a document."""
+"""From a record (a JSON object, a row of a table) to a document.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+A field's name with dots that no field has leads into nested records: ``meta.set``.
+"""
+
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
 from feldspar.core.errors import UserError, shorten
-from feldspar.corpus.document import Document, check_encodable, check_source_name
+from feldspar.corpus.document import (
+    Document,
+    Documents,
+    Tolerance,
+    check_encodable,
+    check_source_name,
+)
+from feldspar.corpus.settings import SourceSettings
 
 
 @dataclass(frozen=True)
@@ -18,6 +28,24 @@ class Fields:
     group: str | None = None
     source: str | None = None
     quality: str | None = None
+    only: Mapping[str, str] = field(default_factory=dict)
+    """Fields and the values that a record must have to be read at all."""
+
+
+def fields_of(settings: SourceSettings, quality: str | None = None) -> Fields:
+    """The fields that a source's settings name, and the one that ranks duplicates."""
+    return Fields(
+        settings.text_field,
+        settings.id_field,
+        settings.group_field,
+        quality=quality,
+        only=settings.only,
+    )
+
+
+def column_of(field: str, names: Container[str]) -> str:
+    """The top-level field that ``field`` is, or lies in."""
+    return field if field in names else field.split(".", 1)[0]
 
 
 @dataclass(frozen=True)
@@ -27,6 +55,10 @@ class RecordReader:
     fields: Fields
     source: str = ""
     licence: str | None = None
+
+    def wanted(self, record: Mapping[str, Any]) -> bool:
+        """Whether the record has the values that are asked for."""
+        return all(value_of(record, name) == value for name, value in self.fields.only.items())
 
     def document(self, record: Mapping[str, Any], place: str) -> Document:
         """The document of one record read at ``place`` (file and line or row).
@@ -47,7 +79,7 @@ class RecordReader:
         return Document(name, source, text, group, place, self.licence, quality)
 
     def _id(self, record: Mapping[str, Any], place: str) -> str | None:
-        value = record.get(self.fields.id)
+        value = value_of(record, self.fields.id)
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, str | int):
@@ -58,7 +90,7 @@ class RecordReader:
         return check_encodable(str(value), place)
 
     def _quality(self, record: Mapping[str, Any], place: str) -> float | None:
-        value = record.get(self.fields.quality) if self.fields.quality else None
+        value = value_of(record, self.fields.quality) if self.fields.quality else None
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
@@ -68,12 +100,36 @@ class RecordReader:
         return float(value)
 
 
-def _string(record: Mapping[str, Any], field: str, place: str) -> str:
-    if field not in record:
+def documents_of(
+    rows: Iterable[tuple[str, Mapping[str, Any]]], reader: RecordReader, tolerance: Tolerance
+) -> Documents:
+    """The documents of the wanted records, each given with its place."""
+    for place, record in rows:
+        if not reader.wanted(record):
+            continue
+        try:
+            document = reader.document(record, place)
+        except UserError as error:
+            tolerance.skip(reader.source or place.rpartition(":")[0], error)
+        else:
+            yield document
+
+
+def value_of(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field, through nested records where its name has dots; None without one."""
+    if name in record or "." not in name:
+        return record.get(name)
+    outer, inner = name.split(".", 1)
+    nested = record.get(outer)
+    return value_of(nested, inner) if isinstance(nested, Mapping) else None
+
+
+def _string(record: Mapping[str, Any], name: str, place: str) -> str:
+    value = value_of(record, name)
+    if isinstance(value, str):
+        return value
+    if value is None and column_of(name, record) not in record:
         raise UserError(
-            f"{place}: the record has no field {field!r}", found=shorten(", ".join(record))
+            f"{place}: the record has no field {name!r}", found=shorten(", ".join(record))
         )
-    value = record[field]
-    if not isinstance(value, str):
-        raise UserError(f"{place}: field {field!r} is not text", found=repr(value))
-    return value
+    raise UserError(f"{place}: field {name!r} is not text", found=shorten(repr(value)))

@@ -1,0 +1,53 @@
+"""Evaluation sets as files: the texts of their items."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.corpus.document import Tolerance
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_records
+from feldspar.corpus.readers.listing import decode, files_below, read_bytes
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_records
+from feldspar.corpus.readers.records import value_of
+
+TEXT_SUFFIXES = (".txt",)
+
+
+def evaluation_items(
+    name: str, path: Path, fields: Sequence[str], tolerance: Tolerance
+) -> Iterator[str]:
+    """One text for each item: a text file, or the named fields of a record (all, without names).
+
+    The texts of a record's fields (also nested: lists of choices) are joined in their order, since
+    harnesses show them one after the other. Raises UserError with file and line where a field is
+    missing.
+    """
+    for file_name, file in files_below(path, (*JSONL_SUFFIXES, *PARQUET_SUFFIXES, *TEXT_SUFFIXES)):
+        if file_name.endswith(TEXT_SUFFIXES):
+            yield decode(read_bytes(file), str(file))
+            continue
+        if file_name.endswith(PARQUET_SUFFIXES):
+            rows = parquet_records(file_name, file)
+        else:
+            rows = jsonl_records(file_name, file, name, tolerance)
+        for place, record in rows:
+            yield " ".join(_texts([_field(record, key, place) for key in fields] or record))
+
+
+def _field(record: dict[str, Any], name: str, place: str) -> Any:
+    value = value_of(record, name)
+    if value is None:
+        raise UserError(f"{place}: the record has no field {name!r}", found=", ".join(record))
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _texts(item)

@@ -1,0 +1,156 @@
+"""Datasets in the Hugging Face forms: saved folders, folders of files, and names on the hub.
+
+A folder that ``save_to_disk`` made holds Arrow streams, which pyarrow reads; a copy of a data
+repository holds Parquet or JSON lines. Only a name needs the package ``datasets``.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import UserError, missing_extra
+from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
+from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
+from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
+from feldspar.corpus.settings import HuggingFaceReader, SourceSettings
+
+Rows = Iterator[Mapping[str, Any]]
+STATE_NAME = "state.json"
+SPLITS_NAME = "dataset_dict.json"
+_SPLIT_WORDS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+"""How file names say which split they belong to, as the hub reads them."""
+
+
+def read_huggingface(
+    source: str,
+    settings: SourceSettings,
+    tolerance: Tolerance,
+    quality: str | None = None,
+    offline: bool = False,
+) -> Documents:
+    """The documents of one split of a dataset.
+
+    Raises UserError for a folder of another form and for a split that it has not; SetupError where
+    a name is given and ``datasets`` is not installed.
+    """
+    reader = settings.reader
+    assert isinstance(reader, HuggingFaceReader)
+    records = RecordReader(fields_of(settings, quality), source, settings.licence)
+    if reader.name is not None:
+        place = f"{reader.name}:{reader.split}"
+        rows = _hub_rows(reader, offline)
+        yield from documents_of(_numbered(place, rows), records, tolerance)
+        return
+    assert settings.path is not None
+    path = settings.path.expanduser()
+    if (path / SPLITS_NAME).is_file():
+        path = _split_of(path, reader.split)
+    if (path / STATE_NAME).is_file():
+        for file in _saved_files(path):
+            rows = _numbered(file.name, _arrow_rows(file))
+            yield from documents_of(rows, records, tolerance)
+        return
+    for name, file in split_files(path, reader.split):
+        read = parquet_documents if name.endswith(PARQUET_SUFFIXES) else jsonl_documents
+        yield from read(name, file, records, tolerance)
+
+
+def _numbered(place: str, rows: Rows) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number, row in enumerate(rows, start=1):
+        yield f"{place}:{number}", row
+
+
+def split_files(path: Path, split: str) -> list[tuple[str, Path]]:
+    """The files of a split of a data repository's copy; of ``train`` all, where no name tells.
+
+    Raises UserError when no file belongs to the split.
+    """
+    files = files_below(path, (*PARQUET_SUFFIXES, *JSONL_SUFFIXES))
+    told = {name: _split_told(name) for name, _ in files}
+    if not any(told.values()) and split == "train":
+        return files
+    wanted = next((key for key, words in _SPLIT_WORDS.items() if split in words), split)
+    chosen = [(name, file) for name, file in files if told[name] == wanted]
+    if not chosen:
+        known = sorted({each for each in told.values() if each}) or ["train"]
+        raise UserError(f"{path} holds no file of the split {split!r}", allowed=known)
+    return chosen
+
+
+def _split_told(name: str) -> str | None:
+    """The split that a file's name or folder names: the word stands between non-letters."""
+    for split, words in _SPLIT_WORDS.items():
+        if re.search(rf"(?<![A-Za-z])(?:{'|'.join(words)})(?![A-Za-z])", name):
+            return split
+    return None
+
+
+def _split_of(path: Path, split: str) -> Path:
+    names = _json(path / SPLITS_NAME).get("splits", [])
+    if split not in names:
+        raise UserError(f"{path} holds no split {split!r}", allowed=map(str, names))
+    return path / split
+
+
+def _saved_files(path: Path) -> list[Path]:
+    try:
+        names = [str(item["filename"]) for item in _json(path / STATE_NAME)["_data_files"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path / STATE_NAME} names no data files") from error
+    for name in names:
+        if Path(name).name != name:
+            raise UserError(f"{path / STATE_NAME} names a file outside of its folder", found=name)
+    return [path / name for name in names]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} is damaged: no JSON object")
+    return value
+
+
+def _arrow_rows(path: Path) -> Rows:
+    pyarrow, _ = arrow()
+    try:
+        with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
+            for batch in stream:
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is truncated or damaged: {str(error).splitlines()[0]}") from error
+
+
+def _hub_rows(reader: HuggingFaceReader, offline: bool) -> Rows:
+    try:
+        import datasets
+    except ImportError as error:
+        raise missing_extra("datasets", "hub") from error
+    if offline and not Path(str(reader.name)).exists():
+        raise UserError(
+            f"the dataset {reader.name} is read over the network, and downloads are off",
+            do="save it to a folder with datasets, and give its path instead of its name",
+        )
+    try:
+        yield from datasets.load_dataset(
+            reader.name,
+            reader.configuration,
+            split=reader.split,
+            revision=reader.revision,
+            streaming=True,
+        )
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise UserError(
+            f"the dataset {reader.name} cannot be read: {str(error).splitlines()[0]}"
+        ) from error
