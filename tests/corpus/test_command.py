@@ -26,7 +26,7 @@ def run(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["corpus", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("verb", ["build", "dedup"])
+@pytest.mark.parametrize("verb", ["build", "dedup", "report"])
 def test_help_has_an_example(verb: str) -> None:
     result = run(verb, "--help")
     assert result.exit_code == 0

@@ -113,6 +113,10 @@ def matrix_section(report: dict[str, Any]) -> Section:
     values = [[report["pairs"][first][second] for second in names] for first in names]
     title = "Pairs of duplicates between sources, whichever was kept"
     figures.append(heat_map(title, names, names, values, "", "", log=True))
+    if shared := report.get("duplicated"):
+        values = [[shared[own][other]["documents"] for other in names] for own in names]
+        title = "Documents of a source (row) with a duplicate in another (column), kept or not"
+        figures.append(heat_map(title, names, names, values, "has a duplicate in", "", log=True))
     return Section("Who duplicated whom", figures=figures)
 
 
