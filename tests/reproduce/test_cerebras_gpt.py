@@ -102,7 +102,7 @@ def test_a_mup_rate_that_moves_is_told() -> None:
 
     _, found = run(rule)
     assert found["rate-stays-mup"].borne_out is False
-    assert "-3 octaves (edge of the grid)" in found["rate-stays-mup"].ours
+    assert "-3 octaves at 124,736 (edge of the grid)" in found["rate-stays-mup"].ours
 
 
 def test_no_run_is_planned_twice_and_the_dry_run_counts_the_same() -> None:

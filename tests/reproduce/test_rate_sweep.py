@@ -41,12 +41,8 @@ def test_a_run_that_diverged_is_never_the_best() -> None:
     assert percent(math.inf) == "diverged"
 
 
-def test_noise_is_pooled_over_the_best_cells() -> None:
-    cells = (
-        Cell("sp", 1, 0.1, (2.0, 2.2)),
-        Cell("sp", 1, 0.2, (9.0, 1.0)),
-        Cell("sp", 2, 0.1, (1.0, 1.0)),
-    )
-    spread = math.sqrt(0.02) / 2.1
-    assert RateSweep(cells, base=1).noise() == pytest.approx(spread / math.sqrt(2))
-    assert SWEEP.noise() is None and pooled_std([None]) is None
+def test_spreads_over_seeds_are_pooled() -> None:
+    spread = Cell("sp", 1, 0.1, (2.0, 2.2)).relative_std
+    assert spread == pytest.approx(math.sqrt(0.02) / 2.1)
+    assert pooled_std([spread, None, 0.0]) == pytest.approx(math.sqrt(0.02) / 2.1 / math.sqrt(2))
+    assert pooled_std([None]) is None

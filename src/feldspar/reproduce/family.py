@@ -23,6 +23,10 @@ PAPER_ERROR = 0.005
 """The paper's projection of its 13B model was within this share of the loss."""
 SMALL_ERROR = 0.03
 """What is asked of a family of tiny models, whose embeddings dominate."""
+PAPER_GAIN = 0.0043
+"""How much lower than the law of SP the paper's muP models are, on average."""
+SAME_GAIN = 0.0025
+"""At the paper's scale, a gain that is this close to the paper's is the paper's."""
 PAPER_NOISE = 0.0035
 """Run-to-run standard deviation in the paper, where ours was not measured."""
 
@@ -136,7 +140,7 @@ def mup_points_claim() -> Claim:
         paper="0.43 % lower on average",
         ours=f"{percent(1 + mean, 2)} on average, the published losses over the published law",
         tolerance="within 0.01 percentage points",
-        held=abs(mean + 0.0043) <= 1e-4,
+        held=abs(mean + PAPER_GAIN) <= 1e-4,
         same_quantity=True,
         why="Computed from the paper's printed numbers; nothing was trained for it.",
         why_not="The printed numbers give another figure.",
@@ -191,7 +195,7 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
     members = of(family, "mup")
     noise = noise_of(family)
     needed = (PAPER_NOISE if noise is None else noise) / math.sqrt(len(members))
-    held = False
+    held = close = False
     try:
         law = law_of(of(family, "sp"))
     except UserError as error:
@@ -200,6 +204,7 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
         gaps = [member.loss / law.predict(member.flops) - 1 for member in members]
         mean = sum(gaps) / len(gaps)
         held = mean < -needed
+        close = abs(mean + PAPER_GAIN) <= SAME_GAIN
         each = ", ".join(
             f"{m.size} {percent(1 + gap)}" for m, gap in zip(members, gaps, strict=True)
         )
@@ -214,7 +219,7 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
         ours=ours,
         tolerance=f"lower by more than {needed:.2%}, the standard error of the mean",
         held=held,
-        same_quantity=at_paper_scale,
+        same_quantity=at_paper_scale and close,
         why="muP's rate was tuned on the smallest size alone.",
         why_not="SP with its rate tuned at every size is as good here.",
         cost=cost,
@@ -222,48 +227,59 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
 
 
 def rate_claims(sweep: RateSweep, cost: str) -> list[Claim]:
-    """Where the best rate goes with size."""
-    found = []
-    for name, stays in (("mup", True), ("sp", False)):
-        own = [v for v in sorted(sweep.variants) if sweep.row(name, v)]
-        shifts = [sweep.shift(name, variant) for variant in own[1:]]
-        edges = [sweep.is_edge(name, variant) for variant in own]
-        each = ", ".join(
-            f"{variant:,}: {octaves(shift)}" + (" (edge of the grid)" if edge else "")
-            for variant, shift, edge in zip(own[1:], shifts, edges[1:], strict=True)
-        )
-        statement, tolerance, why = (
-            (
-                "Under muP the rate tuned on a small proxy is the best one for wider models.",
-                "at most 1 octave (one step of the grid) at every size",
-                "Depth, batch and run length were not what muP transfers across.",
-            )
-            if stays
-            else (
-                "Under SP the best learning rate falls with size.",
-                "at least 1 octave down at the largest size",
-                "The tuned rates are those of the family.",
-            )
-        )
-        found.append(
-            judged(
-                f"rate-{'stays' if stays else 'falls'}-{name}",
-                statement=statement,
-                paper="one rate, 6e-3, from 111M to 2.7B"
-                if stays
-                else "6e-4 at 111M to 1.2e-4 at 13B",
-                ours=f"best at {own[0]:,} parameters 2^{math.log2(sweep.best(name, own[0]).rate):g}"
-                + (" (edge of the grid)" if edges[0] else "")
-                + f"; from it {each}",
-                tolerance=tolerance,
-                held=max(map(abs, shifts)) <= 1 if stays else shifts[-1] <= -1,
-                same_quantity=False,
-                why=why,
-                why_not="The best rates of these sizes behave otherwise.",
-                cost=cost,
-            )
-        )
-    return found
+    """Where the best rate goes with size: under muP nowhere, under SP down."""
+    mup, sp = swept(sweep, "mup"), swept(sweep, "sp")
+    mup_shifts = [sweep.shift("mup", variant) for variant in mup[1:]]
+    kept, tuned = sweep.untuned("sp", sp[-1]).loss, sweep.best("sp", sp[-1]).loss
+    return [
+        judged(
+            "rate-stays-mup",
+            statement="Under muP the rate tuned on a small proxy is the best one for wider models.",
+            paper="one rate, 6e-3, from 111M to 2.7B",
+            ours=rate_words(sweep, "mup", mup),
+            tolerance="at most 1 octave (one step of the grid) at every size",
+            held=max(map(abs, mup_shifts)) <= 1,
+            same_quantity=False,
+            why=f"Swept at the {len(mup)} smallest sizes; muP says nothing of run length, which "
+            "grows with size here.",
+            why_not="The best rate moved with size; run length, which muP says nothing of, grows "
+            "with it.",
+            cost=cost,
+        ),
+        judged(
+            "rate-falls-sp",
+            statement="Under SP the best learning rate falls with size.",
+            paper="6e-4 at 111M, 2e-4 at 1.3B, 1.2e-4 at 13B",
+            ours=f"{rate_words(sweep, 'sp', sp)}; keeping the smallest size's rate at the largest "
+            f"costs {percent(kept / tuned, 2)}",
+            tolerance="at least 1 octave down at the largest size",
+            held=sweep.shift("sp", sp[-1]) <= -1,
+            same_quantity=False,
+            why="Tuned at every size on one grid.",
+            why_not="The widths here differ too little for it.",
+            cost=cost,
+        ),
+    ]
+
+
+def swept(sweep: RateSweep, name: str) -> list[float]:
+    """The variants that were swept under a parametrization, smallest first."""
+    return [variant for variant in sorted(sweep.variants) if sweep.row(name, variant)]
+
+
+def rate_words(sweep: RateSweep, name: str, variants: Sequence[float]) -> str:
+    """The best rate at the smallest size, and the way from it to each other's."""
+
+    def edge(variant: float) -> str:
+        return " (edge of the grid)" if sweep.is_edge(name, variant) else ""
+
+    first = variants[0]
+    each = ", ".join(
+        f"{octaves(sweep.shift(name, variant))} at {variant:,}{edge(variant)}"
+        for variant in variants[1:]
+    )
+    rate = math.log2(sweep.best(name, first).rate)
+    return f"best 2^{rate:g} at {first:,} parameters{edge(first)}; from there {each}"
 
 
 def interval_words(interval: tuple[float, float] | None, inside: bool | None) -> str:
@@ -340,7 +356,7 @@ def family_tables(family: Sequence[Member], sweep: RateSweep | None) -> list[Tab
 
 def rate_table(sweep: RateSweep, name: str) -> Table:
     """Loss by rate at each size that was swept; the best is marked *."""
-    own = [variant for variant in sorted(sweep.variants) if sweep.row(name, variant)]
+    own = swept(sweep, name)
     rates = [f"{cell.rate:g}" for cell in sweep.row(name, own[0])]
     rows = []
     for variant in own:

@@ -1,4 +1,7 @@
-"""A ladder of changes: how much each lowers the loss, beside the spread of the seeds."""
+"""A ladder of changes: how much each lowers the loss, beside the spread of the seeds.
+
+Losses are compared seed by seed: another seed reads another text, which moves all of them alike.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,12 +18,16 @@ class Gain:
     """How much lower the loss is than another's, seed by seed, as a share of the latter."""
 
     by_seed: tuple[float, ...]
+    noise: float = NOISE
+    """What counts as noise in any case."""
 
     @classmethod
-    def of(cls, losses: Sequence[float], reference: Sequence[float]) -> "Gain":
+    def of(
+        cls, losses: Sequence[float], reference: Sequence[float], noise: float = NOISE
+    ) -> "Gain":
         """The gain of ``losses`` over ``reference``, both by seed."""
         pairs = zip(losses, reference, strict=True)
-        return cls(tuple(1 - own / other for own, other in pairs))
+        return cls(tuple(1 - own / other for own, other in pairs), noise)
 
     @property
     def mean(self) -> float:
@@ -39,7 +46,7 @@ class Gain:
     @property
     def threshold(self) -> float:
         """What the mean has to exceed to be more than noise."""
-        return max(NOISE, 2 * (self.standard_error or 0.0))
+        return max(self.noise, 2 * (self.standard_error or 0.0))
 
     @property
     def is_clear(self) -> bool:

@@ -41,11 +41,6 @@ class RateSweep:
     base: float
 
     @property
-    def parametrizations(self) -> list[str]:
-        """In the order of the cells."""
-        return list(dict.fromkeys(cell.parametrization for cell in self.cells))
-
-    @property
     def variants(self) -> list[float]:
         """From the largest to the smallest."""
         return sorted({cell.variant for cell in self.cells}, reverse=True)
@@ -74,12 +69,6 @@ class RateSweep:
         """Whether the best rate is the least or the largest that was tried."""
         row = self.row(parametrization, variant)
         return self.best(parametrization, variant) in (row[0], row[-1])
-
-    def noise(self) -> float | None:
-        """Relative std over seeds, pooled over the best cells; None where each had one seed."""
-        rows = (self.row(name, v) for name in self.parametrizations for v in self.variants)
-        best = (min(row, key=lambda cell: cell.loss) for row in rows if row)
-        return pooled_std(cell.relative_std for cell in best)
 
 
 def pooled_std(stds: Iterable[float | None]) -> float | None:
