@@ -68,7 +68,9 @@ class _BlockedAttention(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(  # pyrefly: ignore  # the decorator forgets the names of arguments
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
         """With P the probabilities: dS = P (dO V' - rowsum(dO O))."""
         query, key, value, out, *kept = ctx.saved_tensors
         shape, length = grads[0].shape, grads[0].shape[2]
