@@ -1,9 +1,12 @@
 """The shards of an experiment: there already, or built from what is at hand."""
 
+import shlex
+
 from feldspar.core.errors import UserError
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
-from feldspar.corpus.settings import CorpusSettings, InstalledReader
+from feldspar.corpus.readers.archives import cached_archive
+from feldspar.corpus.settings import CorpusSettings, InstalledReader, PackageReader
 from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.paper import Data
 
@@ -22,7 +25,7 @@ def prepare(data: Data) -> None:
         if not is_at_hand(corpus):
             raise UserError(
                 f"neither the shards {shards.path} nor the documents {corpus.path} are there",
-                do=f"feldspar quickstart, or only: feldspar corpus build {data.recipe}",
+                do=_documents_advice(data),
             )
         _build_documents(data, corpus)
     from feldspar.tokens.build import build_shards
@@ -39,13 +42,31 @@ def prepare(data: Data) -> None:
 
 
 def is_at_hand(corpus: CorpusSettings) -> bool:
-    """Whether every source is what this interpreter holds."""
-    return all(isinstance(source.reader, InstalledReader) for source in corpus.sources.values())
+    """Whether every source is what this interpreter holds, or was downloaded before."""
+    return all(
+        isinstance(source.reader, InstalledReader)
+        or (
+            isinstance(source.reader, PackageReader)
+            and all(cached_archive(archive) for archive in source.reader.archives)
+        )
+        for source in corpus.sources.values()
+    )
 
 
 def build_command(data: Data) -> str:
     """The command that makes the shards from the documents."""
     return " ".join(["feldspar tokens build", data.recipe, *data.overrides])
+
+
+def _documents_command(data: Data) -> str:
+    of_the_corpus = [item for item in data.overrides if item.startswith("corpus.")]
+    return " ".join(["feldspar corpus build", data.recipe, *map(shlex.quote, of_the_corpus)])
+
+
+def _documents_advice(data: Data) -> str:
+    if any(item.startswith("corpus.") for item in data.overrides):
+        return _documents_command(data)
+    return f"feldspar quickstart, or only: {_documents_command(data)}"
 
 
 def _build_documents(data: Data, corpus: CorpusSettings) -> None:
@@ -55,7 +76,7 @@ def _build_documents(data: Data, corpus: CorpusSettings) -> None:
     build_corpus(
         corpus,
         corpus.path,
-        command=f"feldspar corpus build {data.recipe}",
+        command=_documents_command(data),
         workers=available_cores(),
         offline=True,
     )

@@ -52,7 +52,8 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
     """
     record = open_folder(folder, paper, scale)
     if scale is not Scale.PAPER:
-        prepare(paper.data)
+        for data in (paper.data, *paper.more_data):
+            prepare(data)
     results: dict[str, list[TrialResult]] = {}
     with _counting_time(folder, record):
         for stage in paper.stages(scale):

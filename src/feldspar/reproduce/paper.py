@@ -95,3 +95,5 @@ class Paper:
     """Where small scale finds its tokens."""
     stages: Callable[[Scale], tuple[Stage, ...]]
     findings: Callable[[Results, Scale], Findings]
+    more_data: tuple[Data, ...] = ()
+    """Further shards of small scale, of other corpora."""
