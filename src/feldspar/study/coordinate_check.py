@@ -175,14 +175,18 @@ class CoordinateCheck:
         }
 
 
-def check_recipe(recipe: Recipe, quick: bool = False) -> CoordinateCheck:
+def check_recipe(
+    recipe: Recipe, quick: bool = False, workers: int | None = None
+) -> CoordinateCheck:
     """Check every parametrization at small sizes of the recipe's kind of model.
 
-    ``quick``: fewer and smaller models. Raises UserError for values in ``study.vary`` that the
-    check's models cannot have.
+    ``quick``: fewer and smaller models. ``workers`` as in ``judge``. Raises UserError for values
+    in ``study.vary`` that the check's models cannot have.
     """
     own = recipe.parametrization
-    judgements = judge(recipe.model, candidates_of(recipe), spreads_of(recipe, quick), recipe.seed)
+    judgements = judge(
+        recipe.model, candidates_of(recipe), spreads_of(recipe, quick), recipe.seed, workers
+    )
     return CoordinateCheck(recipe.name, name_of(own), claimed_axes(own), tuple(judgements))
 
 
