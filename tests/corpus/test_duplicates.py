@@ -1,5 +1,7 @@
 """Exact pass, components, candidates and survivors against brute force."""
 
+from pathlib import Path
+
 import networkx
 import numpy as np
 from hypothesis import given, settings
@@ -8,12 +10,17 @@ from hypothesis import strategies as st
 from feldspar.corpus.duplicates.banding import PRESETS
 from feldspar.corpus.duplicates.candidates import (
     ALL_PAIRS_LIMIT,
-    find_candidates,
+    BandUnit,
+    CandidateUnit,
     least_agreement,
+    write_band_records,
+    write_candidates,
 )
 from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.exact import exact_edges
 from feldspar.corpus.duplicates.representatives import representatives
+from feldspar.corpus.duplicates.runs import Range
+from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import at_least, intersection_size
 
@@ -48,14 +55,22 @@ def test_exact_edges_join_equal_texts_also_within_each_source(documents: list) -
     assert len(stand_ins) == len(set(documents))
 
 
-def test_a_giant_group_stays_connected_through_stars() -> None:
+def test_a_giant_group_stays_connected_through_stars(tmp_path: Path) -> None:
     size = 3 * ALL_PAIRS_LIMIT
     values = np.repeat(np.arange(3, dtype=np.uint32), ALL_PAIRS_LIMIT)
     sketch = np.tile(values[:, None], (1, 128))
     sketch[:, :6] = 7  # one band in which all of them meet
-    found = find_candidates(np.arange(size), sketch, PRESETS["verified"], 0.8)
-    assert found.giant_groups == 1
-    labels = component_labels(size, found.pairs)
+    np.save(tmp_path / "sketches.npy", sketch)
+    np.save(tmp_path / "members.npy", np.ones(size, bool))
+    files = SketchFiles((tmp_path / "sketches.npy",), (0, size))
+    banding = PRESETS["verified"]
+    write_band_records(BandUnit(files, tmp_path / "members.npy", banding), tmp_path)
+    everything = Range((tmp_path / "records.npy",), None, None)
+    counts = write_candidates(CandidateUnit(everything, files, banding, 0.8, 10_000), tmp_path)
+    assert counts["giant_groups"] == 1 and counts["unpaired"] == 0
+    spilled = sorted(tmp_path.glob("pairs-*.npy"))
+    assert len(spilled) > 1
+    labels = component_labels(size, np.concatenate([np.load(path) for path in spilled]))
     assert labels.tolist() == (values * ALL_PAIRS_LIMIT).tolist()
 
 

@@ -141,6 +141,12 @@ def dedup_command(
             "--verify/--no-verify", help="Check pairs by exact similarity; default: the preset's."
         ),
     ] = None,
+    memory: Annotated[
+        str,
+        typer.Option(
+            metavar="2GB", help="What a process may hold; more spills to disk, with equal results."
+        ),
+    ] = "2GB",
     short: Annotated[
         int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
     ] = 200,
@@ -159,6 +165,7 @@ def dedup_command(
         "keep": {"field": keep.removeprefix("field:")} if keep.startswith("field:") else keep,
         "cluster": cluster.value,
         "verify": verify,
+        "memory": memory,
         "priority": tuple(name.strip() for name in priority.split(",")) if priority else (),
     }
     report = deduplicate_files(

@@ -1,10 +1,6 @@
 """Build the folder of documents that a recipe's ``corpus`` section describes."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +8,7 @@ from typing import Any
 from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.execution import executor
-from feldspar.core.files import TEMPORARY_MARK, new_folder, write_atomically
+from feldspar.core.files import digest_of, new_folder, write_atomically
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -30,6 +26,7 @@ from feldspar.corpus.readers import fetch_archives, read_source
 from feldspar.corpus.report import Report, make_report, report_from_json
 from feldspar.corpus.settings import CorpusSettings, PackageReader
 from feldspar.corpus.split import SPLITS
+from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.store import KIND, split_folder
 
 REPORT_NAME = "report.json"
@@ -66,12 +63,13 @@ def build_corpus(
     tolerance = Tolerance(skip_bad)
     plan = Plan(settings.clean, settings.deduplicate, settings.split)
     shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
-    with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
+    with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
         with executor(workers) as pool:
             read = _read(settings, tolerance, offline)
             if shield is not None:
                 read = shield.clean(read)
-            outcome = process(read, settings.sources, plan, tolerance, work, pool)
+            stages = Stages(work, pool, digest_of(__version__))
+            outcome = process(read, settings.sources, plan, tolerance, stages)
         folders = {
             (split, name): split_folder(folder, split, name)
             for split in SPLITS
@@ -109,7 +107,10 @@ def _shaping(settings: CorpusSettings) -> dict[str, Any]:
     parts = {"clean", "deduplicate", "split"}
     if settings.decontaminate is not None:
         parts.add("decontaminate")
-    return settings.model_dump(mode="json", include=parts)
+    shaping = settings.model_dump(mode="json", include=parts)
+    if shaping["deduplicate"] is not None:
+        del shaping["deduplicate"]["memory"]
+    return shaping
 
 
 def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -> Report | None:
@@ -172,15 +173,3 @@ def finish_folder(
         warnings=[f"{bad} bad records were left out"] if bad else [],
     )
     write_manifest(folder, manifest)
-
-
-@contextmanager
-def work_folder(out: Path) -> Iterator[Path]:
-    """A folder beside ``out`` for part files, removed at the end, and by the next build after a
-    kill."""
-    for left in out.parent.glob(f"{out.name}{TEMPORARY_MARK}work-*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(
-        dir=out.parent, prefix=f"{out.name}{TEMPORARY_MARK}work-", ignore_cleanup_errors=True
-    ) as folder:
-        yield Path(folder)

@@ -13,7 +13,6 @@ ROW_GROUP_BYTES = 4 << 20
 FILE_BYTES = 256 << 20
 """Text of one file."""
 DOCUMENT_COLUMNS = ("id", "source", "text", "group", "origin")
-_NUMBERS = ("quality",)
 
 
 def arrow() -> tuple[Any, ModuleType]:
@@ -71,12 +70,7 @@ class DocumentWriter:
         if not self._rows:
             return
         pyarrow, parquet = arrow()
-        schema = pyarrow.schema(
-            [
-                (name, pyarrow.float64() if name in _NUMBERS else pyarrow.large_string())
-                for name in self._columns
-            ]
-        )
+        schema = pyarrow.schema([(name, pyarrow.large_string()) for name in self._columns])
         columns = [[getattr(row, name) for row in self._rows] for name in self._columns]
         table = pyarrow.table(columns, schema=schema)
         if self._writer is not None and self._written_bytes + self._row_bytes > self._file_bytes:
@@ -116,13 +110,32 @@ def read_documents(path: Path) -> Iterator[Document]:
                 yield Document(**dict(zip(names, row, strict=True)))
 
 
-def write_table(path: Path, columns: dict[str, tuple[str, list[Any]]]) -> None:
-    """One small table; each column is the name of an Arrow type and the values."""
-    pyarrow, parquet = arrow()
-    schema = pyarrow.schema(
-        [(name, pyarrow.type_for_alias(kind)) for name, (kind, _) in columns.items()]
-    )
-    table = pyarrow.table([values for _, values in columns.values()], schema=schema)
-    parquet.write_table(
-        table, path, row_group_size=1 << 17, compression="zstd", write_statistics=False
-    )
+class TableFile:
+    """A Parquet file of two columns of text and one of numbers, written block by block.
+
+    Row groups have the same number of rows whatever the blocks, hence the same bytes.
+    """
+
+    def __init__(self, path: Path, texts: tuple[str, str], number: str) -> None:
+        pyarrow, parquet = arrow()
+        kinds = [(name, pyarrow.string()) for name in texts]
+        self._schema = pyarrow.schema([*kinds, (number, pyarrow.float64())])
+        self._writer = parquet.ParquetWriter(
+            path, self._schema, compression="zstd", write_statistics=False
+        )
+        self._empty = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._empty:
+            self.write([[] for _ in self._schema])
+        self._writer.close()
+
+    def write(self, columns: list[list[Any]]) -> None:
+        """Add rows, given as columns; all blocks but the last are of a whole number of groups."""
+        pyarrow, _ = arrow()
+        self._empty = False
+        table = pyarrow.table(columns, schema=self._schema)
+        self._writer.write_table(table, row_group_size=1 << 17)

@@ -1,40 +1,55 @@
 """Features of documents -> edges, clusters and the survivor of each cluster.
 
-exact pass -> candidates -> verification -> scope -> components -> survivors. Documents of too few
-cleaned characters take no part, so none can be the survivor of a cluster.
+exact pass -> band records -> candidates -> comparison -> scope -> components -> survivors.
+Documents of too few cleaned characters take no part, so none can be the survivor of a cluster.
+A few integers a document are held in memory; records, pairs and edges go through sorted runs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from feldspar.core.execution import Executor
 from feldspar.core.progress import progress
-from feldspar.corpus.duplicates.candidates import Candidates, find_candidates, least_agreement
-from feldspar.corpus.duplicates.components import component_labels
+from feldspar.corpus.duplicates.candidates import (
+    BandUnit,
+    CandidateUnit,
+    least_agreement,
+    write_band_records,
+    write_candidates,
+)
+from feldspar.corpus.duplicates.components import Components
+from feldspar.corpus.duplicates.edges import EdgeFile, Edges, merge_edges, no_edges
 from feldspar.corpus.duplicates.exact import canonical_pairs, exact_edges
 from feldspar.corpus.duplicates.representatives import representatives
+from feldspar.corpus.duplicates.runs import ranges
 from feldspar.corpus.duplicates.shingles import SHINGLE_CHARACTERS
-from feldspar.corpus.duplicates.sketch import agreement
+from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, survivors
-from feldspar.corpus.duplicates.verify import at_least, verify, verify_units
+from feldspar.corpus.duplicates.verify import (
+    CompareUnit,
+    OrderUnit,
+    at_least,
+    compare_candidates,
+    order_candidates,
+    verify,
+    verify_units,
+)
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
 from feldspar.corpus.settings import DeduplicateSettings, HighestValue
+from feldspar.corpus.stages import Stages
 
 
 @dataclass(frozen=True)
-class Edges:
-    """Pairs (n, 2) of keys, smaller first and sorted; ``jaccard`` is NaN where unchecked."""
+class Candidates:
+    """Pairs before the filter and compared, giant groups, and documents these left unpaired."""
 
-    pairs: np.ndarray
-    jaccard: np.ndarray
-
-    def subset(self, mask: np.ndarray) -> "Edges":
-        """The edges where ``mask`` holds."""
-        return Edges(self.pairs[mask], self.jaccard[mask])
+    unfiltered: int = 0
+    compared: int = 0
+    giant_groups: int = 0
+    unpaired: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,122 +72,172 @@ class Deduplication:
 
 def keep_all(documents: int) -> Deduplication:
     """No duplicate removal."""
-    none = Edges(np.empty((0, 2), np.int64), np.empty(0))
-    keys = np.arange(documents)
-    found = Candidates(none.pairs, 0, 0, 0)
-    return Deduplication(none, none, keys, keys, keys, np.full(documents, np.nan), found)
+    none, keys = no_edges(), np.arange(documents)
+    return Deduplication(none, none, keys, keys, keys, np.full(documents, np.nan), Candidates())
 
 
-def deduplicate(
-    files: PartFiles,
-    features: Features,
-    sources: np.ndarray,
-    eligible: np.ndarray,
-    source_names: Sequence[str],
-    settings: DeduplicateSettings,
-    pool: Executor,
-) -> Deduplication:
-    """Find duplicates among the ``eligible`` documents (mask by key) and choose survivors."""
-    documents = len(sources)
-    exact, stand_ins = exact_edges(features.hashes, sources, np.flatnonzero(eligible))
-    near = stand_ins[features.characters[stand_ins] >= SHINGLE_CHARACTERS]
-    candidates = find_candidates(
-        near, features.sketches[near], settings.banding, settings.threshold
+@dataclass(frozen=True)
+class Corpus:
+    """The documents as deduplication sees them; ``eligible`` is a mask by key."""
+
+    files: PartFiles
+    sketches: SketchFiles
+    features: Features
+    eligible: np.ndarray
+    names: Sequence[str]
+
+
+def deduplicate(corpus: Corpus, settings: DeduplicateSettings, stages: Stages) -> Deduplication:
+    """Find duplicates among the eligible documents and choose survivors."""
+    features = corpus.features
+    documents = len(features.sources)
+    members = np.flatnonzero(corpus.eligible)
+    exact, stand_ins = exact_edges(features.hashes, features.sources, members)
+    near = np.zeros(documents, dtype=bool)
+    near[stand_ins] = features.characters[stand_ins] >= SHINGLE_CHARACTERS
+    rows = settings.partition_rows
+    runs, candidates = _near_edges(corpus, near, rows, settings, stages)
+    exact_run = stages.work / "exact.npy"
+    ones = np.ones(len(exact), np.int64)
+    np.save(exact_run, np.stack([exact[:, 0], exact[:, 1], ones, ones]))
+    everywhere = EdgeFile(stages.work / "edges", "all")
+    within = EdgeFile(stages.work / "edges", "local")
+    joined, joined_within = Components(documents), Components(documents)
+    for block in merge_edges([exact_run, *runs], rows):
+        everywhere.write(block)
+        joined.add(block.pairs)
+        same = features.sources[block.pairs[:, 0]] == features.sources[block.pairs[:, 1]]
+        local = Edges(block.pairs[same], block.jaccard[same])
+        within.write(local)
+        joined_within.add(local.pairs)
+    edges = {"global": everywhere.finish(), "local": within.finish()}
+    labels = {"global": joined.labels(), "local": joined_within.labels()}
+    order = _order(corpus, settings)
+    keepers = {}
+    for scope, own in labels.items():
+        if settings.cluster == "components":
+            keepers[scope] = survivors(own, order)
+        else:
+            similar = _similar(corpus, edges[scope], settings.threshold, stages)
+            keepers[scope] = representatives(own, order, similar)
+    scope = settings.scope
+    return Deduplication(
+        edges=edges[scope],
+        all_edges=edges["global"],
+        clusters=labels["global"],
+        keepers=keepers[scope],
+        elsewhere=keepers["local" if scope == "global" else "global"],
+        similarity=_to_survivors(corpus, edges[scope], keepers[scope], stages),
+        candidates=candidates,
     )
-    all_edges = _join(exact, _checked(files, features, candidates.pairs, settings, pool))
-    within = sources[all_edges.pairs[:, 0]] == sources[all_edges.pairs[:, 1]]
-    local = all_edges.subset(within)
-    clusters = component_labels(documents, all_edges.pairs)
-    within_clusters = component_labels(documents, local.pairs)
-    rank = {name: number for number, name in enumerate(source_names)}
-    priority = [rank[name] for name in settings.priority]
+
+
+def _near_edges(
+    corpus: Corpus, near: np.ndarray, rows: int, settings: DeduplicateSettings, stages: Stages
+) -> tuple[list[Path], Candidates]:
+    """Runs of the edges among the documents of the mask ``near``."""
+    banding, sketches, work = settings.banding, corpus.sketches, stages.work
+    np.save(work / "near.npy", near)
+    np.save(work / "characters.npy", corpus.features.characters)
+    stages.bind(str(rows), repr(banding), str(settings.threshold))
+    bands = [
+        (BandUnit(group, work / "near.npy", banding), "")
+        for group in sketches.groups(max(1, rows // banding.bands))
+    ]
+    records = [
+        done.folder / "records.npy" for done in stages.run("bands", write_band_records, bands)
+    ]
+    units = [
+        (CandidateUnit(part, sketches, banding, settings.threshold, rows), part.name)
+        for part in ranges(records, rows, leading=1)
+    ]
+    found = list(stages.run("candidates", write_candidates, units, len(units)))
+    components = Components(len(near))
+    for done in found:
+        for path in sorted(done.folder.glob("pairs-*.npy")):
+            components.add(np.load(path))
+    np.save(work / "labels.npy", components.labels())
+    orders = [(OrderUnit(done.folder, work / "labels.npy"), "") for done in found]
+    ordered = [
+        path
+        for done in stages.run("order", order_candidates, orders, len(orders))
+        for path in sorted(done.folder.glob("pairs-*.npy"))
+    ]
+    threshold = settings.threshold if banding.verified else None
+    comparisons = [
+        (CompareUnit(corpus.files, part, work / "characters.npy", threshold), part.name)
+        for part in ranges(ordered, rows, leading=2)
+    ]
+    compared = list(stages.run("compare", compare_candidates, comparisons, len(comparisons)))
+    total = {
+        name: sum(done.counts[name] for done in found)
+        for name in ("unfiltered", "giant_groups", "unpaired")
+    }
+    count = sum(done.counts["compared"] for done in compared)
+    return [done.folder / "edges.npy" for done in compared], Candidates(compared=count, **total)
+
+
+def _order(corpus: Corpus, settings: DeduplicateSettings) -> np.ndarray:
+    rank = {name: number for number, name in enumerate(corpus.names)}
     keep = "highest" if isinstance(settings.keep, HighestValue) else settings.keep
-    order = preference(keep, sources, features.sizes, priority, features.quality)
-    if settings.cluster == "components":
-        keepers, elsewhere = survivors(clusters, order), survivors(within_clusters, order)
-    else:
-        similar = partial(_similar, files, features, settings.threshold, pool)
-        keepers = representatives(clusters, order, similar)
-        elsewhere = representatives(within_clusters, order, similar)
-    edges = all_edges
-    if settings.scope == "local":
-        edges, keepers, elsewhere = local, elsewhere, keepers
-    similarity = _similarity(files, features, edges, keepers, pool)
-    return Deduplication(edges, all_edges, clusters, keepers, elsewhere, similarity, candidates)
-
-
-def _checked(
-    files: PartFiles,
-    features: Features,
-    pairs: np.ndarray,
-    settings: DeduplicateSettings,
-    pool: Executor,
-) -> Edges:
-    """Candidate pairs that reach the threshold; all of them, unmeasured, when none is checked."""
-    if not settings.banding.verified:
-        return Edges(pairs, np.full(len(pairs), np.nan))
-    rows = _compare(files, features, pairs, pool)
-    rows = rows[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], settings.threshold)]
-    return Edges(rows[:, :2], rows[:, 2] / rows[:, 3])
-
-
-def _compare(files: PartFiles, features: Features, pairs: np.ndarray, pool: Executor) -> np.ndarray:
-    """Rows (low, high, intersection, union) of all pairs."""
-    found = [np.empty((0, 4), np.int64)]
-    with progress("compare", len(pairs), "pairs") as advance:
-        for rows in pool.map(verify, verify_units(files, pairs, features.characters)):
-            found.append(rows)
-            advance(len(rows))
-    return np.concatenate(found)
+    features = corpus.features
+    return preference(
+        keep,
+        features.sources,
+        features.sizes,
+        [rank[name] for name in settings.priority],
+        features.quality,
+    )
 
 
 def _similar(
-    files: PartFiles, features: Features, threshold: float, pool: Executor, pairs: np.ndarray
-) -> np.ndarray:
-    """Mask of the pairs that reach the threshold; those far from it by sketch are not compared."""
-    first, second = pairs[:, 0], pairs[:, 1]
-    alike = (features.hashes[first] == features.hashes[second]).all(axis=1)
-    close = agreement(features.sketches[first], features.sketches[second])
-    asked = np.flatnonzero(~alike & (close >= least_agreement(threshold)))
-    rows = _compare(files, features, canonical_pairs(pairs[asked]), pool)
-    reached = (rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], threshold)
-    found = {(low, high) for low, high in rows[reached, :2].tolist()}
-    alike[asked] = [(min(pair), max(pair)) in found for pair in pairs[asked].tolist()]
-    return alike
+    corpus: Corpus, edges: Edges, threshold: float, stages: Stages
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Tells which pairs reach the threshold; those far from it by sketch are not compared."""
+    hashes = corpus.features.hashes
+
+    def similar(pairs: np.ndarray) -> np.ndarray:
+        equal = (hashes[pairs[:, 0]] == hashes[pairs[:, 1]]).all(axis=1)
+        alike = equal | ~np.isnan(edges.similarities(pairs, len(hashes)))
+        asked = np.flatnonzero(~alike)
+        close = corpus.sketches.agreements(pairs[asked]) >= least_agreement(threshold)
+        asked = asked[close]
+        rows = _compare(corpus, pairs[asked], stages)
+        alike[asked] = (rows[:, 1] > 0) & at_least(rows[:, 0], rows[:, 1], threshold)
+        return alike
+
+    return similar
 
 
-def _join(exact: np.ndarray, near: Edges) -> Edges:
-    """Both kinds of edges in order, each pair once; an exact one wins."""
-    pairs = np.concatenate([exact, near.pairs])
-    jaccard = np.concatenate([np.ones(len(exact)), near.jaccard])
-    order = np.lexsort((np.arange(len(pairs)), pairs[:, 1], pairs[:, 0]))
-    pairs, jaccard = pairs[order], jaccard[order]
-    first = np.ones(len(pairs), dtype=bool)
-    first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return Edges(pairs[first], jaccard[first])
-
-
-def _similarity(
-    files: PartFiles, features: Features, edges: Edges, keepers: np.ndarray, pool: Executor
-) -> np.ndarray:
+def _to_survivors(corpus: Corpus, edges: Edges, keepers: np.ndarray, stages: Stages) -> np.ndarray:
     """Jaccard similarity of each dropped document to its survivor, measured where not yet known."""
     similarity = np.full(len(keepers), np.nan)
     dropped = np.flatnonzero(keepers != np.arange(len(keepers)))
-    equal = (features.hashes[dropped] == features.hashes[keepers[dropped]]).all(axis=1)
-    similarity[dropped[equal]] = 1.0
-    known = {
-        (low, high): jaccard
-        for (low, high), jaccard in zip(edges.pairs.tolist(), edges.jaccard.tolist(), strict=True)
-    }
-    unknown = []
-    for key in dropped[~equal].tolist():
-        pair = (min(key, int(keepers[key])), max(key, int(keepers[key])))
-        value = known.get(pair, float("nan"))
-        if np.isnan(value):
-            unknown.append(pair)
-        similarity[key] = value
-    rows = _compare(files, features, np.array(unknown, np.int64).reshape(-1, 2), pool)
-    for low, high, intersection, union in rows.tolist():
-        loser = low if keepers[low] == high else high
-        similarity[loser] = intersection / union if union else 0.0
+    pairs = np.stack([dropped, keepers[dropped]], axis=1)
+    values = edges.similarities(pairs, len(keepers))
+    hashes = corpus.features.hashes
+    values[(hashes[pairs[:, 0]] == hashes[pairs[:, 1]]).all(axis=1)] = 1.0
+    unknown = np.flatnonzero(np.isnan(values))
+    rows = _compare(corpus, pairs[unknown], stages)
+    values[unknown] = np.divide(
+        rows[:, 0], rows[:, 1], out=np.zeros(len(rows)), where=rows[:, 1] > 0
+    )
+    similarity[dropped] = values
     return similarity
+
+
+def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
+    """Rows (intersection, union) of pairs (n, 2), in their order; each pair comes once."""
+    wanted = canonical_pairs(pairs)
+    rows = np.empty((len(pairs), 2), np.int64)
+    units = verify_units(corpus.files, wanted, corpus.features.characters)
+    found = [np.empty((0, 4), np.int64)]
+    with progress("survivors", len(wanted), "pairs") as advance:
+        for part in stages.pool.map(verify, units):
+            found.append(part)
+            advance(len(part))
+    measured = np.concatenate(found)
+    ours = np.lexsort((pairs.max(axis=1), pairs.min(axis=1)))
+    theirs = np.lexsort((measured[:, 1], measured[:, 0]))
+    rows[ours] = measured[theirs, 2:]
+    return rows

@@ -40,7 +40,11 @@ def example_pairs(outcome: Outcome) -> list[Example]:
     chosen = pool[np.unique(np.linspace(0, len(pool) - 1, EXAMPLES).astype(int))]
     pairs = edges.pairs[chosen].tolist()
     texts = dict(outcome.files.texts(np.unique(edges.pairs[chosen]).tolist()))
-    ids, origins = outcome.features.ids, outcome.features.origins
+    keys = np.unique(edges.pairs[chosen])
+    ids, origins = (
+        dict(zip(keys.tolist(), outcome.files.strings(column, keys), strict=True))
+        for column in ("id", "origin")
+    )
     return [
         Example(
             jaccard_or_none(value),

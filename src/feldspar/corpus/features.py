@@ -3,27 +3,27 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from feldspar.corpus.clean import Normalisation, cleaned, normalised
-from feldspar.corpus.columns import read_documents
-from feldspar.corpus.document import Document
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.shingles import shingle_count, shingle_hashes
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, sketches
-from feldspar.corpus.parts import write_part
+from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
+from feldspar.corpus.parts import part_documents, write_part
 
 BATCH_CHARACTERS = 1 << 17
 """Texts hashed together: large enough to hide numpy's overhead, small enough for the cache."""
+NUMBERS_NAME = "numbers.npz"
 
 
 @dataclass(frozen=True)
 class PrepareUnit:
-    """A part to prepare; ``folder`` receives the normalised part. ``sketch`` off: no near pass."""
+    """A part to prepare. ``sketch`` off: no near pass."""
 
     part: Path
-    folder: Path
     normalise: Normalisation
     short: int
     sketch: bool
@@ -31,43 +31,32 @@ class PrepareUnit:
 
 @dataclass(frozen=True)
 class Features:
-    """Columns over documents in order of key.
+    """Columns of integers over documents in order of key; all else lies in files.
 
-    ``characters`` counts cleaned code points, ``sizes`` UTF-8 bytes of the kept text;
-    ``quality`` (f64) is NaN where it is not known;
-    ``hashes`` (documents, 2) u64 identify the cleaned text; ``sketches`` (documents, 128) u32 are
-    zero for short documents and those without a shingle.
+    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points, ``sizes`` UTF-8
+    bytes of the kept text; ``quality`` (f64) is NaN where it is not known; ``identities`` are
+    64-bit hashes of the ids; ``hashes`` (documents, 2) u64 identify the cleaned text.
     """
 
-    ids: list[str]
-    sources: list[str]
-    groups: list[str]
-    origins: list[str]
-    licences: list[str | None]
+    sources: np.ndarray
     characters: np.ndarray
     sizes: np.ndarray
     quality: np.ndarray
+    identities: np.ndarray
     hashes: np.ndarray
-    sketches: np.ndarray
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """The normalised part and its documents' features."""
+def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
+    """Normalise, clean, hash and sketch one part into ``folder``.
 
-    part: Path
-    features: Features
-
-
-def prepare(unit: PrepareUnit) -> Prepared:
-    """Normalise, clean, hash and sketch one part; pure but for the file it writes."""
+    The counts hold the number of documents and the names of their sources as they appear.
+    """
     documents = [
         replace(document, text=normalised(document.text, unit.normalise))
-        for document in read_documents(unit.part)
+        for document in part_documents(unit.part)
     ]
     texts = [cleaned(document.text) for document in documents]
     characters = np.fromiter(map(len, texts), np.int64, len(texts))
-    hashes = np.frombuffer(b"".join(map(content_hash, texts)), "<u8").reshape(-1, 2)
     values = np.zeros((len(texts), SKETCH_VALUES), np.uint32)
     if unit.sketch:
         wanted = [
@@ -77,34 +66,21 @@ def prepare(unit: PrepareUnit) -> Prepared:
         ]
         for batch in _batches(wanted, characters):
             values[batch] = sketches(*shingle_hashes([texts[index] for index in batch]))
-    part = unit.part
-    if unit.normalise != "none":
-        part = write_part(documents, unit.folder)
-    return Prepared(part, _features(documents, characters, hashes, values))
-
-
-def _features(
-    documents: Sequence[Document],
-    characters: np.ndarray,
-    hashes: np.ndarray,
-    values: np.ndarray,
-) -> Features:
-    return Features(
-        ids=[document.id for document in documents],
-        sources=[document.source for document in documents],
-        groups=[document.group for document in documents],
-        origins=[document.origin for document in documents],
-        licences=[document.licence for document in documents],
+        np.save(folder / SKETCHES_NAME, values)
+    write_part(documents, folder)
+    names = list(dict.fromkeys(document.source for document in documents))
+    rank = {name: number for number, name in enumerate(names)}
+    ids = b"".join(content_hash(document.id) for document in documents)
+    np.savez(
+        folder / NUMBERS_NAME,
+        sources=np.array([rank[document.source] for document in documents], np.int32),
         characters=characters,
-        sizes=np.fromiter(
-            (len(document.text.encode("utf-8")) for document in documents),
-            np.int64,
-            len(documents),
-        ),
+        sizes=np.array([len(document.text.encode("utf-8")) for document in documents], np.int64),
         quality=np.array([document.quality for document in documents], np.float64),
-        hashes=hashes,
-        sketches=values,
+        identities=np.frombuffer(ids, "<u8").reshape(-1, 2)[:, 0],
+        hashes=np.frombuffer(b"".join(map(content_hash, texts)), "<u8").reshape(-1, 2),
     )
+    return {"documents": len(documents), "sources": names}
 
 
 def _batches(indices: Sequence[int], characters: np.ndarray) -> Iterator[list[int]]:
@@ -120,17 +96,12 @@ def _batches(indices: Sequence[int], characters: np.ndarray) -> Iterator[list[in
         yield batch
 
 
-def join_features(pieces: Sequence[Features]) -> Features:
-    """Features of all parts, one after the other."""
-    return Features(
-        ids=[value for piece in pieces for value in piece.ids],
-        sources=[value for piece in pieces for value in piece.sources],
-        groups=[value for piece in pieces for value in piece.groups],
-        origins=[value for piece in pieces for value in piece.origins],
-        licences=[value for piece in pieces for value in piece.licences],
-        characters=np.concatenate([piece.characters for piece in pieces]),
-        sizes=np.concatenate([piece.sizes for piece in pieces]),
-        quality=np.concatenate([piece.quality for piece in pieces]),
-        hashes=np.concatenate([piece.hashes for piece in pieces]),
-        sketches=np.concatenate([piece.sketches for piece in pieces]),
-    )
+def load_features(folders: Sequence[Path], ranks: Sequence[np.ndarray]) -> Features:
+    """The numbers of all parts, one after the other; ``ranks[i]`` maps part i's sources."""
+    pieces = [np.load(folder / NUMBERS_NAME) for folder in folders]
+    joined = {
+        name: np.concatenate([piece[name] for piece in pieces])
+        for name in ("characters", "sizes", "quality", "identities", "hashes")
+    }
+    sources = [rank[piece["sources"]] for rank, piece in zip(ranks, pieces, strict=True)]
+    return Features(sources=np.concatenate(sources), **joined)

@@ -4,12 +4,14 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.execution import executor
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
-from feldspar.corpus.build import finish_folder, finished_report, work_folder
+from feldspar.corpus.build import finish_folder, finished_report
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.pipeline import (
     KEPT_SPLIT,
     Plan,
@@ -24,6 +26,7 @@ from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings
+from feldspar.corpus.stages import Stages, work_folder
 
 KIND = "deduplication"
 _SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)
@@ -53,18 +56,21 @@ def deduplicate_files(
     arrow()
     files = input_files(inputs)
     parts = [part for name, path in files for part in (name, sha256_of_file(path))]
-    configuration = digest_of(settings.model_dump_json(), str(short), *parts)
+    configuration = digest_of(settings_digest(settings), str(short), *parts)
     if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
         return finished
     tolerance = Tolerance(skip_bad)
     plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
-    with new_folder(out, overwrite=True) as folder, work_folder(out) as work:
+    with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
         with executor(workers) as pool:
             documents = _read(files, quality_field(settings), tolerance)
-            outcome = process(documents, (), plan, tolerance, work, pool)
+            stages = Stages(work, pool, digest_of(__version__))
+            outcome = process(documents, (), plan, tolerance, stages)
         write_kept(outcome, {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names})
         write_pairs(outcome, folder)
-        report = make_report(outcome, {"short": short} | settings.model_dump(mode="json"))
+        report = make_report(
+            outcome, {"short": short} | settings.model_dump(mode="json", exclude={"memory"})
+        )
         finish_folder(folder, KIND, configuration, command, report)
     return report
 

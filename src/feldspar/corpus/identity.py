@@ -14,6 +14,8 @@ _ADDED: dict[str, Any] = {
     "cluster": "components",
 }
 """Keys that were added after the first folders, and the values that change nothing."""
+_WITHOUT_EFFECT = {"memory"}
+"""Keys that never change the result."""
 
 
 def settings_digest(settings: Settings, exclude: Set[str] = frozenset()) -> str:
@@ -27,6 +29,6 @@ def _in_use(value: Any) -> Any:
         return {
             key: _in_use(item)
             for key, item in value.items()
-            if key not in _ADDED or item != _ADDED[key]
+            if key not in _WITHOUT_EFFECT and (key not in _ADDED or item != _ADDED[key])
         }
     return [_in_use(item) for item in value] if isinstance(value, list) else value

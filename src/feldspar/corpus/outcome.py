@@ -15,7 +15,6 @@ class Outcome:
     """What became of each document; arrays and lists are indexed by document key."""
 
     names: Sequence[str]
-    sources: np.ndarray
     files: PartFiles
     features: Features
     short: np.ndarray
@@ -24,6 +23,11 @@ class Outcome:
     bad_records: dict[str, int]
     threshold: float
     local: bool
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The rank in ``names`` of each document's source."""
+        return self.features.sources
 
     @property
     def kept(self) -> np.ndarray:

@@ -1,20 +1,23 @@
 """The parts between reading and writing: files of documents, addressed by document key.
 
 A document's key is its place in the order of reading: sources as given, then files, then rows.
+Parts are Arrow files without compression: a text is read from where it lies, without the others.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from feldspar.corpus.columns import DOCUMENT_COLUMNS, DocumentWriter, arrow
+import numpy as np
+
+from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow
 from feldspar.corpus.document import Document
 
 PART_BYTES = 4 << 20
-PART_ROW_GROUP_BYTES = 1 << 20
+PART_NAME = "documents.arrow"
 _COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
-_ONE_FILE = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -29,26 +32,31 @@ class PartFiles:
         """The number of documents in all parts."""
         return self.starts[-1]
 
+    def values(self, column: str, keys: Sequence[int]) -> Iterator[Any]:
+        """The values of a column for ``keys``; quick where keys near each other lie together."""
+        part, values, start, end = -1, None, 0, 0
+        for key in keys:
+            if not start <= key < end:
+                part = bisect_right(self.starts, key) - 1
+                values = part_table(self.paths[part]).column(column)
+                start, end = self.starts[part], self.starts[part + 1]
+            assert values is not None
+            yield values[key - start].as_py()
+
     def texts(self, keys: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """Key and text of each of ``keys``, which ascend; reads only the row groups it needs."""
-        _, parquet = arrow()
-        position = 0
-        for path, (start, end) in zip(self.paths, pairwise(self.starts), strict=True):
-            if position == len(keys):
-                return
-            if keys[position] >= end:
-                continue
-            with parquet.ParquetFile(path) as file:
-                first = start
-                for group in range(file.num_row_groups):
-                    rows = file.metadata.row_group(group).num_rows
-                    last = first + rows
-                    if position < len(keys) and keys[position] < last:
-                        column = file.read_row_group(group, columns=["text"]).column("text")
-                        while position < len(keys) and keys[position] < last:
-                            yield keys[position], column[keys[position] - first].as_py()
-                            position += 1
-                    first = last
+        """Key and text of each of ``keys``."""
+        return zip(keys, self.values("text", keys), strict=True)
+
+    def strings(self, column: str, keys: np.ndarray) -> list[str]:
+        """The values of a column for keys in any order, parts opened once each."""
+        distinct, places = np.unique(keys, return_inverse=True)
+        found = list(self.values(column, distinct.tolist()))
+        return [found[place] for place in places.tolist()]
+
+    def column(self, column: str) -> Iterator[Any]:
+        """The values of a column of all documents, a part in memory at a time."""
+        for path in self.paths:
+            yield from part_table(path).column(column).to_pylist()
 
 
 def stage_parts(documents: Iterable[Document], folder: Path) -> Iterator[Path]:
@@ -62,16 +70,32 @@ def stage_parts(documents: Iterable[Document], folder: Path) -> Iterator[Path]:
         batch.append(document)
         size += len(document.text)
         if size >= PART_BYTES:
-            yield write_part(batch, folder / f"{number:05d}")
+            yield write_part(batch, folder / f"{number:06d}")
             batch, size, number = [], 0, number + 1
     if batch:
-        yield write_part(batch, folder / f"{number:05d}")
+        yield write_part(batch, folder / f"{number:06d}")
 
 
-def write_part(batch: Iterable[Document], folder: Path) -> Path:
-    """One part file: small row groups for random access, no compression, all fields."""
-    writer = DocumentWriter(folder, _COLUMNS, _ONE_FILE, PART_ROW_GROUP_BYTES, "none")
-    with writer:
-        for document in batch:
-            writer.write(document)
-    return writer.files[0]
+def write_part(batch: Sequence[Document], folder: Path) -> Path:
+    """One part file with all fields."""
+    pyarrow, _ = arrow()
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / PART_NAME
+    kinds = {"quality": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
+    columns = [[getattr(row, name) for row in batch] for name in _COLUMNS]
+    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
+        writer.write_table(pyarrow.table(columns, schema=schema))
+    return path
+
+
+def part_table(path: Path) -> Any:
+    """The part as an Arrow table that lies in the file, not in memory."""
+    pyarrow, _ = arrow()
+    return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+
+
+def part_documents(path: Path) -> Iterator[Document]:
+    """The documents of one part."""
+    for row in part_table(path).to_pylist():
+        yield Document(**row)

@@ -1,5 +1,6 @@
 """Documents in, kept documents and the figures out: the way that both commands share."""
 
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
@@ -8,22 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.core.execution import Executor
+from feldspar.core.files import sha256_of_file
+from feldspar.core.manifest import MANIFEST_NAME
 from feldspar.core.progress import progress
-from feldspar.corpus.columns import (
-    DocumentWriter,
-    read_documents,
-    write_table,
-)
-from feldspar.corpus.deduplicate import deduplicate, keep_all
+from feldspar.corpus.columns import DocumentWriter, TableFile
+from feldspar.corpus.deduplicate import Corpus, deduplicate, keep_all
 from feldspar.corpus.document import Document, Tolerance
-from feldspar.corpus.features import Features, PrepareUnit, join_features, prepare
+from feldspar.corpus.duplicates.edges import BLOCK
+from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
+from feldspar.corpus.features import Features, PrepareUnit, load_features, prepare
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
-from feldspar.corpus.parts import PartFiles, stage_parts
+from feldspar.corpus.parts import PART_NAME, PartFiles, part_documents, stage_parts
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
+from feldspar.corpus.stages import Stages
 
 KEPT_SPLIT = "kept"
+RESIDENT_BYTES = 300
+"""Integers of one document that are held in memory at most."""
 
 
 @dataclass(frozen=True)
@@ -46,36 +49,41 @@ def process(
     names: Iterable[str],
     plan: Plan,
     tolerance: Tolerance,
-    work: Path,
-    pool: Executor,
+    stages: Stages,
 ) -> Outcome:
-    """Stage, prepare, deduplicate and split documents; part files are left below ``work``.
+    """Stage, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
     Raises UserError for a source without a document of sufficient length, and for ids that occur
     twice.
     """
-    files, features = _stage(documents, plan, work, pool)
-    names = list(dict.fromkeys([*names, *features.sources]))
-    rank = {name: number for number, name in enumerate(names)}
-    sources = np.array([rank[name] for name in features.sources], dtype=np.int64)
+    files, features, names = _stage(documents, names, plan, stages)
     short = features.characters < plan.clean.short
-    _check_ids(features)
-    _check_sources(names, sources, short, plan.clean.short)
+    _check_ids(files, features)
+    _check_sources(names, features.sources, short, plan.clean.short)
     if plan.deduplicate is None:
         found = keep_all(files.documents)
     else:
         _check_priority(names, plan.deduplicate.priority)
         _check_quality(plan.deduplicate, features)
-        found = deduplicate(files, features, sources, ~short, names, plan.deduplicate, pool)
+        _check_memory(plan.deduplicate, files.documents)
+        sketches = SketchFiles(
+            tuple(path.with_name(SKETCHES_NAME) for path in files.paths), files.starts
+        )
+        corpus = Corpus(files, sketches, features, ~short, names)
+        found = deduplicate(corpus, plan.deduplicate, stages)
     if plan.split is None:
         splits = [KEPT_SPLIT] * files.documents
     else:
-        splits = assign(features.sources, features.groups, found.clusters, plan.split)
+        splits = assign(
+            [names[rank] for rank in features.sources.tolist()],
+            list(files.column("group")),
+            found.clusters,
+            plan.split,
+        )
     settings = plan.deduplicate or DeduplicateSettings()
     return Outcome(
         names=names,
-        sources=sources,
         files=files,
         features=features,
         short=short,
@@ -88,40 +96,59 @@ def process(
 
 
 def _stage(
-    documents: Iterable[Document], plan: Plan, work: Path, pool: Executor
-) -> tuple[PartFiles, Features]:
-    def units() -> Iterator[PrepareUnit]:
-        for number, part in enumerate(stage_parts(documents, work / "raw")):
-            yield PrepareUnit(
-                part=part,
-                folder=work / "normalised" / f"{number:05d}",
-                normalise=plan.clean.normalise,
-                short=plan.clean.short,
-                sketch=plan.deduplicate is not None,
+    documents: Iterable[Document], names: Iterable[str], plan: Plan, stages: Stages
+) -> tuple[PartFiles, Features, list[str]]:
+    """The prepared parts, their numbers and the names of the sources.
+
+    Documents are read again after a kill; parts that come out as before are not prepared again.
+    """
+    raw = stages.work / "raw"
+
+    def units() -> Iterator[tuple[PrepareUnit, str]]:
+        for part in stage_parts(documents, raw):
+            unit = PrepareUnit(
+                part, plan.clean.normalise, plan.clean.short, plan.deduplicate is not None
             )
+            yield unit, sha256_of_file(part)
 
-    paths, pieces = [], []
-    with progress("read and sketch") as advance:
-        for prepared in pool.map(prepare, units()):
-            paths.append(prepared.part)
-            pieces.append(prepared.features)
-            advance(len(prepared.features.ids))
-    if not pieces:
+    stages.bind(plan.clean.model_dump_json(), str(plan.deduplicate is not None))
+    ranks = {name: rank for rank, name in enumerate(names)}
+    folders, counts, ranks_of_parts = [], [], []
+    for done in stages.run("prepare", prepare, units()):
+        folders.append(done.folder)
+        counts.append(done.counts["documents"])
+        own = [ranks.setdefault(name, len(ranks)) for name in done.counts["sources"]]
+        ranks_of_parts.append(np.array(own, np.int64))
+        shutil.rmtree(raw / done.folder.name)
+    if not folders:
         raise UserError("the sources hold no document")
-    starts = accumulate((len(piece.ids) for piece in pieces), initial=0)
-    return PartFiles(tuple(paths), tuple(starts)), join_features(pieces)
+    stages.bind(*(sha256_of_file(folder / MANIFEST_NAME) for folder in folders))
+    starts = accumulate(counts, initial=0)
+    files = PartFiles(tuple(folder / PART_NAME for folder in folders), tuple(starts))
+    return files, load_features(folders, ranks_of_parts), list(ranks)
 
 
-def _check_ids(features: Features) -> None:
-    seen: dict[str, int] = {}
-    for key, name in enumerate(features.ids):
-        other = seen.setdefault(name, key)
-        if other != key:
+def _check_ids(files: PartFiles, features: Features) -> None:
+    order = np.argsort(features.identities, kind="stable")
+    ordered = features.identities[order]
+    alike = np.flatnonzero(ordered[1:] == ordered[:-1])
+    for first, second in zip(order[alike].tolist(), order[alike + 1].tolist(), strict=True):
+        one, other = files.strings("id", np.array([first, second]))
+        if one == other:
+            places = files.strings("origin", np.array([first, second]))
             raise UserError(
-                f"two documents have the id {name!r}",
-                where=f"{features.origins[other]} and {features.origins[key]}",
+                f"two documents have the id {one!r}",
+                where=" and ".join(places),
                 do="make the ids unique, or leave them out: file and line then serve as id",
             )
+
+
+def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
+    if documents * RESIDENT_BYTES > settings.memory_bytes:
+        raise UserError(
+            f"memory: {settings.memory} do not hold the integers of {documents:,} documents",
+            allowed=f"at least {documents * RESIDENT_BYTES / 1e9:.2f} GB",
+        )
 
 
 def _check_sources(names: list[str], sources: np.ndarray, short: np.ndarray, least: int) -> None:
@@ -162,7 +189,7 @@ def write_kept(outcome: Outcome, folder_of: dict[tuple[str, str], Path]) -> None
     key = 0
     with progress("write", int(kept.sum())) as advance:
         for path in outcome.files.paths:
-            for document in read_documents(path):
+            for document in part_documents(path):
                 if kept[key]:
                     writers[folder_of[outcome.splits[key], document.source]].write(document)
                     advance(1)
@@ -176,22 +203,19 @@ def write_pairs(outcome: Outcome, folder: Path) -> None:
 
     A similarity that was never measured is null.
     """
-    ids, found = outcome.features.ids, outcome.found
-    dropped = np.flatnonzero(~outcome.short & ~outcome.kept).tolist()
-    write_table(
-        folder / "duplicates.parquet",
-        {
-            "id": ("string", [ids[key] for key in dropped]),
-            "kept_id": ("string", [ids[found.keepers[key]] for key in dropped]),
-            "jaccard": ("double", [jaccard_or_none(found.similarity[key]) for key in dropped]),
-        },
-    )
-    pairs = found.edges.pairs.tolist()
-    write_table(
-        folder / "edges.parquet",
-        {
-            "id_a": ("string", [ids[low] for low, _ in pairs]),
-            "id_b": ("string", [ids[high] for _, high in pairs]),
-            "jaccard": ("double", [jaccard_or_none(v) for v in found.edges.jaccard.tolist()]),
-        },
-    )
+    found = outcome.found
+    dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
+    with TableFile(folder / "duplicates.parquet", ("id", "kept_id"), "jaccard") as table:
+        for start in range(0, len(dropped), BLOCK):
+            keys = dropped[start : start + BLOCK]
+            _write_block(outcome, table, keys, found.keepers[keys], found.similarity[keys])
+    with TableFile(folder / "edges.parquet", ("id_a", "id_b"), "jaccard") as table:
+        for block in found.edges.blocks():
+            _write_block(outcome, table, block.pairs[:, 0], block.pairs[:, 1], block.jaccard)
+
+
+def _write_block(
+    outcome: Outcome, table: TableFile, first: np.ndarray, second: np.ndarray, jaccard: np.ndarray
+) -> None:
+    names = [outcome.files.strings("id", keys) for keys in (first, second)]
+    table.write([*names, [jaccard_or_none(value) for value in jaccard.tolist()]])

@@ -103,7 +103,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         edges=len(found.edges.pairs),
         candidates={
             "before_filter": found.candidates.unfiltered,
-            "compared": len(found.candidates.pairs),
+            "compared": found.candidates.compared,
             "giant_groups": found.candidates.giant_groups,
             "unpaired_documents": found.candidates.unpaired,
         },
@@ -124,9 +124,8 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
     for number, name in enumerate(outcome.names):
         own = outcome.sources == number
         kept = own & outcome.kept
-        licences = Counter(
-            outcome.features.licences[key] or "unknown" for key in np.flatnonzero(kept).tolist()
-        )
+        of_kept = outcome.files.values("licence", np.flatnonzero(kept).tolist())
+        licences = Counter(licence or "unknown" for licence in of_kept)
         counts[name] = SourceCounts(
             read=_amount(outcome, own),
             short=_amount(outcome, own & outcome.short),
@@ -169,8 +168,9 @@ def _lost_to(outcome: Outcome, dropped: np.ndarray) -> dict[str, dict[str, Amoun
 def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
     count = len(outcome.names)
     matrix = np.zeros((count, count), np.int64)
-    ends = outcome.sources[outcome.found.all_edges.pairs]
-    np.add.at(matrix, (ends[:, 0], ends[:, 1]), 1)
+    for block in outcome.found.all_edges.blocks():
+        ends = outcome.sources[block.pairs]
+        np.add.at(matrix, (ends[:, 0], ends[:, 1]), 1)
     matrix = matrix + matrix.T - np.diag(np.diag(matrix))
     return {
         first: {second: int(matrix[i, j]) for j, second in enumerate(outcome.names)}
@@ -180,16 +180,15 @@ def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
 
 def _duplicated(outcome: Outcome) -> dict[str, dict[str, Amount]]:
     texts = np.unique(outcome.features.hashes, axis=0, return_inverse=True)[1].reshape(-1)
-    low, high = outcome.found.all_edges.pairs.T
-    apart = texts[low] != texts[high]
-    low, high = low[apart], high[apart]
     matrix: dict[str, dict[str, Amount]] = {name: {} for name in outcome.names}
     for number, name in enumerate(outcome.names):
         own = outcome.sources == number
         copies = np.bincount(texts[own & ~outcome.short], minlength=len(texts))
         near = np.zeros(len(texts), dtype=bool)
-        near[texts[low[own[high]]]] = True
-        near[texts[high[own[low]]]] = True
+        for block in outcome.found.all_edges.blocks():
+            low, high = block.pairs[texts[block.pairs[:, 0]] != texts[block.pairs[:, 1]]].T
+            near[texts[low[own[high]]]] = True
+            near[texts[high[own[low]]]] = True
         for other_number, other in enumerate(outcome.names):
             needed = 2 if other == name else 1  # another document than itself
             met = near[texts] | (copies[texts] >= needed)

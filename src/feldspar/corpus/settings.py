@@ -199,6 +199,9 @@ class DeduplicateSettings(Settings):
     only when it is itself similar to its survivor."""
     priority: tuple[str, ...] = ()
     """Sources in order of preference (keep: source_priority)."""
+    memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*(MB|GB|TB)$")] = "2GB"
+    """What one process may hold beside the interpreter: 500MB, 2GB; more spills to disk. It does
+    not change the result."""
 
     @model_validator(mode="after")
     def _priority_where_used(self) -> Self:
@@ -211,6 +214,25 @@ class DeduplicateSettings(Settings):
         if self.cluster == "representative" and not self.banding.verified:
             raise ValueError("cluster: representative needs verify: true")
         return self
+
+    @model_validator(mode="after")
+    def _memory_is_enough_to_begin(self) -> Self:
+        if self.memory_bytes < 64 * 1000**2:
+            raise ValueError("memory: at least 64MB")
+        return self
+
+    @property
+    def memory_bytes(self) -> int:
+        """The budget in bytes."""
+        return int(self.memory[:-2]) * 1000 ** (2 + ("MB", "GB", "TB").index(self.memory[-2:]))
+
+    @property
+    def partition_rows(self) -> int:
+        """Rows that a unit sorts in memory, at about 64 bytes each: a sixteenth of the budget.
+
+        More than 64 MB would not make it faster.
+        """
+        return min(self.memory_bytes // 16 // 64, 1 << 20)
 
     @property
     def banding(self) -> Banding:

@@ -17,15 +17,13 @@ def band_keys(sketches: np.ndarray, band: int, banding: Banding) -> np.ndarray:
 
 
 def band_groups(keys: np.ndarray, documents: np.ndarray) -> Iterator[np.ndarray]:
-    """The documents that share a key, two or more, each group ascending."""
-    order = np.argsort(keys, kind="stable")
-    ordered = keys[order]
-    borders = np.flatnonzero(ordered[1:] != ordered[:-1]) + 1
+    """The documents that share a key, two or more; keys are sorted, documents within a key too."""
+    borders = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     starts = np.concatenate([[0], borders])
-    ends = np.concatenate([borders, [len(ordered)]])
+    ends = np.concatenate([borders, [len(keys)]])
     shared = ends - starts > 1
     for start, end in zip(starts[shared], ends[shared], strict=True):
-        yield documents[order[start:end]]
+        yield documents[start:end]
 
 
 def all_pairs(group: np.ndarray) -> np.ndarray:

@@ -1,34 +1,47 @@
-"""From sketches to candidate pairs, with a pre-filter and a bound on giant groups."""
+"""From sketches to candidate pairs through sorted runs of band keys on disk."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import floor, sqrt
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from feldspar.corpus.duplicates.banding import Banding
-from feldspar.corpus.duplicates.bands import (
-    all_pairs,
-    band_groups,
-    band_keys,
-    star_pairs,
-)
+from feldspar.corpus.duplicates.bands import all_pairs, band_groups, band_keys, star_pairs
 from feldspar.corpus.duplicates.exact import canonical_pairs
-from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreement
+from feldspar.corpus.duplicates.runs import Range, sorted_rows
+from feldspar.corpus.duplicates.sketch import SKETCH_VALUES
+from feldspar.corpus.duplicates.sketch_files import SketchFiles
 
 ALL_PAIRS_LIMIT = 256
 """Band groups of more documents become stars around their first documents."""
 STAR_LIMIT = 256
 """So many stars a giant group may need; what is left then stays unpaired and is counted."""
+_PAIRS = 1 << 16
+"""Pairs that are filtered together."""
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """Pairs (n, 2) of document keys, how many there were before the filter, and giant groups."""
+class BandUnit:
+    """Sketches of neighbouring parts; ``members``: file of a mask of the documents that count."""
 
-    pairs: np.ndarray
-    unfiltered: int
-    giant_groups: int
-    unpaired: int
+    sketches: SketchFiles
+    members: Path
+    banding: Banding
+
+
+@dataclass(frozen=True)
+class CandidateUnit:
+    """A range of band keys. Files hold at most ``rows`` pairs."""
+
+    records: Range
+    sketches: SketchFiles
+    banding: Banding
+    threshold: float
+    rows: int
 
 
 def least_agreement(threshold: float) -> int:
@@ -37,61 +50,82 @@ def least_agreement(threshold: float) -> int:
     return max(0, floor(SKETCH_VALUES * (threshold - 4.5 * deviation)))
 
 
-def find_candidates(
-    documents: np.ndarray, sketches: np.ndarray, banding: Banding, threshold: float
-) -> Candidates:
-    """The pairs that share a band; ``sketches[i]`` belongs to document key ``documents[i]``.
+def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
+    """A run of (band key, document), both u64; the key holds the band's number."""
+    members = np.load(unit.members, mmap_mode="r")
+    pieces = [np.empty((2, 0), np.uint64)]
+    for path, (start, end) in zip(unit.sketches.paths, pairwise(unit.sketches.starts), strict=True):
+        own = np.flatnonzero(members[start:end])
+        values = np.load(path, mmap_mode="r")[own]
+        documents = (own + start).astype(np.uint64)
+        for band in range(unit.banding.bands):
+            pieces.append(np.stack([band_keys(values, band, unit.banding), documents]))
+    rows = np.concatenate(pieces, axis=1)
+    np.save(folder / "records.npy", sorted_rows(rows))
+    return {"records": rows.shape[1]}
+
+
+def write_candidates(unit: CandidateUnit, folder: Path) -> dict[str, Any]:
+    """Files of pairs (n, 2) that share a band of the range, each pair once a file.
 
     A banding whose pairs are checked gives all pairs of a group, filtered by agreement; one whose
-    pairs are not gives the published star: each document with the first of its group.
+    pairs are not gives the published star: each document with the first of its group. The counts
+    hold how many there were before the filter, and giant groups.
     """
-    if len(documents) < 2:
-        return Candidates(np.empty((0, 2), np.int64), 0, 0, 0)
-    positions = np.arange(len(documents))
-    least = least_agreement(threshold) if banding.verified else 0
-    found = np.empty((0, 2), np.int64)
-    unfiltered = giant = unpaired = 0
-    for band in range(banding.bands):
-        pairs = []
-        for group in band_groups(band_keys(sketches, band, banding), positions):
-            if not banding.verified:
-                pairs.append(star_pairs(group))
-            elif len(group) <= ALL_PAIRS_LIMIT:
-                pairs.append(all_pairs(group))
-            else:
-                giant += 1
-                stars, left = _stars(group, sketches, least)
-                pairs.append(stars)
-                unpaired += left
-        if pairs:
-            new = np.concatenate(pairs)
-            unfiltered += len(new)
-            found = canonical_pairs(np.concatenate([found, _similar(new, sketches, least)]))
-    return Candidates(documents[found], unfiltered, giant, unpaired)
+    counts = {"unfiltered": 0, "giant_groups": 0, "unpaired": 0}
+    least = least_agreement(unit.threshold) if unit.banding.verified else 0
+    kept, size, number = [np.empty((0, 2), np.int64)], 0, 0
+    for pairs in _gathered(_pairs(unit, least, counts)):
+        counts["unfiltered"] += len(pairs)
+        close = pairs if least == 0 else pairs[unit.sketches.agreements(pairs) >= least]
+        kept.append(close)
+        size += len(close)
+        if size >= unit.rows:
+            np.save(folder / f"pairs-{number:05d}.npy", canonical_pairs(np.concatenate(kept)))
+            kept, size, number = [np.empty((0, 2), np.int64)], 0, number + 1
+    np.save(folder / f"pairs-{number:05d}.npy", canonical_pairs(np.concatenate(kept)))
+    return counts
 
 
-def _similar(pairs: np.ndarray, sketches: np.ndarray, least: int) -> np.ndarray:
-    if least == 0:
-        return pairs
-    kept = []
-    for start in range(0, len(pairs), 1 << 16):
-        block = pairs[start : start + (1 << 16)]
-        kept.append(block[agreement(sketches[block[:, 0]], sketches[block[:, 1]]) >= least])
-    return np.concatenate(kept) if kept else pairs
+def _pairs(unit: CandidateUnit, least: int, counts: dict[str, int]) -> Iterator[np.ndarray]:
+    records = unit.records.read()
+    for group in band_groups(records[0], records[1].astype(np.int64)):
+        if not unit.banding.verified:
+            yield star_pairs(group)
+        elif len(group) <= ALL_PAIRS_LIMIT:
+            yield all_pairs(group)
+        else:
+            counts["giant_groups"] += 1
+            yield from _stars(group, unit.sketches, least, counts)
 
 
-def _stars(group: np.ndarray, sketches: np.ndarray, least: int) -> tuple[np.ndarray, int]:
+def _gathered(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same pairs in arrays of about ``_PAIRS``."""
+    gathered: list[np.ndarray] = []
+    size = 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _PAIRS:
+            yield np.concatenate(gathered)
+            gathered, size = [], 0
+    if gathered:
+        yield np.concatenate(gathered)
+
+
+def _stars(
+    group: np.ndarray, sketches: SketchFiles, least: int, counts: dict[str, int]
+) -> Iterator[np.ndarray]:
     """Stars around the first document, then around the first of those it rejected, and so on.
 
     Neighbours in the group are joined too. Once few enough are left, all their pairs are taken.
     """
-    pairs = [np.stack([group[:-1], group[1:]], axis=1)]
+    yield np.stack([group[:-1], group[1:]], axis=1)
     for _ in range(STAR_LIMIT):
         if len(group) <= ALL_PAIRS_LIMIT:
-            pairs.append(all_pairs(group))
-            return np.concatenate(pairs), 0
+            yield all_pairs(group)
+            return
         star = star_pairs(group)
-        pairs.append(star)
-        alike = agreement(sketches[star[:, 0]], sketches[star[:, 1]])
-        group = group[1:][alike < least]
-    return np.concatenate(pairs), len(group)
+        yield star
+        group = group[1:][sketches.agreements(star) < least]
+    counts["unpaired"] += len(group)

@@ -1,0 +1,141 @@
+"""Stages of work that survive a kill: the output of each unit is a folder that appears whole.
+
+A unit's folder holds a manifest with the digest of everything that decides its content. Given the
+same command again, units whose folders are whole and of the same digest are not run again.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar import __version__
+from feldspar.core.errors import RunError, UserError
+from feldspar.core.execution import Executor
+from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder, remove_incomplete
+from feldspar.core.manifest import (
+    Manifest,
+    read_manifest,
+    records_of,
+    verify_files,
+    write_manifest,
+)
+from feldspar.core.progress import progress
+
+KIND = "unit of a stage"
+Run = Callable[[Any, Path], dict[str, Any]]
+"""Fills a folder from a unit and returns counts; top-level and pure but for that folder."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One unit of a stage, the folder of its output and the digest of what decides it."""
+
+    run: Run
+    unit: Any
+    folder: Path
+    configuration: str
+
+
+def perform(task: Task) -> dict[str, Any]:
+    """The counts of a unit, which is run unless its folder is whole."""
+    counts = finished_counts(task.folder, task.configuration)
+    if counts is not None:
+        return counts
+    with new_folder(task.folder, overwrite=True) as folder:
+        counts = task.run(task.unit, folder)
+        manifest = Manifest(
+            kind=KIND,
+            configuration=task.configuration,
+            version=__version__,
+            counts=counts,
+            files=records_of(folder),
+        )
+        write_manifest(folder, manifest)
+    return counts
+
+
+def finished_counts(folder: Path, configuration: str) -> dict[str, Any] | None:
+    """The counts of a whole folder of that configuration; None when it must be made."""
+    if not folder.is_dir():
+        return None
+    try:
+        manifest = read_manifest(folder, KIND)
+    except (UserError, RunError):
+        return None
+    if manifest.configuration != configuration or verify_files(folder, manifest):
+        return None
+    return manifest.counts
+
+
+@dataclass(frozen=True)
+class Done:
+    """A unit's folder and counts."""
+
+    folder: Path
+    counts: dict[str, Any]
+
+
+class Stages:
+    """The stages of one run; each one's digest holds those before it."""
+
+    def __init__(self, work: Path, pool: Executor, configuration: str) -> None:
+        self.work = work
+        self.pool = pool
+        self._configuration = configuration
+
+    def bind(self, *parts: str) -> None:
+        """Let everything from here on depend on ``parts`` too."""
+        self._configuration = digest_of(self._configuration, *parts)
+
+    def run(
+        self, name: str, function: Run, units: Iterable[tuple[Any, str]], total: int | None = None
+    ) -> Iterator[Done]:
+        """Run ``function`` on each (unit, digest of its own content), in order."""
+        self.bind(name)
+        folder = self.work / name
+        remove_incomplete(folder)
+
+        def tasks() -> Iterator[Task]:
+            for number, (unit, own) in enumerate(units):
+                yield Task(
+                    function,
+                    unit,
+                    folder / f"{number:06d}",
+                    digest_of(self._configuration, str(number), own),
+                )
+
+        with progress(name, total, "units") as advance:
+            for number, counts in enumerate(self.pool.map(perform, tasks())):
+                yield Done(folder / f"{number:06d}", counts)
+                advance(1)
+
+
+@contextmanager
+def work_folder(out: Path) -> Iterator[Path]:
+    """A folder beside ``out`` for the stages: kept when the process is stopped or the machine lacks
+    something, so that the same command goes on; removed at the end and after bad input.
+
+    Raises UserError when another process is at work on the same output.
+    """
+    folder = out.with_name(f"{out.name}{TEMPORARY_MARK}work")
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is building {out}", do="wait for it, or choose another folder"
+            ) from error
+        for left in out.parent.glob(f"{out.name}{TEMPORARY_MARK}*"):
+            if left != folder:
+                shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield folder
+        except UserError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,126 @@
+"""The engine in real processes: killed in each stage, with many workers, in bounded memory."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.settings import DeduplicateSettings
+from tests.corpus.conftest import prose
+from tests.corpus.test_build import content
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from feldspar.core.progress import SilentListener, listening
+from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.settings import DeduplicateSettings
+
+path, out, *stages = sys.argv[1:]
+work = Path(out + ".incomplete-work")
+settings = DeduplicateSettings(memory="64MB", cluster="representative")
+
+class KillIn(SilentListener):
+    def __init__(self, stage, when):
+        self.stage, self.when = stage, when
+
+    def start(self, title, total, unit):
+        if title != self.stage:
+            return super().start(title, total, unit)
+        kill = lambda amount=0: os.kill(os.getpid(), signal.SIGKILL)
+        return kill() if self.when == "begin" else kill
+
+made = {}
+for stage in stages:
+    for when in ("begin", "first unit"):
+        child = os.fork()  # of a process without threads, and imports nothing again
+        if child == 0:
+            with listening(KillIn(stage, when)):
+                deduplicate_files([Path(path)], Path(out), settings)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9, (stage, when, status)
+        assert not Path(out).exists()
+        found = {each: each.stat().st_mtime_ns for each in work.glob("*/*/manifest.json")}
+        assert made.items() <= found.items(), "what was finished is not made again"
+        made = found
+print(*sorted({each.parts[-3] for each in made}))
+"""
+STAGES = ("prepare", "bands", "candidates", "order", "compare", "survivors", "write")
+
+MEASURED = """
+import resource, sys
+from pathlib import Path
+from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.settings import DeduplicateSettings
+
+deduplicate_files([Path(sys.argv[1])], Path(sys.argv[2]), DeduplicateSettings(memory="64MB"))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def corpus(path: Path, documents: int) -> Path:
+    """Texts of 40 words; every fifth is an earlier one with a word or two changed.
+
+    Of every fifty, three are a chain: first and last are less alike than either with the second.
+    """
+    generator = random.Random(documents)
+    words: list[str] = []
+    with path.open("w") as file:
+        for number in range(documents):
+            if number % 50 in (1, 2):
+                words[13 * (number % 50)] = "another"
+            else:
+                copied = number >= 5 and number % 5 == 0
+                words = prose(generator.randrange(number) if copied else number, 40).split()
+                for _ in range(generator.randrange(3) if copied else 0):
+                    words[generator.randrange(40)] = "another"
+            record = {"source": "abc"[number % 3], "text": " ".join(words)}
+            file.write(json.dumps(record) + "\n")
+    return path
+
+
+@pytest.mark.slow
+def test_a_kill_in_any_stage_changes_nothing(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "in.jsonl", 4000)
+    settings = DeduplicateSettings(memory="64MB", cluster="representative")
+    deduplicate_files([path], tmp_path / "unbroken", settings)
+    out, work = tmp_path / "broken", tmp_path / "broken.incomplete-work"
+    command = [sys.executable, "-c", KILLED, str(path), str(out), *STAGES]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == sorted(set(STAGES) - {"survivors", "write"})
+    damaged = next(work.glob("candidates/000000/pairs-*.npy"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    deduplicate_files([path], out, settings)
+    assert content(out) == content(tmp_path / "unbroken")
+    assert not work.exists()
+
+
+@pytest.mark.slow
+def test_same_bytes_for_any_workers_and_any_memory(tmp_path: Path) -> None:
+    path = corpus(tmp_path / "in.jsonl", 4000)
+    contents = []
+    for workers, memory in ((1, "2GB"), (1, "64MB"), (2, "64MB"), (7, "64MB")):
+        out = tmp_path / f"{workers}-{memory}"
+        settings = DeduplicateSettings(memory=memory)
+        report = deduplicate_files([path], out, settings, workers=workers)
+        contents.append(content(out))
+    assert all(each == contents[0] for each in contents)
+    assert report.dropped > 300
+
+
+@pytest.mark.slow
+def test_memory_stays_while_the_corpus_grows(tmp_path: Path) -> None:
+    peaks = []
+    for documents in (2_000, 20_000):
+        path = corpus(tmp_path / f"{documents}.jsonl", documents)
+        out = tmp_path / f"out-{documents}"
+        command = [sys.executable, "-c", MEASURED, str(path), str(out)]
+        result = subprocess.run(command, capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout) * 1024)
+    assert peaks[1] - peaks[0] < 64e6
