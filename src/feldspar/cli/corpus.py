@@ -104,15 +104,10 @@ def dedup_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
     preset: Annotated[
         Preset,
-        typer.Option(
-            help="verified: 20 bands of 6, pairs checked; slimpajama: 9 of 13, unchecked.",
-        ),
+        typer.Option(help="verified: 20 bands of 6, checked; slimpajama: 9 of 13, unchecked."),
     ] = Preset.VERIFIED,
     scope: Annotated[
-        Scope,
-        typer.Option(
-            help="Across all sources, or within each.",
-        ),
+        Scope, typer.Option(help="Across all sources, or within each.")
     ] = Scope.GLOBAL,
     threshold: Annotated[
         float, typer.Option(help="Jaccard similarity of duplicates, above 0, at most 1.")
