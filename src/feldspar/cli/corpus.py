@@ -40,6 +40,15 @@ class Cluster(StrEnum):
     REPRESENTATIVE = "representative"
 
 
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="2GB", help="What a process may hold; more spills to disk, with equal results."
+    ),
+]
+Short = Annotated[
+    int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
+]
 Workers = Annotated[
     int, typer.Option(min=0, help="Processes; the result is the same for any. 0: one a core.")
 ]
@@ -136,15 +145,8 @@ def dedup_command(
             "--verify/--no-verify", help="Check pairs by exact similarity; default: the preset's."
         ),
     ] = None,
-    memory: Annotated[
-        str,
-        typer.Option(
-            metavar="2GB", help="What a process may hold; more spills to disk, with equal results."
-        ),
-    ] = "2GB",
-    short: Annotated[
-        int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
-    ] = 200,
+    memory: Memory = "2GB",
+    short: Short = 200,
     workers: Workers = 0,
     skip_bad: SkipBad = 0,
     overwrite: Overwrite = False,
