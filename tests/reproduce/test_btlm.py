@@ -43,7 +43,7 @@ def test_a_second_phase_that_helps_is_recognised() -> None:
     gained, beyond = position_claims(curves(two_phase=1.9, beyond=1.91), "cost")
     assert gained.verdict is beyond.verdict is Verdict.MECHANISM_SHOWN
     assert "1.9010 after two phases, 2.0010 after the short context alone" in gained.ours
-    assert "lower by +5.00%" in gained.ours
+    assert "lower by 5.00%" in gained.ours
 
 
 def test_a_second_phase_that_does_not_help_is_not_claimed() -> None:
@@ -60,7 +60,7 @@ def test_a_gain_has_to_exceed_the_noise() -> None:
     assert not Gain.of([2.1], [2.0]).is_clear
     assert not Gain.of([float("inf")], [2.0]).is_clear
     assert str(Gain.of([float("inf")], [2.0])) == "a run diverged"
-    assert str(Gain.of([1.9], [2.0])) == "+5.00% (one seed)"
+    assert str(Gain.of([1.9], [2.0])) == "5.00% (one seed)"
     two = Gain.of([1.9, 1.8], [2.0, 2.0])
     assert two.mean == pytest.approx(0.075) and two.standard_error == pytest.approx(0.025)
 
@@ -80,7 +80,7 @@ def test_the_ladder_judges_each_change_by_itself() -> None:
     }
     assert found["change-decay"].ours.startswith("lower by -9.98%")
     rows = {row[0]: row[1:] for row in ladder_table(losses, "base").rows}
-    assert rows["base"][2] == "" and rows["alibi"][2].startswith("+4.99%")
+    assert rows["base"][2] == "" and rows["alibi"][2].startswith("4.99%")
 
 
 def records(jump: float = 0.0, tokens_after: int = 8) -> list[dict[str, Any]]:

@@ -153,6 +153,6 @@ def test_at_the_papers_scale_the_610m_models_are_what_is_compared() -> None:
     }
     found = {claim.name: claim for claim in findings(results, Scale.PAPER).claims}
     said = found["untuned-loss-sp"].ours
-    assert said == "lower by +12.50% (one seed) at density 1/128: 2.100 against 2.400"
+    assert said == "lower by 12.50% (one seed) at density 1/128: 2.100 against 2.400"
     assert found["untuned-loss-sp"].verdict is Verdict.REPRODUCED, "11.9 %, within two points"
     assert found["untuned-loss-mup"].verdict is Verdict.MECHANISM_SHOWN, "4.5 %, not 1.9 %"

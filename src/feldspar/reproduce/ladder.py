@@ -58,7 +58,7 @@ class Gain:
             return "a run diverged"
         count, error = len(self.by_seed), self.standard_error
         spread = "one seed" if error is None else f"+- {error:.2%} over {count} seeds"
-        return f"{self.mean:+.2%} ({spread})"
+        return f"{self.mean:.2%} ({spread})"
 
 
 def relative_spread(losses: Sequence[float]) -> float | None:
