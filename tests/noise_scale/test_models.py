@@ -289,6 +289,28 @@ def test_a_weight_used_outside_of_its_module_is_refused():
         model(torch.randint(11, (3, 5))).square().sum().backward()
 
 
+class Flat(nn.Module):
+    """Layers that get all positions of all examples in a row, as in OPT."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.norm, self.head = nn.Embedding(9, 6), nn.LayerNorm(6), nn.Linear(6, 9)
+
+    def forward(self, ids):
+        return self.head(self.norm(self.embedding(ids).flatten(0, 1))).view(*ids.shape, -1)
+
+
+def test_positions_in_a_row_are_taken_apart_again():
+    torch.manual_seed(0)
+    model, ids, upstream = Flat().double(), torch.randint(9, (3, 4)), torch.randn(3, 4, 9).double()
+
+    def loss(of=slice(None)):
+        return (model(ids[of]) * upstream[of]).sum()
+
+    stats = measure(model, [loss], 3)
+    assert_norms(stats, looped_norms(model, lambda i: loss(slice(i, i + 1)), 3))
+
+
 def test_attention_of_torch_runs_one_example_at_a_time():
     torch.manual_seed(0)
     layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, batch_first=True).double()

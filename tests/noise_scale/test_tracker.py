@@ -193,6 +193,22 @@ def test_a_module_that_mixes_examples_is_refused_when_it_runs():
         model(torch.randn(4, 5)).square().sum().backward()
 
 
+class OfTheWholeBatch(Mixing):
+    """Fails on anything but four examples."""
+
+    def forward(self, x):
+        return self.scale * x.view(4, 5)
+
+
+def test_a_module_that_does_not_run_on_one_example_is_refused():
+    model = OfTheWholeBatch()
+    tracker = instrument(model, "all")
+    message = "OfTheWholeBatch does not run on one example"
+    with pytest.raises(UserError, match=message) as caught, tracker.microbatch():
+        model(torch.randn(4, 5)).sum().backward()
+    assert "invalid for input" in caught.value.found
+
+
 @pytest.mark.parametrize("model", [nn.Linear(3, 3), nn.LayerNorm(3, elementwise_affine=False)])
 def test_norm_coverage_needs_a_norm(model):
     with pytest.raises(UserError, match="no norm layer") as caught:
@@ -244,11 +260,11 @@ def test_layers_that_see_another_batch_are_named():
             self.first, self.second = nn.Linear(5, 5), nn.Linear(5, 5)
 
         def forward(self, x):
-            return self.second(self.first(x).flatten(0, 1))
+            return self.second(self.first(x)[:, :2].flatten(0, 1))
 
     model = Packed()
     tracker = instrument(model, "all")
-    with pytest.raises(UserError, match="second got 12 examples"), tracker.microbatch():
+    with pytest.raises(UserError, match="second got 8 examples"), tracker.microbatch():
         model(torch.randn(4, 3, 5)).sum().backward()
     # The failed micro-batch left nothing behind.
     tracker.remove()

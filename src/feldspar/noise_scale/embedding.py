@@ -21,7 +21,7 @@ class EmbeddingRule(Rule):
     def forward(self, module: nn.Module, ids: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         """The vectors (B, ..., d)."""
         ids = self._for_each_example(ids)
-        self.recorder.observe(self.name, len(ids))
+        self.recorder.observe(self.name, len(ids), ids.shape[1] if ids.dim() > 1 else None)
         weight = self.use(module, "weight", "embedding")
         uses = self.uses["weight"]
         if not in_backward():

@@ -114,8 +114,16 @@ class ExampleLoopRule(Rule):
         for part in training:
             part.training = False  # chance would differ
         try:
-            apart = self._run(module, self.plain, n_examples, [{}] * n_examples, args, kwargs)
             whole = self.plain(module, *args, **kwargs)
+            apart = self._run(module, self.plain, n_examples, [{}] * n_examples, args, kwargs)
+        except UserError:
+            raise
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.name} does not run on one example at a time",
+                found=error,
+                do="leave it out by a callable coverage",
+            ) from error
         finally:
             for part in training:
                 part.training = True

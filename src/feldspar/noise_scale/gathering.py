@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Partial, Shard
 
 from feldspar.core.errors import UserError
+from feldspar.noise_scale.products import widened
 
 
 def n_processes(group: dist.ProcessGroup | None) -> int:
@@ -47,7 +48,7 @@ def squared_gradients(parameters: Sequence[nn.Parameter], device: torch.device) 
     Of a parameter that FSDP2 split, the parts are summed over the processes that share it, not over
     its copies.
     """
-    squares = torch.zeros(len(parameters), dtype=torch.float64, device=device)
+    local: dict[int, Tensor] = {}
     split: dict[dist.ProcessGroup, list[int]] = defaultdict(list)
     for place, parameter in enumerate(parameters):
         gradient = parameter.grad
@@ -62,8 +63,12 @@ def squared_gradients(parameters: Sequence[nn.Parameter], device: torch.device) 
                 if isinstance(placement, Shard):
                     split[gradient.device_mesh.get_group(axis)].append(place)
             gradient = gradient.to_local()
-        wide = gradient if gradient.dtype == torch.float64 else gradient.float()
-        squares[place] = torch.linalg.vector_norm(wide).double().square()
+        local[place] = widened(gradient)
+    squares = torch.zeros(len(parameters), dtype=torch.float64, device=device)
+    if local:
+        norms = torch._foreach_norm(list(local.values()))
+        places = torch.tensor(list(local), device=device)
+        squares[places] = torch.stack([norm.to(squares) for norm in norms]).square()
     for group, places in split.items():
         part = squares[places]
         dist.all_reduce(part, group=group)

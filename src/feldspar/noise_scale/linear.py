@@ -24,7 +24,7 @@ class LinearRule(Rule):
         """The layer's output (B, ..., out)."""
         if x.dim() < 2:
             raise UserError(f"{self.name} got an input without a dimension of examples")
-        self.recorder.observe(self.name, len(x))
+        self.recorder.observe(self.name, len(x), x.shape[1] if x.dim() > 2 else None)
         # Rows of a transposed weight are not those of an embedding that shares it.
         kind = "example" if self.transposed else "matrix"
         weight = self.use(module, "weight", kind)

@@ -34,16 +34,15 @@ class NormRule(Rule):
             dtype = torch.float64 if weight.dtype == torch.float64 else torch.float32
             self.outlet = torch.zeros(3, dtype=dtype, device=weight.device, requires_grad=True)
 
-    def collect(self) -> tuple[dict[str, float], int]:
-        """Squared norms by local name that compiled backward passes left (none: empty); examples
-        of all passes. Then forget them.
+    def collect(self) -> tuple[Tensor | None, int]:
+        """The outlet's gradient (3,), None if no compiled backward pass left one, and the examples
+        of the others; then both are forgotten.
         """
         n_uncompiled, self._n_uncompiled = self._n_uncompiled, 0
-        if self.outlet is None or self.outlet.grad is None:
-            return {}, n_uncompiled
-        weight, bias, examples = self.outlet.grad.tolist()
-        self.outlet.grad = None
-        return {"weight": weight, "bias": bias}, n_uncompiled + round(examples)
+        left = None if self.outlet is None else self.outlet.grad
+        if self.outlet is not None:
+            self.outlet.grad = None
+        return left, n_uncompiled
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         """The normalised tensor, shaped as ``x``."""
@@ -59,7 +58,7 @@ class NormRule(Rule):
         for local_name in self.uses:
             if x.dim() <= self.use(module, local_name, "vector").dim():
                 raise UserError(f"{self.name} got an input without a dimension of examples")
-        self.recorder.observe(self.name, len(x))
+        self.recorder.observe(self.name, len(x), x.shape[1] if x.dim() > 2 else None)
 
     def _apply(
         self, module: nn.Module, x: Tensor, outlet: Tensor | None, rule: "NormRule | None"

@@ -23,6 +23,7 @@ class Recorder:
     def __init__(self) -> None:
         self.active = False
         self.n_examples: int | None = None
+        self._n_positions: int | None = None
         self._audited = False
         self._hooks: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._told: dict[str, Tensor] = {}
@@ -32,7 +33,7 @@ class Recorder:
     def begin(self) -> None:
         """A micro-batch begins."""
         self.active = True
-        self.n_examples = None
+        self.n_examples = self._n_positions = None
 
     def end(self) -> None:
         """The micro-batch is over, well or not."""
@@ -43,10 +44,13 @@ class Recorder:
         self._told.clear()
         self._arrived.clear()
 
-    def observe(self, layer: str, n_examples: int) -> None:
-        """A layer sees so many examples. Raises UserError unless all layers see the same."""
+    def observe(self, layer: str, n_examples: int, n_positions: int | None = None) -> None:
+        """A layer sees so many examples, each of so many positions where it has some.
+
+        Raises UserError unless all layers see the same number of examples.
+        """
         if self.n_examples is None:
-            self.n_examples = n_examples
+            self.n_examples, self._n_positions = n_examples, n_positions
         if self.n_examples != n_examples:
             raise UserError(
                 f"{layer} got {n_examples} examples in its first dimension, the layers before it "
@@ -54,6 +58,15 @@ class Recorder:
                 do="give every layer the batch in its first dimension; leave out by a callable "
                 "coverage layers that see no examples (routed experts, packed sequences)",
             )
+
+    def unflattened(self, x: Tensor) -> Tensor:
+        """A layer's input (B T, d), all positions of all examples in a row, as (B, T, d)."""
+        if torch.compiler.is_compiling() or x.dim() != 2:
+            return x
+        if self.n_examples is None or self._n_positions is None:
+            return x
+        flat = len(x) == self.n_examples * self._n_positions and self._n_positions > 1
+        return x.unflatten(0, (self.n_examples, self._n_positions)) if flat else x
 
     def watch(self, uses: ParameterUses, parameter: Tensor) -> None:
         """Note what gradient will arrive at a parameter, in the first micro-batch only."""

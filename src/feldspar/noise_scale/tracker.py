@@ -164,11 +164,9 @@ class Tracker:
         self._recorder.audit()
         rows = [uses.finish(n_examples) for uses in self._uses]
         device = next((row.device for row in rows if row is not None), torch.device("cpu"))
-        columns = torch.zeros(len(rows), n_examples, dtype=torch.float64, device=device)
-        for place, row in enumerate(rows):
-            if row is not None:
-                columns[place] = row
-        self._columns.append(columns)
+        none = torch.zeros(n_examples, dtype=torch.float64, device=device)
+        told = [none if row is None else row.to(none) for row in rows]
+        self._columns.append(torch.stack(told))
 
     def _forget(self) -> None:
         self._columns.clear()
@@ -230,12 +228,16 @@ class Tracker:
         columns = torch.cat([empty, *(part.to(device) for part in self._columns)], dim=1)
         sums = columns.sum(1)
         compiled: dict[str, int] = {}
-        for _, rule in self._found.rules:
-            if isinstance(rule, NormRule):
-                squares, n_examples = rule.collect()
-                if squares:
-                    compiled[rule.name] = n_examples
-                for local_name, square in squares.items():
+        norms = [rule for _, rule in self._found.rules if isinstance(rule, NormRule)]
+        left = [(rule, *rule.collect()) for rule in norms]
+        outlets = [outlet.to(device) for _, outlet, _ in left if outlet is not None]
+        # All in one transfer: each would wait for the device.
+        values = torch.stack(outlets).tolist() if outlets else []
+        for rule, outlet, n_uncompiled in left:
+            if outlet is not None:
+                weight, bias, n_examples = values.pop(0)
+                compiled[rule.name] = n_uncompiled + round(n_examples)
+                for local_name, square in (("weight", weight), ("bias", bias)):
                     if local_name in rule.uses:
                         sums[places[rule.uses[local_name].name]] += square
         n_local = columns.shape[1] or min(compiled.values(), default=0)
@@ -274,8 +276,10 @@ def _install(module: nn.Module, rule: Rule, recorder: Recorder, per_example: boo
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if not recorder.active or not torch.is_grad_enabled():
             return plain(self, *args, **kwargs)
-        if rule.takes_one_tensor and kwargs:
-            args, kwargs = (*args, *kwargs.values()), {}
-        return run(self, *args, **kwargs)
+        if not rule.takes_one_tensor:
+            return run(self, *args, **kwargs)
+        [x] = (*args, *kwargs.values())
+        apart = recorder.unflattened(x)
+        return run(self, apart) if apart is x else run(self, apart).flatten(0, 1)
 
     module.forward = MethodType(forward, module)
