@@ -57,7 +57,7 @@ def test_the_papers_own_points() -> None:
     assert scatter.ours.startswith("0.661%") and scatter.verdict is Verdict.REPRODUCED
     assert "1.5701 against 1.572 (-0.12 %)" in projection.ours and "+1.6" in projection.ours
     assert projection.verdict is Verdict.REPRODUCED
-    assert mup.ours.startswith("-0.43 %") and mup.verdict is Verdict.REPRODUCED
+    assert mup.ours.startswith("-0.43 % (+- 0.08%)") and mup.verdict is Verdict.REPRODUCED
     assert population_std([1.0, 3.0]) == 1.0
 
 
@@ -93,6 +93,16 @@ def test_a_mup_that_is_worse_or_only_as_good_is_not_claimed_better() -> None:
     for gap in (0.02, 0.0):
         _, found = run(lambda values, gap=gap: law(values, FALLING, gap=gap))
         assert found["mup-below-the-law-of-sp"].verdict is Verdict.NEEDS_SCALE
+
+
+def test_a_mup_gain_that_the_sizes_do_not_agree_on_is_not_claimed() -> None:
+    def rule(values: dict[str, Any]) -> float:
+        uneven = -0.08 if values[SIZE] == "38k" else 0.005
+        return law(values, FALLING, gap=uneven)
+
+    _, found = run(rule)
+    claim = found["mup-below-the-law-of-sp"]
+    assert claim.ours.startswith("-0.") and claim.verdict is Verdict.NEEDS_SCALE
 
 
 def test_a_mup_rate_that_moves_is_told() -> None:

@@ -138,7 +138,8 @@ def mup_points_claim() -> Claim:
         "published-mup-gain",
         statement="The five muP models lie below the SP law.",
         paper="0.43 % lower on average",
-        ours=f"{percent(1 + mean, 2)} on average, the published losses over the published law",
+        ours=f"{percent(1 + mean, 2)} (+- {standard_error(gaps):.2%}) on average, the published "
+        "losses over the published law",
         tolerance="within 0.01 percentage points",
         held=abs(mean + PAPER_GAIN) <= 1e-4,
         same_quantity=True,
@@ -194,7 +195,7 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
     """muP with one rate for all sizes beside the law of SP with a rate tuned for each."""
     members = of(family, "mup")
     noise = noise_of(family)
-    needed = (PAPER_NOISE if noise is None else noise) / math.sqrt(len(members))
+    needed = 2 * (PAPER_NOISE if noise is None else noise) / math.sqrt(len(members))
     held = close = False
     try:
         law = law_of(of(family, "sp"))
@@ -203,13 +204,17 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
     else:
         gaps = [member.loss / law.predict(member.flops) - 1 for member in members]
         mean = sum(gaps) / len(gaps)
+        # Sizes scatter around the law by more than seeds do: that is what the mean has to exceed.
+        error = standard_error(gaps)
+        needed = max(needed, 2 * error)
         held = mean < -needed
         close = abs(mean + PAPER_GAIN) <= SAME_GAIN
         each = ", ".join(
             f"{m.size} {percent(1 + gap)}" for m, gap in zip(members, gaps, strict=True)
         )
         ours = (
-            f"{percent(1 + mean, 2)} on average ({each}), base rate {members[0].rate:g} throughout"
+            f"{percent(1 + mean, 2)} (+- {error:.2%}) on average ({each}), "
+            f"base rate {members[0].rate:g} throughout"
         )
     return judged(
         "mup-below-the-law-of-sp",
@@ -217,11 +222,11 @@ def mup_claim(family: Sequence[Member], cost: str, *, at_paper_scale: bool) -> C
         "was tuned at every size.",
         paper="0.43 % lower on average",
         ours=ours,
-        tolerance=f"lower by more than {needed:.2%}, the standard error of the mean",
+        tolerance=f"lower by more than {needed:.2%}, two standard errors of the mean over sizes",
         held=held,
         same_quantity=at_paper_scale and close,
         why="muP's rate was tuned on the smallest size alone.",
-        why_not="SP with its rate tuned at every size is as good here.",
+        why_not="The sizes scatter around the law of SP by more than the mean difference.",
         cost=cost,
     )
 
@@ -294,6 +299,11 @@ def population_std(values: Sequence[float]) -> float:
     """The standard deviation of all there are."""
     mean = sum(values) / len(values)
     return math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+
+
+def standard_error(values: Sequence[float]) -> float:
+    """Of the mean of a sample."""
+    return population_std(values) / math.sqrt(len(values) - 1)
 
 
 def law_words(family: Sequence[Member]) -> list[str]:
