@@ -59,8 +59,8 @@ def scaling_page(record: dict[str, Any], figure: Figure) -> str:
             [
                 f"Chosen by {record['chosen_by']}.",
                 (
-                    "Parameters and residuals are those of the fit to all points, predictions of the "
-                    "held-out size those of the fit without it."
+                    "Parameters and residuals are those of the fit to all points, the predictions "
+                    "of the held-out size those of the fit without it."
                 ),
             ],
             [_forms_table(record)],
