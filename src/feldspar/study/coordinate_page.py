@@ -111,7 +111,9 @@ def _distinct(judgements: Iterable[Judgement]) -> list[tuple[str, Judgement]]:
 
 
 def _series(label: str, judgement: Judgement, measure: Measure) -> Series:
-    return Series(label, judgement.spread.values, judgement.sizes[measure], "points")
+    x = [math.log2(value) for value in judgement.spread.values]
+    y = [math.log2(size) for size in judgement.sizes[measure]]
+    return Series(label, x, y, "points")
 
 
 def _figures(title: str, series: list[Series], axis: Axis) -> list[Figure]:
@@ -119,7 +121,7 @@ def _figures(title: str, series: list[Series], axis: Axis) -> list[Figure]:
     drawn = [item for item in series if any(map(math.isfinite, item.y))]
     if not drawn:
         return []
-    return [line_figure(title, drawn, axis, "mean size", log_x=True, log_y=True)]
+    return [line_figure(title, drawn, f"log2 {axis}", "log2 mean size")]
 
 
 def _title(measure: Measure) -> str:
