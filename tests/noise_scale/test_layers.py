@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
@@ -44,6 +46,13 @@ class OnePlusNorm(PlainRMSNorm):
     def forward(self, x):
         x = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
         return x * (1 + self.weight)
+
+
+class GatedNorm(PlainRMSNorm):
+    """A second input, as Mamba's: not one tensor in, so not the rule for norms."""
+
+    def forward(self, x, gate=None):
+        return super().forward(x if gate is None else x * gate)
 
 
 class MeanGainNorm(PlainRMSNorm):
@@ -95,6 +104,7 @@ FLOATS = [
     ("our rms norm", lambda: OurRMSNorm(5, eps=1e-6), (3, 7, 5), "RMSNormRule"),
     ("rms norm as Llama's", lambda: PlainRMSNorm(5), (3, 7, 5), "ExpandedNormRule"),
     ("rms norm as Gemma's", lambda: OnePlusNorm(5), (3, 7, 5), "ExpandedNormRule"),
+    ("norm with a gate", lambda: GatedNorm(5), (3, 7, 5), "ExampleLoopRule"),
     ("norm of another kind", lambda: MeanGainNorm(5), (3, 7, 5), "ExampleLoopRule"),
     ("group norm", lambda: nn.GroupNorm(2, 4), (3, 4, 6), "ExampleLoopRule"),
     ("convolution", lambda: nn.Conv2d(2, 3, 2), (3, 2, 5, 4), "ExampleLoopRule"),
@@ -182,6 +192,27 @@ def test_positions_shared_by_all_examples(leading, length):
     ids, upstream = torch.randint(9, (3, length)), torch.randn(3, length, 5).double()
     stats = measure(module, [lambda: (module(ids) * upstream).sum()], 3)
     assert_norms(stats, vmapped_norms(module, upstream, ids))
+
+
+@given(
+    ids=st.lists(st.lists(st.integers(0, 5), min_size=4, max_size=4), min_size=2, max_size=4),
+    padding=st.sampled_from([None, 0, 5]),
+    masked=st.booleans(),
+)
+def test_any_ids(ids, padding, masked):
+    module = nn.Embedding(6, 3, padding_idx=padding).double()
+    ids = torch.tensor(ids)
+    generator = torch.Generator().manual_seed(0)
+    upstream = torch.randn(*ids.shape, 3, generator=generator, dtype=torch.float64)
+    mask = torch.rand(6, 3, generator=generator) < 0.5 if masked else torch.ones(6, 3).bool()
+    stats = measure(
+        module, [lambda: (module(ids) * upstream).sum()], len(ids), masks={"weight": mask}
+    )
+    one_hot = F.one_hot(ids, 6).double()
+    if padding is not None:
+        one_hot[..., padding] = 0
+    each = torch.einsum("btv,btd->bvd", one_hot, upstream) * mask
+    torch.testing.assert_close(stats.per_example["weight"], each.square().sum((1, 2)))
 
 
 IDS = torch.tensor([[0, 1, 0, 2], [2, 2, 2, 2], [1, 0, 2, 1]])

@@ -90,6 +90,7 @@ def test_groups_add_up_and_norm_coverage_has_no_total():
     assert tracker.excluded == ("0.weight", "0.bias", "2.weight", "2.bias")
     with pytest.raises(UserError, match="total was not measured"):
         stats["total"]
+    assert stats.get("total") is None and stats.get("norm") == stats["norm"]
     with pytest.raises(UserError, match="single examples were not kept"):
         _ = stats.per_example
 

@@ -6,6 +6,7 @@ norm of unknown make is tried on random numbers first. What is left runs one exa
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 
 import torch
 from torch import Tensor, nn
@@ -121,7 +122,8 @@ def _rule_type(name: str, module: nn.Module) -> type[Rule]:
         return RMSNormRule
     if isinstance(module, nn.RMSNorm) and _fits(module, RMSNormRule):
         return RMSNormRule
-    if is_norm(module) and _fits(module, ExpandedNormRule):
+    one_input = len(signature(forward).parameters) == 2  # beside self
+    if is_norm(module) and one_input and _fits(module, ExpandedNormRule):
         return ExpandedNormRule
     return ExampleLoopRule
 

@@ -131,10 +131,8 @@ class NoiseScaleMeter:
         raises UserError.
         """
         if self._averages and group not in self._averages:
-            known = [name for name in self._averages if "." not in name]
-            raise UserError(
-                f"{group} was not measured", allowed=[*known, nearest(group, self._averages) or ""]
-            )
+            known = nearest(group, self._averages) or next(iter(self._averages))
+            raise UserError(f"{group} was not measured", allowed=f"{known}, ...")
         average = self._averages.get(group, _Average())
         if not average.weights:
             nan = math.nan

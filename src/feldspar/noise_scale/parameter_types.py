@@ -20,6 +20,7 @@ _BY_ROLE: dict[Role, ParameterType] = {
     Role.POSITION: "embedding",
     Role.OUTPUT: "output",
 }
+_NORM_CLASS = re.compile(r"norm(gated|\dd)?$")
 _BY_NAME: dict[ParameterType, re.Pattern[str]] = {
     "attention": re.compile(r"attn|attention|[qkv]_proj|query_key_value"),
     "feed_forward": re.compile(r"mlp|ffn|feed_?forward|\bfc\d?\b|intermediate|experts"),
@@ -30,7 +31,7 @@ _BY_NAME: dict[ParameterType, re.Pattern[str]] = {
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a normalisation, by class or by the name of its class."""
     known = isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm)
-    return known or "norm" in type(module).__name__.lower()
+    return known or _NORM_CLASS.search(type(module).__name__.lower()) is not None
 
 
 def parameter_type(module_name: str, module: nn.Module, local_name: str) -> ParameterType | None:

@@ -8,6 +8,7 @@ A; 2411.00999).
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -81,9 +82,13 @@ class StepStatistics(Mapping[str, Moments]):
         """Raises UserError for what was not measured."""
         if name not in self._moments:
             do = "instrument the model with coverage='all'" if name == "total" else None
-            known = (*self.groups, nearest(name, self.parameters) or next(iter(self.parameters)))
+            known = [*self.groups, nearest(name, self.parameters) or next(iter(self.parameters))]
             raise UserError(f"{name} was not measured", allowed=known, do=do)
         return self._moments[name]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The moments of a group or parameter, ``default`` where it was not measured."""
+        return self._moments.get(name, default)
 
     def __contains__(self, name: object) -> bool:
         return name in self._moments

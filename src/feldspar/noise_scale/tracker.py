@@ -34,6 +34,8 @@ COVERAGES: dict[str, Coverage] = {
     "all": lambda name, module: True,
     "norm": lambda name, module: is_norm(module),
 }
+NEGLIGIBLE, UNDERFLOW = 1e-12, 1e-30
+"""Squared gradients, beside the largest and absolutely, whose parts may vanish in float32."""
 
 
 def instrument(
@@ -203,8 +205,9 @@ class Tracker:
                 "row each",
             )
         grad_sq = squared_gradients(parameters, device).cpu()
+        negligible = max(float(grad_sq.max()) * NEGLIGIBLE, UNDERFLOW)
         for uses, norm, square in zip(self._uses, sums.tolist(), grad_sq.tolist(), strict=True):
-            if norm == 0 and square > 0:
+            if norm == 0 and square > negligible:
                 raise UserError(
                     f"{uses.name} has a gradient, but not from its module's forward pass in a "
                     "microbatch()",
