@@ -48,6 +48,7 @@ CONTENDERS = (
     "Opacus, ghost norms",
     "torch.func.vmap",
 )
+PLAIN = {"decoder": "decoder, untracked", "network": "plain network, untracked"}
 BOUNDS = {"norms": 1.01, "all layers": 1.25}
 """What we promise of the first shape."""
 
@@ -91,7 +92,8 @@ def main() -> None:
 
 def measure(contender: str, shape_name: str, pairs: int) -> dict[str, Any]:
     """Time ratio to an untracked step, its quartiles, seconds, and memory beyond the plain step."""
-    reference, step = steps_of(contender, shape_name)
+    plain = PLAIN["decoder" if contender.startswith("decoder") else "network"]
+    reference, step = step_of(plain, shape_name), step_of(contender, shape_name)
     for warm_up in (reference, step):
         warm_up()
     ratios, seconds = [], []
@@ -102,7 +104,6 @@ def measure(contender: str, shape_name: str, pairs: int) -> dict[str, Any]:
         ratios.append(times[id(step)] / times[id(reference)])
         seconds.append(times[id(reference)])
     low, middle, high = statistics.quantiles(ratios, n=4)
-    plain = "decoder, plain" if contender.startswith("decoder") else "plain network, plain"
     return {
         "time_ratio": round(middle, 4),
         "quartiles": [round(low, 4), round(high, 4)],
@@ -112,21 +113,20 @@ def measure(contender: str, shape_name: str, pairs: int) -> dict[str, Any]:
     }
 
 
-def steps_of(contender: str, shape_name: str) -> tuple[Step, Step]:
-    """An untracked step, and the contender's."""
+def step_of(contender: str, shape_name: str) -> Step:
+    """A step of the contender on a network of its own."""
     shape = dict(zip(NAMES, SHAPES[shape_name], strict=True))
     torch.manual_seed(0)
     network, _, way = contender.partition(", ")
-    make = decoder_loss if network == "decoder" else plain_loss
-    reference = untracked(*make(shape))
     if contender == "torch.func.vmap":
-        return reference, vmap_step(shape)
+        return vmap_step(shape)
     if network == "Opacus":
-        return reference, opacus_step(shape, ghost=way == "ghost norms")
-    if way == "plain":
-        return reference, reference
+        return opacus_step(shape, ghost=way == "ghost norms")
+    model, loss = decoder_loss(shape) if network == "decoder" else plain_loss(shape)
+    if way == "untracked":
+        return untracked(model, loss)
     coverage = "norm" if way == "norms" else "all"
-    return reference, tracked(*make(shape), coverage, shape["sequences"])
+    return tracked(model, loss, coverage, shape["sequences"])
 
 
 def processor_seconds(step: Step) -> float:
@@ -138,7 +138,7 @@ def processor_seconds(step: Step) -> float:
 
 def peak_of(contender: str, shape_name: str) -> float:
     """Peak memory of this process in megabytes, after two steps."""
-    _, step = steps_of(contender, shape_name)
+    step = step_of(contender, shape_name)
     step()
     step()
     # Not getrusage: its maximum outlives exec, so it would be this process's parent's.

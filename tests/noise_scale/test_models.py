@@ -6,6 +6,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
@@ -337,9 +338,10 @@ def test_a_compiled_norm_gives_sums_out_of_one_graph(norm):
         return (model(x[of]) * upstream[of]).sum()
 
     expected = looped_norms(model, lambda i: loss(slice(i, i + 1)), 4)
-    model.compile(fullgraph=True, backend="aot_eager")
+    counter = CompileCounterWithBackend("aot_eager")
+    model.compile(fullgraph=True, backend=counter)
     tracker = instrument(model, "norm")
-    for _ in range(2):
+    for _ in range(3):
         model.zero_grad()
         for begin in (0, 2):
             with tracker.microbatch():
@@ -347,6 +349,7 @@ def test_a_compiled_norm_gives_sums_out_of_one_graph(norm):
         stats = tracker.finish(4)
         for name, moments in stats.parameters.items():
             assert moments.m1 == pytest.approx(4 * float(expected[name].sum()))
+    assert counter.frame_count == 1  # micro-batch after micro-batch runs the same graph
 
 
 @pytest.mark.slow

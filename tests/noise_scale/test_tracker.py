@@ -105,6 +105,17 @@ def test_frozen_parameters_are_left_out_and_named():
     assert "total" in stats and "0.weight" not in stats and "0.bias" in stats
 
 
+def test_what_is_trained_only_later_is_not_in_the_total():
+    model = small_model()
+    model[0].weight.requires_grad_(False)
+    tracker = instrument(model, "all")
+    model[0].weight.requires_grad_(True)
+    step(tracker, model)
+    stats = tracker.finish(4)
+    assert "total" not in stats and "0.weight" not in stats and stats["0.bias"].m1 > 0
+    assert model[0].weight.grad is not None
+
+
 def test_a_coverage_of_ones_own():
     model = small_model()
     tracker = instrument(model, lambda name, module: name in ("0", "1"))

@@ -34,10 +34,13 @@ class Inside(nn.Module):
 class ExpandedNormRule(NormRule):
     """A norm whose parameters act by broadcasting on (B, ..., d)."""
 
+    _inside: Inside | None = None
+
     def prepare(self, module: nn.Module) -> None:
         """Make the extra inputs, and what parameters are replaced in."""
         super().prepare(module)
-        self._inside = Inside(module, self.plain)
+        if self._inside is None:
+            self._inside = Inside(module, self.plain)
 
     def _apply(
         self, module: nn.Module, x: Tensor, outlet: Tensor | None, rule: NormRule | None
@@ -50,7 +53,7 @@ class ExpandedNormRule(NormRule):
             places = (PLACES.index(local_name), 2 if not copies else None)
             told = None if rule is None else (rule, local_name)
             copies[f"inner.{local_name}"] = _Expand.apply(parameter, shape, places, outlet, told)
-        return functional_call(self._inside, copies, (x,))
+        return functional_call(cast(Inside, self._inside), copies, (x,))
 
 
 class _Expand(torch.autograd.Function):

@@ -34,7 +34,9 @@ class LinearRule(Rule):
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
         """The gradient of the weight from ``x`` (B, T, in) and ``grad`` (B, T, out)."""
         left, right = (x, grad) if self.transposed else (grad, x)
-        uses = self.uses["weight"]
+        uses = self.uses.get("weight")
+        if uses is None:  # frozen when the model was instrumented
+            return widened(left.flatten(0, 1).t() @ right.flatten(0, 1))
         if uses.is_shared:
             uses.defer(lambda example: widened(left[example].t() @ right[example]))
             total = widened(left.flatten(0, 1).t() @ right.flatten(0, 1))
@@ -50,9 +52,10 @@ class LinearRule(Rule):
     def bias_gradient(self, grad: Tensor) -> Tensor:
         """The gradient of the bias from ``grad`` (B, T, out)."""
         vectors = widened(grad).sum(1)
-        self.uses["bias"].add_vectors(vectors)
         total = vectors.sum(0)
-        self.tell("bias", total)
+        if "bias" in self.uses:
+            self.uses["bias"].add_vectors(vectors)
+            self.tell("bias", total)
         return total
 
 

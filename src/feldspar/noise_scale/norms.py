@@ -124,10 +124,13 @@ class _LayerNorm(torch.autograd.Function):
         outlet: Tensor | None,
         rule: NormRule | None,
     ) -> Tensor:
-        with without_autocast(x):
-            out, mean, inverse = torch.native_layer_norm(x, shape, weight, bias, epsilon)
-        ctx.save_for_backward(x, weight, mean, inverse)
         ctx.rule, ctx.shape, ctx.has_bias = rule, shape, bias is not None
+        gain = weight
+        if x.dtype == torch.float32:  # as autocast has it where parameters are narrower
+            gain, bias = widened(weight), None if bias is None else widened(bias)
+        with without_autocast(x):
+            out, mean, inverse = torch.native_layer_norm(x, shape, gain, bias, epsilon)
+        ctx.save_for_backward(x, weight, mean, inverse)
         return out
 
     @staticmethod
