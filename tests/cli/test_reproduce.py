@@ -47,7 +47,7 @@ def test_bad_input_is_refused(
 
 @pytest.mark.slow
 def test_smupar_quickly_for_real(feldspar: Command, tmp_path: Path) -> None:
-    first = feldspar("reproduce", "supar", "--quick", "--json", cwd=tmp_path)
+    first = feldspar("reproduce", "supar", "--quick", "--json", cwd=tmp_path, timeout=1200)
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     claims = {claim["name"]: claim for claim in record["claims"]}

@@ -70,9 +70,8 @@ def feldspar() -> Command:
             capture_output=True,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
-            timeout=300,
             check=False,
-            **options,
+            **{"timeout": 300, **options},
         )
 
     return run
