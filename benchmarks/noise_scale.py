@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ BOUNDS = {"norms": 1.01, "all layers": 1.25}
 def main() -> None:
     """Measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=9, help="turns of each contender")
+    parser.add_argument("--pairs", type=int, default=5, help="turns of each contender")
     parser.add_argument("--shapes", type=int, default=len(SHAPES), help="how many of the shapes")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
@@ -147,6 +148,7 @@ def peak_of(contender: str, shape_name: str) -> float:
     return round(int(line.split()[1]) / 1024, 1)
 
 
+@cache
 def peak_in_a_process(contender: str, shape_name: str) -> float:
     """The same in a process of its own."""
     command = [sys.executable, __file__, "--memory", contender, shape_name]

@@ -28,7 +28,7 @@ class PlainGPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits (b, t, vocab)."""
-        places = torch.arange(tokens.shape[1]).expand_as(tokens)
+        places = torch.arange(tokens.shape[1]).expand_as(tokens).contiguous()
         x = self.tokens(tokens) + self.positions(places)
         for block in self.blocks:
             x = block(x)
