@@ -40,6 +40,14 @@ class Cluster(StrEnum):
     REPRESENTATIVE = "representative"
 
 
+class EngineName(StrEnum):
+    """What runs the work."""
+
+    SERIAL = "serial"
+    PROCESSES = "processes"
+    RAY = "ray"
+
+
 Memory = Annotated[
     str,
     typer.Option(
@@ -49,8 +57,19 @@ Memory = Annotated[
 Short = Annotated[
     int, typer.Option(min=0, help="Drop documents of fewer cleaned characters; 0 keeps all.")
 ]
+EngineOption = Annotated[
+    EngineName,
+    typer.Option(
+        "--engine",
+        help="serial: this process; processes: a pool on this machine; ray: the cluster at "
+        "RAY_ADDRESS, else one on this machine. The result is the same for any.",
+    ),
+]
 Workers = Annotated[
-    int, typer.Option(min=0, help="Processes; the result is the same for any. 0: one a core.")
+    int,
+    typer.Option(
+        min=0, help="Units of work at a time; the result is the same for any. 0: one a core."
+    ),
 ]
 SkipBad = Annotated[
     int, typer.Option(min=0, metavar="N", help="Leave out up to N bad records, and count them.")
@@ -76,6 +95,7 @@ def build_command(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder, instead of corpus.path.")
     ] = None,
+    engine: EngineOption = EngineName.PROCESSES,
     workers: Workers = 0,
     skip_bad: SkipBad = 0,
     offline: Annotated[bool, typer.Option("--offline", help="Use cached archives only.")] = False,
@@ -94,7 +114,8 @@ def build_command(
         settings,
         folder,
         command=_command(),
-        workers=_processes(workers),
+        workers=_workers(engine, workers),
+        engine=engine.value,
         skip_bad=skip_bad,
         offline=offline,
         overwrite=overwrite,
@@ -147,6 +168,7 @@ def dedup_command(
     ] = None,
     memory: Memory = "2GB",
     short: Short = 200,
+    engine: EngineOption = EngineName.PROCESSES,
     workers: Workers = 0,
     skip_bad: SkipBad = 0,
     overwrite: Overwrite = False,
@@ -171,7 +193,8 @@ def dedup_command(
         _settings(given),
         short=short,
         command=_command(),
-        workers=_processes(workers),
+        workers=_workers(engine, workers),
+        engine=engine.value,
         skip_bad=skip_bad,
         overwrite=overwrite,
     )
@@ -205,10 +228,11 @@ def _command() -> str:
     return " ".join(["feldspar", *sys.argv[1:]])
 
 
-def _processes(workers: int) -> int:
+def _workers(engine: EngineName, workers: int) -> int:
     from feldspar.core.execution import available_cores
 
-    return workers or available_cores()
+    # What a cluster has is known when it is reached.
+    return available_cores() if engine is EngineName.PROCESSES and workers == 0 else workers
 
 
 def _show(report: "Report", folder: Path, json: bool) -> None:

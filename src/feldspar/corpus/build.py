@@ -7,7 +7,6 @@ from typing import Any
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.execution import executor
 from feldspar.core.files import digest_of, new_folder, write_atomically
 from feldspar.core.manifest import (
     MANIFEST_NAME,
@@ -20,11 +19,12 @@ from feldspar.core.progress import say
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.pipeline import Plan, process, quality_field, write_kept, write_pairs
 from feldspar.corpus.readers import fetch_archives, read_source
 from feldspar.corpus.report import Report, make_report, report_from_json
-from feldspar.corpus.settings import CorpusSettings, PackageReader
+from feldspar.corpus.settings import CorpusSettings, DeduplicateSettings, PackageReader
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.store import KIND, split_folder
@@ -43,14 +43,16 @@ def build_corpus(
     *,
     command: str = "",
     workers: int = 1,
+    engine: Engine = "processes",
     skip_bad: int = 0,
     offline: bool = False,
     overwrite: bool = False,
 ) -> Report:
     """Read, clean, deduplicate and split the sources into the folder ``out``.
 
-    The same bytes come out for any number of ``workers``. A finished folder of the same settings is
-    not built again. Up to ``skip_bad`` bad records are left out and counted.
+    The same bytes come out for any ``engine`` and number of ``workers`` (with ray 0 stands for all
+    processors of the cluster). A finished folder of the same settings is not built again. Up to
+    ``skip_bad`` bad records are left out and counted.
 
     Raises UserError for bad data, a source without documents, and an existing folder of other
     settings unless ``overwrite``; SetupError when a package, the network or disk space is missing.
@@ -62,9 +64,10 @@ def build_corpus(
     _fetch(settings, offline)
     tolerance = Tolerance(skip_bad)
     plan = Plan(settings.clean, settings.deduplicate, settings.split)
+    memory_bytes = (settings.deduplicate or DeduplicateSettings()).memory_bytes
     shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
-        with executor(workers) as pool:
+        with started(engine, workers, memory_bytes, work) as pool:
             read = _read(settings, tolerance, offline)
             if shield is not None:
                 read = shield.clean(read)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.execution import executor
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import finish_folder, finished_report
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.pipeline import (
     KEPT_SPLIT,
@@ -40,6 +40,7 @@ def deduplicate_files(
     short: int = 200,
     command: str = "",
     workers: int = 1,
+    engine: Engine = "processes",
     skip_bad: int = 0,
     overwrite: bool = False,
 ) -> Report:
@@ -62,7 +63,7 @@ def deduplicate_files(
     tolerance = Tolerance(skip_bad)
     plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
-        with executor(workers) as pool:
+        with started(engine, workers, settings.memory_bytes, work) as pool:
             documents = _read(files, quality_field(settings), tolerance)
             stages = Stages(work, pool, digest_of(__version__))
             outcome = process(documents, (), plan, tolerance, stages)

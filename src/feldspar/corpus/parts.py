@@ -84,9 +84,11 @@ def write_part(batch: Sequence[Document], folder: Path) -> Path:
     kinds = {"quality": pyarrow.float64()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
     columns = [[getattr(row, name) for row in batch] for name in _COLUMNS]
-    with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
+    # Renamed into place: a worker of a run that was killed may still read the part of that name.
+    new = path.with_suffix(".new")
+    with pyarrow.OSFile(str(new), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
         writer.write_table(pyarrow.table(columns, schema=schema))
-    return path
+    return new.replace(path)
 
 
 def part_table(path: Path) -> Any:

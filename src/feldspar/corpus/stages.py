@@ -7,13 +7,13 @@ same command again, units whose folders are whole and of the same digest are not
 import fcntl
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
 from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder, remove_incomplete
 from feldspar.core.manifest import (
@@ -45,7 +45,7 @@ def perform(task: Task) -> dict[str, Any]:
     counts = finished_counts(task.folder, task.configuration)
     if counts is not None:
         return counts
-    with new_folder(task.folder, overwrite=True) as folder:
+    with suppress(_OvertakenError), new_folder(task.folder, overwrite=True) as folder:
         counts = task.run(task.unit, folder)
         manifest = Manifest(
             kind=KIND,
@@ -55,7 +55,14 @@ def perform(task: Task) -> dict[str, Any]:
             files=records_of(folder),
         )
         write_manifest(folder, manifest)
+        if finished_counts(task.folder, task.configuration) is not None:
+            raise _OvertakenError
+    assert counts is not None
     return counts
+
+
+class _OvertakenError(Exception):
+    """Another attempt at the unit, given up for lost, finished first: others may read it now."""
 
 
 def finished_counts(folder: Path, configuration: str) -> dict[str, Any] | None:
@@ -121,16 +128,22 @@ def work_folder(out: Path) -> Iterator[Path]:
 
     Raises UserError when another process is at work on the same output.
     """
-    folder = out.with_name(f"{out.name}{TEMPORARY_MARK}work")
+    # Workers on other machines have other current folders.
+    folder = out.absolute().with_name(f"{out.name}{TEMPORARY_MARK}work")
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise UserError(
                 f"another process is building {out}", do="wait for it, or choose another folder"
             ) from error
-        for left in out.parent.glob(f"{out.name}{TEMPORARY_MARK}*"):
+        except OSError as error:
+            raise SetupError(
+                f"the file system of {out} has no locks: {error.strerror}",
+                do="mount it with locks (Lustre: -o flock), or choose another folder",
+            ) from error
+        for left in folder.parent.glob(f"{out.name}{TEMPORARY_MARK}*"):
             if left != folder:
                 shutil.rmtree(left, ignore_errors=True)
         try:

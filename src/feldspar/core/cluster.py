@@ -1,0 +1,167 @@
+"""Units of work as tasks of a Ray cluster, and the folder that its machines must share.
+
+Ray gives what the units need and no more: placement, memory requests, and another attempt when a
+worker or a machine is lost. Data go through files, never through its object store.
+"""
+
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Generic
+
+from feldspar import __version__
+from feldspar.core.errors import RunError, SetupError, missing_extra
+from feldspar.core.execution import Executor, Result, Unit, available_cores
+from feldspar.core.files import write_atomically
+
+ADDRESS_VARIABLE = "RAY_ADDRESS"
+ATTEMPTS_AGAIN = 3
+"""How often a unit is given to another worker after the first has been lost."""
+_MARK_NAME = "shared"
+_OBJECT_STORE_BYTES = 128 << 20
+"""Of a cluster started here: counts and small arrays pass through it."""
+
+
+@dataclass(frozen=True)
+class OnSharedFolder(Generic[Unit, Result]):
+    """A function that first sees to it that this machine is part of the run."""
+
+    function: Callable[[Unit], Result]
+    folder: Path
+
+    def __call__(self, unit: Unit) -> Result:
+        """Apply the function. Raises SetupError when the folder is not shared, or feldspar
+        another version than the one that gives out the units."""
+        here = f"machine {socket.gethostname()} of the cluster"
+        try:
+            version = (self.folder / _MARK_NAME).read_text(encoding="utf-8")
+        except OSError as error:
+            raise SetupError(
+                f"{here} does not see {self.folder}",
+                do="put the output on a file system that all machines mount under the same path",
+            ) from error
+        if version != __version__:
+            raise SetupError(
+                f"{here} has feldspar {__version__}, this one {version}",
+                do="install the same version on all machines",
+            )
+        return self.function(unit)
+
+
+class RayExecutor:
+    """Tasks of a cluster; no more are in flight than keep it busy."""
+
+    def __init__(self, ray: ModuleType, workers: int, memory_bytes: int, folder: Path) -> None:
+        self._ray = ray
+        self._workers = workers
+        self._folder = folder
+        self._run = ray.remote(_applied).options(
+            num_cpus=1,
+            memory=memory_bytes,
+            max_retries=ATTEMPTS_AGAIN,
+            scheduling_strategy="SPREAD",
+        )
+
+    def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
+        """Apply ``function`` to each unit, lazily."""
+        checked = OnSharedFolder(function, self._folder)
+        # Asked anew for each stage: clusters grow and shrink.
+        workers = self._workers or max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        pending: deque[Any] = deque()
+        for unit in units:
+            pending.append(self._run.remote(checked, unit))
+            if len(pending) >= 2 * workers:
+                yield self._result(pending.popleft())
+        while pending:
+            yield self._result(pending.popleft())
+
+    def _result(self, reference: Any) -> Any:
+        errors = self._ray.exceptions
+        try:
+            return self._ray.get(reference)
+        except errors.RayTaskError as error:
+            raise error.cause from None
+        except errors.RayError as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise RunError(
+                f"a unit of work was lost {ATTEMPTS_AGAIN + 1} times",
+                found=reason,
+                do="most often memory ran out: give the same command again with fewer workers, "
+                "or look at the cluster (ray status)",
+            ) from error
+
+
+def _applied(function: Callable[[Unit], Result], unit: Unit) -> Result:
+    return function(unit)
+
+
+@contextmanager
+def ray_executor(workers: int, memory_bytes: int, folder: Path) -> Iterator[Executor]:
+    """An executor on the cluster that RAY_ADDRESS names, or on one started here for the time.
+
+    At most ``workers`` units run at a time, 0: as many as there are processors. Each asks for one
+    processor and ``memory_bytes``. ``folder`` must be one that all machines see.
+
+    Raises SetupError when Ray is not installed, when the cluster cannot be reached, and when none
+    of its machines has that much memory.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise missing_extra("ray", "scale") from error
+    own = not ray.is_initialized()
+    if own:
+        _connect(ray, workers)
+    try:
+        _check_memory(ray, memory_bytes)
+        write_atomically(folder / _MARK_NAME, __version__)
+        yield RayExecutor(ray, workers, memory_bytes, folder)
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _connect(ray: ModuleType, workers: int) -> None:
+    address = os.environ.get(ADDRESS_VARIABLE)
+    local = (
+        {}
+        if address and address != "local"
+        else {
+            "num_cpus": workers or available_cores(),
+            "object_store_memory": _OBJECT_STORE_BYTES,
+            "include_dashboard": False,
+        }
+    )
+    # What is started here calls nobody.
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SetupError(
+            f"no Ray cluster at {address}" if address else "a Ray cluster could not be started",
+            found=reason,
+            do=f"start one with ray start --head, or correct or unset {ADDRESS_VARIABLE}",
+        ) from error
+
+
+def _check_memory(ray: ModuleType, wanted: int) -> None:
+    # A task that no machine can hold would wait for ever.
+    offered = [
+        int(node["Resources"].get("memory", 0))
+        for node in ray.nodes()
+        if node["Alive"] and node["Resources"].get("CPU", 0) >= 1
+    ]
+    largest = max(offered, default=0)
+    if largest < wanted:
+        raise SetupError(
+            f"no machine of the Ray cluster offers {wanted / 1e9:.2f} GB of memory to a task",
+            found=f"at most {largest / 1e9:.2f} GB",
+            do="give a smaller --memory, or start the cluster with more (ray start --memory)",
+        )
