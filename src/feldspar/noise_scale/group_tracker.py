@@ -5,7 +5,7 @@ estimate is sqrt((B - 1) / (groups - 1)) times that of single examples for Gauss
 Source: 1812.06162, appendix A.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -23,12 +23,16 @@ from feldspar.noise_scale.statistics import Moments, StepStatistics
 Groups = Literal["microbatches", "ranks"]
 
 
-def track_groups(model: nn.Module, groups: Groups = "microbatches") -> "GroupTracker":
+def track_groups(
+    model: nn.Module,
+    groups: Groups = "microbatches",
+    masks: Mapping[str, Tensor] | None = None,
+) -> "GroupTracker":
     """Have hooks on the parameters of ``model`` take the norm of each group's gradient.
 
     ``microbatches``: one group a micro-batch and process. ``ranks``: one a process, its
-    micro-batches together. Raises UserError for parameters that FSDP2 split: no process has a
-    gradient of its own of them.
+    micro-batches together. ``masks`` as ``instrument`` takes them. Raises UserError for parameters
+    that FSDP2 split: no process has a gradient of its own of them.
     """
     model = unwrapped(model)
     refuse(model)
@@ -53,20 +57,25 @@ def track_groups(model: nn.Module, groups: Groups = "microbatches") -> "GroupTra
     if not parameters:
         raise UserError("the model has no trained parameter")
     types.pop("", None)
-    return GroupTracker(parameters, {"total": list(parameters), **types}, groups)
+    return GroupTracker(parameters, {"total": list(parameters), **types}, groups, masks or {})
 
 
 class GroupTracker:
     """Collects the squared norms of the groups' gradients over a step."""
 
     def __init__(
-        self, parameters: dict[str, nn.Parameter], types: dict[str, list[str]], groups: Groups
+        self,
+        parameters: dict[str, nn.Parameter],
+        types: dict[str, list[str]],
+        groups: Groups,
+        masks: Mapping[str, Tensor],
     ) -> None:
         self._parameters = list(parameters.values())
         self._names = list(parameters)
         self._types = types
         self._groups = groups
         self._device = self._parameters[0].device
+        self._masks = {name: mask.to(self._device) for name, mask in masks.items()}
         self._active = False
         self._forget()
         self._hooks = [
@@ -119,6 +128,9 @@ class GroupTracker:
             if not self._active:
                 return
             parameter = self._parameters[place]
+            mask = self._masks.get(self._names[place])
+            if mask is not None:
+                gradient = gradient * mask
             if self._groups == "ranks" and parameter.grad is not None:
                 # What has been accumulated is not yet reduced: the whole of this process so far.
                 gradient = gradient + parameter.grad

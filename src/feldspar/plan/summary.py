@@ -10,6 +10,7 @@ from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.ledger import phase_ledger
 from feldspar.plan.memory import Machine, Memory, device_count, plan_memory
+from feldspar.plan.noise_scale import check_noise_scale
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
@@ -132,6 +133,7 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
     known = _known_tokens(recipe) if source_tokens is None else dict(source_tokens)
     timeline = build_timeline(recipe, shapes.parameters, sizes)
+    check_noise_scale(recipe, shapes, timeline)
     tables = tuple(
         table(
             recipe.parametrization,

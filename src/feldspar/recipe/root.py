@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.model.settings import LearnedPositions, ModelSettings
+from feldspar.noise_scale.settings import NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.base import NameOrMapping, Settings
 from feldspar.runtime.settings import CheckpointSettings, RuntimeSettings
@@ -60,6 +61,8 @@ class Recipe(Settings):
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[PhaseSettings, ...], Field(min_length=1)]
     """The run, phase by phase."""
+    noise_scale: NoiseScaleSettings | None = None
+    """Measure the gradient noise scale; needed by batches of type noise_scale."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     """When checkpoints are written and which are kept."""
     evaluation: EvaluationSettings = EvaluationSettings()

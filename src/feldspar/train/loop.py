@@ -1,21 +1,22 @@
 """The loop: one optimizer step after the other, as the timeline says.
 
-Order of a step: forward and backward of each micro-batch, masks, gradient norm, guards, clipping,
-update.
+Order of a step: forward and backward of each micro-batch, masks, gradient norm, guards, noise
+scale, clipping, update.
 A step with a loss or gradient that is not finite on any process updates nothing anywhere.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from feldspar.plan.timeline import StepPlan
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import accumulate
 from feldspar.runtime.guards import all_finite
 from feldspar.sparsity.masks import Masks
+from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.task import Task, seed_dropout
 
@@ -42,6 +43,8 @@ class StepRunner:
     """What the task's module wraps; it names the parameters as the masks do."""
     masks: Masks
     """This process's part of them."""
+    noise: GradientNoise | None = None
+    """What measures the noise scale, where the recipe asks for it."""
 
     def run(self, step: StepPlan) -> StepResult:
         """One optimizer step; nothing changes when the loss or the gradient is not finite."""
@@ -52,8 +55,11 @@ class StepRunner:
         # Wrappers average gradients over processes; the sum over all of them is wanted.
         scale = world_size() / count
         summed = 0.0
+        if self.noise is not None:
+            self.noise.begin(step, [len(micro_batch[0]) for micro_batch in micro_batches])
         for index, micro_batch in enumerate(micro_batches):
-            with accumulate(self.task.module, last=index == len(micro_batches) - 1):
+            last = index == len(micro_batches) - 1
+            with accumulate(self.task.module, last), self._measured(micro_batch):
                 with self.autocast():
                     loss_sum = self.task.module(*micro_batch)
                 (loss_sum * scale).backward()
@@ -62,15 +68,13 @@ class StepRunner:
         self.masks.apply_to_gradients(self.model)
         gradient_norm = self.optimizer.gradient_norm()
         finite = all_finite(loss, gradient_norm)
+        if self.noise is not None:
+            self.noise.finish(step, finite)
         if finite:
             self.optimizer.set_rates(step.learning_rate, step.weight_decay)
             self.optimizer.step(gradient_norm)
         self.optimizer.zero_gradients()
         return StepResult(loss, float(gradient_norm), finite)
 
-
-def is_due(step: StepPlan, every_tokens: int) -> bool:
-    """Whether a multiple of ``every_tokens`` (counted from the phase's start) lies in the step."""
-    start = step.phase.start_tokens
-    before, after = step.tokens_before - start, step.tokens_after - start
-    return before // every_tokens < after // every_tokens or after == step.phase.tokens
+    def _measured(self, micro_batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
+        return nullcontext() if self.noise is None else self.noise.micro_batch(len(micro_batch[0]))

@@ -36,8 +36,9 @@ from feldspar.train.data import (
     source_tokens,
     with_vocabulary,
 )
+from feldspar.train.intervals import is_due
 from feldspar.train.load import TOKENIZER_FOLDER, masks_of_checkpoint
-from feldspar.train.loop import StepResult, is_due
+from feldspar.train.loop import StepResult
 from feldspar.train.resume import check_same_past, plain
 from feldspar.train.session import Session, build_session
 from feldspar.train.start import start_checkpoint, with_carried_sparsity
@@ -147,6 +148,8 @@ class TrainingRun:
                 session.task.micro_batch_sequences = state["micro_batch_sequences"]
             else:
                 say("another number of processes: the same data, losses equal up to rounding")
+        if session.runner.noise is not None and state.get("noise_scale") is not None:
+            session.runner.noise.load_state(state["noise_scale"])
         self.policy.load_state(state["guards"]["non_finite"])
         self.spikes.load_state(state["guards"]["spikes"])
         self.tokens, self.steps_done = state["tokens"], state["step"]
@@ -185,6 +188,8 @@ class TrainingRun:
                 seconds = time.perf_counter() - began
                 flops = self._flops(step)
                 record = step_record(step, result, seconds, flops / seconds / capacity)
+                if session.runner.noise is not None:
+                    record |= session.runner.noise.record(step.sequences)
                 if self._due(step, "evaluate"):
                     speed.pause()
                     self.metrics = self._validate(session, step)
@@ -261,6 +266,7 @@ class TrainingRun:
             "recipe": plain(self.loaded),
             "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
             "metrics": self.metrics,
+            "noise_scale": noise.state() if (noise := session.runner.noise) else None,
         } | masks_to_state(session.masks)
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()
@@ -294,27 +300,30 @@ def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult
     not finite. SIGTERM and SIGINT save a checkpoint and leave with 143 and 130.
     """
     keep_freed_pages()
-    distribution = Distribution.start(loaded.recipe.runtime)
-    try:
-        run = TrainingRun(loaded, out, distribution)
-        with ExitStack() as stack:
+    with Distribution.start(loaded.recipe.runtime) as distribution:
+        return _train(loaded, out, overwrite, distribution)
 
-            def take_folder() -> None:
-                check_folder(out)
-                stack.enter_context(run.folder.lock())
-                if overwrite:
-                    clear(run.folder)
 
-            on_first(take_folder)
-            stop = stack.enter_context(GracefulStop())
-            session = run.prepare()
-            if run.tokens >= run.plan.timeline.tokens:
-                say(f"{out} is complete: nothing to do")
-            else:
-                run.advance(session, stop)
-        return RunResult(out, run.tokens, run.steps_done, run.metrics)
-    finally:
-        distribution.shutdown()
+def _train(
+    loaded: LoadedRecipe, out: Path, overwrite: bool, distribution: Distribution
+) -> RunResult:
+    run = TrainingRun(loaded, out, distribution)
+    with ExitStack() as stack:
+
+        def take_folder() -> None:
+            check_folder(out)
+            stack.enter_context(run.folder.lock())
+            if overwrite:
+                clear(run.folder)
+
+        on_first(take_folder)
+        stop = stack.enter_context(GracefulStop())
+        session = run.prepare()
+        if run.tokens >= run.plan.timeline.tokens:
+            say(f"{out} is complete: nothing to do")
+        else:
+            run.advance(session, stop)
+    return RunResult(out, run.tokens, run.steps_done, run.metrics)
 
 
 def check_folder(path: Path) -> None:

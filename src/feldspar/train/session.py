@@ -22,6 +22,7 @@ from feldspar.runtime.distributed import Distribution, unwrap
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.settings import Dense
 from feldspar.train.data import TrainingData
+from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.optimizer import Optimizer
@@ -70,8 +71,17 @@ class Session:
             self.runner.optimizer = build_optimizer(self.plan, self.decoder, phase)
             if settings.optimizer_state != "fresh":
                 carry_over(before, self.runner.optimizer.state())
+        self.begin_phase(phase)
+
+    def begin_phase(self, phase: PhasePlan) -> None:
+        """Settle what depends on what a phase trains and on how much of it a step has."""
         self.phase = phase
         self.task.micro_batch_sequences = self._micro_batch(phase)
+        noise = self.runner.noise
+        first = self.plan.timeline.next_step(phase.start_tokens)
+        if noise is not None and first is not None:
+            noise.attach(self.decoder, self.masks.tensors)
+            noise.require_groups(first, self.task.micro_batch_sequences)
 
     def _micro_batch(self, phase: PhasePlan) -> int:
         wanted = self.plan.recipe.runtime.micro_batch_sequences
@@ -147,9 +157,10 @@ def build_session(
         recipe.model.dropout > 0,
         decoder,
         place_masks(masks, decoder),
+        None if recipe.noise_scale is None else GradientNoise(recipe.noise_scale, plan.timeline),
     )
     session = Session(plan, data, distribution, precision, decoder, task, runner, phase, masks)
-    task.micro_batch_sequences = session._micro_batch(phase)
+    session.begin_phase(phase)
     return session
 
 

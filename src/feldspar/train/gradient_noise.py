@@ -1,0 +1,215 @@
+"""The noise scale of a run's own gradients: measured in its backward passes, averaged, logged.
+
+Measured on the gradient as the loop has summed it, masks applied, before it is clipped.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from torch import Tensor, nn
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.calibration import PAPER_FACTOR, Calibration
+from feldspar.noise_scale.group_tracker import Groups, GroupTracker, track_groups
+from feldspar.noise_scale.meter import Estimate, NoiseScaleMeter
+from feldspar.noise_scale.parameter_types import ParameterType
+from feldspar.noise_scale.settings import NoiseScaleSettings
+from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.noise_scale.tracker import Tracker, instrument
+from feldspar.plan.noise_scale import half_life_tokens
+from feldspar.plan.timeline import StepPlan, Timeline
+from feldspar.runtime.collectives import world_size
+from feldspar.train.intervals import is_due
+
+NAMED_GROUPS = ("total", *get_args(ParameterType))
+_GROUPS: dict[str, Groups] = {"microbatch": "microbatches", "ranks": "ranks"}
+
+
+@dataclass
+class _Step:
+    """What a step measures, and what came of it."""
+
+    examples: bool
+    groups: bool
+    by_examples: StepStatistics | None = None
+    by_groups: StepStatistics | None = None
+
+
+class GradientNoise:
+    """Instruments the model of a run and averages what its steps say.
+
+    Everything that decides what a step measures is the same on each process.
+    """
+
+    def __init__(self, settings: NoiseScaleSettings, timeline: Timeline) -> None:
+        self._settings = settings
+        self.half_life_tokens = half_life_tokens(settings, timeline)
+        self._every = None
+        if settings.every is not None:
+            first = timeline.phases[0]
+            self._every = timeline.interval_tokens(settings.every, first, "noise_scale.every")
+        self.meter = NoiseScaleMeter(self.half_life_tokens)
+        self._calibration = None
+        if settings.calibrate != "none":
+            self._calibration = Calibration(self.half_life_tokens)
+        self._examples: Tracker | None = None
+        self._groups: GroupTracker | None = None
+        self._step = _Step(examples=False, groups=False)
+
+    @property
+    def _group_kind(self) -> Literal["microbatch", "ranks"] | None:
+        """The groups that are compared, as the estimator or for the calibration."""
+        if self._settings.estimator != "per_example":
+            return self._settings.estimator
+        return None if self._settings.calibrate == "none" else self._settings.calibrate
+
+    def attach(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+        """Instrument ``model``; again whenever what it trains or its masks change.
+
+        Raises UserError for a model that cannot be measured.
+        """
+        self.detach()
+        if self._settings.estimator == "per_example":
+            whole = self._settings.coverage == "all"
+            self._examples = instrument(
+                model, self._settings.coverage, masks=masks if whole else None
+            )
+        if self._group_kind is not None:
+            self._groups = track_groups(model, _GROUPS[self._group_kind], masks)
+
+    def detach(self) -> None:
+        """Leave the model as it was."""
+        for tracker in (self._examples, self._groups):
+            if tracker is not None:
+                tracker.remove()
+        self._examples = self._groups = None
+
+    def require_groups(self, step: StepPlan, micro_batch_sequences: int) -> None:
+        """Raise UserError where the first step of a phase has no groups to compare."""
+        sizes = [micro_batch_sequences] * (step.sequences // world_size() // micro_batch_sequences)
+        kind = self._settings.estimator
+        if kind == "per_example" or self._has_groups(sizes or [step.sequences]):
+            return
+        raise UserError(
+            f"noise_scale.estimator: {kind} compares at least two of them, and a step of phase "
+            f"{step.phase.name} has one",
+            found=f"{step.sequences} sequences in micro-batches of {micro_batch_sequences} on "
+            f"{world_size()} processes",
+            do="set runtime.micro_batch_sequences to a half of a process's share or less, or "
+            "noise_scale.estimator=per_example",
+        )
+
+    def begin(self, step: StepPlan, sizes: Sequence[int]) -> None:
+        """A step of micro-batches of ``sizes`` sequences on this process begins."""
+        due = step.sequences > 1 and (self._every is None or is_due(step, self._every))
+        self._step = _Step(due and self._examples is not None, due and self._has_groups(sizes))
+
+    @contextmanager
+    def micro_batch(self, sequences: int) -> Iterator[None]:
+        """Around forward and backward pass of a micro-batch."""
+        with ExitStack() as stack:
+            if self._step.examples and self._examples is not None:
+                stack.enter_context(self._examples.microbatch())
+            if self._step.groups and self._groups is not None:
+                stack.enter_context(self._groups.microbatch(sequences))
+            yield
+
+    def finish(self, step: StepPlan, finite: bool) -> None:
+        """Take the step whose gradients are in place; one that is not finite counts for nothing."""
+        now = self._step
+        if now.examples and self._examples is not None:
+            now.by_examples = self._examples.finish(step.sequences)
+        if now.groups and self._groups is not None:
+            now.by_groups = self._groups.finish(step.sequences)
+        if not finite:
+            now.by_examples = now.by_groups = None
+        tokens = step.tokens_after - step.tokens_before
+        self.meter.update(self._measured, tokens)
+        if self._calibration is not None:
+            self._calibration.update(now.by_examples, now.by_groups, tokens)
+
+    @property
+    def _measured(self) -> StepStatistics | None:
+        by_examples = self._settings.estimator == "per_example"
+        return self._step.by_examples if by_examples else self._step.by_groups
+
+    def _has_groups(self, sizes: Sequence[int]) -> bool:
+        """Whether all processes together hold two groups or more of one size."""
+        by_rank = self._group_kind == "ranks"
+        n_groups = world_size() * (1 if by_rank else len(sizes))
+        return self._group_kind is not None and n_groups > 1 and len({*sizes}) == 1
+
+    @property
+    def factor(self) -> float:
+        """What the norm layers' noise scale is multiplied by to give the model's."""
+        return PAPER_FACTOR if self._calibration is None else self._calibration.factor
+
+    def total(self) -> Estimate:
+        """The model's noise scale in sequences, by measurement or from its norm layers."""
+        if "total" in self.meter.groups or self._settings.coverage == "all":
+            return self.meter.estimate("total")
+        if self._settings.estimator != "per_example":
+            return self.meter.estimate("total")
+        norm, factor = self.meter.estimate("norm"), self.factor
+        return replace(
+            norm, value=factor * norm.value, low=factor * norm.low, high=factor * norm.high
+        )
+
+    def record(self, sequences: int) -> dict[str, Any]:
+        """What metrics.jsonl says of the noise after a step of so many sequences."""
+        record: dict[str, Any] = {}
+        estimates = {name: self.meter.estimate(name) for name in self._reported_groups()}
+        estimates["total"] = total = self.total()
+        for name, estimate in estimates.items():
+            key = f"noise_scale/{name}"
+            record |= {
+                key: estimate.value,
+                f"{key}/low": estimate.low,
+                f"{key}/high": estimate.high,
+                f"{key}/status": estimate.status,
+            }
+            moments = None if self._measured is None else self._measured.get(name)
+            if moments is not None:
+                record |= {f"{key}/noise": moments.noise, f"{key}/signal_sq": moments.signal_sq}
+        groups = self._step.by_groups
+        if self._calibration is not None and groups is not None:
+            moments = groups["total"]
+            record |= {
+                "noise_scale/total/noise": moments.noise,
+                "noise_scale/total/signal_sq": moments.signal_sq,
+            }
+        if "total" not in self.meter.groups and self._settings.coverage == "norm":
+            record["noise_scale/factor"] = self.factor
+        record["noise_scale/tokens"] = total.value_tokens
+        record["noise_scale/token_overhead"] = (
+            sequences / total.value if total.value > 0 else math.nan
+        )
+        return record
+
+    def _reported_groups(self) -> list[str]:
+        return [name for name in NAMED_GROUPS if name in self.meter.groups]
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        calibration = self._calibration
+        return {
+            "settings": self._settings.model_dump(mode="json"),
+            "meter": self.meter.state(),
+            "calibration": None if calibration is None else calibration.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint; what was measured otherwise is forgotten."""
+        settings = self._settings.model_dump(mode="json")
+        same = all(
+            state["settings"][key] == settings[key]
+            for key in ("estimator", "coverage", "calibrate")
+        )
+        if not same:
+            return
+        self.meter.load_state(state["meter"])
+        if self._calibration is not None:
+            self._calibration.load_state(state["calibration"])
