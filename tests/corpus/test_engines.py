@@ -1,23 +1,31 @@
 """One code for all engines: the same bytes from this process, from a pool and from Ray."""
 
 import builtins
+import fcntl
 import importlib.util
+import json
 import os
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from feldspar.core.cluster import OnSharedFolder, ray_executor
 from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
-from feldspar.corpus.engine import Engine, started
+from feldspar.core.progress import SilentListener, listening
+from feldspar.corpus.engine import started
 from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.readers.installed import standard_library_files
+from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.corpus.stages import Task, perform
 from tests.corpus.conftest import prose
 from tests.corpus.test_build import content
 
@@ -127,7 +135,7 @@ def test_ray_keeps_the_order_and_the_errors(pool: Executor) -> None:
 @pytest.mark.slow
 def test_ray_gives_a_lost_unit_to_another_worker(pool: Executor, tmp_path: Path) -> None:
     assert list(pool.map(die, [(tmp_path / "twice", 2)])) == [3]
-    with pytest.raises(RunError, match="lost 4 times"):
+    with pytest.raises(RunError, match="lost a unit of work for good"):
         list(pool.map(die, [(tmp_path / "always", 99)]))
 
 
@@ -138,14 +146,125 @@ def test_a_task_that_no_machine_can_hold_is_refused(cluster: None, tmp_path: Pat
         pass
 
 
+@pytest.fixture(scope="module")
+def real_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 files of installed code, and 1,300 of them again with words replaced."""
+    installed = files_below(Path(sysconfig.get_paths()["purelib"]), (".py",))
+    files = [*standard_library_files((".py",)), *installed]
+    texts: list[str] = []
+    for _, path in files:
+        text = path.read_text(encoding="utf-8", errors="replace")[:12000]
+        if len(text) >= 400:
+            texts.append(text)
+        if len(texts) == 2000:
+            break
+    edited = [text.replace("self", "this").replace("return", "give back") for text in texts[:1300]]
+    path = tmp_path_factory.mktemp("real") / "in.jsonl"
+    with path.open("w") as file:
+        for number, text in enumerate(texts + edited):
+            file.write(json.dumps({"source": "abc"[number % 3], "text": text}) + "\n")
+    assert len(texts) == 2000
+    return path
+
+
+SETTINGS = DeduplicateSettings(memory="64MB", cluster="representative")
+
+
+@pytest.fixture(scope="module")
+def unbroken(real_corpus: Path) -> dict[str, bytes]:
+    """The whole output of the serial engine."""
+    out = real_corpus.with_name("serial")
+    report = deduplicate_files([real_corpus], out, SETTINGS, engine="serial")
+    assert report.dropped > 200
+    assert report.edges > report.dropped
+    return content(out)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [2, 8])
+def test_processes_give_the_bytes_of_one(
+    workers: int, real_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
+) -> None:
+    deduplicate_files([real_corpus], tmp_path / "out", SETTINGS, workers=workers)
+    assert content(tmp_path / "out") == unbroken
+
+
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["serial", "processes", "ray"])
-def test_x(engine: Engine, cluster: None, jsonl: Jsonl, tmp_path: Path) -> None:
-    path = jsonl("x.jsonl", [{"source": "s", "text": prose(i % 30)} for i in range(60)])
-    settings = DeduplicateSettings(memory="64MB")
-    deduplicate_files([path], tmp_path / "a", settings)
-    deduplicate_files(
-        [path], tmp_path / engine, settings, engine=engine, workers=1 if engine == "serial" else 2
-    )
-    assert content(tmp_path / engine) == content(tmp_path / "a")
+def test_ray_gives_the_bytes_of_one_process_although_a_worker_is_killed(
+    cluster: None, real_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
+) -> None:
+    killer = KillWorkers()
+    with listening(killer):
+        deduplicate_files([real_corpus], tmp_path / "out", SETTINGS, engine="ray", workers=2)
+    assert killer.killed == 2
+    assert content(tmp_path / "out") == unbroken
+
+
+class KillWorkers(SilentListener):
+    """Kills the cluster's busy workers each time that a part was prepared, until two are gone."""
+
+    killed = 0
+
+    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
+        def advance(amount: float) -> None:
+            for process in psutil.Process().children(recursive=True):
+                busy = process.name().startswith("ray::_applied")
+                if title == "prepare" and self.killed < 2 and busy:
+                    process.kill()
+                    self.killed += 1
+
+        return advance
+
+
+STARTED = """
+import os, sys
+from feldspar.core.execution import executor
+from tests.corpus.test_engines import hold
+
+lock, fifo = sys.argv[1:]
+with executor(2) as pool:
+    found = pool.map(hold, [(lock, fifo)])
+    import threading
+    threading.Thread(target=lambda: list(found), daemon=True).start()
+    open(fifo).read(1)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def hold(unit: tuple[str, str]) -> None:
+    """Holds the lock for as long as this process lives."""
+    lock, fifo = unit
+    with open(lock, "w") as file:  # noqa: PTH123
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Path(fifo).write_text("x")
+        signal.pause()
+
+
+def test_workers_do_not_outlive_the_command(tmp_path: Path) -> None:
+    lock, fifo = tmp_path / "lock", tmp_path / "fifo"
+    os.mkfifo(fifo)
+    command = [sys.executable, "-c", STARTED, str(lock), str(fifo)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    waiting = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)"
+    subprocess.run([sys.executable, "-c", waiting, str(lock)], check=True, timeout=60)
+
+
+def in_between(unit: tuple[Path, str], folder: Path) -> dict[str, Any]:
+    """Takes so long that another attempt at the same unit is done first."""
+    (folder / "value").write_text("late")
+    place, configuration = unit
+    perform(Task(write_first, None, place, configuration))
+    return {"value": "late"}
+
+
+def write_first(unit: None, folder: Path) -> dict[str, Any]:
+    (folder / "value").write_text("first")
+    return {"value": "first"}
+
+
+def test_a_late_attempt_does_not_replace_what_others_may_read(tmp_path: Path) -> None:
+    place = tmp_path / "000000"
+    assert perform(Task(in_between, (place, "a"), place, "a")) == {"value": "late"}
+    assert (place / "value").read_text() == "first"
+    assert [each.name for each in tmp_path.iterdir()] == ["000000"]

@@ -90,7 +90,7 @@ class RayExecutor:
         except errors.RayError as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise RunError(
-                f"a unit of work was lost {ATTEMPTS_AGAIN + 1} times",
+                "the cluster lost a unit of work for good",
                 found=reason,
                 do="most often memory ran out: give the same command again with fewer workers, "
                 "or look at the cluster (ray status)",

@@ -20,7 +20,7 @@ from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.settings import DeduplicateSettings
 
-path, out, *stages = sys.argv[1:]
+path, out, workers, moments, *stages = sys.argv[1:]
 work = Path(out + ".incomplete-work")
 settings = DeduplicateSettings(memory="64MB", cluster="representative")
 
@@ -36,16 +36,17 @@ class KillIn(SilentListener):
 
 made = {}
 for stage in stages:
-    for when in ("begin", "first unit"):
+    for when in moments.split(","):
         child = os.fork()  # of a process without threads, and imports nothing again
         if child == 0:
             with listening(KillIn(stage, when)):
-                deduplicate_files([Path(path)], Path(out), settings)
+                deduplicate_files([Path(path)], Path(out), settings, workers=int(workers))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == 9, (stage, when, status)
         assert not Path(out).exists()
-        found = {each: each.stat().st_mtime_ns for each in work.glob("*/*/manifest.json")}
+        whole = work.glob("*/" + 6 * "[0-9]" + "/manifest.json")
+        found = {each: each.stat().st_mtime_ns for each in whole}
         assert made.items() <= found.items(), "what was finished is not made again"
         made = found
 print(*sorted({each.parts[-3] for each in made}))
@@ -84,20 +85,44 @@ def corpus(path: Path, documents: int) -> Path:
     return path
 
 
-@pytest.mark.slow
-def test_a_kill_in_any_stage_changes_nothing(tmp_path: Path) -> None:
-    path = corpus(tmp_path / "in.jsonl", 4000)
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A corpus, and the output of a run in one process that nothing stopped."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    path = corpus(folder / "in.jsonl", 4000)
     settings = DeduplicateSettings(memory="64MB", cluster="representative")
-    deduplicate_files([path], tmp_path / "unbroken", settings)
+    deduplicate_files([path], folder / "out", settings)
+    return path, content(folder / "out")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("workers", "moments", "stages"),
+    [
+        (1, "begin,first unit", STAGES),
+        (2, "first unit", STAGES),
+        (8, "first unit", ("prepare", "compare")),
+    ],
+)
+def test_a_kill_in_any_stage_changes_nothing(
+    workers: int,
+    moments: str,
+    stages: tuple[str, ...],
+    unbroken: tuple[Path, dict[str, bytes]],
+    tmp_path: Path,
+) -> None:
+    path, expected = unbroken
+    settings = DeduplicateSettings(memory="64MB", cluster="representative")
     out, work = tmp_path / "broken", tmp_path / "broken.incomplete-work"
-    command = [sys.executable, "-c", KILLED, str(path), str(out), *STAGES]
+    command = [sys.executable, "-c", KILLED, str(path), str(out), str(workers), moments, *stages]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.split() == sorted(set(STAGES) - {"survivors", "write"})
+    made = sorted({*STAGES[: STAGES.index(stages[-1]) + 1]} - {"survivors", "write"})
+    assert result.stdout.split() == made
     damaged = next(work.glob("candidates/000000/pairs-*.npy"))
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
-    deduplicate_files([path], out, settings)
-    assert content(out) == content(tmp_path / "unbroken")
+    deduplicate_files([path], out, settings, workers=workers)
+    assert content(out) == expected
     assert not work.exists()
 
 
