@@ -14,8 +14,14 @@ from feldspar.corpus.duplicates.shingles import (
     shingle_hashes,
 )
 from feldspar.corpus.duplicates.sketch import ROUND_KEY, SKETCH_VALUES, agreement, sketches
+from feldspar.corpus.packed import PackedTexts
 
 MASK = (1 << 64) - 1
+
+
+def packed(texts: list[str]) -> tuple[PackedTexts, np.ndarray]:
+    data = (text.encode("utf-8", "surrogatepass") for text in texts)
+    return PackedTexts.of(data), np.array([len(text) for text in texts], np.int64)
 
 
 def reference_hash(shingle: str) -> int:
@@ -45,16 +51,17 @@ def reference_sketch(hashes: list[int]) -> list[int]:
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.text(max_size=40), max_size=4))
 def test_shingles_equal_a_loop(texts: list[str]) -> None:
-    hashes, counts = shingle_hashes(texts)
+    hashes, counts = shingle_hashes(*packed(texts))
     expected = [[reference_hash(t[i : i + 13]) for i in range(len(t) - 12)] for t in texts]
     assert counts.tolist() == [len(each) for each in expected]
     assert hashes.tolist() == [value for each in expected for value in each]
 
 
 def test_ascii_and_other_documents_agree_on_a_shared_shingle() -> None:
-    assert set(distinct_hashes("a shared beginning \u4e2d")) >= set(
-        distinct_hashes("a shared beginning ")
+    other, ascii_only = distinct_hashes(
+        *packed(["a shared beginning \u4e2d", "a shared beginning "])
     )
+    assert set(other) >= set(ascii_only)
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,21 +1,20 @@
 """One part of raw documents -> the normalised part, and what deduplication must know of each."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from feldspar.corpus.clean import Normalisation, cleaned, normalised
+from feldspar.corpus.clean import Normalisation, cleaned_texts, normalised
+from feldspar.corpus.columns import arrow
 from feldspar.corpus.duplicates.exact import content_hash
-from feldspar.corpus.duplicates.shingles import shingle_count, shingle_hashes
-from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, sketches
+from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
-from feldspar.corpus.parts import part_documents, write_part
+from feldspar.corpus.packed import PackedTexts
+from feldspar.corpus.parts import PART_NAME, packed_column, part_table, write_table
 
-BATCH_CHARACTERS = 1 << 17
-"""Texts hashed together: large enough to hide numpy's overhead, small enough for the cache."""
 NUMBERS_NAME = "numbers.npz"
 
 
@@ -51,49 +50,41 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
 
     The counts hold the number of documents and the names of their sources as they appear.
     """
-    documents = [
-        replace(document, text=normalised(document.text, unit.normalise))
-        for document in part_documents(unit.part)
-    ]
-    texts = [cleaned(document.text) for document in documents]
-    characters = np.fromiter(map(len, texts), np.int64, len(texts))
-    values = np.zeros((len(texts), SKETCH_VALUES), np.uint32)
+    table = _normalised(part_table(unit.part), unit.normalise)
+    write_table(table, folder / PART_NAME)
+    texts = packed_column(table, "text")
+    clean, characters = cleaned_texts(texts)
     if unit.sketch:
-        wanted = [
-            index
-            for index, size in enumerate(characters.tolist())
-            if size >= unit.short and shingle_count(size)
-        ]
-        for batch in _batches(wanted, characters):
-            values[batch] = sketches(*shingle_hashes([texts[index] for index in batch]))
+        values = sketch_texts(clean, characters, characters >= unit.short)
         np.save(folder / SKETCHES_NAME, values)
-    write_part(documents, folder)
-    names = list(dict.fromkeys(document.source for document in documents))
-    rank = {name: number for number, name in enumerate(names)}
-    ids = b"".join(content_hash(document.id) for document in documents)
+    sources = table.column("source").combine_chunks().dictionary_encode()
     np.savez(
         folder / NUMBERS_NAME,
-        sources=np.array([rank[document.source] for document in documents], np.int32),
+        sources=sources.indices.to_numpy(),
         characters=characters,
-        sizes=np.array([len(document.text.encode("utf-8")) for document in documents], np.int64),
-        quality=np.array([document.quality for document in documents], np.float64),
-        identities=np.frombuffer(ids, "<u8").reshape(-1, 2)[:, 0],
-        hashes=np.frombuffer(b"".join(map(content_hash, texts)), "<u8").reshape(-1, 2),
+        sizes=texts.sizes,
+        quality=table.column("quality").to_numpy(),
+        identities=_hashes(packed_column(table, "id"))[:, 0],
+        hashes=_hashes(clean),
     )
-    return {"documents": len(documents), "sources": names}
+    return {"documents": len(texts), "sources": sources.dictionary.to_pylist()}
 
 
-def _batches(indices: Sequence[int], characters: np.ndarray) -> Iterator[list[int]]:
-    batch: list[int] = []
-    size = 0
-    for index in indices:
-        if batch and size + characters[index] > BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-        batch.append(index)
-        size += int(characters[index])
-    if batch:
-        yield batch
+def _normalised(table: Any, how: Normalisation) -> Any:
+    """The table with each text as it is kept."""
+    column = table.column("text")
+    changed = [normalised(text, how) for text in column.to_pylist()] if how != "none" else []
+    if not changed:
+        return table
+    pyarrow, _ = arrow()
+    place = table.schema.get_field_index("text")
+    return table.set_column(place, "text", pyarrow.array(changed, pyarrow.large_string()))
+
+
+def _hashes(texts: PackedTexts) -> np.ndarray:
+    """The 128-bit hash of each text as two u64 (texts, 2)."""
+    digests = b"".join(content_hash(texts.encoded(index)) for index in range(len(texts)))
+    return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 def load_features(folders: Sequence[Path], ranks: Sequence[np.ndarray]) -> Features:

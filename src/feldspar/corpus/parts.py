@@ -14,6 +14,7 @@ import numpy as np
 
 from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow
 from feldspar.corpus.document import Document
+from feldspar.corpus.packed import PackedTexts
 
 PART_BYTES = 4 << 20
 PART_NAME = "documents.arrow"
@@ -86,15 +87,34 @@ def write_part(batch: Sequence[Document], folder: Path) -> Path:
     columns = [[getattr(row, name) for row in batch] for name in _COLUMNS]
     # Renamed into place: a worker of a run that was killed may still read the part of that name.
     new = path.with_suffix(".new")
-    with pyarrow.OSFile(str(new), "wb") as file, pyarrow.ipc.new_file(file, schema) as writer:
-        writer.write_table(pyarrow.table(columns, schema=schema))
+    write_table(pyarrow.table(columns, schema=schema), new)
     return new.replace(path)
+
+
+def write_table(table: Any, path: Path) -> None:
+    """The part file of a table."""
+    pyarrow, _ = arrow()
+    with (
+        pyarrow.OSFile(str(path), "wb") as file,
+        pyarrow.ipc.new_file(file, table.schema) as writer,
+    ):
+        writer.write_table(table)
 
 
 def part_table(path: Path) -> Any:
     """The part as an Arrow table that lies in the file, not in memory."""
     pyarrow, _ = arrow()
     return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
+
+
+def packed_column(table: Any, name: str) -> PackedTexts:
+    """A column of a part's table without nulls, where it lies."""
+    pyarrow, _ = arrow()
+    (chunk,) = table.column(name).chunks
+    _, starts, data = chunk.buffers()
+    offsets = np.frombuffer(starts, np.int64)[chunk.offset : chunk.offset + len(chunk) + 1]
+    empty = pyarrow.py_buffer(b"")
+    return PackedTexts(np.frombuffer(data or empty, np.uint8), offsets)
 
 
 def part_documents(path: Path) -> Iterator[Document]:

@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 
 
-def content_hash(text: str) -> bytes:
-    """16 bytes of BLAKE2b of a cleaned text."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+def content_hash(text: bytes | memoryview) -> bytes:
+    """16 bytes of BLAKE2b of a cleaned text in UTF-8."""
+    return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def exact_edges(

@@ -1,21 +1,21 @@
 """Hashes of all runs of 13 characters of cleaned text.
 
-The hash is defined exactly, so that a compiled kernel can give the same bits: with
+The hash is defined exactly, so that ``kernels/hashing.py`` gives the same bits: with
 ``word(c) = hash_integers(c, WORD_KEY)`` for code point ``c``, the window starting at ``i`` has
 ``xor over j of rotate_left(word(text[i + j]), 12 - j)``, and the shingle's hash is
 ``hash_integers(window, 0)`` (core.streams; the finaliser of splitmix64).
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from feldspar.core.streams import hash_integers
+from feldspar.corpus.packed import PackedTexts
 
 SHINGLE_CHARACTERS = 13
 WORD_KEY = 0x5E3D_5BA2_13C4_A7F1
 
-_LATIN_WORDS = hash_integers(np.arange(256, dtype=np.uint64), WORD_KEY)
+LATIN_WORDS = hash_integers(np.arange(256, dtype=np.uint64), WORD_KEY)
+"""Words of the first code points."""
 
 
 def shingle_count(characters: int) -> int:
@@ -23,29 +23,31 @@ def shingle_count(characters: int) -> int:
     return max(0, characters - SHINGLE_CHARACTERS + 1)
 
 
-def shingle_hashes(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """All hashes (u64) of all texts one after the other, repeats kept, and each text's count.
+def shingle_hashes(texts: PackedTexts, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All hashes (u64) of cleaned texts one after the other, repeats kept, and each text's count.
 
-    A text of fewer than 13 characters has none.
+    ``characters`` are the code points of each text. A text of fewer than 13 has no hash.
     """
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
-    counts = np.maximum(lengths - (SHINGLE_CHARACTERS - 1), 0)
-    joined = "".join(texts)
-    if len(joined) < SHINGLE_CHARACTERS:
+    counts = np.maximum(characters - (SHINGLE_CHARACTERS - 1), 0)
+    words = _words(texts.data[texts.starts[0] : texts.starts[-1]])
+    if len(words) < SHINGLE_CHARACTERS:
         return np.empty(0, np.uint64), counts
-    hashes = hash_integers(_windows(_words(joined)), 0)
+    hashes = hash_integers(_windows(words), 0)
     if len(texts) == 1:
         return hashes, counts
-    starts = np.cumsum(lengths) - lengths
+    starts = np.cumsum(characters) - characters
     pieces = [hashes[start : start + count] for start, count in zip(starts, counts, strict=True)]
     return np.concatenate(pieces), counts
 
 
-def distinct_hashes(text: str) -> np.ndarray:
-    """The set of a cleaned text's hashes (u64), sorted."""
-    hashes, _ = shingle_hashes([text])
-    hashes.sort()
-    return hashes[first_of_runs(hashes)]
+def distinct_hashes(texts: PackedTexts, characters: np.ndarray) -> list[np.ndarray]:
+    """The set of each cleaned text's hashes (u64), sorted."""
+    found = []
+    for index in range(len(texts)):
+        hashes, _ = shingle_hashes(texts.part(index, index + 1), characters[index : index + 1])
+        hashes.sort()
+        found.append(hashes[first_of_runs(hashes)])
+    return found
 
 
 def first_of_runs(values: np.ndarray) -> np.ndarray:
@@ -55,11 +57,12 @@ def first_of_runs(values: np.ndarray) -> np.ndarray:
     return mask
 
 
-def _words(text: str) -> np.ndarray:
-    if text.isascii():
-        return _LATIN_WORDS[np.frombuffer(text.encode("ascii"), dtype=np.uint8)]
+def _words(data: np.ndarray) -> np.ndarray:
+    if not len(data) or data.max() < 0x80:
+        return LATIN_WORDS[data]
+    text = str(data.data, "utf-8", "surrogatepass")
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    words = _LATIN_WORDS[points & 0xFF]
+    words = LATIN_WORDS[points & 0xFF]
     others = np.flatnonzero(points > 0xFF)
     words[others] = hash_integers(points[others], WORD_KEY)
     return words

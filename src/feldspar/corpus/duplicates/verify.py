@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.corpus.clean import cleaned
+from feldspar.corpus.clean import cleaned_texts
 from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.runs import Range, sorted_rows, without_repeats
 from feldspar.corpus.duplicates.shingles import distinct_hashes
+from feldspar.corpus.packed import PackedTexts
 from feldspar.corpus.parts import PartFiles
 
 UNIT_CHARACTERS = 1_000_000
@@ -102,7 +103,10 @@ def verify(unit: VerifyUnit) -> np.ndarray:
     Two texts without shingles have an empty union.
     """
     keys = np.unique(unit.pairs)
-    sets = {key: distinct_hashes(cleaned(text)) for key, text in unit.files.texts(keys.tolist())}
+    texts = (text.encode("utf-8") for _, text in unit.files.texts(keys.tolist()))
+    sets = dict(
+        zip(keys.tolist(), distinct_hashes(*cleaned_texts(PackedTexts.of(texts))), strict=True)
+    )
     rows = np.empty((len(unit.pairs), 4), dtype=np.int64)
     rows[:, :2] = unit.pairs
     for row in rows:

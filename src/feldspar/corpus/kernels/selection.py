@@ -1,0 +1,38 @@
+"""The one place that chooses between compiled kernels (numba) and numpy.
+
+Kernels are used where numba can be imported. numba's own variable NUMBA_DISABLE_JIT=1 turns it off,
+and with it the kernels: both ways give the same bits, which is how tests compare them.
+"""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar, cast
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def compiled() -> bool:
+    """Whether the kernels of this package are to be used."""
+    return _installed() and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+
+
+def kernel(function: Function) -> Function:
+    """``function`` compiled on its first call, kept on disk for later processes where possible.
+
+    The function itself where there are no kernels: its module can still be imported.
+    """
+    if not compiled():
+        return function
+    import numba
+
+    try:
+        return cast(Function, numba.njit(cache=True)(function))
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return cast(Function, numba.njit(function))
+
+
+@cache
+def _installed() -> bool:
+    return importlib.util.find_spec("numba") is not None
