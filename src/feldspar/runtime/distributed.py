@@ -1,10 +1,13 @@
 """The processes of a run: joined under torchrun, the model copied to or split over them."""
 
+import gc
 import os
+import traceback
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 import torch
 import torch.distributed as dist
@@ -98,10 +101,28 @@ class Distribution:
             self._shard(model, precision)
         return model
 
-    def shutdown(self) -> None:
-        """Leave the other processes."""
-        if dist.is_initialized():
-            dist.destroy_process_group()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Leave the other processes.
+
+        A model that outlives the group would end the group's threads while it holds the
+        interpreter's lock, which these threads may be waiting for: the process would hang. So what
+        the block made goes first, also where an error's frames still hold it.
+        """
+        if not dist.is_initialized():
+            return
+        while error is not None:
+            traceback.clear_frames(error.__traceback__)
+            error = error.__cause__ or error.__context__
+        gc.collect()
+        dist.destroy_process_group()
 
     def _shard(self, model: nn.Module, precision: torch.dtype) -> None:
         if isinstance(model, FSDPModule):

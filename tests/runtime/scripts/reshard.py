@@ -4,7 +4,6 @@ MODE is single, ddp, fsdp or hybrid (two copies, each split); `load` compares wi
 would have computed alone.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -32,31 +31,32 @@ class Model(nn.Module):
 
 kind = {"hybrid": {"type": "fsdp", "shards": 2}}.get(mode, {"type": mode})
 settings = RuntimeSettings.model_validate({"device": "cpu", "distribution": kind})
-distribution = Distribution.start(settings)
-expected = {name: tensor + tokens for name, tensor in Model().state_dict().items()}
-model = distribution.wrap(Model())
-state = unwrap(model).state_dict()
-moments = {f"exp_avg/{name}": torch.zeros_like(tensor) for name, tensor in state.items()}
-store = CheckpointStore(folder)
-if verb == "save":
-    for name, tensor in unwrap(model).state_dict().items():
-        if name != "output.weight":
-            with torch.no_grad():
-                tensor.add_(tokens)
-                moments[f"exp_avg/{name}"].copy_(tensor)
-    moments["exp_avg/output.weight"].copy_(moments["exp_avg/embedding.weight"])
-    store.save(tokens, unwrap(model).state_dict(), moments, {"step": tokens})
-else:
-    checkpoint = store.newest_valid()
-    assert checkpoint is not None and checkpoint.tokens == tokens
-    assert store.load(checkpoint, state, moments) == {"step": tokens}
-    for name, tensor in [*unwrap(model).state_dict().items(), *moments.items()]:
-        whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-        assert torch.equal(whole, expected[name.removeprefix("exp_avg/")]), name
-    for name, tensor in checkpoint.read_model().items():
-        assert torch.equal(tensor, expected[name]), name
-distribution.barrier()
-distribution.shutdown()
-# Rarely, gloo's threads abort a process of three that has nothing left to do, while it exits.
-sys.stdout.flush()
-os._exit(0)
+
+
+def check(distribution: Distribution) -> None:
+    expected = {name: tensor + tokens for name, tensor in Model().state_dict().items()}
+    model = distribution.wrap(Model())
+    state = unwrap(model).state_dict()
+    moments = {f"exp_avg/{name}": torch.zeros_like(tensor) for name, tensor in state.items()}
+    store = CheckpointStore(folder)
+    if verb == "save":
+        for name, tensor in unwrap(model).state_dict().items():
+            if name != "output.weight":
+                with torch.no_grad():
+                    tensor.add_(tokens)
+                    moments[f"exp_avg/{name}"].copy_(tensor)
+        moments["exp_avg/output.weight"].copy_(moments["exp_avg/embedding.weight"])
+        store.save(tokens, unwrap(model).state_dict(), moments, {"step": tokens})
+    else:
+        checkpoint = store.newest_valid()
+        assert checkpoint is not None and checkpoint.tokens == tokens
+        assert store.load(checkpoint, state, moments) == {"step": tokens}
+        for name, tensor in [*unwrap(model).state_dict().items(), *moments.items()]:
+            whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            assert torch.equal(whole, expected[name.removeprefix("exp_avg/")]), name
+        for name, tensor in checkpoint.read_model().items():
+            assert torch.equal(tensor, expected[name]), name
+
+
+with Distribution.start(settings) as distribution:
+    check(distribution)

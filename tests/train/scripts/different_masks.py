@@ -7,12 +7,16 @@ from feldspar.runtime.settings import RuntimeSettings
 from feldspar.sparsity import Masks, StaticSparsity
 from feldspar.train.start import require_same_masks
 
-distribution = Distribution.start(RuntimeSettings())
-rows = [ParameterRow("blocks.0.attention.x", Role.HIDDEN, (8, 8), in_block=True)]
-settings = StaticSparsity(type="static", sparsity=0.5, targets=("attention",))
-require_same_masks(Masks.draw(settings, rows, seed=0))
-try:
-    require_same_masks(Masks.draw(settings, rows, seed=distribution.rank))
-except SetupError as error:
-    print(f"rank {distribution.rank}: {error.what}")
-distribution.shutdown()
+
+def check(distribution: Distribution) -> None:
+    rows = [ParameterRow("blocks.0.attention.x", Role.HIDDEN, (8, 8), in_block=True)]
+    settings = StaticSparsity(type="static", sparsity=0.5, targets=("attention",))
+    require_same_masks(Masks.draw(settings, rows, seed=0))
+    try:
+        require_same_masks(Masks.draw(settings, rows, seed=distribution.rank))
+    except SetupError as error:
+        print(f"rank {distribution.rank}: {error.what}")
+
+
+with Distribution.start(RuntimeSettings()) as distribution:
+    check(distribution)
