@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -81,6 +82,19 @@ def test_a_machine_must_see_the_folder_and_have_the_same_version(tmp_path: Path)
     (tmp_path / "shared").write_text("0.0.1")
     with pytest.raises(SetupError, match=r"has feldspar .*, this one 0\.0\.1"):
         checked(1)
+
+
+@needs_ray
+def test_a_cluster_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with (
+        pytest.raises(SetupError, match=f"no Ray cluster at {address}") as caught,
+        started("ray", 2, MEMORY_BYTES, tmp_path),
+    ):
+        pass
+    assert "RAY_ADDRESS" in str(caught.value.do)
 
 
 def square(unit: int) -> int:

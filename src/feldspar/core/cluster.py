@@ -24,6 +24,7 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 ATTEMPTS_AGAIN = 3
 """How often a unit is given to another worker after the first has been lost."""
 _MARK_NAME = "shared"
+_ANSWER_SECONDS = 10
 _OBJECT_STORE_BYTES = 128 << 20
 """Of a cluster started here: counts and small arrays pass through it."""
 
@@ -128,27 +129,33 @@ def ray_executor(workers: int, memory_bytes: int, folder: Path) -> Iterator[Exec
 
 
 def _connect(ray: ModuleType, workers: int) -> None:
-    address = os.environ.get(ADDRESS_VARIABLE)
-    local = (
-        {}
-        if address and address != "local"
-        else {
-            "num_cpus": workers or available_cores(),
-            "object_store_memory": _OBJECT_STORE_BYTES,
-            "include_dashboard": False,
-        }
-    )
+    address = os.environ.get(ADDRESS_VARIABLE) or "local"
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if address == "local":
+        options["num_cpus"] = workers or available_cores()
+        options["object_store_memory"] = _OBJECT_STORE_BYTES
+        options["include_dashboard"] = False
     # What is started here calls nobody.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
+        _knock(address)
+        ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SetupError(
-            f"no Ray cluster at {address}" if address else "a Ray cluster could not be started",
+            "a Ray cluster could not be started"
+            if address == "local"
+            else f"no Ray cluster at {address}",
             found=reason,
             do=f"start one with ray start --head, or correct or unset {ADDRESS_VARIABLE}",
         ) from error
+
+
+def _knock(address: str) -> None:
+    # Ray itself tries for minutes to reach a machine that does not answer.
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
 
 
 def _check_memory(ray: ModuleType, wanted: int) -> None:
