@@ -68,25 +68,28 @@ class Quickstart:
         self.recipe = loaded.recipe
         self.folder = folder
         self.offline = offline
-        self.seconds: dict[str, float] = {}
+        self.times = folder / ".seconds.json"
+        self.seconds = seconds_before(self.times, loaded)
 
     def run(self) -> None:
         """Every stage that is not done yet."""
         from feldspar.core.files import write_atomically
         from feldspar.report import write_run_report
+        from feldspar.train.run import check_folder
 
-        with self._stage("documents"):
+        check_folder(self.folder)
+        with self.stage("documents"):
             report = self._documents()
         tell_documents(report)
-        with self._stage("tokens"):
+        with self.stage("tokens"):
             shards = self._shards()
         tell_shards(shards)
-        with self._stage("training"):
+        with self.stage("training"):
             self._train()
-        with self._stage("evaluation"):
+        with self.stage("evaluation"):
             figures = self._evaluate()
         tell_figures(figures)
-        with self._stage("release"):
+        with self.stage("release"):
             samples = self._release(figures["bits_per_byte"])
         typer.echo(f"\n{samples[0]}\n")
         summary = figures | {
@@ -96,15 +99,24 @@ class Quickstart:
             "recipe": self.loaded.digest,
         }
         write_atomically(self.folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+        self.times.unlink()
         page = write_run_report([self.folder])
         typer.echo(f"release: {self.folder / 'release'}\nreport:  {page}")
 
     @contextmanager
-    def _stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Iterator[None]:
+        """Name a stage and add up its time, over calls that were stopped too."""
+        from feldspar.core.files import write_atomically
+
         typer.echo(f"== {name}")
         began = time.perf_counter()
-        yield
-        self.seconds[name] = time.perf_counter() - began
+        try:
+            yield
+        finally:
+            spent = self.seconds.get(name, 0.0) + time.perf_counter() - began
+            self.seconds[name] = spent
+            record = {"recipe": self.loaded.digest, "seconds": self.seconds}
+            write_atomically(self.times, json.dumps(record) + "\n")
 
     def _documents(self) -> "Report":
         from feldspar.core.execution import available_cores
@@ -165,6 +177,14 @@ class Quickstart:
 
         release = release_run(self.folder, self.folder / "release", True, held_out)
         return samples_of(release, self.recipe.seed)
+
+
+def seconds_before(path: Path, loaded: "LoadedRecipe") -> dict[str, float]:
+    """What earlier calls of this recipe spent on each stage before they were stopped."""
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return record["seconds"] if record["recipe"] == loaded.digest else {}
 
 
 def is_done(folder: Path, loaded: "LoadedRecipe") -> bool:

@@ -1,0 +1,33 @@
+"""What the quickstart keeps of calls that were stopped; the whole runs in ``make quickstart``."""
+
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from feldspar.cli.main import app
+from feldspar.cli.quickstart import Quickstart
+from feldspar.recipe import load_recipe
+
+
+def test_seconds_add_up_over_calls_that_were_stopped(tmp_path: Path) -> None:
+    loaded = load_recipe("quickstart")
+    with pytest.raises(SystemExit), Quickstart(loaded, tmp_path, False).stage("training"):
+        time.sleep(0.05)
+        raise SystemExit(143)
+    again = Quickstart(loaded, tmp_path, False)
+    before = again.seconds["training"]
+    assert before >= 0.05
+    with again.stage("training"):
+        time.sleep(0.01)
+    assert again.seconds["training"] >= before + 0.01
+    other = load_recipe("quickstart", ["seed=1"])
+    assert Quickstart(other, tmp_path, False).seconds == {}
+
+
+def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    result = CliRunner().invoke(app, ["quickstart", "--out", str(tmp_path)])
+    assert "holds something else than a run" in str(result.exception)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.tex"]
