@@ -4,9 +4,8 @@ import time
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from feldspar.cli.main import app
+from feldspar.cli.main import run_with
 from feldspar.cli.quickstart import Quickstart
 from feldspar.recipe import load_recipe
 
@@ -26,8 +25,10 @@ def test_seconds_add_up_over_calls_that_were_stopped(tmp_path: Path) -> None:
     assert Quickstart(other, tmp_path, False).seconds == {}
 
 
-def test_a_foreign_folder_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_a_foreign_folder_is_refused_before_any_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    result = CliRunner().invoke(app, ["quickstart", "--out", str(tmp_path)])
-    assert "holds something else than a run" in str(result.exception)
+    assert run_with(["quickstart", "--out", str(tmp_path)]) == 2
+    assert "holds something else than a run" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.tex"]
