@@ -31,6 +31,7 @@ from feldspar.corpus.duplicates.verify import (
     CompareUnit,
     OrderUnit,
     at_least,
+    by_component,
     compare_candidates,
     order_candidates,
     verify,
@@ -40,6 +41,7 @@ from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
 from feldspar.corpus.settings import DeduplicateSettings, HighestValue
 from feldspar.corpus.stages import Stages
+from feldspar.corpus.text_files import TextFiles, write_places
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ def deduplicate(corpus: Corpus, settings: DeduplicateSettings, stages: Stages) -
     near = np.zeros(documents, dtype=bool)
     near[stand_ins] = features.characters[stand_ins] >= SHINGLE_CHARACTERS
     rows = settings.partition_rows
+    texts = _text_files(corpus, stages)
+    write_places(texts.places, features.begins, features.sizes, features.characters)
     runs, candidates = _near_edges(corpus, near, rows, settings, stages)
     exact_run = stages.work / "exact.npy"
     ones = np.ones(len(exact), np.int64)
@@ -138,7 +142,6 @@ def _near_edges(
     """Runs of the edges among the documents of the mask ``near``."""
     banding, sketches, work = settings.banding, corpus.sketches, stages.work
     np.save(work / "near.npy", near)
-    np.save(work / "characters.npy", corpus.features.characters)
     stages.bind(str(rows), repr(banding), str(settings.threshold))
     bands = [
         (BandUnit(group, work / "near.npy", banding), "")
@@ -163,9 +166,10 @@ def _near_edges(
         for done in stages.run("order", order_candidates, orders, len(orders))
         for path in sorted(done.folder.glob("pairs-*.npy"))
     ]
+    texts = _text_files(corpus, stages)
     threshold = settings.threshold if banding.verified else None
     comparisons = [
-        (CompareUnit(corpus.files, part, work / "characters.npy", threshold), part.name)
+        (CompareUnit(texts, part, threshold), part.name)
         for part in ranges(ordered, rows, leading=2)
     ]
     compared = list(stages.run("compare", compare_candidates, comparisons, len(comparisons)))
@@ -175,6 +179,10 @@ def _near_edges(
     }
     count = sum(done.counts["compared"] for done in compared)
     return [done.folder / "edges.npy" for done in compared], Candidates(compared=count, **total)
+
+
+def _text_files(corpus: Corpus, stages: Stages) -> TextFiles:
+    return TextFiles(corpus.files, stages.work / "places.npy")
 
 
 def _order(corpus: Corpus, settings: DeduplicateSettings) -> np.ndarray:
@@ -228,9 +236,9 @@ def _to_survivors(corpus: Corpus, edges: Edges, keepers: np.ndarray, stages: Sta
 
 def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
     """Rows (intersection, union) of pairs (n, 2), in their order; each pair comes once."""
-    wanted = canonical_pairs(pairs)
+    wanted = by_component(canonical_pairs(pairs), corpus.files.documents)
     rows = np.empty((len(pairs), 2), np.int64)
-    units = verify_units(corpus.files, wanted, corpus.features.characters)
+    units = verify_units(_text_files(corpus, stages), wanted)
     found = [np.empty((0, 4), np.int64)]
     with progress("survivors", len(wanted), "pairs") as advance:
         for part in stages.pool.map(verify, units):

@@ -13,7 +13,7 @@ from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
 from feldspar.corpus.packed import PackedTexts
-from feldspar.corpus.parts import PART_NAME, packed_column, part_table, write_table
+from feldspar.corpus.parts import PART_NAME, packed_column, part_table, text_begins, write_table
 
 NUMBERS_NAME = "numbers.npz"
 
@@ -32,13 +32,15 @@ class PrepareUnit:
 class Features:
     """Columns of integers over documents in order of key; all else lies in files.
 
-    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points, ``sizes`` UTF-8
-    bytes of the kept text; ``quality`` (f64) is NaN where it is not known; ``identities`` are
-    64-bit hashes of the ids; ``hashes`` (documents, 2) u64 identify the cleaned text.
+    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; the kept text
+    begins at byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8; ``quality`` (f64)
+    is NaN where it is not known; ``identities`` are 64-bit hashes of the ids; ``hashes``
+    (documents, 2) u64 identify the cleaned text.
     """
 
     sources: np.ndarray
     characters: np.ndarray
+    begins: np.ndarray
     sizes: np.ndarray
     quality: np.ndarray
     identities: np.ndarray
@@ -62,6 +64,7 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
         folder / NUMBERS_NAME,
         sources=sources.indices.to_numpy(),
         characters=characters,
+        begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
         quality=table.column("quality").to_numpy(),
         identities=_hashes(packed_column(table, "id"))[:, 0],
@@ -92,7 +95,7 @@ def load_features(folders: Sequence[Path], ranks: Sequence[np.ndarray]) -> Featu
     pieces = [np.load(folder / NUMBERS_NAME) for folder in folders]
     joined = {
         name: np.concatenate([piece[name] for piece in pieces])
-        for name in ("characters", "sizes", "quality", "identities", "hashes")
+        for name in ("characters", "begins", "sizes", "quality", "identities", "hashes")
     }
     sources = [rank[piece["sources"]] for rank, piece in zip(ranks, pieces, strict=True)]
     return Features(sources=np.concatenate(sources), **joined)

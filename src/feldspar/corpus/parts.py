@@ -117,6 +117,18 @@ def packed_column(table: Any, name: str) -> PackedTexts:
     return PackedTexts(np.frombuffer(data or empty, np.uint8), offsets)
 
 
+def text_begins(path: Path) -> np.ndarray:
+    """Where in a part file each text begins, in bytes (i64)."""
+    pyarrow, _ = arrow()
+    with pyarrow.memory_map(str(path)) as file:
+        first = file.read_buffer(1).address
+        file.seek(0)
+        (chunk,) = pyarrow.ipc.open_file(file).read_all().column("text").chunks
+        _, starts, data = chunk.buffers()
+        offset = data.address - first if data else 0  # without a buffer all texts are empty
+        return np.frombuffer(starts, np.int64)[: len(chunk)] + offset
+
+
 def part_documents(path: Path) -> Iterator[Document]:
     """The documents of one part."""
     for row in part_table(path).to_pylist():

@@ -11,20 +11,22 @@ import numpy as np
 from feldspar.corpus.clean import cleaned_texts
 from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.runs import Range, sorted_rows, without_repeats
-from feldspar.corpus.duplicates.shingles import distinct_hashes
-from feldspar.corpus.packed import PackedTexts
-from feldspar.corpus.parts import PartFiles
+from feldspar.corpus.duplicates.shingles import LATIN_WORDS, WORD_KEY, distinct_hashes
+from feldspar.corpus.kernels.comparison import cut_pairs, intersections
+from feldspar.corpus.kernels.selection import compiled
+from feldspar.corpus.text_files import TextFiles
 
-UNIT_CHARACTERS = 1_000_000
-"""Cleaned characters of the documents of one unit of work (16 bytes of memory each)."""
+UNIT_CHARACTERS = 500_000
+"""Cleaned characters of the documents that are compared together (50 bytes of memory each)."""
 
 
 @dataclass(frozen=True)
 class VerifyUnit:
-    """Pairs of document keys to compare, and the files that hold the texts."""
+    """Pairs of document keys to compare, where the texts lie, and from where a pair counts."""
 
-    files: PartFiles
+    texts: TextFiles
     pairs: np.ndarray
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,8 @@ class OrderUnit:
 class CompareUnit:
     """Candidates (component, low, high) to compare; all are edges where there is no threshold."""
 
-    files: PartFiles
+    texts: TextFiles
     candidates: Range
-    characters: Path
     threshold: float | None
 
 
@@ -61,58 +62,55 @@ def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
     rows = np.zeros((len(pairs), 4), np.int64)
     rows[:, :2] = pairs
     if unit.threshold is not None:
-        characters = np.load(unit.characters, mmap_mode="r")
-        found = [verify(each) for each in _cut(unit.files, pairs, characters)]
-        rows = np.concatenate(found) if found else rows
+        cut = verify_units(unit.texts, pairs, unit.threshold)
+        rows = np.concatenate([rows[:0], *map(verify, cut)])
         rows = rows[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], unit.threshold)]
     np.save(folder / "edges.npy", sorted_rows(rows.T))
     return {"compared": len(pairs)}
 
 
+def by_component(pairs: np.ndarray, documents: int) -> np.ndarray:
+    """Pairs (n, 2) in order of their component: the documents of one are then read together."""
+    labels = component_labels(documents, pairs)
+    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], labels[pairs[:, 0]]))]
+
+
 def verify_units(
-    files: PartFiles, pairs: np.ndarray, characters: np.ndarray
+    texts: TextFiles, pairs: np.ndarray, threshold: float | None = None
 ) -> Iterator[VerifyUnit]:
-    """Pairs in order of their component, cut where a unit's texts grow too large.
+    """Pairs (n, 2), in their order, cut where a unit's texts grow too large.
 
-    ``characters[key]`` is the length of a document. The cuts depend on the data only.
+    The cuts depend on the data only.
     """
-    labels = component_labels(len(characters), pairs)
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0], labels[pairs[:, 0]]))]
-    yield from _cut(files, pairs, characters)
-
-
-def _cut(files: PartFiles, pairs: np.ndarray, characters: np.ndarray) -> Iterator[VerifyUnit]:
-    start, loaded, size = 0, set[int](), 0
-    for position, (low, high) in enumerate(pairs.tolist()):
-        added = {low, high} - loaded
-        extra = sum(int(characters[key]) for key in added)
-        if size + extra > UNIT_CHARACTERS and position > start:
-            yield VerifyUnit(files, pairs[start:position])
-            start, loaded, size = position, set(), 0
-            added = {low, high}
-            extra = int(characters[low] + characters[high])
-        loaded |= added
-        size += extra
-    if start < len(pairs):
-        yield VerifyUnit(files, pairs[start:])
+    keys, places = np.unique(pairs, return_inverse=True)
+    start = 0
+    for end in cut_pairs(places.reshape(-1, 2), texts.characters(keys), UNIT_CHARACTERS).tolist():
+        yield VerifyUnit(texts, pairs[start:end], threshold)
+        start = end
 
 
 def verify(unit: VerifyUnit) -> np.ndarray:
     """Rows (low key, high key, size of the intersection, size of the union), in the unit's order.
 
-    Two texts without shingles have an empty union.
+    Two texts without shingles have an empty union. With a threshold the sizes of pairs that do not
+    reach it may be anything that does not reach it.
     """
-    keys = np.unique(unit.pairs)
-    texts = (text.encode("utf-8") for _, text in unit.files.texts(keys.tolist()))
-    sets = dict(
-        zip(keys.tolist(), distinct_hashes(*cleaned_texts(PackedTexts.of(texts))), strict=True)
-    )
+    keys, places = np.unique(unit.pairs, return_inverse=True)
+    places = places.reshape(-1, 2)
     rows = np.empty((len(unit.pairs), 4), dtype=np.int64)
     rows[:, :2] = unit.pairs
-    for row in rows:
-        first, second = sets[int(row[0])], sets[int(row[1])]
-        row[2] = intersection_size(first, second)
-        row[3] = len(first) + len(second) - row[2]
+    texts, characters = cleaned_texts(unit.texts.read(keys))
+    if compiled() and characters.sum() <= UNIT_CHARACTERS:
+        least = _share(unit.threshold or 0)
+        intersections(
+            texts.data, texts.starts, characters, places,
+            LATIN_WORDS, np.uint64(WORD_KEY), least.numerator, least.denominator, rows[:, 2:],
+        )  # fmt: skip
+        return rows
+    sets = distinct_hashes(texts, characters)
+    for row, (low, high) in zip(rows, places.tolist(), strict=True):
+        row[2] = intersection_size(sets[low], sets[high])
+        row[3] = len(sets[low]) + len(sets[high]) - row[2]
     return rows
 
 
@@ -125,5 +123,9 @@ def intersection_size(first: np.ndarray, second: np.ndarray) -> int:
 
 def at_least(intersections: np.ndarray, unions: np.ndarray, threshold: float) -> np.ndarray:
     """Whether intersection / union >= threshold, compared as integers: no floating-point ties."""
-    share = Fraction(str(threshold)).limit_denominator(10**6)
+    share = _share(threshold)
     return intersections * share.denominator >= unions * share.numerator
+
+
+def _share(threshold: float) -> Fraction:
+    return Fraction(str(threshold)).limit_denominator(10**6)
