@@ -45,6 +45,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "feldspar, numpy": ("feldspar --workers 1", NUMPY),
     "feldspar, numpy, 2 workers": ("feldspar --workers 2", NUMPY),
     "rensa": ("rensa", {}),
+    "rensa, pairs checked": ("rensa-checked", {}),
     "rensa, rho": ("rensa-rho", {}),
     "gaoya": ("gaoya", {}),
     "datasketch": ("datasketch", {}),

@@ -148,8 +148,8 @@ def datasketch() -> Prepared:
     return run
 
 
-def rensa() -> Prepared:
-    """RMinHash from lists of shingles, RMinHashLSH."""
+def rensa(checked: bool = False) -> Prepared:
+    """RMinHash from lists of shingles, RMinHashLSH; ``checked``: and sets of each pair after it."""
     from rensa import RMinHash, RMinHashLSH
 
     def run(corpus: Path, _: Path) -> Callable[[], Found]:
@@ -158,9 +158,30 @@ def rensa() -> Prepared:
         for texts in batches(corpus):
             sketches += RMinHash.from_token_sets(map(shingles, texts), VALUES, 42)
         index.insert_many(sketches)
-        return joined(pairs_of_queries(index.query_all(sketches)), len(sketches))
+        pairs = pairs_of_queries(index.query_all(sketches))
+        return joined(similar(corpus, pairs) if checked else pairs, len(sketches))
 
     return run
+
+
+def similar(corpus: Path, pairs: np.ndarray) -> np.ndarray:
+    """The pairs that reach the threshold, by sets of shingles, a component in memory at a time."""
+    wanted = set(pairs.ravel().tolist())
+    texts: dict[int, str] = {}
+    for number, text in enumerate(chain.from_iterable(batches(corpus))):
+        if number in wanted:
+            texts[number] = text
+    labels = component_labels(max(wanted, default=0) + 1, pairs)[pairs[:, 0]]
+    kept = []
+    order = np.argsort(labels, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        sets = {number: set(shingles(texts[number])) for number in np.unique(pairs[part]).tolist()}
+        for position, (one, other) in zip(part.tolist(), pairs[part].tolist(), strict=True):
+            first, second = sets[one], sets[other]
+            shared = len(first & second)
+            if shared >= THRESHOLD * (len(first) + len(second) - shared):
+                kept.append(position)
+    return pairs[np.array(kept, np.int64)]
 
 
 def rensa_rho() -> Prepared:
@@ -283,6 +304,7 @@ def text_dedup() -> Prepared:
 PEERS: dict[str, Callable[[], Prepared]] = {
     "datasketch": datasketch,
     "rensa": rensa,
+    "rensa-checked": lambda: rensa(checked=True),
     "rensa-rho": rensa_rho,
     "gaoya": gaoya,
     "datatrove": datatrove,
