@@ -47,7 +47,7 @@ def room_table() -> dict[str, tuple[set[str], str]]:
         if len(cells) != 4 or not cells[0].startswith("`"):
             continue
         name, allowed, torch = cells[0].split("`")[1], cells[2], cells[3]
-        words = set(re.findall(r"[a-z]+", allowed))
+        words = set(re.findall(r"[a-z_]+", allowed))
         is_all = "above" in words or "everything" in words
         table[name] = (set(table) if is_all else words & set(table), torch)
     return table
@@ -58,6 +58,7 @@ ALLOWED = {name: allowed | {name} for name, (allowed, _) in TABLE.items()}
 NAMED_FILES = {
     ("plan", "model"): ("feldspar.model.shapes", "feldspar.model.footprint"),
     ("plan", "tokens"): ("feldspar.tokens.resolve",),
+    ("plan", "noise_scale"): ("feldspar.noise_scale.controller",),
 }
 """Rooms of which another may use the named files only."""
 

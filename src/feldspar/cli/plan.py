@@ -247,7 +247,8 @@ def print_plan(summary: Mapping[str, Any]) -> None:
         f"  tokens      {summary['tokens']:,} "
         f"({summary['tokens'] / counts['total']:.1f} per parameter)"
     )
-    typer.echo(f"  steps       {summary['steps']:,} (warm-up {summary['warmup_steps']:,})")
+    steps = _between(summary["fewest_steps"], summary["steps"])
+    typer.echo(f"  steps       {steps} (warm-up {summary['warmup_steps']:,})")
     for convention, flops in summary["flops"].items():
         note = " (FLOPs not realised: masked products run dense)" if convention == "ledger" else ""
         typer.echo(f"  FLOPs       {flops:.4g} by {convention}{note if 'active' in counts else ''}")
@@ -286,12 +287,18 @@ def _print_sizing(sizing: Mapping[str, Any]) -> None:
     typer.echo(f"  rates       learning-rate multiplier {shown}")
 
 
+def _between(fewest: int, most: int) -> str:
+    """A number of steps, or its bounds where the noise scale settles it."""
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
 def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
     first, last = phase["sequences"]
     batch = f"{first}" if first == last else f"{first} to {last}"
+    steps = _between(phase["fewest_steps"], phase["steps"])
     rate = " to ".join(f"{value:.4g}" for value in phase["learning_rate"])
     typer.echo(
-        f"  phase {phase['name']}: {phase['tokens']:,} tokens, {phase['steps']:,} steps of "
+        f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
         f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
     )
     if phase["active_parameters"] < parameters:

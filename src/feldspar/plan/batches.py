@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from feldspar.core.errors import UserError
+from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Unit
-from feldspar.train.settings import BatchByTokens, BatchRamp, ConstantBatch
+from feldspar.train.settings import Batch, BatchByTokens, BatchRamp, ConstantBatch
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,11 @@ class Stretch:
         return self.start_tokens + self.steps * self.tokens_per_step
 
 
-def batch_levels(
-    batch: ConstantBatch | BatchByTokens | BatchRamp, context_length: int, key: str
-) -> tuple[Level, ...]:
-    """The stairs of a batch schedule. Raises UserError when a batch holds no whole sequence."""
+def batch_levels(batch: Batch, context_length: int, key: str) -> tuple[Level, ...]:
+    """The stairs of a batch schedule; of one that follows the noise scale its minimum.
+
+    Raises UserError when a batch holds no whole sequence.
+    """
     if isinstance(batch, ConstantBatch):
         sequences = batch.sequences or int(batch.tokens or 0) // context_length
         if sequences == 0:
@@ -53,6 +55,8 @@ def batch_levels(
             else Level(level.sequences, from_tokens=int(level.from_.value))
             for level in batch.levels
         )
+    if isinstance(batch, NoiseScaleBatch):
+        return (Level(int(batch.minimum.value), from_tokens=0),)
     return _ramp_levels(batch)
 
 
@@ -93,6 +97,23 @@ def lay_out(
         if upcoming is not None and not _reached(upcoming, step, tokens):
             break
     return tuple(stretches)
+
+
+def fill_up(
+    stretches: tuple[Stretch, ...], quantum: int, context_length: int, limit_tokens: int
+) -> tuple[Stretch, ...]:
+    """One more, shorter step where whole quanta of sequences are left of ``limit_tokens``."""
+    if not stretches:
+        return stretches
+    last = stretches[-1]
+    sequences = (limit_tokens - last.end_tokens) // context_length // quantum * quantum
+    if sequences == 0:
+        return stretches
+    tokens = sequences * context_length
+    return (
+        *stretches,
+        Stretch(last.start_step + last.steps, last.end_tokens, 1, sequences, tokens),
+    )
 
 
 def _steps_until(level: Level | None, step: int, tokens: int, per_step: int) -> int | None:

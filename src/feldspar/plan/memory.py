@@ -108,8 +108,8 @@ def plan_memory(
             do="set runtime.device=cuda, or leave out --device",
         )
     for phase in timeline.phases:
-        for stretch in phase.stretches:
-            check_divides(stretch.sequences, devices, f"phases.{phase.index}.batch")
+        for sequences in phase.divisible_sequences:
+            check_divides(sequences, devices, f"phases.{phase.index}.batch")
     counter = _Counter(recipe, shapes, machine, devices, *_distribution(recipe, devices))
     return max(map(counter.phase, timeline.phases), key=lambda memory: memory.total_bytes)
 
@@ -161,7 +161,7 @@ class _Counter:
 
     def phase(self, phase: PhasePlan) -> Memory:
         """With the micro-batch that the recipe names, or that the trainer would find."""
-        share = max(item.sequences for item in phase.stretches) // self.devices
+        share = phase.largest_sequences // self.devices
         wanted = self.recipe.runtime.micro_batch_sequences
         if wanted != "auto":
             return self.memory(phase, min(wanted, share), share)

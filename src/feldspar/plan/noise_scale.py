@@ -2,8 +2,9 @@
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, Role, chosen_rows
+from feldspar.noise_scale.controller import BatchController
 from feldspar.noise_scale.settings import NoiseScaleSettings
-from feldspar.plan.timeline import Timeline
+from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.root import Recipe
 
 DEFAULT_SHARE = 100
@@ -46,3 +47,19 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
                 "norm measures",
                 do="set noise_scale.coverage=all, or noise_scale.estimator=microbatch",
             )
+
+
+def steering_of(
+    recipe: Recipe, phase: PhasePlan, timeline: Timeline, quantum: int | None = None
+) -> BatchController:
+    """The controller of a steered phase at its beginning.
+
+    ``quantum``: the recipe's unless given. Raises UserError where no batch fits between its bounds.
+    """
+    assert phase.steering is not None and recipe.noise_scale is not None, "checked by the recipe"
+    return BatchController(
+        phase.steering,
+        quantum or phase.steering.quantum_sequences,
+        half_life_tokens(recipe.noise_scale, timeline),
+        phase.warmup_tokens,
+    )

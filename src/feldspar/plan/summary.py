@@ -91,6 +91,7 @@ class Plan:
             },
             "tokens": self.timeline.tokens,
             "steps": self.timeline.steps,
+            "fewest_steps": self.timeline.fewest_steps,
             "warmup_steps": self.timeline.warmup_steps,
             "flops": training_flops(self.recipe.model, self.shapes, self.timeline)
             | {"ledger": sum(phase["ledger"]["total"] for phase in phases)},
@@ -109,13 +110,15 @@ class Plan:
         phase = self.timeline.phases[index]
         first = self.timeline.next_step(phase.start_tokens)
         assert first is not None, "a phase has at least one step"
-        sequences = [stretch.sequences for stretch in phase.stretches]
+        steered = phase.steering is not None
+        last = phase.largest_sequences if steered else phase.stretches[-1].sequences
         return {
             "name": phase.name,
             "tokens": phase.tokens,
             "steps": phase.steps,
-            "sequences": [sequences[0], sequences[-1]],
-            "mean_sequences": phase.sequences / phase.steps,
+            "fewest_steps": phase.fewest_steps,
+            "sequences": [phase.stretches[0].sequences, last],
+            "mean_sequences": None if steered else phase.sequences / phase.steps,
             "context_length": phase.context_length,
             "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_tokens)],
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],

@@ -2,26 +2,22 @@
 
 Everything is a function of tokens. The update that takes the run from ``a`` to ``b`` tokens draws
 its batch size at ``a`` and its learning rate and weight decay at ``b``: no step is spent at rate 0,
-and the last one reaches the schedule's last value.
+and the last one reaches the schedule's last value. A batch that follows the noise scale comes from
+outside, as the pace; tokens and rates are known ahead all the same, the number of steps is not.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
-from feldspar.plan.batches import (
-    Stretch,
-    batch_levels,
-    lay_out,
-    step_at_tokens,
-    tokens_at_step,
-    tokens_of_sequences,
-)
+from feldspar.noise_scale.settings import NoiseScaleBatch
+from feldspar.plan.batches import Stretch, step_at_tokens, tokens_at_step, tokens_of_sequences
+from feldspar.plan.phase_layout import lay_out_phases
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.schedules import CompiledSchedule, Schedule, compile_schedule
-from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
+from feldspar.train.settings import Batch
 
 
 @dataclass(frozen=True)
@@ -47,8 +43,10 @@ class PhasePlan:
     start_tokens: int
     start_step: int
     stretches: tuple[Stretch, ...]
+    """Of a batch that follows the noise scale: the steps if it never left its minimum."""
     learning_rate: Rate
     weight_decay: Rate
+    steering: NoiseScaleBatch | None = None
 
     @property
     def tokens(self) -> int:
@@ -62,8 +60,35 @@ class PhasePlan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the phase."""
+        """Optimizer steps of the phase, under a steered batch the most that there can be."""
         return sum(stretch.steps for stretch in self.stretches)
+
+    @property
+    def fewest_steps(self) -> int:
+        """Optimizer steps of the phase if a steered batch were at its maximum from the start."""
+        if self.steering is None:
+            return self.steps
+        return -(-self.sequences // self.largest_sequences)
+
+    @property
+    def largest_sequences(self) -> int:
+        """The most sequences that a step can have."""
+        if self.steering is not None:
+            return int(self.steering.maximum.value)
+        return max(stretch.sequences for stretch in self.stretches)
+
+    @property
+    def divisible_sequences(self) -> set[int]:
+        """What the processes must divide, so that they divide each step."""
+        if self.steering is not None:
+            return {self.steering.quantum_sequences}
+        return {stretch.sequences for stretch in self.stretches}
+
+    @property
+    def warmup_tokens(self) -> int:
+        """Tokens of the phase until the first segment of its learning rate has risen."""
+        rate = self.learning_rate
+        return max(rate.offset_tokens + rate.schedule.warmup_tokens - self.start_tokens, 0)
 
     @property
     def sequences(self) -> int:
@@ -72,21 +97,27 @@ class PhasePlan:
 
 
 @dataclass(frozen=True)
+class Pace:
+    """What a steered phase takes a step, by the decisions so far."""
+
+    sequences: int
+    quantum: int
+    """Each step is a multiple of so many sequences."""
+    learning_rate_factor: float = 1.0
+
+
+@dataclass(frozen=True)
 class StepPlan:
     """The next optimizer step."""
 
     phase: PhasePlan
-    step: int
     tokens_before: int
+    tokens_after: int
+    """Tokens seen once the step is done."""
     first_sequence: int
     sequences: int
     learning_rate: float
     weight_decay: float
-
-    @property
-    def tokens_after(self) -> int:
-        """Tokens seen once the step is done."""
-        return self.tokens_before + self.sequences * self.phase.context_length
 
 
 @dataclass(frozen=True)
@@ -103,8 +134,13 @@ class Timeline:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run."""
+        """Optimizer steps of the run, under a steered batch the most that there can be."""
         return self.phases[-1].start_step + self.phases[-1].steps
+
+    @property
+    def fewest_steps(self) -> int:
+        """Optimizer steps of the run if steered batches were at their maximum from the start."""
+        return sum(phase.fewest_steps for phase in self.phases)
 
     @property
     def warmup_steps(self) -> int:
@@ -117,23 +153,37 @@ class Timeline:
         index = bisect_right(self.phases, tokens, key=lambda phase: phase.start_tokens) - 1
         return self.phases[index]
 
-    def next_step(self, tokens: int) -> StepPlan | None:
-        """The step that follows once ``tokens`` were seen; None at the end of the run."""
+    def next_step(self, tokens: int, pace: Pace | None = None) -> StepPlan | None:
+        """The step that follows once ``tokens`` were seen; None at the end of the run.
+
+        ``pace`` is that of a steered phase; None: the one that it begins with.
+        """
         if tokens >= self.tokens:
             return None
         phase = self.phase_at(tokens)
         inside = tokens - phase.start_tokens
-        index = bisect_right(phase.stretches, inside, key=lambda item: item.start_tokens) - 1
-        stretch = phase.stretches[index]
-        step = stretch.start_step + (inside - stretch.start_tokens) // stretch.tokens_per_step
-        after = tokens + stretch.tokens_per_step
+        factor = 1.0
+        if phase.steering is None:
+            index = bisect_right(phase.stretches, inside, key=lambda item: item.start_tokens) - 1
+            sequences = phase.stretches[index].sequences
+            after = tokens + phase.stretches[index].tokens_per_step
+        else:
+            pace = pace or Pace(phase.stretches[0].sequences, phase.steering.quantum_sequences)
+            left = (phase.tokens - inside) // phase.context_length
+            sequences = min(pace.sequences, left // pace.quantum * pace.quantum)
+            if sequences == 0:
+                return self.next_step(phase.end_tokens)
+            after = tokens + sequences * phase.context_length
+            if left - sequences < pace.quantum:
+                after = phase.end_tokens
+            factor = pace.learning_rate_factor
         return StepPlan(
             phase=phase,
-            step=phase.start_step + step,
             tokens_before=tokens,
+            tokens_after=after,
             first_sequence=inside // phase.context_length,
-            sequences=stretch.sequences,
-            learning_rate=phase.learning_rate.at(after),
+            sequences=sequences,
+            learning_rate=factor * phase.learning_rate.at(after),
             weight_decay=phase.weight_decay.at(after),
         )
 
@@ -168,11 +218,14 @@ def build_timeline(
     ``parameters`` counts all of them, tied ones once; ``source_tokens`` (training tokens of each
     source) is needed where an amount counts epochs. Raises UserError that names the key.
     """
-    laid_out = _lay_out_phases(recipe, parameters, source_tokens)
+    laid_out = lay_out_phases(recipe, parameters, source_tokens)
     run_stretches = _joined(laid_out)
     total = run_stretches[-1].end_tokens
+    steered = [_steering(settings.batch) for settings in recipe.phases]
 
     def measure_run(amount: Amount, start: int) -> int:
+        if any(steered):
+            _refuse_steps(amount, "schedule")
         return _measure(amount, start, run_stretches, total, total, parameters)
 
     schedule = recipe.schedule
@@ -192,11 +245,17 @@ def build_timeline(
             stretches: tuple[Stretch, ...] = stretches,
             offset: int = start_tokens,
             key: str = f"phases.{index}",
+            steering: NoiseScaleBatch | None = steered[index],
         ) -> Rate:
             if own is None:
                 return Rate(whole, peak, 0)
             length = stretches[-1].end_tokens
-            measure = _phase_measure(stretches, length, total, parameters)
+
+            def measure(amount: Amount, start: int) -> int:
+                if steering is not None:
+                    _refuse_steps(amount, f"{key}.{name}")
+                return _measure(amount, start, stretches, length, total, parameters)
+
             return Rate(compile_schedule(own, length, measure, f"{key}.{name}"), 1.0, offset)
 
         phase = PhasePlan(
@@ -215,80 +274,12 @@ def build_timeline(
             weight_decay=rate(
                 settings.weight_decay, run_decay, recipe.optimizer.weight_decay, "weight_decay"
             ),
+            steering=steered[index],
         )
         phases.append(phase)
         start_tokens += phase.tokens
         start_step += phase.steps
     return Timeline(tuple(phases), parameters)
-
-
-def _lay_out_phases(
-    recipe: Recipe, parameters: int, source_tokens: Mapping[str, int] | None
-) -> list[tuple[Stretch, ...]]:
-    laid_out = []
-    for index, settings in enumerate(recipe.phases):
-        key = f"phases.{index}"
-        context = recipe.context_length(settings)
-        levels = batch_levels(settings.batch, context, f"{key}.batch")
-        limit = _length_limit(settings, context, parameters, source_tokens, key)
-        stretches = lay_out(levels, context, **limit)
-        if not stretches:
-            raise UserError(
-                f"{key}.length: {settings.length} is less than one step of "
-                f"{levels[0].sequences * context:,} tokens"
-            )
-        if laid_out and settings.optimizer_state is None:
-            before = recipe.phases[index - 1].batch
-            _require_same_batch(before, laid_out[-1][-1], settings.batch, stretches[0], key)
-        laid_out.append(stretches)
-    return laid_out
-
-
-def _require_same_batch(
-    batch_before: Batch, before: Stretch, batch_after: Batch, after: Stretch, key: str
-) -> None:
-    """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
-
-    Two batches of the same tokens may differ by what is rounded down to whole sequences.
-    """
-    asked = [
-        batch.tokens if isinstance(batch, ConstantBatch) and batch.tokens else item.tokens_per_step
-        for batch, item in ((batch_before, before), (batch_after, after))
-    ]
-    if before.tokens_per_step != after.tokens_per_step and asked[0] != asked[1]:
-        raise UserError(
-            f"{key}.batch: a step of this phase has {after.tokens_per_step:,} tokens, one of the "
-            f"phase before {before.tokens_per_step:,}",
-            do=f"keep the tokens of a step, or say {key}.optimizer_state: keep (or fresh)",
-        )
-
-
-def _length_limit(
-    settings: PhaseSettings,
-    context_length: int,
-    parameters: int,
-    source_tokens: Mapping[str, int] | None,
-    key: str,
-) -> dict[str, int]:
-    amount = settings.length
-    match amount.unit:
-        case Unit.STEPS:
-            return {"limit_steps": int(amount.value)}
-        case Unit.TOKENS:
-            return {"limit_tokens": int(amount.value)}
-        case Unit.SEQUENCES:
-            return {"limit_tokens": int(amount.value) * context_length}
-        case Unit.TOKENS_PER_PARAMETER:
-            return {"limit_tokens": int(amount.value * parameters)}
-        case _:
-            if settings.mixture != "natural":
-                raise UserError(f"{key}.length: {amount} needs mixture: natural")
-            if not source_tokens:
-                raise UserError(
-                    f"{key}.length: {amount} needs the size of the sources",
-                    do="build the shards, or declare corpus.sources.NAME.tokens",
-                )
-            return {"limit_tokens": int(amount.value * sum(source_tokens.values()))}
 
 
 def _joined(laid_out: list[tuple[Stretch, ...]]) -> tuple[Stretch, ...]:
@@ -303,10 +294,17 @@ def _joined(laid_out: list[tuple[Stretch, ...]]) -> tuple[Stretch, ...]:
     return tuple(joined)
 
 
-def _phase_measure(
-    stretches: tuple[Stretch, ...], length: int, total: int, parameters: int
-) -> Callable[[Amount, int], int]:
-    return lambda amount, start: _measure(amount, start, stretches, length, total, parameters)
+def _steering(batch: Batch) -> NoiseScaleBatch | None:
+    return batch if isinstance(batch, NoiseScaleBatch) else None
+
+
+def _refuse_steps(amount: Amount, key: str) -> None:
+    if amount.unit is Unit.STEPS:
+        raise UserError(
+            f"{key}: how long {amount} last is not known ahead where a batch follows the noise "
+            "scale",
+            do="give the segment's length in tokens, or as a share of the run",
+        )
 
 
 def _measure(

@@ -7,8 +7,9 @@ from pydantic import Field, model_validator
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.model.settings import LearnedPositions, ModelSettings
-from feldspar.noise_scale.settings import NoiseScaleSettings
+from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.recipe.amounts import Unit
 from feldspar.recipe.base import NameOrMapping, Settings
 from feldspar.runtime.settings import CheckpointSettings, RuntimeSettings
 from feldspar.sparsity.settings import Dense, StaticSparsity
@@ -117,6 +118,23 @@ class Recipe(Settings):
                 # Old step counts scale a revived entry's first move by (1-beta1) / sqrt(1-beta2).
                 raise ValueError(
                     f"phases.{index}.optimizer_state: the masks are dropped here; it must be fresh"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _steered_batches_can_be(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if not isinstance(phase.batch, NoiseScaleBatch):
+                continue
+            if self.noise_scale is None:
+                raise ValueError(
+                    f"phases.{index}.batch: a batch of type noise_scale follows what the section "
+                    "noise_scale measures: add noise_scale: {}"
+                )
+            if phase.length.unit is Unit.STEPS:
+                raise ValueError(
+                    f"phases.{index}.length: the steps of a batch that follows the noise scale are "
+                    "not known ahead: give the length in tokens"
                 )
         return self
 

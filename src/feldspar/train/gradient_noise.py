@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.calibration import PAPER_FACTOR, Calibration
+from feldspar.noise_scale.controller import Reading
 from feldspar.noise_scale.group_tracker import Groups, GroupTracker, track_groups
 from feldspar.noise_scale.meter import Estimate, NoiseScaleMeter
 from feldspar.noise_scale.parameter_types import ParameterType
@@ -157,6 +158,11 @@ class GradientNoise:
         return replace(
             norm, value=factor * norm.value, low=factor * norm.low, high=factor * norm.high
         )
+
+    def reading(self) -> Reading:
+        """The total as the batch's controller reads it."""
+        total = self.total()
+        return Reading(total.value, total.low, total.high)
 
     def record(self, sequences: int) -> dict[str, Any]:
         """What metrics.jsonl says of the noise after a step of so many sequences."""

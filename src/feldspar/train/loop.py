@@ -51,7 +51,7 @@ class StepRunner:
         micro_batches = self.task.take()
         [count] = all_reduce_sum([float(sum(map(self.task.count, micro_batches)))])
         if self.uses_dropout:
-            seed_dropout(self.seed, step.step, rank())
+            seed_dropout(self.seed, step.tokens_before, rank())
         # Wrappers average gradients over processes; the sum over all of them is wanted.
         scale = world_size() / count
         summed = 0.0

@@ -42,6 +42,7 @@ from feldspar.train.loop import StepResult
 from feldspar.train.resume import check_same_past, plain
 from feldspar.train.session import Session, build_session
 from feldspar.train.start import start_checkpoint, with_carried_sparsity
+from feldspar.train.steering import Steering
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ class TrainingRun:
         """The session at the run's newest checkpoint, or at its start."""
         self.store.remove_incomplete()
         checkpoint = self.store.newest_valid()
+        world_size = self.distribution.world_size
+        self.steering = Steering(self.plan, world_size, resumed=checkpoint is not None)
         timeline = self.plan.timeline
         if checkpoint is None:
             session = build_session(
@@ -148,8 +151,9 @@ class TrainingRun:
                 session.task.micro_batch_sequences = state["micro_batch_sequences"]
             else:
                 say("another number of processes: the same data, losses equal up to rounding")
-        if session.runner.noise is not None and state.get("noise_scale") is not None:
+        if session.runner.noise is not None and state["noise_scale"] is not None:
             session.runner.noise.load_state(state["noise_scale"])
+        self.steering.load_state(state["steering"])
         self.policy.load_state(state["guards"]["non_finite"])
         self.spikes.load_state(state["guards"]["spikes"])
         self.tokens, self.steps_done = state["tokens"], state["step"]
@@ -180,7 +184,7 @@ class TrainingRun:
             stack.callback(writer.close)
             stack.callback(display.close)
             stack.callback(session.task.close)
-            while (step := timeline.next_step(self.tokens)) is not None:
+            while (step := self.steering.next_step(self.tokens)) is not None:
                 if step.phase.index != session.phase.index:
                     session.enter_phase(step.phase)
                 began = time.perf_counter()
@@ -188,8 +192,7 @@ class TrainingRun:
                 seconds = time.perf_counter() - began
                 flops = self._flops(step)
                 record = step_record(step, result, seconds, flops / seconds / capacity)
-                if session.runner.noise is not None:
-                    record |= session.runner.noise.record(step.sequences)
+                record |= self._noise(session, step, seconds)
                 if self._due(step, "evaluate"):
                     speed.pause()
                     self.metrics = self._validate(session, step)
@@ -207,13 +210,14 @@ class TrainingRun:
                     stop.exit()
 
     def _step(self, session: Session, step: StepPlan) -> StepResult:
-        upcoming = self.plan.timeline.next_step(step.tokens_after)
+        # Before a decision it is not known how much the next step reads.
+        upcoming = None if self.steering.due(step) else self.steering.next_step(step.tokens_after)
         if not session.task.prefetched:
             session.task.prefetch(step)
         if upcoming is not None:
             session.task.prefetch(upcoming)
         result = session.runner.run(step)
-        self.tokens, self.steps_done = step.tokens_after, step.step + 1
+        self.tokens, self.steps_done = step.tokens_after, self.steps_done + 1
         if not result.updated:
             names = [f"{step.phase.name}:{step.first_sequence}+{step.sequences}"]
             self.policy.refuse(
@@ -224,6 +228,20 @@ class TrainingRun:
             say(f"warning: {spike}")
             self._event("spike", **spike.record())
         return result
+
+    def _noise(self, session: Session, step: StepPlan, seconds: float) -> dict[str, Any]:
+        """What the step says of the noise scale, and the decision on the batch where one is due."""
+        noise = session.runner.noise
+        if noise is None:
+            return {}
+        record = noise.record(step.sequences)
+        self.steering.observe(step, seconds)
+        if self.steering.due(step):
+            decided = self.steering.decide(step, noise.reading())
+            record |= decided
+            if decided["batch/action"] != "hold":
+                self._event("batch", before=step.sequences, **decided)
+        return record
 
     def _flops(self, step: StepPlan) -> float:
         per_token = flops_per_token(
@@ -267,6 +285,7 @@ class TrainingRun:
             "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
             "metrics": self.metrics,
             "noise_scale": noise.state() if (noise := session.runner.noise) else None,
+            "steering": self.steering.state(),
         } | masks_to_state(session.masks)
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()

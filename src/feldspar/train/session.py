@@ -85,7 +85,7 @@ class Session:
 
     def _micro_batch(self, phase: PhasePlan) -> int:
         wanted = self.plan.recipe.runtime.micro_batch_sequences
-        share = max(item.sequences for item in phase.stretches) // self.distribution.world_size
+        share = phase.largest_sequences // self.distribution.world_size
         if wanted != "auto":
             return min(wanted, share)
 
@@ -117,9 +117,8 @@ def build_session(
     """
     recipe = plan.recipe
     for item in plan.timeline.phases:
-        for stretch in item.stretches:
-            key = f"phases.{item.index}.batch"
-            check_divides(stretch.sequences, distribution.world_size, key)
+        for sequences in item.divisible_sequences if item.steering is None else ():
+            check_divides(sequences, distribution.world_size, f"phases.{item.index}.batch")
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, distribution.device)
     decoder = Decoder(recipe.model)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 from feldspar.recipe.schedules import ScheduleField, constant
@@ -119,7 +120,7 @@ def _constant_unless_typed(value: Any) -> Any:
 
 
 Batch = Annotated[
-    ConstantBatch | BatchByTokens | BatchRamp,
+    ConstantBatch | BatchByTokens | BatchRamp | NoiseScaleBatch,
     Field(discriminator="type"),
     BeforeValidator(_constant_unless_typed),
 ]

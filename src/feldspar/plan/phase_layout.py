@@ -1,0 +1,91 @@
+"""How long each phase is: its length and its batch as stretches of equal steps."""
+
+from collections.abc import Mapping
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.settings import NoiseScaleBatch
+from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
+from feldspar.recipe.amounts import Unit
+from feldspar.recipe.root import Recipe
+from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
+
+
+def lay_out_phases(
+    recipe: Recipe, parameters: int, source_tokens: Mapping[str, int] | None
+) -> list[tuple[Stretch, ...]]:
+    """Each phase's stretches, in tokens and steps of the phase.
+
+    Raises UserError for a length that holds no step, and a batch that changes unasked.
+    """
+    laid_out: list[tuple[Stretch, ...]] = []
+    for index, settings in enumerate(recipe.phases):
+        key = f"phases.{index}"
+        context = recipe.context_length(settings)
+        levels = batch_levels(settings.batch, context, f"{key}.batch")
+        limit = _length_limit(settings, context, parameters, source_tokens, key)
+        stretches = lay_out(levels, context, **limit)
+        if isinstance(settings.batch, NoiseScaleBatch):
+            quantum = settings.batch.quantum_sequences
+            stretches = fill_up(stretches, quantum, context, limit["limit_tokens"])
+        if not stretches:
+            raise UserError(
+                f"{key}.length: {settings.length} is less than one step of "
+                f"{levels[0].sequences * context:,} tokens"
+            )
+        if laid_out and settings.optimizer_state is None:
+            before = recipe.phases[index - 1].batch
+            _require_same_batch(before, laid_out[-1][-1], settings.batch, stretches[0], key)
+        laid_out.append(stretches)
+    return laid_out
+
+
+def _require_same_batch(
+    batch_before: Batch, before: Stretch, batch_after: Batch, after: Stretch, key: str
+) -> None:
+    """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
+
+    Two batches of the same tokens may differ by what is rounded down to whole sequences.
+    """
+    if isinstance(batch_before, NoiseScaleBatch):
+        raise UserError(
+            f"{key}.optimizer_state: the phase before ends with a batch that is not known ahead",
+            allowed="keep, fresh",
+        )
+    asked = [
+        batch.tokens if isinstance(batch, ConstantBatch) and batch.tokens else item.tokens_per_step
+        for batch, item in ((batch_before, before), (batch_after, after))
+    ]
+    if before.tokens_per_step != after.tokens_per_step and asked[0] != asked[1]:
+        raise UserError(
+            f"{key}.batch: a step of this phase has {after.tokens_per_step:,} tokens, one of the "
+            f"phase before {before.tokens_per_step:,}",
+            do=f"keep the tokens of a step, or say {key}.optimizer_state: keep (or fresh)",
+        )
+
+
+def _length_limit(
+    settings: PhaseSettings,
+    context_length: int,
+    parameters: int,
+    source_tokens: Mapping[str, int] | None,
+    key: str,
+) -> dict[str, int]:
+    amount = settings.length
+    match amount.unit:
+        case Unit.STEPS:
+            return {"limit_steps": int(amount.value)}
+        case Unit.TOKENS:
+            return {"limit_tokens": int(amount.value)}
+        case Unit.SEQUENCES:
+            return {"limit_tokens": int(amount.value) * context_length}
+        case Unit.TOKENS_PER_PARAMETER:
+            return {"limit_tokens": int(amount.value * parameters)}
+        case _:
+            if settings.mixture != "natural":
+                raise UserError(f"{key}.length: {amount} needs mixture: natural")
+            if not source_tokens:
+                raise UserError(
+                    f"{key}.length: {amount} needs the size of the sources",
+                    do="build the shards, or declare corpus.sources.NAME.tokens",
+                )
+            return {"limit_tokens": int(amount.value * sum(source_tokens.values()))}

@@ -1,0 +1,145 @@
+"""The batches of steered phases while a run goes on: one controller each, all processes agreed."""
+
+import math
+from typing import Any
+
+from feldspar.core.errors import RunError
+from feldspar.core.progress import say
+from feldspar.noise_scale.controller import BatchController, Reading
+from feldspar.plan.micro_batch import check_divides
+from feldspar.plan.noise_scale import steering_of
+from feldspar.plan.summary import Plan
+from feldspar.plan.timeline import Pace, StepPlan
+from feldspar.runtime.collectives import gather_json
+
+
+class StepTimes:
+    """Seconds of steps by batch size, and the line seconds = fixed + slope x sequences."""
+
+    def __init__(self) -> None:
+        self._sums: dict[int, tuple[int, float]] = {}
+        self._seen: set[int] = set()
+
+    def add(self, sequences: int, seconds: float) -> None:
+        """Take a step; the first of a size in this process may compile, and counts for nothing."""
+        if sequences in self._seen:
+            count, total = self._sums.get(sequences, (0, 0.0))
+            self._sums[sequences] = (count + 1, total + seconds)
+        self._seen.add(sequences)
+
+    @property
+    def overhead(self) -> float | None:
+        """The fixed part in sequences; None until two sizes were timed and more take longer."""
+        if len(self._sums) < 2:
+            return None
+        points = [(size, total / count, count) for size, (count, total) in self._sums.items()]
+        weight = sum(count for *_, count in points)
+        mean_size = sum(size * count for size, _, count in points) / weight
+        mean_time = sum(time * count for _, time, count in points) / weight
+        spread = sum(count * (size - mean_size) ** 2 for size, _, count in points)
+        slope = sum(count * (size - mean_size) * time for size, time, count in points) / spread
+        return max(mean_time / slope - mean_size, 0.0) if slope > 0 else None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {str(size): list(sums) for size, sums in self._sums.items()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        self._sums = {int(size): (int(n), float(total)) for size, (n, total) in state.items()}
+
+
+class Steering:
+    """Says at which pace each steered phase goes, and takes the decisions that fall due.
+
+    Raises UserError where the processes do not divide a quantum, unless the run is resumed: then
+    multiples of both are used from there on, with a warning.
+    """
+
+    def __init__(self, plan: Plan, world_size: int, resumed: bool) -> None:
+        self._timeline = plan.timeline
+        self._controllers: dict[int, BatchController] = {}
+        self._times: dict[int, StepTimes] = {}
+        for phase in plan.timeline.phases:
+            if phase.steering is None:
+                continue
+            key = f"phases.{phase.index}.batch"
+            quantum = phase.steering.quantum_sequences
+            if not resumed:
+                check_divides(quantum, world_size, key)
+            elif quantum % world_size:
+                joint = math.lcm(quantum, world_size)
+                say(
+                    f"warning: {key}: {world_size} processes do not divide {quantum} sequences; "
+                    f"from here on batches are multiples of {joint}, and less than that may be "
+                    "left out at the phase's end"
+                )
+                quantum = joint
+            self._controllers[phase.index] = steering_of(plan.recipe, phase, plan.timeline, quantum)
+            self._times[phase.index] = StepTimes()
+
+    def pace(self, tokens: int) -> Pace | None:
+        """The pace of the phase that the step after ``tokens`` belongs to; None: not steered."""
+        controller = self._controllers.get(self._timeline.phase_at(tokens).index)
+        if controller is None:
+            return None
+        return Pace(controller.sequences, controller.quantum, controller.learning_rate_factor)
+
+    def next_step(self, tokens: int) -> StepPlan | None:
+        """The step that follows once ``tokens`` were seen, at the pace decided so far."""
+        return self._timeline.next_step(tokens, self.pace(tokens))
+
+    def due(self, step: StepPlan) -> bool:
+        """Whether a decision follows the step, so that the next one is not yet known."""
+        controller = self._controllers.get(step.phase.index)
+        start = step.phase.start_tokens
+        return controller is not None and controller.due(
+            step.tokens_before - start, step.tokens_after - start
+        )
+
+    def observe(self, step: StepPlan, seconds: float) -> None:
+        """Take the time of a step."""
+        if step.phase.index in self._times:
+            self._times[step.phase.index].add(step.sequences, seconds)
+
+    def decide(self, step: StepPlan, reading: Reading) -> dict[str, Any]:
+        """Take the decision that is due after ``step``; what metrics.jsonl says of it.
+
+        Each process calls this. Raises RunError when they do not come to the same batch.
+        """
+        index = step.phase.index
+        controller = self._controllers[index]
+        overhead = None
+        if controller.settings.objective == "time":
+            overhead = gather_json(self._times[index].overhead)[0]
+        tokens = step.tokens_after - step.phase.start_tokens
+        decision = controller.decide(tokens, reading, overhead)
+        require_agreement([int(after) for after in gather_json(decision.after)])
+        known = {} if overhead is None else {"batch/overhead_sequences": overhead}
+        return decision.record() | known
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps, as JSON."""
+        return {
+            str(index): {"batch": controller.state(), "times": self._times[index].state()}
+            for index, controller in self._controllers.items()
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint."""
+        for index, controller in self._controllers.items():
+            if str(index) in state:
+                controller.load_state(state[str(index)]["batch"])
+                self._times[index].load_state(state[str(index)]["times"])
+
+
+def require_agreement(batches: list[int]) -> None:
+    """Raise RunError unless each process (in order of rank) has the same next batch."""
+    other = next((rank for rank, batch in enumerate(batches) if batch != batches[0]), None)
+    if other is not None:
+        raise RunError(
+            f"the processes disagree on the next batch: {batches[0]} sequences on rank 0, "
+            f"{batches[other]} on rank {other}",
+            do="resume from the last checkpoint; if it happens again, look for a process with "
+            "other software or a broken device",
+        )
