@@ -87,6 +87,11 @@ def test_the_folder(settings: CorpusSettings) -> None:
         assert read.bytes == sum(amount.bytes for amount in rest)
     assert report.lost_to["b"]["a"].documents == 2
     assert report.pairs["a"] == {"a": 1, "b": 2}
+    sizes = [len(prose(i).encode()) for i in (3, 5, 7)]
+    assert report.pair_bytes == {
+        "a": {"a": sizes[0], "b": sum(sizes[1:])},
+        "b": {"a": sum(sizes[1:]), "b": 0},
+    }
     assert (b.dropped_global, b.dropped_local) == (2, 0)
     assert report.cluster_sizes == {"1": 77, "2": 3}
     assert report.below_threshold == 0.0

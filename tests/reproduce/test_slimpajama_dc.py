@@ -164,7 +164,8 @@ def test_held_out_text_has_no_copy_in_any_train(tmp_path: Path) -> None:
     # Copies under groups of their own: without removal some fall on the other side.
     rows += [{"id": f"c{i}", "group": f"h{i}", "text": prose(i)} for i in range(40)]
     clean = corpus(tmp_path / "clean", rows)
-    dirty = corpus(tmp_path / "dirty", rows, deduplicate=None)
+    split = {"validation": 0.4, "test": 0, "decontamination": None}
+    dirty = corpus(tmp_path / "dirty", rows, deduplicate=None, split=split)
     everything = set(common_held_out(clean, [], 10**9)["s"])
     common = set(common_held_out(clean, [dirty], 10**9)["s"])
     assert common < everything

@@ -12,6 +12,7 @@ _ADDED: dict[str, Any] = {
     "only": {},
     "verify": None,
     "cluster": "components",
+    "decontamination": "near",
 }
 """Keys that were added after the first folders, and the values that change nothing."""
 _WITHOUT_EFFECT = {"memory"}

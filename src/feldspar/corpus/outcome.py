@@ -7,6 +7,7 @@ import numpy as np
 
 from feldspar.corpus.deduplicate import Deduplication
 from feldspar.corpus.features import Features
+from feldspar.corpus.held_out import Copies
 from feldspar.corpus.parts import PartFiles
 
 
@@ -20,6 +21,8 @@ class Outcome:
     short: np.ndarray
     found: Deduplication
     splits: Sequence[str]
+    copies_in_train: dict[str, Copies] | None
+    """By what would keep copies apart (``near``, ``exact``), of which one does; None: no split."""
     bad_records: dict[str, int]
     threshold: float
     local: bool

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from feldspar.corpus.document import Document, Tolerance
 from feldspar.corpus.duplicates.edges import BLOCK
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
 from feldspar.corpus.features import Features, PrepareUnit, load_features, prepare
+from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
 from feldspar.corpus.parts import PART_NAME, PartFiles, part_documents, stage_parts
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
@@ -36,6 +37,12 @@ class Plan:
     clean: CleanSettings
     deduplicate: DeduplicateSettings | None
     split: SplitSettings | None
+
+    @property
+    def sought(self) -> bool:
+        """Whether pairs of duplicates are looked for, to remove them or to keep them together."""
+        near = self.split is not None and self.split.decontamination == "near"
+        return self.deduplicate is not None or near
 
 
 def quality_field(settings: DeduplicateSettings | None) -> str | None:
@@ -61,38 +68,55 @@ def process(
     short = features.characters < plan.clean.short
     _check_ids(files, features)
     _check_sources(names, features.sources, short, plan.clean.short)
-    if plan.deduplicate is None:
+    settings = plan.deduplicate or DeduplicateSettings()
+    if not plan.sought:
         found = keep_all(files.documents)
     else:
-        _check_priority(names, plan.deduplicate.priority)
-        _check_quality(plan.deduplicate, features)
-        _check_memory(plan.deduplicate, files.documents)
+        _check_priority(names, settings.priority)
+        _check_quality(settings, features)
+        _check_memory(settings, files.documents)
         sketches = SketchFiles(
             tuple(path.with_name(SKETCHES_NAME) for path in files.paths), files.starts
         )
         corpus = Corpus(files, sketches, features, ~short, names)
-        found = deduplicate(corpus, plan.deduplicate, stages)
-    if plan.split is None:
-        splits = [KEPT_SPLIT] * files.documents
-    else:
-        splits = assign(
-            [names[rank] for rank in features.sources.tolist()],
-            list(files.column("group")),
-            found.clusters,
-            plan.split,
-        )
-    settings = plan.deduplicate or DeduplicateSettings()
-    return Outcome(
+        found = deduplicate(corpus, settings, stages)
+    if plan.deduplicate is None:
+        keys = np.arange(files.documents)
+        nothing = np.full(files.documents, np.nan)
+        found = replace(found, keepers=keys, elsewhere=keys, similarity=nothing)
+    outcome = Outcome(
         names=names,
         files=files,
         features=features,
         short=short,
         found=found,
-        splits=splits,
+        splits=[KEPT_SPLIT] * files.documents,
+        copies_in_train=None,
         bad_records=tolerance.skipped,
         threshold=settings.threshold,
         local=settings.scope == "local",
     )
+    return outcome if plan.split is None else _split(outcome, plan.split, plan.sought)
+
+
+def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
+    """The outcome with the side of each document, and what each way would leave in train."""
+    features = outcome.features
+    sources = [outcome.names[rank] for rank in features.sources.tolist()]
+    groups = list(outcome.files.column("group"))
+    clusters = {"exact": exact_clusters(features.hashes, ~outcome.short)}
+    if sought:
+        clusters["near"] = outcome.found.clusters
+    sides = {name: assign(sources, groups, own, settings) for name, own in clusters.items()}
+    edges = outcome.found.all_edges if sought else None
+    copies = {
+        name: copies_in_train(features, outcome.kept, own, edges) for name, own in sides.items()
+    }
+    if settings.decontamination is None:
+        splits = assign(sources, groups, np.arange(len(sources)), settings)
+    else:
+        splits = sides[settings.decontamination]
+    return replace(outcome, splits=splits, copies_in_train=copies)
 
 
 def _stage(
@@ -106,12 +130,10 @@ def _stage(
 
     def units() -> Iterator[tuple[PrepareUnit, str]]:
         for part in stage_parts(documents, raw):
-            unit = PrepareUnit(
-                part, plan.clean.normalise, plan.clean.short, plan.deduplicate is not None
-            )
+            unit = PrepareUnit(part, plan.clean.normalise, plan.clean.short, plan.sought)
             yield unit, sha256_of_file(part)
 
-    stages.bind(plan.clean.model_dump_json(), str(plan.deduplicate is not None))
+    stages.bind(plan.clean.model_dump_json(), str(plan.sought))
     ranks = {name: rank for rank, name in enumerate(names)}
     folders, counts, ranks_of_parts = [], [], []
     for done in stages.run("prepare", prepare, units()):

@@ -1,6 +1,7 @@
 """What a deduplication did: counts that add up, who lost against whom, and examples."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from feldspar.corpus.examples import Example, example_pairs
+from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
 from feldspar.corpus.outcome import Outcome, exact_copies
 
@@ -46,14 +48,17 @@ class Report:
     """The figures of one deduplication.
 
     ``lost_to[s][t]`` counts documents (and bytes) of source s whose survivor is of source t;
-    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric;
+    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric, ``pair_bytes``
+    the bytes of the shorter text of each;
     ``duplicated[s][t]`` documents of s that an edge or an equal text joins with another document of
     t: neither depends on which of them survives.
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
     ``length_counts``. ``decontamination`` tells what overlapped evaluation sets: those documents
-    are not among the ones read. ``built`` is off when a finished folder was found instead.
+    are not among the ones read. ``copies_in_train`` counts documents of train with a copy among the
+    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``built`` is off when a
+    finished folder was found instead.
     """
 
     settings: dict[str, Any]
@@ -69,14 +74,17 @@ class Report:
     duplicated: dict[str, dict[str, Amount]] = field(default_factory=dict)
     lengths: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     decontamination: dict[str, Any] | None = None
+    copies_in_train: dict[str, Copies] | None = None
+    pair_bytes: dict[str, dict[str, int]] | None = None
     built: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same documents and settings."""
         value = asdict(self)
         del value["built"]
-        if self.decontamination is None:
-            del value["decontamination"]
+        for name in ("decontamination", "copies_in_train", "pair_bytes"):
+            if value[name] is None:
+                del value[name]
         return value
 
 
@@ -88,6 +96,7 @@ def report_from_json(text: str) -> Report:
 def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
     """The report of ``outcome``; ``settings`` are those that shaped it."""
     found = outcome.found
+    pairs, pair_bytes = _pairs(outcome)
     dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
     below = found.similarity[dropped] < outcome.threshold - 1e-12
     sizes = np.unique(found.keepers[~outcome.short], return_counts=True)[1]
@@ -95,7 +104,8 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         settings=settings,
         sources=_source_counts(outcome),
         lost_to=_lost_to(outcome, dropped),
-        pairs=_pairs(outcome),
+        pairs=pairs,
+        pair_bytes=pair_bytes,
         duplicated=_duplicated(outcome),
         cluster_sizes={str(size): count for size, count in sorted(Counter(sizes.tolist()).items())},
         dropped=len(dropped),
@@ -109,6 +119,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         },
         examples=example_pairs(outcome),
         lengths=length_counts(outcome),
+        copies_in_train=outcome.copies_in_train,
     )
 
 
@@ -165,16 +176,22 @@ def _lost_to(outcome: Outcome, dropped: np.ndarray) -> dict[str, dict[str, Amoun
     }
 
 
-def _pairs(outcome: Outcome) -> dict[str, dict[str, int]]:
+def _pairs(outcome: Outcome) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
     count = len(outcome.names)
-    matrix = np.zeros((count, count), np.int64)
+    sizes = outcome.features.sizes
+    pairs, shorter = np.zeros((count, count), np.int64), np.zeros((count, count), np.int64)
     for block in outcome.found.all_edges.blocks():
-        ends = outcome.sources[block.pairs]
-        np.add.at(matrix, (ends[:, 0], ends[:, 1]), 1)
-    matrix = matrix + matrix.T - np.diag(np.diag(matrix))
+        first, second = outcome.sources[block.pairs].T
+        np.add.at(pairs, (first, second), 1)
+        np.add.at(shorter, (first, second), sizes[block.pairs].min(axis=1))
+    return _symmetric(outcome.names, pairs), _symmetric(outcome.names, shorter)
+
+
+def _symmetric(names: Sequence[str], matrix: np.ndarray) -> dict[str, dict[str, int]]:
+    whole = matrix + matrix.T - np.diag(np.diag(matrix))
     return {
-        first: {second: int(matrix[i, j]) for j, second in enumerate(outcome.names)}
-        for i, first in enumerate(outcome.names)
+        first: {second: int(whole[i, j]) for j, second in enumerate(names)}
+        for i, first in enumerate(names)
     }
 
 

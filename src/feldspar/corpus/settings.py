@@ -266,6 +266,9 @@ class SplitSettings(Settings):
     """Share of groups for validation during training."""
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of groups for the final figures."""
+    decontamination: Literal["near", "exact"] | None = "near"
+    """Which copies of held-out documents train must not hold: duplicates by ``deduplicate``, also
+    sought where that is null; equal text only; null: copies may fall on both sides."""
 
     @model_validator(mode="after")
     def _whole_thousandths(self) -> Self:

@@ -43,6 +43,7 @@ def corpus_page(folder: Path) -> str:
         amounts_section(report),
         mixture_section(report),
         *decontamination_sections(report),
+        *held_out_sections(report),
         matrix_section(report),
         lengths_section(report),
         clusters_section(report, _similarities(folder)),
@@ -101,6 +102,31 @@ def mixture_section(report: dict[str, Any]) -> Section:
     )
 
 
+def held_out_sections(report: dict[str, Any]) -> list[Section]:
+    """What of train has a copy among the held-out documents; none without a split."""
+    ways = report.get("copies_in_train")
+    if not ways:
+        return []
+    rows = [
+        [
+            way,
+            *(
+                f"{amount[unit]:,}" if amount else "not sought"
+                for amount in (copies["exact"], copies["near"])
+                for unit in ("documents", "bytes")
+            ),
+        ]
+        for way, copies in sorted(ways.items())
+    ]
+    used = report["settings"]["split"]["decontamination"] or "no copies"
+    words = (
+        f"Documents of train that have a copy among the kept validation and test documents, had "
+        f"exact or near copies been put on one side. This split puts {used} on one side."
+    )
+    header = ["copies on one side", "exact copies", "bytes", "near copies", "bytes"]
+    return [Section("Held-out documents in train", [words], [Table(header, rows)])]
+
+
 def matrix_section(report: dict[str, Any]) -> Section:
     """Who lost to whom, and which sources share text, as heat maps."""
     names = list(report["sources"])
@@ -113,10 +139,17 @@ def matrix_section(report: dict[str, Any]) -> Section:
     values = [[report["pairs"][first][second] for second in names] for first in names]
     title = "Pairs of duplicates between sources, whichever was kept"
     figures.append(heat_map(title, names, names, values, "", "", log=True))
+    if sizes := report.get("pair_bytes"):
+        values = [[sizes[first][second] for second in names] for first in names]
+        title = "Bytes of the shorter text of each of these pairs"
+        figures.append(heat_map(title, names, names, values, "", "", log=True))
     if shared := report.get("duplicated"):
-        values = [[shared[own][other]["documents"] for other in names] for own in names]
-        title = "Documents of a source (row) with a duplicate in another (column), kept or not"
-        figures.append(heat_map(title, names, names, values, "has a duplicate in", "", log=True))
+        for unit in ("documents", "bytes"):
+            values = [[shared[own][other][unit] for other in names] for own in names]
+            title = f"{unit.title()} of a source (row) with a duplicate in another (column)"
+            figures.append(
+                heat_map(title, names, names, values, "has a duplicate in", "", log=True)
+            )
     return Section("Who duplicated whom", figures=figures)
 
 

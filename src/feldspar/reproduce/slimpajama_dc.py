@@ -47,11 +47,12 @@ def data_of(scope: str) -> Data:
     """The shards of the quickstart's documents with duplicates removed in ``scope``."""
     if scope == "global":
         return QUICKSTART_BYTES
+    none = ("corpus.deduplicate=null", "corpus.split.decontamination=null")
     return Data(
         QUICKSTART_BYTES.recipe,
         (
             "tokenizer.vocab_size=257",
-            "corpus.deduplicate=" + ("null" if scope == "none" else "{scope: local}"),
+            *(none if scope == "none" else ("corpus.deduplicate={scope: local}",)),
             f"corpus.path=data/quickstart-{scope}/documents",
             f"shards.path=data/quickstart-{scope}/bytes",
         ),
