@@ -19,7 +19,7 @@ from feldspar.corpus.duplicates.candidates import (
     write_band_records,
     write_candidates,
 )
-from feldspar.corpus.duplicates.components import Components
+from feldspar.corpus.duplicates.components import Components, component_labels
 from feldspar.corpus.duplicates.edges import EdgeFile, Edges, merge_edges, no_edges
 from feldspar.corpus.duplicates.exact import canonical_pairs, exact_edges
 from feldspar.corpus.duplicates.representatives import representatives
@@ -31,9 +31,10 @@ from feldspar.corpus.duplicates.verify import (
     CompareUnit,
     OrderUnit,
     at_least,
-    by_component,
     compare_candidates,
+    in_tiles,
     order_candidates,
+    tiles_of,
     verify,
     verify_units,
 )
@@ -159,8 +160,8 @@ def _near_edges(
     for done in found:
         for path in sorted(done.folder.glob("pairs-*.npy")):
             components.add(np.load(path))
-    np.save(work / "labels.npy", components.labels())
-    orders = [(OrderUnit(done.folder, work / "labels.npy"), "") for done in found]
+    np.save(work / "tiles.npy", tiles_of(components.labels(), corpus.features.characters))
+    orders = [(OrderUnit(done.folder, work / "tiles.npy"), "") for done in found]
     ordered = [
         path
         for done in stages.run("order", order_candidates, orders, len(orders))
@@ -236,7 +237,9 @@ def _to_survivors(corpus: Corpus, edges: Edges, keepers: np.ndarray, stages: Sta
 
 def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
     """Rows (intersection, union) of pairs (n, 2), in their order; each pair comes once."""
-    wanted = by_component(canonical_pairs(pairs), corpus.files.documents)
+    wanted = canonical_pairs(pairs)
+    labels = component_labels(corpus.files.documents, wanted)
+    wanted = in_tiles(wanted, tiles_of(labels, corpus.features.characters))[2:].T
     rows = np.empty((len(pairs), 2), np.int64)
     units = verify_units(_text_files(corpus, stages), wanted)
     found = [np.empty((0, 4), np.int64)]

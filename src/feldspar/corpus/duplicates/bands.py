@@ -1,7 +1,5 @@
 """Candidate pairs: documents whose sketches agree in a whole band of values (LSH banding)."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from feldspar.core.streams import hash_integers
@@ -16,22 +14,23 @@ def band_keys(sketches: np.ndarray, band: int, banding: Banding) -> np.ndarray:
     return keys
 
 
-def band_groups(keys: np.ndarray, documents: np.ndarray) -> Iterator[np.ndarray]:
-    """The documents that share a key, two or more; keys are sorted, documents within a key too."""
+def band_groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of two or more equal keys begin in sorted ``keys``, and how long they are."""
     borders = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     starts = np.concatenate([[0], borders])
-    ends = np.concatenate([borders, [len(keys)]])
-    shared = ends - starts > 1
-    for start, end in zip(starts[shared], ends[shared], strict=True):
-        yield documents[start:end]
+    sizes = np.diff(np.concatenate([starts, [len(keys)]]))
+    shared = sizes > 1
+    return starts[shared], sizes[shared]
 
 
-def all_pairs(group: np.ndarray) -> np.ndarray:
-    """Every pair of a group, smaller key first."""
-    first, second = np.triu_indices(len(group), k=1)
-    return np.stack([group[first], group[second]], axis=1)
+def all_pairs(groups: np.ndarray) -> np.ndarray:
+    """Every pair of each of ``groups`` (groups, size), the one that comes first in it first."""
+    first, second = np.triu_indices(groups.shape[1], k=1)
+    return np.stack([groups[:, first].reshape(-1), groups[:, second].reshape(-1)], axis=1)
 
 
-def star_pairs(group: np.ndarray) -> np.ndarray:
-    """Each later document of a group with the first."""
-    return np.stack([np.full(len(group) - 1, group[0]), group[1:]], axis=1)
+def star_pairs(groups: np.ndarray) -> np.ndarray:
+    """Each later document of each of ``groups`` (groups, size) with the first."""
+    later = groups[:, 1:]
+    first = np.broadcast_to(groups[:, :1], later.shape)
+    return np.stack([first.reshape(-1), later.reshape(-1)], axis=1)

@@ -88,15 +88,23 @@ def write_candidates(unit: CandidateUnit, folder: Path) -> dict[str, Any]:
 
 
 def _pairs(unit: CandidateUnit, least: int, counts: dict[str, int]) -> Iterator[np.ndarray]:
+    """Pairs of all groups in arrays of about ``_PAIRS``, small groups of one size together."""
     records = unit.records.read()
-    for group in band_groups(records[0], records[1].astype(np.int64)):
-        if not unit.banding.verified:
-            yield star_pairs(group)
-        elif len(group) <= ALL_PAIRS_LIMIT:
-            yield all_pairs(group)
-        else:
-            counts["giant_groups"] += 1
-            yield from _stars(group, unit.sketches, least, counts)
+    documents = records[1].astype(np.int64)
+    starts, sizes = band_groups(records[0])
+    pair = all_pairs if unit.banding.verified else star_pairs
+    for size in np.unique(sizes).tolist():
+        own = starts[sizes == size]
+        if unit.banding.verified and size > ALL_PAIRS_LIMIT:
+            counts["giant_groups"] += len(own)
+            for start in own.tolist():
+                group = documents[start : start + size]
+                yield from _stars(group, unit.sketches, least, counts)
+            continue
+        at_once = max(1, 2 * _PAIRS // (size * (size - 1)))
+        for first in range(0, len(own), at_once):
+            groups = own[first : first + at_once, None] + np.arange(size)
+            yield pair(documents[groups])
 
 
 def _gathered(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -123,9 +131,9 @@ def _stars(
     yield np.stack([group[:-1], group[1:]], axis=1)
     for _ in range(STAR_LIMIT):
         if len(group) <= ALL_PAIRS_LIMIT:
-            yield all_pairs(group)
+            yield all_pairs(group[None])
             return
-        star = star_pairs(group)
+        star = star_pairs(group[None])
         yield star
         group = group[1:][sketches.agreements(star) < least]
     counts["unpaired"] += len(group)

@@ -120,6 +120,15 @@ def _without_repeats(
     return hashes, owners
 
 
+def agreements(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """In how many of the 128 values the sketches of each of ``pairs`` (n, 2) of rows agree."""
+    if not compiled():
+        return agreement(values[pairs[:, 0]], values[pairs[:, 1]])
+    counts = np.empty(len(pairs), np.int64)
+    sketching.agreements(values, pairs, counts)
+    return counts
+
+
 def agreement(sketches_a: np.ndarray, sketches_b: np.ndarray) -> np.ndarray:
     """In how many of the 128 values each pair of sketches (pairs, 128) agrees."""
     return np.count_nonzero(sketches_a == sketches_b, axis=1)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreement
+from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreements
 
 SKETCHES_NAME = "sketches.npy"
 _PAIRS = 1 << 14
@@ -39,10 +39,7 @@ class SketchFiles:
             block = pairs[start : start + _PAIRS]
             keys, places = np.unique(block, return_inverse=True)
             places = places.reshape(-1, 2)
-            values = self.take(keys)
-            counts[start : start + len(block)] = agreement(
-                values[places[:, 0]], values[places[:, 1]]
-            )
+            counts[start : start + len(block)] = agreements(self.take(keys), places)
         return counts
 
     def groups(self, documents: int) -> Iterator["SketchFiles"]:

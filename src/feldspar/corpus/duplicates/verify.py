@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from feldspar.corpus.clean import cleaned_texts
-from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.runs import Range, sorted_rows, without_repeats
 from feldspar.corpus.duplicates.shingles import LATIN_WORDS, WORD_KEY, distinct_hashes
 from feldspar.corpus.kernels.comparison import cut_pairs, intersections
@@ -31,34 +30,50 @@ class VerifyUnit:
 
 @dataclass(frozen=True)
 class OrderUnit:
-    """A folder of candidate pairs, and the file of each document's component of candidates."""
+    """A folder of candidate pairs, and the file of each document's tile."""
 
     folder: Path
-    labels: Path
+    tiles: Path
 
 
 @dataclass(frozen=True)
 class CompareUnit:
-    """Candidates (component, low, high) to compare; all are edges where there is no threshold."""
+    """Candidates (tile, tile, low, high) to compare; all are edges where there is no threshold."""
 
     texts: TextFiles
     candidates: Range
     threshold: float | None
 
 
+def tiles_of(labels: np.ndarray, characters: np.ndarray) -> np.ndarray:
+    """The tile of each document: they lie in line by component, cut into half units.
+
+    Pairs between two tiles are compared together. Of a component of n documents that are all
+    paired, each is so read n / tile times, not n.
+    """
+    order = np.argsort(labels, kind="stable")
+    tiles = np.empty(len(labels), np.int64)
+    tiles[order] = np.cumsum(characters[order]) // (UNIT_CHARACTERS // 2)
+    return tiles
+
+
+def in_tiles(pairs: np.ndarray, tiles: np.ndarray) -> np.ndarray:
+    """Rows (tile, tile, low, high) of pairs (n, 2), as columns, sorted."""
+    ends = tiles[pairs]
+    return sorted_rows(np.stack([ends.min(axis=1), ends.max(axis=1), pairs[:, 0], pairs[:, 1]]))
+
+
 def order_candidates(unit: OrderUnit, folder: Path) -> dict[str, Any]:
-    """Runs of (component, low, high): documents of one component are then read together."""
-    labels = np.load(unit.labels, mmap_mode="r")
+    """Runs of (tile, tile, low, high)."""
+    tiles = np.load(unit.tiles, mmap_mode="r")
     for path in sorted(unit.folder.glob("pairs-*.npy")):
-        pairs = np.load(path)
-        rows = np.stack([labels[pairs[:, 0]], pairs[:, 0], pairs[:, 1]])
-        np.save(folder / path.name, sorted_rows(rows))
+        np.save(folder / path.name, in_tiles(np.load(path), tiles))
     return {}
 
 
 def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
     """A run of the edges (low, high, intersection, union); the union is 0 where not compared."""
-    pairs = without_repeats(unit.candidates.read(), 3)[1:].T
+    pairs = without_repeats(unit.candidates.read(), 4)[2:].T
     rows = np.zeros((len(pairs), 4), np.int64)
     rows[:, :2] = pairs
     if unit.threshold is not None:
@@ -67,12 +82,6 @@ def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
         rows = rows[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], unit.threshold)]
     np.save(folder / "edges.npy", sorted_rows(rows.T))
     return {"compared": len(pairs)}
-
-
-def by_component(pairs: np.ndarray, documents: int) -> np.ndarray:
-    """Pairs (n, 2) in order of their component: the documents of one are then read together."""
-    labels = component_labels(documents, pairs)
-    return pairs[np.lexsort((pairs[:, 1], pairs[:, 0], labels[pairs[:, 0]]))]
 
 
 def verify_units(

@@ -87,3 +87,14 @@ def _fill_empty(
             key = np.uint64(_VALUES + bucket) * round_key
             for index in range(count):
                 buckets[bucket] = min(buckets[bucket], mixed(hashes[index], key))
+
+
+@kernel
+def agreements(values: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> None:
+    """In how many of the 128 values the rows of each pair agree."""
+    for position in range(len(pairs)):
+        one, other = values[pairs[position, 0]], values[pairs[position, 1]]
+        equal = np.int32(0)
+        for place in range(_VALUES):
+            equal += np.int32(one[place] == other[place])
+        counts[position] = equal
