@@ -1,6 +1,7 @@
 """Build the folder of documents that a recipe's ``corpus`` section describes."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,7 @@ def build_corpus(
     settings unless ``overwrite``; SetupError when a package, the network or disk space is missing.
     """
     arrow()
+    check_apart(out, [each.path for each in settings.sources.values() if each.path is not None])
     configuration = configuration_digest(settings)
     if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
         return finished
@@ -114,6 +116,21 @@ def _shaping(settings: CorpusSettings) -> dict[str, Any]:
     if shaping["deduplicate"] is not None:
         del shaping["deduplicate"]["memory"]
     return shaping
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises UserError when the output and an input are one folder, or one lies in the other.
+
+    The input would be replaced, or the output read the next time.
+    """
+    target = out.resolve()
+    for given in inputs:
+        source = given.expanduser().resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            raise UserError(
+                f"the output {out} and the input {given} overlap",
+                do="choose an output folder beside the inputs",
+            )
 
 
 def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -> Report | None:

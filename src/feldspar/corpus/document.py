@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import say
 
 SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
@@ -50,8 +51,12 @@ def check_encodable(text: str, place: str) -> str:
     return text
 
 
+NAMED_BAD_RECORDS = 20
+"""How many bad records are told of, one by one."""
+
+
 class Tolerance:
-    """Counts bad records, and raises at the first one beyond the limit."""
+    """Counts bad records and tells of the first ones; raises at the first one beyond the limit."""
 
     def __init__(self, limit: int = 0) -> None:
         self._limit = limit
@@ -59,9 +64,14 @@ class Tolerance:
 
     def skip(self, source: str, error: UserError) -> None:
         """Count one bad record of ``source``; raises ``error`` when there were too many."""
-        if sum(self.skipped.values()) >= self._limit:
+        before = sum(self.skipped.values())
+        if before >= self._limit:
             raise error
         self.skipped[source] = self.skipped.get(source, 0) + 1
+        if before < NAMED_BAD_RECORDS:
+            say(f"left out: {error.what}")
+        elif before == NAMED_BAD_RECORDS:
+            say("left out: further bad records, which are counted only")
 
 
 Documents = Iterator[Document]

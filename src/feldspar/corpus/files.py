@@ -7,7 +7,7 @@ from pathlib import Path
 from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
-from feldspar.corpus.build import finish_folder, finished_report
+from feldspar.corpus.build import check_apart, finish_folder, finished_report
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.engine import Engine, started
@@ -51,10 +51,11 @@ def deduplicate_files(
     the same files give the same bytes. Beside ``kept`` come ``duplicates.parquet``,
     ``edges.parquet``, ``report.json`` and the manifest.
 
-    Raises UserError for bad data and for an existing folder of other inputs or settings unless
-    ``overwrite``.
+    Raises UserError for bad data, for inputs and output that overlap, and for an existing folder of
+    other inputs or settings unless ``overwrite``; SetupError when the engine is missing.
     """
     arrow()
+    check_apart(out, inputs)
     files = input_files(inputs)
     parts = [part for name, path in files for part in (name, sha256_of_file(path))]
     configuration = digest_of(settings_digest(settings), str(short), *parts)

@@ -170,6 +170,8 @@ def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
         raise UserError(
             f"memory: {settings.memory} do not hold the integers of {documents:,} documents",
             allowed=f"at least {documents * RESIDENT_BYTES / 1e9:.2f} GB",
+            do="give more (--memory, deduplicate.memory); with deduplicate: null, where pairs are "
+            "sought for the split only, split.decontamination: exact needs none",
         )
 
 
