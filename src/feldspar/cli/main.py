@@ -33,6 +33,7 @@ COMMANDS = (
     "coordinate_check",
     "transfer",
     "scaling",
+    "noise_scale",
     "reproduce",
     "train",
     "evaluate",

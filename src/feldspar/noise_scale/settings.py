@@ -67,6 +67,8 @@ class NoiseScaleBatch(Settings):
 
     @model_validator(mode="after")
     def _whole_quanta(self) -> Self:
+        if self.minimum.value > self.maximum.value:
+            raise ValueError(f"minimum: {self.minimum} is more than the maximum, {self.maximum}")
         for key in ("minimum", "maximum", "quantum"):
             amount: Amount | None = getattr(self, key)
             if amount is None:
@@ -75,8 +77,6 @@ class NoiseScaleBatch(Settings):
                 raise ValueError(f"{key}: a whole number of sequences is needed, not {amount}")
             if amount.value % self.quantum_sequences:
                 raise ValueError(f"{key}: {amount} is no multiple of {self.quantum_sequences}")
-        if self.minimum.value > self.maximum.value:
-            raise ValueError(f"minimum: {self.minimum} is more than the maximum, {self.maximum}")
         return self
 
     @property

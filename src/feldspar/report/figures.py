@@ -22,6 +22,16 @@ class Series:
 
 
 @dataclass(frozen=True)
+class Band:
+    """A shaded region between two lines; where one of them is not finite there is none."""
+
+    label: str
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
 class Figure:
     """A drawn figure: its title and SVG."""
 
@@ -37,9 +47,16 @@ def line_figure(
     *,
     log_x: bool = False,
     log_y: bool = False,
+    bands: Sequence[Band] = (),
 ) -> Figure:
-    """Lines and points over a common x axis."""
+    """Lines, points and bands over a common x axis."""
     figure, axes = _new_axes(x_label, y_label)
+    for band in bands:
+        ends = zip(band.low, band.high, strict=True)
+        finite = [math.isfinite(low) and math.isfinite(high) for low, high in ends]
+        axes.fill_between(
+            band.x, band.low, band.high, where=finite, label=band.label, alpha=0.2, linewidth=0
+        )
     styles: dict[str, dict[str, Any]] = {
         "line": {"linewidth": 1.6},
         "points": {"marker": "o", "markersize": 4, "linewidth": 1.2},
@@ -52,7 +69,7 @@ def line_figure(
         axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
-    if any(item.label for item in series):
+    if any(item.label for item in (*series, *bands)):
         axes.legend(frameon=False, fontsize=8)
     return Figure(title, _svg(figure))
 

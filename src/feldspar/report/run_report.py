@@ -8,6 +8,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.report.figures import Figure, Series, bar_figure, line_figure
+from feldspar.report.noise_scale_figures import noise_scale_sections
 from feldspar.report.page import Section, Table, render_page
 
 REPORT_NAME = "report.html"
@@ -29,6 +30,7 @@ def run_page(runs: Sequence[Path]) -> str:
     """The page of one run, or of several side by side."""
     records = {run.name: read_metrics(run) for run in runs}
     sections = [Section("Training", figures=training_figures(records))]
+    sections += noise_scale_sections(records)
     for run in runs:
         sections += summary_sections(run)
     sections += [

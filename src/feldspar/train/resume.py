@@ -9,6 +9,9 @@ from feldspar.recipe.load import LoadedRecipe
 FIXED_SECTIONS = ("seed", "start_from", "model", "parametrization", "optimizer")
 """What shaped the steps that are done."""
 
+RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")
+"""Keys of a batch that follows the noise scale; only decisions to come depend on them."""
+
 
 def plain(loaded: LoadedRecipe) -> dict[str, Any]:
     """The recipe's values as plain JSON."""
@@ -45,6 +48,7 @@ def _alters_past(key: str, phase_index: int) -> bool:
     if parts[0] == "phases" and len(parts) > 2:
         index = int(parts[1])
         tail = parts[2] in ("length", "learning_rate", "weight_decay") or parts[2].endswith("every")
+        tail |= parts[2] == "batch" and parts[-1] in RULES_OF_BATCH
         return index < phase_index or (index == phase_index and not tail)
     return False
 

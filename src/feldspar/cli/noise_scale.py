@@ -1,0 +1,134 @@
+"""``feldspar noise-scale``: what a run's log says of batches, taken again or fitted."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Run = Annotated[Path, typer.Argument(help="Run folder that measured its noise scale.")]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    group = typer.Typer(help="Batches by the gradient noise scale that a run has logged.")
+    app.add_typer(group, name="noise-scale")
+    group.command()(replay)
+    group.command()(schedule)
+
+
+def replay(
+    run: Run,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Other rules, e.g. phases.0.batch.gain=1")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Take a run's decisions on the batch again, from its log; exit code 1 where they differ.
+
+    Example: feldspar noise-scale replay runs/steered phases.0.batch.gain=1
+    """
+    from feldspar.cli.console import print_json
+    from feldspar.core.errors import EXIT_CHECK_FAILED, UserError
+    from feldspar.plan.batch_replay import replay_batches
+    from feldspar.recipe import load_recipe
+    from feldspar.report.run_report import read_metrics
+    from feldspar.train.data import plan_loaded
+
+    records = read_metrics(run)
+    planned = plan_loaded(load_recipe(str(run), overrides))
+    if all(phase.steering is None for phase in planned.timeline.phases):
+        raise UserError(f"{run}: no phase has a batch of type noise_scale")
+    replayed = replay_batches(planned, records)
+    differing = [item for item in replayed if not item.agrees]
+    if json:
+        print_json(
+            [
+                {
+                    "phase": item.phase,
+                    "step": item.step,
+                    "tokens": item.tokens,
+                    "before": item.decision.before,
+                    "recorded": item.recorded,
+                    "agrees": item.agrees,
+                    **item.decision.record(),
+                }
+                for item in replayed
+            ]
+        )
+    else:
+        for item in replayed:
+            decision = item.decision
+            if decision.action != "hold" or not item.agrees:
+                typer.echo(
+                    f"  {item.phase} step {item.step:,} ({item.tokens:,} tokens): "
+                    f"{decision.before} -> {decision.after} sequences, {decision.reason}"
+                    + ("" if item.agrees else f"; the run: {item.recorded}")
+                )
+        typer.echo(f"{len(replayed)} decisions, {len(differing)} differ from the run's")
+    if differing and not overrides:
+        raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def schedule(
+    run: Run,
+    minimum: Annotated[int, typer.Option("--minimum", help="Fewest sequences a step.")],
+    maximum: Annotated[int, typer.Option("--maximum", help="Most sequences a step.")],
+    quantum: Annotated[
+        int | None, typer.Option("--quantum", help="Sequences that divide a batch; the minimum.")
+    ] = None,
+    gain: Annotated[float, typer.Option("--gain", help="Batch over noise scale.")] = 0.5,
+    level_ratio: Annotated[float, typer.Option("--level-ratio", help="Distance of two levels.")] = 2
+    ** 0.5,
+    phase: Annotated[str | None, typer.Option("--phase", help="Which; default: the first.")] = None,
+    json: Json = False,
+) -> None:
+    """Fit a fixed staircase of batches to a pilot's noise scale, as an override of its recipe.
+
+    Example: feldspar noise-scale schedule runs/pilot --minimum 8 --maximum 128
+    """
+    from pydantic import ValidationError
+
+    from feldspar.cli.console import print_json
+    from feldspar.core.errors import UserError
+    from feldspar.noise_scale.settings import NoiseScaleBatch
+    from feldspar.plan.batch_fit import fitted_schedule
+    from feldspar.recipe import load_recipe
+    from feldspar.report.run_report import read_metrics
+    from feldspar.train.data import plan_loaded
+
+    values: dict[str, Any] = {
+        "minimum": f"{minimum} sequences",
+        "maximum": f"{maximum} sequences",
+        "quantum": f"{quantum or minimum} sequences",
+        "gain": gain,
+        "level_ratio": level_ratio,
+    }
+    try:
+        rules = NoiseScaleBatch.model_validate({"type": "noise_scale", **values})
+    except ValidationError as error:
+        [problem, *_] = error.errors()
+        where = "".join(f"--{str(key).replace('_', '-')}: " for key in problem["loc"])
+        raise UserError(f"{where}{problem['msg']}") from None
+    records = read_metrics(run)
+    planned = plan_loaded(load_recipe(str(run)))
+    fitted = fitted_schedule(planned, records, rules, phase)
+    after = plan_loaded(load_recipe(str(run), [fitted["override"]]))
+    fitted |= {"tokens": after.timeline.tokens, "steps": after.timeline.steps}
+    if json:
+        print_json(fitted)
+        return
+    growth, saving = fitted["growth"], fitted["predicted"]
+    typer.echo(
+        f"  noise scale {growth['coefficient']:.4g} x tokens^{growth['exponent']:.3f} sequences, "
+        f"scatter {growth['residual']:.2f} of its logarithm"
+    )
+    for name in ("schedule", "constant", "pilot"):
+        typer.echo(
+            f"  {name:11} {saving[name]['tokens']:,.0f} tokens in {saving[name]['steps']:,.0f} "
+            "steps for the pilot's progress (quadratic model)"
+        )
+    typer.echo(
+        f"  the run     {fitted['tokens']:,} tokens in {fitted['steps']:,} steps with the schedule"
+    )
+    typer.echo(fitted["override"])

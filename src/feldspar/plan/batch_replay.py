@@ -1,0 +1,59 @@
+"""The decisions on a run's batches, taken again from its log: the same, or under other rules."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from feldspar.noise_scale.controller import Decision, Reading
+from feldspar.plan.noise_scale import steering_of
+from feldspar.plan.summary import Plan
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A decision as taken again and the batch that the run took instead of it, if another."""
+
+    phase: str
+    step: int
+    tokens: int
+    decision: Decision
+    recorded: int | None
+    """The batch that the run decided on there; None where its own rules decided nothing."""
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the run took the same batch."""
+        return self.recorded == self.decision.after
+
+
+def reading_of(record: Mapping[str, Any]) -> Reading:
+    """The model's noise scale as a record of metrics.jsonl has it."""
+    key = "noise_scale/total"
+    return Reading(float(record[key]), float(record[f"{key}/low"]), float(record[f"{key}/high"]))
+
+
+def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> list[Replayed]:
+    """Every decision of the steered phases of ``plan``, from the ``records`` of a run.
+
+    ``plan`` may have other rules than the run had: its decisions are then those that would have
+    been taken on the run's noise scale, as if the batch had not changed that.
+    """
+    phases = {phase.name: phase for phase in plan.timeline.phases if phase.steering is not None}
+    controllers = {
+        name: steering_of(plan.recipe, phase, plan.timeline) for name, phase in phases.items()
+    }
+    replayed: list[Replayed] = []
+    position = 0
+    for record in records:
+        before, position = position, int(record["tokens"])
+        name = record["phase"]
+        if name not in phases:
+            continue
+        start = phases[name].start_tokens
+        if not controllers[name].due(before - start, position - start):
+            continue
+        overhead = record.get("batch/overhead_sequences")
+        decision = controllers[name].decide(position - start, reading_of(record), overhead)
+        recorded = record.get("batch/sequences")
+        replayed.append(Replayed(name, int(record["step"]), position, decision, recorded))
+    return replayed

@@ -1,0 +1,60 @@
+"""Noise scale with its band, and the batch beside it, of runs that measured it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from feldspar.report.figures import Band, Figure, Series, line_figure
+from feldspar.report.page import Section
+
+KEY = "noise_scale/total"
+GROUPS = ("total", "norm", "attention", "feed_forward", "embedding", "output")
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def noise_scale_sections(records: Mapping[str, Records]) -> list[Section]:
+    """A section of figures for each run that measured its noise scale."""
+    return [
+        Section(
+            "Noise scale" if len(records) == 1 else f"Noise scale of {name}",
+            [
+                (
+                    "The noise scale is the batch at which noise and signal of a step are equal; "
+                    "the band is a standard error of the signal. It is a cautious lower guide to "
+                    "the critical batch. Where there is no line it is undetermined."
+                )
+            ],
+            figures=noise_scale_figures([row for row in rows if KEY in row]),
+        )
+        for name, rows in records.items()
+        if any(KEY in row for row in rows)
+    ]
+
+
+def noise_scale_figures(rows: Records) -> list[Figure]:
+    """Total with its band beside the batch, and the groups that were measured, over tokens."""
+    tokens = [row["tokens"] for row in rows]
+
+    def values(key: str) -> list[float]:
+        return [float(row.get(key, "nan")) for row in rows]
+
+    figures = [
+        line_figure(
+            "Noise scale and batch",
+            [
+                Series("noise scale", tokens, values(KEY)),
+                Series("batch", tokens, [row["sequences"] for row in rows]),
+            ],
+            "tokens",
+            "sequences",
+            log_y=True,
+            bands=[Band("", tokens, values(f"{KEY}/low"), values(f"{KEY}/high"))],
+        )
+    ]
+    groups = [name for name in GROUPS if f"noise_scale/{name}" in rows[-1]]
+    if len(groups) > 1:
+        lines = [Series(name, tokens, values(f"noise_scale/{name}")) for name in groups]
+        figures.append(
+            line_figure("Noise scale by group", lines, "tokens", "sequences", log_y=True)
+        )
+    return figures
