@@ -50,11 +50,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
+def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Iterator[Path]:
     """A temporary sibling of ``path`` to fill; renamed to ``path`` when the block ends well.
 
-    A folder that exists is therefore whole. Raises UserError when ``path`` exists and ``overwrite``
-    is off, SetupError when the disk is full.
+    A folder that exists is therefore whole; without ``flush`` it may be torn by a power cut, which
+    its manifest shows. Raises UserError when ``path`` exists and ``overwrite`` is off, SetupError
+    when the disk is full.
     """
     if path.exists() and not overwrite:
         raise UserError(
@@ -66,7 +67,8 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
     try:
         with disk_errors(path):
             yield temporary
-            sync_tree(temporary)
+            if flush:
+                sync_tree(temporary)
         if path.exists():
             replaced = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
             path.rename(replaced)
@@ -76,7 +78,8 @@ def new_folder(path: Path, overwrite: bool = False) -> Iterator[Path]:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    sync_folder(path.parent)
+    if flush:
+        sync_folder(path.parent)
 
 
 def remove_incomplete(folder: Path) -> None:

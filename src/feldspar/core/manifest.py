@@ -62,8 +62,13 @@ def records_of(folder: Path) -> dict[str, FileRecord]:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into ``folder``."""
+    write_atomically(folder / MANIFEST_NAME, manifest_text(manifest))
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """What ``manifest.json`` holds."""
     text = json.dumps(asdict(manifest) | {"digest": manifest.digest}, indent=2, sort_keys=True)
-    write_atomically(folder / MANIFEST_NAME, text + "\n")
+    return text + "\n"
 
 
 def read_manifest(folder: Path, kind: str) -> Manifest:

@@ -57,16 +57,16 @@ def intersections(
     """
     ends, sizes = _groups(pairs, characters)
     most = sizes.max()
-    table = np.empty(_capacity(most), np.uint64)
-    number_of = np.empty(len(table), np.uint32)
-    numbers, last_text = np.empty(most, np.uint32), np.empty(most + 1, np.int64)
+    table = np.empty(_capacity(most), np.uint32)
+    numbers = np.empty(most, np.uint32)
+    hash_of, last_text = np.empty(most + 2, np.uint64), np.empty(most + 1, np.int64)
     hashes = np.empty(characters.max(), np.uint64)
     bounds = np.full((len(characters), 2), -1, np.int64)
     marks = np.full(most + 1, -1, np.int64)
     start = marked = 0
     for end, own in zip(ends, sizes):  # noqa: B905 - numba knows no strict
         capacity = _capacity(own)
-        number_of[:capacity] = _EMPTY
+        table[:capacity] = _EMPTY
         size, distinct = 0, np.uint32(0)
         for text in pairs[start:end].ravel():
             if bounds[text, 0] < 0:
@@ -75,8 +75,8 @@ def intersections(
                 )
                 bounds[text, 0] = size
                 size, distinct = _number(
-                    hashes[:count], text, np.uint64(capacity - 1), table, number_of,
-                    numbers, size, last_text, distinct,
+                    hashes[:count], text, np.uint64(capacity - 1), table, hash_of, distinct,
+                    last_text, numbers, size,
                 )  # fmt: skip
                 bounds[text, 1] = size
         for position in range(start, end):
@@ -97,9 +97,9 @@ def intersections(
 
 @kernel
 def _capacity(entries: int) -> int:
-    """A power of two that so many entries fill to three quarters at most."""
+    """A power of two that so many entries fill to a half at most."""
     capacity = 1
-    while capacity * 3 < entries * 4:
+    while capacity < entries * 2:
         capacity *= 2
     return capacity
 
@@ -123,28 +123,35 @@ def _number(
     text: int,
     mask: np.uint64,
     table: np.ndarray,
-    number_of: np.ndarray,
+    hash_of: np.ndarray,
+    distinct: np.uint32,
+    last_text: np.ndarray,
     numbers: np.ndarray,
     size: int,
-    last_text: np.ndarray,
-    distinct: np.uint32,
 ) -> tuple[int, np.uint32]:
-    """Append the number of each of a text's shingles, once; new ends of lists and of numbers."""
+    """Append the number of each of a text's shingles, once; new ends of lists and of numbers.
+
+    Texts that share a passage share it in order: what follows the last number is looked at first.
+    """
+    number = np.uint32(0)
     for value in hashes:
-        slot = value & mask
-        while number_of[slot] != _EMPTY and table[slot] != value:
-            slot = (slot + np.uint64(1)) & mask
-        number = number_of[slot]
-        if number == _EMPTY:
-            distinct += np.uint32(1)
-            number = distinct
-            table[slot] = value
-            number_of[slot] = number
-        elif last_text[number] == text:
-            continue
-        last_text[number] = text
-        numbers[size] = number
-        size += 1
+        number += np.uint32(1)
+        if number > distinct or hash_of[number] != value:
+            slot = value & mask
+            number = table[slot]
+            while number != _EMPTY and hash_of[number] != value:
+                slot = (slot + np.uint64(1)) & mask
+                number = table[slot]
+            if number == _EMPTY:
+                distinct += np.uint32(1)
+                number = distinct
+                table[slot] = number
+                hash_of[number] = value
+                last_text[number] = text - 1
+        if last_text[number] != text:
+            last_text[number] = text
+            numbers[size] = number
+            size += 1
     return size, distinct
 
 
