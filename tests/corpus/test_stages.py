@@ -1,5 +1,6 @@
 """Units of stages: run once, again when damaged or changed; one process a folder."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.execution import SerialExecutor
-from feldspar.corpus.stages import Stages, work_folder
+from feldspar.corpus.duplicates.runs import Range
+from feldspar.corpus.stages import Done, Stages, work_folder
+from feldspar.corpus.unit_files import UnitFiles
 
 
 def double(unit: tuple[Path, int], folder: Path) -> dict[str, Any]:
@@ -51,6 +54,22 @@ def test_a_later_stage_depends_on_those_before(tmp_path: Path) -> None:
         stages.bind(*parts)
         list(stages.run("double", double, [((trace, 1), "")]))
         assert [int(word) for word in trace.read_text().split()] == expected
+
+
+def test_the_files_of_units_are_few_bytes_however_many(tmp_path: Path) -> None:
+    folders = [done.folder for done in stage_of(tmp_path, 3)]
+    files = UnitFiles(tmp_path / "double", "doubled", 3)
+    assert list(files) == [folder / "doubled" for folder in folders]
+    assert files[1:] == (files[1], files[-1])
+    with pytest.raises(IndexError):
+        files[3]
+    many = UnitFiles(tmp_path / "double", "doubled", 250_000)
+    assert len(pickle.dumps(Range(many, None, None))) < 1000
+
+
+def stage_of(work: Path, units: int) -> list[Done]:
+    numbers = [((work / "trace", number), str(number)) for number in range(units)]
+    return list(Stages(work, SerialExecutor(), "a").run("double", double, numbers))
 
 
 def test_the_work_folder(tmp_path: Path) -> None:

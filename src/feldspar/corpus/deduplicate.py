@@ -43,6 +43,7 @@ from feldspar.corpus.parts import PartFiles
 from feldspar.corpus.settings import DeduplicateSettings, HighestValue
 from feldspar.corpus.stages import Stages
 from feldspar.corpus.text_files import TextFiles, write_places
+from feldspar.corpus.unit_files import UnitFiles
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,8 @@ def _near_edges(
         (BandUnit(group, work / "near.npy", banding), "")
         for group in sketches.groups(max(1, rows // banding.bands))
     ]
-    records = [
-        done.folder / "records.npy" for done in stages.run("bands", write_band_records, bands)
-    ]
+    banded = sum(1 for _ in stages.run("bands", write_band_records, bands))
+    records = UnitFiles(work / "bands", "records.npy", banded)
     units = [
         (CandidateUnit(part, sketches, banding, settings.threshold, rows), part.name)
         for part in ranges(records, rows, leading=1)

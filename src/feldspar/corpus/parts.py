@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow
+from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow, text_sizes
 from feldspar.corpus.document import Document
 from feldspar.corpus.packed import PackedTexts
 
 PART_BYTES = 4 << 20
+_GATHERED_CHARACTERS = 1 << 20
 PART_NAME = "documents.arrow"
 _COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
 
@@ -25,7 +26,7 @@ _COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
 class PartFiles:
     """Part files in order; ``starts`` holds the first key of each, and the number of all."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     starts: tuple[int, ...]
 
     @property
@@ -60,34 +61,74 @@ class PartFiles:
             yield from part_table(path).column(column).to_pylist()
 
 
-def stage_parts(documents: Iterable[Document], folder: Path) -> Iterator[Path]:
+@dataclass(frozen=True)
+class DocumentTable:
+    """Documents as an Arrow table of ``part_schema``."""
+
+    table: Any
+
+
+def stage_parts(documents: Iterable[Document | DocumentTable], folder: Path) -> Iterator[Path]:
     """Write documents into part files below ``folder``, each yielded once it is whole.
 
     The cuts depend on the texts only.
     """
-    batch: list[Document] = []
+    pieces: list[Any] = []
     size = number = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= PART_BYTES:
-            yield write_part(batch, folder / f"{number:06d}")
-            batch, size, number = [], 0, number + 1
+    for table in _tables(documents):
+        ends, start, begin = np.cumsum(text_sizes(table)), 0, 0
+        while (end := int(np.searchsorted(ends, begin + PART_BYTES - size)) + 1) <= len(ends):
+            pieces.append(table.slice(start, end - start))
+            yield _write_part(pieces, folder / f"{number:06d}")
+            pieces, size, number = [], 0, number + 1
+            start, begin = end, int(ends[end - 1])
+        if start < len(ends):
+            pieces.append(table.slice(start))
+            size += int(ends[-1]) - begin
+    if pieces:
+        yield _write_part(pieces, folder / f"{number:06d}")
+
+
+def _tables(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
+    """Tables of documents in order, those that come one by one a few at a time."""
+    batch: list[Document] = []
+    size = 0
+    for each in documents:
+        if isinstance(each, Document):
+            batch.append(each)
+            size += len(each.text)
+            if size < _GATHERED_CHARACTERS:
+                continue
+        if batch:
+            yield table_of(batch)
+            batch, size = [], 0
+        if isinstance(each, DocumentTable):
+            yield each.table
     if batch:
-        yield write_part(batch, folder / f"{number:06d}")
+        yield table_of(batch)
 
 
-def write_part(batch: Sequence[Document], folder: Path) -> Path:
-    """One part file with all fields."""
+def table_of(documents: Sequence[Document]) -> Any:
+    """A table of documents with all fields."""
+    pyarrow, _ = arrow()
+    columns = [[getattr(row, name) for row in documents] for name in _COLUMNS]
+    return pyarrow.table(columns, schema=part_schema())
+
+
+def part_schema() -> Any:
+    """The columns of a part."""
+    pyarrow, _ = arrow()
+    kinds = {"quality": pyarrow.float64()}
+    return pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
+
+
+def _write_part(pieces: Sequence[Any], folder: Path) -> Path:
     pyarrow, _ = arrow()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / PART_NAME
-    kinds = {"quality": pyarrow.float64()}
-    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
-    columns = [[getattr(row, name) for row in batch] for name in _COLUMNS]
     # Renamed into place: a worker of a run that was killed may still read the part of that name.
     new = path.with_suffix(".new")
-    write_table(pyarrow.table(columns, schema=schema), new)
+    write_table(pyarrow.concat_tables(pieces).combine_chunks(), new)
     return new.replace(path)
 
 
@@ -127,9 +168,3 @@ def text_begins(path: Path) -> np.ndarray:
         _, starts, data = chunk.buffers()
         offset = data.address - first if data else 0  # without a buffer all texts are empty
         return np.frombuffer(starts, np.int64)[: len(chunk)] + offset
-
-
-def part_documents(path: Path) -> Iterator[Document]:
-    """The documents of one part."""
-    for row in part_table(path).to_pylist():
-        yield Document(**row)

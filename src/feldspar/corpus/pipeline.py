@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +20,11 @@ from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
 from feldspar.corpus.features import Features, PrepareUnit, load_features, prepare
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
-from feldspar.corpus.parts import PART_NAME, PartFiles, part_documents, stage_parts
+from feldspar.corpus.parts import PART_NAME, DocumentTable, PartFiles, part_table, stage_parts
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
+from feldspar.corpus.unit_files import UnitFiles
 
 KEPT_SPLIT = "kept"
 RESIDENT_BYTES = 300
@@ -52,7 +53,7 @@ def quality_field(settings: DeduplicateSettings | None) -> str | None:
 
 
 def process(
-    documents: Iterable[Document],
+    documents: Iterable[Document | DocumentTable],
     names: Iterable[str],
     plan: Plan,
     tolerance: Tolerance,
@@ -75,9 +76,8 @@ def process(
         _check_priority(names, settings.priority)
         _check_quality(settings, features)
         _check_memory(settings, files.documents)
-        sketches = SketchFiles(
-            tuple(path.with_name(SKETCHES_NAME) for path in files.paths), files.starts
-        )
+        paths = UnitFiles(stages.work / "prepare", SKETCHES_NAME, len(files.paths))
+        sketches = SketchFiles(paths, files.starts)
         corpus = Corpus(files, sketches, features, ~short, names)
         found = deduplicate(corpus, settings, stages)
     if plan.deduplicate is None:
@@ -120,7 +120,10 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
 
 
 def _stage(
-    documents: Iterable[Document], names: Iterable[str], plan: Plan, stages: Stages
+    documents: Iterable[Document | DocumentTable],
+    names: Iterable[str],
+    plan: Plan,
+    stages: Stages,
 ) -> tuple[PartFiles, Features, list[str]]:
     """The prepared parts, their numbers and the names of the sources.
 
@@ -146,7 +149,8 @@ def _stage(
         raise UserError("the sources hold no document")
     stages.bind(*(sha256_of_file(folder / MANIFEST_NAME) for folder in folders))
     starts = accumulate(counts, initial=0)
-    files = PartFiles(tuple(folder / PART_NAME for folder in folders), tuple(starts))
+    paths = UnitFiles(stages.work / "prepare", PART_NAME, len(folders))
+    files = PartFiles(paths, tuple(starts))
     return files, load_features(folders, ranks_of_parts), list(ranks)
 
 
@@ -209,15 +213,17 @@ def _check_quality(settings: DeduplicateSettings, features: Features) -> None:
 def write_kept(outcome: Outcome, folder_of: dict[tuple[str, str], Path]) -> None:
     """Write the kept documents, in order; ``folder_of`` maps split and source to a folder."""
     writers = {path: DocumentWriter(path) for path in dict.fromkeys(folder_of.values())}
-    kept = outcome.kept
-    key = 0
+    kept, starts = outcome.kept, outcome.files.starts
     with progress("write", int(kept.sum())) as advance:
-        for path in outcome.files.paths:
-            for document in part_documents(path):
-                if kept[key]:
-                    writers[folder_of[outcome.splits[key], document.source]].write(document)
-                    advance(1)
-                key += 1
+        for path, (start, end) in zip(outcome.files.paths, pairwise(starts), strict=True):
+            rows: dict[Path, list[int]] = {}
+            for row in np.flatnonzero(kept[start:end]).tolist():
+                source = outcome.names[outcome.sources[start + row]]
+                rows.setdefault(folder_of[outcome.splits[start + row], source], []).append(row)
+            table = part_table(path)
+            for folder, own in rows.items():
+                writers[folder].write(table.take(own))
+                advance(len(own))
     for writer in writers.values():
         writer.close()
 

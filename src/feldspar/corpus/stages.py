@@ -17,13 +17,15 @@ from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
 from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder, remove_incomplete
 from feldspar.core.manifest import (
+    MANIFEST_NAME,
     Manifest,
+    manifest_text,
     read_manifest,
     records_of,
     verify_files,
-    write_manifest,
 )
 from feldspar.core.progress import progress
+from feldspar.corpus.unit_files import unit_folder
 
 KIND = "unit of a stage"
 Run = Callable[[Any, Path], dict[str, Any]]
@@ -45,7 +47,8 @@ def perform(task: Task) -> dict[str, Any]:
     counts = finished_counts(task.folder, task.configuration)
     if counts is not None:
         return counts
-    with suppress(_OvertakenError), new_folder(task.folder, overwrite=True) as folder:
+    # Not flushed to disk: what a power cut tears is found by its digests, and made again.
+    with suppress(_OvertakenError), new_folder(task.folder, True, flush=False) as folder:
         counts = task.run(task.unit, folder)
         manifest = Manifest(
             kind=KIND,
@@ -54,7 +57,7 @@ def perform(task: Task) -> dict[str, Any]:
             counts=counts,
             files=records_of(folder),
         )
-        write_manifest(folder, manifest)
+        (folder / MANIFEST_NAME).write_text(manifest_text(manifest), encoding="utf-8")
         if finished_counts(task.folder, task.configuration) is not None:
             raise _OvertakenError
     assert counts is not None
@@ -111,13 +114,13 @@ class Stages:
                 yield Task(
                     function,
                     unit,
-                    folder / f"{number:06d}",
+                    unit_folder(folder, number),
                     digest_of(self._configuration, str(number), own),
                 )
 
         with progress(name, total, "units") as advance:
             for number, counts in enumerate(self.pool.map(perform, tasks())):
-                yield Done(folder / f"{number:06d}", counts)
+                yield Done(unit_folder(folder, number), counts)
                 advance(1)
 
 

@@ -22,7 +22,7 @@ _SAMPLES = 16
 class Range:
     """The rows of ``runs`` after ``start`` up to and with ``end``."""
 
-    runs: tuple[Path, ...]
+    runs: Sequence[Path]
     start: Cut
     end: Cut
 
@@ -70,9 +70,7 @@ def ranges(runs: Sequence[Path], rows: int, leading: int) -> list[Range]:
     )
     chosen = without_repeats(samples[:, max(1, rows // step) - 1 :: max(1, rows // step)], leading)
     ends: list[Cut] = [*(tuple(cut) for cut in chosen.T), None]
-    return [
-        Range(tuple(runs), start, end) for start, end in zip([None, *ends[:-1]], ends, strict=True)
-    ]
+    return [Range(runs, start, end) for start, end in zip([None, *ends[:-1]], ends, strict=True)]
 
 
 def _rows_up_to(run: np.ndarray, cut: tuple[np.generic, ...]) -> int:

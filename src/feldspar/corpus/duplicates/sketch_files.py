@@ -1,6 +1,6 @@
 """Sketches on disk, one file a part, read by document key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,7 @@ _PAIRS = 1 << 14
 class SketchFiles:
     """Files of sketches in order; ``starts`` holds the first key of each, and the number of all."""
 
-    paths: tuple[Path, ...]
+    paths: Sequence[Path]
     starts: tuple[int, ...]
 
     def take(self, keys: np.ndarray) -> np.ndarray:
