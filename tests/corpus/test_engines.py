@@ -139,6 +139,7 @@ def pool(cluster: None, tmp_path: Path) -> Iterator[Executor]:
 def test_ray_keeps_the_order_and_the_errors(pool: Executor) -> None:
     assert list(pool.map(square, range(20))) == [n * n for n in range(20)]
     assert list(pool.map(square, [])) == []
+    assert pool.elsewhere
     with pytest.raises(UserError, match="unit 3") as caught:
         list(pool.map(fail_at_three, range(10)))
     assert type(caught.value) is UserError
@@ -262,6 +263,22 @@ def test_workers_do_not_outlive_the_command(tmp_path: Path) -> None:
     assert subprocess.run(command).returncode == -signal.SIGKILL
     waiting = "import fcntl, sys; fcntl.flock(open(sys.argv[1]), fcntl.LOCK_EX)"
     subprocess.run([sys.executable, "-c", waiting, str(lock)], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("flush", [False, True])
+def test_files_are_on_disk_where_their_machine_may_stop(
+    flush: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    perform(Task(write_first, None, tmp_path / "000000", "a", flush))
+    assert {"value", "manifest.json"}.issubset(flushed) == flush
 
 
 def in_between(unit: tuple[Path, str], folder: Path) -> dict[str, Any]:

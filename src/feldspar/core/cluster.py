@@ -58,6 +58,8 @@ class OnSharedFolder(Generic[Unit, Result]):
 class RayExecutor:
     """Tasks of a cluster; no more are in flight than keep it busy."""
 
+    elsewhere = True
+
     def __init__(self, ray: ModuleType, workers: int, memory_bytes: int, folder: Path) -> None:
         self._ray = ray
         self._workers = workers

@@ -18,6 +18,9 @@ Result = TypeVar("Result")
 class Executor(Protocol):
     """Runs a top-level, picklable function over units; results come in the units' order."""
 
+    elsewhere: bool
+    """Whether other machines run them, which may stop while this one goes on."""
+
     def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""
         ...
@@ -26,6 +29,8 @@ class Executor(Protocol):
 class SerialExecutor:
     """One unit after the other, in this process."""
 
+    elsewhere = False
+
     def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""
         return map(function, units)
@@ -33,6 +38,8 @@ class SerialExecutor:
 
 class ProcessExecutor:
     """A pool of processes; no more units are in flight than keep it busy."""
+
+    elsewhere = False
 
     def __init__(self, pool: ProcessPoolExecutor, workers: int) -> None:
         self._pool = pool

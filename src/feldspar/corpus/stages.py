@@ -40,6 +40,9 @@ class Task:
     unit: Any
     folder: Path
     configuration: str
+    flush: bool = False
+    """Whether its files must be on disk when it is done: where the machine that made them may stop
+    while the run goes on. Else what a power cut tears is found by its digests, and made again."""
 
 
 def perform(task: Task) -> dict[str, Any]:
@@ -47,8 +50,7 @@ def perform(task: Task) -> dict[str, Any]:
     counts = finished_counts(task.folder, task.configuration)
     if counts is not None:
         return counts
-    # Not flushed to disk: what a power cut tears is found by its digests, and made again.
-    with suppress(_OvertakenError), new_folder(task.folder, True, flush=False) as folder:
+    with suppress(_OvertakenError), new_folder(task.folder, True, task.flush) as folder:
         counts = task.run(task.unit, folder)
         manifest = Manifest(
             kind=KIND,
@@ -116,6 +118,7 @@ class Stages:
                     unit,
                     unit_folder(folder, number),
                     digest_of(self._configuration, str(number), own),
+                    self.pool.elsewhere,
                 )
 
         with progress(name, total, "units") as advance:
