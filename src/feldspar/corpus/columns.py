@@ -1,9 +1,11 @@
 """Documents as columns of Parquet: fixed row groups, no times, hence the same bytes every time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
+
+import numpy as np
 
 from feldspar.core.errors import missing_extra
 from feldspar.corpus.document import Document
@@ -25,41 +27,35 @@ def arrow() -> tuple[Any, ModuleType]:
     return pyarrow, parquet
 
 
+def text_sizes(column: Any) -> np.ndarray:
+    """The UTF-8 bytes of each text of a column."""
+    from pyarrow import compute
+
+    return compute.call_function("binary_length", [column]).to_numpy()
+
+
 class DocumentWriter:
     """Writes documents into ``part-00000.parquet`` and on, below a folder made on first use."""
 
-    def __init__(
-        self,
-        folder: Path,
-        columns: Sequence[str] = DOCUMENT_COLUMNS,
-        file_bytes: int = FILE_BYTES,
-        row_group_bytes: int = ROW_GROUP_BYTES,
-        compression: str = "zstd",
-    ) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._columns = tuple(columns)
-        self._file_bytes = file_bytes
-        self._row_group_bytes = row_group_bytes
-        self._compression = compression
-        self._rows: list[Document] = []
-        self._row_bytes = 0
+        self._pieces: list[Any] = []
+        self._bytes = 0
         self._written_bytes = 0
+        self._files = 0
         self._writer: Any = None
-        self.files: list[Path] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def write(self, document: Document) -> None:
-        """Add one document."""
-        size = len(document.text.encode("utf-8"))
-        if self._rows and self._row_bytes + size > self._row_group_bytes:
-            self._flush()
-        self._rows.append(document)
-        self._row_bytes += size
+    def write(self, table: Any) -> None:
+        """Add the documents of a table, in order."""
+        table = table.select(DOCUMENT_COLUMNS)
+        start = 0
+        for row, size in enumerate(text_sizes(table.column("text")).tolist()):
+            if self._bytes + size > ROW_GROUP_BYTES and (self._pieces or start < row):
+                self._pieces.append(table.slice(start, row - start))
+                self._flush()
+                start = row
+            self._bytes += size
+        self._pieces.append(table.slice(start))
 
     def close(self) -> None:
         """Write what is left and end the file."""
@@ -67,30 +63,27 @@ class DocumentWriter:
         self._end_file()
 
     def _flush(self) -> None:
-        if not self._rows:
-            return
         pyarrow, parquet = arrow()
-        schema = pyarrow.schema([(name, pyarrow.large_string()) for name in self._columns])
-        columns = [[getattr(row, name) for row in self._rows] for name in self._columns]
-        table = pyarrow.table(columns, schema=schema)
-        if self._writer is not None and self._written_bytes + self._row_bytes > self._file_bytes:
+        if not self._pieces:
+            return
+        table = pyarrow.concat_tables(self._pieces).combine_chunks()
+        if self._writer is not None and self._written_bytes + self._bytes > FILE_BYTES:
             self._end_file()
         if self._writer is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            path = self._folder / f"part-{len(self.files):05d}.parquet"
             self._writer = parquet.ParquetWriter(
-                path,
-                schema,
-                compression=self._compression,
-                use_dictionary=[name for name in ("source", "licence") if name in self._columns],
+                self._folder / f"part-{self._files:05d}.parquet",
+                table.schema,
+                compression="zstd",
+                use_dictionary=["source"],
                 write_statistics=False,
             )
-            self.files.append(path)
+            self._files += 1
             self._written_bytes = 0
-        self._writer.write_table(table, row_group_size=len(self._rows))
-        self._written_bytes += self._row_bytes
-        self._rows = []
-        self._row_bytes = 0
+        self._writer.write_table(table, row_group_size=len(table))
+        self._written_bytes += self._bytes
+        self._pieces = []
+        self._bytes = 0
 
     def _end_file(self) -> None:
         if self._writer is not None:

@@ -13,7 +13,14 @@ from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
 from feldspar.corpus.packed import PackedTexts
-from feldspar.corpus.parts import PART_NAME, packed_column, part_table, text_begins, write_table
+from feldspar.corpus.parts import (
+    PART_NAME,
+    packed_column,
+    part_table,
+    same_file,
+    text_begins,
+    write_table,
+)
 
 NUMBERS_NAME = "numbers.npz"
 
@@ -52,8 +59,14 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
 
     The counts hold the number of documents and the names of their sources as they appear.
     """
-    table = _normalised(part_table(unit.part), unit.normalise)
-    write_table(table, folder / PART_NAME)
+    table = part_table(unit.part)
+    read = [] if unit.normalise == "none" else table.column("text").to_pylist()
+    kept = [normalised(text, unit.normalise) for text in read]
+    if kept == read:
+        same_file(unit.part, folder / PART_NAME)
+    else:
+        table = _with_texts(table, kept)
+        write_table(table, folder / PART_NAME)
     texts = packed_column(table, "text")
     clean, characters = cleaned_texts(texts)
     if unit.sketch:
@@ -73,15 +86,10 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
     return {"documents": len(texts), "sources": sources.dictionary.to_pylist()}
 
 
-def _normalised(table: Any, how: Normalisation) -> Any:
-    """The table with each text as it is kept."""
-    column = table.column("text")
-    changed = [normalised(text, how) for text in column.to_pylist()] if how != "none" else []
-    if not changed:
-        return table
+def _with_texts(table: Any, texts: Sequence[str]) -> Any:
     pyarrow, _ = arrow()
     place = table.schema.get_field_index("text")
-    return table.set_column(place, "text", pyarrow.array(changed, pyarrow.large_string()))
+    return table.set_column(place, "text", pyarrow.array(texts, pyarrow.large_string()))
 
 
 def _hashes(texts: PackedTexts) -> np.ndarray:

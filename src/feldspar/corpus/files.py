@@ -1,7 +1,7 @@
 """Deduplicate files that already have the columns ``source`` and ``text``: the plain tool."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from feldspar import __version__
@@ -9,9 +9,10 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import check_apart, finish_folder, finished_report
 from feldspar.corpus.columns import arrow
-from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.document import Document, Tolerance
 from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
+from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.pipeline import (
     KEPT_SPLIT,
     Plan,
@@ -22,7 +23,7 @@ from feldspar.corpus.pipeline import (
 )
 from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_tables
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings
@@ -96,8 +97,8 @@ def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
 
 def _read(
     files: Sequence[tuple[str, Path]], quality: str | None, tolerance: Tolerance
-) -> Documents:
+) -> Iterator[Document | DocumentTable]:
     reader = RecordReader(Fields(source="source", quality=quality))
     for name, path in files:
-        read = parquet_documents if path.name.endswith(PARQUET_SUFFIXES) else jsonl_documents
+        read = parquet_tables if path.name.endswith(PARQUET_SUFFIXES) else jsonl_documents
         yield from read(name, path, reader, tolerance)

@@ -4,6 +4,8 @@ A document's key is its place in the order of reading: sources as given, then fi
 Parts are Arrow files without compression: a text is read from where it lies, without the others.
 """
 
+import os
+import shutil
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -76,7 +78,7 @@ def stage_parts(documents: Iterable[Document | DocumentTable], folder: Path) -> 
     pieces: list[Any] = []
     size = number = 0
     for table in _tables(documents):
-        ends, start, begin = np.cumsum(text_sizes(table)), 0, 0
+        ends, start, begin = np.cumsum(text_sizes(table.column("text"))), 0, 0
         while (end := int(np.searchsorted(ends, begin + PART_BYTES - size)) + 1) <= len(ends):
             pieces.append(table.slice(start, end - start))
             yield _write_part(pieces, folder / f"{number:06d}")
@@ -140,6 +142,14 @@ def write_table(table: Any, path: Path) -> None:
         pyarrow.ipc.new_file(file, table.schema) as writer,
     ):
         writer.write_table(table)
+
+
+def same_file(path: Path, other: Path) -> None:
+    """Let ``other`` be ``path``, which is never written again; a copy where links are unknown."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def part_table(path: Path) -> Any:

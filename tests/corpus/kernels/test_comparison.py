@@ -15,7 +15,7 @@ from feldspar.corpus.duplicates import verify as verification
 from feldspar.corpus.duplicates.verify import at_least, verify, verify_units
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.kernels.selection import compiled
-from feldspar.corpus.parts import PART_NAME, PartFiles, text_begins, write_part
+from feldspar.corpus.parts import PartFiles, stage_parts, text_begins
 from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.corpus.text_files import TextFiles, write_places
 from tests.corpus.conftest import prose
@@ -38,8 +38,7 @@ def text_files(texts: list[str], folder: Path) -> TextFiles:
     paths = []
     for number, part in enumerate(parts):
         documents = [Document(str(index), "a", text, "g", "o") for index, text in enumerate(part)]
-        paths.append(write_part(documents, folder / str(number)))
-        assert paths[-1].name == PART_NAME
+        paths += stage_parts(documents, folder / str(number))
     starts = np.cumsum([0, *map(len, parts)])
     sizes = np.array([len(text.encode()) for text in texts], np.int64)
     characters = np.array([len(text) for text in texts], np.int64)

@@ -1,12 +1,16 @@
 """Parquet files, row group by row group."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import UserError, missing_extra
-from feldspar.corpus.document import Documents, Tolerance
+from feldspar.core.errors import UserError
+from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.plain_rows import plain_table
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
@@ -31,31 +35,57 @@ def parquet_documents(
     yield from documents_of(parquet_records(name, path, reader.fields), reader, tolerance)
 
 
+def parquet_tables(
+    name: str, path: Path, reader: RecordReader, tolerance: Tolerance
+) -> Iterator[Document | DocumentTable]:
+    """The same documents, in tables wherever the file's columns are plain."""
+    for first, batch in _batches(path, reader.fields):
+        table = plain_table(batch, name, first, reader)
+        if table is not None:
+            yield DocumentTable(table)
+        else:
+            yield from documents_of(_records(name, path, first, batch), reader, tolerance)
+
+
 def parquet_records(
     name: str, path: Path, fields: Fields | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The place, beginning with ``name``, and the record of each row: the ``fields``, or all."""
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise missing_extra("pyarrow", "data") from error
+    for first, batch in _batches(path, fields):
+        yield from _records(name, path, first, batch)
+
+
+def _records(name: str, path: Path, first: int, batch: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    with _whole(path):
+        records = batch.to_pylist()
+    for row, record in enumerate(records, first):
+        yield f"{name}:{row}", record
+
+
+def _batches(path: Path, fields: Fields | None) -> Iterator[tuple[int, Any]]:
+    """Batches of rows, each with the number of its first row, from 1."""
+    _, parquet = arrow()
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
+    row = 1
+    with _whole(path), parquet.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        columns = names if fields is None else _columns(names, fields, path)
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            yield row, batch
+            row += len(batch)
+    if row == 1:
+        raise UserError(f"{path} holds no row")
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    pyarrow, _ = arrow()
     try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            columns = names if fields is None else _columns(names, fields, path)
-            row = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                for record in batch.to_pylist():
-                    row += 1
-                    yield f"{name}:{row}", record
+        yield
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} is not a whole Parquet file: {reason}") from error
-    if row == 0:
-        raise UserError(f"{path} holds no row")
 
 
 def _columns(names: Sequence[str], fields: Fields, path: Path) -> list[str]:

@@ -1,0 +1,88 @@
+"""Parquet read column by column gives what reading record by record gives, faults included."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pyarrow import parquet
+
+from feldspar.core.errors import UserError
+from feldspar.corpus.document import Document, Tolerance
+from feldspar.corpus.parts import DocumentTable
+from feldspar.corpus.readers.parquet import parquet_documents, parquet_tables
+from feldspar.corpus.readers.records import Fields, RecordReader
+
+READER = RecordReader(Fields(source="source"))
+
+
+def both(path: Path, tolerance: int = 0) -> tuple[list[Document], list[Document], bool]:
+    """Documents by record and by column, and whether all came in tables."""
+    by_record = list(parquet_documents("x", path, READER, Tolerance(tolerance)))
+    by_column: list[Document] = []
+    only_tables = True
+    for each in parquet_tables("x", path, READER, Tolerance(tolerance)):
+        if isinstance(each, DocumentTable):
+            by_column += [Document(**row) for row in each.table.to_pylist()]
+        else:
+            by_column.append(each)
+            only_tables = False
+    return by_record, by_column, only_tables
+
+
+@pytest.mark.parametrize(
+    ("ids", "in_tables"),
+    [
+        (pa.array([f"d{n}" for n in range(3000)]), True),
+        (pa.array([f"d{n}" for n in range(3000)], pa.large_string()), True),
+        (pa.array(range(3000), pa.int32()), True),
+        (None, True),
+        (pa.array(["a", None, *(f"d{n}" for n in range(2998))]), False),
+        (pa.array(["a", "", *(f"d{n}" for n in range(2998))]), False),
+    ],
+)
+def test_same_documents(ids: Any, in_tables: bool, tmp_path: Path) -> None:
+    columns = {
+        "source": ["ab"[n % 2] for n in range(3000)],
+        "text": [f"text {n} \u00e9\u4e2d" if n % 3 else "" for n in range(3000)],
+        "other": list(range(3000)),
+    }
+    table = pa.table(columns if ids is None else {"id": ids, **columns})
+    parquet.write_table(table, tmp_path / "x.parquet", row_group_size=700)
+    by_record, by_column, only_tables = both(tmp_path / "x.parquet")
+    assert by_record == by_column
+    assert len(by_record) == 3000 and only_tables == in_tables
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        {"text": pa.array(["good", None])},
+        {"text": pa.array([1, 2])},
+        {"text": pa.array([b"good", b"\xff"], pa.binary()).view(pa.string())},
+        {"source": pa.array(["a", "../b"])},
+        {"source": pa.array(["a", None])},
+        {"id": pa.array([1.5, 2.5])},
+    ],
+)
+def test_same_faults(column: dict[str, Any], tmp_path: Path) -> None:
+    good = {
+        "id": pa.array(["1", "2"]),
+        "source": pa.array(["a", "a"]),
+        "text": pa.array(["x", "y"]),
+    }
+    parquet.write_table(pa.table(good | column), tmp_path / "x.parquet")
+    messages = []
+    for read in (parquet_documents, parquet_tables):
+        with pytest.raises(UserError) as error:
+            list(read("x", tmp_path / "x.parquet", READER, Tolerance()))
+        messages.append(str(error.value))
+    assert messages[0] == messages[1]
+
+
+def test_bad_rows_are_left_out_alike(tmp_path: Path) -> None:
+    texts = [None if n in (5, 2500) else f"text {n}" for n in range(3000)]
+    table = pa.table({"source": ["a"] * 3000, "text": pa.array(texts)})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    by_record, by_column, _ = both(tmp_path / "x.parquet", tolerance=2)
+    assert by_record == by_column and len(by_record) == 2998
