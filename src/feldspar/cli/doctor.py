@@ -15,6 +15,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "track-tensorboard": ("tensorboard",),
     "eval": ("lm_eval",),
+    "scale": ("ray",),
 }
 QUICKSTART_EXTRAS = ("data", "hf", "report")
 NEEDED_DISK_BYTES = 2 * 10**9
