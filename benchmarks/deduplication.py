@@ -46,14 +46,13 @@ CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "feldspar, numpy, 2 workers": ("feldspar --workers 2", NUMPY),
     "rensa": ("rensa", {}),
     "rensa, pairs checked": ("rensa-checked", {}),
-    "rensa, rho": ("rensa-rho", {}),
     "gaoya": ("gaoya", {}),
     "datasketch": ("datasketch", {}),
     "datatrove": ("datatrove", {}),
     "text-dedup": ("text-dedup", {}),
 }
 """By name: the tool with its options, and the environment."""
-GROWING = ("feldspar", "rensa", "rensa, rho", "gaoya")
+GROWING = ("feldspar", "feldspar, numpy", "rensa", "gaoya")
 SCALES = {"1x": 2_000, "10x": 20_000, "100x": 200_000}
 PASSAGE_CHARACTERS = 400
 SLOW_SECONDS = 40.0
@@ -124,7 +123,7 @@ def comparison(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         described["contenders"] = rows
         described["ratios"] = ratios(rows)
         described["banding"] = bands_and_filter(texts, truth)
-        print(table(rows), described["banding"], sep="\n", flush=True)
+        print(table(described), described["banding"], sep="\n", flush=True)
         corpora[corpus_name] = described
         # the second corpus asks whether the figures hold elsewhere: slow tools need not answer
         names = [name for name in names if rows[name].get("rounds", 0) == options.rounds]
@@ -294,37 +293,47 @@ def growth(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
-def table(rows: dict[str, Any]) -> str:
-    """The figures as text."""
-    head = ("seconds", "CPU s", "docs/s", "MB/s", "peak MB", "pairs", "J < 1", "joined", "right")
-    lines = [f"{'':28}" + "".join(f"{name:>10}" for name in head)]
+def table(described: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    rows, over = described["contenders"], described["ratios"]
+    head = ("seconds", "CPU s", "over feldspar", "documents/s", "MB/s", "peak MB")
+    head += ("pairs found", "of J < 1", "joined", "right")
+    lines = ["| contender | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
     for name, row in rows.items():
         if "absent" in row:
-            lines.append(f"{name:28}{'absent: ' + row['absent']}")
+            lines.append(f"| {name} | absent: {row['absent']} |")
             continue
-        recall = row["recall"]
-        shares = [recall[kind] for kind in ("pairs", "below_one", "components", "precision")]
-        lines.append(
-            f"{name:28}{row['seconds']:10.2f}{row['cpu_seconds']:10.2f}"
-            f"{row['documents_per_second']:10.0f}{row['megabytes_per_second']:10.1f}"
-            f"{row['peak_megabytes']:10.0f}"
-            + "".join(f"{'-' if share is None else f'{share:.4f}':>10}" for share in shares)
-        )
+        ratio = over[name]["seconds"] if name in over else float("nan")
+        cells = [
+            f"{row['seconds']:.2f}",
+            f"{row['cpu_seconds']:.2f}",
+            f"{ratio:.1f}",
+            f"{row['documents_per_second']:,.0f}",
+            f"{row['megabytes_per_second']:.1f}",
+            f"{row['peak_megabytes']:.0f}",
+        ]
+        shares = (row["recall"][kind] for kind in ("pairs", "below_one", "components", "precision"))
+        cells += ["" if share is None else f"{share:.4f}" for share in shares]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def growth_table(measured: dict[str, Any], scales: dict[str, int]) -> str:
-    """Microseconds of processor time a document and peak memory, by scale."""
-    lines = [f"{'':20}" + "".join(f"{f'us, {scale}':>12}{f'MB, {scale}':>12}" for scale in scales)]
+    """Microseconds of processor time a document and peak memory, by scale, as Markdown."""
+    head = [f"us of CPU a document, {scale} | peak MB" for scale in scales]
+    lines = ["| contender | " + " | ".join(head) + " | MB a million more |"]
+    lines.append("|---" * (2 * len(scales) + 2) + "|")
     for name, own in measured.items():
+        if "absent" in own:
+            lines.append(f"| {name} | absent: {own['absent']} |")
+            continue
         cells = [
-            f"{own[scale]['cpu_microseconds_per_document']:12.0f}"
-            f"{own[scale]['peak_bytes'] / 1e6:12.0f}"
+            f"{own[scale]['cpu_microseconds_per_document']:.0f} | "
+            f"{own[scale]['peak_bytes'] / 1e6:.0f}"
             for scale in scales
-            if scale in own
         ]
-        more = own.get("megabytes_per_million_documents", float("nan"))
-        lines.append(f"{name:20}" + "".join(cells) + f"{more:10.0f} MB a million more")
+        more = own["megabytes_per_million_documents"]
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {more:,.0f} |")
     return "\n".join(lines)
 
 

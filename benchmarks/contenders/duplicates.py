@@ -14,7 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, combinations
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +149,10 @@ def datasketch() -> Prepared:
 
 
 def rensa(checked: bool = False) -> Prepared:
-    """RMinHash from lists of shingles, RMinHashLSH; ``checked``: and sets of each pair after it."""
+    """RMinHash from lists of shingles, RMinHashLSH; ``checked``: and sets of each pair after it.
+
+    Its rho sketch is left out: it tells which rows have a duplicate, not which one.
+    """
     from rensa import RMinHash, RMinHashLSH
 
     def run(corpus: Path, _: Path) -> Callable[[], Found]:
@@ -182,34 +185,6 @@ def similar(corpus: Path, pairs: np.ndarray) -> np.ndarray:
             if shared >= THRESHOLD * (len(first) + len(second) - shared):
                 kept.append(position)
     return pairs[np.array(kept, np.int64)]
-
-
-def rensa_rho() -> Prepared:
-    """The rho sketch: rensa tells only whether a row has a duplicate, so we cut its rows."""
-    from rensa import RMinHash
-
-    def run(corpus: Path, _: Path) -> Callable[[], Found]:
-        rows = []
-        for texts in batches(corpus):
-            matrix = RMinHash.digest_matrix_from_token_sets_rho(map(shingles, texts), VALUES, 42)
-            rows.append(np.array(matrix.to_rows(), np.uint32))
-        values = np.concatenate(rows)
-        return joined(_pairs_of_bands(values), len(values))
-
-    return run
-
-
-def _pairs_of_bands(values: np.ndarray) -> np.ndarray:
-    count = len(values)
-    found = [np.empty(0, np.int64)]
-    for band in range(BANDS):
-        own = np.ascontiguousarray(values[:, band * ROWS : (band + 1) * ROWS])
-        groups: dict[bytes, list[int]] = {}
-        for number, row in enumerate(own):
-            groups.setdefault(row.tobytes(), []).append(number)
-        pairs = chain.from_iterable(combinations(group, 2) for group in groups.values())
-        found.append(np.array([a * count + b for a, b in pairs], np.int64))
-    return np.stack(np.divmod(np.unique(np.concatenate(found)), count), axis=1)
 
 
 def gaoya() -> Prepared:
@@ -305,7 +280,6 @@ PEERS: dict[str, Callable[[], Prepared]] = {
     "datasketch": datasketch,
     "rensa": rensa,
     "rensa-checked": lambda: rensa(checked=True),
-    "rensa-rho": rensa_rho,
     "gaoya": gaoya,
     "datatrove": datatrove,
     "text-dedup": text_dedup,
