@@ -114,7 +114,10 @@ def test_decisions_are_replayed_from_the_log(
 ) -> None:
     decided = [row for row in untimed(steered_run) if "batch/action" in row]
     assert run_with(["noise-scale", "replay", str(steered_run), "--json"]) == 0
-    replayed = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
+    replayed = printed["decisions"]
+    steps = sum(row["phase"] == "short" for row in untimed(steered_run))
+    assert printed["steps"]["short"] == pytest.approx(steps, abs=1)
     assert [row["batch/sequences"] for row in replayed] == [
         row["batch/sequences"] for row in decided
     ]

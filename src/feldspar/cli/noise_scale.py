@@ -1,9 +1,12 @@
 """``feldspar noise-scale``: what a run's log says of batches, taken again or fitted."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from feldspar.plan.batch_replay import Replayed
 
 Run = Annotated[Path, typer.Argument(help="Run folder that measured its noise scale.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
@@ -26,6 +29,7 @@ def replay(
 ) -> None:
     """Take a run's decisions on the batch again, from its log; exit code 1 where they differ.
 
+    Under other rules it tells what they would have made of the run's noise scale.
     Example: feldspar noise-scale replay runs/steered phases.0.batch.gain=1
     """
     from feldspar.cli.console import print_json
@@ -40,34 +44,34 @@ def replay(
     if all(phase.steering is None for phase in planned.timeline.phases):
         raise UserError(f"{run}: no phase has a batch of type noise_scale")
     replayed = replay_batches(planned, records)
-    differing = [item for item in replayed if not item.agrees]
+    differing = [item for item in replayed.decisions if not item.agrees]
     if json:
-        print_json(
-            [
-                {
-                    "phase": item.phase,
-                    "step": item.step,
-                    "tokens": item.tokens,
-                    "before": item.decision.before,
-                    "recorded": item.recorded,
-                    "agrees": item.agrees,
-                    **item.decision.record(),
-                }
-                for item in replayed
-            ]
-        )
+        decisions = [_record(item) for item in replayed.decisions]
+        print_json({"decisions": decisions, "steps": replayed.steps})
     else:
-        for item in replayed:
-            decision = item.decision
-            if decision.action != "hold" or not item.agrees:
-                typer.echo(
-                    f"  {item.phase} step {item.step:,} ({item.tokens:,} tokens): "
-                    f"{decision.before} -> {decision.after} sequences, {decision.reason}"
-                    + ("" if item.agrees else f"; the run: {item.recorded}")
-                )
-        typer.echo(f"{len(replayed)} decisions, {len(differing)} differ from the run's")
+        for item in replayed.decisions:
+            if item.decision.action != "hold" or not item.agrees:
+                typer.echo(_line(item))
+        for name, steps in replayed.steps.items():
+            typer.echo(f"phase {name}: about {steps:,.0f} steps at these batches")
+        typer.echo(f"{len(replayed.decisions)} decisions, {len(differing)} differ from the run's")
     if differing and not overrides:
         raise typer.Exit(EXIT_CHECK_FAILED)
+
+
+def _record(item: "Replayed") -> dict[str, Any]:
+    places = {"phase": item.phase, "step": item.step, "tokens": item.tokens}
+    batches = {"before": item.decision.before, "recorded": item.recorded, "agrees": item.agrees}
+    return places | batches | item.decision.record()
+
+
+def _line(item: "Replayed") -> str:
+    decision = item.decision
+    line = (
+        f"  {item.phase} step {item.step:,} ({item.tokens:,} tokens): {decision.before} -> "
+        f"{decision.after} sequences, {decision.reason}"
+    )
+    return line if item.agrees or item.recorded is None else f"{line}; the run: {item.recorded}"
 
 
 def schedule(

@@ -1,7 +1,7 @@
 """The decisions on a run's batches, taken again from its log: the same, or under other rules."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from feldspar.noise_scale.controller import Decision, Reading
@@ -26,34 +26,45 @@ class Replayed:
         return self.recorded == self.decision.after
 
 
+@dataclass
+class Replay:
+    """All decisions in order, and about how many steps each phase takes at their batches."""
+
+    decisions: list[Replayed] = field(default_factory=list)
+    steps: dict[str, float] = field(default_factory=dict)
+
+
 def reading_of(record: Mapping[str, Any]) -> Reading:
     """The model's noise scale as a record of metrics.jsonl has it."""
     key = "noise_scale/total"
     return Reading(float(record[key]), float(record[f"{key}/low"]), float(record[f"{key}/high"]))
 
 
-def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> list[Replayed]:
+def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> Replay:
     """Every decision of the steered phases of ``plan``, from the ``records`` of a run.
 
-    ``plan`` may have other rules than the run had: its decisions are then those that would have
-    been taken on the run's noise scale, as if the batch had not changed that.
+    ``plan`` may have other rules than the run had, or a batch that was not steered at all: its
+    decisions are then those that would have been taken on the run's noise scale, as if the batch
+    had not changed that.
     """
     phases = {phase.name: phase for phase in plan.timeline.phases if phase.steering is not None}
     controllers = {
         name: steering_of(plan.recipe, phase, plan.timeline) for name, phase in phases.items()
     }
-    replayed: list[Replayed] = []
+    replay = Replay(steps=dict.fromkeys(phases, 0.0))
     position = 0
     for record in records:
         before, position = position, int(record["tokens"])
         name = record["phase"]
         if name not in phases:
             continue
-        start = phases[name].start_tokens
+        start, length = phases[name].start_tokens, phases[name].context_length
+        replay.steps[name] += (position - before) / length / controllers[name].sequences
         if not controllers[name].due(before - start, position - start):
             continue
         overhead = record.get("batch/overhead_sequences")
         decision = controllers[name].decide(position - start, reading_of(record), overhead)
         recorded = record.get("batch/sequences")
-        replayed.append(Replayed(name, int(record["step"]), position, decision, recorded))
-    return replayed
+        step = int(record["step"])
+        replay.decisions.append(Replayed(name, step, position, decision, recorded))
+    return replay

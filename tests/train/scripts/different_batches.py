@@ -1,0 +1,31 @@
+"""Each process reads another noise scale; all of them must hear of both batches."""
+
+import sys
+
+from feldspar.core.errors import RunError
+from feldspar.noise_scale.controller import Reading
+from feldspar.plan import plan_recipe
+from feldspar.recipe import load_recipe
+from feldspar.runtime import Distribution
+from feldspar.runtime.settings import RuntimeSettings
+from feldspar.train.steering import Steering
+
+
+def check(distribution: Distribution) -> None:
+    planned = plan_recipe(load_recipe(sys.argv[1], sys.argv[2:]).recipe)
+    steering = Steering(planned, distribution.world_size, resumed=False)
+    tokens = 0
+    while not steering.due(step := planned.timeline.next_step(tokens)):  # pyrefly: ignore
+        tokens = step.tokens_after  # pyrefly: ignore
+    same = Reading(1.0, 1.0, 1.0)
+    before = steering.decide(step, same)["batch/sequences"]  # pyrefly: ignore
+    print(f"rank {distribution.rank}: {before}")
+    other = 1.0 + 100 * distribution.rank
+    try:
+        steering.decide(step, Reading(other, other, other))  # pyrefly: ignore
+    except RunError as error:
+        print(f"rank {distribution.rank}: {error.what}")
+
+
+with Distribution.start(RuntimeSettings()) as distribution:
+    check(distribution)
