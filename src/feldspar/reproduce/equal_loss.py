@@ -1,0 +1,129 @@
+"""Tokens and time to equal loss: held-out loss along runs of one schedule under several batches.
+
+Time is modelled as a fixed cost a step and a cost a token, fitted to the measured steps of all
+runs, so that what else the machine did during one of them does not count.
+"""
+
+import itertools
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feldspar.runtime.run_folder import RunFolder, read_records
+
+LOSS = "validation/loss"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One run: held-out loss at some of its steps, (points,) each."""
+
+    tokens: Sequence[float]
+    steps: Sequence[int]
+    seconds: Sequence[float]
+    """Measured, of the steps alone."""
+    losses: Sequence[float]
+    batches: Sequence[int]
+    """Sequences of the step at each point."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds = fixed_seconds x steps + seconds_per_token x tokens."""
+
+    fixed_seconds: float
+    seconds_per_token: float
+
+    def of(self, curve: Curve) -> list[float]:
+        """The modelled time of each point."""
+        points = zip(curve.steps, curve.tokens, strict=True)
+        return [self.fixed_seconds * steps + self.seconds_per_token * n for steps, n in points]
+
+
+@dataclass(frozen=True)
+class BatchRuns:
+    """The runs of one batch schedule at its best learning rate, one a seed."""
+
+    name: str
+    rate: float | None
+    """None: the recipe's."""
+    curves: tuple[Curve, ...]
+
+    @property
+    def final_losses(self) -> list[float]:
+        """By seed."""
+        return [curve.losses[-1] for curve in self.curves]
+
+
+def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
+    """A finished run's curve, and the seconds of its steps by tokens a step."""
+    points: list[tuple[float, int, float, float, int]] = []
+    times: dict[int, list[float]] = {}
+    before, seconds = 0, 0.0
+    for row in read_records(RunFolder(run).metrics):
+        tokens = row["tokens"] - before
+        before = row["tokens"]
+        took = tokens / row["tokens_per_second"]
+        times.setdefault(tokens, []).append(took)
+        seconds += took
+        if LOSS in row:
+            points.append((before, row["step"], seconds, row[LOSS], row["sequences"]))
+    return Curve(*zip(*points, strict=True)), times
+
+
+def fit_step_time(times: Sequence[Mapping[int, Sequence[float]]]) -> StepTime:
+    """A line through the medians of each batch size, weighted by the tokens behind them.
+
+    ``times``: seconds of steps by tokens a step, of each run. One size gives no fixed cost.
+    """
+    joined: dict[int, list[float]] = {}
+    for own in times:
+        for tokens, seconds in own.items():
+            joined.setdefault(tokens, []).extend(seconds)
+    sizes = sorted(joined)
+    medians = [statistics.median(joined[size]) for size in sizes]
+    if len(sizes) < 2:
+        return StepTime(0.0, medians[0] / sizes[0])
+    weights = [np.sqrt(size * len(joined[size])) / size for size in sizes]
+    slope, fixed = np.polyfit(sizes, medians, 1, w=weights)
+    if fixed < 0:
+        return StepTime(0.0, medians[-1] / sizes[-1])
+    return StepTime(float(fixed), float(slope))
+
+
+def reached(places: Sequence[float], losses: Sequence[float], target: float) -> float | None:
+    """Where a curve first comes down to ``target``, between its points linearly; None: nowhere."""
+    if losses[0] <= target:
+        return places[0]
+    points = list(zip(places, losses, strict=True))
+    for (start, high), (end, low) in itertools.pairwise(points):
+        if low <= target:
+            return start + (end - start) * (high - target) / (high - low)
+    return None
+
+
+def saved(
+    places: Sequence[float],
+    losses: Sequence[float],
+    reference_places: Sequence[float],
+    reference_losses: Sequence[float],
+) -> float:
+    """The share of the reference's whole way that is saved on the way to its final loss.
+
+    Negative where that loss is not reached: then the reference is asked for the other's final
+    loss, and what the other takes more is what is lost.
+    """
+    way = reached(places, losses, reference_losses[-1])
+    if way is not None:
+        return 1 - way / reference_places[-1]
+    shorter = reached(reference_places, reference_losses, losses[-1])
+    assert shorter is not None, "of two final losses one is not above the other"
+    return 1 - places[-1] / shorter
+
+
+def loss_at(places: Sequence[float], losses: Sequence[float], place: float) -> float:
+    """The loss at a place of a curve, between its points linearly."""
+    return float(np.interp(place, places, losses))

@@ -1,0 +1,109 @@
+"""How far the norm layers' noise scale stands for the model's: both, of runs that measured all.
+
+Noise and signal are averaged over steps before the division. Noise scales share the trend of
+training, which raises any correlation: that of the changes from block to block is beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from feldspar.core.errors import UserError
+from feldspar.noise_scale.analysis import Regression, regress_through_origin
+from feldspar.runtime.run_folder import RunFolder, read_records
+
+GROUPS = ("norm", "total")
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """What each step of a run says of the norm layers and of the model.
+
+    ``noise`` and ``signal_sq`` by group, (steps,); ``tokens`` after each step.
+    """
+
+    tokens: np.ndarray
+    noise: dict[str, np.ndarray]
+    signal_sq: dict[str, np.ndarray]
+
+    def scales(self, group: str, half_life_steps: float) -> np.ndarray:
+        """The noise scale after each step, its parts averaged; NaN while undetermined."""
+        noise = _averaged(self.noise[group], half_life_steps)
+        signal = _averaged(self.signal_sq[group], half_life_steps)
+        return _ratio(noise, signal)
+
+    def block_scales(self, group: str, blocks: int) -> np.ndarray:
+        """The noise scale of each of ``blocks`` blocks of consecutive steps: ratio of sums."""
+        parts = (np.array_split(values[group], blocks) for values in (self.noise, self.signal_sq))
+        noise, signal = (np.array([part.sum() for part in own]) for own in parts)
+        return _ratio(noise, signal)
+
+    def factors(self, blocks: int) -> np.ndarray:
+        """Total over norm layers in each block."""
+        return self.block_scales("total", blocks) / self.block_scales("norm", blocks)
+
+
+def read_step_noise(run: Path) -> StepNoise:
+    """From the log of a run that measured all its layers.
+
+    Raises UserError for one that measured less.
+    """
+    rows = list(read_records(RunFolder(run).metrics))
+    keys = [f"noise_scale/{group}/{part}" for group in GROUPS for part in ("noise", "signal_sq")]
+    rows = [row for row in rows if all(key in row for key in keys)]
+    if not rows:
+        raise UserError(f"{run}: no step measured norm layers and total both")
+    return StepNoise(
+        np.array([row["tokens"] for row in rows], dtype=np.float64),
+        {group: _column(rows, f"noise_scale/{group}/noise") for group in GROUPS},
+        {group: _column(rows, f"noise_scale/{group}/signal_sq") for group in GROUPS},
+    )
+
+
+def relation(steps: StepNoise, half_life_steps: float, warmup: float) -> Regression:
+    """Total on norm layers through the origin, averages of ``half_life_steps``, after warm-up."""
+    late = steps.tokens > warmup * steps.tokens[-1]
+    norm, total = (steps.scales(group, half_life_steps)[late] for group in GROUPS)
+    return regress_through_origin(norm.tolist(), total.tolist())
+
+
+def correlation_of_changes(steps: StepNoise, blocks: int) -> float:
+    """Pearson's r of the changes from block to block, in logarithms: the trend is left out.
+
+    NaN where too few blocks are determined.
+    """
+    norm, total = (np.log(steps.block_scales(group, blocks)) for group in GROUPS)
+    changes = np.stack([np.diff(norm), np.diff(total)])
+    changes = changes[:, np.isfinite(changes).all(axis=0)]
+    if changes.shape[1] < 3:
+        return float("nan")
+    return float(np.corrcoef(changes)[0, 1])
+
+
+def logged_factors(run: Path, blocks: int) -> np.ndarray:
+    """The factor that a run used to go from norm layers to total, mean of each block of steps."""
+    rows = list(read_records(RunFolder(run).metrics))
+    factors = _column(rows, "noise_scale/factor")
+    return np.array([part.mean() for part in np.array_split(factors, blocks)])
+
+
+def _column(rows: Sequence[dict], key: str) -> np.ndarray:
+    return np.array([float(row[key]) for row in rows])
+
+
+def _averaged(values: np.ndarray, half_life_steps: float) -> np.ndarray:
+    """Weights of both parts are the same and leave the ratio, so they are not divided out."""
+    decay = 2.0 ** (-1.0 / half_life_steps)
+    averages = np.empty_like(values)
+    average = 0.0
+    for index, value in enumerate(values):
+        average = decay * average + (1 - decay) * value
+        averages[index] = average
+    return averages
+
+
+def _ratio(noise: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    positive = signal > 0
+    return np.where(positive, noise / np.where(positive, signal, 1.0), np.nan)
