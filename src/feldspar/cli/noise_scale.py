@@ -1,5 +1,6 @@
 """``feldspar noise-scale``: what a run's log says of batches, taken again or fitted."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="noise-scale")
     group.command()(replay)
     group.command()(schedule)
+    group.command()(branch)
 
 
 def replay(
@@ -136,3 +138,57 @@ def schedule(
         f"  the run     {fitted['tokens']:,} tokens in {fitted['steps']:,} steps with the schedule"
     )
     typer.echo(fitted["override"])
+
+
+def branch(
+    run: Run,
+    tokens: Annotated[
+        int, typer.Option("--tokens", help="Length of a branch; 2 to 5 % of the run.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the branches.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", help="last, or the tokens of one.")
+    ] = "last",
+    json: Json = False,
+) -> None:
+    """Train on from a checkpoint with 1, 2 and 4 times its batch: what gain the run bears.
+
+    Example: feldspar noise-scale branch runs/pilot --tokens 2000000 --out runs/branches
+    """
+    from feldspar.cli.console import print_json
+    from feldspar.study.branch_test import branch_test
+
+    found = branch_test(run, tokens, out, checkpoint)
+    if json:
+        print_json(
+            {
+                "tokens": found.tokens,
+                "noise_scale": finite(found.noise_scale),
+                "accepted": found.accepted,
+                "gain": finite(found.gain),
+                "branches": [
+                    {
+                        "sequences": item.sequences,
+                        "excess": item.excess,
+                        "error": item.error,
+                        "passed": item.passed,
+                    }
+                    for item in found.branches
+                ],
+            }
+        )
+        return
+    for item in found.branches:
+        typer.echo(
+            f"  {item.sequences:5} sequences: {item.excess:+.4f} nats per token beside the batch "
+            f"before, error {item.error:.4f}, {'passed' if item.passed else 'not passed'}"
+        )
+    typer.echo(
+        f"accepted {found.accepted} sequences at a noise scale of {found.noise_scale:.1f}: "
+        f"gain {found.gain:.2f}"
+    )
+
+
+def finite(value: float) -> float | None:
+    """JSON has no NaN."""
+    return value if math.isfinite(value) else None

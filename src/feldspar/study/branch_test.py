@@ -1,0 +1,182 @@
+"""How much larger the batch may be: branches of one run with 1, 2, 4 times its batch, same data.
+
+2505.23971: from a checkpoint, train on with batches B, 2 B, 4 B and learning rates times the root;
+the largest whose loss is no worse has passed. Over the noise scale there it is the gain of a
+steered batch. All branches read the same documents at the same places, so that losses are compared
+pair by pair.
+"""
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.run_folder import RECIPE_NAME, RunFolder, read_records
+from feldspar.train.data import plan_loaded
+from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
+from feldspar.train.run import train
+
+FACTORS = (1, 2, 4)
+TOLERANCE = 0.01
+"""Nats per token that a larger batch may cost (2505.23971)."""
+LEAST_CHUNKS = 4
+"""Pairs of losses that a comparison takes."""
+NEW_IN_BRANCH = (
+    "name",
+    "length",
+    "batch",
+    "learning_rate",
+    "weight_decay",
+    "optimizer_state",
+    "optimizer",
+    "checkpoint_every",
+    "evaluate_every",
+)
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One batch size: its loss over that of the smaller batch before it."""
+
+    sequences: int
+    folder: Path
+    excess: float
+    """Mean difference over the second half of the branch; 0 for the first."""
+    error: float
+    """Standard error of it, over pairs of the same tokens."""
+    passed: bool
+
+
+@dataclass(frozen=True)
+class BranchTest:
+    """What the branches of one checkpoint say."""
+
+    tokens: int
+    noise_scale: float
+    """Of the whole model in sequences, as the run logged it there."""
+    branches: tuple[Branch, ...]
+
+    @property
+    def accepted(self) -> int:
+        """The largest batch that passed, with all below it."""
+        return [branch.sequences for branch in self.branches if branch.passed][-1]
+
+    @property
+    def gain(self) -> float:
+        """Accepted batch over noise scale; NaN where the run had none."""
+        return self.accepted / self.noise_scale
+
+
+def branch_test(
+    run: Path,
+    branch_tokens: int,
+    out: Path,
+    checkpoint: str = "last",
+    factors: Sequence[int] = FACTORS,
+    tolerance: float = TOLERANCE,
+) -> BranchTest:
+    """Train the branches of ``run`` at ``checkpoint`` for ``branch_tokens`` tokens each in ``out``.
+
+    The same call again goes on where it was stopped. Raises UserError for a run without a record of
+    the checkpoint's step, and for branches too short to compare.
+    """
+    found = find_checkpoint(run, checkpoint)
+    at = found.state["tokens"]
+    rows = [row for row in read_records(run / "metrics.jsonl") if row["tokens"] <= at]
+    if not rows or rows[-1]["tokens"] != at:
+        raise UserError(f"{run} has no record of the step at {at:,} tokens")
+    last = rows[-1]
+    # The last step of a steered phase may be shorter than its batch.
+    batch = max(row["sequences"] for row in rows[-2:] if row["phase"] == last["phase"])
+    loaded = load_recipe(str(run))
+    context = loaded.recipe.context_length(loaded.recipe.phases[found.state["phase"]])
+    chunk = batch * math.lcm(*factors) * context
+    if branch_tokens < 2 * LEAST_CHUNKS * chunk:
+        raise UserError(
+            f"branches of {branch_tokens:,} tokens are too short to compare",
+            allowed=f"at least {2 * LEAST_CHUNKS * chunk:,}: {2 * LEAST_CHUNKS} steps of the "
+            "largest batch",
+        )
+    length = branch_tokens // chunk * chunk
+    phases = {
+        factor: branched_phases(loaded, found, last | {"sequences": batch}, factor, length)
+        for factor in sorted(factors)
+    }
+    folders = [
+        _train_branch(run, found, phases[factor], out / f"batch-x{factor}") for factor in phases
+    ]
+    losses = [_chunk_losses(folder, at, chunk) for folder in folders]
+    branches: list[Branch] = []
+    passed = True
+    for place, (factor, folder) in enumerate(zip(phases, folders, strict=True)):
+        excess, error = (0.0, 0.0) if place == 0 else _excess(losses[place - 1], losses[place])
+        passed = passed and excess <= max(tolerance, 2 * error)
+        branches.append(Branch(factor * batch, folder, excess, error, passed))
+    return BranchTest(at, float(last.get("noise_scale/total", math.nan)), tuple(branches))
+
+
+def _train_branch(
+    run: Path, start: Checkpoint, phases: Sequence[Mapping[str, Any]], folder: Path
+) -> Path:
+    """Continue a copy of the checkpoint; a copy that was not finished is made again."""
+    if not folder.is_dir():
+        staging = folder.with_name(f"{folder.name}.incomplete")
+        shutil.rmtree(staging, ignore_errors=True)
+        shutil.copytree(start.folder, RunFolder(staging).checkpoints / start.folder.name)
+        shutil.copytree(run / TOKENIZER_FOLDER, staging / TOKENIZER_FOLDER)
+        shutil.copy(run / RECIPE_NAME, staging / RECIPE_NAME)
+        staging.rename(folder)
+    overrides = [f"phases={json.dumps(phases)}", "schedule={}"]
+    overrides += ["checkpoints.every=100% of run", "evaluation.every=100% of run"]
+    train(load_recipe(str(run), overrides), folder)
+    return folder
+
+
+def branched_phases(
+    loaded: LoadedRecipe, start: Checkpoint, record: Mapping[str, Any], factor: int, length: int
+) -> list[dict[str, Any]]:
+    """The run's phases up to the checkpoint, and one more with ``factor`` times its batch."""
+    values = json.loads(loaded.recipe.model_dump_json(by_alias=True))["phases"]
+    index = start.state["phase"]
+    start_tokens = plan_loaded(loaded).timeline.phases[index].start_tokens
+    done = start.state["tokens"] - start_tokens
+    # Their schedules have done their part; cut short, they need not fit any more.
+    current = values[index] | {
+        "length": f"{done} tokens",
+        "learning_rate": None,
+        "weight_decay": None,
+    }
+    kept = {key: value for key, value in values[index].items() if key not in NEW_IN_BRANCH}
+    rate = record["learning_rate"] * math.sqrt(factor)
+    new = {
+        "name": f"batch-x{factor}",
+        "length": f"{length} tokens",
+        "batch": {"sequences": factor * record["sequences"]},
+        "learning_rate": rate,
+        "weight_decay": record["weight_decay"],
+        "optimizer_state": "keep",
+        "allow_repeat": True,
+    }
+    return [*values[:index], current, kept | new]
+
+
+def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
+    """Mean loss of each ``chunk`` tokens after the checkpoint, the same tokens in each branch."""
+    sums: dict[int, list[float]] = {}
+    for row in read_records(folder / "metrics.jsonl"):
+        if row["tokens"] > start:
+            sums.setdefault((row["tokens"] - start - 1) // chunk, []).append(row["train/loss"])
+    return [mean(values) for values in sums.values()]
+
+
+def _excess(smaller: Sequence[float], larger: Sequence[float]) -> tuple[float, float]:
+    pairs = list(zip(smaller, larger, strict=True))
+    differences = [b - a for a, b in pairs[len(pairs) // 2 :]]
+    return mean(differences), stdev(differences) / math.sqrt(len(differences))
