@@ -10,12 +10,15 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar, cast
 
+_VARIABLE = "NUMBA_DISABLE_JIT"
+_OFF_AT_START = os.environ.get(_VARIABLE, "0") != "0"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled() -> bool:
     """Whether the kernels of this package are to be used."""
-    return _installed() and os.environ.get("NUMBA_DISABLE_JIT", "0") == "0"
+    off = _OFF_AT_START or os.environ.get(_VARIABLE, "0") != "0"
+    return _installed() and not off
 
 
 def kernel(function: Function) -> Function:
