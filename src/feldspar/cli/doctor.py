@@ -11,6 +11,7 @@ import typer
 
 EXTRAS = {
     "data": ("pyarrow", "zstandard", "ftfy"),
+    "fast": ("numba",),
     "hf": ("transformers",),
     "report": ("matplotlib", "jinja2"),
     "track-tensorboard": ("tensorboard",),
