@@ -10,8 +10,8 @@ from feldspar.core.execution import Executor, SerialExecutor, executor
 
 Engine = Literal["serial", "processes", "ray"]
 """``serial``: this process; ``processes``: a pool on this machine; ``ray``: a cluster."""
-_INTERPRETER_BYTES = 150_000_000
-"""What a worker holds before it has any data."""
+_INTERPRETER_BYTES = 250_000_000
+"""What a worker holds before it has any data; 100 MB of it are numba's libraries."""
 
 
 @contextmanager
