@@ -35,6 +35,7 @@ def curves(two_phase: float, beyond: float, seeds: int = 3) -> dict[str, list[np
     return {
         "two-phase": [curve + shift for shift in wobble],
         "short": [np.full(MEASURED_TOKENS, 2.0) + shift for shift in wobble],
+        "long": [curve + shift for shift in wobble],
     }
 
 
@@ -126,11 +127,11 @@ def test_a_break_at_the_switch_is_found(switch: Switch) -> None:
 
 
 def test_every_rung_has_the_same_tokens_and_nearly_the_same_parameters() -> None:
-    for trials in (ladder_trials(Scale.SMALL)[::3], context_trials(Scale.SMALL)[::3]):
-        plans = [
-            plan_recipe(load_recipe("btlm/small", list(trial.overrides)).recipe) for trial in trials
-        ]
-        assert len({plan.timeline.tokens for plan in plans}) == 1
+    plans = [
+        plan_recipe(load_recipe("btlm/small", list(trial.overrides)).recipe)
+        for trial in (*ladder_trials(Scale.SMALL)[::3], *context_trials(Scale.SMALL)[::3])
+    ]
+    assert len({plan.timeline.tokens for plan in plans}) == 1
     swiglu, gelu = (
         plan_recipe(load_recipe("btlm/small", [f"choose.feed_forward={name}"]).recipe)
         for name in ("swiglu", "gelu")
