@@ -22,7 +22,7 @@ from feldspar.reproduce.gns_claims import (
     token_savings,
 )
 from feldspar.reproduce.ladder import relative_spread
-from feldspar.reproduce.norm_against_total import StepNoise, correlation_of_changes, relation
+from feldspar.reproduce.norm_against_total import StepNoise, correlation_beyond_trend, relation
 from feldspar.runtime.run_folder import RunFolder, read_records
 
 Losses = Mapping[str, Mapping[float | None, Sequence[float]]]
@@ -38,8 +38,8 @@ def relation_section(
     """Norm layers beside the total, and what the ``steered`` run made of them."""
     words = (
         "Averages after a warm-up of a tenth of the tokens; the total is measured in all layers of "
-        f"the same steps. Changes: r of the logarithms' changes between {FINE_BLOCKS} blocks, "
-        "where the common trend is left out."
+        f"the same steps. Beyond the trend: r of the logarithms' changes over {FINE_BLOCKS} "
+        "blocks, once a parabola in the logarithm of tokens is taken out of each."
     )
     rows = list(read_records(RunFolder(steered).metrics))
     return Section(
@@ -86,8 +86,8 @@ def relation_table(noises: Sequence[StepNoise]) -> Table:
                     listed([one.correlation for one in own]),
                 ]
             )
-    changes = [correlation_of_changes(noise, FINE_BLOCKS) for noise in noises]
-    rows.append([f"changes over {FINE_BLOCKS} blocks", "", listed(changes)])
+    changes = [correlation_beyond_trend(noise, FINE_BLOCKS, WARMUP) for noise in noises]
+    rows.append(["beyond the trend", "", listed(changes)])
     return Table(["total on norm layers", "slope by seed", "r by seed"], rows)
 
 

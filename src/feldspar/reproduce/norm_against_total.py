@@ -1,7 +1,7 @@
 """How far the norm layers' noise scale stands for the model's: both, of runs that measured all.
 
 Noise and signal are averaged over steps before the division. Noise scales share the trend of
-training, which raises any correlation: that of the changes from block to block is beside it.
+training, which raises any correlation: that of what is left without the trend is beside it.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from feldspar.noise_scale.analysis import Regression, regress_through_origin
 from feldspar.runtime.run_folder import RunFolder, read_records
 
 GROUPS = ("norm", "total")
+LEAST_BLOCKS = 6
 
 
 @dataclass(frozen=True)
@@ -69,17 +70,21 @@ def relation(steps: StepNoise, half_life_steps: float, warmup: float) -> Regress
     return regress_through_origin(norm.tolist(), total.tolist())
 
 
-def correlation_of_changes(steps: StepNoise, blocks: int) -> float:
-    """Pearson's r of the changes from block to block, in logarithms: the trend is left out.
+def correlation_beyond_trend(steps: StepNoise, blocks: int, warmup: float) -> float:
+    """Pearson's r of what is left of the changes from block to block, in logarithms, once the
+    common growth (a parabola in the logarithm of tokens) is taken out of each noise scale.
 
     NaN where too few blocks are determined.
     """
-    norm, total = (np.log(steps.block_scales(group, blocks)) for group in GROUPS)
-    changes = np.stack([np.diff(norm), np.diff(total)])
-    changes = changes[:, np.isfinite(changes).all(axis=0)]
-    if changes.shape[1] < 3:
+    first = round(warmup * blocks)
+    tokens = np.log([part.mean() for part in np.array_split(steps.tokens, blocks)])[first:]
+    logs = np.stack([np.log(steps.block_scales(group, blocks))[first:] for group in GROUPS])
+    known = np.isfinite(logs).all(axis=0)
+    if known.sum() < LEAST_BLOCKS:
         return float("nan")
-    return float(np.corrcoef(changes)[0, 1])
+    tokens, logs = tokens[known], logs[:, known]
+    left = [own - np.polyval(np.polyfit(tokens, own, 2), tokens) for own in logs]
+    return float(np.corrcoef(np.diff(left, axis=1))[0, 1])
 
 
 def logged_factors(run: Path, blocks: int) -> np.ndarray:
