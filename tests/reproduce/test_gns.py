@@ -41,9 +41,9 @@ from feldspar.reproduce.norm_against_total import (
 from feldspar.reproduce.paper import Scale, values_of
 from feldspar.study.trials import Trial, TrialResult
 from feldspar.train import train
-from tests.train.conftest import metrics_of, recipe_file, shards_folder
+from tests.train.conftest import Command, feldspar, metrics_of, recipe_file, shards_folder
 
-__all__ = ["recipe_file", "shards_folder"]
+__all__ = ["feldspar", "recipe_file", "shards_folder"]
 
 STEPS = 600
 FREE = StepTime(0.0, 1.0)
@@ -282,3 +282,22 @@ def test_a_real_run_that_measured_all_its_layers(recipe_file: Path, tmp_path: Pa
     train(load_recipe(str(recipe_file), [*short, "noise_scale={}"]), tmp_path / "norm")
     with pytest.raises(UserError, match="no step measured norm layers and total both"):
         read_step_noise(tmp_path / "norm")
+
+
+@pytest.mark.slow
+def test_the_noise_scale_quickly_for_real(feldspar: Command, tmp_path: Path) -> None:
+    """On the interpreter's own source, where CI has no other text."""
+    text = "shards.path=data/quickstart/bytes"
+    for command in (["corpus", "build", "supar/small"], ["tokens", "build", "supar/small", text]):
+        made = feldspar(*command, cwd=tmp_path, timeout=600)
+        assert made.returncode == 0, made.stderr
+    first = feldspar("reproduce", "gns", "--quick", "--json", cwd=tmp_path, timeout=1200)
+    assert first.returncode == 0, first.stderr
+    record = json.loads(first.stdout)
+    assert record["runs"] == 4 + 1 + 4 and record["diverged"] == 0
+    claims = {claim["name"]: claim for claim in record["claims"]}
+    assert len(claims) == 10 and claims["larger-model"]["verdict"] == "needs scale"
+    assert claims["noise-scale-grows"]["verdict"] == "mechanism shown"
+    assert record["figures"]["batches"]["ramp"]["steps"] > [30]
+    page = (tmp_path / "runs" / "reproduce" / "gns-quick" / "report.html").read_text()
+    assert "Noise scale and batch" in page and "Held-out loss over modelled time" in page

@@ -15,7 +15,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def reproduce(
-        paper: Annotated[str, typer.Argument(help="cerebras-gpt, btlm, supar or slimpajama-dc.")],
+        paper: Annotated[
+            str, typer.Argument(help="cerebras-gpt, btlm, supar, slimpajama-dc, gns.")
+        ],
         scale: Annotated[
             Literal["small", "paper"],
             typer.Option("--scale", help="small: under an hour on two cores; paper: its own runs."),
@@ -38,8 +40,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
 
-        Without a GPU, --scale paper prints what it would cost. Small scale of cerebras-gpt, btlm
-        and slimpajama-dc reads the documents of feldspar quickstart.
+        Without a GPU, --scale paper prints what it would cost. Small scale of all but supar reads
+        the documents of feldspar quickstart.
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError
