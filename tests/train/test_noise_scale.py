@@ -136,3 +136,64 @@ def test_what_cannot_be_measured_is_one_line(
     assert what in error.value.what
     assert "\n" not in error.value.what
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_masked_entries_count_in_neither_estimator(recipe_file: Path, tmp_path: Path) -> None:
+    sparse = (
+        "parametrization.type=supar",
+        "phases.0.sparsity={type: static, sparsity: 0.5}",
+        "runtime.micro_batch_sequences=1",
+    )
+    run(recipe_file, tmp_path / "examples", *sparse, "noise_scale.coverage=all")
+    run(recipe_file, tmp_path / "groups", *sparse, "noise_scale.estimator=microbatch")
+    pairs = zip(metrics_of(tmp_path / "examples"), metrics_of(tmp_path / "groups"), strict=True)
+    # A micro-batch of one sequence is an example: two ways to the same moments.
+    for examples, groups in list(pairs)[:6]:
+        scale = examples["noise_scale/total/noise"]
+        for key in ("noise_scale/total/noise", "noise_scale/total/signal_sq"):
+            assert groups[key] == pytest.approx(examples[key], rel=1e-3, abs=1e-4 * scale)
+
+
+def test_low_precision_and_steps_left_out(recipe_file: Path, tmp_path: Path) -> None:
+    wide, low = tmp_path / "wide", tmp_path / "low"
+    every = "noise_scale={coverage: all, every: 256 tokens}"
+    run(recipe_file, wide, every)
+    run(recipe_file, low, every, "runtime.precision=bfloat16")
+    pairs = list(zip(metrics_of(wide), metrics_of(low), strict=True))
+    # Steps of 128 tokens: each second one is measured, and the last of a phase.
+    assert ["noise_scale/total/noise" in one for one, _ in pairs[:4]] == [False, True, False, True]
+    first, rough = pairs[1]
+    assert rough["noise_scale/total/noise"] == pytest.approx(
+        first["noise_scale/total/noise"], rel=0.05
+    )
+
+
+def test_a_step_that_is_not_finite_counts_for_nothing(recipe_file: Path, tmp_path: Path) -> None:
+    run(
+        recipe_file,
+        tmp_path / "run",
+        "noise_scale.coverage=all",
+        "parametrization.learning_rate=1e38",
+        "optimizer.clip_norm=none",
+        "runtime.on_non_finite={type: skip, up_to: 100}",
+        "evaluation.every=1000000 tokens",
+    )
+    records = metrics_of(tmp_path / "run")
+    bad = [row for row in records if row["gradient_norm"] == "NaN"]
+    assert bad
+    before = records[records.index(bad[0]) - 1]
+    for row in bad:
+        # Time passes for noise and signal alike: their ratio stays but for rounding.
+        assert row["noise_scale/total"] == pytest.approx(before["noise_scale/total"], rel=1e-9)
+        assert "noise_scale/total/noise" not in row
+
+
+@pytest.mark.slow
+def test_compiled_blocks_measure_the_same(recipe_file: Path, tmp_path: Path) -> None:
+    plain, compiled = tmp_path / "plain", tmp_path / "compiled"
+    run(recipe_file, plain, "noise_scale={}")
+    run(recipe_file, compiled, "noise_scale={}", "runtime.compile=true")
+    for one, other in list(zip(metrics_of(plain), metrics_of(compiled), strict=True))[:4]:
+        scale = one["noise_scale/norm/noise"]
+        for key in ("noise_scale/norm/noise", "noise_scale/norm/signal_sq"):
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-4 * scale)

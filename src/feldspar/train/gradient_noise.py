@@ -137,6 +137,11 @@ class GradientNoise:
         by_examples = self._settings.estimator == "per_example"
         return self._step.by_examples if by_examples else self._step.by_groups
 
+    @property
+    def _measures_all(self) -> bool:
+        """Whether the total is measured, not told from the norm layers."""
+        return self._settings.coverage == "all" or self._settings.estimator != "per_example"
+
     def _has_groups(self, sizes: Sequence[int]) -> bool:
         """Whether all processes together hold two groups or more of one size."""
         by_rank = self._group_kind == "ranks"
@@ -150,9 +155,7 @@ class GradientNoise:
 
     def total(self) -> Estimate:
         """The model's noise scale in sequences, by measurement or from its norm layers."""
-        if "total" in self.meter.groups or self._settings.coverage == "all":
-            return self.meter.estimate("total")
-        if self._settings.estimator != "per_example":
+        if self._measures_all:
             return self.meter.estimate("total")
         norm, factor = self.meter.estimate("norm"), self.factor
         return replace(
@@ -167,7 +170,8 @@ class GradientNoise:
     def record(self, sequences: int) -> dict[str, Any]:
         """What metrics.jsonl says of the noise after a step of so many sequences."""
         record: dict[str, Any] = {}
-        estimates = {name: self.meter.estimate(name) for name in self._reported_groups()}
+        known = [name for name in NAMED_GROUPS if name in self.meter.groups]
+        estimates = {name: self.meter.estimate(name) for name in known}
         estimates["total"] = total = self.total()
         for name, estimate in estimates.items():
             key = f"noise_scale/{name}"
@@ -187,16 +191,13 @@ class GradientNoise:
                 "noise_scale/total/noise": moments.noise,
                 "noise_scale/total/signal_sq": moments.signal_sq,
             }
-        if "total" not in self.meter.groups and self._settings.coverage == "norm":
+        if not self._measures_all:
             record["noise_scale/factor"] = self.factor
         record["noise_scale/tokens"] = total.value_tokens
         record["noise_scale/token_overhead"] = (
             sequences / total.value if total.value > 0 else math.nan
         )
         return record
-
-    def _reported_groups(self) -> list[str]:
-        return [name for name in NAMED_GROUPS if name in self.meter.groups]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps, as JSON."""
