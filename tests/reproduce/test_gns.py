@@ -103,14 +103,16 @@ def test_what_norm_layers_do_not_say_is_not_claimed() -> None:
     assert flat["smoothing-raises-correlation"].ours.startswith("14 steps: r ")
 
 
-def test_a_common_trend_is_no_correlation_beyond_trend() -> None:
-    own = noises(lambda s: 1.4 + 0 * s, scatter=0.3)[0]
-    assert relation(own, 69, 0.1).correlation > 0.95
-    assert abs(correlation_beyond_trend(own, 30, 0.1)) < 0.5, "beside the trend it is chance"
+def test_a_common_trend_is_no_correlation_beyond_it() -> None:
+    seeds = noises(lambda s: 1.4 + 0 * s, scatter=0.3)
+    assert all(relation(own, 69, 0.1).correlation > 0.95 for own in seeds)
+    left = [correlation_beyond_trend(own, 30, 0.1) for own in seeds]
+    assert abs(np.mean(left)) < 0.3, "beside the trend it is chance"
     waves = 1 + 0.5 * np.sin(np.arange(STEPS) / 15)
-    for group in ("norm", "total"):
-        own.noise[group] = own.noise[group] * waves
-    assert correlation_beyond_trend(own, 30, 0.1) > 0.9
+    for own in seeds:
+        for group in ("norm", "total"):
+            own.noise[group] = own.noise[group] * waves
+        assert correlation_beyond_trend(own, 30, 0.1) > 0.9
 
 
 def runs(name: str, final: float, batch: int, start: float = 4.0) -> BatchRuns:
