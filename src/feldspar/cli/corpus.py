@@ -68,9 +68,12 @@ EngineOption = Annotated[
 Workers = Annotated[
     int,
     typer.Option(
-        min=0, help="Units of work at a time; the result is the same for any. 0: one a core."
+        min=0,
+        help="Units of work at a time; the result is the same for any. 0: one a core (dedup: where "
+        "the input is large enough to gain by it).",
     ),
 ]
+WORTH_A_POOL_BYTES = 200_000_000
 SkipBad = Annotated[
     int, typer.Option(min=0, metavar="N", help="Leave out up to N bad records, and count them.")
 ]
@@ -193,7 +196,7 @@ def dedup_command(
         _settings(given),
         short=short,
         command=_command(),
-        workers=_workers(engine, workers),
+        workers=_workers_for(inputs, engine, workers),
         engine=engine.value,
         skip_bad=skip_bad,
         overwrite=overwrite,
@@ -233,6 +236,16 @@ def _workers(engine: EngineName, workers: int) -> int:
 
     # What a cluster has is known when it is reached.
     return available_cores() if engine is EngineName.PROCESSES and workers == 0 else workers
+
+
+def _workers_for(inputs: list[Path], engine: EngineName, workers: int) -> int:
+    """A pool takes longer to start than to remove the duplicates of a small corpus."""
+    from feldspar.corpus.files import input_files
+
+    if engine is EngineName.PROCESSES and workers == 0:
+        size = sum(path.stat().st_size for _, path in input_files(inputs))
+        workers = 1 if size < WORTH_A_POOL_BYTES else 0
+    return _workers(engine, workers)
 
 
 def _show(report: "Report", folder: Path, json: bool) -> None:
