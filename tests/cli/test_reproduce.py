@@ -30,6 +30,7 @@ def test_bad_input_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "no-archives"))
     assert run_with(["reproduce", "chinchilla"]) == 2
     assert run_with(["reproduce", "btlm", "--scale", "paper", "--quick"]) == 2
     assert run_with(["reproduce", "btlm", "--scale", "huge"]) == 2

@@ -198,7 +198,7 @@ def test_every_batch_reads_the_same_tokens_at_every_rate() -> None:
         assert max(tokens) - min(tokens) < 64 * 64
     small = [values_of(trial) for trial in batch_trials(Scale.SMALL)]
     assert len(small) == 54 and {values["seed"] for values in small} == {0, 1, 2}
-    assert len({(values[BATCH], values[RATE]) for values in small}) == 12
+    assert len({(values[BATCH], values[RATE]) for values in small}) == 18
     assert [values_of(trial)[BATCH] for trial in batch_trials(Scale.PAPER)] == [
         "ramp",
         "constant",
