@@ -173,13 +173,15 @@ def test_savings_are_signed_and_shares_of_the_reference() -> None:
     assert saved(places, [4.0, 3.0, 2.0], places, reference) == pytest.approx(-1.0)
 
 
-def test_the_time_of_a_step_is_fitted_through_medians() -> None:
+def test_the_time_of_a_step_is_that_of_an_undisturbed_machine() -> None:
     times = {tokens: [0.01 + 2e-6 * tokens] * 20 for tokens in (512, 2048, 4096)}
     times[512][0] = 100.0
     fitted = fit_step_time([times, {4096: [0.01 + 2e-6 * 4096] * 9}])
     assert fitted.fixed_seconds == pytest.approx(0.01)
     assert fitted.seconds_per_token == pytest.approx(2e-6)
-    assert fit_step_time([{100: [1.0, 2.0, 3.0]}]) == StepTime(0.0, 0.02)
+    assert fit_step_time([{100: [1.0, 2.0, 3.0]}]) == StepTime(0.0, 0.012)
+    disturbed = {size: [value * 3 for value in own] for size, own in times.items()}
+    assert vars(fit_step_time([times, disturbed])) == pytest.approx(vars(fit_step_time([times])))
 
 
 def test_measuring_is_free_only_where_it_is() -> None:

@@ -5,7 +5,6 @@ runs, so that what else the machine did during one of them does not count.
 """
 
 import itertools
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from feldspar.runtime.run_folder import RunFolder, read_records
 
 LOSS = "validation/loss"
+UNDISTURBED = 0.1
+"""Quantile of the times of steps that stands for a machine with nothing else to do."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +76,23 @@ def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
 
 
 def fit_step_time(times: Sequence[Mapping[int, Sequence[float]]]) -> StepTime:
-    """A line through the medians of each batch size, weighted by the tokens behind them.
+    """A line through the fast steps of each batch size, weighted by the tokens behind them.
 
-    ``times``: seconds of steps by tokens a step, of each run. One size gives no fixed cost.
+    ``times``: seconds of steps by tokens a step, of each run. One size gives no fixed cost. A step
+    counts by the fastest tenth of its size: what slows whole runs down is another job.
     """
     joined: dict[int, list[float]] = {}
     for own in times:
         for tokens, seconds in own.items():
             joined.setdefault(tokens, []).extend(seconds)
     sizes = sorted(joined)
-    medians = [statistics.median(joined[size]) for size in sizes]
+    fast = [float(np.quantile(joined[size], UNDISTURBED)) for size in sizes]
     if len(sizes) < 2:
-        return StepTime(0.0, medians[0] / sizes[0])
+        return StepTime(0.0, fast[0] / sizes[0])
     weights = [np.sqrt(size * len(joined[size])) / size for size in sizes]
-    slope, fixed = np.polyfit(sizes, medians, 1, w=weights)
+    slope, fixed = np.polyfit(sizes, fast, 1, w=weights)
     if fixed < 0:
-        return StepTime(0.0, medians[-1] / sizes[-1])
+        return StepTime(0.0, fast[-1] / sizes[-1])
     return StepTime(float(fixed), float(slope))
 
 
