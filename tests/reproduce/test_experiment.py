@@ -166,7 +166,7 @@ def test_every_experiment_plans(name: str, scale: Scale) -> None:
     if scale is Scale.SMALL:
         assert sum(cost.core_seconds for cost in costs) / 2 < 60 * 60
     else:
-        assert sum(cost.flops for cost in costs) > 1e20
+        assert sum(cost.flops for cost in costs) > 1e18
 
 
 def test_the_recipe_of_these_tests_is_the_tiny_one() -> None:
