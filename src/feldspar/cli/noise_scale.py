@@ -1,6 +1,5 @@
 """``feldspar noise-scale``: what a run's log says of batches, taken again or fitted."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,6 +155,7 @@ def branch(
     Example: feldspar noise-scale branch runs/pilot --tokens 2000000 --out runs/branches
     """
     from feldspar.cli.console import print_json
+    from feldspar.core.numbers import finite
     from feldspar.study.branch_test import branch_test
 
     found = branch_test(run, tokens, out, checkpoint)
@@ -187,8 +187,3 @@ def branch(
         f"accepted {found.accepted} sequences at a noise scale of {found.noise_scale:.1f}: "
         f"gain {found.gain:.2f}"
     )
-
-
-def finite(value: float) -> float | None:
-    """JSON has no NaN."""
-    return value if math.isfinite(value) else None

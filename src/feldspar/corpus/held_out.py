@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.edges import Edges
+from feldspar.corpus.duplicates.exact import exact_edges
 from feldspar.corpus.features import Features
 
 
@@ -24,23 +26,24 @@ class Copies:
     near: dict[str, int] | None
 
 
-def exact_clusters(hashes: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+def exact_clusters(features: Features, eligible: np.ndarray) -> np.ndarray:
     """For each document the first of equal cleaned text; others than ``eligible`` stay alone."""
-    labels = np.arange(len(hashes))
-    keys = np.flatnonzero(eligible)
-    _, first, text = np.unique(hashes[keys], axis=0, return_index=True, return_inverse=True)
-    labels[keys] = keys[first[text.reshape(-1)]]
-    return labels
+    edges, _ = exact_edges(features.hashes, features.sources, np.flatnonzero(eligible))
+    return component_labels(len(eligible), edges)
 
 
 def copies_in_train(
-    features: Features, kept: np.ndarray, splits: Sequence[str], edges: Edges | None
+    features: Features,
+    texts: np.ndarray,
+    kept: np.ndarray,
+    splits: Sequence[str],
+    edges: Edges | None,
 ) -> Copies:
     """What of train, by ``splits``, has a copy in validation or test; ``kept`` is a mask.
 
-    ``edges`` are all pairs of duplicates, in which one document may stand for others of equal text.
+    ``texts`` are the ``exact_clusters``; ``edges`` all pairs of duplicates, in which one document
+    may stand for others of equal text.
     """
-    texts = np.unique(features.hashes, axis=0, return_inverse=True)[1].reshape(-1)
     train = kept & (np.array(splits, dtype=object) == "train")
     held = np.zeros(len(texts), dtype=bool)
     held[texts[kept & ~train]] = True

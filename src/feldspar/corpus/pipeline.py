@@ -104,13 +104,15 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     features = outcome.features
     sources = [outcome.names[rank] for rank in features.sources.tolist()]
     groups = list(outcome.files.column("group"))
-    clusters = {"exact": exact_clusters(features.hashes, ~outcome.short)}
+    texts = exact_clusters(features, ~outcome.short)
+    clusters = {"exact": texts}
     if sought:
         clusters["near"] = outcome.found.clusters
     sides = {name: assign(sources, groups, own, settings) for name, own in clusters.items()}
     edges = outcome.found.all_edges if sought else None
     copies = {
-        name: copies_in_train(features, outcome.kept, own, edges) for name, own in sides.items()
+        name: copies_in_train(features, texts, outcome.kept, own, edges)
+        for name, own in sides.items()
     }
     if settings.decontamination is None:
         splits = assign(sources, groups, np.arange(len(sources)), settings)

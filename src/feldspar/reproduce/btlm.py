@@ -7,6 +7,7 @@ longer context. Beside it stand the two-phase run, and one that keeps the first 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from statistics import fmean
 
 import numpy as np
 
@@ -192,9 +193,9 @@ def position_claims(curves: Curves, cost: str) -> list[Claim]:
             statement="A model trained at the short context alone does not serve four times that "
             "context; a quarter of the tokens at the long one does.",
             paper="2k training alone does not extrapolate to 8k (model card)",
-            ours=f"loss at positions {SHORT_TOKENS} to {LONG_TOKENS - 1}: {average(two):.4f} after "
-            f"two phases, {average(short):.4f} after the short context alone: lower by "
-            f"{gained}; {average(long):.4f} when all tokens were trained at {LONG_TOKENS}",
+            ours=f"loss at positions {SHORT_TOKENS} to {LONG_TOKENS - 1}: {fmean(two):.4f} after "
+            f"two phases, {fmean(short):.4f} after the short context alone: lower by "
+            f"{gained}; {fmean(long):.4f} when all tokens were trained at {LONG_TOKENS}",
             tolerance=f"lower by more than {gained.threshold:.2%}",
             held=gained.is_clear,
             same_quantity=False,
@@ -207,8 +208,8 @@ def position_claims(curves: Curves, cost: str) -> list[Claim]:
             statement="After the second phase loss stays good to a quarter beyond its context.",
             paper="to about 10k of 8,192 trained tokens, slightly worse beyond (model card)",
             ours=f"loss at the {len(range(LONG_TOKENS, round(PAPER_BEYOND * LONG_TOKENS)))} "
-            f"positions beyond {LONG_TOKENS}: {average(beyond):.4f}; at the last quarter within: "
-            f"{average(inside):.4f} (lower by {lost})",
+            f"positions beyond {LONG_TOKENS}: {fmean(beyond):.4f}; at the last quarter within: "
+            f"{fmean(inside):.4f} (lower by {lost})",
             tolerance=f"higher by at most {STAYS_GOOD:.0%}",
             held=lost.mean >= -STAYS_GOOD,
             same_quantity=False,
@@ -259,11 +260,6 @@ def means(curves: Sequence[np.ndarray], positions: slice) -> list[float]:
     return [float(curve[positions].mean()) for curve in curves]
 
 
-def average(values: Sequence[float]) -> float:
-    """The mean over seeds."""
-    return sum(values) / len(values)
-
-
 def binned(curve: np.ndarray) -> np.ndarray:
     """A curve of losses as means of ``BIN_TOKENS`` positions."""
     return curve.reshape(-1, BIN_TOKENS).mean(axis=1)
@@ -291,7 +287,7 @@ def position_table(curves: Curves) -> Table:
     bands = list(itertools.pairwise(edges))
     header = ["trained at", *(f"positions {low} to {high - 1}" for low, high in bands)]
     rows = [
-        [name, *(f"{average(means(own, slice(*band))):.4f}" for band in bands)]
+        [name, *(f"{fmean(means(own, slice(*band))):.4f}" for band in bands)]
         for name, own in curves.items()
     ]
     return Table(header, rows)

@@ -8,6 +8,7 @@ its best one. Beside them the same run measures all its layers, and short runs m
 import math
 from collections.abc import Sequence
 from itertools import product
+from statistics import fmean
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import load_recipe
@@ -19,7 +20,6 @@ from feldspar.reproduce.gns_claims import (
     BLOCKS,
     LOOP,
     larger_model_claim,
-    mean,
     overhead_claim,
     relation_claims,
     saving_claims,
@@ -189,8 +189,8 @@ def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepT
     found: dict[str, BatchRuns] = {}
     times = []
     for name, by_rate in losses_by_rate(runs).items():
-        best = min(by_rate, key=lambda rate: mean(by_rate[rate]))
-        if not math.isfinite(mean(by_rate[best])):
+        best = min(by_rate, key=lambda rate: fmean(by_rate[rate]))
+        if not math.isfinite(fmean(by_rate[best])):
             raise UserError(f"the batch {name} diverged at every learning rate")
         read = [read_curve(run.folder) for run in runs if is_of(run, name, best)]
         times += [seconds for _, seconds in read]

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def relation_claims(noises: Sequence[StepNoise], cost: str, at_paper_scale: bool
     judged_at = max(length for length in found if length <= JUDGED_HALF_LIFE)
     slopes = [own.slope for own in found[judged_at]]
     correlations = [own.correlation for own in found[judged_at]]
-    means = {length: mean([own.correlation for own in all_]) for length, all_ in found.items()}
+    means = {length: fmean([own.correlation for own in all_]) for length, all_ in found.items()}
     changes = [correlation_beyond_trend(own, FINE_BLOCKS, WARMUP) for own in noises]
     shortest, longest = min(found), max(found)
     rises = all(
@@ -63,7 +64,7 @@ def relation_claims(noises: Sequence[StepNoise], cost: str, at_paper_scale: bool
             "every seed",
             held=all(SLOPES[0] <= slope <= SLOPES[1] for slope in slopes)
             and min(correlations) >= LEAST_CORRELATION,
-            same_quantity=at_paper_scale and abs(mean(slopes) - PAPER_FACTOR) <= SAME_SLOPE,
+            same_quantity=at_paper_scale and abs(fmean(slopes) - PAPER_FACTOR) <= SAME_SLOPE,
             why="The gradients of norm layers carry the noise of the layers around them.",
             why_not="Slope or correlation lies outside.",
             cost=cost,
@@ -138,7 +139,7 @@ def saving_claims(
             "constant batch that it ends at in fewer tokens.",
             paper=f"{PAPER_SAVING:.0%} fewer, in 18,953 steps against 9,033",
             ours=f"{tokens} fewer than {baseline}, in {steps} steps; final held-out loss "
-            f"{mean(ramp.final_losses):.4f} against {mean(reference.final_losses):.4f}",
+            f"{fmean(ramp.final_losses):.4f} against {fmean(reference.final_losses):.4f}",
             tolerance=f"more than {tokens.threshold:.1%} of the run",
             held=tokens.is_clear,
             same_quantity=at_paper_scale and abs(tokens.mean - PAPER_SAVING) <= SAME_SAVING,
@@ -178,8 +179,8 @@ def best_constant_claim(
         statement="It also beats the best constant batch.",
         paper="not compared: one constant batch, that of the ramp's end",
         ours=f"of {n_constants} constant batches {best.name} ends lowest, at "
-        f"{mean(best.final_losses):.4f} against the ramp's {mean(ramp.final_losses):.4f}: the ramp "
-        f"needs {tokens} fewer tokens and {seconds} less time",
+        f"{fmean(best.final_losses):.4f} against the ramp's {fmean(ramp.final_losses):.4f}: the "
+        f"ramp needs {tokens} fewer tokens and {seconds} less time",
         tolerance=f"more than {tokens.threshold:.1%} of the tokens",
         held=tokens.is_clear,
         same_quantity=False,
@@ -202,7 +203,7 @@ def loop_claim(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime, 
         "was set by hand.",
         paper="not compared: the ramp was set after a run whose noise scale had been measured",
         ours=f"final held-out loss lower than the ramp's by {worse}, in "
-        f"{mean([curve.steps[-1] for curve in loop.curves]):,.0f} steps, at the end "
+        f"{fmean([curve.steps[-1] for curve in loop.curves]):,.0f} steps, at the end "
         f"{', '.join(map(str, ends))} sequences; {tokens} fewer tokens and "
         f"{time_savings(loop, batches[baseline], time)} less time than {baseline}",
         tolerance=f"higher by at most {worse.threshold:.2%}",
@@ -273,17 +274,12 @@ def equal_time_gain(runs: BatchRuns, reference: BatchRuns, time: StepTime) -> Ga
 def best_constant(batches: Mapping[str, BatchRuns]) -> str:
     """The constant batch of the lowest mean final loss."""
     constants = [name for name in batches if is_constant(name)]
-    return min(constants, key=lambda name: mean(batches[name].final_losses))
+    return min(constants, key=lambda name: fmean(batches[name].final_losses))
 
 
 def is_constant(name: str) -> bool:
     """Whether a choice of the recipes is a constant batch."""
     return name.startswith("constant")
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean."""
-    return sum(values) / len(values)
 
 
 def listed(values: Sequence[float]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from feldspar.reproduce.gns_claims import (
     HALF_LIVES,
     WARMUP,
     listed,
-    mean,
     time_savings,
     token_savings,
 )
@@ -117,20 +117,20 @@ def factor_table(noises: Sequence[StepNoise], logged: Sequence[Sequence[float]])
 def batch_table(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime) -> Table:
     """A row a batch: what it took, and what it came to."""
     reference = batches[baseline]
-    end = min(mean([time.of(curve)[-1] for curve in runs.curves]) for runs in batches.values())
+    end = min(fmean([time.of(curve)[-1] for curve in runs.curves]) for runs in batches.values())
     rows = []
     for name, runs in batches.items():
         spread = relative_spread(runs.final_losses)
-        at_end = mean([loss_at(time.of(curve), curve.losses, end) for curve in runs.curves])
+        at_end = fmean([loss_at(time.of(curve), curve.losses, end) for curve in runs.curves])
         is_base = name == baseline
         rows.append(
             [
                 name,
                 rate_name(runs.rate),
-                f"{mean([curve.steps[-1] for curve in runs.curves]):,.0f}",
-                f"{mean([curve.seconds[-1] for curve in runs.curves]):.1f}",
-                f"{mean([time.of(curve)[-1] for curve in runs.curves]):.1f}",
-                f"{mean(runs.final_losses):.4f}",
+                f"{fmean([curve.steps[-1] for curve in runs.curves]):,.0f}",
+                f"{fmean([curve.seconds[-1] for curve in runs.curves]):.1f}",
+                f"{fmean([time.of(curve)[-1] for curve in runs.curves]):.1f}",
+                f"{fmean(runs.final_losses):.4f}",
                 "-" if spread is None else f"{spread:.2%}",
                 "" if is_base else str(token_savings(runs, reference)),
                 "" if is_base else str(time_savings(runs, reference, time)),
@@ -145,7 +145,7 @@ def rate_table(losses: Losses) -> Table:
     """Mean final loss of every batch at every rate."""
     rates = list(next(iter(losses.values())))
     rows = [
-        [name, *(f"{mean(own[rate]):.4f}" if rate in own else "-" for rate in rates)]
+        [name, *(f"{fmean(own[rate]):.4f}" if rate in own else "-" for rate in rates)]
         for name, own in losses.items()
     ]
     return Table(["held-out loss at base rate", *map(rate_name, rates)], rows)

@@ -7,6 +7,7 @@ compared on held-out documents that none of them trains on, the mixtures on the 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, heat_map
@@ -164,12 +165,12 @@ def training_losses(runs: Sequence[TrialResult]) -> dict[str, float]:
     found: dict[str, list[float]] = {}
     for run in runs:
         found.setdefault(values_of(run.trial)[MIXTURE], []).append(run.metrics[TRAIN_LOSS])
-    return {name: mean(losses) for name, losses in found.items()}
+    return {name: fmean(losses) for name, losses in found.items()}
 
 
 def means_over_sources(by_source: Mapping[str, Sequence[float]]) -> list[float]:
     """The mean over sources, each counted once, of every seed."""
-    return [mean(values) for values in zip(*by_source.values(), strict=True)]
+    return [fmean(values) for values in zip(*by_source.values(), strict=True)]
 
 
 def scope_claims(found: BitsBySource, cost: str) -> list[Claim]:
@@ -187,8 +188,8 @@ def scope_claims(found: BitsBySource, cost: str) -> list[Claim]:
                 statement="At equal tokens, text without duplicates across sources is better than "
                 f"text with duplicates {SCOPES[other]}.",
                 paper=PAPER_SCOPES,
-                ours=f"held-out bits per byte, mean over sources: {mean(bits['global']):.4f} "
-                f"against {mean(bits[other]):.4f}, lower by {gain}",
+                ours=f"held-out bits per byte, mean over sources: {fmean(bits['global']):.4f} "
+                f"against {fmean(bits[other]):.4f}, lower by {gain}",
                 tolerance=f"lower by more than {gain.threshold:.2%}: two standard errors, and at "
                 "least half a percent",
                 held=gain.is_clear,
@@ -220,14 +221,14 @@ def mixture_claims(found: BitsBySource, losses: Mapping[str, float], cost: str) 
     bits = {name: means_over_sources(by_source) for name, by_source in found.items()}
     (diverse,) = MOST_DIVERSE & set(bits)
     gains = {name: Gain.of(bits[diverse], own) for name, own in bits.items() if name != diverse}
-    ranked = sorted(bits, key=lambda name: mean(bits[name]))
+    ranked = sorted(bits, key=lambda name: fmean(bits[name]))
     lowest = min(losses, key=lambda name: losses[name])
     return [
         judged(
             "diversity",
             statement="After duplicates are removed, the most diverse mixture is best on average.",
             paper="DC-6 40.0 on average over four tasks, DC-1 to DC-5 37.6 to 38.6",
-            ours=", ".join(f"{name} {mean(bits[name]):.4f}" for name in ranked)
+            ours=", ".join(f"{name} {fmean(bits[name]):.4f}" for name in ranked)
             + " bits per byte, mean over sources",
             tolerance=f"{diverse} lower than every other by more than the noise of the seed",
             held=all(gain.is_clear for gain in gains.values()),
@@ -280,8 +281,8 @@ def matrix_section(title: str, found: BitsBySource, figure: Figure | None = None
     rows = [
         [
             row,
-            *(f"{mean(by_source[name]):.4f}" for name in names),
-            f"{mean(means_over_sources(by_source)):.4f}",
+            *(f"{fmean(by_source[name]):.4f}" for name in names),
+            f"{fmean(means_over_sources(by_source)):.4f}",
         ]
         for row, by_source in found.items()
     ]
@@ -293,13 +294,8 @@ def matrix_section(title: str, found: BitsBySource, figure: Figure | None = None
 def matrix_figure(title: str, found: BitsBySource) -> Figure:
     """The matrix as a heat map."""
     names = list(next(iter(found.values())))
-    values = [[mean(by_source[name]) for name in names] for by_source in found.values()]
+    values = [[fmean(by_source[name]) for name in names] for by_source in found.values()]
     return heat_map(title, list(found), names, values, "source", "mixture", format_spec=".3f")
-
-
-def mean(values: Sequence[float]) -> float:
-    """The mean."""
-    return sum(values) / len(values)
 
 
 def _unclear(gains: Mapping[str, Gain]) -> str:

@@ -7,6 +7,7 @@ learning rate. Rates are tuned on the dense model; then it is made sparse.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from statistics import fmean
 from typing import Any
 
 from feldspar.recipe.load import load_recipe
@@ -223,8 +224,8 @@ def untuned_claims(
                 statement="With dense-tuned hyper-parameters the sparsest SmuPar model is better "
                 f"than {NAMES[name]}'s.",
                 paper=f"{100 * figure:g} % lower loss at 99.2 % sparsity (610M)",
-                ours=f"lower by {gain} at density {density}: {average(untuned['supar']):.3f} "
-                f"against {average(untuned[name]):.3f}",
+                ours=f"lower by {gain} at density {density}: {fmean(untuned['supar']):.3f} "
+                f"against {fmean(untuned[name]):.3f}",
                 tolerance=f"lower by more than {gain.threshold:.1%}",
                 held=gain.is_clear,
                 same_quantity=at_paper_scale and is_close(gain, figure),
@@ -250,7 +251,7 @@ def retuned_claims(sweep: RateSweep, cost: str, at_paper_scale: bool) -> list[Cl
             for density in sparse
         }
         by_seed = zip(*(gain.by_seed for gain in gains.values()), strict=True)
-        mean = Gain(tuple(map(average, by_seed)), LEAST_NOISE)
+        mean = Gain(tuple(map(fmean, by_seed)), LEAST_NOISE)
         ours, other = sweep.best("supar", lowest).loss, sweep.best(name, lowest).loss
         found.append(
             judged(
@@ -276,11 +277,6 @@ def retuned_claims(sweep: RateSweep, cost: str, at_paper_scale: bool) -> list[Cl
 def is_close(gain: Gain, figure: float) -> bool:
     """Whether a gain is the paper's."""
     return abs(gain.mean - figure) <= SAME_FIGURE
-
-
-def average(values: Sequence[float]) -> float:
-    """The mean."""
-    return sum(values) / len(values)
 
 
 def loss_table(sweep: RateSweep, name: str) -> Table:

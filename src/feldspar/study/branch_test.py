@@ -16,6 +16,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from feldspar.core.errors import UserError
+from feldspar.core.files import new_folder, remove_incomplete
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.run_folder import RECIPE_NAME, RunFolder, read_records
@@ -89,7 +90,7 @@ def branch_test(
     """
     found = find_checkpoint(run, checkpoint)
     at = found.state["tokens"]
-    rows = [row for row in read_records(run / "metrics.jsonl") if row["tokens"] <= at]
+    rows = [row for row in read_records(RunFolder(run).metrics) if row["tokens"] <= at]
     if not rows or rows[-1]["tokens"] != at:
         raise UserError(f"{run} has no record of the step at {at:,} tokens")
     last = rows[-1]
@@ -109,6 +110,7 @@ def branch_test(
         factor: branched_phases(loaded, found, last | {"sequences": batch}, factor, length)
         for factor in sorted(factors)
     }
+    remove_incomplete(out)
     folders = [
         _train_branch(run, found, phases[factor], out / f"batch-x{factor}") for factor in phases
     ]
@@ -127,12 +129,10 @@ def _train_branch(
 ) -> Path:
     """Continue a copy of the checkpoint; a copy that was not finished is made again."""
     if not folder.is_dir():
-        staging = folder.with_name(f"{folder.name}.incomplete")
-        shutil.rmtree(staging, ignore_errors=True)
-        shutil.copytree(start.folder, RunFolder(staging).checkpoints / start.folder.name)
-        shutil.copytree(run / TOKENIZER_FOLDER, staging / TOKENIZER_FOLDER)
-        shutil.copy(run / RECIPE_NAME, staging / RECIPE_NAME)
-        staging.rename(folder)
+        with new_folder(folder) as staging:
+            shutil.copytree(start.folder, RunFolder(staging).checkpoints / start.folder.name)
+            shutil.copytree(run / TOKENIZER_FOLDER, staging / TOKENIZER_FOLDER)
+            shutil.copy(run / RECIPE_NAME, staging / RECIPE_NAME)
     overrides = [f"phases={json.dumps(phases)}", "schedule={}"]
     overrides += ["checkpoints.every=100% of run", "evaluation.every=100% of run"]
     train(load_recipe(str(run), overrides), folder)
@@ -170,7 +170,7 @@ def branched_phases(
 def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
     """Mean loss of each ``chunk`` tokens after the checkpoint, the same tokens in each branch."""
     sums: dict[int, list[float]] = {}
-    for row in read_records(folder / "metrics.jsonl"):
+    for row in read_records(RunFolder(folder).metrics):
         if row["tokens"] > start:
             sums.setdefault((row["tokens"] - start - 1) // chunk, []).append(row["train/loss"])
     return [mean(values) for values in sums.values()]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from feldspar.core.execution import available_cores, executor
+from feldspar.core.numbers import finite
 from feldspar.core.progress import progress, say
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
@@ -320,7 +321,6 @@ def _nested(measured: Mapping[Measure, Any]) -> dict[str, Any]:
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no NaN: null."""
     if isinstance(value, tuple):
         return [_finite(item) for item in value]
-    return value if math.isfinite(value) else None
+    return finite(value)

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 from feldspar.core.files import write_atomically
+from feldspar.core.numbers import finite
 from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
 from feldspar.study.curves import COSTLY, Move
@@ -32,7 +33,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
             "trials": [
                 {
                     "values": point.values,
-                    "score": _finite(point.score),
+                    "score": finite(point.score),
                     "run": _run(point, transfer),
                 }
                 for point in transfer.searched
@@ -69,8 +70,8 @@ def _shape(shape: ShapeCurve) -> dict[str, Any]:
     return {
         "name": shape.name,
         "overrides": shape.overrides,
-        "losses": [_finite(loss) for loss in curve.losses],
-        "spreads": [_finite(point.spread) for point in shape.points],
+        "losses": [finite(loss) for loss in curve.losses],
+        "spreads": [finite(point.spread) for point in shape.points],
         "optimum": curve.rate,
         "optimum_by_parabola": curve.parabola_rate,
         "at_edge": curve.at_edge,
@@ -81,7 +82,7 @@ def _moved(item: Move) -> dict[str, Any]:
     return {
         "moved_steps": item.steps,
         "moved_steps_by_parabola": item.parabola_steps,
-        "excess_percent": _finite(100 * item.excess),
+        "excess_percent": finite(100 * item.excess),
         "verdict": item.verdict,
     }
 
@@ -194,10 +195,6 @@ def _search_section(transfer: Transfer) -> Section:
         [Table([*keys, transfer.study.score], rows)],
         texts=[(transfer.folder / BEST_NAME).read_text(encoding="utf-8")],
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _seeds(transfer: Transfer) -> str:

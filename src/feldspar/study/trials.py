@@ -18,6 +18,7 @@ from typing import Any
 from feldspar.core.errors import NonFiniteError, UserError, nearest
 from feldspar.core.execution import available_cores
 from feldspar.core.files import write_atomically
+from feldspar.core.numbers import finite
 from feldspar.core.progress import progress, say
 from feldspar.plan.sources import resolve_mixtures
 from feldspar.plan.summary import plan_recipe
@@ -222,9 +223,7 @@ def _train(unit: _Unit) -> dict[str, Any]:
         "digest": unit.loaded.digest,
         "shards": open_shards(unit.loaded.recipe).digest,
         "diverged": diverged,
-        "metrics": {
-            name: value if math.isfinite(value) else None for name, value in metrics.items()
-        },
+        "metrics": {name: finite(value) for name, value in metrics.items()},
         "tokens": steps[-1]["tokens"] if steps else 0,
         "seconds": _seconds(steps),
     }
