@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from feldspar.core.files import digest_of
 from feldspar.corpus.clean import cleaned
 from feldspar.corpus.document import Tolerance
+from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cache_folder
-from feldspar.corpus.readers.package import read_package
 from feldspar.corpus.settings import SourceSettings
 
 LONGEST_CHARACTERS = 14_000
@@ -100,7 +100,7 @@ def _documents(sources: dict[str, Any]) -> Iterator[tuple[str, str]]:
         ]
         reader = {"type": "package", "archives": archives, "include": members}
         settings = SourceSettings.model_validate_json(json.dumps({"reader": reader}))
-        for document in read_package(name, settings, Tolerance(1000), offline=False):
+        for document in read_source(name, settings, Tolerance(1000)):
             text = document.text[:LONGEST_CHARACTERS]
             if len(cleaned(text)) >= SHORTEST_CLEANED:
                 yield name, text

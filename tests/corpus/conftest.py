@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from feldspar.corpus.parts import PartFiles, part_folder, write_index
 from feldspar.corpus.settings import CorpusSettings
+from feldspar.corpus.unit_files import unit_folder
 
 
 def prose(seed: int, words: int = 80) -> str:
@@ -47,3 +49,11 @@ def library_texts() -> list[str]:
     cut = [text[: len(text) * 9 // 10] for text in texts[:60]]
     shouted = [text.upper() for text in texts[:20]]
     return [text for text in texts + edited + cut + shouted if len(text) > 400]
+
+
+def empty_parts(folder: Path, documents: list[int]) -> PartFiles:
+    """Folders of parts of that many documents each, in one unit, without their files."""
+    for number in range(len(documents)):
+        part_folder(unit_folder(folder, 0), number).mkdir(parents=True)
+    write_index(folder / "index.npy", [documents])
+    return PartFiles(folder, folder / "index.npy")

@@ -114,7 +114,7 @@ def test_same_bytes_for_any_workers_and_after_a_kill(
     settings: CorpusSettings, tmp_path: Path
 ) -> None:
     build_corpus(settings, tmp_path / "one", workers=1)
-    for title in ("prepare", "bands", "candidates", "order", "compare", "survivors", "write"):
+    for title in ("read", "bands", "candidates", "order", "compare", "survivors", "write"):
         with pytest.raises(KeyboardInterrupt), listening(InterruptAt(title)):
             build_corpus(settings, tmp_path / "two")
         assert not (tmp_path / "two").exists()

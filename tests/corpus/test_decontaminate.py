@@ -28,10 +28,11 @@ def test_overlap_is_a_shared_run(items: list[str], text: str, words: int) -> Non
         split = value.split()
         return {tuple(split[i : i + words]) for i in range(len(split) - words + 1)}
 
-    found = RunsOfWords({"set": items}, words)
+    found = RunsOfWords(words)
+    counts = found.add("set", items)
     theirs = set[tuple[str, ...]]().union(*map(runs, items))
-    assert found.overlaps["set"].ngrams == len(theirs)
-    assert found.overlaps["set"].short_items == sum(len(item.split()) < words for item in items)
+    assert counts.ngrams == len(theirs)
+    assert counts.short_items == sum(len(item.split()) < words for item in items)
     assert bool(found.overlapping(text)) == bool(theirs & runs(text))
 
 
@@ -40,7 +41,8 @@ def test_an_item_is_found_in_any_case_punctuation_and_surroundings(
     item: str, before: str, after: str
 ) -> None:
     words = words_of(item)
-    runs = RunsOfWords({"set": [item]}, max(1, len(words)))
+    runs = RunsOfWords(max(1, len(words)))
+    runs.add("set", [item])
     shown = f"{before} {'  '.join(words)}, {after}"
     if words:
         assert runs.overlapping(shown) == ["set"]

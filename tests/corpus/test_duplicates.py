@@ -20,9 +20,10 @@ from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.exact import exact_edges
 from feldspar.corpus.duplicates.representatives import representatives
 from feldspar.corpus.duplicates.runs import Range
-from feldspar.corpus.duplicates.sketch_files import SketchFiles
+from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import at_least, intersection_size
+from tests.corpus.conftest import empty_parts
 
 EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)
 
@@ -60,9 +61,10 @@ def test_a_giant_group_stays_connected_through_stars(tmp_path: Path) -> None:
     values = np.repeat(np.arange(3, dtype=np.uint32), ALL_PAIRS_LIMIT)
     sketch = np.tile(values[:, None], (1, 128))
     sketch[:, :6] = 7  # one band in which all of them meet
-    np.save(tmp_path / "sketches.npy", sketch)
+    parts = empty_parts(tmp_path, [size])
+    np.save(parts.path(0, SKETCHES_NAME), sketch)
     np.save(tmp_path / "members.npy", np.ones(size, bool))
-    files = SketchFiles((tmp_path / "sketches.npy",), (0, size))
+    files = SketchFiles(parts, 0, 1)
     banding = PRESETS["verified"]
     write_band_records(BandUnit(files, tmp_path / "members.npy", banding), tmp_path)
     everything = Range((tmp_path / "records.npy",), None, None)

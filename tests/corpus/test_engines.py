@@ -225,7 +225,7 @@ class KillWorkers(SilentListener):
         def advance(amount: float) -> None:
             for process in psutil.Process().children(recursive=True):
                 busy = process.name().startswith("ray::_applied")
-                if title == "prepare" and self.killed < 2 and busy:
+                if title == "read" and self.killed < 2 and busy:
                     process.kill()
                     self.killed += 1
 

@@ -9,21 +9,33 @@ from pyarrow import parquet
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Tolerance
-from feldspar.corpus.parts import DocumentTable
-from feldspar.corpus.readers.parquet import parquet_documents, parquet_tables
-from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.parts import DocumentTable, rows_of
+from feldspar.corpus.readers.parquet import parquet_documents, parquet_records
+from feldspar.corpus.readers.pieces import Read
+from feldspar.corpus.readers.records import Fields, RecordReader, documents_of
 
 READER = RecordReader(Fields(source="source"))
 
 
+def records(path: Path, tolerance: int = 0) -> list[Document]:
+    """Documents by record."""
+    rows = parquet_records("x", path, READER.fields)
+    return list(documents_of(rows, READER, Tolerance(tolerance)))
+
+
+def columns(path: Path, tolerance: int = 0) -> Read:
+    """Documents by column where that can be."""
+    return parquet_documents("x", path, READER, None, Tolerance(tolerance))
+
+
 def both(path: Path, tolerance: int = 0) -> tuple[list[Document], list[Document], bool]:
     """Documents by record and by column, and whether all came in tables."""
-    by_record = list(parquet_documents("x", path, READER, Tolerance(tolerance)))
+    by_record = records(path, tolerance)
     by_column: list[Document] = []
     only_tables = True
-    for each in parquet_tables("x", path, READER, Tolerance(tolerance)):
+    for each in columns(path, tolerance):
         if isinstance(each, DocumentTable):
-            by_column += [Document(**row) for row in each.table.to_pylist()]
+            by_column += rows_of(each)
         else:
             by_column.append(each)
             only_tables = False
@@ -73,9 +85,9 @@ def test_same_faults(column: dict[str, Any], tmp_path: Path) -> None:
     }
     parquet.write_table(pa.table(good | column), tmp_path / "x.parquet")
     messages = []
-    for read in (parquet_documents, parquet_tables):
+    for read in (records, columns):
         with pytest.raises(UserError) as error:
-            list(read("x", tmp_path / "x.parquet", READER, Tolerance()))
+            list(read(tmp_path / "x.parquet"))
         messages.append(str(error.value))
     assert messages[0] == messages[1]
 

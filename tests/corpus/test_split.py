@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from feldspar.corpus.document import Tolerance
+from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cached_archive
-from feldspar.corpus.readers.package import read_package
 from feldspar.corpus.settings import SourceSettings, SplitSettings
 from feldspar.corpus.split import assign, bucket, side
 
@@ -52,7 +52,7 @@ def test_the_measured_split_of_django_docs() -> None:
     assert settings.reader.type == "package"
     if any(cached_archive(archive) is None for archive in settings.reader.archives):
         pytest.skip("the archives are not in the cache")
-    read = read_package("django-docs", settings, Tolerance(), offline=True)
+    read = read_source("django-docs", settings, Tolerance(), offline=True)
     documents = [document for document in read if len(document.text) >= 200]
     sides = assign(
         [document.source for document in documents],

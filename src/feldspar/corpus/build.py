@@ -1,7 +1,7 @@
 """Build the folder of documents that a recipe's ``corpus`` section describes."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from feldspar.core.manifest import (
 from feldspar.core.progress import say
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
-from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.document import Tolerance
 from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
-from feldspar.corpus.pipeline import Plan, process, quality_field, write_kept, write_pairs
-from feldspar.corpus.readers import fetch_archives, read_source
+from feldspar.corpus.pipeline import Plan, process, quality_field, write_pairs
+from feldspar.corpus.readers import fetch_archives, pieces_of
+from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.report import Report, make_report, report_from_json
 from feldspar.corpus.settings import CorpusSettings, DeduplicateSettings, PackageReader
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.store import KIND, split_folder
+from feldspar.corpus.writing import write_kept
 
 REPORT_NAME = "report.json"
 
@@ -70,17 +72,15 @@ def build_corpus(
     shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
         with started(engine, workers, memory_bytes, work) as pool:
-            read = _read(settings, tolerance, offline)
-            if shield is not None:
-                read = shield.clean(read)
             stages = Stages(work, pool, digest_of(__version__))
-            outcome = process(read, settings.sources, plan, tolerance, stages)
-        folders = {
-            (split, name): split_folder(folder, split, name)
-            for split in SPLITS
-            for name in outcome.names
-        }
-        write_kept(outcome, folders)
+            pieces = _pieces(settings, offline)
+            outcome = process(pieces, settings.sources, plan, tolerance, stages, shield)
+            folders = {
+                (split, name): split_folder(folder, split, name)
+                for split in SPLITS
+                for name in outcome.names
+            }
+            write_kept(outcome, folders, stages)
         write_pairs(outcome, folder)
         report = make_report(outcome, _shaping(settings))
         if shield is not None:
@@ -89,10 +89,10 @@ def build_corpus(
     return report
 
 
-def _read(settings: CorpusSettings, tolerance: Tolerance, offline: bool) -> Documents:
+def _pieces(settings: CorpusSettings, offline: bool) -> Iterator[Piece]:
     quality = quality_field(settings.deduplicate)
     for name, source in settings.sources.items():
-        yield from read_source(name, source, tolerance, offline, quality)
+        yield from pieces_of(name, source, offline, quality)
 
 
 def _fetch(settings: CorpusSettings, offline: bool) -> None:

@@ -23,7 +23,7 @@ Normalisation = Literal["nfc", "ftfy", "none"]
 _PUNCTUATION = string.punctuation.encode("ascii")
 _GROWTH = 1.5
 """Lower case takes at most three bytes where upper case took two."""
-_BLOCK = 1 << 12
+_BLOCK = 1 << 8
 
 
 def normalised(text: str, how: Normalisation) -> str:
@@ -85,13 +85,14 @@ def _compiled_texts(texts: PackedTexts) -> tuple[PackedTexts, np.ndarray]:
 def _maps() -> tuple[np.ndarray, np.ndarray]:
     """What ``cleaned`` makes of each byte (u8) and each code point (u32), from this interpreter."""
     points = np.arange(sys.maxunicode + 1, dtype=np.uint32)
+    everything = points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     for start in range(0, len(points), _BLOCK):
-        text = "".join(map(chr, range(start, start + _BLOCK)))
+        text = everything[start : start + _BLOCK]
         if text.lower() != text:
             for place, character in enumerate(text, start):
                 lowered = character.lower()
                 points[place] = ord(lowered) if len(lowered) == 1 else cleaning.ODD
-        points[[start + space.start() for space in re.finditer(r"\s", text)]] = 0x20
+    points[[space.start() for space in re.finditer(r"\s", everything)]] = 0x20
     points[0x3A3] = cleaning.ODD  # a capital sigma's lower case depends on its place in the word
     points[list(_PUNCTUATION)] = cleaning.DELETED
     letters = points[:128].astype(np.uint8)

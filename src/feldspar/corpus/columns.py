@@ -34,63 +34,6 @@ def text_sizes(column: Any) -> np.ndarray:
     return compute.call_function("binary_length", [column]).to_numpy()
 
 
-class DocumentWriter:
-    """Writes documents into ``part-00000.parquet`` and on, below a folder made on first use."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._pieces: list[Any] = []
-        self._bytes = 0
-        self._written_bytes = 0
-        self._files = 0
-        self._writer: Any = None
-
-    def write(self, table: Any) -> None:
-        """Add the documents of a table, in order."""
-        table = table.select(DOCUMENT_COLUMNS)
-        start = 0
-        for row, size in enumerate(text_sizes(table.column("text")).tolist()):
-            if self._bytes + size > ROW_GROUP_BYTES and (self._pieces or start < row):
-                self._pieces.append(table.slice(start, row - start))
-                self._flush()
-                start = row
-            self._bytes += size
-        self._pieces.append(table.slice(start))
-
-    def close(self) -> None:
-        """Write what is left and end the file."""
-        self._flush()
-        self._end_file()
-
-    def _flush(self) -> None:
-        pyarrow, parquet = arrow()
-        if not self._pieces:
-            return
-        table = pyarrow.concat_tables(self._pieces).combine_chunks()
-        if self._writer is not None and self._written_bytes + self._bytes > FILE_BYTES:
-            self._end_file()
-        if self._writer is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            self._writer = parquet.ParquetWriter(
-                self._folder / f"part-{self._files:05d}.parquet",
-                table.schema,
-                compression="zstd",
-                use_dictionary=["source"],
-                write_statistics=False,
-            )
-            self._files += 1
-            self._written_bytes = 0
-        self._writer.write_table(table, row_group_size=len(table))
-        self._written_bytes += self._bytes
-        self._pieces = []
-        self._bytes = 0
-
-    def _end_file(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
-
-
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of one file, a row group in memory at a time."""
     _, parquet = arrow()

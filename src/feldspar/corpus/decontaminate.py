@@ -4,17 +4,20 @@ Words are those of the cleaned text (lower case, no ASCII punctuation), runs are
 GPT-3's (2005.14165, appendix C) and PaLM's overlap checks count them. One shared run is enough.
 """
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from feldspar.core.errors import UserError
+from feldspar.core.files import sha256_of_file
 from feldspar.core.streams import hash_integers
 from feldspar.corpus.clean import cleaned, normalised
-from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.evaluation import evaluation_items
 from feldspar.corpus.settings import DecontaminateSettings, EvaluationSet
 
@@ -54,22 +57,49 @@ class RunsOfWords:
     one in two thousand corpora would lose one document wrongly.
     """
 
-    def __init__(self, sets: Mapping[str, list[str]], words: int) -> None:
+    def __init__(self, words: int) -> None:
         self._words = words
         self._numbers: dict[str, int] = {}
-        self.overlaps: dict[str, Overlap] = {}
         self._hashes: dict[str, np.ndarray] = {}
-        for name, items in sets.items():
-            counts = self.overlaps[name] = Overlap()
-            found = [np.empty(0, np.uint64)]
-            for item in items:
-                counts.items += 1
-                split = words_of(item)
-                counts.short_items += len(split) < words
-                numbers = [self._numbers.setdefault(word, len(self._numbers) + 1) for word in split]
-                found.append(self._runs(np.array(numbers, np.uint64)))
-            self._hashes[name] = np.unique(np.concatenate(found))
-            counts.ngrams = len(self._hashes[name])
+
+    def add(self, name: str, items: Sequence[str]) -> Overlap:
+        """Add a set; what it holds."""
+        counts = Overlap()
+        found = [np.empty(0, np.uint64)]
+        for item in items:
+            counts.items += 1
+            split = words_of(item)
+            counts.short_items += len(split) < self._words
+            numbers = [self._numbers.setdefault(word, len(self._numbers) + 1) for word in split]
+            found.append(self._runs(np.array(numbers, np.uint64)))
+        self._hashes[name] = np.unique(np.concatenate(found))
+        counts.ngrams = len(self._hashes[name])
+        return counts
+
+    def save(self, path: Path) -> None:
+        """Write all into a file; words hold no white space."""
+        names = json.dumps({"words": self._words, "sets": list(self._hashes)})
+        np.savez(
+            path,
+            *self._hashes.values(),
+            names=np.array(names),
+            words=np.frombuffer(" ".join(self._numbers).encode("utf-8", "surrogatepass"), np.uint8),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "RunsOfWords":
+        """What ``save`` wrote."""
+        with np.load(path) as stored:
+            names = json.loads(str(stored["names"]))
+            runs = cls(names["words"])
+            words = stored["words"].tobytes().decode("utf-8", "surrogatepass").split()
+            runs._numbers = {word: number for number, word in enumerate(words, start=1)}
+            runs._hashes = {name: stored[f"arr_{n}"] for n, name in enumerate(names["sets"])}
+        return runs
+
+    def sieve(self) -> "Sieve":
+        """One that counts for itself."""
+        return Sieve(self)
 
     def overlapping(self, text: str) -> list[str]:
         """The names of the sets that share a run of words with ``text``."""
@@ -111,29 +141,71 @@ def _any_in(values: np.ndarray, ordered: np.ndarray) -> bool:
     return bool((ordered[places] == values).any())
 
 
-class Decontaminator:
+class Sieve:
     """Passes documents on, but those that overlap an evaluation set; counts what it left out."""
 
-    def __init__(self, settings: DecontaminateSettings, tolerance: Tolerance) -> None:
-        self._runs = RunsOfWords(
-            {name: list(_items(name, item, tolerance)) for name, item in settings.sets.items()},
-            settings.ngram_words,
-        )
-        self.counts = Decontamination(settings.ngram_words, self._runs.overlaps)
+    def __init__(self, runs: RunsOfWords) -> None:
+        self._runs = runs
+        self.left_out: dict[str, dict[str, list[int]]] = {"sets": {}, "sources": {}}
 
-    def clean(self, documents: Documents) -> Documents:
-        """The documents that overlap no set, in order."""
-        for document in documents:
-            names = self._runs.overlapping(document.text)
-            if not names:
-                yield document
-                continue
-            size = len(document.text.encode("utf-8"))
-            for name in names:
-                self.counts.sets[name].documents += 1
-                self.counts.sets[name].bytes += size
-            source = self.counts.sources.setdefault(document.source, {"documents": 0, "bytes": 0})
-            source["documents"] += 1
+    def clean(self, tables: Iterable[Any]) -> Iterator[Any]:
+        """Tables of documents without those that overlap a set, in order."""
+        for table in tables:
+            texts, sources = (table.column(name).to_pylist() for name in ("text", "source"))
+            kept = [self._passes(text, source) for text, source in zip(texts, sources, strict=True)]
+            yield table if all(kept) else table.filter(kept)
+
+    def _passes(self, text: str, source: str) -> bool:
+        sets = self._runs.overlapping(text)
+        if sets:
+            size = len(text.encode("utf-8"))
+            for kind, name in [("sources", source), *(("sets", name) for name in sets)]:
+                documents, held = self.left_out[kind].get(name, (0, 0))
+                self.left_out[kind][name] = [documents + 1, held + size]
+        return not sets
+
+
+@dataclass(frozen=True)
+class StoredRuns:
+    """The runs of words of evaluation sets in a file, for units that other processes run."""
+
+    path: Path
+    digest: str
+
+    def load(self) -> RunsOfWords:
+        """The runs, which a process reads once."""
+        return _loaded(self)
+
+
+@lru_cache(maxsize=1)
+def _loaded(stored: StoredRuns) -> RunsOfWords:
+    return RunsOfWords.load(stored.path)
+
+
+class Decontaminator:
+    """The evaluation sets of a corpus, and in all what was left out because of them."""
+
+    def __init__(self, settings: DecontaminateSettings, tolerance: Tolerance) -> None:
+        sets = {name: list(_items(name, item, tolerance)) for name, item in settings.sets.items()}
+        self._runs = RunsOfWords(settings.ngram_words)
+        self.counts = Decontamination(settings.ngram_words)
+        for name, items in sets.items():
+            self.counts.sets[name] = self._runs.add(name, items)
+
+    def store(self, folder: Path) -> StoredRuns:
+        """Write the runs below ``folder``."""
+        path = folder / "evaluation.npz"
+        self._runs.save(path)
+        return StoredRuns(path, sha256_of_file(path))
+
+    def add(self, left_out: Mapping[str, Mapping[str, list[int]]]) -> None:
+        """Count what a ``Sieve`` left out."""
+        for name, (documents, size) in left_out["sets"].items():
+            self.counts.sets[name].documents += documents
+            self.counts.sets[name].bytes += size
+        for name, (documents, size) in left_out["sources"].items():
+            source = self.counts.sources.setdefault(name, {"documents": 0, "bytes": 0})
+            source["documents"] += documents
             source["bytes"] += size
 
 

@@ -1,8 +1,9 @@
 """A document on the way from raw text to kept text, and the names that a source may have."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
@@ -56,21 +57,41 @@ NAMED_BAD_RECORDS = 20
 
 
 class Tolerance:
-    """Counts bad records and tells of the first ones; raises at the first one beyond the limit."""
+    """Counts bad records and names the first ones; raises at the first one beyond the limit."""
 
     def __init__(self, limit: int = 0) -> None:
-        self._limit = limit
+        self.limit = limit
         self.skipped: dict[str, int] = {}
+        self.named: list[str] = []
 
     def skip(self, source: str, error: UserError) -> None:
         """Count one bad record of ``source``; raises ``error`` when there were too many."""
-        before = sum(self.skipped.values())
-        if before >= self._limit:
+        if sum(self.skipped.values()) >= self.limit:
             raise error
         self.skipped[source] = self.skipped.get(source, 0) + 1
-        if before < NAMED_BAD_RECORDS:
-            say(f"left out: {error.what}")
-        elif before == NAMED_BAD_RECORDS:
+        if len(self.named) <= NAMED_BAD_RECORDS:
+            self.named.append(error.what)
+
+    def to_json(self) -> dict[str, Any]:
+        """What was skipped, for ``add``."""
+        return {"skipped": self.skipped, "named": self.named}
+
+    def add(self, other: Mapping[str, Any]) -> None:
+        """Count and tell of what another one, of the same limit, skipped after this one.
+
+        Raises UserError when together they are too many.
+        """
+        before, named = sum(self.skipped.values()), other["named"]
+        if before + sum(other["skipped"].values()) > self.limit:
+            raise UserError(
+                f"more than {self.limit} bad records, the last one: "
+                f"{named[min(self.limit - before, len(named) - 1)]}"
+            )
+        for source, count in other["skipped"].items():
+            self.skipped[source] = self.skipped.get(source, 0) + count
+        for what in named[: max(0, NAMED_BAD_RECORDS - before)]:
+            say(f"left out: {what}")
+        if before <= NAMED_BAD_RECORDS < before + len(named):
             say("left out: further bad records, which are counted only")
 
 

@@ -1,7 +1,7 @@
-"""One part of raw documents -> the normalised part, and what deduplication must know of each."""
+"""A part of documents as read -> the normalised part, and what deduplication must know of each."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,6 @@ from feldspar.corpus.packed import PackedTexts
 from feldspar.corpus.parts import (
     PART_NAME,
     packed_column,
-    part_table,
-    same_file,
     text_begins,
     write_table,
 )
@@ -26,10 +24,9 @@ NUMBERS_NAME = "numbers.npz"
 
 
 @dataclass(frozen=True)
-class PrepareUnit:
-    """A part to prepare. ``sketch`` off: no near pass."""
+class Preparation:
+    """How parts are prepared. ``sketch`` off: no near pass."""
 
-    part: Path
     normalise: Normalisation
     short: int
     sketch: bool
@@ -54,28 +51,23 @@ class Features:
     hashes: np.ndarray
 
 
-def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
+def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -> Features:
     """Normalise, clean, hash and sketch one part into ``folder``.
 
-    The counts hold the number of documents and the names of their sources as they appear.
+    Sources that are new get the next of ``ranks``.
     """
-    table = part_table(unit.part)
-    read = [] if unit.normalise == "none" else table.column("text").to_pylist()
-    kept = [normalised(text, unit.normalise) for text in read]
-    if kept == read:
-        same_file(unit.part, folder / PART_NAME)
-    else:
+    read = [] if how.normalise == "none" else table.column("text").to_pylist()
+    kept = [normalised(text, how.normalise) for text in read]
+    if kept != read:
         table = _with_texts(table, kept)
-        write_table(table, folder / PART_NAME)
+    write_table(table, folder / PART_NAME)
     texts = packed_column(table, "text")
     clean, characters = cleaned_texts(texts)
-    if unit.sketch:
-        values = sketch_texts(clean, characters, characters >= unit.short)
+    if how.sketch:
+        values = sketch_texts(clean, characters, characters >= how.short)
         np.save(folder / SKETCHES_NAME, values)
-    sources = table.column("source").combine_chunks().dictionary_encode()
-    np.savez(
-        folder / NUMBERS_NAME,
-        sources=sources.indices.to_numpy(),
+    return Features(
+        sources=_ranked(table.column("source"), ranks),
         characters=characters,
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
@@ -83,7 +75,12 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
         identities=_hashes(packed_column(table, "id"))[:, 0],
         hashes=_hashes(clean),
     )
-    return {"documents": len(texts), "sources": sources.dictionary.to_pylist()}
+
+
+def _ranked(sources: Any, ranks: dict[str, int]) -> np.ndarray:
+    named = sources.combine_chunks().dictionary_encode()
+    own = [ranks.setdefault(name, len(ranks)) for name in named.dictionary.to_pylist()]
+    return np.array(own, np.int64)[named.indices.to_numpy()]
 
 
 def _with_texts(table: Any, texts: Sequence[str]) -> Any:
@@ -98,12 +95,19 @@ def _hashes(texts: PackedTexts) -> np.ndarray:
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
-def load_features(folders: Sequence[Path], ranks: Sequence[np.ndarray]) -> Features:
-    """The numbers of all parts, one after the other; ``ranks[i]`` maps part i's sources."""
-    pieces = [np.load(folder / NUMBERS_NAME) for folder in folders]
-    joined = {
-        name: np.concatenate([piece[name] for piece in pieces])
-        for name in ("characters", "begins", "sizes", "quality", "identities", "hashes")
-    }
-    sources = [rank[piece["sources"]] for rank, piece in zip(ranks, pieces, strict=True)]
-    return Features(sources=np.concatenate(sources), **joined)
+def joined(pieces: Iterable[Features]) -> Features:
+    """Those of one piece after those of another."""
+    columns = zip(*(vars(piece).values() for piece in pieces), strict=True)
+    return Features(*map(np.concatenate, columns))
+
+
+def save_features(features: Features, folder: Path) -> None:
+    """Write them into ``folder``."""
+    np.savez(folder / NUMBERS_NAME, *vars(features).values())
+
+
+def load_features(folder: Path, ranks: np.ndarray) -> Features:
+    """What ``save_features`` wrote; ``ranks`` holds what the ranks of sources become."""
+    with np.load(folder / NUMBERS_NAME) as stored:
+        features = Features(*(stored[name] for name in stored.files))
+    return replace(features, sources=ranks[features.sources])

@@ -9,25 +9,25 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import check_apart, finish_folder, finished_report
 from feldspar.corpus.columns import arrow
-from feldspar.corpus.document import Document, Tolerance
+from feldspar.corpus.document import Tolerance
 from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
-from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.pipeline import (
     KEPT_SPLIT,
     Plan,
     process,
     quality_field,
-    write_kept,
     write_pairs,
 )
-from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_piece
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_tables
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
+from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings
 from feldspar.corpus.stages import Stages, work_folder
+from feldspar.corpus.writing import write_kept
 
 KIND = "deduplication"
 _SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)
@@ -66,10 +66,10 @@ def deduplicate_files(
     plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
         with started(engine, workers, settings.memory_bytes, work) as pool:
-            documents = _read(files, quality_field(settings), tolerance)
             stages = Stages(work, pool, digest_of(__version__))
-            outcome = process(documents, (), plan, tolerance, stages)
-        write_kept(outcome, {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names})
+            outcome = process(_pieces(files, quality_field(settings)), (), plan, tolerance, stages)
+            kept = {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names}
+            write_kept(outcome, kept, stages)
         write_pairs(outcome, folder)
         report = make_report(
             outcome, {"short": short} | settings.model_dump(mode="json", exclude={"memory"})
@@ -95,10 +95,10 @@ def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
     return sorted(named)
 
 
-def _read(
-    files: Sequence[tuple[str, Path]], quality: str | None, tolerance: Tolerance
-) -> Iterator[Document | DocumentTable]:
+def _pieces(files: Sequence[tuple[str, Path]], quality: str | None) -> Iterator[Piece]:
     reader = RecordReader(Fields(source="source", quality=quality))
     for name, path in files:
-        read = parquet_tables if path.name.endswith(PARQUET_SUFFIXES) else jsonl_documents
-        yield from read(name, path, reader, tolerance)
+        if path.name.endswith(PARQUET_SUFFIXES):
+            yield from parquet_pieces_of(name, path, reader)
+        else:
+            yield jsonl_piece(name, path, reader)

@@ -6,9 +6,9 @@ Parts are Arrow files without compression: a text is read from where it lies, wi
 
 import os
 import shutil
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow, text_sizes
 from feldspar.corpus.document import Document
 from feldspar.corpus.packed import PackedTexts
+from feldspar.corpus.unit_files import unit_folder
 
 PART_BYTES = 4 << 20
 _GATHERED_CHARACTERS = 1 << 20
@@ -26,24 +27,53 @@ _COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
 
 @dataclass(frozen=True)
 class PartFiles:
-    """Part files in order; ``starts`` holds the first key of each, and the number of all."""
+    """Part files in order of key: those of the first unit that read, then those of the next.
 
-    paths: Sequence[Path]
-    starts: tuple[int, ...]
+    ``index`` is the file that ``write_index`` wrote. Units that read all parts carry this along; as
+    lists those of a terabyte of text would take seconds of pickling with each unit.
+    """
+
+    stage: Path
+    index: Path
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """The first key of each part, and the number of all documents."""
+        return self._rows[2]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        return np.load(self.index)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"stage": self.stage, "index": self.index}
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def path(self, part: int, name: str = PART_NAME) -> Path:
+        """A part's file."""
+        unit, number = self._rows[:2, part].tolist()
+        return part_folder(unit_folder(self.stage, unit), number) / name
 
     @property
     def documents(self) -> int:
         """The number of documents in all parts."""
-        return self.starts[-1]
+        return int(self.starts[-1])
+
+    def tables(self) -> Iterator[tuple[int, Any]]:
+        """Each part's first key and table, one in memory at a time."""
+        for part in range(len(self)):
+            yield int(self.starts[part]), part_table(self.path(part))
 
     def values(self, column: str, keys: Sequence[int]) -> Iterator[Any]:
         """The values of a column for ``keys``; quick where keys near each other lie together."""
         part, values, start, end = -1, None, 0, 0
         for key in keys:
             if not start <= key < end:
-                part = bisect_right(self.starts, key) - 1
-                values = part_table(self.paths[part]).column(column)
-                start, end = self.starts[part], self.starts[part + 1]
+                part = int(np.searchsorted(self.starts, key, "right")) - 1
+                values = part_table(self.path(part)).column(column)
+                start, end = self.starts[part : part + 2].tolist()
             assert values is not None
             yield values[key - start].as_py()
 
@@ -59,8 +89,21 @@ class PartFiles:
 
     def column(self, column: str) -> Iterator[Any]:
         """The values of a column of all documents, a part in memory at a time."""
-        for path in self.paths:
-            yield from part_table(path).column(column).to_pylist()
+        for _, table in self.tables():
+            yield from table.column(column).to_pylist()
+
+
+def part_folder(unit: Path, number: int) -> Path:
+    """The folder of a part in that of its unit."""
+    return unit / f"{number:05d}"
+
+
+def write_index(path: Path, documents: Sequence[Sequence[int]]) -> None:
+    """``documents[i]`` holds the number of documents of each part of unit i."""
+    rows = [(unit, number) for unit, own in enumerate(documents) for number in range(len(own))]
+    counts = [count for own in documents for count in own]
+    places = np.array([*rows, (len(documents), 0)], np.int64).T
+    np.save(path, np.concatenate([places, np.cumsum([[0, *counts]], axis=1)]))
 
 
 @dataclass(frozen=True)
@@ -70,28 +113,38 @@ class DocumentTable:
     table: Any
 
 
-def stage_parts(documents: Iterable[Document | DocumentTable], folder: Path) -> Iterator[Path]:
-    """Write documents into part files below ``folder``, each yielded once it is whole.
+def rows_of(documents: DocumentTable) -> Iterator[Document]:
+    """The documents one by one."""
+    for row in documents.table.to_pylist():
+        yield Document(**row)
+
+
+def part_tables(tables: Iterable[Any]) -> Iterator[Any]:
+    """The same documents in tables of the size of a part, of one chunk each.
 
     The cuts depend on the texts only.
     """
     pieces: list[Any] = []
-    size = number = 0
-    for table in _tables(documents):
+    size = 0
+    for table in tables:
         ends, start, begin = np.cumsum(text_sizes(table.column("text"))), 0, 0
         while (end := int(np.searchsorted(ends, begin + PART_BYTES - size)) + 1) <= len(ends):
-            pieces.append(table.slice(start, end - start))
-            yield _write_part(pieces, folder / f"{number:06d}")
-            pieces, size, number = [], 0, number + 1
+            yield _joined([*pieces, table.slice(start, end - start)])
+            pieces, size = [], 0
             start, begin = end, int(ends[end - 1])
         if start < len(ends):
             pieces.append(table.slice(start))
             size += int(ends[-1]) - begin
     if pieces:
-        yield _write_part(pieces, folder / f"{number:06d}")
+        yield _joined(pieces)
 
 
-def _tables(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
+def _joined(tables: Sequence[Any]) -> Any:
+    pyarrow, _ = arrow()
+    return pyarrow.concat_tables(tables).combine_chunks()
+
+
+def tables_of(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
     """Tables of documents in order, those that come one by one a few at a time."""
     batch: list[Document] = []
     size = 0
@@ -102,15 +155,15 @@ def _tables(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
             if size < _GATHERED_CHARACTERS:
                 continue
         if batch:
-            yield table_of(batch)
+            yield _table_of(batch)
             batch, size = [], 0
         if isinstance(each, DocumentTable):
             yield each.table
     if batch:
-        yield table_of(batch)
+        yield _table_of(batch)
 
 
-def table_of(documents: Sequence[Document]) -> Any:
+def _table_of(documents: Sequence[Document]) -> Any:
     """A table of documents with all fields."""
     pyarrow, _ = arrow()
     columns = [[getattr(row, name) for row in documents] for name in _COLUMNS]
@@ -122,16 +175,6 @@ def part_schema() -> Any:
     pyarrow, _ = arrow()
     kinds = {"quality": pyarrow.float64()}
     return pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
-
-
-def _write_part(pieces: Sequence[Any], folder: Path) -> Path:
-    pyarrow, _ = arrow()
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / PART_NAME
-    # Renamed into place: a worker of a run that was killed may still read the part of that name.
-    new = path.with_suffix(".new")
-    write_table(pyarrow.concat_tables(pieces).combine_chunks(), new)
-    return new.replace(path)
 
 
 def write_table(table: Any, path: Path) -> None:

@@ -1,30 +1,27 @@
 """Documents in, kept documents and the figures out: the way that both commands share."""
 
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.core.files import sha256_of_file
-from feldspar.core.manifest import MANIFEST_NAME
-from feldspar.core.progress import progress
-from feldspar.corpus.columns import DocumentWriter, TableFile
+from feldspar.corpus.columns import TableFile
+from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.deduplicate import Corpus, deduplicate, keep_all
-from feldspar.corpus.document import Document, Tolerance
+from feldspar.corpus.document import Tolerance
 from feldspar.corpus.duplicates.edges import BLOCK
-from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
-from feldspar.corpus.features import Features, PrepareUnit, load_features, prepare
+from feldspar.corpus.duplicates.sketch_files import SketchFiles
+from feldspar.corpus.features import Features, Preparation
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
-from feldspar.corpus.parts import PART_NAME, DocumentTable, PartFiles, part_table, stage_parts
+from feldspar.corpus.parts import PartFiles
+from feldspar.corpus.readers.pieces import Piece
+from feldspar.corpus.reading import read_corpus
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
-from feldspar.corpus.unit_files import UnitFiles
 
 KEPT_SPLIT = "kept"
 RESIDENT_BYTES = 300
@@ -53,19 +50,22 @@ def quality_field(settings: DeduplicateSettings | None) -> str | None:
 
 
 def process(
-    documents: Iterable[Document | DocumentTable],
+    pieces: Iterable[Piece],
     names: Iterable[str],
     plan: Plan,
     tolerance: Tolerance,
     stages: Stages,
+    decontaminator: Decontaminator | None = None,
 ) -> Outcome:
-    """Stage, prepare, deduplicate and split documents; part files are left below the work folder.
+    """Read, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
     Raises UserError for a source without a document of sufficient length, and for ids that occur
     twice.
     """
-    files, features, names = _stage(documents, names, plan, stages)
+    preparation = Preparation(plan.clean.normalise, plan.clean.short, plan.sought)
+    read = read_corpus(pieces, names, preparation, tolerance, decontaminator, stages)
+    files, features, names = read.files, read.features, read.names
     short = features.characters < plan.clean.short
     _check_ids(files, features)
     _check_sources(names, features.sources, short, plan.clean.short)
@@ -76,8 +76,7 @@ def process(
         _check_priority(names, settings.priority)
         _check_quality(settings, features)
         _check_memory(settings, files.documents)
-        paths = UnitFiles(stages.work / "prepare", SKETCHES_NAME, len(files.paths))
-        sketches = SketchFiles(paths, files.starts)
+        sketches = SketchFiles(files, 0, len(files))
         corpus = Corpus(files, sketches, features, ~short, names)
         found = deduplicate(corpus, settings, stages)
     if plan.deduplicate is None:
@@ -119,41 +118,6 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     else:
         splits = sides[settings.decontamination]
     return replace(outcome, splits=splits, copies_in_train=copies)
-
-
-def _stage(
-    documents: Iterable[Document | DocumentTable],
-    names: Iterable[str],
-    plan: Plan,
-    stages: Stages,
-) -> tuple[PartFiles, Features, list[str]]:
-    """The prepared parts, their numbers and the names of the sources.
-
-    Documents are read again after a kill; parts that come out as before are not prepared again.
-    """
-    raw = stages.work / "raw"
-
-    def units() -> Iterator[tuple[PrepareUnit, str]]:
-        for part in stage_parts(documents, raw):
-            unit = PrepareUnit(part, plan.clean.normalise, plan.clean.short, plan.sought)
-            yield unit, sha256_of_file(part)
-
-    stages.bind(plan.clean.model_dump_json(), str(plan.sought))
-    ranks = {name: rank for rank, name in enumerate(names)}
-    folders, counts, ranks_of_parts = [], [], []
-    for done in stages.run("prepare", prepare, units()):
-        folders.append(done.folder)
-        counts.append(done.counts["documents"])
-        own = [ranks.setdefault(name, len(ranks)) for name in done.counts["sources"]]
-        ranks_of_parts.append(np.array(own, np.int64))
-        shutil.rmtree(raw / done.folder.name)
-    if not folders:
-        raise UserError("the sources hold no document")
-    stages.bind(*(sha256_of_file(folder / MANIFEST_NAME) for folder in folders))
-    starts = accumulate(counts, initial=0)
-    paths = UnitFiles(stages.work / "prepare", PART_NAME, len(folders))
-    files = PartFiles(paths, tuple(starts))
-    return files, load_features(folders, ranks_of_parts), list(ranks)
 
 
 def _check_ids(files: PartFiles, features: Features) -> None:
@@ -210,24 +174,6 @@ def _check_quality(settings: DeduplicateSettings, features: Features) -> None:
             f"keep: no document has the field {field!r}",
             do="name a field that holds numbers, or choose another way to keep",
         )
-
-
-def write_kept(outcome: Outcome, folder_of: dict[tuple[str, str], Path]) -> None:
-    """Write the kept documents, in order; ``folder_of`` maps split and source to a folder."""
-    writers = {path: DocumentWriter(path) for path in dict.fromkeys(folder_of.values())}
-    kept, starts = outcome.kept, outcome.files.starts
-    with progress("write", int(kept.sum())) as advance:
-        for path, (start, end) in zip(outcome.files.paths, pairwise(starts), strict=True):
-            rows: dict[Path, list[int]] = {}
-            for row in np.flatnonzero(kept[start:end]).tolist():
-                source = outcome.names[outcome.sources[start + row]]
-                rows.setdefault(folder_of[outcome.splits[start + row], source], []).append(row)
-            table = part_table(path)
-            for folder, own in rows.items():
-                writers[folder].write(table.take(own))
-                advance(len(own))
-    for writer in writers.values():
-        writer.close()
 
 
 def write_pairs(outcome: Outcome, folder: Path) -> None:

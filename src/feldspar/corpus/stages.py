@@ -6,7 +6,7 @@ same command again, units whose folders are whole and of the same digest are not
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,22 +104,33 @@ class Stages:
         self._configuration = digest_of(self._configuration, *parts)
 
     def run(
-        self, name: str, function: Run, units: Iterable[tuple[Any, str]], total: int | None = None
+        self,
+        name: str,
+        function: Run,
+        units: Iterable[tuple[Any, str]],
+        total: int | None = None,
+        here: Sequence[bool] = (),
     ) -> Iterator[Done]:
-        """Run ``function`` on each (unit, digest of its own content), in order."""
+        """Run ``function`` on each (unit, digest of its own content), in order.
+
+        ``here`` tells by unit which ones no other machine can run.
+        """
         self.bind(name)
         folder = self.work / name
         remove_incomplete(folder)
 
         def tasks() -> Iterator[Task]:
             for number, (unit, own) in enumerate(units):
-                yield Task(
+                task = Task(
                     function,
                     unit,
                     unit_folder(folder, number),
                     digest_of(self._configuration, str(number), own),
                     self.pool.elsewhere,
                 )
+                if self.pool.elsewhere and number < len(here) and here[number]:
+                    perform(task)  # whoever is given it then finds it done
+                yield task
 
         with progress(name, total, "units") as advance:
             for number, counts in enumerate(self.pool.map(perform, tasks())):

@@ -34,7 +34,7 @@ class TextFiles:
         data = np.empty(starts[-1], np.uint8)
         borders = np.searchsorted(keys, self.files.starts)
         for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist():
-            with self.files.paths[part].open("rb", buffering=0) as file:
+            with self.files.path(part).open("rb", buffering=0) as file:
                 for index in range(borders[part], borders[part + 1]):
                     target = data[starts[index] : starts[index + 1]]
                     read = os.preadv(file.fileno(), [target.data], begins[index])

@@ -51,7 +51,7 @@ for stage in stages:
         made = found
 print(*sorted({each.parts[-3] for each in made}))
 """
-STAGES = ("prepare", "bands", "candidates", "order", "compare", "survivors", "write")
+STAGES = ("read", "bands", "candidates", "order", "compare", "survivors", "write")
 
 MEASURED = """
 import sys
@@ -105,7 +105,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
     [
         (1, "begin,first unit", STAGES),
         (2, "first unit", STAGES),
-        (8, "first unit", ("prepare", "compare")),
+        (8, "first unit", ("read", "compare")),
     ],
 )
 def test_a_kill_in_any_stage_changes_nothing(

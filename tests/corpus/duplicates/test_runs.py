@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from feldspar.corpus.duplicates.edges import EdgeFile, Edges, merge_edges
 from feldspar.corpus.duplicates.runs import ranges, sorted_rows
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreement
-from feldspar.corpus.duplicates.sketch_files import SketchFiles
+from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
+from tests.corpus.conftest import empty_parts
 
 ROWS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 3), st.integers(0, 99)), max_size=60)
 
@@ -51,16 +52,17 @@ def test_sketches_by_key(keys: list[int], tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("sketches")
     values = np.random.default_rng(0).integers(0, 3, (30, SKETCH_VALUES)).astype(np.uint32)
     starts = (0, 11, 12, 30)
+    parts = empty_parts(folder, [end - start for start, end in pairwise(starts)])
     for number, (start, end) in enumerate(pairwise(starts)):
-        np.save(folder / f"{number}.npy", values[start:end])
-    files = SketchFiles(tuple(folder / f"{number}.npy" for number in range(3)), starts)
+        np.save(parts.path(number, SKETCHES_NAME), values[start:end])
+    files = SketchFiles(parts, 0, 3)
     wanted = np.array(keys, np.int64)
     assert np.array_equal(files.take(wanted), values[wanted])
     pairs = np.stack([wanted, wanted[::-1]], axis=1)
     assert np.array_equal(files.agreements(pairs), agreement(values[wanted], values[wanted[::-1]]))
-    grouped = [path for group in files.groups(12) for path in group.paths]
-    assert grouped == list(files.paths)
-    assert [group.starts for group in files.groups(12)] == [(0, 11, 12), (12, 30)]
+    assert [(group.first, group.last) for group in files.groups(12)] == [(0, 2), (2, 3)]
+    own = [(start, sketches.tolist()) for group in files.groups(12) for start, sketches in group]
+    assert own == [(start, values[start:end].tolist()) for start, end in pairwise(starts)]
 
 
 @settings(max_examples=30, deadline=None)

@@ -15,10 +15,10 @@ from feldspar.corpus.duplicates import verify as verification
 from feldspar.corpus.duplicates.verify import at_least, verify, verify_units
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.kernels.selection import compiled
-from feldspar.corpus.parts import PartFiles, stage_parts, text_begins
+from feldspar.corpus.parts import tables_of, text_begins, write_table
 from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.corpus.text_files import TextFiles, write_places
-from tests.corpus.conftest import prose
+from tests.corpus.conftest import empty_parts, prose
 from tests.corpus.test_build import content
 
 
@@ -36,16 +36,16 @@ def text_files(texts: list[str], folder: Path) -> TextFiles:
     """Texts that are clean already, in two parts."""
     half = len(texts) // 2
     parts = [part for part in (texts[:half], texts[half:]) if part]
-    paths = []
+    files = empty_parts(folder, [len(part) for part in parts])
     for number, part in enumerate(parts):
         documents = [Document(str(index), "a", text, "g", "o") for index, text in enumerate(part)]
-        paths += stage_parts(documents, folder / str(number))
-    starts = np.cumsum([0, *map(len, parts)])
+        (table,) = tables_of(documents)
+        write_table(table, files.path(number))
     sizes = np.array([len(text.encode()) for text in texts], np.int64)
     characters = np.array([len(text) for text in texts], np.int64)
-    begins = np.concatenate([text_begins(path) for path in paths])
+    begins = np.concatenate([text_begins(files.path(number)) for number in range(len(files))])
     write_places(folder / "places.npy", begins, sizes, characters)
-    return TextFiles(PartFiles(tuple(paths), tuple(starts.tolist())), folder / "places.npy")
+    return TextFiles(files, folder / "places.npy")
 
 
 def shingles(text: str) -> set[str]:

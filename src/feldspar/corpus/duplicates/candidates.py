@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from math import floor, sqrt
 from pathlib import Path
 from typing import Any
@@ -54,9 +53,9 @@ def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
     """A run of (band key, document), both u64; the key holds the band's number."""
     members = np.load(unit.members, mmap_mode="r")
     pieces = [np.empty((2, 0), np.uint64)]
-    for path, (start, end) in zip(unit.sketches.paths, pairwise(unit.sketches.starts), strict=True):
-        own = np.flatnonzero(members[start:end])
-        values = np.load(path, mmap_mode="r")[own]
+    for start, sketches in unit.sketches:
+        own = np.flatnonzero(members[start : start + len(sketches)])
+        values = sketches[own]
         documents = (own + start).astype(np.uint64)
         for band in range(unit.banding.bands):
             pieces.append(np.stack([band_keys(values, band, unit.banding), documents]))

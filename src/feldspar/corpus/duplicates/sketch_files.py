@@ -1,12 +1,12 @@
 """Sketches on disk, one file a part, read by document key."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreements
+from feldspar.corpus.parts import PartFiles
 
 SKETCHES_NAME = "sketches.npy"
 _PAIRS = 1 << 14
@@ -15,21 +15,27 @@ _PAIRS = 1 << 14
 
 @dataclass(frozen=True)
 class SketchFiles:
-    """Files of sketches in order; ``starts`` holds the first key of each, and the number of all."""
+    """The files of the sketches of parts ``first`` to ``last`` (without it)."""
 
-    paths: Sequence[Path]
-    starts: tuple[int, ...]
+    files: PartFiles
+    first: int
+    last: int
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each part's first key and sketches, lying in their file."""
+        for part in range(self.first, self.last):
+            yield int(self.files.starts[part]), self._load(part)
 
     def take(self, keys: np.ndarray) -> np.ndarray:
         """The sketches (keys, 128) u32 of document keys in any order."""
         found = np.empty((len(keys), SKETCH_VALUES), np.uint32)
         order = np.argsort(keys, kind="stable")
         ordered = keys[order]
-        borders = np.searchsorted(ordered, self.starts)
+        starts = self.files.starts
+        borders = np.searchsorted(ordered, starts)
         for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist():
             own = slice(borders[part], borders[part + 1])
-            file = np.load(self.paths[part], mmap_mode="r")
-            found[order[own]] = file[ordered[own] - self.starts[part]]
+            found[order[own]] = self._load(part)[ordered[own] - starts[part]]
         return found
 
     def agreements(self, pairs: np.ndarray) -> np.ndarray:
@@ -44,9 +50,11 @@ class SketchFiles:
 
     def groups(self, documents: int) -> Iterator["SketchFiles"]:
         """Neighbouring files together, as many as have at most that many documents."""
-        first = 0
-        for part in range(len(self.paths)):
-            last = part + 1 == len(self.paths)
-            if last or self.starts[part + 2] - self.starts[first] > documents:
-                yield SketchFiles(self.paths[first : part + 1], self.starts[first : part + 2])
-                first = part + 1
+        first, starts = self.first, self.files.starts
+        for end in range(self.first + 1, self.last + 1):
+            if end == self.last or starts[end + 1] - starts[first] > documents:
+                yield SketchFiles(self.files, first, end)
+                first = end
+
+    def _load(self, part: int) -> np.ndarray:
+        return np.load(self.files.path(part, SKETCHES_NAME), mmap_mode="r")

@@ -1,44 +1,56 @@
 """Readers: from files, archives and this interpreter to documents, in a fixed order."""
 
-from feldspar.corpus.document import Documents, Tolerance, check_source_name
+from collections.abc import Iterator
+
+from feldspar.corpus.document import Document, Documents, Tolerance, check_source_name
+from feldspar.corpus.parts import rows_of
 from feldspar.corpus.readers.archives import cache_folder, fetch_archives
-from feldspar.corpus.readers.code import read_code
-from feldspar.corpus.readers.huggingface import read_huggingface
-from feldspar.corpus.readers.installed import read_installed
-from feldspar.corpus.readers.jsonl import read_jsonl
-from feldspar.corpus.readers.package import read_package
-from feldspar.corpus.readers.parquet import read_parquet
-from feldspar.corpus.readers.text import read_text
-from feldspar.corpus.readers.warc import read_warc
+from feldspar.corpus.readers.code import code_pieces
+from feldspar.corpus.readers.huggingface import huggingface_pieces
+from feldspar.corpus.readers.installed import installed_pieces
+from feldspar.corpus.readers.jsonl import jsonl_pieces
+from feldspar.corpus.readers.package import package_pieces
+from feldspar.corpus.readers.parquet import parquet_pieces
+from feldspar.corpus.readers.pieces import Piece
+from feldspar.corpus.readers.text import text_pieces
+from feldspar.corpus.readers.warc import warc_pieces
 from feldspar.corpus.settings import SourceSettings
 
-__all__ = ["cache_folder", "fetch_archives", "read_source"]
+__all__ = ["cache_folder", "fetch_archives", "pieces_of", "read_source"]
 
-_RECORDS = {"jsonl": read_jsonl, "parquet": read_parquet}
+_RECORDS = {"jsonl": jsonl_pieces, "parquet": parquet_pieces}
 _PLAIN = {
-    "text": read_text,
-    "code": read_code,
-    "installed": read_installed,
-    "warc": read_warc,
+    "text": text_pieces,
+    "code": code_pieces,
+    "installed": installed_pieces,
+    "warc": warc_pieces,
 }
 
 
-def read_source(
-    source: str,
-    settings: SourceSettings,
-    tolerance: Tolerance,
-    offline: bool = False,
-    quality: str | None = None,
-) -> Documents:
-    """The documents of one source, in a fixed order; ``quality`` names a field of its records.
+def pieces_of(
+    source: str, settings: SourceSettings, offline: bool = False, quality: str | None = None
+) -> Iterator[Piece]:
+    """What can be read by itself of one source, in a fixed order; nothing is read yet.
 
-    Raises UserError that names file and line where something is bad beyond ``tolerance``.
+    ``quality`` names a field of its records. Raises UserError where there is nothing to read.
     """
     check_source_name(source)
     if settings.reader.type == "package":
-        return read_package(source, settings, tolerance, offline)
+        return package_pieces(source, settings, offline)
     if settings.reader.type == "huggingface":
-        return read_huggingface(source, settings, tolerance, quality, offline)
+        return huggingface_pieces(source, settings, quality, offline)
     if settings.reader.type in _RECORDS:
-        return _RECORDS[settings.reader.type](source, settings, tolerance, quality)
-    return _PLAIN[settings.reader.type](source, settings, tolerance)
+        return _RECORDS[settings.reader.type](source, settings, quality)
+    return _PLAIN[settings.reader.type](source, settings)
+
+
+def read_source(
+    source: str, settings: SourceSettings, tolerance: Tolerance, offline: bool = False
+) -> Documents:
+    """The documents of one source, in a fixed order.
+
+    Raises UserError that names file and line where something is bad beyond ``tolerance``.
+    """
+    for piece in pieces_of(source, settings, offline):
+        for each in piece.read(tolerance):
+            yield from [each] if isinstance(each, Document) else rows_of(each)

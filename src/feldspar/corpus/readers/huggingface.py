@@ -7,21 +7,25 @@ repository holds Parquet or JSON lines. Only a name needs the package ``datasets
 import json
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
-from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_documents
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_piece
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_documents
+from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import HuggingFaceReader, SourceSettings
 
 Rows = Iterator[Mapping[str, Any]]
 STATE_NAME = "state.json"
 SPLITS_NAME = "dataset_dict.json"
+HUB_BYTES = 1 << 30
+"""What a dataset of the hub is taken for: much, so that it is read beside the others."""
 _SPLIT_WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -30,14 +34,10 @@ _SPLIT_WORDS = {
 """How file names say which split they belong to, as the hub reads them."""
 
 
-def read_huggingface(
-    source: str,
-    settings: SourceSettings,
-    tolerance: Tolerance,
-    quality: str | None = None,
-    offline: bool = False,
-) -> Documents:
-    """The documents of one split of a dataset.
+def huggingface_pieces(
+    source: str, settings: SourceSettings, quality: str | None = None, offline: bool = False
+) -> Iterator[Piece]:
+    """The files of one split of a dataset; one of the hub is read as a whole.
 
     Raises UserError for a folder of another form and for a split that it has not; SetupError where
     a name is given and ``datasets`` is not installed.
@@ -46,9 +46,8 @@ def read_huggingface(
     assert isinstance(reader, HuggingFaceReader)
     records = RecordReader(fields_of(settings, quality), source, settings.licence)
     if reader.name is not None:
-        place = f"{reader.name}:{reader.split}"
-        rows = _hub_rows(reader, offline)
-        yield from documents_of(_numbered(place, rows), records, tolerance)
+        # Machines share no cache. After a kill, what was read stands, whatever the hub has then.
+        yield Piece(partial(_hub_documents, reader, offline, records), HUB_BYTES, "", here=True)
         return
     assert settings.path is not None
     path = settings.path.expanduser()
@@ -56,12 +55,24 @@ def read_huggingface(
         path = _split_of(path, reader.split)
     if (path / STATE_NAME).is_file():
         for file in _saved_files(path):
-            rows = _numbered(file.name, _arrow_rows(file))
-            yield from documents_of(rows, records, tolerance)
+            yield file_piece(partial(_saved_documents, file, records), file)
         return
     for name, file in split_files(path, reader.split):
-        read = parquet_documents if name.endswith(PARQUET_SUFFIXES) else jsonl_documents
-        yield from read(name, file, records, tolerance)
+        if name.endswith(PARQUET_SUFFIXES):
+            yield from parquet_pieces_of(name, file, records)
+        else:
+            yield jsonl_piece(name, file, records)
+
+
+def _hub_documents(
+    reader: HuggingFaceReader, offline: bool, records: RecordReader, tolerance: Tolerance
+) -> Documents:
+    rows = _numbered(f"{reader.name}:{reader.split}", _hub_rows(reader, offline))
+    return documents_of(rows, records, tolerance)
+
+
+def _saved_documents(file: Path, records: RecordReader, tolerance: Tolerance) -> Documents:
+    return documents_of(_numbered(file.name, _arrow_rows(file)), records, tolerance)
 
 
 def _numbered(place: str, rows: Rows) -> Iterator[tuple[str, Mapping[str, Any]]]:

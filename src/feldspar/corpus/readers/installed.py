@@ -6,11 +6,12 @@ Needs no download, so it works offline and on test machines.
 import platform
 import sysconfig
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.text import whole_file
 from feldspar.corpus.settings import InstalledReader, SourceSettings
 
@@ -18,21 +19,27 @@ OWN_NAME = "feldspar"
 STANDARD_LIBRARY_LICENCE = "PSF-2.0"
 
 
-def read_installed(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
-    """The documents of the standard library or of the installed packages; no tests."""
+def installed_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
+    """The files of the standard library or of the installed packages; no tests."""
     reader = settings.reader
     assert isinstance(reader, InstalledReader)
     if reader.what == "standard_library":
         version = f"python-{platform.python_version()}"
         licence = settings.licence or STANDARD_LIBRARY_LICENCE
         for name, path in standard_library_files(reader.suffixes):
-            yield from whole_file(source, name, f"{version}/{name}", path, licence, tolerance)
+            yield _piece(source, name, version, path, licence)
         return
     for distribution in _distributions(reader.packages):
         licence = settings.licence or _licence(distribution)
         version = f"{distribution.metadata['Name']}-{distribution.version}"
         for name, path in _package_files(distribution, reader.suffixes):
-            yield from whole_file(source, name, f"{version}/{name}", path, licence, tolerance)
+            yield _piece(source, name, version, path, licence)
+
+
+def _piece(source: str, name: str, version: str, path: Path, licence: str) -> Piece:
+    # Another machine's interpreter may hold another version under the same path.
+    read = partial(whole_file, source, name, f"{version}/{name}", path, licence)
+    return file_piece(read, path, here=True)
 
 
 def standard_library_files(suffixes: Sequence[str]) -> list[tuple[str, Path]]:

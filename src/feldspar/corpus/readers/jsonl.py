@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,6 +12,7 @@ from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
 from feldspar.corpus.readers.listing import decode, files_below
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
@@ -18,18 +20,23 @@ JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 _BLOCK_BYTES = 1 << 20
 
 
-def read_jsonl(
-    source: str, settings: SourceSettings, tolerance: Tolerance, quality: str | None = None
-) -> Documents:
-    """The documents of a source of JSON lines. Raises UserError with file and line."""
+def jsonl_pieces(
+    source: str, settings: SourceSettings, quality: str | None = None
+) -> Iterator[Piece]:
+    """The files of a source of JSON lines."""
     assert settings.path is not None
     reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, JSONL_SUFFIXES):
-        yield from jsonl_documents(name, path, reader, tolerance)
+        yield jsonl_piece(name, path, reader)
+
+
+def jsonl_piece(name: str, path: Path, reader: RecordReader) -> Piece:
+    """One file, called ``name`` in the origin of its documents."""
+    return file_piece(partial(jsonl_documents, name, path, reader), path)
 
 
 def jsonl_documents(name: str, path: Path, reader: RecordReader, tolerance: Tolerance) -> Documents:
-    """The documents of one file, called ``name`` in their origin."""
+    """The documents of one file. Raises UserError with file and line."""
     rows = jsonl_records(name, path, reader.source or name, tolerance)
     yield from documents_of(rows, reader, tolerance)
 

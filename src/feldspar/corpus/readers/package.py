@@ -1,5 +1,7 @@
 """Texts inside pinned source archives of the package index."""
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from feldspar.core.errors import UserError
@@ -8,20 +10,19 @@ from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.globs import matches
 from feldspar.corpus.readers.listing import decode
 from feldspar.corpus.readers.members import read_members
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import PackageReader, SourceSettings
 
 
-def read_package(
-    source: str, settings: SourceSettings, tolerance: Tolerance, offline: bool
-) -> Documents:
-    """The documents of pinned archives, in the archives' order."""
+def package_pieces(source: str, settings: SourceSettings, offline: bool) -> Iterator[Piece]:
+    """The pinned archives, in their order."""
     reader = settings.reader
     assert isinstance(reader, PackageReader)
     paths = fetch_archives(reader.archives, offline)
     for archive in reader.archives:
-        yield from archive_documents(
-            source, paths[archive.sha256], reader, settings.licence, tolerance
-        )
+        path = paths[archive.sha256]
+        read = partial(archive_documents, source, path, reader, settings.licence)
+        yield file_piece(read, path, here=True)  # other machines have caches of their own
 
 
 def archive_documents(

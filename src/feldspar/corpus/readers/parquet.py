@@ -2,44 +2,79 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.columns import arrow
-from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.document import Tolerance
 from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.readers.listing import files_below
+from feldspar.corpus.readers.pieces import Piece, Read
 from feldspar.corpus.readers.plain_rows import plain_table
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
 PARQUET_SUFFIXES = (".parquet",)
+PIECE_BYTES = 8 << 20
 _BATCH_ROWS = 1024
 
 
-def read_parquet(
-    source: str, settings: SourceSettings, tolerance: Tolerance, quality: str | None = None
-) -> Documents:
-    """The documents of a source in Parquet. Raises UserError with file and row."""
+@dataclass(frozen=True)
+class RowGroups:
+    """Neighbouring row groups of a file; the first one's first row is ``row``, from 1."""
+
+    groups: range
+    row: int
+
+
+def parquet_pieces(
+    source: str, settings: SourceSettings, quality: str | None = None
+) -> Iterator[Piece]:
+    """The files of a source in Parquet, large ones a few row groups at a time."""
     assert settings.path is not None
     reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, PARQUET_SUFFIXES):
-        yield from parquet_documents(name, path, reader, tolerance)
+        yield from parquet_pieces_of(name, path, reader)
+
+
+def parquet_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Piece]:
+    """One file, called ``name`` in the origin of its documents. Raises UserError if damaged."""
+    status = path.stat()
+    state = f"{status.st_size} {status.st_mtime_ns}"
+    for rows, size in _row_groups(path):
+        yield Piece(partial(parquet_documents, name, path, reader, rows), size, state)
+
+
+def _row_groups(path: Path) -> Iterator[tuple[RowGroups, int]]:
+    """Row groups of about ``PIECE_BYTES`` together, and their bytes of plain columns."""
+    _, parquet = arrow()
+    if path.stat().st_size == 0:
+        raise UserError(f"{path} is empty")
+    with _whole(path):
+        metadata = parquet.read_metadata(path)
+    if metadata.num_rows == 0:
+        raise UserError(f"{path} holds no row")
+    start, row, rows, size = 0, 1, 0, 0
+    for group in range(metadata.num_row_groups):
+        described = metadata.row_group(group)
+        rows += described.num_rows
+        size += described.total_byte_size
+        if size >= PIECE_BYTES or group + 1 == metadata.num_row_groups:
+            yield RowGroups(range(start, group + 1), row), size
+            start, row, rows, size = group + 1, row + rows, 0, 0
 
 
 def parquet_documents(
-    name: str, path: Path, reader: RecordReader, tolerance: Tolerance
-) -> Documents:
-    """The documents of one file, called ``name`` in their origin."""
-    yield from documents_of(parquet_records(name, path, reader.fields), reader, tolerance)
+    name: str, path: Path, reader: RecordReader, rows: RowGroups | None, tolerance: Tolerance
+) -> Read:
+    """The documents of some rows or of all, in tables wherever the file's columns are plain.
 
-
-def parquet_tables(
-    name: str, path: Path, reader: RecordReader, tolerance: Tolerance
-) -> Iterator[Document | DocumentTable]:
-    """The same documents, in tables wherever the file's columns are plain."""
-    for first, batch in _batches(path, reader.fields):
+    Raises UserError with file and row.
+    """
+    for first, batch in _batches(path, reader.fields, rows):
         table = plain_table(batch, name, first, reader)
         if table is not None:
             yield DocumentTable(table)
@@ -62,16 +97,19 @@ def _records(name: str, path: Path, first: int, batch: Any) -> Iterator[tuple[st
         yield f"{name}:{row}", record
 
 
-def _batches(path: Path, fields: Fields | None) -> Iterator[tuple[int, Any]]:
+def _batches(
+    path: Path, fields: Fields | None, rows: RowGroups | None = None
+) -> Iterator[tuple[int, Any]]:
     """Batches of rows, each with the number of its first row, from 1."""
     _, parquet = arrow()
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
-    row = 1
+    row = rows.row if rows else 1
+    groups = list(rows.groups) if rows else None
     with _whole(path), parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
         columns = names if fields is None else _columns(names, fields, path)
-        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+        for batch in file.iter_batches(_BATCH_ROWS, groups, columns):
             yield row, batch
             row += len(batch)
     if row == 1:

@@ -20,21 +20,25 @@ def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any 
     """
     pyarrow, _ = arrow()
     fields = reader.fields
-    if fields.group or fields.quality or fields.only or fields.source is None or not len(batch):
+    size = len(batch)
+    if fields.group or fields.quality or fields.only or not size:
         return None
     try:
         batch.validate(full=True)
-        text, sources = _texts(batch, fields.text), _texts(batch, fields.source)
-        for source in sources.unique().to_pylist():
-            check_source_name(source)
-        places = [f"{name}:{row}" for row in range(first, first + len(batch))]
+        text = _texts(batch, fields.text)
+        if fields.source is None:
+            sources = pyarrow.array([reader.source] * size)
+        else:
+            sources = _texts(batch, fields.source)
+            for source in sources.unique().to_pylist():
+                check_source_name(source)
+        places = [f"{name}:{row}" for row in range(first, first + size)]
         ids = _ids(batch, fields.id)
         if ids is None:
             known = zip(sources.to_pylist(), places, strict=True)
             ids = pyarrow.array([f"{source}/{place}" for source, place in known])
     except (pyarrow.ArrowException, UserError, UnicodeDecodeError):
         return None
-    size = len(batch)
     licences = pyarrow.array([reader.licence] * size, pyarrow.string())
     columns = [ids, sources, text, ids, pyarrow.array(places), licences, pyarrow.nulls(size)]
     schema = part_schema()

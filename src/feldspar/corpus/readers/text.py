@@ -1,33 +1,32 @@
 """A folder of text files, one document each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.readers.globs import matches
 from feldspar.corpus.readers.listing import decode, files_below, read_bytes
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import SourceSettings, TextReader
 
 
-def read_text(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
-    """The documents of a text folder."""
+def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
+    """The files of a text folder."""
     assert settings.path is not None and isinstance(settings.reader, TextReader)
-    return whole_files(source, settings, settings.reader.suffixes, (), tolerance)
+    return whole_files(source, settings, settings.reader.suffixes, ())
 
 
 def whole_files(
-    source: str,
-    settings: SourceSettings,
-    suffixes: Sequence[str],
-    exclude: Sequence[str],
-    tolerance: Tolerance,
-) -> Documents:
+    source: str, settings: SourceSettings, suffixes: Sequence[str], exclude: Sequence[str]
+) -> Iterator[Piece]:
     """One document a file; its id, group and origin are its path below the source's path."""
     assert settings.path is not None
     for name, path in files_below(settings.path, suffixes):
         if not matches(name, exclude):
-            yield from whole_file(source, name, name, path, settings.licence, tolerance)
+            read = partial(whole_file, source, name, name, path, settings.licence)
+            yield file_piece(read, path)
 
 
 def whole_file(

@@ -3,6 +3,8 @@
 Records are parsed by FastWARC, pages turned into text by Resiliparse.
 """
 
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Document, Documents, Tolerance, check_encodable
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
 from feldspar.corpus.readers.listing import decode, files_below
+from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import SourceSettings, WarcReader
 
 WARC_SUFFIXES = tuple(f".{kind}{end}" for kind in ("warc", "wet") for end in ("", ".gz", ".zst"))
@@ -17,20 +20,21 @@ PAGE_TYPES = ("text/html", "application/xhtml+xml")
 OK = 200
 
 
-def read_warc(source: str, settings: SourceSettings, tolerance: Tolerance) -> Documents:
+def warc_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
+    """The web archives of a source."""
+    assert settings.path is not None and isinstance(settings.reader, WarcReader)
+    for name, path in files_below(settings.path, WARC_SUFFIXES):
+        yield file_piece(partial(warc_documents, source, name, path, settings), path)
+
+
+def warc_documents(
+    source: str, name: str, path: Path, settings: SourceSettings, tolerance: Tolerance
+) -> Documents:
     """One document for each text of a WET file and each page that a WARC file answered with.
 
     Its group is its address, so that copies of one page fall on one side of the split. Other
     records (requests, images, redirects) are passed over. Raises UserError with file and offset.
     """
-    assert settings.path is not None and isinstance(settings.reader, WarcReader)
-    for name, path in files_below(settings.path, WARC_SUFFIXES):
-        yield from _file_documents(source, name, path, settings, tolerance)
-
-
-def _file_documents(
-    source: str, name: str, path: Path, settings: SourceSettings, tolerance: Tolerance
-) -> Documents:
     try:
         from fastwarc.warc import ArchiveIterator, WarcRecordType
     except ImportError as error:

@@ -1,0 +1,40 @@
+"""What can be read by itself: a file of a source, rows of one, or all that cannot be divided."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from feldspar.core.files import digest_of
+from feldspar.corpus.document import Document
+from feldspar.corpus.parts import DocumentTable
+
+Read = Iterator[Document | DocumentTable]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a source; the documents of all pieces, in order, are those of the source.
+
+    ``read`` is given a ``Tolerance``. It is a top-level function with its other arguments, so that
+    another process can read the piece; ``here``: not one of another machine, which may hold
+    something else under the same name. ``bytes`` is what it holds, roughly.
+    """
+
+    read: "partial[Read]"
+    bytes: int
+    state: str
+    """What changes with the content."""
+    here: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the documents."""
+        read = self.read
+        return digest_of(read.func.__qualname__, repr(read.args), repr(read.keywords), self.state)
+
+
+def file_piece(read: "partial[Read]", path: Path, here: bool = False) -> Piece:
+    """A file that is read as a whole."""
+    status = path.stat()
+    return Piece(read, status.st_size, f"{status.st_size} {status.st_mtime_ns}", here)

@@ -1,0 +1,109 @@
+"""The kept documents -> Parquet, as the last stage: files written side by side.
+
+Row groups and files are cut by the sizes of the texts, so that the same documents give the same
+bytes whoever writes them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from feldspar.corpus.columns import DOCUMENT_COLUMNS, FILE_BYTES, ROW_GROUP_BYTES, arrow
+from feldspar.corpus.outcome import Outcome
+from feldspar.corpus.parts import PartFiles, part_table, same_file
+from feldspar.corpus.stages import Stages
+
+STAGE = "write"
+_NAME = "documents.parquet"
+
+
+@dataclass(frozen=True)
+class WriteUnit:
+    """One file: the documents ``keys[groups[0] : groups[-1]]``, in row groups between the bounds.
+
+    ``keys`` is a file of the keys of all kept documents.
+    """
+
+    files: PartFiles
+    keys: Path
+    groups: tuple[int, ...]
+
+
+def write_kept(outcome: Outcome, folder_of: Mapping[tuple[str, str], Path], stages: Stages) -> None:
+    """Write the kept documents, in order; ``folder_of`` maps split and source to a folder."""
+    places = list(dict.fromkeys(folder_of.values()))
+    rank = {key: places.index(folder) for key, folder in folder_of.items()}
+    kept = np.flatnonzero(outcome.kept)
+    own = [rank[outcome.splits[key], outcome.names[outcome.sources[key]]] for key in kept.tolist()]
+    order = np.argsort(own, kind="stable")
+    keys, sizes = kept[order], outcome.features.sizes[kept[order]]
+    bounds = np.searchsorted(np.array(own)[order], np.arange(len(places) + 1))
+    np.save(stages.work / "kept.npy", keys)
+    targets, units = [], []
+    for folder, start, end in zip(places, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        for number, groups in enumerate(_files(sizes[start:end])):
+            targets.append(folder / f"part-{number:05d}.parquet")
+            shifted = tuple(start + bound for bound in groups)
+            units.append(WriteUnit(outcome.files, stages.work / "kept.npy", shifted))
+    named = [(unit, repr(unit.groups)) for unit in units]
+    for target, done in zip(
+        targets, stages.run(STAGE, write_documents, named, len(named)), strict=True
+    ):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        same_file(done.folder / _NAME, target)
+
+
+def _files(sizes: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """The bounds of row groups of each file, of texts of these sizes."""
+    groups = _bounds(sizes, ROW_GROUP_BYTES)
+    of_groups = np.diff(np.concatenate([[0], np.cumsum(sizes)])[groups])
+    files = _bounds(of_groups, FILE_BYTES)
+    for first, last in pairwise(files):
+        yield tuple(groups[first : last + 1])
+
+
+def _bounds(sizes: np.ndarray, limit: int) -> list[int]:
+    """Where stretches of at most ``limit`` together end, what is larger by itself; 0 before."""
+    ends = np.cumsum(sizes)
+    bounds, before = [0], 0
+    while bounds[-1] < len(sizes):
+        fitting = int(np.searchsorted(ends, before + limit, "right"))
+        bounds.append(max(bounds[-1] + 1, fitting))
+        before = int(ends[bounds[-1] - 1])
+    return bounds
+
+
+def write_documents(unit: WriteUnit, folder: Path) -> dict[str, Any]:
+    """One file of documents."""
+    pyarrow, parquet = arrow()
+    keys = np.load(unit.keys, mmap_mode="r")
+    writer = None
+    for start, end in pairwise(unit.groups):
+        table = pyarrow.concat_tables(_rows(unit.files, np.array(keys[start:end])))
+        if writer is None:
+            writer = parquet.ParquetWriter(
+                folder / _NAME,
+                table.schema,
+                compression="zstd",
+                use_dictionary=["source"],
+                write_statistics=False,
+            )
+        writer.write_table(table.combine_chunks(), row_group_size=len(table))
+    assert writer is not None, "a file holds a document"
+    writer.close()
+    return {"documents": unit.groups[-1] - unit.groups[0]}
+
+
+def _rows(files: PartFiles, keys: np.ndarray) -> Sequence[Any]:
+    """The documents of ascending keys, a table from each part."""
+    borders = np.searchsorted(keys, files.starts)
+    return [
+        part_table(files.path(part))
+        .select(DOCUMENT_COLUMNS)
+        .take(keys[borders[part] : borders[part + 1]] - files.starts[part])
+        for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist()
+    ]
