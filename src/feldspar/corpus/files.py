@@ -19,7 +19,7 @@ from feldspar.corpus.pipeline import (
     quality_field,
     write_pairs,
 )
-from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_piece
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_pieces_of
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece
@@ -101,4 +101,4 @@ def _pieces(files: Sequence[tuple[str, Path]], quality: str | None) -> Iterator[
         if path.name.endswith(PARQUET_SUFFIXES):
             yield from parquet_pieces_of(name, path, reader)
         else:
-            yield jsonl_piece(name, path, reader)
+            yield from jsonl_pieces_of(name, path, reader)

@@ -25,11 +25,10 @@ from feldspar.corpus.features import (
     save_features,
 )
 from feldspar.corpus.parts import PartFiles, part_folder, part_tables, tables_of, write_index
-from feldspar.corpus.readers.pieces import Piece
+from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece
 from feldspar.corpus.stages import Stages
 
 STAGE = "read"
-UNIT_BYTES = 8 << 20
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def read_units(pieces: Iterable[Piece], like: ReadUnit) -> Iterator[ReadUnit]:
     gathered: list[Piece] = []
     size = 0
     for piece in pieces:
-        if gathered and (size >= UNIT_BYTES or piece.here != gathered[0].here):
+        if gathered and (size >= PIECE_BYTES or piece.here != gathered[0].here):
             yield replace(like, pieces=tuple(gathered))
             gathered, size = [], 0
         gathered.append(piece)

@@ -14,7 +14,7 @@ from typing import Any
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Documents, Tolerance
-from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_piece
+from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_pieces_of
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece, file_piece
@@ -61,7 +61,7 @@ def huggingface_pieces(
         if name.endswith(PARQUET_SUFFIXES):
             yield from parquet_pieces_of(name, file, records)
         else:
-            yield jsonl_piece(name, file, records)
+            yield from jsonl_pieces_of(name, file, records)
 
 
 def _hub_documents(

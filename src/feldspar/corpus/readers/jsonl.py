@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
 from feldspar.corpus.readers.listing import decode, files_below
-from feldspar.corpus.readers.pieces import Piece, file_piece
+from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
@@ -27,27 +28,58 @@ def jsonl_pieces(
     assert settings.path is not None
     reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, JSONL_SUFFIXES):
-        yield jsonl_piece(name, path, reader)
+        yield from jsonl_pieces_of(name, path, reader)
 
 
-def jsonl_piece(name: str, path: Path, reader: RecordReader) -> Piece:
-    """One file, called ``name`` in the origin of its documents."""
-    return file_piece(partial(jsonl_documents, name, path, reader), path)
+@dataclass(frozen=True)
+class Lines:
+    """Lines of a plain file, from byte ``start`` to byte ``end``; the first is line ``number``."""
+
+    start: int
+    end: int
+    number: int
 
 
-def jsonl_documents(name: str, path: Path, reader: RecordReader, tolerance: Tolerance) -> Documents:
-    """The documents of one file. Raises UserError with file and line."""
-    rows = jsonl_records(name, path, reader.source or name, tolerance)
+def jsonl_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Piece]:
+    """One file, called ``name`` in the origin of its documents, in ranges where it is plain."""
+    read = partial(jsonl_documents, name, path, reader)
+    whole = file_piece(partial(read, None), path)
+    if path.name.endswith(".jsonl") and whole.bytes > PIECE_BYTES:
+        for lines in _ranges(path):
+            yield Piece(partial(read, lines), lines.end - lines.start, whole.state)
+    else:
+        yield whole
+
+
+def _ranges(path: Path) -> Iterator[Lines]:
+    """Whole lines of about ``PIECE_BYTES`` together."""
+    start, number, offset = 0, 1, 0
+    with path.open("rb") as file:
+        while block := file.read(PIECE_BYTES):
+            if (last := block.rfind(b"\n")) >= 0:
+                yield Lines(start, offset + last + 1, number)
+                start, number = offset + last + 1, number + block.count(b"\n")
+            offset += len(block)
+    if start < offset:
+        yield Lines(start, offset, number)
+
+
+def jsonl_documents(
+    name: str, path: Path, reader: RecordReader, lines: Lines | None, tolerance: Tolerance
+) -> Documents:
+    """The documents of some lines of a file, or of all. Raises UserError with file and line."""
+    rows = jsonl_records(name, path, reader.source or name, tolerance, lines)
     yield from documents_of(rows, reader, tolerance)
 
 
 def jsonl_records(
-    name: str, path: Path, source: str, tolerance: Tolerance
+    name: str, path: Path, source: str, tolerance: Tolerance, lines: Lines | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The place, beginning with ``name``, and the record of each line that is not blank."""
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
-    for number, line in enumerate(bounded_lines(_blocks(path)), start=1):
+    blocks = _range_blocks(path, lines) if lines else _blocks(path)
+    for number, line in enumerate(bounded_lines(blocks), start=lines.number if lines else 1):
         if line is not None and not line.strip():
             continue
         try:
@@ -69,6 +101,15 @@ def _object(line: bytes | None, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{place} is not a JSON object", found=text)
     return value
+
+
+def _range_blocks(path: Path, lines: Lines) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(lines.start)
+        while (left := lines.end - file.tell()) > 0 and (
+            block := file.read(min(_BLOCK_BYTES, left))
+        ):
+            yield block
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

@@ -12,13 +12,12 @@ from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.pieces import Piece, Read
+from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read
 from feldspar.corpus.readers.plain_rows import plain_table
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
 PARQUET_SUFFIXES = (".parquet",)
-PIECE_BYTES = 8 << 20
 _BATCH_ROWS = 1024
 
 

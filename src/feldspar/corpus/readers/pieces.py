@@ -9,6 +9,8 @@ from feldspar.core.files import digest_of
 from feldspar.corpus.document import Document
 from feldspar.corpus.parts import DocumentTable
 
+PIECE_BYTES = 8 << 20
+"""Files that can be divided are cut into pieces of about this size."""
 Read = Iterator[Document | DocumentTable]
 
 
