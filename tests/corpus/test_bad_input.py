@@ -34,7 +34,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "invalid UTF-8": (
         "x.jsonl",
         b'{"source": "web", "text": "\xe9"}\n',
-        "x.jsonl:1 is not UTF-8",
+        "1 of 1 characters (100.00%) are not UTF-8, in 1 documents; the first is x.jsonl:1",
     ),
     "invalid JSON": ("x.jsonl", lines(GOOD) + b'{"text": ', "x.jsonl:4 is not valid JSON"),
     "deep JSON": (
@@ -71,7 +71,17 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "unpaired surrogate": (
         "x.jsonl",
         b'{"source": "web", "text": "\\ud800"}\n',
-        "x.jsonl:1: the text holds an unpaired surrogate",
+        "source web: 1 of 1 characters (100.00%) are not UTF-8",
+    ),
+    "UTF-16": (
+        "x.jsonl",
+        lines(GOOD).decode().encode("utf-16"),
+        "x.jsonl:1 is UTF-16 or UTF-32, not UTF-8",
+    ),
+    "id that is not UTF-8": (
+        "x.jsonl",
+        b'{"source": "web", "text": "a", "id": "\xe9"}\n',
+        "x.jsonl:1: field 'id' is not UTF-8",
     ),
     "blank texts only": (
         "x.jsonl",

@@ -34,6 +34,13 @@ def text_sizes(column: Any) -> np.ndarray:
     return compute.call_function("binary_length", [column]).to_numpy()
 
 
+def text_characters(column: Any) -> np.ndarray:
+    """The code points of each text of a column (u32)."""
+    from pyarrow import compute
+
+    return compute.call_function("utf8_length", [column]).to_numpy().astype(np.uint32)
+
+
 class DocumentWriter:
     """Writes documents into ``part-00000.parquet`` and on, below a folder made on first use."""
 

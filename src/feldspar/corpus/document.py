@@ -17,7 +17,8 @@ class Document:
 
     ``id`` is unique in a corpus; ``group`` names what must fall on one side of the split (all
     versions of one file); ``origin`` is the place it was read from: file, line or row, version;
-    ``quality`` is the value that chooses survivors, where a field holds one.
+    ``quality`` is the value that chooses survivors, where a field holds one; ``replaced`` counts
+    the characters of the text that were no UTF-8.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Document:
     origin: str
     licence: str | None = None
     quality: float | None = None
+    replaced: int = 0
 
 
 def check_source_name(name: str, where: str | None = None) -> str:
@@ -38,17 +40,6 @@ def check_source_name(name: str, where: str | None = None) -> str:
             allowed="letters, digits, dot, underscore and hyphen, beginning with letter or digit",
         )
     return name
-
-
-def check_encodable(text: str, place: str) -> str:
-    """``text``. Raises UserError when it holds half of a surrogate pair, which UTF-8 cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: the text holds an unpaired surrogate", found=ascii(text[error.start])
-        ) from error
-    return text
 
 
 NAMED_BAD_RECORDS = 20

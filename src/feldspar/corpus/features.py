@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.corpus.clean import Normalisation, cleaned_texts, normalised
-from feldspar.corpus.columns import arrow
+from feldspar.corpus.columns import arrow, text_characters
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
@@ -41,7 +41,8 @@ class Features:
 
     ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; the kept text
     begins at byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8; ``quality`` (f64)
-    is NaN where it is not known; ``identities`` are 64-bit hashes of the ids; ``hashes``
+    is NaN where it is not known; ``replaced`` of the ``read_characters`` code points of the text as
+    it was read were no UTF-8 (u32); ``identities`` are 64-bit hashes of the ids; ``hashes``
     (documents, 2) u64 identify the cleaned text.
     """
 
@@ -50,6 +51,8 @@ class Features:
     begins: np.ndarray
     sizes: np.ndarray
     quality: np.ndarray
+    replaced: np.ndarray
+    read_characters: np.ndarray
     identities: np.ndarray
     hashes: np.ndarray
 
@@ -60,6 +63,7 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
     The counts hold the number of documents and the names of their sources as they appear.
     """
     table = part_table(unit.part)
+    read_characters = text_characters(table.column("text"))
     read = [] if unit.normalise == "none" else table.column("text").to_pylist()
     kept = [normalised(text, unit.normalise) for text in read]
     if kept == read:
@@ -80,6 +84,8 @@ def prepare(unit: PrepareUnit, folder: Path) -> dict[str, Any]:
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
         quality=table.column("quality").to_numpy(),
+        replaced=table.column("replaced").to_numpy(),
+        read_characters=read_characters,
         identities=_hashes(packed_column(table, "id"))[:, 0],
         hashes=_hashes(clean),
     )
@@ -103,7 +109,16 @@ def load_features(folders: Sequence[Path], ranks: Sequence[np.ndarray]) -> Featu
     pieces = [np.load(folder / NUMBERS_NAME) for folder in folders]
     joined = {
         name: np.concatenate([piece[name] for piece in pieces])
-        for name in ("characters", "begins", "sizes", "quality", "identities", "hashes")
+        for name in (
+            "characters",
+            "begins",
+            "sizes",
+            "quality",
+            "replaced",
+            "read_characters",
+            "identities",
+            "hashes",
+        )
     }
     sources = [rank[piece["sources"]] for rank, piece in zip(ranks, pieces, strict=True)]
     return Features(sources=np.concatenate(sources), **joined)

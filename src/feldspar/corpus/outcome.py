@@ -24,6 +24,7 @@ class Outcome:
     copies_in_train: dict[str, Copies] | None
     """By what would keep copies apart (``near``, ``exact``), of which one does; None: no split."""
     bad_records: dict[str, int]
+    replaced_characters: dict[str, int]
     threshold: float
     local: bool
 

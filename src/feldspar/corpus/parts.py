@@ -21,7 +21,7 @@ from feldspar.corpus.packed import PackedTexts
 PART_BYTES = 4 << 20
 _GATHERED_CHARACTERS = 1 << 20
 PART_NAME = "documents.arrow"
-_COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
+_COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality", "replaced")
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def table_of(documents: Sequence[Document]) -> Any:
 def part_schema() -> Any:
     """The columns of a part."""
     pyarrow, _ = arrow()
-    kinds = {"quality": pyarrow.float64()}
+    kinds = {"quality": pyarrow.float64(), "replaced": pyarrow.uint32()}
     return pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
 
 

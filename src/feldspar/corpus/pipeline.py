@@ -21,6 +21,7 @@ from feldspar.corpus.features import Features, PrepareUnit, load_features, prepa
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
 from feldspar.corpus.parts import PART_NAME, DocumentTable, PartFiles, part_table, stage_parts
+from feldspar.corpus.replaced import replaced_characters
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
@@ -62,12 +63,13 @@ def process(
     """Stage, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError for a source without a document of sufficient length, and for ids that occur
-    twice.
+    Raises UserError for a source without a document of sufficient length or with too much that is
+    not UTF-8, and for ids that occur twice.
     """
     files, features, names = _stage(documents, names, plan, stages)
     short = features.characters < plan.clean.short
     _check_ids(files, features)
+    replaced = replaced_characters(names, features, files)
     _check_sources(names, features.sources, short, plan.clean.short)
     settings = plan.deduplicate or DeduplicateSettings()
     if not plan.sought:
@@ -93,6 +95,7 @@ def process(
         splits=[KEPT_SPLIT] * files.documents,
         copies_in_train=None,
         bad_records=tolerance.skipped,
+        replaced_characters=replaced,
         threshold=settings.threshold,
         local=settings.scope == "local",
     )

@@ -24,7 +24,10 @@ class Amount:
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """read = short + exact + near + kept, in documents and bytes."""
+    """read = short + exact + near + kept, in documents and bytes.
+
+    ``replaced_characters`` of the texts read were not UTF-8; they stand as U+FFFD.
+    """
 
     read: Amount
     short: Amount
@@ -36,6 +39,7 @@ class SourceCounts:
     dropped_local: int
     splits: dict[str, Amount]
     licences: dict[str, int]
+    replaced_characters: int = 0
 
     @property
     def amounts(self) -> tuple[Amount, Amount, Amount, Amount, Amount]:
@@ -77,6 +81,21 @@ class Report:
     copies_in_train: dict[str, Copies] | None = None
     pair_bytes: dict[str, dict[str, int]] | None = None
     built: bool = True
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the input was not as it should be, in words."""
+        bad = sum(counts.bad_records for counts in self.sources.values())
+        replaced = {
+            name: counts.replaced_characters
+            for name, counts in self.sources.items()
+            if counts.replaced_characters
+        }
+        lines = [f"{bad} bad records were left out"] if bad else []
+        if replaced:
+            where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items())
+            lines.append(f"characters that are not UTF-8 were replaced by U+FFFD: {where}")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same documents and settings."""
@@ -144,6 +163,7 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
             near=_amount(outcome, own & near),
             kept=_amount(outcome, kept),
             bad_records=outcome.bad_records.get(name, 0),
+            replaced_characters=outcome.replaced_characters.get(name, 0),
             dropped_global=int((own & dropped_global).sum()),
             dropped_local=int((own & dropped_local).sum()),
             splits={
