@@ -88,11 +88,6 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         lines([{"source": "web", "text": " \t "}, {"source": "web", "text": ""}]),
         "source web has no document left after cleaning: of 2 read, 2 have fewer than 200",
     ),
-    "same id twice": (
-        "x.jsonl",
-        lines([{**record, "id": "same"} for record in GOOD]),
-        "two documents have the id 'same'",
-    ),
     "long line": (
         "x.jsonl",
         b'{"source": "web", "text": "' + b"x" * 100_000_000 + b'"}\n',

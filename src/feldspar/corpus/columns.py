@@ -1,6 +1,6 @@
 """Documents as columns of Parquet: fixed row groups, no times, hence the same bytes every time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -111,12 +111,12 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 class TableFile:
-    """A Parquet file of two columns of text and one of numbers, written block by block.
+    """A Parquet file of columns of text and one of numbers, written block by block.
 
     Row groups have the same number of rows whatever the blocks, hence the same bytes.
     """
 
-    def __init__(self, path: Path, texts: tuple[str, str], number: str) -> None:
+    def __init__(self, path: Path, texts: Sequence[str], number: str) -> None:
         pyarrow, parquet = arrow()
         kinds = [(name, pyarrow.string()) for name in texts]
         self._schema = pyarrow.schema([*kinds, (number, pyarrow.float64())])

@@ -15,10 +15,11 @@ _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
 class Document:
     """One text with what is known about it.
 
-    ``id`` is unique in a corpus; ``group`` names what must fall on one side of the split (all
-    versions of one file); ``origin`` is the place it was read from: file, line or row, version;
-    ``quality`` is the value that chooses survivors, where a field holds one; ``replaced`` counts
-    the characters of the text that were no UTF-8.
+    ``id`` is the source's own name for it, which others may have too; ``group`` names what must
+    fall on one side of the split (all versions of one file); ``origin`` is the place it was read
+    from, another within the source for each: file, line or row, version; ``quality`` is the value
+    that chooses survivors, where a field holds one; ``replaced`` counts the characters of the text
+    that were no UTF-8.
     """
 
     id: str

@@ -39,6 +39,12 @@ class Outcome:
         return ~self.short & (self.found.keepers == np.arange(len(self.sources)))
 
 
+def repeated_ids(outcome: Outcome) -> int:
+    """How many documents have an id that another has, by the 64-bit hashes of ids."""
+    counts = np.unique(outcome.features.identities, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
+
+
 def exact_copies(outcome: Outcome) -> np.ndarray:
     """Mask of the dropped documents that the exact pass alone would drop.
 

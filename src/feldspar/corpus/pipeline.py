@@ -1,7 +1,7 @@
 """Documents in, kept documents and the figures out: the way that both commands share."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -63,12 +63,11 @@ def process(
     """Stage, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError for a source without a document of sufficient length or with too much that is
-    not UTF-8, and for ids that occur twice.
+    Raises UserError for a source without a document of sufficient length, or with too much that is
+    not UTF-8.
     """
     files, features, names = _stage(documents, names, plan, stages)
     short = features.characters < plan.clean.short
-    _check_ids(files, features)
     replaced = replaced_characters(names, features, files)
     _check_sources(names, features.sources, short, plan.clean.short)
     settings = plan.deduplicate or DeduplicateSettings()
@@ -159,21 +158,6 @@ def _stage(
     return files, load_features(folders, ranks_of_parts), list(ranks)
 
 
-def _check_ids(files: PartFiles, features: Features) -> None:
-    order = np.argsort(features.identities, kind="stable")
-    ordered = features.identities[order]
-    alike = np.flatnonzero(ordered[1:] == ordered[:-1])
-    for first, second in zip(order[alike].tolist(), order[alike + 1].tolist(), strict=True):
-        one, other = files.strings("id", np.array([first, second]))
-        if one == other:
-            places = files.strings("origin", np.array([first, second]))
-            raise UserError(
-                f"two documents have the id {one!r}",
-                where=" and ".join(places),
-                do="make the ids unique, or leave them out: file and line then serve as id",
-            )
-
-
 def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
     if documents * RESIDENT_BYTES > settings.memory_bytes:
         raise UserError(
@@ -233,24 +217,36 @@ def write_kept(outcome: Outcome, folder_of: dict[tuple[str, str], Path]) -> None
         writer.close()
 
 
+PLACES = ("id", "source", "origin")
+"""What names a document: ids may repeat, source and origin together do not."""
+
+
 def write_pairs(outcome: Outcome, folder: Path) -> None:
-    """``duplicates.parquet`` (id, kept_id, jaccard), ``edges.parquet`` (id_a, id_b, jaccard).
+    """``duplicates.parquet`` (PLACES, the same with ``kept_`` before them, jaccard) and
+    ``edges.parquet`` (id_a, id_b, jaccard).
 
     A similarity that was never measured is null.
     """
     found = outcome.found
     dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
-    with TableFile(folder / "duplicates.parquet", ("id", "kept_id"), "jaccard") as table:
+    columns = (*PLACES, *(f"kept_{name}" for name in PLACES))
+    with TableFile(folder / "duplicates.parquet", columns, "jaccard") as table:
         for start in range(0, len(dropped), BLOCK):
             keys = dropped[start : start + BLOCK]
-            _write_block(outcome, table, keys, found.keepers[keys], found.similarity[keys])
+            pairs = keys, found.keepers[keys]
+            _write_block(outcome, table, PLACES, pairs, found.similarity[keys])
     with TableFile(folder / "edges.parquet", ("id_a", "id_b"), "jaccard") as table:
         for block in found.edges.blocks():
-            _write_block(outcome, table, block.pairs[:, 0], block.pairs[:, 1], block.jaccard)
+            pairs = block.pairs[:, 0], block.pairs[:, 1]
+            _write_block(outcome, table, ("id",), pairs, block.jaccard)
 
 
 def _write_block(
-    outcome: Outcome, table: TableFile, first: np.ndarray, second: np.ndarray, jaccard: np.ndarray
+    outcome: Outcome,
+    table: TableFile,
+    names: Sequence[str],
+    pairs: tuple[np.ndarray, np.ndarray],
+    jaccard: np.ndarray,
 ) -> None:
-    names = [outcome.files.strings("id", keys) for keys in (first, second)]
-    table.write([*names, [jaccard_or_none(value) for value in jaccard.tolist()]])
+    texts = [outcome.files.strings(name, keys) for keys in pairs for name in names]
+    table.write([*texts, [jaccard_or_none(value) for value in jaccard.tolist()]])

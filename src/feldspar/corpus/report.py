@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from feldspar.corpus.examples import Example, example_pairs
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
-from feldspar.corpus.outcome import Outcome, exact_copies
+from feldspar.corpus.outcome import Outcome, exact_copies, repeated_ids
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Report:
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
     ``length_counts``. ``decontamination`` tells what overlapped evaluation sets: those documents
     are not among the ones read. ``copies_in_train`` counts documents of train with a copy among the
-    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``built`` is off when a
+    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``repeated_ids``
+    counts documents whose id another has. ``built`` is off when a
     finished folder was found instead.
     """
 
@@ -80,6 +81,7 @@ class Report:
     decontamination: dict[str, Any] | None = None
     copies_in_train: dict[str, Copies] | None = None
     pair_bytes: dict[str, dict[str, int]] | None = None
+    repeated_ids: int = 0
     built: bool = True
 
     @property
@@ -95,6 +97,8 @@ class Report:
         if replaced:
             where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items())
             lines.append(f"characters that are not UTF-8 were replaced by U+FFFD: {where}")
+        if self.repeated_ids:
+            lines.append(f"{self.repeated_ids:,} documents have an id that another has")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -139,6 +143,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         examples=example_pairs(outcome),
         lengths=length_counts(outcome),
         copies_in_train=outcome.copies_in_train,
+        repeated_ids=repeated_ids(outcome),
     )
 
 

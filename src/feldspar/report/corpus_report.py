@@ -81,6 +81,8 @@ def amounts_section(report: dict[str, Any]) -> Section:
     if any(replaced.values()):
         where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items() if count)
         words.append(f"Characters that are not UTF-8, replaced by U+FFFD: {where}.")
+    if repeated := report.get("repeated_ids"):
+        words.append(f"Documents with an id that another has: {repeated:,}.")
     local = {
         name: [counts["dropped_global"], counts["dropped_local"]]
         for name, counts in report["sources"].items()
