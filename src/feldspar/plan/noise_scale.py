@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, Role, chosen_rows
-from feldspar.noise_scale.calibration import PAPER_FACTOR
 from feldspar.noise_scale.controller import BatchController
-from feldspar.noise_scale.settings import NoiseScaleSettings
+from feldspar.noise_scale.settings import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.plan.memory import Memory
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.root import Recipe
