@@ -34,7 +34,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "invalid UTF-8": (
         "x.jsonl",
         b'{"source": "web", "text": "\xe9"}\n',
-        "x.jsonl:1 is not UTF-8",
+        "1 of 1 characters (100.00%) are not UTF-8, in 1 documents; the first is x.jsonl:1",
     ),
     "invalid JSON": ("x.jsonl", lines(GOOD) + b'{"text": ', "x.jsonl:4 is not valid JSON"),
     "deep JSON": (
@@ -71,17 +71,22 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "unpaired surrogate": (
         "x.jsonl",
         b'{"source": "web", "text": "\\ud800"}\n',
-        "x.jsonl:1: the text holds an unpaired surrogate",
+        "source web: 1 of 1 characters (100.00%) are not UTF-8",
+    ),
+    "UTF-16": (
+        "x.jsonl",
+        lines(GOOD).decode().encode("utf-16"),
+        "x.jsonl:1 is UTF-16 or UTF-32, not UTF-8",
+    ),
+    "id that is not UTF-8": (
+        "x.jsonl",
+        b'{"source": "web", "text": "a", "id": "\xe9"}\n',
+        "x.jsonl:1: field 'id' is not UTF-8",
     ),
     "blank texts only": (
         "x.jsonl",
         lines([{"source": "web", "text": " \t "}, {"source": "web", "text": ""}]),
         "source web has no document left after cleaning: of 2 read, 2 have fewer than 200",
-    ),
-    "same id twice": (
-        "x.jsonl",
-        lines([{**record, "id": "same"} for record in GOOD]),
-        "two documents have the id 'same'",
     ),
     "long line": (
         "x.jsonl",

@@ -13,7 +13,9 @@ from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.build import build_corpus, configuration_digest
 from feldspar.corpus.settings import CorpusSettings
+from feldspar.corpus.split import SPLITS
 from feldspar.corpus.store import documents, sources
+from feldspar.report.corpus_report import corpus_page
 from tests.corpus.conftest import corpus_settings, prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]
@@ -172,11 +174,33 @@ def test_bad_records_are_counted(settings: CorpusSettings, tmp_path: Path) -> No
     assert read_manifest(settings.path, "documents").warnings == ["1 bad records were left out"]
 
 
-def test_ids_that_occur_twice(jsonl: Jsonl, tmp_path: Path) -> None:
-    path = jsonl("a.jsonl", [{"id": "same", "text": prose(i)} for i in range(2)])
-    settings = corpus_settings(tmp_path / "out", {"a": {"reader": "jsonl", "path": str(path)}})
-    with pytest.raises(UserError, match="two documents have the id 'same'"):
-        build_corpus(settings, settings.path)
+def test_ids_that_repeat_are_counted_and_places_tell_the_documents_apart(
+    jsonl: Jsonl, tmp_path: Path
+) -> None:
+    records = [{"id": "same", "text": prose(i)} for i in (0, 1, 0)]
+    given = {
+        name: {"reader": "jsonl", "path": str(jsonl(f"{name}/x.jsonl", records[:count]))}
+        for name, count in (("a", 2), ("b", 3))
+    }
+    settings = corpus_settings(tmp_path / "out", given)
+    report = build_corpus(settings, settings.path)
+    assert report.repeated_ids == 5
+    told = ["5 documents have an id that another has"]
+    assert read_manifest(settings.path, "documents").warnings == told
+    assert "Documents with an id that another has: 5." in corpus_page(settings.path)
+    rows = parquet.read_table(settings.path / "duplicates.parquet").to_pylist()
+    assert {row["id"] for row in rows} == {row["kept_id"] for row in rows} == {"same"}
+    places = [
+        [row[f"{kept}{name}"] for kept in ("", "kept_") for name in ("source", "origin")]
+        for row in rows
+    ]
+    assert places == [
+        ["b", "x.jsonl:1", "a", "x.jsonl:1"],
+        ["b", "x.jsonl:2", "a", "x.jsonl:2"],
+        ["b", "x.jsonl:3", "a", "x.jsonl:1"],
+    ]
+    kept = [d for split in SPLITS for d in documents(settings.path, split, "a")]
+    assert sorted(document.text for document in kept) == sorted([prose(0), prose(1)])
 
 
 def test_reading_what_is_not_there(settings: CorpusSettings, tmp_path: Path) -> None:

@@ -63,11 +63,10 @@ def test_fields_have_other_names(tmp_path: Path) -> None:
     [
         (b"", "x.jsonl is empty"),
         (b'{"text": "a"}\n{"text": \n', "x.jsonl:2 is not valid JSON"),
-        (b'{"text": "a"}\n{"text": "\xe9"}\n', "x.jsonl:2 is not UTF-8"),
         (b'{"text": "a"}\n{"body": "b"}\n', "x.jsonl:2: the record has no field 'text'"),
         (b'{"text": "a"}\n{"text": 3}\n', "x.jsonl:2: field 'text' is not text"),
         (b'{"text": "a"}\n[1]\n', "x.jsonl:2 is not a JSON object"),
-        (b'{"text": "a"}\n{"text": "\\ud800"}\n', "x.jsonl:2: the text holds an unpaired"),
+        (b'{"text": "a"}\n{"text": "b", "id": "\\ud800"}\n', "x.jsonl:2: field 'id' is not UTF-8"),
         (b'{"text": "a"}\n{"text": "b", "id": [1]}\n', "x.jsonl:2: field 'id' is neither"),
         (b'{"text": "a"}\n' + b"[" * 100_000, "x.jsonl:2 is not valid JSON"),
     ],
@@ -141,14 +140,6 @@ def test_a_tree_is_sorted_and_each_inode_is_visited_once(tmp_path: Path) -> None
     ]
     assert read(tmp_path, "code") == expected
     assert read(tmp_path, {"type": "code", "exclude": ("a.py",)}) == expected[1:]
-
-
-def test_text_that_is_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
-    (tmp_path / "b.txt").write_text("fine")
-    with pytest.raises(UserError, match=r"a\.txt is not UTF-8"):
-        read(tmp_path, "text")
-    assert [document.text for document in read(tmp_path, "text", skip_bad=1)] == ["fine"]
 
 
 def test_globs() -> None:

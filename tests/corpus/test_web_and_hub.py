@@ -97,8 +97,8 @@ def test_bad_web_archives(tmp_path: Path) -> None:
     pytest.importorskip("fastwarc")
     path = tmp_path / "x.warc.wet"
     good = warc_record("conversion", "http://a/1", b"good")
-    path.write_bytes(warc_record("conversion", "http://a/0", b"bad \xff") + good)
-    with pytest.raises(UserError, match=r"x.warc.wet:0 is not UTF-8"):
+    path.write_bytes(warc_record("conversion", "http://a/0", b"\xff\xfeb\0") + good)
+    with pytest.raises(UserError, match=r"x.warc.wet:0 is UTF-16"):
         read(tmp_path, "warc")
     assert [document.text for document in read(tmp_path, "warc", skip_bad=1)] == ["good"]
     path.write_bytes(b"no archive at all\n" * 9)
@@ -205,7 +205,7 @@ def test_poisoned_records_harm_nothing(tmp_path: Path) -> None:
     good = [json.dumps({"source": "web", "text": prose(i)}).encode() for i in range(3)]
     poison = [
         b'{"source": "web", "text": "' + b"x" * 100_000_000 + b'"}',
-        b'{"source": "web", "text": "\xff\xfe"}',
+        b'{"source": "web", "id": "\xff\xfe", "text": "a"}',
         b'{"source": "web", "text": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
         b'{"source": "../x", "text": "a"}',
         b'{"source": "/etc/x", "text": "a"}',

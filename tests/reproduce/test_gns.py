@@ -154,7 +154,9 @@ def test_a_ramp_that_saves_only_against_a_bad_batch_is_said_to() -> None:
         "ramp-beats-every-constant": False,
         "closed-loop-matches-ramp": False,
     }
-    assert "-11.1" in found["ramp-beats-every-constant"].ours
+    words = found["ramp-beats-every-constant"].ours
+    assert "needs 11.1" in words and "more tokens" in words and "-11" not in words
+    assert "higher than the ramp's (" in found["closed-loop-matches-ramp"].ours
 
 
 def test_steps_can_cost_more_than_tokens_save() -> None:

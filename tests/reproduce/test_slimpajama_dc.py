@@ -151,7 +151,7 @@ def test_each_scope_has_its_own_folders() -> None:
 
 
 def corpus(folder: Path, rows: list[dict[str, str]], **more: Any) -> Path:
-    path = folder.with_suffix(".jsonl")
+    path = folder.with_name("rows.jsonl")  # the same for all: places name documents
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = corpus_settings(
         folder,

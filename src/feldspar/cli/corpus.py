@@ -264,4 +264,6 @@ def _show(report: "Report", folder: Path, json: bool) -> None:
     width = max(len(row[0]) for row in (header, *rows))
     for name, *figures in (header, *rows):
         typer.echo(f"{shorten(name):<{width}}" + "".join(f"{figure:>13}" for figure in figures))
+    for line in report.warnings:
+        typer.echo(line)
     typer.echo(f"{folder}")

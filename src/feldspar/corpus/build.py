@@ -171,6 +171,7 @@ def finish_folder(
             "licences": counts.licences,
             "splits": {split: vars(amount) for split, amount in counts.splits.items()},
             "bad_records": counts.bad_records,
+            "replaced_characters": counts.replaced_characters,
         }
         for name, counts in report.sources.items()
     }
@@ -182,7 +183,6 @@ def finish_folder(
     }
     if report.decontamination is not None:
         total["decontamination"] = report.decontamination
-    bad = sum(each["bad_records"] for each in counts.values())
     manifest = Manifest(
         kind=kind,
         configuration=configuration,
@@ -190,6 +190,6 @@ def finish_folder(
         command=command,
         counts=total,
         files=records_of(folder),
-        warnings=[f"{bad} bad records were left out"] if bad else [],
+        warnings=report.warnings,
     )
     write_manifest(folder, manifest)

@@ -1,6 +1,6 @@
 """Documents as columns of Parquet: fixed row groups, no times, hence the same bytes every time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -34,6 +34,13 @@ def text_sizes(column: Any) -> np.ndarray:
     return compute.call_function("binary_length", [column]).to_numpy()
 
 
+def text_characters(column: Any) -> np.ndarray:
+    """The code points of each text of a column (u32)."""
+    from pyarrow import compute
+
+    return compute.call_function("utf8_length", [column]).to_numpy().astype(np.uint32)
+
+
 def read_documents(path: Path) -> Iterator[Document]:
     """The documents of one file, a row group in memory at a time."""
     _, parquet = arrow()
@@ -47,12 +54,12 @@ def read_documents(path: Path) -> Iterator[Document]:
 
 
 class TableFile:
-    """A Parquet file of two columns of text and one of numbers, written block by block.
+    """A Parquet file of columns of text and one of numbers, written block by block.
 
     Row groups have the same number of rows whatever the blocks, hence the same bytes.
     """
 
-    def __init__(self, path: Path, texts: tuple[str, str], number: str) -> None:
+    def __init__(self, path: Path, texts: Sequence[str], number: str) -> None:
         pyarrow, parquet = arrow()
         kinds = [(name, pyarrow.string()) for name in texts]
         self._schema = pyarrow.schema([*kinds, (number, pyarrow.float64())])
@@ -66,12 +73,12 @@ class TableFile:
 
     def __exit__(self, *_: object) -> None:
         if self._empty:
-            self.write([[] for _ in self._schema])
+            self.write([[] for _ in self._schema][1:], [])
         self._writer.close()
 
-    def write(self, columns: list[list[Any]]) -> None:
+    def write(self, texts: Sequence[Any], numbers: Sequence[float | None]) -> None:
         """Add rows, given as columns; all blocks but the last are of a whole number of groups."""
         pyarrow, _ = arrow()
         self._empty = False
-        table = pyarrow.table(columns, schema=self._schema)
+        table = pyarrow.table([*texts, numbers], self._schema.names).cast(self._schema)
         self._writer.write_table(table, row_group_size=1 << 17)

@@ -16,9 +16,11 @@ _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
 class Document:
     """One text with what is known about it.
 
-    ``id`` is unique in a corpus; ``group`` names what must fall on one side of the split (all
-    versions of one file); ``origin`` is the place it was read from: file, line or row, version;
-    ``quality`` is the value that chooses survivors, where a field holds one.
+    ``id`` is the source's own name for it, which others may have too; ``group`` names what must
+    fall on one side of the split (all versions of one file); ``origin`` is the place it was read
+    from, another within the source for each: file, line or row, version; ``quality`` is the value
+    that chooses survivors, where a field holds one; ``replaced`` counts the characters of the text
+    that were no UTF-8.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Document:
     origin: str
     licence: str | None = None
     quality: float | None = None
+    replaced: int = 0
 
 
 def check_source_name(name: str, where: str | None = None) -> str:
@@ -39,17 +42,6 @@ def check_source_name(name: str, where: str | None = None) -> str:
             allowed="letters, digits, dot, underscore and hyphen, beginning with letter or digit",
         )
     return name
-
-
-def check_encodable(text: str, place: str) -> str:
-    """``text``. Raises UserError when it holds half of a surrogate pair, which UTF-8 cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UserError(
-            f"{place}: the text holds an unpaired surrogate", found=ascii(text[error.start])
-        ) from error
-    return text
 
 
 NAMED_BAD_RECORDS = 20

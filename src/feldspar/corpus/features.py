@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from feldspar.core.streams import hash_integers
 from feldspar.corpus.clean import Normalisation, cleaned_texts, normalised
-from feldspar.corpus.columns import arrow
+from feldspar.corpus.columns import arrow, text_characters
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
@@ -38,7 +39,8 @@ class Features:
 
     ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; the kept text
     begins at byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8; ``quality`` (f64)
-    is NaN where it is not known; ``identities`` are 64-bit hashes of the ids; ``hashes``
+    is NaN where it is not known; ``replaced`` of the ``read_characters`` code points of the text as
+    it was read were no UTF-8 (u32); ``identities`` are 64-bit hashes of the ids; ``hashes``
     (documents, 2) u64 identify the cleaned text.
     """
 
@@ -47,6 +49,8 @@ class Features:
     begins: np.ndarray
     sizes: np.ndarray
     quality: np.ndarray
+    replaced: np.ndarray
+    read_characters: np.ndarray
     identities: np.ndarray
     hashes: np.ndarray
 
@@ -56,6 +60,7 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
 
     Sources that are new get the next of ``ranks``.
     """
+    read_characters = text_characters(table.column("text"))
     read = [] if how.normalise == "none" else table.column("text").to_pylist()
     kept = [normalised(text, how.normalise) for text in read]
     if kept != read:
@@ -72,7 +77,9 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
         quality=table.column("quality").to_numpy(),
-        identities=_hashes(packed_column(table, "id"))[:, 0],
+        replaced=table.column("replaced").to_numpy(),
+        read_characters=read_characters,
+        identities=_identities(packed_column(table, "id")),
         hashes=_hashes(clean),
     )
 
@@ -87,6 +94,16 @@ def _with_texts(table: Any, texts: Sequence[str]) -> Any:
     pyarrow, _ = arrow()
     place = table.schema.get_field_index("text")
     return table.set_column(place, "text", pyarrow.array(texts, pyarrow.large_string()))
+
+
+def _identities(ids: PackedTexts) -> np.ndarray:
+    """A 64-bit hash of each id: the sum of hashes of its bytes, each with its place."""
+    begin, ends = ids.starts[0], ids.starts - ids.starts[0]
+    places = np.arange(ends[-1]) - np.repeat(ends[:-1], ids.sizes)
+    data = ids.data[begin : begin + ends[-1]].astype(np.uint64)
+    sums = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum(hash_integers(data | places.astype(np.uint64) << np.uint64(8), 0), out=sums[1:])
+    return np.diff(sums[ends])
 
 
 def _hashes(texts: PackedTexts) -> np.ndarray:

@@ -24,6 +24,7 @@ class Outcome:
     copies_in_train: dict[str, Copies] | None
     """By what would keep copies apart (``near``, ``exact``), of which one does; None: no split."""
     bad_records: dict[str, int]
+    replaced_characters: dict[str, int]
     threshold: float
     local: bool
 
@@ -36,6 +37,12 @@ class Outcome:
     def kept(self) -> np.ndarray:
         """Mask of the documents that are kept."""
         return ~self.short & (self.found.keepers == np.arange(len(self.sources)))
+
+
+def repeated_ids(outcome: Outcome) -> int:
+    """How many documents have an id that another has, by the 64-bit hashes of ids."""
+    counts = np.unique(outcome.features.identities, return_counts=True)[1]
+    return int(counts[counts > 1].sum())
 
 
 def exact_copies(outcome: Outcome) -> np.ndarray:

@@ -22,7 +22,7 @@ from feldspar.corpus.unit_files import unit_folder
 PART_BYTES = 4 << 20
 _GATHERED_CHARACTERS = 1 << 20
 PART_NAME = "documents.arrow"
-_COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality")
+_COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality", "replaced")
 
 
 @dataclass(frozen=True)
@@ -81,11 +81,23 @@ class PartFiles:
         """Key and text of each of ``keys``."""
         return zip(keys, self.values("text", keys), strict=True)
 
-    def strings(self, column: str, keys: np.ndarray) -> list[str]:
-        """The values of a column for keys in any order, parts opened once each."""
+    def take(self, columns: Sequence[str], keys: np.ndarray) -> Any:
+        """A table of columns of the documents of ``keys``, in their order; parts opened once."""
+        pyarrow, _ = arrow()
         distinct, places = np.unique(keys, return_inverse=True)
-        found = list(self.values(column, distinct.tolist()))
-        return [found[place] for place in places.tolist()]
+        borders = np.searchsorted(distinct, self.starts)
+        pieces = [
+            part_table(self.path(part))
+            .select(columns)
+            .take(distinct[borders[part] : borders[part + 1]] - self.starts[part])
+            for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist()
+        ]
+        table = pyarrow.concat_tables(pieces or [part_schema().empty_table().select(columns)])
+        return table if np.array_equal(distinct, keys) else table.take(places)
+
+    def strings(self, column: str, keys: np.ndarray) -> list[str]:
+        """The values of a column for keys in any order."""
+        return self.take([column], keys).column(0).to_pylist()
 
     def column(self, column: str) -> Iterator[Any]:
         """The values of a column of all documents, a part in memory at a time."""
@@ -173,7 +185,7 @@ def _table_of(documents: Sequence[Document]) -> Any:
 def part_schema() -> Any:
     """The columns of a part."""
     pyarrow, _ = arrow()
-    kinds = {"quality": pyarrow.float64()}
+    kinds = {"quality": pyarrow.float64(), "replaced": pyarrow.uint32()}
     return pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
 
 

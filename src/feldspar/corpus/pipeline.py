@@ -1,6 +1,6 @@
 """Documents in, kept documents and the figures out: the way that both commands share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.features import Features, Preparation
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import Outcome, jaccard_or_none
-from feldspar.corpus.parts import PartFiles
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.reading import read_corpus
+from feldspar.corpus.replaced import replaced_characters
 from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
@@ -60,14 +60,14 @@ def process(
     """Read, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError for a source without a document of sufficient length, and for ids that occur
-    twice.
+    Raises UserError for a source without a document of sufficient length, or with too much that is
+    not UTF-8.
     """
     preparation = Preparation(plan.clean.normalise, plan.clean.short, plan.sought)
     read = read_corpus(pieces, names, preparation, tolerance, decontaminator, stages)
     files, features, names = read.files, read.features, read.names
     short = features.characters < plan.clean.short
-    _check_ids(files, features)
+    replaced = replaced_characters(names, features, files)
     _check_sources(names, features.sources, short, plan.clean.short)
     settings = plan.deduplicate or DeduplicateSettings()
     if not plan.sought:
@@ -92,6 +92,7 @@ def process(
         splits=[KEPT_SPLIT] * files.documents,
         copies_in_train=None,
         bad_records=tolerance.skipped,
+        replaced_characters=replaced,
         threshold=settings.threshold,
         local=settings.scope == "local",
     )
@@ -118,21 +119,6 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     else:
         splits = sides[settings.decontamination]
     return replace(outcome, splits=splits, copies_in_train=copies)
-
-
-def _check_ids(files: PartFiles, features: Features) -> None:
-    order = np.argsort(features.identities, kind="stable")
-    ordered = features.identities[order]
-    alike = np.flatnonzero(ordered[1:] == ordered[:-1])
-    for first, second in zip(order[alike].tolist(), order[alike + 1].tolist(), strict=True):
-        one, other = files.strings("id", np.array([first, second]))
-        if one == other:
-            places = files.strings("origin", np.array([first, second]))
-            raise UserError(
-                f"two documents have the id {one!r}",
-                where=" and ".join(places),
-                do="make the ids unique, or leave them out: file and line then serve as id",
-            )
 
 
 def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
@@ -176,24 +162,36 @@ def _check_quality(settings: DeduplicateSettings, features: Features) -> None:
         )
 
 
+PLACES = ("id", "source", "origin")
+"""What names a document: ids may repeat, source and origin together do not."""
+
+
 def write_pairs(outcome: Outcome, folder: Path) -> None:
-    """``duplicates.parquet`` (id, kept_id, jaccard), ``edges.parquet`` (id_a, id_b, jaccard).
+    """``duplicates.parquet`` (PLACES, the same with ``kept_`` before them, jaccard) and
+    ``edges.parquet`` (id_a, id_b, jaccard).
 
     A similarity that was never measured is null.
     """
     found = outcome.found
     dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
-    with TableFile(folder / "duplicates.parquet", ("id", "kept_id"), "jaccard") as table:
+    columns = (*PLACES, *(f"kept_{name}" for name in PLACES))
+    with TableFile(folder / "duplicates.parquet", columns, "jaccard") as table:
         for start in range(0, len(dropped), BLOCK):
             keys = dropped[start : start + BLOCK]
-            _write_block(outcome, table, keys, found.keepers[keys], found.similarity[keys])
+            pairs = keys, found.keepers[keys]
+            _write_block(outcome, table, PLACES, pairs, found.similarity[keys])
     with TableFile(folder / "edges.parquet", ("id_a", "id_b"), "jaccard") as table:
         for block in found.edges.blocks():
-            _write_block(outcome, table, block.pairs[:, 0], block.pairs[:, 1], block.jaccard)
+            pairs = block.pairs[:, 0], block.pairs[:, 1]
+            _write_block(outcome, table, ("id",), pairs, block.jaccard)
 
 
 def _write_block(
-    outcome: Outcome, table: TableFile, first: np.ndarray, second: np.ndarray, jaccard: np.ndarray
+    outcome: Outcome,
+    table: TableFile,
+    names: Sequence[str],
+    pairs: tuple[np.ndarray, np.ndarray],
+    jaccard: np.ndarray,
 ) -> None:
-    names = [outcome.files.strings("id", keys) for keys in (first, second)]
-    table.write([*names, [jaccard_or_none(value) for value in jaccard.tolist()]])
+    texts = [column for keys in pairs for column in outcome.files.take(names, keys).columns]
+    table.write(texts, [jaccard_or_none(value) for value in jaccard.tolist()])

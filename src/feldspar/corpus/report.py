@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from feldspar.corpus.examples import Example, example_pairs
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
-from feldspar.corpus.outcome import Outcome, exact_copies
+from feldspar.corpus.outcome import Outcome, exact_copies, repeated_ids
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,10 @@ class Amount:
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """read = short + exact + near + kept, in documents and bytes."""
+    """read = short + exact + near + kept, in documents and bytes.
+
+    ``replaced_characters`` of the texts read were not UTF-8; they stand as U+FFFD.
+    """
 
     read: Amount
     short: Amount
@@ -36,6 +39,7 @@ class SourceCounts:
     dropped_local: int
     splits: dict[str, Amount]
     licences: dict[str, int]
+    replaced_characters: int = 0
 
     @property
     def amounts(self) -> tuple[Amount, Amount, Amount, Amount, Amount]:
@@ -57,7 +61,8 @@ class Report:
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
     ``length_counts``. ``decontamination`` tells what overlapped evaluation sets: those documents
     are not among the ones read. ``copies_in_train`` counts documents of train with a copy among the
-    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``built`` is off when a
+    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``repeated_ids``
+    counts documents whose id another has. ``built`` is off when a
     finished folder was found instead.
     """
 
@@ -76,7 +81,25 @@ class Report:
     decontamination: dict[str, Any] | None = None
     copies_in_train: dict[str, Copies] | None = None
     pair_bytes: dict[str, dict[str, int]] | None = None
+    repeated_ids: int = 0
     built: bool = True
+
+    @property
+    def warnings(self) -> list[str]:
+        """What of the input was not as it should be, in words."""
+        bad = sum(counts.bad_records for counts in self.sources.values())
+        replaced = {
+            name: counts.replaced_characters
+            for name, counts in self.sources.items()
+            if counts.replaced_characters
+        }
+        lines = [f"{bad} bad records were left out"] if bad else []
+        if replaced:
+            where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items())
+            lines.append(f"characters that are not UTF-8 were replaced by U+FFFD: {where}")
+        if self.repeated_ids:
+            lines.append(f"{self.repeated_ids:,} documents have an id that another has")
+        return lines
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same documents and settings."""
@@ -120,6 +143,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         examples=example_pairs(outcome),
         lengths=length_counts(outcome),
         copies_in_train=outcome.copies_in_train,
+        repeated_ids=repeated_ids(outcome),
     )
 
 
@@ -144,6 +168,7 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
             near=_amount(outcome, own & near),
             kept=_amount(outcome, kept),
             bad_records=outcome.bad_records.get(name, 0),
+            replaced_characters=outcome.replaced_characters.get(name, 0),
             dropped_global=int((own & dropped_global).sum()),
             dropped_local=int((own & dropped_local).sum()),
             splits={

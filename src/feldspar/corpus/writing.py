@@ -4,7 +4,7 @@ Row groups and files are cut by the sizes of the texts, so that the same documen
 bytes whoever writes them.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from feldspar.corpus.columns import DOCUMENT_COLUMNS, FILE_BYTES, ROW_GROUP_BYTES, arrow
 from feldspar.corpus.outcome import Outcome
-from feldspar.corpus.parts import PartFiles, part_table, same_file
+from feldspar.corpus.parts import PartFiles, same_file
 from feldspar.corpus.stages import Stages
 
 STAGE = "write"
@@ -79,11 +79,11 @@ def _bounds(sizes: np.ndarray, limit: int) -> list[int]:
 
 def write_documents(unit: WriteUnit, folder: Path) -> dict[str, Any]:
     """One file of documents."""
-    pyarrow, parquet = arrow()
+    _, parquet = arrow()
     keys = np.load(unit.keys, mmap_mode="r")
     writer = None
     for start, end in pairwise(unit.groups):
-        table = pyarrow.concat_tables(_rows(unit.files, np.array(keys[start:end])))
+        table = unit.files.take(DOCUMENT_COLUMNS, np.array(keys[start:end])).combine_chunks()
         if writer is None:
             writer = parquet.ParquetWriter(
                 folder / _NAME,
@@ -92,18 +92,7 @@ def write_documents(unit: WriteUnit, folder: Path) -> dict[str, Any]:
                 use_dictionary=["source"],
                 write_statistics=False,
             )
-        writer.write_table(table.combine_chunks(), row_group_size=len(table))
+        writer.write_table(table, row_group_size=len(table))
     assert writer is not None, "a file holds a document"
     writer.close()
     return {"documents": unit.groups[-1] - unit.groups[0]}
-
-
-def _rows(files: PartFiles, keys: np.ndarray) -> Sequence[Any]:
-    """The documents of ascending keys, a table from each part."""
-    borders = np.searchsorted(keys, files.starts)
-    return [
-        part_table(files.path(part))
-        .select(DOCUMENT_COLUMNS)
-        .take(keys[borders[part] : borders[part + 1]] - files.starts[part])
-        for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist()
-    ]

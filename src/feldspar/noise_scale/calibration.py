@@ -11,9 +11,9 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.meter import NoiseScaleMeter
+from feldspar.noise_scale.settings import PAPER_FACTOR
 from feldspar.noise_scale.statistics import StepStatistics
 
-PAPER_FACTOR = 1.4
 HALF_LIVES = 10.0
 """The factor moves more slowly than the noise scale: so many of its half-lives."""
 

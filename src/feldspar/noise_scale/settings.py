@@ -10,6 +10,9 @@ from feldspar.recipe.base import Settings
 
 Groups = Literal["microbatch", "ranks"]
 
+PAPER_FACTOR = 1.4
+"""Total noise scale over that of the norm layers in 2411.00999."""
+
 
 class NoiseScaleSettings(Settings):
     """The gradient noise scale, measured beside training and logged with each step."""

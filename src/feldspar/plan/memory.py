@@ -96,7 +96,15 @@ class Memory:
 def plan_memory(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
 ) -> Memory:
-    """The memory of the phase that needs most.
+    """The memory of the phase that needs most. Raises UserError as ``phase_memories``."""
+    memories = phase_memories(recipe, shapes, timeline, machine)
+    return max(memories, key=lambda memory: memory.total_bytes)
+
+
+def phase_memories(
+    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
+) -> list[Memory]:
+    """The memory of each phase.
 
     Raises UserError where the recipe and the machine contradict each other, and for a batch that
     does not divide among the devices.
@@ -111,7 +119,7 @@ def plan_memory(
         for sequences in phase.divisible_sequences:
             check_divides(sequences, devices, f"phases.{phase.index}.batch")
     counter = _Counter(recipe, shapes, machine, devices, *_distribution(recipe, devices))
-    return max(map(counter.phase, timeline.phases), key=lambda memory: memory.total_bytes)
+    return [counter.phase(phase) for phase in timeline.phases]
 
 
 def device_count(recipe: Recipe, machine: Machine) -> int:

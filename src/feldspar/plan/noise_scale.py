@@ -1,9 +1,12 @@
 """What measuring the noise scale asks of a recipe, and the distances that it is measured over."""
 
+from collections.abc import Sequence
+
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, Role, chosen_rows
 from feldspar.noise_scale.controller import BatchController
-from feldspar.noise_scale.settings import NoiseScaleSettings
+from feldspar.noise_scale.settings import PAPER_FACTOR, NoiseScaleSettings
+from feldspar.plan.memory import Memory
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.root import Recipe
 
@@ -47,6 +50,32 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
                 "norm measures",
                 do="set noise_scale.coverage=all, or noise_scale.estimator=microbatch",
             )
+
+
+def calibration_warnings(
+    recipe: Recipe, timeline: Timeline, memories: Sequence[Memory]
+) -> list[str]:
+    """Steered phases that begin without two equal micro-batches, which the factor is taken from.
+
+    ``memories``: of each phase, with its micro-batch.
+    """
+    if recipe.noise_scale is None or recipe.noise_scale.calibrate != "microbatch":
+        return []
+    found = []
+    for phase, memory in zip(timeline.phases, memories, strict=True):
+        first = phase.stretches[0].sequences
+        share = first // memory.devices
+        size = min(memory.micro_batch_sequences, share)
+        comparable = memory.devices > 1 or size < share
+        if phase.steering is not None and not (comparable and share % size == 0):
+            allowed = max(n for n in range(1, share // 2 + 1) if share % n == 0)
+            found.append(
+                f"phases.{phase.index}.batch: the {first} sequences that it begins with are not "
+                f"two or more equal micro-batches (of {size}), which noise_scale.calibrate: "
+                f"microbatch compares; until it grows, the factor is {PAPER_FACTOR}: set "
+                f"runtime.micro_batch_sequences={allowed}"
+            )
+    return found
 
 
 def steering_of(

@@ -9,8 +9,8 @@ from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.ledger import phase_ledger
-from feldspar.plan.memory import Machine, Memory, device_count, plan_memory
-from feldspar.plan.noise_scale import check_noise_scale
+from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
+from feldspar.plan.noise_scale import calibration_warnings, check_noise_scale
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
@@ -102,6 +102,9 @@ class Plan:
             "warnings": [
                 *self.warnings,
                 *memory.warnings(machine),
+                *calibration_warnings(
+                    recipe, timeline, phase_memories(recipe, shapes, timeline, machine)
+                ),
                 *data_warnings(recipe, timeline, self.source_tokens, data),
             ],
         }

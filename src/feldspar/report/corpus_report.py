@@ -74,14 +74,22 @@ def amounts_section(report: dict[str, Any]) -> Section:
         tables.append(Table(header, rows))
     bad = {name: counts["bad_records"] for name, counts in report["sources"].items()}
     left_out = ", ".join(f"{count:,} of {name}" for name, count in bad.items() if count)
-    words = f"Bad records left out: {left_out or 'none'}."
+    words = [f"Bad records left out: {left_out or 'none'}."]
+    replaced = {
+        name: counts.get("replaced_characters", 0) for name, counts in report["sources"].items()
+    }
+    if any(replaced.values()):
+        where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items() if count)
+        words.append(f"Characters that are not UTF-8, replaced by U+FFFD: {where}.")
+    if repeated := report.get("repeated_ids"):
+        words.append(f"Documents with an id that another has: {repeated:,}.")
     local = {
         name: [counts["dropped_global"], counts["dropped_local"]]
         for name, counts in report["sources"].items()
     }
     rows = [[name, *(f"{value:,}" for value in values)] for name, values in local.items()]
     tables.append(Table(["duplicates", "across all sources", "within the source"], rows))
-    return Section("What came in, what was removed and why", [words], tables)
+    return Section("What came in, what was removed and why", words, tables)
 
 
 def mixture_section(report: dict[str, Any]) -> Section:

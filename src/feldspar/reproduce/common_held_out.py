@@ -18,6 +18,8 @@ from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.load import load_run
 
 SPLIT = "validation"
+Place = tuple[str, str]
+"""The source and origin of a document, which name it in each of the corpora."""
 
 
 def common_held_out(
@@ -29,14 +31,15 @@ def common_held_out(
     ``bytes_per_source`` of whole documents, at least one. Raises UserError for a source that has
     none.
     """
-    trained = {name for folder in others for name in _train_ids(folder)}
+    trained = {name for folder in others for name in _trained(folder)}
     copies = _copies(reference)
     held_out: dict[str, list[str]] = {}
     for source in sources(reference):
         texts: list[str] = []
         size = 0
         for document in documents(reference, SPLIT, source):
-            if trained.isdisjoint([document.id, *copies.get(document.id, ())]):
+            place = document.source, document.origin
+            if trained.isdisjoint([place, *copies.get(place, ())]):
                 texts.append(document.text)
                 size += len(document.text.encode("utf-8"))
             if size >= bytes_per_source:
@@ -66,17 +69,20 @@ def bits_per_byte(runs: Iterable[Path], held_out: dict[str, list[str]]) -> list[
     return found
 
 
-def _train_ids(folder: Path) -> Iterable[str]:
+def _trained(folder: Path) -> Iterable[Place]:
     for source in sources(folder):
         for document in documents(folder, "train", source):
-            yield document.id
+            yield document.source, document.origin
 
 
-def _copies(folder: Path) -> dict[str, list[str]]:
+def _copies(folder: Path) -> dict[Place, list[Place]]:
     """The documents dropped in favour of each kept one."""
     _, parquet = arrow()
-    table = parquet.read_table(folder / "duplicates.parquet", columns=["id", "kept_id"])
-    found: dict[str, list[str]] = {}
-    for dropped, kept in zip(*(table.column(i).to_pylist() for i in (0, 1)), strict=True):
-        found.setdefault(kept, []).append(dropped)
+    names = ["source", "origin", "kept_source", "kept_origin"]
+    table = parquet.read_table(folder / "duplicates.parquet", columns=names)
+    found: dict[Place, list[Place]] = {}
+    for source, origin, *kept in zip(
+        *(table.column(name).to_pylist() for name in names), strict=True
+    ):
+        found.setdefault((kept[0], kept[1]), []).append((source, origin))
     return found

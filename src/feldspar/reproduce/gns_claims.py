@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from feldspar.noise_scale.calibration import PAPER_FACTOR
+from feldspar.noise_scale.settings import PAPER_FACTOR
 from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.equal_loss import BatchRuns, StepTime, loss_at, saved
 from feldspar.reproduce.ladder import Gain
@@ -29,6 +29,9 @@ GROWTH = 2.0
 PAPER_SAVING = 0.18
 SAME_SAVING = 0.05
 LEAST_SAVING = 0.02
+TOKENS = "fewer tokens", "more tokens"
+TIME = "less time", "more time"
+RAMP_LOSS = "lower than the ramp's", "higher than the ramp's"
 """Savings below this share of the run are noise in any case."""
 FREE = 0.02
 """Time a step that does not count."""
@@ -138,8 +141,9 @@ def saving_claims(
             statement="A batch that grows with the noise scale reaches the final loss of the "
             "constant batch that it ends at in fewer tokens.",
             paper=f"{PAPER_SAVING:.0%} fewer, in 18,953 steps against 9,033",
-            ours=f"{tokens} fewer than {baseline}, in {steps} steps; final held-out loss "
-            f"{fmean(ramp.final_losses):.4f} against {fmean(reference.final_losses):.4f}",
+            ours=f"{tokens.worded('fewer', 'more')} than {baseline}, in {steps} steps; final "
+            f"held-out loss {fmean(ramp.final_losses):.4f} against "
+            f"{fmean(reference.final_losses):.4f}",
             tolerance=f"more than {tokens.threshold:.1%} of the run",
             held=tokens.is_clear,
             same_quantity=at_paper_scale and abs(tokens.mean - PAPER_SAVING) <= SAME_SAVING,
@@ -151,9 +155,10 @@ def saving_claims(
             "ramp-saves-time",
             statement="It takes less training time, where a step's time goes by its tokens.",
             paper=f"{PAPER_SAVING:.0%} less",
-            ours=f"{seconds} less than {baseline}, a step taken as "
+            ours=f"{seconds.worded('less', 'more')} than {baseline}, a step taken as "
             f"{1000 * time.fixed_seconds:.2f} ms and {1e6 * time.seconds_per_token:.2f} us a token "
-            f"(fitted to all runs); at equal time its loss is lower by {at_once}",
+            f"(fitted to all runs); at equal time its loss is "
+            f"{at_once.worded('lower', 'higher')}",
             tolerance=f"more than {seconds.threshold:.1%}",
             held=seconds.is_clear,
             same_quantity=at_paper_scale and abs(seconds.mean - PAPER_SAVING) <= SAME_SAVING,
@@ -180,7 +185,7 @@ def best_constant_claim(
         paper="not compared: one constant batch, that of the ramp's end",
         ours=f"of {n_constants} constant batches {best.name} ends lowest, at "
         f"{fmean(best.final_losses):.4f} against the ramp's {fmean(ramp.final_losses):.4f}: the "
-        f"ramp needs {tokens} fewer tokens and {seconds} less time",
+        f"ramp needs {tokens.worded(*TOKENS)} and {seconds.worded(*TIME)}",
         tolerance=f"more than {tokens.threshold:.1%} of the tokens",
         held=tokens.is_clear,
         same_quantity=False,
@@ -202,10 +207,11 @@ def loop_claim(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime, 
         statement="Steered by what is measured in the run, the batch does as well as the ramp that "
         "was set by hand.",
         paper="not compared: the ramp was set after a run whose noise scale had been measured",
-        ours=f"final held-out loss lower than the ramp's by {worse}, in "
+        ours="final held-out loss "
+        f"{worse.worded(*RAMP_LOSS)}, in "
         f"{fmean([curve.steps[-1] for curve in loop.curves]):,.0f} steps, at the end "
-        f"{', '.join(map(str, ends))} sequences; {tokens} fewer tokens and "
-        f"{time_savings(loop, batches[baseline], time)} less time than {baseline}",
+        f"{', '.join(map(str, ends))} sequences; {tokens.worded(*TOKENS)} and "
+        f"{time_savings(loop, batches[baseline], time).worded(*TIME)} than {baseline}",
         tolerance=f"higher by at most {worse.threshold:.2%}",
         held=worse.mean >= -worse.threshold,
         same_quantity=False,

@@ -7,7 +7,7 @@ from statistics import fmean
 
 import numpy as np
 
-from feldspar.noise_scale.calibration import PAPER_FACTOR
+from feldspar.noise_scale.settings import PAPER_FACTOR
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.noise_scale_figures import noise_scale_figures
 from feldspar.report.page import Section, Table

@@ -54,11 +54,17 @@ class Gain:
         return self.mean > self.threshold
 
     def __str__(self) -> str:
+        return self.worded()
+
+    def worded(self, more: str = "", less: str = "") -> str:
+        """The mean and its error; with the sign as a word, ``more`` or ``less``, where given."""
         if not math.isfinite(self.mean):
             return "a run diverged"
         count, error = len(self.by_seed), self.standard_error
         spread = "one seed" if error is None else f"+- {error:.2%} over {count} seeds"
-        return f"{self.mean:.2%} ({spread})"
+        if not more:
+            return f"{self.mean:.2%} ({spread})"
+        return f"{abs(self.mean):.2%} {more if self.mean >= 0 else less} ({spread})"
 
 
 def relative_spread(losses: Sequence[float]) -> float | None:

@@ -18,6 +18,7 @@ from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_pieces_of
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece, file_piece
+from feldspar.corpus.readers.plain_values import plain_values
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import HuggingFaceReader, SourceSettings
 
@@ -138,7 +139,7 @@ def _arrow_rows(path: Path) -> Rows:
     try:
         with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:
             for batch in stream:
-                yield from batch.to_pylist()
+                yield from plain_values(batch)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is truncated or damaged: {str(error).splitlines()[0]}") from error
 

@@ -11,8 +11,9 @@ from typing import Any, BinaryIO
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Documents, Tolerance
+from feldspar.corpus.encoding import decode
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
-from feldspar.corpus.readers.listing import decode, files_below
+from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings

@@ -1,10 +1,11 @@
-"""The files below a path: each inode once, in sorted order; and their bytes as text."""
+"""The files below a path: each inode once, in sorted order; and their bytes."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from feldspar.core.errors import UserError
+from feldspar.corpus.encoding import repaired
 
 
 def files_below(
@@ -31,7 +32,7 @@ def files_below(
         inode = (status.st_dev, status.st_ino)
         if inode not in seen:
             seen.add(inode)
-            found.append((name, file))
+            found.append((repaired(name)[0], file))
     if not found:
         raise UserError(f"{path} holds no file that ends in {' or '.join(suffixes)}")
     return found
@@ -60,18 +61,3 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def decode(data: bytes, place: str) -> str:
-    """UTF-8 bytes as text, without a byte-order mark.
-
-    Raises UserError that names ``place`` when they are not UTF-8.
-    """
-    try:
-        return data.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{place} is not UTF-8",
-            found=f"byte 0x{data[error.start]:02x} at offset {error.start}",
-            do="convert it to UTF-8, or pass --skip-bad N to leave out up to N such records",
-        ) from error

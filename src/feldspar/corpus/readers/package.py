@@ -6,9 +6,9 @@ from pathlib import Path, PurePosixPath
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.globs import matches
-from feldspar.corpus.readers.listing import decode
 from feldspar.corpus.readers.members import read_members
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import PackageReader, SourceSettings
@@ -35,10 +35,11 @@ def archive_documents(
         return matches(name, reader.include) and not matches(name, reader.exclude)
 
     count = 0
-    for member, data in read_members(path, wanted):
+    for name, data in read_members(path, wanted):
         count += 1
+        member, _ = repaired(name)
         try:
-            text = decode(data, f"{path.name}:{member}")
+            text, replaced = repaired(decode(data, f"{path.name}:{member}"))
         except UserError as error:
             tolerance.skip(source, error)
             continue
@@ -49,6 +50,7 @@ def archive_documents(
             member_group(member, reader),
             f"{path.name}:{member}",
             licence,
+            replaced=replaced,
         )
     if count == 0:
         raise UserError(

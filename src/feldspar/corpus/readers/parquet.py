@@ -14,6 +14,7 @@ from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read
 from feldspar.corpus.readers.plain_rows import plain_table
+from feldspar.corpus.readers.plain_values import plain_values
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.corpus.settings import SourceSettings
 
@@ -91,7 +92,7 @@ def parquet_records(
 
 def _records(name: str, path: Path, first: int, batch: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     with _whole(path):
-        records = batch.to_pylist()
+        records = plain_values(batch)
     for row, record in enumerate(records, first):
         yield f"{name}:{row}", record
 

@@ -6,6 +6,8 @@ left to ``records``, which says what is wrong with which row.
 
 from typing import Any
 
+import numpy as np
+
 from feldspar.core.errors import UserError
 from feldspar.corpus.columns import arrow, text_sizes
 from feldspar.corpus.document import check_source_name
@@ -40,7 +42,8 @@ def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any 
     except (pyarrow.ArrowException, UserError, UnicodeDecodeError):
         return None
     licences = pyarrow.array([reader.licence] * size, pyarrow.string())
-    columns = [ids, sources, text, ids, pyarrow.array(places), licences, pyarrow.nulls(size)]
+    unknown, replaced = pyarrow.nulls(size), pyarrow.array(np.zeros(size, np.uint32))
+    columns = [ids, sources, text, ids, pyarrow.array(places), licences, unknown, replaced]
     schema = part_schema()
     return pyarrow.table(
         [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)],

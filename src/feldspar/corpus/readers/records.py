@@ -9,13 +9,8 @@ from math import isfinite
 from typing import Any
 
 from feldspar.core.errors import UserError, shorten
-from feldspar.corpus.document import (
-    Document,
-    Documents,
-    Tolerance,
-    check_encodable,
-    check_source_name,
-)
+from feldspar.corpus.document import Document, Documents, Tolerance, check_source_name
+from feldspar.corpus.encoding import check_encodable, repaired
 from feldspar.corpus.settings import SourceSettings
 
 
@@ -64,19 +59,20 @@ class RecordReader:
         """The document of one record read at ``place`` (file and line or row).
 
         Raises UserError that names the place when the text, the source or the group is missing or
-        of another type.
+        of another type, or the id or the group is not UTF-8.
         """
         source = self.source
         if self.fields.source is not None:
             source = _string(record, self.fields.source, place)
             check_source_name(source, place)
-        text = check_encodable(_string(record, self.fields.text, place), place)
+        text, replaced = repaired(_string(record, self.fields.text, place))
         name = self._id(record, place) or f"{source}/{place}"
         group = name
         if self.fields.group is not None:
-            group = check_encodable(_string(record, self.fields.group, place), place)
+            group = _string(record, self.fields.group, place)
+            check_encodable(group, f"{place}: field {self.fields.group!r}")
         quality = self._quality(record, place)
-        return Document(name, source, text, group, place, self.licence, quality)
+        return Document(name, source, text, group, place, self.licence, quality, replaced)
 
     def _id(self, record: Mapping[str, Any], place: str) -> str | None:
         value = value_of(record, self.fields.id)
@@ -87,7 +83,7 @@ class RecordReader:
                 f"{place}: field {self.fields.id!r} is neither text nor a whole number",
                 found=repr(value),
             )
-        return check_encodable(str(value), place)
+        return check_encodable(str(value), f"{place}: field {self.fields.id!r}")
 
     def _quality(self, record: Mapping[str, Any], place: str) -> float | None:
         value = value_of(record, self.fields.quality) if self.fields.quality else None

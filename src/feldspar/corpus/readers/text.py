@@ -6,8 +6,9 @@ from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.globs import matches
-from feldspar.corpus.readers.listing import decode, files_below, read_bytes
+from feldspar.corpus.readers.listing import files_below, read_bytes
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import SourceSettings, TextReader
 
@@ -34,8 +35,8 @@ def whole_file(
 ) -> Documents:
     """The document of one file, or none where a bad file is tolerated."""
     try:
-        text = decode(read_bytes(path), str(path))
+        text, replaced = repaired(decode(read_bytes(path), str(path)))
     except UserError as error:
         tolerance.skip(source, error)
     else:
-        yield Document(f"{source}/{name}", source, text, name, origin, licence)
+        yield Document(f"{source}/{name}", source, text, name, origin, licence, replaced=replaced)

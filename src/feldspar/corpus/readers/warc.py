@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import UserError, missing_extra
-from feldspar.corpus.document import Document, Documents, Tolerance, check_encodable
+from feldspar.corpus.document import Document, Documents, Tolerance
+from feldspar.corpus.encoding import REPLACEMENT, decode, repaired
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
-from feldspar.corpus.readers.listing import decode, files_below
+from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.settings import SourceSettings, WarcReader
 
@@ -52,15 +53,22 @@ def warc_documents(
                 continue
             place = f"{path}:{record.stream_pos}"
             try:
-                text = _text(record, place, settings.reader.main_content)
+                found = _text(record, place, settings.reader.main_content)
             except UserError as error:
                 tolerance.skip(source, error)
                 continue
-            if text is not None:
+            if found is not None:
+                text, replaced = found
                 address = record.headers.get("WARC-Target-URI") or f"{name}:{record.stream_pos}"
                 origin = f"{name}:{record.stream_pos}"
                 yield Document(
-                    f"{source}/{origin}", source, text, address, origin, settings.licence
+                    f"{source}/{origin}",
+                    source,
+                    text,
+                    address,
+                    origin,
+                    settings.licence,
+                    replaced=replaced,
                 )
     except OSError as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
@@ -68,26 +76,45 @@ def warc_documents(
         raise UserError(f"{path} is no web archive: it holds no record")
 
 
-def _text(record: Any, place: str, main_content: bool) -> str | None:
-    """The text of a record; None where it is none. Raises UserError for a bad one."""
+def _text(record: Any, place: str, main_content: bool) -> tuple[str, int] | None:
+    """The text of a record and its replaced characters; None where it is none.
+
+    Raises UserError for a bad record.
+    """
     from fastwarc.warc import WarcRecordType
 
     if record.content_length > LONGEST_LINE_BYTES:
         raise UserError(f"{place} is longer than {LONGEST_LINE_BYTES >> 20} MiB")
     if record.record_type == WarcRecordType.conversion:
-        return decode(record.reader.read(), place)
+        return repaired(decode(record.reader.read(), place))
     if not record.is_http or record.http_headers.status_code != OK:
         return None
     kind = (record.http_content_type or "").lower()
     if kind not in (*PAGE_TYPES, "text/plain"):
         return None
+    return _page(record.reader.read(), record.http_charset, kind in PAGE_TYPES, main_content)
+
+
+def _page(data: bytes, charset: str | None, markup: bool, main_content: bool) -> tuple[str, int]:
+    """The text of a page and how many of its characters could not be decoded.
+
+    A page is of the encoding that it says, or else of the one that its bytes look like; failing
+    that, of UTF-8 or Windows-1252. Only what is of none is replaced, and counted before the markup
+    is taken away.
+    """
     try:
         from resiliparse.extract.html2text import extract_plain_text
         from resiliparse.parse.encoding import bytes_to_str, detect_encoding
     except ImportError as error:
         raise missing_extra("resiliparse", "web") from error
-    data = record.reader.read()
-    text = bytes_to_str(data, record.http_charset or detect_encoding(data) or "utf-8")
-    if kind in PAGE_TYPES:
+    encoding = charset or detect_encoding(data) or "utf-8"
+    replaced = 0
+    try:
+        text = bytes_to_str(data, encoding, "strict")
+    except UnicodeError:
+        text = bytes_to_str(data, encoding, "replace")
+        replaced = text.count(REPLACEMENT)
+    if markup:
         text = extract_plain_text(text, main_content=main_content)
-    return check_encodable(text, place)
+    text, halves = repaired(text)
+    return text, replaced + halves

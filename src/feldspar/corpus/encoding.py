@@ -1,0 +1,40 @@
+"""Bytes as text: what is not UTF-8 becomes U+FFFD and is counted."""
+
+import codecs
+import re
+
+from feldspar.core.errors import UserError
+
+REPLACEMENT = "\ufffd"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+
+
+def decode(data: bytes, place: str) -> str:
+    """UTF-8 bytes as text, without a byte-order mark; a byte that is none as half a surrogate pair.
+
+    Such halves also come from JSON's escapes; ``repaired`` replaces and counts both. Raises
+    UserError that names ``place`` when the bytes begin with the mark of UTF-16 or UTF-32.
+    """
+    if data.startswith(_OTHER_MARKS):
+        raise UserError(
+            f"{place} is UTF-16 or UTF-32, not UTF-8",
+            do="convert it to UTF-8, or pass --skip-bad N to leave out up to N such records",
+        )
+    return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+
+
+def repaired(text: str) -> tuple[str, int]:
+    """``text`` with U+FFFD in the place of each half of a surrogate pair, and their number."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return _SURROGATE.subn(REPLACEMENT, text)
+    return text, 0
+
+
+def check_encodable(text: str, what: str) -> str:
+    """``text``. Raises UserError that names ``what`` when a character of it is no UTF-8."""
+    if repaired(text)[1]:
+        raise UserError(f"{what} is not UTF-8", found=ascii(text))
+    return text

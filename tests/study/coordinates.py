@@ -1,0 +1,30 @@
+"""Candidates and runs that the tests of the coordinate check begin from."""
+
+from feldspar.core.rows import Role
+from feldspar.model import model_shapes
+from feldspar.parametrization import table
+from feldspar.parametrization.coordinates import Axis
+from feldspar.recipe import Recipe, load_recipe
+from feldspar.study import Candidate
+from feldspar.study.coordinate_points import candidates_of, model_at, point_on
+from feldspar.study.coordinate_runs import CoordinateRun
+
+
+def recipe(*overrides: str) -> Recipe:
+    return load_recipe("cerebras-gpt/small", list(overrides)).recipe
+
+
+PLAIN = recipe()
+
+
+def candidate(name: str, kind: Recipe = PLAIN) -> Candidate:
+    return next(one for one in candidates_of(kind) if one.name == name)
+
+
+def a_run(name: str, axis: Axis, value: float, learning_rate: float = 1e-2) -> CoordinateRun:
+    point = point_on(axis, value)
+    model = model_at(PLAIN.model, point)
+    settings = candidate(name).settings.model_copy(update={"learning_rate": learning_rate})
+    shapes = model_shapes(model)
+    kept = {row.name: point.density for row in shapes.rows if row.role is Role.HIDDEN and value < 1}
+    return CoordinateRun(table(settings, shapes, kept), model, point.density, seed=5)

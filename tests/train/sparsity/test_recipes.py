@@ -1,0 +1,79 @@
+"""What a recipe may ask of masks, and what is said of them beforehand and at the start."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from feldspar.core.errors import UserError
+from feldspar.recipe import load_recipe
+from tests.train.sparsity.conftest import DENSE_LATER, SPARSE, recipe_of
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([SPARSE, DENSE_LATER[0]], r"phases\.1\.optimizer_state: the masks are dropped here"),
+        (
+            [SPARSE, DENSE_LATER[0], "phases.1.optimizer_state=keep"],
+            r"phases\.1\.optimizer_state: the masks are dropped here; it must be fresh",
+        ),
+        ([SPARSE.replace("0", "1", 1)], r"phases\.1\.sparsity: masks are drawn before"),
+        (
+            [SPARSE, SPARSE.replace("0", "1", 1).replace("0.75", "0.5")],
+            r"phases\.1\.sparsity: masks are drawn before the first phase",
+        ),
+        ([SPARSE.replace("0.75", "75")], r"phases\.0\.sparsity\.sparsity: .* write 0\.75"),
+    ],
+)
+def test_what_a_recipe_may_not_ask_for(
+    recipe_file: Path, overrides: list[str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(recipe_file), overrides)
+
+
+def test_the_same_masks_may_be_said_again(recipe_file: Path) -> None:
+    recipe_of(recipe_file, SPARSE, SPARSE.replace("0", "1", 1))
+
+
+def test_warnings_and_dead_units_are_said_at_the_start(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from feldspar.cli.main import run_with
+
+    sparse = SPARSE.replace("0.75", "0.95")
+    out = tmp_path / "run"
+    overrides = [sparse, "phases.0.length=2 steps", "phases.1.length=2 steps", "--out", str(out)]
+    assert run_with(["train", str(recipe_file), *overrides]) == 0
+    said = capsys.readouterr().err
+    assert said.count("keeps 1.6 inputs on average, and 8 of 8 masked matrices keep fewer") == 1
+    started = json.loads((out / "events.jsonl").read_text().splitlines()[0])["masks"]
+    assert started["dead_units"] > 0
+    assert f"{started['dead_units']} of 192 units are dead" in said
+    assert run_with(["train", str(recipe_file), *overrides]) == 0
+    assert "inputs on average" not in capsys.readouterr().err
+
+
+def test_the_plan_in_text_and_json(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from feldspar.cli.main import run_with
+
+    sparse = SPARSE.replace("0.75", "0.9")
+    arguments = ["plan", str(recipe_file), sparse, *DENSE_LATER, "--table"]
+    assert run_with([*arguments, "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    zeros = 2 * sum(int(0.9 * n + 0.5) for n in (96 * 32, 32 * 32, 64 * 32, 32 * 64))
+    assert values["parameters"]["active"] == values["parameters"]["total"] - zeros
+    assert [phase["active_parameters"] for phase in values["phases"]] == [
+        values["parameters"]["active"],
+        values["parameters"]["total"],
+    ]
+    assert "keeps 3.2 inputs" in values["warnings"][0]
+    assert {row["density"] for row in values["tensors"] if row["role"] == "hidden"} == {0.1}
+    assert run_with(arguments) == 0
+    text = capsys.readouterr().out
+    assert f"{values['parameters']['active']:,} active" in text
+    assert f"{values['flops']['ledger']:.4g} by ledger (FLOPs not realised" in text
+    assert "warning     phases.0.sparsity: a neuron of" in text
+    (row,) = [line for line in text.splitlines() if "blocks.0.feed_forward.input.weight" in line]
+    assert row.split()[3] == "0.1"
