@@ -76,8 +76,8 @@ class Tolerance:
         before, named = sum(self.skipped.values()), other["named"]
         if before + sum(other["skipped"].values()) > self.limit:
             raise UserError(
-                f"more than {self.limit} bad records, the last one: "
-                f"{named[min(self.limit - before, len(named) - 1)]}"
+                named[min(self.limit - before, len(named) - 1)],
+                allowed=f"at most {self.limit} bad records",
             )
         for source, count in other["skipped"].items():
             self.skipped[source] = self.skipped.get(source, 0) + count

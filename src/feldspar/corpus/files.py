@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 from feldspar import __version__
@@ -58,23 +59,24 @@ def deduplicate_files(
     arrow()
     check_apart(out, inputs)
     files = input_files(inputs)
-    parts = [part for name, path in files for part in (name, sha256_of_file(path))]
-    configuration = digest_of(settings_digest(settings), str(short), *parts)
-    if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
-        return finished
     tolerance = Tolerance(skip_bad)
     plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
-    with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
-        with started(engine, workers, settings.memory_bytes, work) as pool:
+    with work_folder(out) as work, started(engine, workers, settings.memory_bytes, work) as pool:
+        digests = pool.map(sha256_of_file, [path for _, path in files])
+        inputs_digest = digest_of(*chain(*zip((name for name, _ in files), digests, strict=True)))
+        configuration = digest_of(settings_digest(settings), str(short), inputs_digest)
+        if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
+            return finished
+        with new_folder(out, overwrite=True) as folder:
             stages = Stages(work, pool, digest_of(__version__))
-            outcome = process(_pieces(files, quality_field(settings)), (), plan, tolerance, stages)
+            pieces = _pieces(files, quality_field(settings))
+            outcome = process(pieces, (), plan, tolerance, stages)
             kept = {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names}
             write_kept(outcome, kept, stages)
-        write_pairs(outcome, folder)
-        report = make_report(
-            outcome, {"short": short} | settings.model_dump(mode="json", exclude={"memory"})
-        )
-        finish_folder(folder, KIND, configuration, command, report)
+            write_pairs(outcome, folder)
+            shaping = {"short": short} | settings.model_dump(mode="json", exclude={"memory"})
+            report = make_report(outcome, shaping)
+            finish_folder(folder, KIND, configuration, command, report)
     return report
 
 

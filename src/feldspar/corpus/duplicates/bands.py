@@ -6,11 +6,12 @@ from feldspar.core.streams import hash_integers
 from feldspar.corpus.duplicates.banding import Banding
 
 
-def band_keys(sketches: np.ndarray, band: int, banding: Banding) -> np.ndarray:
-    """One 64-bit key a document: a hash of the band's number and its values in order."""
-    keys = np.full(len(sketches), band, dtype=np.uint64)
-    for row in range(band * banding.rows, (band + 1) * banding.rows):
-        keys = hash_integers(hash_integers(keys, 0) ^ sketches[:, row].astype(np.uint64), 0)
+def band_keys(sketches: np.ndarray, banding: Banding) -> np.ndarray:
+    """64-bit keys (bands, documents): hashes of a band's number and its values in order."""
+    keys = np.arange(banding.bands, dtype=np.uint64)[:, None]
+    used = sketches[:, : banding.bands * banding.rows].T
+    for values in used.reshape(banding.bands, banding.rows, len(sketches)).swapaxes(0, 1):
+        keys = hash_integers(hash_integers(keys, 0) ^ values.astype(np.uint64), 0)
     return keys
 
 

@@ -57,8 +57,8 @@ def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
         own = np.flatnonzero(members[start : start + len(sketches)])
         values = sketches[own]
         documents = (own + start).astype(np.uint64)
-        for band in range(unit.banding.bands):
-            pieces.append(np.stack([band_keys(values, band, unit.banding), documents]))
+        keys = band_keys(values, unit.banding)
+        pieces.append(np.stack([keys, np.broadcast_to(documents, keys.shape)]).reshape(2, -1))
     rows = np.concatenate(pieces, axis=1)
     np.save(folder / "records.npy", sorted_rows(rows))
     return {"records": rows.shape[1]}
