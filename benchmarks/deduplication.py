@@ -52,7 +52,7 @@ CONTENDERS: dict[str, tuple[str, dict[str, str]]] = {
     "text-dedup": ("text-dedup", {}),
 }
 """By name: the tool with its options, and the environment."""
-GROWING = ("feldspar", "feldspar, numpy", "rensa", "gaoya")
+GROWING = ("feldspar", "feldspar, 2 workers", "feldspar, numpy", "rensa", "gaoya")
 SCALES = {"1x": 2_000, "10x": 20_000, "100x": 200_000}
 PASSAGE_CHARACTERS = 400
 KINDS = ("seconds", "cpu_seconds")
