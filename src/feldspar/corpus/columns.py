@@ -73,12 +73,16 @@ class TableFile:
 
     def __exit__(self, *_: object) -> None:
         if self._empty:
-            self.write([[] for _ in self._schema][1:], [])
+            self.write([[] for _ in self._schema][1:], np.empty(0))
         self._writer.close()
 
-    def write(self, texts: Sequence[Any], numbers: Sequence[float | None]) -> None:
-        """Add rows, given as columns; all blocks but the last are of a whole number of groups."""
+    def write(self, texts: Sequence[Any], numbers: np.ndarray) -> None:
+        """Add rows, given as columns; all blocks but the last are of a whole number of groups.
+
+        Numbers that are not known (NaN) become null.
+        """
         pyarrow, _ = arrow()
         self._empty = False
-        table = pyarrow.table([*texts, numbers], self._schema.names).cast(self._schema)
+        known = pyarrow.array(numbers, mask=np.isnan(numbers))
+        table = pyarrow.table([*texts, known], self._schema.names).cast(self._schema)
         self._writer.write_table(table, row_group_size=1 << 17)

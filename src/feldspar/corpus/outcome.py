@@ -10,6 +10,9 @@ from feldspar.corpus.features import Features
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.parts import PartFiles
 
+JACCARD_DECIMALS = 6
+"""Of similarities in files and reports."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -63,5 +66,5 @@ def exact_copies(outcome: Outcome) -> np.ndarray:
 
 
 def jaccard_or_none(value: float) -> float | None:
-    """A similarity for people and files: six decimals, None when it was not measured."""
-    return None if np.isnan(value) else round(value, 6)
+    """A similarity for people: None when it was not measured."""
+    return None if np.isnan(value) else round(value, JACCARD_DECIMALS)

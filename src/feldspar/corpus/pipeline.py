@@ -15,7 +15,7 @@ from feldspar.corpus.duplicates.edges import BLOCK
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.features import Features, Preparation
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
-from feldspar.corpus.outcome import Outcome, jaccard_or_none
+from feldspar.corpus.outcome import JACCARD_DECIMALS, Outcome
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.reading import read_corpus
 from feldspar.corpus.replaced import replaced_characters
@@ -194,4 +194,4 @@ def _write_block(
     jaccard: np.ndarray,
 ) -> None:
     texts = [column for keys in pairs for column in outcome.files.take(names, keys).columns]
-    table.write(texts, [jaccard_or_none(value) for value in jaccard.tolist()])
+    table.write(texts, np.round(jaccard, JACCARD_DECIMALS))

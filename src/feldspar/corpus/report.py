@@ -155,12 +155,11 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
     there = outcome.found.elsewhere != keys
     dropped_global, dropped_local = (there, here) if outcome.local else (here, there)
     splits = np.array(outcome.splits, dtype=object)
+    licences = _licences(outcome)
     counts = {}
     for number, name in enumerate(outcome.names):
         own = outcome.sources == number
         kept = own & outcome.kept
-        of_kept = outcome.files.values("licence", np.flatnonzero(kept).tolist())
-        licences = Counter(licence or "unknown" for licence in of_kept)
         counts[name] = SourceCounts(
             read=_amount(outcome, own),
             short=_amount(outcome, own & outcome.short),
@@ -175,9 +174,23 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
                 split: _amount(outcome, kept & (splits == split))
                 for split in sorted(set(outcome.splits))
             },
-            licences=dict(sorted(licences.items())),
+            licences=dict(sorted(licences[number].items())),
         )
     return counts
+
+
+def _licences(outcome: Outcome) -> list[Counter[str]]:
+    """How many kept documents of each source have which licence."""
+    found: list[Counter[str]] = [Counter() for _ in outcome.names]
+    all_kept = outcome.kept
+    for start, table in outcome.files.tables():
+        own = slice(start, start + len(table))
+        kept, sources = all_kept[own], outcome.sources[own]
+        for number in np.unique(sources[kept]).tolist():
+            chosen = table.column("licence").filter(kept & (sources == number))
+            for item in chosen.value_counts().to_pylist():
+                found[number][item["values"] or "unknown"] += item["counts"]
+    return found
 
 
 def _amount(outcome: Outcome, mask: np.ndarray) -> Amount:

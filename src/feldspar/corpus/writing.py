@@ -36,12 +36,16 @@ class WriteUnit:
 def write_kept(outcome: Outcome, folder_of: Mapping[tuple[str, str], Path], stages: Stages) -> None:
     """Write the kept documents, in order; ``folder_of`` maps split and source to a folder."""
     places = list(dict.fromkeys(folder_of.values()))
-    rank = {key: places.index(folder) for key, folder in folder_of.items()}
+    splits = {split: number for number, split in enumerate({split for split, _ in folder_of})}
+    ranks = np.zeros((len(splits), len(outcome.names)), np.int64)
+    for (split, source), folder in folder_of.items():
+        ranks[splits[split], outcome.names.index(source)] = places.index(folder)
     kept = np.flatnonzero(outcome.kept)
-    own = [rank[outcome.splits[key], outcome.names[outcome.sources[key]]] for key in kept.tolist()]
+    sides = np.fromiter(map(splits.__getitem__, outcome.splits), np.int8, len(outcome.splits))
+    own = ranks[sides[kept], outcome.sources[kept]]
     order = np.argsort(own, kind="stable")
     keys, sizes = kept[order], outcome.features.sizes[kept[order]]
-    bounds = np.searchsorted(np.array(own)[order], np.arange(len(places) + 1))
+    bounds = np.searchsorted(own[order], np.arange(len(places) + 1))
     np.save(stages.work / "kept.npy", keys)
     targets, units = [], []
     for folder, start, end in zip(places, bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from mmap import MADV_DONTNEED
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from feldspar.corpus.parts import PartFiles
 SKETCHES_NAME = "sketches.npy"
 _PAIRS = 1 << 14
 """Pairs compared together: 16 MB of sketches."""
+_OPEN_FILES = 256
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,19 @@ class SketchFiles:
         for part in range(self.first, self.last):
             yield int(self.files.starts[part]), self._load(part)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"files": self.files, "first": self.first, "last": self.last}
+
     def take(self, keys: np.ndarray) -> np.ndarray:
-        """The sketches (keys, 128) u32 of document keys in any order."""
+        """The sketches (keys, 128) u32 of ascending document keys."""
         found = np.empty((len(keys), SKETCH_VALUES), np.uint32)
-        order = np.argsort(keys, kind="stable")
-        ordered = keys[order]
         starts = self.files.starts
-        borders = np.searchsorted(ordered, starts)
+        borders = np.searchsorted(keys, starts)
         for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist():
             own = slice(borders[part], borders[part + 1])
-            found[order[own]] = self._load(part)[ordered[own] - starts[part]]
+            values = self._mapped(part)
+            found[own] = values[keys[own] - starts[part]]
+            values.base.madvise(MADV_DONTNEED)  # what is mapped counts as held
         return found
 
     def agreements(self, pairs: np.ndarray) -> np.ndarray:
@@ -58,3 +65,15 @@ class SketchFiles:
 
     def _load(self, part: int) -> np.ndarray:
         return np.load(self.files.path(part, SKETCHES_NAME), mmap_mode="r")
+
+    @cached_property
+    def _maps(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _mapped(self, part: int) -> Any:
+        """As ``_load``, for reads again and again: opening a file takes longer than to read it."""
+        if part not in self._maps:
+            if len(self._maps) >= _OPEN_FILES:
+                self._maps.clear()
+            self._maps[part] = self._load(part)
+        return self._maps[part]
