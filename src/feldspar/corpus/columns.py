@@ -27,6 +27,19 @@ def arrow() -> tuple[Any, ModuleType]:
     return pyarrow, parquet
 
 
+def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:
+    """An Arrow array of numbers or truths; what is not ``known`` (mask) is null.
+
+    ``pyarrow.array`` of a NumPy array imports pandas where it is installed, for half a second.
+    """
+    pyarrow, _ = arrow()
+    kind = pyarrow.from_numpy_dtype(values.dtype)
+    data = np.packbits(values, bitorder="little") if values.dtype == bool else values
+    buffers = [None if known is None else np.packbits(known, bitorder="little"), data]
+    packed = [None if each is None else pyarrow.py_buffer(each) for each in buffers]
+    return pyarrow.Array.from_buffers(kind, len(values), packed)
+
+
 def text_sizes(column: Any) -> np.ndarray:
     """The UTF-8 bytes of each text of a column."""
     from pyarrow import compute
@@ -83,6 +96,6 @@ class TableFile:
         """
         pyarrow, _ = arrow()
         self._empty = False
-        known = pyarrow.array(numbers, mask=np.isnan(numbers))
-        table = pyarrow.table([*texts, known], self._schema.names).cast(self._schema)
+        numbers = column_of(numbers, ~np.isnan(numbers))
+        table = pyarrow.table([*texts, numbers], self._schema.names).cast(self._schema)
         self._writer.write_table(table, row_group_size=1 << 17)

@@ -28,15 +28,16 @@ from feldspar.corpus.duplicates.shingles import SHINGLE_CHARACTERS
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import (
+    PAIRS_TOGETHER,
     CompareUnit,
     OrderUnit,
+    VerifyUnit,
     at_least,
     compare_candidates,
     in_tiles,
     order_candidates,
     tiles_of,
-    verify,
-    verify_units,
+    verify_pairs,
 )
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
@@ -241,10 +242,12 @@ def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
     labels = component_labels(corpus.files.documents, wanted)
     wanted = in_tiles(wanted, tiles_of(labels, corpus.features.characters))[2:].T
     rows = np.empty((len(pairs), 2), np.int64)
-    units = verify_units(_text_files(corpus, stages), wanted)
+    texts = _text_files(corpus, stages)
+    stretches = range(0, len(wanted), PAIRS_TOGETHER)
+    units = (VerifyUnit(texts, wanted[start : start + PAIRS_TOGETHER]) for start in stretches)
     found = [np.empty((0, 4), np.int64)]
     with progress("survivors", len(wanted), "pairs") as advance:
-        for part in stages.pool.map(verify, units):
+        for part in stages.pool.map(verify_pairs, units):
             found.append(part)
             advance(len(part))
     measured = np.concatenate(found)

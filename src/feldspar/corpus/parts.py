@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow, text_sizes
+from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow, column_of, text_sizes
 from feldspar.corpus.document import Document
 from feldspar.corpus.packed import PackedTexts
 from feldspar.corpus.unit_files import unit_folder
@@ -89,11 +89,11 @@ class PartFiles:
         pieces = [
             part_table(self.path(part))
             .select(columns)
-            .take(distinct[borders[part] : borders[part + 1]] - self.starts[part])
+            .take(column_of(distinct[borders[part] : borders[part + 1]] - self.starts[part]))
             for part in np.flatnonzero(borders[1:] > borders[:-1]).tolist()
         ]
         table = pyarrow.concat_tables(pieces or [part_schema().empty_table().select(columns)])
-        return table if np.array_equal(distinct, keys) else table.take(places)
+        return table if np.array_equal(distinct, keys) else table.take(column_of(places))
 
     def strings(self, column: str, keys: np.ndarray) -> list[str]:
         """The values of a column for keys in any order."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
+from feldspar.corpus.columns import column_of
 from feldspar.corpus.examples import Example, example_pairs
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
@@ -187,7 +188,7 @@ def _licences(outcome: Outcome) -> list[Counter[str]]:
         own = slice(start, start + len(table))
         kept, sources = all_kept[own], outcome.sources[own]
         for number in np.unique(sources[kept]).tolist():
-            chosen = table.column("licence").filter(kept & (sources == number))
+            chosen = table.column("licence").filter(column_of(kept & (sources == number)))
             for item in chosen.value_counts().to_pylist():
                 found[number][item["values"] or "unknown"] += item["counts"]
     return found

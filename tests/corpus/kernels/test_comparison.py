@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from feldspar.corpus.document import Document
 from feldspar.corpus.duplicates import verify as verification
-from feldspar.corpus.duplicates.verify import at_least, verify, verify_units
+from feldspar.corpus.duplicates.verify import VerifyUnit, at_least, verify_pairs
 from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.kernels.comparison import cut_pairs
 from feldspar.corpus.kernels.selection import compiled
 from feldspar.corpus.parts import tables_of, text_begins, write_table
 from feldspar.corpus.settings import DeduplicateSettings
@@ -72,7 +73,7 @@ def test_pairs_equal_plain_sets(
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NUMBA_DISABLE_JIT", numba_off)
         patch.setattr(verification, "UNIT_CHARACTERS", 100)
-        found = np.concatenate([verify(unit) for unit in verify_units(files, pairs, threshold)])
+        found = verify_pairs(VerifyUnit(files, pairs, threshold))
     assert np.array_equal(found[:, :2], pairs)
     for low, high, shared, union in found.tolist():
         one, other = shingles(texts[low]), shingles(texts[high])
@@ -87,18 +88,15 @@ def test_pairs_equal_plain_sets(
         assert not right or (shared, union) == (len(one & other), len(one | other))
 
 
-def test_units_hold_as_much_as_they_may(way: str, tmp_path: Path) -> None:
-    files = text_files([letter * 100_000 for letter in "abcdefgh"], tmp_path)
+def test_stretches_hold_as_much_as_they_may(way: str) -> None:
     chain = np.array([(number, number + 1) for number in range(7)])
-    units = list(verify_units(files, chain))
-    assert [unit.pairs.tolist() for unit in units] == [chain[:4].tolist(), chain[4:].tolist()]
+    assert cut_pairs(chain, np.full(8, 100_000), 500_000).tolist() == [4, 7]
 
 
 def test_documents_longer_than_a_unit(way: str, tmp_path: Path) -> None:
     long = " ".join(prose(number, 1000) for number in range(90))
     files = text_files([long, long[: len(long) // 2], "a" * 20], tmp_path)
-    (unit,) = verify_units(files, np.array([[0, 1]]))
-    ((_, _, shared, union),) = verify(unit).tolist()
+    ((_, _, shared, union),) = verify_pairs(VerifyUnit(files, np.array([[0, 1]]))).tolist()
     assert (shared, union) == (len(shingles(long[: len(long) // 2])), len(shingles(long)))
 
 

@@ -1,7 +1,6 @@
 """Exact Jaccard similarity of pairs, as two integers, recomputed from the texts."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from feldspar.corpus.text_files import TextFiles
 
 UNIT_CHARACTERS = 500_000
 """Cleaned characters of the documents that are compared together (50 bytes of memory each)."""
+PAIRS_TOGETHER = 4096
+"""Pairs that a worker is given together."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +78,25 @@ def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
     rows = np.zeros((len(pairs), 4), np.int64)
     rows[:, :2] = pairs
     if unit.threshold is not None:
-        cut = verify_units(unit.texts, pairs, unit.threshold)
-        rows = np.concatenate([rows[:0], *map(verify, cut)])
+        rows = verify_pairs(VerifyUnit(unit.texts, pairs, unit.threshold))
         rows = rows[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], unit.threshold)]
     np.save(folder / "edges.npy", sorted_rows(rows.T))
     return {"compared": len(pairs)}
 
 
-def verify_units(
-    texts: TextFiles, pairs: np.ndarray, threshold: float | None = None
-) -> Iterator[VerifyUnit]:
-    """Pairs (n, 2), in their order, cut where a unit's texts grow too large.
+def verify_pairs(unit: VerifyUnit) -> np.ndarray:
+    """As ``verify``, of any number of pairs: cut where their texts grow too large.
 
     The cuts depend on the data only.
     """
-    keys, places = np.unique(pairs, return_inverse=True)
+    rows = [np.empty((0, 4), np.int64)]
+    keys, places = np.unique(unit.pairs, return_inverse=True)
+    characters = unit.texts.characters(keys)
     start = 0
-    for end in cut_pairs(places.reshape(-1, 2), texts.characters(keys), UNIT_CHARACTERS).tolist():
-        yield VerifyUnit(texts, pairs[start:end], threshold)
+    for end in cut_pairs(places.reshape(-1, 2), characters, UNIT_CHARACTERS).tolist():
+        rows.append(verify(replace(unit, pairs=unit.pairs[start:end])))
         start = end
+    return np.concatenate(rows)
 
 
 def verify(unit: VerifyUnit) -> np.ndarray:
