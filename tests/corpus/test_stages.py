@@ -46,6 +46,29 @@ def test_only_what_is_missing_damaged_or_changed_is_made(tmp_path: Path) -> None
     assert run(tmp_path, "b", [1, 5]) == [1, 5]
 
 
+class OtherMachines(SerialExecutor):
+    """Notes which units are done before it is given them."""
+
+    elsewhere = True
+
+    def __init__(self) -> None:
+        self.done_before: list[bool] = []
+
+    def map(self, function: Any, units: Any) -> Any:
+        for task in units:
+            self.done_before.append(task.folder.exists())
+            yield function(task)
+
+
+def test_what_only_this_machine_can_run_is_done_before_it_is_given_out(tmp_path: Path) -> None:
+    pool, trace = OtherMachines(), tmp_path / "trace"
+    units = [((trace, number), "") for number in range(3)]
+    done = Stages(tmp_path, pool, "a").run("double", double, units, here=[True, False, True])
+    assert [each.counts["number"] for each in done] == [0, 1, 2]
+    assert pool.done_before == [True, False, True]
+    assert trace.read_text().split() == ["0", "1", "2"]
+
+
 def test_a_later_stage_depends_on_those_before(tmp_path: Path) -> None:
     for parts, expected in ((["x"], [1]), (["x"], []), (["y"], [1])):
         trace = tmp_path / "trace"

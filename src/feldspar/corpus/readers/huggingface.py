@@ -51,7 +51,7 @@ def huggingface_pieces(
         yield Piece(partial(_hub_documents, reader, offline, records), HUB_BYTES, "", here=True)
         return
     assert settings.path is not None
-    path = settings.path.expanduser()
+    path = settings.path.expanduser().absolute()
     if (path / SPLITS_NAME).is_file():
         path = _split_of(path, reader.split)
     if (path / STATE_NAME).is_file():

@@ -13,6 +13,7 @@ def files_below(
 ) -> list[tuple[str, Path]]:
     """Relative name and path of each file of ``path`` (a file or a folder), sorted by name.
 
+    Paths are absolute: workers on other machines have other current folders.
     Symbolic links are followed; a file that several names lead to (links, hard links, linked
     folders) comes once, under its first name. ``skipped`` is asked of each file's relative name and
     of each folder's, which ends in a slash. Raises UserError when the path does not exist or no
@@ -20,12 +21,12 @@ def files_below(
     """
     path = path.expanduser()
     if path.is_file():
-        return [(path.name, path)]
+        return [(path.name, path.absolute())]
     if not path.exists():
         raise UserError(f"{path} does not exist")
     seen: set[tuple[int, int]] = set()
     found = []
-    for name, file in sorted(_walk(path, set(), "", skipped)):
+    for name, file in sorted(_walk(path.absolute(), set(), "", skipped)):
         if not file.name.endswith(tuple(suffixes)):
             continue
         status = file.stat()
