@@ -7,9 +7,10 @@ releases for dumps: eleven pages of Django's guides recur in all thirteen releas
 read from the last one only. Both are one kind of text, told apart by their first letter, so that
 the corpora differ in how often a page recurs and not in what is written on it.
 
-Fixed before the first run: recipe, steps, seeds, the split, what is measured and the tolerance. All
-corpora hold out the same pages, in every version; bits per byte are over all of their bytes, each
-page once. A pilot of one other seed was judged on the validation split, and changed nothing.
+Fixed before any run that is reported: recipe, steps, seeds, the split, what is measured and the
+tolerance. All corpora hold out the same pages, in every version; bits per byte are over all of
+their bytes, each page once. A pilot of one other seed was judged on the validation split, and
+changed nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,9 @@ from typing import Any
 from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
 from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section
-from feldspar.reproduce.bits_by_part import grouped, matrix_section
+from feldspar.reproduce.bits_by_part import BitsByPart, grouped, matrix_section
 from feldspar.reproduce.claims import Claim, judged
 from feldspar.reproduce.common_held_out import SPLIT, bits_per_byte, common_held_out
 from feldspar.reproduce.ladder import Gain
@@ -46,6 +48,7 @@ class ScopeFindings:
 
     claims: list[Claim]
     sections: list[Section]
+    figure: Figure
     figures: dict[str, Any]
 
 
@@ -69,12 +72,14 @@ def scope_findings(runs: Sequence[TrialResult], cost: str) -> ScopeFindings:
     sizes = {part: sum(len(page.text.encode()) for page in pages) for part, pages in parts.items()}
     bits = {scope: over_all_bytes(by_part[scope], sizes) for scope in SCOPES}
     repeated = repetitions(folders, "global", runs[0].tokens)
+    figure = readings_figure(by_part, bits, repeated)
     return ScopeFindings(
         scope_claims(bits, repeated, cost),
         [
-            matrix_section("Duplicates", by_part, bits, "all"),
+            matrix_section("Duplicates", by_part, bits, "all", figure),
             repetition_section(repeated),
         ],
+        figure,
         {
             "duplicates": by_part,
             "duplicates_all": bits,
@@ -116,6 +121,33 @@ def over_all_bytes(by_part: Mapping[str, Sequence[float]], sizes: Mapping[str, i
         sum(bits * sizes[part] for part, bits in zip(by_part, values, strict=True)) / total
         for values in zip(*by_part.values(), strict=True)
     ]
+
+
+def readings_figure(
+    by_part: BitsByPart,
+    bits: Mapping[str, Sequence[float]],
+    repeated: Mapping[str, Repetition],
+) -> Figure:
+    """Held-out bits per byte over how often a run reads a recurring text, from global to none."""
+    scopes = sorted(bits, key=lambda scope: repeated[scope].recurring)
+    readings = [repeated[scope].recurring for scope in scopes]
+    parts = [
+        Series(part, readings, [fmean(by_part[scope][part]) for scope in scopes], "points")
+        for part in by_part[scopes[0]]
+    ]
+    every = Series("all, mean", readings, [fmean(bits[scope]) for scope in scopes], "points")
+    seeds = Series(
+        "all, each seed",
+        [repeated[scope].recurring for scope in scopes for _ in bits[scope]],
+        [value for scope in scopes for value in bits[scope]],
+        "markers",
+    )
+    return line_figure(
+        f"Held-out bits per byte; duplicates removed: {', '.join(scopes)}",
+        [*parts, every, seeds],
+        "readings of a recurring text in one run",
+        "bits per byte",
+    )
 
 
 def scope_claims(

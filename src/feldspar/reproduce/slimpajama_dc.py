@@ -89,6 +89,7 @@ def findings(results: Results, scale: Scale) -> Findings:
         claims = [*scopes.claims, *claims]
         sections = [*scopes.sections, *sections]
         figures |= scopes.figures
+        figure = scopes.figure
     return Findings(tuple(claims), tuple(sections), figure, figures)
 
 
