@@ -23,7 +23,7 @@ from feldspar.reproduce.experiment import open_folder
 from feldspar.reproduce.loss_by_position import loss_by_position
 from feldspar.reproduce.paper import QUICKSTART_BYTES, Data, Findings, Results, Stage, values_of
 from feldspar.reproduce.phase_switch import phase_switch
-from feldspar.reproduce.slimpajama_dc import data_of
+from feldspar.reproduce.releases import data_of
 from feldspar.study.trials import Trial
 from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
 
@@ -140,7 +140,7 @@ def test_missing_documents_name_the_commands(
     assert "feldspar corpus build quickstart" in str(caught.value)
     with pytest.raises(UserError) as caught:
         prepare(data_of("local"))
-    assert "quickstart 'corpus.deduplicate={scope: local}' corpus.path=" in str(caught.value)
+    assert "corpus build slimpajama-dc/releases choose.duplicates=local" in str(caught.value)
 
 
 def test_an_unknown_paper_names_the_nearest() -> None:

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
 
         Without a GPU, --scale paper prints what it would cost. Small scale of all but supar reads
-        the documents of feldspar quickstart.
+        the documents of feldspar quickstart, slimpajama-dc those of slimpajama-dc/releases too.
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError

@@ -1,15 +1,15 @@
-"""Held-out documents that none of several corpora of the same sources trains on.
+"""Held-out documents that several corpora of the same sources have in common.
 
-Without duplicates removed, a copy of a held-out document can lie in train: where it does, the
-document is no measure of the corpora against each other and is left out.
+A corpus of several releases holds versions of a document that are no near copies of each other:
+what one of them holds out is a fair measure only where no corpus trains on any version of it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
-from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
 from feldspar.evaluate.documents import text_losses
 from feldspar.evaluate.text_loss import total_loss
@@ -17,41 +17,37 @@ from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.load import load_run
 
-SPLIT = "validation"
-Place = tuple[str, str]
-"""The source and origin of a document, which name it in each of the corpora."""
+SPLIT = "test"
+"""Never looked at in training, nor by a pilot."""
 
 
-def common_held_out(
-    reference: Path, others: Sequence[Path], bytes_per_source: int
-) -> dict[str, list[str]]:
-    """Texts of each source that ``reference`` holds out and no corpus of ``others`` trains on.
+def common_held_out(reference: Path, others: Sequence[Path]) -> list[Document]:
+    """One document of each group of ``reference``'s test split that no corpus has in train.
 
-    Neither they nor any document that was dropped as their duplicate is in train there. About
-    ``bytes_per_source`` of whole documents, at least one. Raises UserError for a source that has
-    none.
+    Groups are compared by name across sources. That no near copy under another name is in train is
+    what ``split.decontamination: near`` sees to when the corpora are built. Raises UserError where
+    nothing is left.
     """
-    trained = {name for folder in others for name in _trained(folder)}
-    copies = _copies(reference)
-    held_out: dict[str, list[str]] = {}
+    trained = {
+        document.group
+        for folder in (reference, *others)
+        for source in sources(folder)
+        for document in documents(folder, "train", source)
+    }
+    held_out: dict[str, Document] = {}
     for source in sources(reference):
-        texts: list[str] = []
-        size = 0
         for document in documents(reference, SPLIT, source):
-            place = document.source, document.origin
-            if trained.isdisjoint([place, *copies.get(place, ())]):
-                texts.append(document.text)
-                size += len(document.text.encode("utf-8"))
-            if size >= bytes_per_source:
-                break
-        if not texts:
-            raise UserError(f"no held-out document of {source} is free of copies in train")
-        held_out[source] = texts
-    return held_out
+            if document.group not in trained:
+                held_out.setdefault(document.group, document)
+    if not held_out:
+        raise UserError(f"every document that {reference} holds out has a version in train")
+    return list(held_out.values())
 
 
-def bits_per_byte(runs: Iterable[Path], held_out: dict[str, list[str]]) -> list[dict[str, float]]:
-    """Bits per byte of each run by source."""
+def bits_per_byte(
+    runs: Iterable[Path], held_out: Mapping[str, Sequence[str]]
+) -> list[dict[str, float]]:
+    """Bits per byte of each run on each of the named texts."""
     found = []
     todo = list(runs)
     with progress("held-out documents", len(todo), "models") as advance:
@@ -61,28 +57,9 @@ def bits_per_byte(runs: Iterable[Path], held_out: dict[str, list[str]]) -> list[
             model = TextModel(run.decoder, tokenizer, tokenizer.vocab_size)
             found.append(
                 {
-                    source: total_loss(text_losses(model, texts)).bits_per_byte
-                    for source, texts in held_out.items()
+                    name: total_loss(text_losses(model, texts)).bits_per_byte
+                    for name, texts in held_out.items()
                 }
             )
             advance(1)
-    return found
-
-
-def _trained(folder: Path) -> Iterable[Place]:
-    for source in sources(folder):
-        for document in documents(folder, "train", source):
-            yield document.source, document.origin
-
-
-def _copies(folder: Path) -> dict[Place, list[Place]]:
-    """The documents dropped in favour of each kept one."""
-    _, parquet = arrow()
-    names = ["source", "origin", "kept_source", "kept_origin"]
-    table = parquet.read_table(folder / "duplicates.parquet", columns=names)
-    found: dict[Place, list[Place]] = {}
-    for source, origin, *kept in zip(
-        *(table.column(name).to_pylist() for name in names), strict=True
-    ):
-        found.setdefault((kept[0], kept[1]), []).append((source, origin))
     return found

@@ -10,6 +10,9 @@ from feldspar.corpus.settings import CorpusSettings, InstalledReader, PackageRea
 from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.paper import Data
 
+CORPUS_OVERRIDES = ("corpus.", "choose.")
+"""What overrides of a corpus begin with; the others concern its shards."""
+
 
 def prepare(data: Data) -> None:
     """Build the shards of ``data`` where they are missing.
@@ -59,14 +62,13 @@ def build_command(data: Data) -> str:
 
 
 def _documents_command(data: Data) -> str:
-    of_the_corpus = [item for item in data.overrides if item.startswith("corpus.")]
+    of_the_corpus = [item for item in data.overrides if item.startswith(CORPUS_OVERRIDES)]
     return " ".join(["feldspar corpus build", data.recipe, *map(shlex.quote, of_the_corpus)])
 
 
 def _documents_advice(data: Data) -> str:
-    if any(item.startswith("corpus.") for item in data.overrides):
-        return _documents_command(data)
-    return f"feldspar quickstart, or only: {_documents_command(data)}"
+    command = _documents_command(data)
+    return f"feldspar quickstart, or only: {command}" if data.recipe == "quickstart" else command
 
 
 def _build_documents(data: Data, corpus: CorpusSettings) -> None:
