@@ -307,7 +307,9 @@ def flops_per_token(recipe: Path) -> float:
 
     loaded = load_recipe(str(recipe))
     shards = open_shards(loaded.recipe)
-    plan = plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
+    plan = plan_recipe(
+        with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards, loaded.recipe)
+    )
     return by_convention(plan.recipe.model, plan.shapes, CONTEXT_LENGTH)["6P+attention"]
 
 

@@ -135,7 +135,9 @@ def model_and_windows(recipe: Path) -> tuple[Any, Any, Any]:
 
     loaded = load_recipe(str(recipe))
     shards = open_shards(loaded.recipe)
-    plan = plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
+    plan = plan_recipe(
+        with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards, loaded.recipe)
+    )
     data = open_training_data(plan.recipe, plan.timeline, shards)
     decoder = Decoder(plan.recipe.model)
     apply(decoder, plan.table, plan.recipe.seed)

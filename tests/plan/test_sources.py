@@ -5,6 +5,7 @@ import pytest
 from feldspar.core.errors import UserError
 from feldspar.plan import plan_recipe, resolve_mixtures
 from feldspar.recipe import load_recipe
+from feldspar.tokens.resolve import MeasuredTokens
 from tests.plan.conftest import PlanText
 
 TWO_PHASES = """\
@@ -21,9 +22,10 @@ phases:
 def test_shares_passes_and_unique_tokens(plan_text: PlanText) -> None:
     data = plan_text(TWO_PHASES, {"a": 960, "b": 64_000, "unread": 5}).summary()["data"]
     one, two = data["phases"]
-    assert one["sources"]["a"] == {"probability": 0.75, "tokens": 1920, "epochs": 2.0}
-    assert one["sources"]["b"] == {"probability": 0.25, "tokens": 640, "epochs": 0.01}
-    assert two["sources"] == {"b": {"probability": 1.0, "tokens": 1280, "epochs": 0.02}}
+    a, b = ({"part": None, "part_tokens": tokens} for tokens in (960, 64_000))
+    assert one["sources"]["a"] == a | {"probability": 0.75, "tokens": 1920, "epochs": 2.0}
+    assert one["sources"]["b"] == b | {"probability": 0.25, "tokens": 640, "epochs": 0.01}
+    assert two["sources"] == {"b": b | {"probability": 1.0, "tokens": 1280, "epochs": 0.02}}
     assert set(data["sources"]) == {"a", "b"}
     total = {"tokens": 64_000, "read_tokens": 1920, "unique_tokens": 1920}
     assert data["sources"]["b"] == total | {"epochs": pytest.approx(0.03)}
@@ -88,3 +90,40 @@ def test_an_unknown_source_is_an_error(plan_text: PlanText) -> None:
     planned = plan_text(TWO_PHASES, {"a": 960, "c": 64_000})
     with pytest.raises(UserError, match=r"phases\.0\.mixture: unknown source 'b'"):
         planned.summary()
+
+
+def test_parts_count_their_own_passes(plan_text: PlanText) -> None:
+    text = """\
+phases:
+  - {name: one, length: 15 steps, mixture: {a: {probability: 1, select: {files: even}}},
+     batch: {sequences: 1}}
+  - {name: two, length: 15 steps, mixture: {a: {epochs: 1, select: {files: odd}}},
+     batch: {sequences: 1}}
+"""
+    planned = plan_text(text, {"a": 1920})
+    record = planned.summary()["data"]
+    assert planned.summary()["warnings"] == []
+    assert [phase["sources"]["a"]["epochs"] for phase in record["phases"]] == [1, 1]
+    assert record["sources"]["a"]["epochs"] == 1
+    assert record["sources"]["a"]["unique_tokens"] == record["sources"]["a"]["tokens"] == 1920
+    # Shards tell the size of each part; the odd files may be less than half.
+    measured = MeasuredTokens({"a": 1920}, {"a[even files]": 1280, "a[odd files]": 640})
+    with pytest.raises(UserError, match=r"phases\.1\.mixture: the probabilities sum to 0\.6666"):
+        resolve_mixtures(planned.recipe, planned.timeline, measured)
+
+
+def test_a_part_that_was_read_within_another_is_read_again(plan_text: PlanText) -> None:
+    text = """\
+phases:
+  - {name: one, length: 5 steps, mixture: {a: 1}, batch: {sequences: 1}}
+  - {name: two, length: 5 steps, mixture: {a: {probability: 1, select: {range: [0, 0.5]}}},
+     batch: {sequences: 1}}
+"""
+    [warning] = plan_text(text, {"a": 6400}).summary()["warnings"]
+    assert "phases.1.mixture: source 'a'" in warning and "allow_repeat: [a]" in warning
+    assert (
+        plan_text(text.replace("name: two", "name: two, allow_repeat: [a]"), {"a": 6400}).summary()[
+            "warnings"
+        ]
+        == []
+    )

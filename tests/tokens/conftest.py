@@ -10,9 +10,27 @@ import pytest
 
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.tokens import ShardSet, ShardSettings, TrainBpe, build_shards
+from feldspar.tokens.settings import FillInTheMiddle
 
 WORDS = ["the", "a", "river", "stone", "light", "runs", "over", "under", "old", "new", "house"]
 WORDS += ["tree", "écoute", "東京", "café", "12", "7", "3.5", "x_y"]
+FIM = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")
+
+
+def infilling(rate: float, spm: float = 0.5) -> FillInTheMiddle:
+    """Settings of fill-in-the-middle."""
+    return FillInTheMiddle(rate=rate, spm=spm, scope="context")
+
+
+def segments(tokens: list[int], end_of_document: int) -> list[list[int]]:
+    """What lies between the document ends."""
+    found: list[list[int]] = [[]]
+    for token in tokens:
+        if token == end_of_document:
+            found.append([])
+        else:
+            found[-1].append(token)
+    return found
 
 
 def write_documents(folder: Path, texts: Mapping[str, Mapping[str, list[str]]]) -> Path:

@@ -109,12 +109,3 @@ def test_an_epoch_far_away_costs_no_more() -> None:
     per_epoch = (200 - 1) // 8
     assert stream.locate(Cursor(), 8, 10**12 * per_epoch + 3) == Cursor(10**12, 24)
     assert len(window(stream, Cursor(10**12, 24), 8)) == 9
-
-
-def test_ends_of_the_documents_in_a_window() -> None:
-    stream = SourceStream(source_of([4] * 5), "s", 1)
-    ends: list[int] = []
-    tokens = np.empty(10, np.int64)
-    stream.copy_window(Cursor(0, 3), tokens, ends)
-    assert ends == [1, 5, 9, 10]
-    assert np.array_equal(tokens, written_out(stream, 0)[3:13])

@@ -36,6 +36,10 @@ def register(app: typer.Typer) -> None:
             bool,
             typer.Option("--baselines", help="Compressors and a trigram beside a run's figures."),
         ] = False,
+        infilling: Annotated[
+            bool,
+            typer.Option("--infilling", help="Fill gaps in a run's held-out documents instead."),
+        ] = False,
         checkpoint: Annotated[
             str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
         ] = "last",
@@ -51,6 +55,8 @@ def register(app: typer.Typer) -> None:
             raise UserError("give --text or --tasks, not both")
         if baselines and (text or tasks):
             raise UserError("--baselines goes with a run's held-out documents only")
+        if infilling and (text or tasks or baselines):
+            raise UserError("--infilling goes with a run's held-out documents only, by itself")
         loaded, text_model = open_model(model, checkpoint)
         if tasks:
             report_tasks(text_model, tasks, include_path, limit, json)
@@ -61,6 +67,8 @@ def register(app: typer.Typer) -> None:
                 f"{model} is no run folder, so it has no held-out documents",
                 do="name what to evaluate on: --text FILE, or --tasks NAME",
             )
+        elif infilling:
+            report_infilling(loaded, text_model, split, limit, json)
         else:
             report_held_out(loaded, text_model, split, limit, baselines, json)
 
@@ -131,6 +139,28 @@ def report_held_out(
         for source in [*result.sources, "overall"]:
             values = "".join(f"{figures[source]:17.4f}" for figures in beside.values())
             typer.echo(f"{source:24}{values}")
+
+
+def report_infilling(
+    run: "LoadedRun", model: "TextModel", split: str, limit: int | None, json: bool
+) -> None:
+    """What the middles of held-out documents cost, by source and overall."""
+    from feldspar.cli.console import print_json
+    from feldspar.evaluate.infilling import evaluate_infilling, infilling_record
+    from feldspar.train import open_shards
+
+    shards = open_shards(run.recipe)
+    record = infilling_record(evaluate_infilling(model, shards, run.recipe.seed, split, limit))
+    if json:
+        print_json(record)
+        return
+    heads = ("documents", "bytes", "bits/byte", "left to right", "exact")
+    typer.echo(f"{'source':24}" + "".join(f"{head:>14}" for head in heads))
+    for name, figures in [*record["sources"].items(), ("overall", record)]:
+        measures = ("bits_per_byte", "bits_per_byte_left_to_right", "exact_match")
+        shown = ["-" if figures[key] is None else f"{figures[key]:.4f}" for key in measures]
+        counts = [f"{figures['documents']:,}", f"{figures['bytes']:,}"]
+        typer.echo(f"{name:24}" + "".join(f"{value:>14}" for value in [*counts, *shown]))
 
 
 def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:

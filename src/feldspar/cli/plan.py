@@ -364,6 +364,11 @@ def _print_data(data: Mapping[str, Any]) -> None:
         if source["tokens"] is not None:
             size = f"{source['tokens']:,} tokens, {source['epochs']:.3g} epochs"
         typer.echo(f"  data        {source['read_tokens']:,} tokens of {name} ({size})")
+    for phase in data["phases"] if len(data["phases"]) > 1 < len(data["sources"]) else []:
+        for name, entry in phase["sources"].items():
+            passes = "" if entry["epochs"] is None else f", {entry['epochs']:.3g} epochs"
+            share = f"{entry['probability']:.4%} {entry['part'] or name}"
+            typer.echo(f"    {phase['name']}: {share}, {entry['tokens']:,} tokens{passes}")
 
 
 def _print_expected_loss(expected: Mapping[str, Any]) -> None:

@@ -56,6 +56,7 @@ def build(
         workers=workers,
         command=" ".join(["feldspar tokens build", recipe, *(overrides or [])]),
         overwrite=overwrite,
+        fill_in_the_middle=any(phase.infillings for phase in loaded.phases),
     )
     _print(report, json)
 

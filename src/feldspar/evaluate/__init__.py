@@ -19,6 +19,8 @@ __getattr__, __dir__ = lazy_exports(
         "HeldOutLoss": "held_out",
         "evaluate_shards": "held_out",
         "held_out_documents": "held_out",
+        "InfillingScore": "infilling",
+        "evaluate_infilling": "infilling",
         "TokenTrigram": "trigram",
         "compression_baselines": "compression",
         "held_out_baselines": "baselines",

@@ -1,6 +1,7 @@
 """What each phase reads of each source: shares, passes, and how much of it is read again."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from feldspar.core.errors import UserError
@@ -12,7 +13,9 @@ from feldspar.tokens.resolve import (
     ResolvedMixture,
     UnknownTokens,
     resolve_mixture,
+    tokens_of,
 )
+from feldspar.tokens.settings import Select
 
 MANY_EPOCHS = 4
 """Up to here repeated tokens are worth about as much as new ones (2305.16264)."""
@@ -30,25 +33,54 @@ def resolve_mixtures(
     (unless ``allow_repeat``), UnknownTokens where the size of a source is needed and not known.
     """
     resolved = []
-    passes: dict[str, float] = {}
+    read: list[Passes] = []
     for phase, settings in zip(timeline.phases, recipe.phases, strict=True):
+        chosen = settings.selections
         mixture = resolve_mixture(
             settings.mixture,
             MixtureContext(
-                tokens=tokens,
+                tokens=dict(tokens)
+                | {n: tokens_of(tokens, n, select) for n, select in chosen.items() if n in tokens},
                 length_tokens=phase.tokens,
                 context_length=phase.context_length,
                 allow_repeat=allow_repeat or settings.allow_repeat,
                 normalize=settings.normalize_mixture,
                 length_in_epochs=settings.length.unit is Unit.EPOCHS,
-                epochs_before=dict(passes),
+                epochs_before={name: _passes(read, name, chosen.get(name)) for name in tokens},
                 where=f"phases.{phase.index}.mixture",
             ),
         )
         resolved.append(mixture)
-        for name, epochs in mixture.epochs.items():
-            passes[name] = passes.get(name, 0.0) + (epochs or 0.0)
+        read += [
+            Passes(name, chosen.get(name), epochs or 0.0) for name, epochs in mixture.epochs.items()
+        ]
     return resolved
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What a phase read of a source, or of a part of it."""
+
+    source: str
+    select: Select | None
+    epochs: float
+
+
+def _passes(read: list[Passes], source: str, select: Select | None) -> float:
+    """How often some document of the part was read, at most.
+
+    Another part of the same source has an order of its own: whichever of its documents were read
+    may come again, so that it counts as a pass.
+    """
+    passes = 0.0
+    for item in read:
+        if item.source != source or not item.epochs:
+            continue
+        if item.select == select:
+            passes += item.epochs
+        elif item.select is None or select is None or select.overlaps(item.select):
+            passes += max(item.epochs, 1.0)
+    return passes
 
 
 def data_record(
@@ -69,6 +101,8 @@ def data_record(
             "name": phase.name,
             "sources": {
                 name: {
+                    "part": select.label(name) if (select := chosen.get(name)) else None,
+                    "part_tokens": tokens_of(tokens, name, select),
                     "probability": float(share),
                     "tokens": round(share * phase.tokens),
                     "epochs": mixture.epochs[name],
@@ -76,7 +110,9 @@ def data_record(
                 for name, share in mixture.probabilities.items()
             },
         }
-        for phase, mixture in zip(timeline.phases, mixtures, strict=True)
+        for phase, mixture, chosen in zip(
+            timeline.phases, mixtures, (p.selections for p in recipe.phases), strict=True
+        )
     ]
     sources = {name: _source(name, size, phases) for name, size in tokens.items()}
     sources = {name: source for name, source in sources.items() if source["read_tokens"]}
@@ -94,10 +130,10 @@ def data_warnings(
 ) -> list[str]:
     """Sources that are read many times, and what training would refuse."""
     found = [
-        f"data: {name} is read {source['epochs']:.3g} times; beyond {MANY_EPOCHS} passes repeated "
-        "tokens are worth less and less (2305.16264)"
-        for name, source in (record["sources"] or {}).items()
-        if source["epochs"] is not None and source["epochs"] > MANY_EPOCHS
+        f"data: {name} is read {passes:.3g} times; beyond {MANY_EPOCHS} passes repeated tokens are "
+        "worth less and less (2305.16264)"
+        for name, passes in _most_passes(record).items()
+        if passes > MANY_EPOCHS
     ]
     if record["unknown"] is None:
         try:
@@ -111,12 +147,29 @@ def _unknown(why: str) -> dict[str, Any]:
     return {"unique_tokens": None, "sources": None, "phases": None, "unknown": why}
 
 
+def _most_passes(record: Mapping[str, Any]) -> dict[str, float]:
+    """Passes over each source by the run, or over a part of it by one phase where that is more."""
+    most = {name: source["epochs"] or 0.0 for name, source in (record["sources"] or {}).items()}
+    for phase in record["phases"] or []:
+        for name, entry in phase["sources"].items():
+            most[name] = max(most[name], entry["epochs"] or 0.0)
+    return most
+
+
 def _source(name: str, size: int | None, phases: list[dict[str, Any]]) -> dict[str, Any]:
-    parts = [phase["sources"][name] for phase in phases if name in phase["sources"]]
-    read = sum(part["tokens"] for part in parts)
+    entries = [phase["sources"][name] for phase in phases if name in phase["sources"]]
+    read = sum(entry["tokens"] for entry in entries)
+    if size is None:
+        return {"tokens": None, "read_tokens": read, "unique_tokens": None, "epochs": None}
+    parts: dict[str | None, tuple[int, int]] = {}
+    for entry in entries:
+        before, _ = parts.get(entry["part"], (0, 0))
+        parts[entry["part"]] = (before + entry["tokens"], entry["part_tokens"])
+    # Parts may overlap: what is read of them is at most so much that is new.
+    unique = sum(min(tokens, part_tokens) for tokens, part_tokens in parts.values())
     return {
         "tokens": size,
         "read_tokens": read,
-        "unique_tokens": None if size is None else min(read, size),
-        "epochs": None if size is None else sum(part["epochs"] for part in parts),
+        "unique_tokens": min(unique, size),
+        "epochs": sum(entry["epochs"] * entry["part_tokens"] / size for entry in entries),
     }

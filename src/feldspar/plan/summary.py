@@ -137,7 +137,7 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     """
     shapes = model_shapes(recipe.model)
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
-    known = _known_tokens(recipe) if source_tokens is None else dict(source_tokens)
+    known = _known_tokens(recipe) if source_tokens is None else source_tokens
     timeline = build_timeline(recipe, shapes.parameters, sizes)
     check_noise_scale(recipe, shapes, timeline)
     tables = tuple(

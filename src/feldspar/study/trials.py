@@ -141,7 +141,7 @@ def _check(unit: _Unit) -> int:
     with loaded.locating_errors():
         shards = open_shards(loaded.recipe)
         recipe = with_vocabulary(loaded, shards.vocab_size).recipe
-        sizes = source_tokens(shards)
+        sizes = source_tokens(shards, recipe)
         timeline = plan_recipe(recipe, sizes).timeline
         resolve_mixtures(recipe, timeline, sizes)
     _check_score(unit.score, recipe, shards)

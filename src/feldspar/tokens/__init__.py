@@ -7,10 +7,13 @@ __getattr__, __dir__ = lazy_exports(
     {
         "END_OF_DOCUMENT": "settings",
         "BpeFiles": "settings",
+        "FillInTheMiddle": "settings",
         "HuggingFaceTokenizer": "settings",
+        "Select": "settings",
         "ShardSettings": "settings",
         "Tokenizer": "settings",
         "TrainBpe": "settings",
+        "Infiller": "infilling",
         "TextTokenizer": "tokenizer",
         "tokenizer_from_settings": "tokenizer_sources",
         "train_bpe": "bpe",

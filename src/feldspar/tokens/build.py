@@ -22,6 +22,7 @@ from feldspar.core.manifest import (
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
 from feldspar.tokens.encoding import encode_unit, units_of
+from feldspar.tokens.infilling import Infiller
 from feldspar.tokens.settings import BpeFiles, HuggingFaceTokenizer, ShardSettings, TrainBpe
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
@@ -102,12 +103,14 @@ def build_shards(
     workers: int | None = None,
     command: str = "",
     overwrite: bool = False,
+    fill_in_the_middle: bool = False,
 ) -> ShardReport:
     """Encode every document of ``documents`` into ``shard_settings.path``.
 
     A finished folder of the same configuration and documents is kept. The bytes written depend on
     documents, settings and seed only, not on ``workers`` (default: all cores). Raises UserError
-    when the folder holds something else and ``overwrite`` is off.
+    when the folder holds something else and ``overwrite`` is off, or when the tokenizer cannot
+    serve phases that ``fill_in_the_middle``.
     """
     path = shard_settings.path
     parent = read_manifest(documents, "documents").digest
@@ -132,6 +135,8 @@ def build_shards(
     workers = available_cores() if workers is None else workers
     with new_folder(path, overwrite) as folder:
         tokenizer = given or tokenizer_from_settings(tokenizer_settings, documents, seed)
+        if fill_in_the_middle:
+            Infiller(tokenizer)  # refuses, before anything is encoded
         tokenizer.save(folder / TOKENIZER_FOLDER)
         splits = _encode_all(documents, folder, tokenizer, shard_settings, seed, workers)
         manifest = Manifest(

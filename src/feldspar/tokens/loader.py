@@ -27,6 +27,10 @@ class SequenceTensors:
     """(B, L) int32, only in phases with ``mask``."""
     positions: torch.Tensor | None = None
     """(B, L) int32, only in phases with ``mask``."""
+    label_mask: torch.Tensor | None = None
+    """(B, L) bool, False where a label does not count; only in phases with fill-in-the-middle."""
+    cut_tokens: int = 0
+    """Tokens that fill-in-the-middle pushed out of these sequences."""
 
 
 class PrefetchingLoader:
@@ -92,6 +96,8 @@ class PrefetchingLoader:
             labels=self._tensor(np.ascontiguousarray(tokens[:, 1:])),
             document_ids=self._optional(sequences.document_ids),
             positions=self._optional(sequences.positions),
+            label_mask=self._optional(sequences.label_mask),
+            cut_tokens=sequences.cut_tokens,
         )
 
     def _optional(self, array: np.ndarray | None) -> torch.Tensor | None:

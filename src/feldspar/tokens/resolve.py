@@ -11,6 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.tokens.mixture import exact
+from feldspar.tokens.settings import Select
 
 SUM_TOLERANCE = Fraction(1, 10**6)
 AGREEMENT = Fraction(1, 100)
@@ -31,6 +32,25 @@ class Entry(Protocol):
     def epochs(self) -> float | None:
         """Passes over the source."""
         ...
+
+
+class MeasuredTokens(dict[str, int]):
+    """Tokens of each source of the shards, with those of the parts that are selected of them."""
+
+    def __init__(self, sources: Mapping[str, int], parts: Mapping[str, int]) -> None:
+        super().__init__(sources)
+        self.parts = dict(parts)
+        """By the part's label."""
+
+
+def tokens_of(
+    tokens: Mapping[str, int | None], name: str, select: Select | None = None
+) -> int | None:
+    """Tokens of a source or of a part of it: as measured, else as its share lets expect."""
+    if select is not None and isinstance(tokens, MeasuredTokens):
+        return tokens.parts.get(select.label(name))
+    whole = tokens.get(name)
+    return whole if select is None or whole is None else int(whole * select.expected_share)
 
 
 MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
@@ -54,7 +74,7 @@ class MixtureContext:
     """What a mixture is resolved against."""
 
     tokens: Mapping[str, int | None]
-    """Tokens of every source of the corpus; None: unknown."""
+    """Tokens of every source of the corpus, or of the part that is read; None: unknown."""
     length_tokens: int
     """Tokens that the phase reads."""
     context_length: int
@@ -65,7 +85,7 @@ class MixtureContext:
     length_in_epochs: bool = False
     """Whether the phase's length was given in epochs, which declares repetition."""
     epochs_before: Mapping[str, float] | None = None
-    """Passes over each source in earlier phases."""
+    """Passes over each source, or over what the part shares with others, in earlier phases."""
     where: str = "mixture"
     """The key that errors name, such as ``train.phases[1].mixture``."""
 

@@ -1,13 +1,15 @@
 """Tokenizer and shards."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, model_validator
 
 from feldspar.recipe.base import NameOrMapping, Settings
 
 END_OF_DOCUMENT = "<|endoftext|>"
+
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class TrainBpe(Settings):
@@ -30,8 +32,11 @@ class HuggingFaceTokenizer(Settings):
     """Folder, file or name."""
     end_of_document: str | None = None
     """Token that ends a document; default: the tokenizer's own end-of-sequence token."""
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens to declare; those that it lacks come after its vocabulary."""
     vocab_size: PositiveInt | None = None
-    """Declared size for dry runs without the files; checked when they are there."""
+    """Declared size for dry runs without the files, special_tokens included; checked when they are
+    there."""
 
 
 class BpeFiles(Settings):
@@ -44,6 +49,8 @@ class BpeFiles(Settings):
     """Text file, one merge a line."""
     end_of_document: str = END_OF_DOCUMENT
     """Token that ends a document."""
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens to declare; those that it lacks come after its vocabulary."""
 
 
 Tokenizer = Annotated[
@@ -58,3 +65,50 @@ class ShardSettings(Settings):
     """Folder of the shards, one sub-folder a split and source."""
     shard_tokens: PositiveInt = 2**28
     """A new shard file starts after this many tokens, at a document's end."""
+
+
+class FillInTheMiddle(Settings):
+    """Cut documents in three and put the middle last, so that the model learns to fill gaps."""
+
+    rate: Share
+    """Share of the documents' parts that are transformed; the others stay as they are."""
+    spm: Share = 0.5
+    """Share of those with the suffix first (SPM, its second variant) instead of prefix, suffix,
+    middle (PSM)."""
+    scope: Literal["context"]
+    """context: what a window of the phase holds of each document is transformed after packing, and
+    the window cut or filled to its length."""
+
+
+class Select(Settings):
+    """Part of a source; parts have passes and an order of their own."""
+
+    files: Literal["even", "odd"] | None = None
+    """Every second file of its shards, the first being even."""
+    range: tuple[Share, Share] | None = None
+    """From which to which share of its documents, in the order of the shards: [0, 0.1]."""
+
+    @model_validator(mode="after")
+    def _one_part(self) -> Self:
+        if (self.files is None) == (self.range is None):
+            raise ValueError("give either files or range")
+        if self.range is not None and self.range[0] >= self.range[1]:
+            raise ValueError(f"range: {self.range[0]:g} is not below {self.range[1]:g}")
+        return self
+
+    def label(self, source: str) -> str:
+        """How errors and random streams call this part of ``source``."""
+        if self.range is None:
+            return f"{source}[{self.files} files]"
+        return f"{source}[{self.range[0]:.15g} to {self.range[1]:.15g}]"
+
+    @property
+    def expected_share(self) -> float:
+        """The share of a source's tokens that a part holds, give or take where documents end."""
+        return 0.5 if self.range is None else self.range[1] - self.range[0]
+
+    def overlaps(self, other: "Select") -> bool:
+        """Whether two parts of one source may hold the same document."""
+        if self.range is not None and other.range is not None:
+            return self.range[0] < other.range[1] and other.range[0] < self.range[1]
+        return self.files is None or other.files is None or self.files == other.files

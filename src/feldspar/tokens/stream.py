@@ -85,13 +85,8 @@ class SourceStream:
         document = int(np.searchsorted(ends, cursor.token))
         return Cursor(cursor.epoch, int(ends[document]))
 
-    def copy_window(
-        self, cursor: Cursor, into: np.ndarray, document_ends: list[int] | None = None
-    ) -> None:
-        """Fill ``into`` with the tokens from ``cursor`` on; must not cross the epoch's end.
-
-        ``document_ends`` receives, for each document touched, where its part of ``into`` ends.
-        """
+    def copy_window(self, cursor: Cursor, into: np.ndarray) -> None:
+        """Fill ``into`` with the tokens from ``cursor`` on; must not cross the epoch's end."""
         epoch, source = self._epoch(cursor.epoch), self._source
         place = int(np.searchsorted(epoch.ends, cursor.token, side="right"))
         done = 0
@@ -104,8 +99,6 @@ class SourceStream:
                 start : start + count
             ]
             done += count
-            if document_ends is not None:
-                document_ends.append(done)
             place, skip = place + 1, 0
 
     def _make_epoch(self, number: int) -> Epoch:

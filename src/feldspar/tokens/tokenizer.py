@@ -95,7 +95,7 @@ class TextTokenizer:
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, without its end-of-document token, as u16 or u32 arrays."""
-        return [np.frombuffer(data, self.dtype) for data in self.encode_packed(texts)]
+        return [self.unpack(data) for data in self.encode_packed(texts)]
 
     def encode_packed(self, texts: Sequence[str]) -> list[bytes]:
         """As ``encode_documents``, each text's ids as little-endian bytes."""
@@ -113,6 +113,26 @@ class TextTokenizer:
         for index, encoding in zip(slow, encodings, strict=True):
             packed[index] = pack_ids(encoding.ids, self.dtype)
         return [data for data in packed if data is not None]
+
+    def unpack(self, packed: bytes) -> np.ndarray:
+        """The ids in what ``encode_packed`` gave."""
+        return np.frombuffer(packed, self.dtype)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its string; None when there is no such token."""
+        return self._tokenizer.token_to_id(token)
+
+    def to_json(self) -> str:
+        """The content of its ``tokenizer.json``."""
+        return self._tokenizer.to_str()
+
+    def with_special_tokens(self, tokens: Sequence[str]) -> "TextTokenizer":
+        """This tokenizer with special ``tokens``; those that it lacks come after its vocabulary."""
+        if not tokens:
+            return self
+        copy = Tokenizer.from_str(self.to_json())
+        copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
+        return TextTokenizer(copy, self.end_of_document)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of ``ids``; special tokens appear as their strings."""

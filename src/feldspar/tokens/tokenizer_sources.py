@@ -28,8 +28,10 @@ def tokenizer_from_settings(
         texts = _training_texts(documents, settings.sample_bytes, seed)
         return train_bpe(texts, settings.vocab_size, settings.special_tokens)
     if isinstance(settings, BpeFiles):
-        return read_bpe_files(settings.vocab, settings.merges, settings.end_of_document)
+        tokenizer = read_bpe_files(settings.vocab, settings.merges, settings.end_of_document)
+        return tokenizer.with_special_tokens(settings.special_tokens)
     tokenizer = _read_hugging_face(settings.path, settings.end_of_document)
+    tokenizer = tokenizer.with_special_tokens(settings.special_tokens)
     if settings.vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
             f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {settings.path} "

@@ -9,7 +9,8 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.resolve import ResolvedMixture
+from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
+from feldspar.tokens.selection import select_documents
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
 
@@ -75,17 +76,28 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
         if recipe.shards is None or not recipe.shards.path.is_dir():
             return plan_recipe(recipe)
         shards = open_shards(recipe)
-        return plan_recipe(with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards))
+        return plan_recipe(
+            with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards, recipe)
+        )
 
 
-def source_tokens(shards: ShardSet) -> dict[str, int]:
-    """Training tokens of each source."""
-    return {name: shards.tokens("train", name) for name in shards.sources("train")}
+def source_tokens(shards: ShardSet, recipe: Recipe) -> MeasuredTokens:
+    """Training tokens of each source, and of the parts of them that the recipe's phases select."""
+    names = shards.sources("train")
+    return MeasuredTokens(
+        {name: shards.tokens("train", name) for name in names},
+        {
+            select.label(name): select_documents(shards.read("train", name), select, name).tokens
+            for phase in recipe.phases
+            for name, select in phase.selections.items()
+            if name in names
+        },
+    )
 
 
 def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> TrainingData:
     """The reader of all phases' sequences."""
-    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards))
+    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe))
     phases = [
         PhaseData(
             name=phase.name,
@@ -93,6 +105,8 @@ def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> 
             context_length=phase.context_length,
             sequences=phase.sequences,
             documents=settings.documents,
+            selections=settings.selections,
+            infillings=settings.infillings,
         )
         for phase, settings, mixture in zip(timeline.phases, recipe.phases, mixtures, strict=True)
     ]

@@ -28,6 +28,8 @@ class StepResult:
     loss: float
     gradient_norm: float
     updated: bool
+    cut_tokens: int
+    """Tokens of all processes that found no room in their sequences."""
 
 
 @dataclass
@@ -49,7 +51,8 @@ class StepRunner:
     def run(self, step: StepPlan) -> StepResult:
         """One optimizer step; nothing changes when the loss or the gradient is not finite."""
         micro_batches = self.task.take()
-        [count] = all_reduce_sum([float(sum(map(self.task.count, micro_batches)))])
+        own_count = sum(map(self.task.count, micro_batches))
+        count, cut_tokens = all_reduce_sum([float(own_count), float(self.task.cut_tokens)])
         if self.uses_dropout:
             seed_dropout(self.seed, step.tokens_before, rank())
         # Wrappers average gradients over processes; the sum over all of them is wanted.
@@ -74,7 +77,7 @@ class StepRunner:
             self.optimizer.set_rates(step.learning_rate, step.weight_decay)
             self.optimizer.step(gradient_norm)
         self.optimizer.zero_gradients()
-        return StepResult(loss, float(gradient_norm), finite)
+        return StepResult(loss, float(gradient_norm), finite, int(cut_tokens))
 
     def _measured(self, micro_batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
         return nullcontext() if self.noise is None else self.noise.micro_batch(len(micro_batch[0]))

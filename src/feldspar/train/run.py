@@ -62,7 +62,7 @@ class TrainingRun:
         shards = open_shards(loaded.recipe)
         self.start = start_checkpoint(loaded.recipe)
         self.loaded = with_carried_sparsity(with_vocabulary(loaded, shards.vocab_size), self.start)
-        self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards))
+        self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards, self.loaded.recipe))
         self.data: TrainingData = open_training_data(self.loaded.recipe, self.plan.timeline, shards)
         self.distribution = distribution
         self.folder = RunFolder(out)
@@ -309,7 +309,7 @@ def step_record(
         "sequences": step.sequences,
         "tokens_per_second": (step.tokens_after - step.tokens_before) / seconds,
         "model_flop_utilisation": utilisation,
-    }
+    } | ({"cut_tokens": result.cut_tokens} if result.cut_tokens else {})
 
 
 def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult:

@@ -14,7 +14,7 @@ SEQUENCES_AT_ONCE = 256
 
 def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
     """Each sequence of each phase as a flat array of tokens, labels included."""
-    plan = plan_recipe(recipe, source_tokens(shards))
+    plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
     for phase in plan.timeline.phases:
         for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):

@@ -10,6 +10,7 @@ from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 from feldspar.recipe.schedules import ScheduleField, constant
 from feldspar.sparsity.settings import Sparsity
+from feldspar.tokens.settings import FillInTheMiddle, Select
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -132,7 +133,11 @@ class MixtureEntry(Settings):
     probability: Annotated[float, Field(ge=0)] | None = None
     """Share of the phase's tokens."""
     epochs: PositiveFloat | None = None
-    """Passes over the source."""
+    """Passes over the source, or over the part that is selected."""
+    select: Select | None = None
+    """Read a part of the source only."""
+    fill_in_the_middle: FillInTheMiddle | None = None
+    """Transform the source's documents; drawn anew in each epoch."""
 
     @model_validator(mode="after")
     def _something_given(self) -> Self:
@@ -179,6 +184,27 @@ class PhaseSettings(Settings):
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None
     """In place of evaluation.every."""
+
+    @property
+    def entries(self) -> dict[str, MixtureEntry]:
+        """The sources of the mixture of which more is said than a share."""
+        if isinstance(self.mixture, str):
+            return {}
+        return {
+            name: entry for name, entry in self.mixture.items() if isinstance(entry, MixtureEntry)
+        }
+
+    @property
+    def selections(self) -> dict[str, Select]:
+        """Sources of which a part is read."""
+        return {name: e.select for name, e in self.entries.items() if e.select}
+
+    @property
+    def infillings(self) -> dict[str, FillInTheMiddle]:
+        """Sources whose documents are transformed."""
+        return {
+            name: e.fill_in_the_middle for name, e in self.entries.items() if e.fill_in_the_middle
+        }
 
     @model_validator(mode="after")
     def _absolute_length(self) -> Self:

@@ -39,6 +39,11 @@ class Task(Protocol):
         """How many losses the micro-batch sums over (tokens or images)."""
         ...
 
+    @property
+    def cut_tokens(self) -> int:
+        """Tokens of the last ``take`` that found no room in this process's sequences."""
+        ...
+
     def close(self) -> None:
         """Stop loading."""
         ...
@@ -82,6 +87,7 @@ class LanguageModelling:
         self._device = device
         self._rank = rank
         self._world_size = world_size
+        self._cut_tokens = 0
         self._loader = PrefetchingLoader(reader, pin_memory=device.type == "cuda")
 
     def prefetch(self, step: StepPlan) -> None:
@@ -98,6 +104,7 @@ class LanguageModelling:
     def take(self) -> list[tuple[Tensor, ...]]:
         """The micro-batches of the step that was asked for first."""
         sequences = self._loader.take()
+        self._cut_tokens = sequences.cut_tokens
         tensors = [
             tensor.to(self._device, non_blocking=True) for tensor in _model_inputs(sequences)
         ]
@@ -108,13 +115,21 @@ class LanguageModelling:
         """Tokens whose label counts."""
         return int((micro_batch[1] != IGNORED_LABEL).sum())
 
+    @property
+    def cut_tokens(self) -> int:
+        """Tokens that fill-in-the-middle pushed out of the sequences taken last."""
+        return self._cut_tokens
+
     def close(self) -> None:
         """Stop loading."""
         self._loader.close()
 
 
 def _model_inputs(sequences: SequenceTensors) -> list[Tensor]:
-    tensors = [sequences.inputs, sequences.labels]
+    labels = sequences.labels
+    if sequences.label_mask is not None:
+        labels = labels.masked_fill(~sequences.label_mask, IGNORED_LABEL)
+    tensors = [sequences.inputs, labels]
     return tensors if sequences.document_ids is None else [*tensors, sequences.document_ids]
 
 
