@@ -1,0 +1,89 @@
+"""Reversible blocks in a row, with a choice of what is kept for the backward pass.
+
+``store`` keeps every activation, ``recompute`` each block's input, ``reversible`` the last block's
+outputs. Parameters, names and (up to rounding; see ``fixed_point_bits``) gradients are the same.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.errors import UserError
+from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.engine import run_reversibly
+from feldspar.reversible.fixed_point import round_to_grid
+from feldspar.reversible.recompute import recomputed
+
+ActivationMemory = Literal["store", "recompute", "reversible"]
+Streams = tuple[Tensor, ...]
+
+
+class ReversibleChain(nn.Module):
+    """Blocks in turn, each taking the streams that the one before returns.
+
+    ``memory`` may be changed between steps. ``anchor_every`` keeps the exact outputs of every
+    so-many-th block too, so that rounding in the rebuilt streams starts anew there.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[ReversibleBlock],
+        memory: ActivationMemory = "reversible",
+        anchor_every: int | None = None,
+    ) -> None:
+        super().__init__()
+        if not blocks:
+            raise UserError("a reversible chain has at least one block")
+        for number, (before, after) in enumerate(pairwise(blocks), start=1):
+            if before.n_outputs != after.n_inputs:
+                raise UserError(
+                    f"block {number} takes {after.n_inputs} streams,"
+                    f" block {number - 1} returns {before.n_outputs}"
+                )
+        if len({block.fixed_point_bits for block in blocks}) > 1:
+            raise UserError("the blocks of a chain have different fixed_point_bits")
+        if anchor_every is not None and anchor_every < 1:
+            raise UserError("anchor_every counts blocks", found=anchor_every, allowed="1 or more")
+        self.blocks = nn.ModuleList(blocks)
+        self.memory: ActivationMemory = memory
+        self.anchor_every = anchor_every
+        self._n_inputs = blocks[0].n_inputs
+        self._fixed_point_bits = blocks[0].fixed_point_bits
+
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """Outputs of the streams, then any context tensors, which every block is given.
+
+        Without gradients nothing is kept. Raises RunError beyond the range of exact sums.
+        """
+        streams, context = self.split(tensors)
+        if self.memory == "reversible" and torch.is_grad_enabled():
+            return run_reversibly(self.in_order, streams, context, self.anchor_every)
+        for block in self.in_order:
+            if self.memory == "recompute":
+                streams = recomputed(block, *streams, *context)
+            else:
+                streams = block(*streams, *context)
+        return streams
+
+    def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """The inputs of these outputs, then the context; see ``ReversibleBlock.inverse``."""
+        n_outputs = self.in_order[-1].n_outputs
+        streams, context = tuple(tensors[:n_outputs]), tensors[n_outputs:]
+        for block in reversed(self.in_order):
+            streams = block.inverse(*streams, *context)
+        return streams
+
+    def split(self, tensors: Sequence[Tensor]) -> tuple[Streams, Streams]:
+        """Streams as they enter the first block, on the grid if there is one, and the context."""
+        streams, context = tuple(tensors[: self._n_inputs]), tuple(tensors[self._n_inputs :])
+        if self._fixed_point_bits is not None:
+            streams = tuple(round_to_grid(stream, self._fixed_point_bits) for stream in streams)
+        return streams, context
+
+    @property
+    def in_order(self) -> list[ReversibleBlock]:
+        """The blocks, first to last."""
+        return list(cast(Iterable[ReversibleBlock], self.blocks))

@@ -1,0 +1,98 @@
+"""A call of a module that is made once without a graph, and later again for its gradients.
+
+The second call sees the random state, autocast and modes of the first, and works on stand-ins for
+parameters and buffers: running statistics are updated once, and hooks on the parameters see only
+the gradient that the outer backward pass delivers. Hooks on the modules themselves run in both.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from feldspar.core.errors import RunError
+from feldspar.reversible.surroundings import Autocast, RandomState, modes_in_force
+
+_recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
+
+
+def is_recomputing() -> bool:
+    """Whether a module is being called a second time: for hooks that count or log calls."""
+    return _recomputing.get()
+
+
+class Replay:
+    """One call of ``module`` on ``device``."""
+
+    def __init__(self, module: nn.Module, device: torch.device) -> None:
+        self._module = module
+        self._device = device
+        self._autocast = Autocast.of_now(device)
+        self._training = [part.training for part in module.modules()]
+        self._versions = [parameter._version for parameter in module.parameters()]
+        self._random: RandomState | None = None
+
+    def first(self, *inputs: Tensor) -> Any:
+        """What the module returns, without a graph; its random draws are remembered, if any."""
+        before = RandomState.of_now(self._device)
+        with torch.no_grad(), self._autocast.in_force():
+            output = self._module(*inputs)
+        if not before.equals(RandomState.of_now(self._device)):
+            self._random = before
+        return output
+
+    def again(self, *inputs: Tensor) -> tuple[Any, dict[int, Tensor]]:
+        """The same with a graph, and by ``id`` of each trainable parameter its leaf in it.
+
+        Raises RunError where a parameter changed since the first call.
+        """
+        self._require_same_parameters()
+        stand_ins = {
+            name: parameter.detach().requires_grad_(parameter.requires_grad)
+            for name, parameter in self._module.named_parameters()
+        }
+        leaves = {
+            id(parameter): stand_ins[name]
+            for name, parameter in self._module.named_parameters()
+            if parameter.requires_grad
+        }
+        buffers = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
+        with ExitStack() as stack:
+            stack.enter_context(_marked_as_recomputing())
+            stack.enter_context(modes_in_force(self._module, self._training))
+            if self._random is not None:
+                stack.enter_context(self._random.in_force())
+            stack.enter_context(self._autocast.in_force())
+            stack.enter_context(torch.enable_grad())
+            output = functional_call(self._module, {**stand_ins, **buffers}, inputs)
+        return output, leaves
+
+    def _require_same_parameters(self) -> None:
+        named = self._module.named_parameters()
+        for (name, parameter), version in zip(named, self._versions, strict=True):
+            if parameter._version != version:
+                raise RunError(
+                    f"parameter {name} changed between the forward and the backward pass",
+                    where=type(self._module).__name__,
+                    do="update parameters after the backward pass, or use memory='store'",
+                )
+
+
+def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
+    """What the module returns, without a graph and without a change of its buffers."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    with torch.no_grad(), _marked_as_recomputing():
+        return functional_call(module, buffers, inputs)
+
+
+@contextmanager
+def _marked_as_recomputing() -> Iterator[None]:
+    token = _recomputing.set(True)
+    try:
+        yield
+    finally:
+        _recomputing.reset(token)

@@ -1,0 +1,117 @@
+"""RevBiFPN (2206.14098): a reversible pyramid of streams, a neck, and a head that classifies.
+
+Stem, then stages of residual couplings and a RevSilo each; neck: one block a stream, computed
+again in the backward pass; head: from fine to coarse, a last convolution, pooling, classifier.
+Training keeps the backbone's outputs, whatever its depth.
+"""
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from feldspar.core.errors import UserError
+from feldspar.core.streams import stream_seed
+from feldspar.reversible import ActivationMemory, ReversibleChain, recomputed
+from feldspar.vision.bottleneck import InvertedBottleneck, NormalisedConvolution
+from feldspar.vision.layout import network_layout
+from feldspar.vision.settings import RevBiFPNSettings
+from feldspar.vision.silo import residual_layer, reversible_silo
+from feldspar.vision.stem import Stem
+
+
+class RevBiFPN(nn.Module):
+    """The network of ``settings``; ``seed`` draws its initial values.
+
+    ``memory`` says what is kept for the backward pass, by name as ``reversible.ReversibleChain``.
+    """
+
+    def __init__(
+        self,
+        settings: RevBiFPNSettings,
+        memory: ActivationMemory = "reversible",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.settings = settings
+        layout = network_layout(settings)
+        blocks = []
+        for stage in layout.stages:
+            blocks += [residual_layer(layer, settings.channels) for layer in stage.residual_layers]
+            blocks.append(reversible_silo(stage.silo))
+        self.stem = Stem(settings)
+        self.backbone = ReversibleChain(blocks, memory)
+        self.neck = nn.ModuleList(map(InvertedBottleneck, layout.neck))
+        self.head = nn.ModuleList(map(InvertedBottleneck, layout.head))
+        self.final = NormalisedConvolution(settings.neck_channels[-1], settings.head_width)
+        self.classifier = nn.Linear(settings.head_width, settings.n_classes)
+        initialise(self, seed)
+
+    @property
+    def memory(self) -> ActivationMemory:
+        """What is kept for the backward pass: store, recompute or reversible."""
+        return self.backbone.memory
+
+    @memory.setter
+    def memory(self, memory: ActivationMemory) -> None:
+        """Choose what the next step keeps."""
+        self.backbone.memory = memory
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (b, n_classes) of normalised images (b, image channels, h, w).
+
+        Raises UserError for what is no image, sizes that the coarsest stream does not divide, and
+        a training batch that batch norm cannot normalise.
+        """
+        pooled = self.pooled_features(self.pyramid(images))
+        dropped = F.dropout(pooled, self.settings.dropout, self.training)
+        return self.classifier(dropped)
+
+    def features(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The backbone's streams, finest first: stream i is (b, c_i, h / (4 2^i), w / (4 2^i))."""
+        finest = self.stem(images)
+        height, width = images.shape[2:]
+        if self.training and len(images) * height * width == self.settings.size_multiple**2:
+            raise UserError(
+                "batch norm has a single value in each channel of the coarsest stream",
+                found=f"one image of {height} x {width} in training",
+                do="use more or larger images, or eval()",
+            )
+        return self.backbone(finest)
+
+    def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The streams after the neck, of widths ``neck_channels``."""
+        streams = self.features(images)
+        blocks = cast(Iterable[InvertedBottleneck], self.neck)
+        if self.memory == "store":
+            return tuple(block(stream) for block, stream in zip(blocks, streams, strict=True))
+        pairs = zip(blocks, streams, strict=True)
+        return tuple(recomputed(block, stream)[0] for block, stream in pairs)
+
+    def pooled_features(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """What the classifier reads, (b, head_width), before dropout."""
+        gathered = pyramid[0]
+        for block, stream in zip(self.head, pyramid[1:], strict=True):
+            gathered = stream + block(gathered)
+        return self.final(gathered).mean((2, 3))
+
+
+def initialise(model: nn.Module, seed: int) -> None:
+    """Convolutions: normal by what goes out, for a ReLU (1502.01852); the rest as torch does.
+
+    Biases of convolutions are 0; the classifier keeps the uniform values of ``nn.Linear``.
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "vision.init"))
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(
+                module.weight, mode="fan_out", nonlinearity="relu", generator=generator
+            )
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            bound = module.in_features**-0.5
+            nn.init.uniform_(module.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(module.bias, -bound, bound, generator=generator)

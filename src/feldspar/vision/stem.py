@@ -1,0 +1,51 @@
+"""The stem of a RevBiFPN: no weights, pixels become channels."""
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.errors import UserError
+from feldspar.vision.counts import require_divisible
+from feldspar.vision.settings import STEM_STRIDE, RevBiFPNSettings
+
+
+def space_to_depth(images: Tensor, factor: int) -> Tensor:
+    """(b, c, h, w) to (b, c * factor^2, h / factor, w / factor), losing nothing.
+
+    All channels of a pixel stay together: the order is (row, column, channel), not that of
+    ``torch.nn.functional.pixel_unshuffle``.
+    """
+    size, channels, height, width = images.shape
+    blocks = images.reshape(size, channels, height // factor, factor, width // factor, factor)
+    moved = blocks.permute(0, 3, 5, 1, 2, 4)
+    return moved.reshape(size, factor**2 * channels, height // factor, width // factor)
+
+
+class Stem(nn.Module):
+    """Repeats the image's channels in turn, to a 16th of the finest stream's; stacks pixels."""
+
+    def __init__(self, settings: RevBiFPNSettings) -> None:
+        super().__init__()
+        self._settings = settings
+        stacked = settings.channels[0] // STEM_STRIDE**2
+        self._channels = [number % settings.image_channels for number in range(stacked)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(b, image channels, h, w) to the finest stream, (b, c_0, h / 4, w / 4).
+
+        Raises UserError for images of another type, number of channels or size.
+        """
+        expected = self._settings.image_channels
+        if not images.is_floating_point():
+            raise UserError(
+                "images must be of a floating-point type",
+                found=images.dtype,
+                do="scale and normalise them first",
+            )
+        if images.ndim != 4 or images.shape[1] != expected:
+            raise UserError(
+                f"images must have the shape (images, {expected}, height, width)",
+                found=tuple(images.shape),
+            )
+        require_divisible(self._settings, *images.shape[2:])
+        channels = torch.tensor(self._channels, device=images.device)
+        return space_to_depth(images.index_select(1, channels), STEM_STRIDE)
