@@ -18,6 +18,7 @@ from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.evaluate.windows import Window, windows_of
 from feldspar.model.cross_entropy import IGNORED_LABEL
+from feldspar.model.position_scaling import grows_with_length
 
 BATCH_TOKENS = {"cpu": 4096}
 """Tokens scored at once by device: what keeps a processor's caches warm, ..."""
@@ -89,7 +90,8 @@ def document_losses(
     model.decoder.eval()
     try:
         with progress("scoring", sum(window.length for window in windows), "tokens") as advance:
-            for batch in _batches(windows, budget):
+            alike = grows_with_length(model.decoder.position_scaling)
+            for batch in _batches(windows, budget, alike):
                 losses = _window_losses(model, documents, batch)
                 np.add.at(nats, [window.document for window in batch], losses)
                 advance(sum(window.length for window in batch))
@@ -106,12 +108,18 @@ def document_losses(
     ]
 
 
-def _batches(windows: list[Window], budget: int) -> Iterator[list[Window]]:
-    """Windows of like length together, the longest first, so that little is padding."""
+def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[Window]]:
+    """Windows of like length together, the longest first, so that little is padding.
+
+    With ``alike``, of equal length only: where the length of a row changes its positions.
+    """
     ordered = sorted(windows, key=lambda window: -window.length)
     begin = 0
     while begin < len(ordered):
         end = begin + max(1, budget // ordered[begin].length)
+        if alike:
+            length = ordered[begin].length
+            end = begin + sum(window.length == length for window in ordered[begin:end])
         yield ordered[begin:end]
         begin = end
 
