@@ -72,18 +72,22 @@ def document_losses(
     documents: Sequence[np.ndarray],
     document_bytes: Sequence[int],
     batch_tokens: int | None = None,
+    stride: int | None = None,
+    ends: bool = True,
 ) -> list[DocumentLoss]:
     """The loss of each document, in their order.
 
     ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
-    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once. Raises
-    RunError when the model gives a loss that is no finite number.
+    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once; windows
+    begin ``stride`` tokens apart, by default half a context. Without ``ends``, for documents that
+    were cut, the end is not scored. Raises RunError when the model gives a loss that is no finite
+    number.
     """
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
     windows = [
         window
         for index, document in enumerate(documents)
-        for window in windows_of(index, len(document) + 1, model.context_length)
+        for window in windows_of(index, len(document) + ends, model.context_length, stride)
     ]
     nats = np.zeros(len(documents))
     was_training = model.decoder.training
@@ -103,7 +107,7 @@ def document_losses(
             found=f"{float(nats[~np.isfinite(nats)][0])} on one of {len(documents):,} documents",
         )
     return [
-        DocumentLoss(float(loss), len(document) + 1, size)
+        DocumentLoss(float(loss), len(document) + ends, size)
         for loss, document, size in zip(nats, documents, document_bytes, strict=True)
     ]
 
