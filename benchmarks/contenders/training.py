@@ -172,10 +172,11 @@ def with_trainer(recipe: Path, gate: Gate, tuned: bool) -> None:
 
     from feldspar.huggingface.gpt2 import Gpt2Adapter
     from feldspar.huggingface.llama import LlamaAdapter
+    from feldspar.model.settings import NoScaling
 
     _, settings, windows = model_and_windows(recipe)
     adapter = LlamaAdapter() if settings.positions.type == "rotary" else Gpt2Adapter()
-    values = adapter.to_configuration(settings) | {"use_cache": False}
+    values = adapter.to_configuration(settings, NoScaling()) | {"use_cache": False}
     if tuned:
         values["activation_function"] = "gelu_pytorch_tanh"
     values.pop("architectures")

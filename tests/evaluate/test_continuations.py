@@ -10,6 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate import Continuation, TextModel, score_continuations
 from feldspar.evaluate.generate_until import cut_at_first, generate_until
 from feldspar.model.generation import generate
+from feldspar.model.settings import LinearScaling
 
 Make = Callable[..., TextModel]
 
@@ -49,6 +50,15 @@ def test_equals_brute_force(make_model: Make, positions: str) -> None:
     assert any(
         score.is_greedy and request.tokens for score, request in zip(scores, requests, strict=True)
     )
+
+
+def test_a_length_that_scales_positions_is_each_continuations_own(make_model: Make) -> None:
+    model = make_model(positions="alibi")
+    model.decoder.scale_positions(LinearScaling(type="linear", train_length=4))
+    requests = [Continuation([5, 6, 7], list(range(count))) for count in (1, 3, 9)]
+    together = score_continuations(model, requests)
+    alone = [score_continuations(model, [request])[0] for request in requests]
+    assert together == alone
 
 
 def test_text_until_a_string(make_model: Make) -> None:

@@ -10,6 +10,7 @@ import torch
 from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate import DocumentLoss, TextModel, document_losses, text_losses, total_loss
 from feldspar.evaluate.text_model import framed
+from feldspar.model.settings import LinearScaling, NoScaling
 
 END = 256
 Make = Callable[..., TextModel]
@@ -47,6 +48,20 @@ def test_equals_brute_force(make_model: Make, positions: str, context: int) -> N
     for loss, document in zip(losses, documents, strict=True):
         assert loss.tokens == len(document) + 1
         assert loss.nats == pytest.approx(brute_force(model, document), rel=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "alibi"])
+def test_a_length_that_scales_positions_is_each_documents_own(
+    make_model: Make, positions: str
+) -> None:
+    model = make_model(positions=positions)
+    model.decoder.scale_positions(LinearScaling(type="linear", train_length=4))
+    documents = random_documents(3, 5, 5, 9, 12, 15)
+    together = document_losses(model, documents, [1] * 6)
+    alone = [document_losses(model, [document], [1])[0] for document in documents]
+    assert [loss.nats for loss in together] == pytest.approx([loss.nats for loss in alone])
+    model.decoder.scale_positions(NoScaling())
+    assert document_losses(model, documents[3:4], [1])[0].nats != pytest.approx(alone[3].nats)
 
 
 def test_padding_rows_take_no_probability(make_model: Make) -> None:

@@ -1,12 +1,18 @@
 """The decoder written out again, position by position and head by head, as a reference."""
 
+import itertools
 import math
 
 import torch
 from torch import Tensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import AlibiPositions, LearnedPositions, RotaryPositions
+from feldspar.model.settings import (
+    AlibiPositions,
+    LearnedPositions,
+    LinearScaling,
+    RotaryPositions,
+)
 
 
 def naive_slope(head: int, n_heads: int) -> float:
@@ -32,8 +38,12 @@ def naive_attention(
     scale: float,
     slopes: list[float] | None = None,
     document_ids: Tensor | None = None,
+    divisors: Tensor | None = None,
 ) -> Tensor:
-    """Softmax attention in float64 with a loop over sequences, heads and queries."""
+    """Softmax attention in float64 with a loop over sequences, heads and queries.
+
+    ``divisors`` (b, queries) divide the slopes.
+    """
     query, key, value = query.double(), key.double(), value.double()
     n_sequences, n_heads, n_queries, _ = query.shape
     share, past = n_heads // key.shape[1], key.shape[2] - n_queries
@@ -46,12 +56,13 @@ def naive_attention(
                     seen = [j for j in seen if document_ids[b, j] == document_ids[b, past + i]]
                 scores = key[b, h // share, seen] @ query[b, h, i] * scale
                 if slopes is not None:
-                    scores -= slopes[h] * torch.tensor([past + i - j for j in seen]).double()
+                    slope = slopes[h] if divisors is None else slopes[h] / float(divisors[b, i])
+                    scores -= slope * torch.tensor([past + i - j for j in seen]).double()
                 out[b, h, i] = scores.softmax(0) @ value[b, h // share, seen]
     return out
 
 
-def naive_rotation(x: Tensor, position: int, settings: RotaryPositions) -> Tensor:
+def naive_rotation(x: Tensor, position: float, settings: RotaryPositions) -> Tensor:
     """Rotate one head vector, pair after pair."""
     out, rotated = x.clone(), round(settings.fraction * len(x))
     for pair in range(rotated // 2):
@@ -60,6 +71,26 @@ def naive_rotation(x: Tensor, position: int, settings: RotaryPositions) -> Tenso
         out[a] = x[a] * math.cos(theta) - x[b] * math.sin(theta)
         out[b] = x[a] * math.sin(theta) + x[b] * math.cos(theta)
     return out
+
+
+def naive_factors(decoder: Decoder, positions: Tensor) -> Tensor:
+    """Of linear scaling: by what each position (b, t), counted in its document, is divided."""
+    scaling, factors = decoder.position_scaling, torch.ones(positions.shape).double()
+    if not isinstance(scaling, LinearScaling):
+        return factors
+    for b, t in torch.cartesian_prod(*(torch.arange(n) for n in positions.shape)):
+        if scaling.factor is not None:
+            factors[b, t] = scaling.factor
+            continue
+        length = int(positions[b, t]) + 1
+        if scaling.scope == "sequence":
+            behind = positions[b, t:].tolist()
+            length = next(
+                (n for n, (p, q) in enumerate(itertools.pairwise(behind), 1) if q <= p),
+                len(behind),
+            ) + int(positions[b, t])
+        factors[b, t] = max(1.0, length / scaling.train_length)
+    return factors
 
 
 def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None = None) -> Tensor:
@@ -103,16 +134,16 @@ def _attention(decoder, normed, part, index, positions, document_ids):
         piece.unflatten(-1, (-1, head_dim)).transpose(1, 2)
         for piece in fused.split([q_width, kv_width, kv_width], -1)
     )
-    slopes = None
+    slopes, factors = None, naive_factors(decoder, positions)
     if isinstance(settings.positions, RotaryPositions):
         for tensor in (query, key):
             for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in tensor.shape[:3])):
-                place = int(positions[b, t])
+                place = int(positions[b, t]) / float(factors[b, t])
                 tensor[b, h, t] = naive_rotation(tensor[b, h, t], place, settings.positions)
     elif isinstance(settings.positions, AlibiPositions):
         slopes = [naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
     scale = decoder.blocks[index].attention.score_multiplier
-    attended = naive_attention(query, key, value, scale, slopes, document_ids)
+    attended = naive_attention(query, key, value, scale, slopes, document_ids, factors)
     return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
 
 

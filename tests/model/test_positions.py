@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.model.positions import alibi_slopes, document_positions, rotary_tables, rotate
+from feldspar.model.positions import (
+    alibi_slopes,
+    document_lengths,
+    document_positions,
+    rotary_frequencies,
+    rotary_tables,
+    rotate,
+)
 from feldspar.model.settings import RotaryPositions
 from tests.model.naive_decoder import naive_rotation, naive_slope
 
@@ -38,7 +45,8 @@ def test_slopes_with_another_exponent():
 
 def test_crystal_rotates_32_of_128_dimensions_in_neighbouring_pairs():
     rotary = RotaryPositions(fraction=0.25, interleaved=True)
-    cosine, sine = rotary_tables(torch.tensor([3]), rotary, 128, torch.float64)
+    frequencies = rotary_frequencies(rotary, 128, torch.float64)
+    cosine, sine = rotary_tables(torch.tensor([3]), frequencies)
     assert cosine.shape == (1, 1, 16)
     x = torch.randn(1, 1, 2, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     out = rotate(x, cosine, sine, interleaved=True)
@@ -62,7 +70,8 @@ def test_rotation_equals_the_written_out_one_and_is_undone_backwards(
     rotary = RotaryPositions(fraction=2 * half / 16, interleaved=interleaved)
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(1, 1, 1, 16, dtype=torch.float64, generator=generator, requires_grad=True)
-    tables = rotary_tables(torch.tensor([position]), rotary, 16, torch.float64)
+    frequencies = rotary_frequencies(rotary, 16, torch.float64)
+    tables = rotary_tables(torch.tensor([position]), frequencies)
     out = rotate(x, *tables, interleaved)
     expected = naive_rotation(x.detach()[0, 0, 0], position, rotary)
     torch.testing.assert_close(out[0, 0, 0], expected, atol=1e-9, rtol=0)
@@ -77,3 +86,4 @@ def test_positions_restart_with_each_document(lengths):
     ids = torch.repeat_interleave(torch.arange(len(lengths)) % 2, torch.tensor(lengths))[None]
     expected = [place for length in lengths for place in range(length)]
     assert document_positions(ids)[0].tolist() == expected
+    assert document_lengths(ids)[0].tolist() == [n for n in lengths for _ in range(n)]

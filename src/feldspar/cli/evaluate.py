@@ -43,9 +43,13 @@ def register(app: typer.Typer) -> None:
         checkpoint: Annotated[
             str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
         ] = "last",
+        length_sweep: Annotated[
+            str | None,
+            typer.Option("--length-sweep", help="Recipe whose evaluation.length_sweep is run."),
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Measure bits per byte on held-out documents or on text, or run lm-eval's tasks.
+        """Measure bits per byte on held-out documents or text, lm-eval's tasks, or longer contexts.
 
         Example: feldspar evaluate runs/quickstart --text README.md --json
         """
@@ -57,8 +61,12 @@ def register(app: typer.Typer) -> None:
             raise UserError("--baselines goes with a run's held-out documents only")
         if infilling and (text or tasks or baselines):
             raise UserError("--infilling goes with a run's held-out documents only, by itself")
+        if length_sweep and (tasks or baselines or infilling):
+            raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
         loaded, text_model = open_model(model, checkpoint)
-        if tasks:
+        if length_sweep:
+            report_length_sweep(loaded, text_model, length_sweep, text or [], split, json)
+        elif tasks:
             report_tasks(text_model, tasks, include_path, limit, json)
         elif text:
             report_text(text_model, text, json)
@@ -192,3 +200,54 @@ def report_tasks(
             if not metric.endswith("_stderr"):
                 spread = f" +- {error:.4f}" if isinstance(error, float) else ""
                 typer.echo(f"{task:24}{metric:20}{value:12.4f}{spread}")
+
+
+def report_length_sweep(
+    run: "LoadedRun | None",
+    model: "TextModel",
+    recipe: str,
+    files: list[Path],
+    split: str,
+    json: bool,
+) -> None:
+    """What a recipe's ``evaluation.length_sweep`` says of the model, on text or held-out shards."""
+    from feldspar.cli.console import print_json
+    from feldspar.core.errors import UserError
+    from feldspar.evaluate import held_out_documents, sweep_lengths
+    from feldspar.evaluate.documents import read_text
+    from feldspar.evaluate.held_out import require_split
+    from feldspar.recipe import load_recipe
+    from feldspar.train import open_shards
+
+    settings = load_recipe(recipe).recipe.evaluation.length_sweep
+    if settings is None:
+        raise UserError(
+            f"{recipe} sets no evaluation.length_sweep",
+            do="name a recipe that does, such as alibi-interpolation/small",
+        )
+    documents = model.tokenizer.encode_documents([read_text(path) for path in files])
+    if run is not None and not files:
+        shards = open_shards(run.recipe)
+        for name in require_split(shards, split):
+            documents += held_out_documents(shards, split, name, model.tokenizer).tokens
+    trained = model.context_length
+    if run is not None:
+        trained = max(run.recipe.context_length(phase) for phase in run.recipe.phases)
+    records = sweep_lengths(model, settings, documents, trained)
+    if json:
+        print_json({"train_length": trained, "results": records})
+        return
+    typer.echo(f"{'measure':18}{'length':>8}  {'scaling':44}figures")
+    for record in records:
+        figures = ", ".join(f"{key} {value}" for key, value in shown(record).items())
+        head = f"{record['measure']:18}{record['length_tokens']:8,}"
+        typer.echo(f"{head}  {record['scaling']:44}{figures}")
+
+
+def shown(record: dict[str, Any]) -> dict[str, str]:
+    """The figures of a record that fit in a line."""
+    rounded = {key: value for key, value in record.items() if isinstance(value, float)}
+    found = {key: f"{value:.4f}" for key, value in rounded.items()}
+    if "crossing_tokens" in record:
+        found["crossing_tokens"] = str(record["crossing_tokens"])
+    return found

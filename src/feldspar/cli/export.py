@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
             getattr(torch, dtype),
             overwrite=overwrite,
             masks=loaded.masks,
+            scaling=loaded.decoder.position_scaling,
         )
         hf_class = read_json(to / "config.json")["architectures"][0]
         if json:

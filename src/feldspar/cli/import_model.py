@@ -34,7 +34,15 @@ def register(app: typer.Typer) -> None:
         shape = model.settings.model_dump(mode="json")
         start = {"type": "huggingface", "path": str(to)}
         if json:
-            print_json({"folder": str(to), "model": shape, "start_from": start})
+            scaling = model.scaling.model_dump(mode="json")
+            print_json(
+                {
+                    "folder": str(to),
+                    "model": shape,
+                    "position_scaling": scaling,
+                    "start_from": start,
+                }
+            )
             return
         import sys
 

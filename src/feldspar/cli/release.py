@@ -61,6 +61,7 @@ def release_run(
             loaded.tokenizer_folder,
             exported,
             masks=loaded.masks,
+            scaling=loaded.decoder.position_scaling,
         )
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)

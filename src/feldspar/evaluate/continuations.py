@@ -9,6 +9,7 @@ from torch import Tensor
 from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.cache import KeyValueCache
+from feldspar.model.position_scaling import grows_with_length
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def score_continuations(
     """
     scores: dict[int, Score] = {}
     model.decoder.eval()
+    if grows_with_length(model.decoder.position_scaling):
+        batch_sequences = 1  # a longer neighbour would change what the positions of a row are
     with progress("scoring", len(requests), "continuations") as advance:
         for group in _groups(requests, model.context_length):
             numbers = list(group.members)

@@ -21,5 +21,6 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
         raise UserError(f"{folder} holds no tokenizer.json, so it cannot read text")
     decoder = Decoder(imported.settings)
     decoder.load_state_dict(imported.state)
+    decoder.scale_positions(imported.scaling)
     tokenizer = TextTokenizer.load(imported.tokenizer_folder)
     return TextModel(decoder.to(device or "cpu").eval(), tokenizer)

@@ -1,11 +1,33 @@
-"""Validation during training and the final figures."""
+"""Validation during training, the final figures, and how far a model's context reaches."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field, PositiveInt
 
+from feldspar.model.settings import PositionScaling
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.base import Settings
+
+Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", "lines"]
+
+
+class LengthSweepSettings(Settings):
+    """A trained model at several lengths, its positions scaled in several ways."""
+
+    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    """Tokens of a window or of a question; may be more than was trained on."""
+    scalings: tuple[PositionScaling, ...] = ()
+    """Scalings of positions to compare; default: the one that the model has."""
+    measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = (
+        "loss_by_position",
+        "sliding_window",
+    )
+    """loss_by_position, sliding_window (and windows that do not overlap), and retrieval: passkey,
+    key_value, lines."""
+    documents: PositiveInt = 32
+    """Held-out documents, the first that are long enough; the same at every length."""
+    questions: PositiveInt = 33
+    """Questions of each retrieval task at each length, spread over eleven depths."""
 
 
 class EvaluationSettings(Settings):
@@ -17,3 +39,5 @@ class EvaluationSettings(Settings):
     """Sources whose held-out documents are used."""
     validation_sequences: PositiveInt = 64
     """Sequences per source in each validation during training."""
+    length_sweep: LengthSweepSettings | None = None
+    """What `evaluate --length-sweep` measures of the trained model."""

@@ -18,6 +18,7 @@ from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.evaluate.windows import Window, windows_of
 from feldspar.model.cross_entropy import IGNORED_LABEL
+from feldspar.model.position_scaling import grows_with_length
 
 BATCH_TOKENS = {"cpu": 4096}
 """Tokens scored at once by device: what keeps a processor's caches warm, ..."""
@@ -71,25 +72,30 @@ def document_losses(
     documents: Sequence[np.ndarray],
     document_bytes: Sequence[int],
     batch_tokens: int | None = None,
+    stride: int | None = None,
+    ends: bool = True,
 ) -> list[DocumentLoss]:
     """The loss of each document, in their order.
 
     ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
-    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once. Raises
-    RunError when the model gives a loss that is no finite number.
+    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once; windows
+    begin ``stride`` tokens apart, by default half a context. Without ``ends``, for documents that
+    were cut, the end is not scored. Raises RunError when the model gives a loss that is no finite
+    number.
     """
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
     windows = [
         window
         for index, document in enumerate(documents)
-        for window in windows_of(index, len(document) + 1, model.context_length)
+        for window in windows_of(index, len(document) + ends, model.context_length, stride)
     ]
     nats = np.zeros(len(documents))
     was_training = model.decoder.training
     model.decoder.eval()
     try:
         with progress("scoring", sum(window.length for window in windows), "tokens") as advance:
-            for batch in _batches(windows, budget):
+            alike = grows_with_length(model.decoder.position_scaling)
+            for batch in _batches(windows, budget, alike):
                 losses = _window_losses(model, documents, batch)
                 np.add.at(nats, [window.document for window in batch], losses)
                 advance(sum(window.length for window in batch))
@@ -101,17 +107,23 @@ def document_losses(
             found=f"{float(nats[~np.isfinite(nats)][0])} on one of {len(documents):,} documents",
         )
     return [
-        DocumentLoss(float(loss), len(document) + 1, size)
+        DocumentLoss(float(loss), len(document) + ends, size)
         for loss, document, size in zip(nats, documents, document_bytes, strict=True)
     ]
 
 
-def _batches(windows: list[Window], budget: int) -> Iterator[list[Window]]:
-    """Windows of like length together, the longest first, so that little is padding."""
+def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[Window]]:
+    """Windows of like length together, the longest first, so that little is padding.
+
+    With ``alike``, of equal length only: where the length of a row changes its positions.
+    """
     ordered = sorted(windows, key=lambda window: -window.length)
     begin = 0
     while begin < len(ordered):
         end = begin + max(1, budget // ordered[begin].length)
+        if alike:
+            length = ordered[begin].length
+            end = begin + sum(window.length == length for window in ordered[begin:end])
         yield ordered[begin:end]
         begin = end
 

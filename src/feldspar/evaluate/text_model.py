@@ -7,6 +7,7 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
+from feldspar.model.settings import LearnedPositions
 from feldspar.tokens.tokenizer import TextTokenizer
 
 
@@ -15,12 +16,14 @@ class TextModel:
     """A decoder and its tokenizer.
 
     Rows of the embedding from ``n_real_vocab`` on are padding that training gave no probability;
-    None: every row is a token. Raises UserError for tokens beyond the embedding.
+    None: every row is a token. ``longest_context`` replaces the model's own longest context, where
+    positions are not learned. Raises UserError for tokens beyond the embedding or the positions.
     """
 
     decoder: Decoder
     tokenizer: TextTokenizer
     n_real_vocab: int | None = None
+    longest_context: int | None = None
 
     def __post_init__(self) -> None:
         rows = self.decoder.token_embedding.num_embeddings
@@ -29,11 +32,18 @@ class TextModel:
                 f"the tokenizer has {self.tokenizer.vocab_size:,} tokens, the model {rows:,} rows: "
                 "they do not belong together"
             )
+        settings = self.decoder.settings
+        learned = isinstance(settings.positions, LearnedPositions)
+        if learned and self.context_length > settings.max_sequence_length:
+            raise UserError(
+                f"{self.context_length} tokens are more than the {settings.max_sequence_length} "
+                "learned positions of the model"
+            )
 
     @property
     def context_length(self) -> int:
         """The longest context in tokens."""
-        return self.decoder.settings.max_sequence_length
+        return self.longest_context or self.decoder.settings.max_sequence_length
 
     @property
     def end_of_document_id(self) -> int:

@@ -1,8 +1,9 @@
 """Windows over a document longer than the context: they overlap, each token is scored once.
 
-The first window scores all that it predicts. Each later one begins half a context after the one
-before it and scores only what that one did not reach, so a token beyond the first window is
-predicted from at least half a context.
+The first window scores all that it predicts. Each later one begins a stride (by default half a
+context) after the one before it and scores only what that one did not reach, so a token beyond the
+first window is predicted from at least a context less the stride. With a stride of a whole context
+the windows do not overlap.
 """
 
 from collections.abc import Iterator
@@ -27,9 +28,11 @@ class Window:
         return self.end - self.begin
 
 
-def windows_of(document: int, predictions: int, context_length: int) -> Iterator[Window]:
+def windows_of(
+    document: int, predictions: int, context_length: int, stride: int | None = None
+) -> Iterator[Window]:
     """The windows of a document with so many predictions."""
-    stride = max(1, context_length // 2)
+    stride = stride or max(1, context_length // 2)
     begin = scored = 0
     while scored < predictions:
         end = min(begin + context_length, predictions)

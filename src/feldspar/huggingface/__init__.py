@@ -10,6 +10,7 @@ __getattr__, __dir__ = lazy_exports(
         "export_model": "export_folder",
         "fold": "folding",
         "import_model": "import_folder",
+        "imported_scaling": "import_folder",
         "unfold": "folding",
         "write_imported": "import_folder",
     },

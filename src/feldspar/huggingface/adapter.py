@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.settings import ModelSettings
+from feldspar.model.settings import ModelSettings, PositionScaling
 
 
 class Adapter(Protocol):
@@ -15,16 +15,20 @@ class Adapter(Protocol):
     model_type: str
     hf_class: str
 
-    def misfits(self, settings: ModelSettings) -> list[str]:
-        """Why the class cannot express ``settings``; empty when it can."""
+    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+        """Why the class cannot express ``settings`` so scaled; empty when it can."""
         ...
 
-    def to_configuration(self, settings: ModelSettings) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape."""
+    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+        """The content of ``config.json`` that describes the shape and the scaling of positions."""
         ...
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
         """Our settings. Raises UserError for what we do not compute."""
+        ...
+
+    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
+        """How the positions are scaled. Raises UserError for what we do not compute."""
         ...
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:

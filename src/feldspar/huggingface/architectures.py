@@ -5,7 +5,7 @@ from feldspar.huggingface.adapter import Adapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
 from feldspar.huggingface.llama import LlamaAdapter
 from feldspar.huggingface.own import OwnAdapter
-from feldspar.model.settings import ModelSettings
+from feldspar.model.settings import ModelSettings, PositionScaling
 
 ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),
@@ -15,15 +15,16 @@ ARCHITECTURES: dict[str, Adapter] = {
 """By ``model_type``; the first that fits is chosen by ``auto``."""
 
 
-def choose(architecture: str, settings: ModelSettings) -> Adapter:
-    """The adapter named, or for ``auto`` the first that can express ``settings``.
+def choose(architecture: str, settings: ModelSettings, scaling: PositionScaling) -> Adapter:
+    """The adapter named, or for ``auto`` the first that can express ``settings`` so scaled.
 
     Raises UserError for an unknown name, or one whose class cannot express the model.
     """
     if architecture == "auto":
-        return next(adapter for adapter in ARCHITECTURES.values() if not adapter.misfits(settings))
+        adapters = ARCHITECTURES.values()
+        return next(adapter for adapter in adapters if not adapter.misfits(settings, scaling))
     adapter = of_model_type(architecture, ("auto", *ARCHITECTURES))
-    misfits = adapter.misfits(settings)
+    misfits = adapter.misfits(settings, scaling)
     if misfits:
         raise UserError(
             f"the architecture {architecture} cannot express this model",

@@ -17,7 +17,7 @@ from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
 from feldspar.huggingface.weights import require_names, write_weights
-from feldspar.model.settings import ModelSettings
+from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.sparsity.masks import Masks
@@ -39,10 +39,12 @@ def export_model(
     n_real_vocab: int | None = None,
     overwrite: bool = False,
     masks: Masks | None = None,
+    scaling: PositionScaling | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; returns the settings of what was written.
 
-    Multipliers are folded into the weights. Zeros stay zeros; the configuration only notes the
+    Multipliers are folded into the weights; ``scaling`` of positions (none by default) goes into
+    the configuration. Zeros stay zeros; the configuration only notes the
     ``masks`` that they come from (key ``sparsity``). Rows of the vocabulary from ``n_real_vocab``
     on (by default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
     architecture cannot express the model or the tokenizer has more tokens than the model.
@@ -58,8 +60,9 @@ def export_model(
         folded = fold(plain, settings, forward)
         plain, settings = folded.state, folded.settings
     plain, settings = _without_padding(plain, settings, n_real_vocab)
-    adapter = choose(architecture, settings)
-    configuration = adapter.to_configuration(settings) | {
+    scaling = scaling or NoScaling()
+    adapter = choose(architecture, settings, scaling)
+    configuration = adapter.to_configuration(settings, scaling) | {
         "parametrization": "sp",
         "folded_from": source,
         "feldspar_version": __version__,

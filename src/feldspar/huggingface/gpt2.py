@@ -7,7 +7,13 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
-from feldspar.model.settings import LearnedPositions, ModelSettings, NormSettings
+from feldspar.model.settings import (
+    LearnedPositions,
+    ModelSettings,
+    NormSettings,
+    NoScaling,
+    PositionScaling,
+)
 
 MODULES = {
     "attention_norm": "ln_1",
@@ -33,8 +39,8 @@ class Gpt2Adapter:
     model_type = "gpt2"
     hf_class = "GPT2LMHeadModel"
 
-    def misfits(self, settings: ModelSettings) -> list[str]:
-        """Why the class cannot express ``settings``; empty when it can."""
+    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+        """Why the class cannot express ``settings``; learned positions are never scaled."""
         wanted = {
             "positions: learned": isinstance(settings.positions, LearnedPositions),
             "norm: layer": settings.norm.type == "layer",
@@ -46,7 +52,7 @@ class Gpt2Adapter:
         }
         return [reason for reason, holds in wanted.items() if not holds]
 
-    def to_configuration(self, settings: ModelSettings) -> dict[str, Any]:
+    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
         """The content of ``config.json`` that describes the shape."""
         return {
             "model_type": self.model_type,
@@ -87,6 +93,10 @@ class Gpt2Adapter:
             norm=NormSettings(epsilon=configuration.get("layer_norm_epsilon", 1e-5)),
             tied_embeddings=configuration.get("tie_word_embeddings", True),
         )
+
+    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
+        """None: its positions are learned."""
+        return NoScaling()
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
         """Our tensors under GPT-2's names."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from feldspar.core.errors import UserError
@@ -15,10 +15,12 @@ from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.export_folder import TOKENIZER_FILES
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
 from feldspar.huggingface.weights import read_json, read_weights, require_names, write_weights
-from feldspar.model.settings import ModelSettings
+from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
 
 SETTINGS_NAME = "model.json"
+SCALING_NAME = "position_scaling.json"
+"""Beside it, where the positions are scaled."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class ImportedModel:
     settings: ModelSettings
     state: dict[str, Tensor]
     tokenizer_folder: Path | None
+    scaling: PositionScaling
+    """How its positions are scaled."""
     parametrization: Literal["sp"] = "sp"
 
 
@@ -67,7 +71,26 @@ def import_model(folder: Path) -> ImportedModel:
     if not is_plain(settings, forward):
         folded = fold(ordered, settings, forward)
         ordered, settings = folded.state, folded.settings
-    return ImportedModel(settings, ordered, tokenizer_folder)
+    return ImportedModel(settings, ordered, tokenizer_folder, imported_scaling(folder))
+
+
+def imported_scaling(folder: Path) -> PositionScaling:
+    """How the positions of the model in ``folder`` are scaled; its weights are not read.
+
+    Raises UserError for a scaling that we do not compute.
+    """
+    try:
+        if (folder / SCALING_NAME).is_file():
+            text = (folder / SCALING_NAME).read_text(encoding="utf-8")
+            return TypeAdapter[PositionScaling](PositionScaling).validate_json(text)
+        if (folder / SETTINGS_NAME).is_file():
+            return NoScaling()
+        configuration = read_json(folder / "config.json")
+        return of_model_type(configuration.get("model_type")).scaling_of(configuration)
+    except KeyError as error:
+        raise UserError(f"{folder}: the scaling of positions lacks {error}") from error
+    except ValidationError as error:
+        raise UserError(f"{folder}: the scaling of positions is not supported: {error}") from error
 
 
 def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> None:
@@ -75,6 +98,8 @@ def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> 
     with new_folder(out, overwrite) as folder:
         write_weights(folder, model.state)
         write_atomically(folder / SETTINGS_NAME, model.settings.model_dump_json(indent=2) + "\n")
+        if not isinstance(model.scaling, NoScaling):
+            write_atomically(folder / SCALING_NAME, model.scaling.model_dump_json(indent=2) + "\n")
         if model.tokenizer_folder is not None:
             for name in TOKENIZER_FILES:
                 if (model.tokenizer_folder / name).is_file():

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
-from feldspar.model.settings import ModelSettings, NormSettings, RotaryPositions
+from feldspar.huggingface.rope_parameters import rope_misfit, rope_parameters, rope_scaling
+from feldspar.model.settings import (
+    ModelSettings,
+    NormSettings,
+    PositionScaling,
+    RotaryPositions,
+)
 
 OUTER = {
     "token_embedding.weight": "model.embed_tokens.weight",
@@ -33,8 +39,8 @@ class LlamaAdapter:
     model_type = "llama"
     hf_class = "LlamaForCausalLM"
 
-    def misfits(self, settings: ModelSettings) -> list[str]:
-        """Why the class cannot express ``settings``; empty when it can."""
+    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+        """Why the class cannot express ``settings`` so scaled; empty when it can."""
         positions = settings.positions
         whole = (
             isinstance(positions, RotaryPositions)
@@ -47,13 +53,18 @@ class LlamaAdapter:
             "feed_forward: swiglu": settings.feed_forward == "swiglu",
             "d_model a multiple of n_heads": settings.d_model % settings.n_heads == 0,
             "dropout: 0": settings.dropout == 0,
+            "position_scaling: linear with a factor, yarn, llama3 or none": not rope_misfit(
+                scaling
+            ),
         }
         return [reason for reason, holds in wanted.items() if not holds]
 
-    def to_configuration(self, settings: ModelSettings) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape."""
+    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+        """The content of ``config.json`` that describes the shape and the scaling of positions."""
         assert isinstance(settings.positions, RotaryPositions), "refused by misfits"
         base = settings.positions.base
+        parameters = rope_parameters(scaling, base)
+        older = {"rope_scaling": parameters} if parameters["rope_type"] != "default" else {}
         return {
             "model_type": self.model_type,
             "architectures": [self.hf_class],
@@ -67,9 +78,10 @@ class LlamaAdapter:
             "intermediate_size": settings.d_ff,
             "hidden_act": "silu",
             "rms_norm_eps": settings.norm.epsilon,
-            # The older and the newer place of the same number.
+            # The older and the newer places of the same numbers.
             "rope_theta": base,
-            "rope_parameters": {"rope_type": "default", "rope_theta": base},
+            "rope_parameters": parameters,
+            **older,
             "attention_bias": settings.bias,
             "mlp_bias": settings.bias,
             "tie_word_embeddings": settings.tied_embeddings,
@@ -77,9 +89,8 @@ class LlamaAdapter:
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
         """The settings of a Llama ``config.json``. Raises UserError for what we do not compute."""
-        require_values(configuration, {"hidden_act": ("silu", "swish"), "rope_scaling": (None,)})
+        require_values(configuration, {"hidden_act": ("silu", "swish")})
         rope = configuration.get("rope_parameters") or {}
-        require_values(rope, {"rope_type": ("default",), "partial_rotary_factor": (None, 1.0)})
         base = rope.get("rope_theta", configuration.get("rope_theta", 10000.0))
         biased = configuration.get("attention_bias", False) or configuration.get("mlp_bias", False)
         return ModelSettings(
@@ -97,6 +108,10 @@ class LlamaAdapter:
             bias=biased,
             tied_embeddings=configuration.get("tie_word_embeddings", False),
         )
+
+    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
+        """The scaling of a Llama ``config.json``. Raises UserError for what we do not compute."""
+        return rope_scaling(configuration)
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
         """Our tensors under Llama's names."""

@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from feldspar.core.errors import UserError
@@ -15,7 +16,9 @@ from feldspar.model.settings import (
     ModelSettings,
     NoPositions,
     NormSettings,
+    NoScaling,
     Positions,
+    PositionScaling,
     RotaryPositions,
 )
 
@@ -30,12 +33,12 @@ class OwnAdapter:
     model_type = "feldspar"
     hf_class = "FeldsparForCausalLM"
 
-    def misfits(self, settings: ModelSettings) -> list[str]:
-        """Nothing: the class expresses every shape."""
+    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+        """Nothing: the class expresses every shape and scaling."""
         return []
 
-    def to_configuration(self, settings: ModelSettings) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape."""
+    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+        """The content of ``config.json`` that describes the shape and the scaling of positions."""
         positions = settings.positions
         rotary = positions if isinstance(positions, RotaryPositions) else RotaryPositions()
         alibi = positions if isinstance(positions, AlibiPositions) else AlibiPositions()
@@ -63,6 +66,9 @@ class OwnAdapter:
             "rotary_base": rotary.base,
             "rotary_interleaved": rotary.interleaved,
             "alibi_max_exponent": alibi.max_exponent,
+            "position_scaling": None
+            if isinstance(scaling, NoScaling)
+            else scaling.model_dump(mode="json"),
             "tie_word_embeddings": settings.tied_embeddings,
         }
 
@@ -85,6 +91,11 @@ class OwnAdapter:
             bias=configuration["use_bias"],
             tied_embeddings=configuration["tie_word_embeddings"],
         )
+
+    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
+        """What ``to_configuration`` wrote; folders without the key are not scaled."""
+        found = configuration.get("position_scaling") or {"type": "none"}
+        return TypeAdapter[PositionScaling](PositionScaling).validate_python(found)
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
         """Our tensors under the class's names."""

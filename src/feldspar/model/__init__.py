@@ -13,5 +13,8 @@ __getattr__, __dir__ = lazy_exports(
         "linear_cross_entropy": "cross_entropy",
         "linear_token_losses": "cross_entropy",
         "ModelSettings": "settings",
+        "PositionScaling": "settings",
+        "scaled_frequencies": "position_scaling",
+        "scaled_slopes": "position_scaling",
     },
 )

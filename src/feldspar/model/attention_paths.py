@@ -35,8 +35,8 @@ def attend(
 ) -> Tensor:
     """Causal attention; (b, h, i, d). ``scale`` multiplies q.k, never the ALiBi bias.
 
-    ``slopes`` (h,) in float32 turn ALiBi on; ``document_ids`` (b, t) keep attention inside a
-    document and need as many queries as keys.
+    ``slopes`` (h,) in float32 turn ALiBi on; (h, i) or (b, h, i) give each query its own.
+    ``document_ids`` (b, t) keep attention inside a document and need as many queries as keys.
     """
     if document_ids is None and not dropout and suits_blocks(query, key):
         return blocked_attention(query, key, value, scale, slopes)
@@ -154,7 +154,9 @@ def _slope_columns(query: Tensor, slopes: Tensor) -> Tensor:
     high = exact.to(query.dtype)
     low = (exact - high.to(exact.dtype)).to(query.dtype)
     columns = F.pad(torch.stack([high, high, low, low], dim=-1), (0, ALIBI_COLUMNS - 4))
-    return columns[:, None].expand(n_sequences, n_heads, length, ALIBI_COLUMNS)
+    if slopes.dim() == 1:
+        columns = columns[:, None]
+    return columns.expand(n_sequences, n_heads, length, ALIBI_COLUMNS)
 
 
 def _position_columns(key: Tensor, stop: int) -> Tensor:
@@ -182,7 +184,8 @@ def biased_alibi(
     for begin, end, stop in chunks(query, key):
         rows = torch.arange(past + begin, past + end, device=query.device)
         distance = (rows[:, None] - torch.arange(stop, device=query.device)).to(dtype)
-        bias = -slopes.to(dtype)[:, None, None] * distance
+        rows_slopes = slopes[:, None] if slopes.dim() == 1 else slopes[..., begin:end]
+        bias = -rows_slopes.to(dtype)[..., None] * distance
         mask = visible(begin, end, stop, past, document_ids, query.device)
         bias = torch.where(mask, bias, float("-inf"))
         if bias.dim() == 3:

@@ -5,7 +5,7 @@ few hundred tokens they are small, and keeping them takes a fifth of the time aw
 skip the keys that no row of theirs sees; groups of heads keep a block's scores in the cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import torch
@@ -34,7 +34,7 @@ def suits_blocks(query: Tensor, key: Tensor) -> bool:
 def blocked_attention(
     query: Tensor, key: Tensor, value: Tensor, scale: float, slopes: Tensor | None = None
 ) -> Tensor:
-    """Causal attention over (b, h, t, d); ``slopes`` (h,) turn ALiBi on."""
+    """Causal attention over (b, h, t, d); ``slopes`` turn ALiBi on, as for ``attend``."""
     return cast(Tensor, _BlockedAttention.apply(query, key, value, scale, slopes))
 
 
@@ -47,9 +47,7 @@ class _BlockedAttention(torch.autograd.Function):
         query, key, value = (part.reshape(-1, length, shape[3]) for part in (query, key, value))
         group = _heads_of_a_group(shape[1], length, query.element_size())
         ahead = query.new_full((KEPT_BLOCK_ROWS, KEPT_BLOCK_ROWS), float("-inf")).triu_(1)
-        behind = (
-            None if slopes is None else _alibi(slopes, length).repeat(group // len(slopes), 1, 1)
-        )
+        add_alibi = None if slopes is None else _alibi(slopes, shape, group)
         out = torch.empty_like(query)
         kept = []
         for heads, rows, stop in _blocks(len(query), group, length):
@@ -57,8 +55,8 @@ class _BlockedAttention(torch.autograd.Function):
             keys = key[heads, :stop].transpose(1, 2)
             torch.baddbmm(scores, query[heads, rows], keys, beta=0, alpha=scale, out=scores)
             scores[:, :, rows].add_(ahead[: stop - rows.start, : stop - rows.start])
-            if behind is not None:
-                scores.add_(behind[: len(scores), :, length - stop :])
+            if add_alibi is not None:
+                add_alibi(scores, heads, rows)
             torch.softmax(scores, dim=-1, out=scores)
             out[heads, rows] = torch.bmm(scores, value[heads, :stop])
             kept.append(scores)
@@ -104,6 +102,18 @@ def _blocks(total: int, group: int, length: int) -> Iterator[tuple[slice, slice,
             yield slice(head, min(head + group, total)), slice(row, stop), stop
 
 
-def _alibi(slopes: Tensor, length: int) -> Tensor:
-    """(h, 1, t): slope x key position, counted back from the last; constants of a row cancel."""
-    return slopes[:, None, None] * torch.arange(1 - length, 1, dtype=slopes.dtype)
+def _alibi(
+    slopes: Tensor, shape: torch.Size, group: int
+) -> Callable[[Tensor, slice, slice], object]:
+    """Adds slope x key position, counted back from a block's last; constants of a row cancel."""
+    n_sequences, n_heads, length, _ = shape
+    places = torch.arange(1 - length, 1, dtype=slopes.dtype)
+    if slopes.dim() > 1:
+        each = slopes.expand(n_sequences, n_heads, length).flatten(0, 1)
+        return lambda scores, heads, rows: scores.addcmul_(
+            each[heads, rows, None], places[length - scores.shape[2] :]
+        )
+    behind = (slopes[:, None, None] * places).repeat(group // n_heads, 1, 1)
+    return lambda scores, heads, rows: scores.add_(
+        behind[: len(scores), :, length - scores.shape[2] :]
+    )

@@ -11,8 +11,9 @@ from feldspar.model.cache import KeyValueCache
 class SequenceContext:
     """Computed once a pass by the decoder.
 
-    ``rotary`` holds cosine and sine (..., t, 1, p); ``slopes`` is (h,) in float32;
-    ``document_ids`` is (b, t) and keeps attention inside a document.
+    ``rotary`` holds cosine and sine (..., t, 1, p); ``slopes`` is (h,) in float32, or (h, t) or
+    (b, h, t) where each query has its own; ``document_ids`` is (b, t) and keeps attention inside a
+    document.
     """
 
     rotary: tuple[Tensor, Tensor] | None = None

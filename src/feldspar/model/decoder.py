@@ -22,12 +22,27 @@ from feldspar.model.cross_entropy import (
 )
 from feldspar.model.feed_forward import FeedForward
 from feldspar.model.layers import Embedding, Linear, PositionEmbedding, make_norm
-from feldspar.model.positions import alibi_slopes, document_positions, rotary_tables
+from feldspar.model.position_scaling import (
+    Length,
+    grows_with_length,
+    scaled_frequencies,
+    scaled_slopes,
+)
+from feldspar.model.positions import (
+    alibi_slopes,
+    document_lengths,
+    document_positions,
+    rotary_tables,
+)
 from feldspar.model.settings import (
     AlibiPositions,
     LearnedPositions,
+    LinearScaling,
     ModelSettings,
+    NoScaling,
+    PositionScaling,
     RotaryPositions,
+    scaling_misfit,
 )
 from feldspar.model.shapes import resolved_vocab_size
 
@@ -82,6 +97,7 @@ class Decoder(nn.Module):
         self.embedding_multiplier = 1.0
         self.output_multiplier = 1.0
         self.head_observer: GradientObserver | None = None
+        self.position_scaling: PositionScaling = NoScaling()
         d_model = settings.d_model
         self.token_embedding = Embedding(vocab_size, d_model, Role.EMBEDDING)
         self.position_embedding = (
@@ -102,6 +118,16 @@ class Decoder(nn.Module):
         """The output matrix (vocab, d): the token embedding itself when tied."""
         return self.token_embedding.weight if self.output is None else self.output.weight
 
+    def scale_positions(self, scaling: PositionScaling) -> None:
+        """Scale positions from now on, as a phase or an evaluation says; weights stay.
+
+        Raises UserError when the model's positions cannot be scaled so.
+        """
+        misfit = scaling_misfit(scaling, self.settings)
+        if misfit is not None:
+            raise UserError(f"position_scaling: {misfit}")
+        self.position_scaling = scaling
+
     def forward(
         self,
         tokens: Tensor,
@@ -109,14 +135,17 @@ class Decoder(nn.Module):
         positions: Tensor | None = None,
         document_ids: Tensor | None = None,
         cache: KeyValueCache | None = None,
+        scaled_length: int | None = None,
     ) -> Tensor:
         """Hidden states (b, t, d) after the final norm, of ``tokens`` (b, t).
 
         ``positions`` (t,) or (b, t) replace the count from the sequence's, document's or cache's
-        beginning; ``document_ids`` (b, t) keep attention and positions inside documents. Raises
-        UserError for a position that a learned table lacks, or documents with a cache.
+        beginning; ``document_ids`` (b, t) keep attention and positions inside documents.
+        ``scaled_length`` is the length that a scaling which grows with the sequence counts by: by
+        default the cache's room, which is known ahead, else that of ``tokens`` or the document.
+        Raises UserError for a position that a learned table lacks, or documents with a cache.
         """
-        return self._hidden(tokens, positions, document_ids, cache)
+        return self._hidden(tokens, positions, document_ids, cache, scaled_length)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Logits (..., vocab) of hidden states (..., d)."""
@@ -165,6 +194,7 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         document_ids: Tensor | None,
         cache: KeyValueCache | None,
+        scaled_length: int | None = None,
     ) -> Tensor:
         if cache is not None:
             if document_ids is not None:
@@ -179,7 +209,7 @@ class Decoder(nn.Module):
         elif positions is None and begin:
             positions = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)
         x_btd = self._embed(tokens, positions)
-        context = self._context(tokens, positions, document_ids, cache)
+        context = self._context(tokens, positions, document_ids, cache, scaled_length)
         recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
         for block in self.blocks:
             if recompute:
@@ -214,16 +244,39 @@ class Decoder(nn.Module):
         positions: Tensor | None,
         document_ids: Tensor | None,
         cache: KeyValueCache | None,
+        scaled_length: int | None,
     ) -> SequenceContext:
-        kind, device = self.settings.positions, tokens.device
+        kind, scaling, device = self.settings.positions, self.position_scaling, tokens.device
         weight_dtype = self.token_embedding.weight.dtype
         dtype = torch.float64 if weight_dtype == torch.float64 else torch.float32
         rotary = slopes = None
+        if positions is None:
+            positions = torch.arange(tokens.shape[1], device=device)
+        length = self._length(positions, document_ids, cache, scaled_length)
         if isinstance(kind, RotaryPositions):
-            if positions is None:
-                positions = torch.arange(tokens.shape[1], device=device)
-            rotary = rotary_tables(positions, kind, self.settings.head_width, dtype)
+            width = self.settings.head_width
+            turned, multiplier = scaled_frequencies(kind, width, scaling, length, dtype, device)
+            rotary = rotary_tables(positions, turned)
+            if multiplier != 1.0:
+                rotary = rotary[0] * multiplier, rotary[1] * multiplier
         elif isinstance(kind, AlibiPositions):
             values = alibi_slopes(self.settings.n_heads, kind.max_exponent)
-            slopes = torch.tensor(values, dtype=dtype, device=device)
+            slopes = scaled_slopes(values, scaling, length, dtype, device)
         return SequenceContext(rotary, slopes, document_ids, cache)
+
+    def _length(
+        self,
+        positions: Tensor,
+        document_ids: Tensor | None,
+        cache: KeyValueCache | None,
+        scaled_length: int | None,
+    ) -> Length:
+        """What the scaling in force counts by; what others do not look at may be anything."""
+        scaling = self.position_scaling
+        if isinstance(scaling, LinearScaling) and scaling.scope == "query":
+            return positions + 1
+        if not grows_with_length(scaling) or scaled_length is not None:
+            return scaled_length or 1
+        if cache is not None:
+            return cache.max_length_tokens
+        return positions.shape[-1] if document_ids is None else document_lengths(document_ids)

@@ -27,9 +27,11 @@ def generate(
     """Continue prompts (b, t) of equal length; returns (b, t + new).
 
     Temperature 0 takes the likeliest token; otherwise tokens are drawn with ``generator``, from
-    the ``top_k`` likeliest if given. A sequence that met ``end_of_document_id`` is filled with it,
-    and the call ends when all have. ``use_cache=False`` recomputes everything: the reference.
-    Raises UserError for an empty prompt or more tokens than a learned position table holds.
+    the ``top_k`` likeliest if given. A scaling of positions that grows with the sequence counts by
+    t + ``max_new_tokens`` from the first token on. A sequence that met ``end_of_document_id`` is
+    filled with it, and the call ends when all have. ``use_cache=False`` recomputes everything: the
+    reference. Raises UserError for an empty prompt or more tokens than a learned position table
+    holds.
     """
     _check(decoder, tokens, max_new_tokens, temperature, top_k)
     was_training = decoder.training
@@ -77,9 +79,8 @@ def _continue(
 ) -> Tensor:
     n_sequences, n_prompt = tokens.shape
     weight = decoder.token_embedding.weight
-    cache = None
+    cache, room = None, n_prompt + max_new_tokens
     if use_cache:
-        room = n_prompt + max_new_tokens
         device_type = tokens.device.type
         dtype = weight.dtype
         if torch.is_autocast_enabled(device_type):
@@ -88,7 +89,7 @@ def _continue(
     finished = torch.zeros(n_sequences, dtype=torch.bool, device=tokens.device)
     fed = tokens
     for _ in range(max_new_tokens):
-        hidden = decoder(fed, cache=cache)
+        hidden = decoder(fed, cache=cache, scaled_length=room)
         chosen = choose(decoder.logits(hidden[:, -1]).float())
         if end_of_document_id is not None:
             chosen = torch.where(finished, end_of_document_id, chosen)

@@ -1,4 +1,4 @@
-"""How the order of tokens enters: ALiBi slopes, rotary tables and rotation, document positions.
+"""How the order of tokens enters: ALiBi slopes, rotary frequencies and rotation, documents.
 
 Shapes: b sequences, t positions, h heads, p rotated pairs of dimensions.
 """
@@ -35,16 +35,37 @@ def document_positions(document_ids: Tensor) -> Tensor:
     return index - torch.where(begins, index, 0).cummax(dim=1).values
 
 
-def rotary_tables(
-    positions: Tensor, settings: RotaryPositions, head_dim: int, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position times frequency base^(-2j/r), each (..., t, 1, p).
+def document_lengths(document_ids: Tensor) -> Tensor:
+    """How long the document around each position is; (b, t) ids to (b, t) lengths."""
+    begins = torch.ones_like(document_ids, dtype=torch.int64)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    number = begins.cumsum(dim=1) - 1
+    counts = torch.zeros_like(number).scatter_add_(1, number, torch.ones_like(number))
+    return counts.gather(1, number)
 
-    ``positions`` is (t,) or (b, t); r = 2p is the number of rotated dimensions.
+
+def rotary_frequencies(
+    settings: RotaryPositions,
+    head_dim: int,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    base: Tensor | float | None = None,
+) -> Tensor:
+    """Radians a position, base^(-2j/r), of each rotated pair (..., p); r = 2p dimensions.
+
+    ``base`` replaces that of ``settings``; it may be a tensor (..., 1).
     """
     rotated = round(settings.fraction * head_dim)
-    exponents = torch.arange(0, rotated, 2, device=positions.device, dtype=dtype) / rotated
-    angles = positions.to(dtype)[..., None] * settings.base**-exponents
+    exponents = torch.arange(0, rotated, 2, device=device, dtype=dtype) / rotated
+    return (settings.base if base is None else base) ** -exponents
+
+
+def rotary_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of position times frequency, each (..., t, 1, p).
+
+    ``positions`` is (t,) or (b, t), ``frequencies`` (p,) or (..., t, p), which gives the dtype.
+    """
+    angles = positions.to(frequencies.dtype)[..., None] * frequencies
     return angles.cos().unsqueeze(-2), angles.sin().unsqueeze(-2)
 
 

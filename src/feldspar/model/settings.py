@@ -1,8 +1,8 @@
-"""Shape of the decoder."""
+"""Shape of the decoder, and how its positions are scaled to longer contexts."""
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveInt, model_validator
 
 from feldspar.recipe.base import NameOrMapping, Settings
 
@@ -41,6 +41,89 @@ class NoPositions(Settings):
 
 Positions = Annotated[
     LearnedPositions | RotaryPositions | AlibiPositions | NoPositions,
+    Field(discriminator="type"),
+    NameOrMapping,
+]
+
+
+def _divides(value: float) -> float:
+    if 0 < value < 1:
+        raise ValueError(
+            f"the factor divides slopes and frequencies: write {1 / value:g} to reach "
+            f"{1 / value:g} times as far, not {value:g}"
+        )
+    if value < 1:
+        raise ValueError(f"{value:g} is no factor: 1 (nothing changes) or more")
+    return value
+
+
+Factor = Annotated[float, AfterValidator(_divides)]
+TrainLength = Annotated[int, Field(gt=1)]
+
+
+class NoScaling(Settings):
+    """Positions as the model was built with."""
+
+    type: Literal["none"] = "none"
+
+
+class LinearScaling(Settings):
+    """Position interpolation (2310.13017): ALiBi slopes, or rotary frequencies, divided by c."""
+
+    type: Literal["linear"]
+    factor: Factor | None = None
+    """c at every length: length wanted / length trained on."""
+    train_length: TrainLength | None = None
+    """In place of factor: c = max(1, length / train_length), the length in tokens."""
+    scope: Literal["sequence", "query"] = "sequence"
+    """Whose length train_length is held against: sequence, that of the whole sequence (the paper);
+    query, that up to the query (ours, ALiBi only), causal and so the same with a cache."""
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.factor is None) == (self.train_length is None):
+            raise ValueError("give either factor or train_length")
+        if self.scope == "query" and self.train_length is None:
+            raise ValueError("scope: query needs train_length; a fixed factor has no scope")
+        return self
+
+
+class NtkScaling(Settings):
+    """ALiBi: slopes divided by factor^(rank / (heads - 1)), steep to shallow; rotary: the base
+    multiplied by factor^(d / (d - 2)), so that the fastest stays and the slowest is divided."""
+
+    type: Literal["ntk"]
+    factor: Factor
+    """What the shallowest slope, or the slowest frequency, is divided by."""
+    train_length: TrainLength | None = None
+    """Rotary only: the factor grows with the sequence, as factor x length / train_length -
+    (factor - 1), and is 1 up to train_length tokens."""
+
+
+class YarnScaling(Settings):
+    """Rotary only (2309.00071): slow frequencies divided, fast ones kept, a ramp between them (1 to
+    32 turns in train_length); cosine and sine times 0.1 ln factor + 1."""
+
+    type: Literal["yarn"]
+    factor: Factor
+    """Length wanted / length trained on."""
+    train_length: TrainLength
+    """Context trained on before scaling, in tokens."""
+
+
+class Llama3Scaling(Settings):
+    """Rotary only (Llama 3.1): slow frequencies divided, fast ones kept, blended in between (1 to 4
+    turns in train_length)."""
+
+    type: Literal["llama3"]
+    factor: Factor
+    """What slow frequencies are divided by."""
+    train_length: TrainLength
+    """Context trained on before scaling, in tokens."""
+
+
+PositionScaling = Annotated[
+    NoScaling | LinearScaling | NtkScaling | YarnScaling | Llama3Scaling,
     Field(discriminator="type"),
     NameOrMapping,
 ]
@@ -117,3 +200,31 @@ class ModelSettings(Settings):
                     "it must be an even number of at least 2"
                 )
         return self
+
+
+def scaling_misfit(scaling: PositionScaling, model: ModelSettings) -> str | None:
+    """Why ``scaling`` cannot be applied to the positions of ``model``; None when it can."""
+    kind = model.positions.type
+    if isinstance(scaling, NoScaling):
+        return None
+    if kind not in ("alibi", "rotary"):
+        return f"{scaling.type} scales ALiBi or rotary positions; these are {kind}"
+    if kind == "alibi":
+        if isinstance(scaling, YarnScaling | Llama3Scaling):
+            return f"{scaling.type} scales rotary positions; these are alibi"
+        if isinstance(scaling, NtkScaling) and scaling.train_length is not None:
+            return "ntk with train_length scales rotary positions; these are alibi"
+        if isinstance(scaling, NtkScaling) and model.n_heads == 1:
+            return "ntk spreads its factor over the heads; there is only one"
+        return None
+    if isinstance(scaling, LinearScaling) and scaling.scope == "query":
+        return "scope query needs alibi: rotary keys are turned once, for all queries"
+    if isinstance(scaling, NtkScaling) and rotated_width(model) == 2:
+        return "ntk spreads its factor over the frequencies; there is only one"
+    return None
+
+
+def rotated_width(model: ModelSettings) -> int:
+    """Dimensions of a head that rotary positions turn; 0 for other positions."""
+    kind = model.positions
+    return round(kind.fraction * model.head_width) if isinstance(kind, RotaryPositions) else 0

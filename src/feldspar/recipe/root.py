@@ -6,7 +6,13 @@ from pydantic import Field, model_validator
 
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.evaluate.settings import EvaluationSettings
-from feldspar.model.settings import LearnedPositions, ModelSettings
+from feldspar.model.settings import (
+    LearnedPositions,
+    ModelSettings,
+    NoScaling,
+    PositionScaling,
+    scaling_misfit,
+)
 from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.amounts import Unit
@@ -81,6 +87,26 @@ class Recipe(Settings):
         """The sparsity in force in a phase: its own, else the one before it, else dense."""
         given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
         return given[-1] if given else Dense()
+
+    def position_scaling(self, phase_index: int) -> PositionScaling:
+        """The scaling in force in a phase: its own, else that of the one before it, else none."""
+        phases = self.phases[: phase_index + 1]
+        given = [phase.position_scaling for phase in phases if phase.position_scaling]
+        return given[-1] if given else NoScaling()
+
+    @model_validator(mode="after")
+    def _scalings_fit_the_positions(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            scaling = phase.position_scaling
+            misfit = None if scaling is None else scaling_misfit(scaling, self.model)
+            if misfit is not None:
+                raise ValueError(f"phases.{index}.position_scaling: {misfit}")
+        sweep = self.evaluation.length_sweep
+        for index, scaling in enumerate(() if sweep is None else sweep.scalings):
+            misfit = scaling_misfit(scaling, self.model)
+            if misfit is not None:
+                raise ValueError(f"evaluation.length_sweep.scalings.{index}: {misfit}")
+        return self
 
     @model_validator(mode="after")
     def _phases_fit_the_model(self) -> Self:

@@ -1,10 +1,15 @@
 """A trained run read back: the decoder with its weights and multipliers, recipe, tokenizer."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.model.decoder import Decoder
+from feldspar.model.settings import NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
@@ -18,6 +23,8 @@ from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
 
 TOKENIZER_FOLDER = "tokenizer"
+SCALING_KEY = "position_scaling"
+"""Of a checkpoint's state."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     masks = masks_of_checkpoint(chosen, loaded.recipe)
     masks.require_zeros(weights, str(chosen.folder))
     set_forward_multipliers(decoder, forward)
+    decoder.scale_positions(scaling_from_state(chosen.state))
     return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
 
 
@@ -87,6 +95,13 @@ def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
         f"{path} holds no checkpoint at {checkpoint} tokens",
         allowed=["last", *(str(item.tokens) for item in store.all())],
     )
+
+
+def scaling_from_state(state: Mapping[str, Any]) -> PositionScaling:
+    """How the positions are scaled in the phase that a checkpoint stands in."""
+    if SCALING_KEY not in state:
+        return NoScaling()
+    return TypeAdapter[PositionScaling](PositionScaling).validate_python(state[SCALING_KEY])
 
 
 def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:

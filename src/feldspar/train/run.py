@@ -37,11 +37,11 @@ from feldspar.train.data import (
     with_vocabulary,
 )
 from feldspar.train.intervals import is_due
-from feldspar.train.load import TOKENIZER_FOLDER, masks_of_checkpoint
+from feldspar.train.load import SCALING_KEY, TOKENIZER_FOLDER, masks_of_checkpoint
 from feldspar.train.loop import StepResult
 from feldspar.train.resume import check_same_past, plain
 from feldspar.train.session import Session, build_session
-from feldspar.train.start import start_checkpoint, with_carried_sparsity
+from feldspar.train.start import start_checkpoint, with_carried
 from feldspar.train.steering import Steering
 
 
@@ -61,7 +61,7 @@ class TrainingRun:
     def __init__(self, loaded: LoadedRecipe, out: Path, distribution: Distribution) -> None:
         shards = open_shards(loaded.recipe)
         self.start = start_checkpoint(loaded.recipe)
-        self.loaded = with_carried_sparsity(with_vocabulary(loaded, shards.vocab_size), self.start)
+        self.loaded = with_carried(with_vocabulary(loaded, shards.vocab_size), self.start)
         self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards, self.loaded.recipe))
         self.data: TrainingData = open_training_data(self.loaded.recipe, self.plan.timeline, shards)
         self.distribution = distribution
@@ -286,6 +286,7 @@ class TrainingRun:
             "metrics": self.metrics,
             "noise_scale": noise.state() if (noise := session.runner.noise) else None,
             "steering": self.steering.state(),
+            SCALING_KEY: session.decoder.position_scaling.model_dump(mode="json"),
         } | masks_to_state(session.masks)
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()

@@ -61,6 +61,7 @@ class Session:
         settings = self.plan.recipe.phases[phase.index]
         if self.plan.recipe.sparsity(phase.index) == Dense():
             self.masks = self.runner.masks = Masks()
+        self.decoder.scale_positions(self.plan.recipe.position_scaling(phase.index))
         key = f"phases.{phase.index}.trainable"
         changed = set_trainable(self.decoder, self.plan.shapes.rows, settings.trainable, key)
         if changed:
@@ -128,6 +129,7 @@ def build_session(
         masks = starting_masks(plan, start, decoder)
         masks.apply_to_weights(decoder)
     require_same_masks(masks)
+    decoder.scale_positions(recipe.position_scaling(phase.index))
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
     key = f"phases.{phase.index}.trainable"
     set_trainable(decoder, plan.shapes.rows, recipe.phases[phase.index].trainable, key)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
+from feldspar.model.settings import PositionScaling
 from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
@@ -180,6 +181,9 @@ class PhaseSettings(Settings):
     sparsity: Sparsity | None = None
     """Which matrices are masked; default: what the previous phase (first: the run that start_from
     names) had, else dense. A later phase keeps the masks or drops them."""
+    position_scaling: PositionScaling | None = None
+    """How positions are scaled to a longer context; default: what the previous phase (first: what
+    start_from names) had, else none."""
     checkpoint_every: Amount | None = None
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None

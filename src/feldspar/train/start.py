@@ -10,6 +10,7 @@ from torch import nn
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
+from feldspar.model.settings import NoScaling, PositionScaling
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -20,8 +21,8 @@ from feldspar.runtime.shards import Box, local_part
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.sparsity.settings import Dense
-from feldspar.train.load import find_checkpoint
-from feldspar.train.settings import StartFromRun, StartFromScratch
+from feldspar.train.load import find_checkpoint, scaling_from_state
+from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -32,22 +33,43 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     return find_checkpoint(Path(start.path), start.checkpoint)
 
 
-def with_carried_sparsity(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
-    """The recipe with the first phase's sparsity set to what ``start`` had where it says nothing.
+def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
+    """The recipe with what ``start_from`` had where its first phase says nothing.
 
-    Raises UserError when a later phase then changes it in a way that is refused.
+    That is the sparsity of a run's checkpoint ``start``, and the scaling of positions of a run or a
+    Hugging Face folder. Raises UserError when a later phase then changes it in a way that is
+    refused.
     """
     recipe = loaded.recipe
-    if start is None or recipe.phases[0].sparsity is not None:
+    update: dict[str, object] = {}
+    if start is not None and recipe.phases[0].sparsity is None:
+        update["sparsity"] = masks_from_state(start.state, str(start.folder)).settings
+    if recipe.phases[0].position_scaling is None:
+        scaling = carried_scaling(recipe, start)
+        if not isinstance(scaling, NoScaling):
+            update["position_scaling"] = scaling
+    if not update:
         return loaded
-    masks = masks_from_state(start.state, str(start.folder))
-    first = recipe.phases[0].model_copy(update={"sparsity": masks.settings})
+    first = recipe.phases[0].model_copy(update=update)
     changed = recipe.model_copy(update={"phases": (first, *recipe.phases[1:])})
     try:
         Recipe.model_validate_json(changed.model_dump_json(by_alias=True))
     except ValidationError as error:
         raise recipe_error(error, Recipe, loaded.tree, loaded.origins) from None
     return replace(loaded, recipe=changed)
+
+
+def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling:
+    """How the positions of what ``start_from`` names are scaled."""
+    if start is not None:
+        return scaling_from_state(start.state)
+    source = recipe.start_from
+    # Only a run that begins needs the folder, and says so itself where it is gone.
+    if isinstance(source, StartFromHuggingFace) and Path(source.path).is_dir():
+        from feldspar.huggingface import imported_scaling
+
+        return imported_scaling(Path(source.path))
+    return NoScaling()
 
 
 def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Masks:
