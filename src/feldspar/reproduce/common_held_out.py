@@ -18,7 +18,7 @@ from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.load import load_run
 
 SPLIT = "test"
-"""Never looked at in training, nor by a pilot."""
+"""Training measures itself on validation, never on this."""
 
 
 def common_held_out(reference: Path, others: Sequence[Path]) -> list[Document]:
