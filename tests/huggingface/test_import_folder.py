@@ -199,8 +199,8 @@ def test_a_mup_model_without_its_multipliers_is_refused(tmp_path, changes, messa
         import_model(tmp_path)
 
 
-@pytest.mark.parametrize("rope", [{"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}])
-def test_scaled_rotary_frequencies_are_refused(tmp_path, rope):
+@pytest.mark.parametrize("rope", [{"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}])
+def test_rotary_frequencies_that_grow_while_decoding_are_refused(tmp_path, rope):
     random_llama(rope_parameters=rope).save_pretrained(tmp_path)
     with pytest.raises(UserError, match="rope_type is not supported"):
         import_model(tmp_path)
