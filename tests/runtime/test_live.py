@@ -15,6 +15,7 @@ def test_the_line_says_what_counts() -> None:
         "warm-up | step 12 | 25.0% | loss 3.1416 | 5,000 tokens/s | 40% of peak | 2m30s left"
     )
     assert display.line("warm-up", 1, 0, 3.0, None) == "warm-up | step 1 | 0.0% | loss 3.0000"
+    assert "of peak" not in display.line("warm-up", 12, 250_000, 3.0, Speed(5_000.0, 2e12))
 
 
 def test_it_goes_to_whoever_listens(news: Any) -> None:

@@ -66,7 +66,8 @@ class TrainingDisplay:
         parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
         if speed is not None:
             parts.append(f"{speed.tokens_per_second:,.0f} tokens/s")
-            if self._peak:
+            # A peak that was measured while other work ran is too low to compare with.
+            if self._peak and speed.flops_per_second <= self._peak:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
             if speed.tokens_per_second > 0:
                 left = max(self._total_tokens - tokens, 0) / speed.tokens_per_second
