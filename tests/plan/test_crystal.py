@@ -11,6 +11,7 @@ from feldspar.recipe import load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.shipped import recipes_folder
 from feldspar.tokens.settings import FillInTheMiddle, TrainBpe
+from tests.plan.test_timeline import CRYSTAL_RATES
 
 STEP_TOKENS = 2112 * 2048
 
@@ -48,22 +49,7 @@ def test_parameters_steps_and_tokens(planned: Plan) -> None:
     assert [phase.tokens for phase in phases] == [344_823_300_096, 927_304_384_512, 119_934_025_728]
 
 
-@pytest.mark.parametrize(
-    ("phase", "step", "rate"),
-    [
-        (0, 43, 0.006),
-        (0, 86, 0.012),
-        (0, 1000, 0.0119631219),
-        (0, 40_000, 0.0103895485),
-        (0, 79_721, 0.0087868841),
-        (1, 86, 0.0087825),
-        (1, 100_000, 0.0047515927),
-        (1, 214_387, 0.00013679),
-        (2, 138, 0.001),
-        (2, 14_000, 0.0011001311),
-        (2, 27_728, 0.0002),
-    ],
-)
+@pytest.mark.parametrize(("phase", "step", "rate"), CRYSTAL_RATES)
 def test_rates(planned: Plan, phase: int, step: int, rate: float) -> None:
     start = planned.timeline.phases[phase].start_tokens
     update = planned.timeline.next_step(start + (step - 1) * STEP_TOKENS)

@@ -203,28 +203,29 @@ phases:
 """
 
 
+CRYSTAL_RATES = [
+    (0, 43, 0.006),
+    (0, 86, 0.012),
+    (0, 1000, 0.0119631219),
+    (0, 40_000, 0.0103895485),
+    (0, 79_721, 0.0087868841),
+    (1, 86, 0.0087825),
+    (1, 100_000, 0.0047515927),
+    (1, 214_387, 0.00013679),
+    (2, 138, 0.001),
+    (2, 14_000, 0.0011001311),
+    (2, 27_728, 0.0002),
+]
+"""Phase, step and learning rate, from the paper's lines."""
+
+
 def test_crystal_tokens(plan_text: PlanText) -> None:
     # The model here reads 64 tokens at a time, Crystal 2048.
     tokens = [phase.tokens * 32 for phase in plan_text(CRYSTAL).timeline.phases]
     assert tokens == [344_823_300_096, 927_304_384_512, 119_934_025_728]
 
 
-@pytest.mark.parametrize(
-    ("phase", "step", "rate"),
-    [
-        (0, 43, 0.006),
-        (0, 86, 0.012),
-        (0, 1000, 0.0119631219),
-        (0, 40_000, 0.0103895485),
-        (0, 79_721, 0.0087868841),
-        (1, 86, 0.0087825),
-        (1, 100_000, 0.0047515927),
-        (1, 214_387, 0.00013679),
-        (2, 138, 0.001),
-        (2, 14_000, 0.0011001311),
-        (2, 27_728, 0.0002),
-    ],
-)
+@pytest.mark.parametrize(("phase", "step", "rate"), CRYSTAL_RATES)
 def test_crystal_rates(plan_text: PlanText, phase: int, step: int, rate: float) -> None:
     timeline = plan_text(CRYSTAL).timeline
     start = timeline.phases[phase].start_tokens

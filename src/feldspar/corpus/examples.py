@@ -39,11 +39,10 @@ def example_pairs(outcome: Outcome) -> list[Example]:
         return []
     chosen = pool[np.unique(np.linspace(0, len(pool) - 1, EXAMPLES).astype(int))]
     pairs = edges.pairs[chosen].tolist()
-    texts = dict(outcome.files.texts(np.unique(edges.pairs[chosen]).tolist()))
     keys = np.unique(edges.pairs[chosen])
-    ids, origins = (
+    texts, ids, origins = (
         dict(zip(keys.tolist(), outcome.files.strings(column, keys), strict=True))
-        for column in ("id", "origin")
+        for column in ("text", "id", "origin")
     )
     return [
         Example(

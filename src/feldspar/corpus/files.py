@@ -92,9 +92,8 @@ def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
             if not path.name.endswith(_SUFFIXES):
                 raise UserError(f"{path} is neither Parquet nor JSON lines", allowed=_SUFFIXES)
             found.setdefault(path.resolve(), path)
-    top = os.path.commonpath([path.absolute().parent for path in found.values()])
-    named = ((path.absolute().relative_to(top).as_posix(), path) for path in found.values())
-    return sorted(named)
+    top = os.path.commonpath([path.parent for path in found.values()])
+    return sorted((path.relative_to(top).as_posix(), path) for path in found.values())
 
 
 def _pieces(files: Sequence[tuple[str, Path]], quality: str | None) -> Iterator[Piece]:

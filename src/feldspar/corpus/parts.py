@@ -66,21 +66,6 @@ class PartFiles:
         for part in range(len(self)):
             yield int(self.starts[part]), part_table(self.path(part))
 
-    def values(self, column: str, keys: Sequence[int]) -> Iterator[Any]:
-        """The values of a column for ``keys``; quick where keys near each other lie together."""
-        part, values, start, end = -1, None, 0, 0
-        for key in keys:
-            if not start <= key < end:
-                part = int(np.searchsorted(self.starts, key, "right")) - 1
-                values = part_table(self.path(part)).column(column)
-                start, end = self.starts[part : part + 2].tolist()
-            assert values is not None
-            yield values[key - start].as_py()
-
-    def texts(self, keys: Sequence[int]) -> Iterator[tuple[int, str]]:
-        """Key and text of each of ``keys``."""
-        return zip(keys, self.values("text", keys), strict=True)
-
     def take(self, columns: Sequence[str], keys: np.ndarray) -> Any:
         """A table of columns of the documents of ``keys``, in their order; parts opened once."""
         pyarrow, _ = arrow()

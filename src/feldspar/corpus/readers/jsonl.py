@@ -4,6 +4,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,7 +56,7 @@ def jsonl_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Pie
 def _ranges(path: Path) -> Iterator[Lines]:
     """Whole lines of about ``PIECE_BYTES`` together."""
     start, number, offset = 0, 1, 0
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while block := file.read(PIECE_BYTES):
             if (last := block.rfind(b"\n")) >= 0:
                 yield Lines(start, offset + last + 1, number)
@@ -79,8 +80,8 @@ def jsonl_records(
     """The place, beginning with ``name``, and the record of each line that is not blank."""
     if path.stat().st_size == 0:
         raise UserError(f"{path} is empty")
-    blocks = _range_blocks(path, lines) if lines else _blocks(path)
-    for number, line in enumerate(bounded_lines(blocks), start=lines.number if lines else 1):
+    first = lines.number if lines else 1
+    for number, line in enumerate(bounded_lines(_blocks(path, lines)), start=first):
         if line is not None and not line.strip():
             continue
         try:
@@ -104,25 +105,27 @@ def _object(line: bytes | None, place: str) -> dict[str, Any]:
     return value
 
 
-def _range_blocks(path: Path, lines: Lines) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        file.seek(lines.start)
-        while (left := lines.end - file.tell()) > 0 and (
-            block := file.read(min(_BLOCK_BYTES, left))
-        ):
-            yield block
+def _blocks(path: Path, lines: Lines | None) -> Iterator[bytes]:
+    with _opened(path) as file:
+        if path.name.endswith(".gz"):
+            with gzip.open(file) as plain:
+                yield from iter(lambda: plain.read(_BLOCK_BYTES), b"")
+        elif path.name.endswith(".zst"):
+            yield from _zstandard_blocks(file, path)
+        elif lines is None:
+            yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
+        else:
+            file.seek(lines.start)
+            for start in range(lines.start, lines.end, _BLOCK_BYTES):
+                yield file.read(min(_BLOCK_BYTES, lines.end - start))
 
 
-def _blocks(path: Path) -> Iterator[bytes]:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file; what is wrong with it is the user's to mend."""
     try:
         with path.open("rb") as file:
-            if path.name.endswith(".gz"):
-                with gzip.open(file) as plain:
-                    yield from iter(lambda: plain.read(_BLOCK_BYTES), b"")
-            elif path.name.endswith(".zst"):
-                yield from _zstandard_blocks(file, path)
-            else:
-                yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
+            yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:

@@ -12,7 +12,7 @@ from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.readers.listing import files_below
-from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read
+from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read, file_state
 from feldspar.corpus.readers.plain_rows import plain_table
 from feldspar.corpus.readers.plain_values import plain_values
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
@@ -42,10 +42,8 @@ def parquet_pieces(
 
 def parquet_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Piece]:
     """One file, called ``name`` in the origin of its documents. Raises UserError if damaged."""
-    status = path.stat()
-    state = f"{status.st_size} {status.st_mtime_ns}"
     for rows, size in _row_groups(path):
-        yield Piece(partial(parquet_documents, name, path, reader, rows), size, state)
+        yield Piece(partial(parquet_documents, name, path, reader, rows), size, file_state(path))
 
 
 def _row_groups(path: Path) -> Iterator[tuple[RowGroups, int]]:

@@ -38,5 +38,10 @@ class Piece:
 
 def file_piece(read: "partial[Read]", path: Path, here: bool = False) -> Piece:
     """A file that is read as a whole."""
+    return Piece(read, path.stat().st_size, file_state(path), here)
+
+
+def file_state(path: Path) -> str:
+    """What changes with the content of a file: its size and time."""
     status = path.stat()
-    return Piece(read, status.st_size, f"{status.st_size} {status.st_mtime_ns}", here)
+    return f"{status.st_size} {status.st_mtime_ns}"
