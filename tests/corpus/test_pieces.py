@@ -98,6 +98,20 @@ def test_a_piece_is_known_by_all_that_decides_it(tmp_path: Path) -> None:
     assert digest() != first
 
 
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_a_file_that_this_machine_does_not_see_is_named(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    if ending == "jsonl":
+        path.write_text('{"text": "one"}\n')
+    else:
+        parquet.write_table(pyarrow.table({"text": ["one"]}), path)
+    given = {"reader": ending, "path": tmp_path}
+    (piece,) = pieces_of("s", SourceSettings.model_validate(given))
+    path.unlink()
+    with pytest.raises(UserError, match=str(path)):
+        list(piece.read(Tolerance()))
+
+
 @given(
     sizes=st.lists(st.tuples(st.integers(0, 12 << 20), st.booleans()), max_size=20),
 )

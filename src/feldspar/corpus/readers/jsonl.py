@@ -78,8 +78,6 @@ def jsonl_records(
     name: str, path: Path, source: str, tolerance: Tolerance, lines: Lines | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The place, beginning with ``name``, and the record of each line that is not blank."""
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
     first = lines.number if lines else 1
     for number, line in enumerate(bounded_lines(_blocks(path, lines)), start=first):
         if line is not None and not line.strip():
@@ -125,6 +123,8 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     """The file; what is wrong with it is the user's to mend."""
     try:
         with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty")
             yield file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error

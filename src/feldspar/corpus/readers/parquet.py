@@ -49,8 +49,6 @@ def parquet_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[P
 def _row_groups(path: Path) -> Iterator[tuple[RowGroups, int]]:
     """Row groups of about ``PIECE_BYTES`` together, and their bytes of plain columns."""
     _, parquet = arrow()
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
     with _whole(path):
         metadata = parquet.read_metadata(path)
     if metadata.num_rows == 0:
@@ -100,8 +98,6 @@ def _batches(
 ) -> Iterator[tuple[int, Any]]:
     """Batches of rows, each with the number of its first row, from 1."""
     _, parquet = arrow()
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
     row = rows.row if rows else 1
     groups = list(rows.groups) if rows else None
     with _whole(path), parquet.ParquetFile(path) as file:
@@ -118,6 +114,8 @@ def _batches(
 def _whole(path: Path) -> Iterator[None]:
     pyarrow, _ = arrow()
     try:
+        if path.stat().st_size == 0:
+            raise UserError(f"{path} is empty")
         yield
     except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0]
