@@ -47,9 +47,10 @@ class ProcessExecutor:
 
     def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""
-        pending = []
+        pending: list[Future[Result]] = []
         for unit in units:
-            pending.append(self._pool.submit(function, unit))
+            with _whole_pool():  # giving out a unit fails too, once a worker has ended
+                pending.append(self._pool.submit(function, unit))
             if len(pending) >= self._in_flight:
                 yield _result(pending.pop(0))
         for future in pending:
@@ -57,8 +58,14 @@ class ProcessExecutor:
 
 
 def _result(future: Future[Result]) -> Result:
-    try:
+    with _whole_pool():
         return future.result()
+
+
+@contextmanager
+def _whole_pool() -> Iterator[None]:
+    try:
+        yield
     except BrokenProcessPool as error:
         raise RunError(
             "a worker process ended unexpectedly",
