@@ -66,5 +66,5 @@ def exact_copies(outcome: Outcome) -> np.ndarray:
 
 
 def jaccard_or_none(value: float) -> float | None:
-    """A similarity for people: None when it was not measured."""
-    return None if np.isnan(value) else round(value, JACCARD_DECIMALS)
+    """A similarity for people, rounded as `edges.parquet` is: None when it was not measured."""
+    return None if np.isnan(value) else float(np.round(value, JACCARD_DECIMALS))
