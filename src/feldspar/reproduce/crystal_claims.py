@@ -19,7 +19,7 @@ def phase_claim(bits: Bits, cost: str) -> Claim:
     gains = {kind: Gain.of(second[kind], first[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
         f"{kind}: {fmean(first[kind]):.4f} after phase {names[0]}, {fmean(second[kind]):.4f} after "
-        f"phase {names[1]} (lower by {gain})"
+        f"phase {names[1]} ({worded(gain)})"
         for kind, gain in gains.items()
     )
     return judged(
@@ -54,7 +54,7 @@ def infilling_claims(
             paper="StarCoder with fill-in-the-middle at rate 0.9; no figure printed",
             ours="middle of held-out code after prefix and suffix: "
             f"{fmean(middles[PUBLISHED]):.4f} bits per byte, "
-            f"{fmean(middles['left to right']):.4f} without such training (lower by {gained}); "
+            f"{fmean(middles['left to right']):.4f} without such training ({worded(gained)}); "
             f"the same middles after the prefix alone cost {fmean(alone):.2f} times that",
             tolerance=f"lower by more than {gained.threshold:.2%}",
             held=gained.is_clear,
@@ -68,7 +68,7 @@ def infilling_claims(
             statement="Code is read from left to right almost as well for it.",
             paper="rate 0.9 in the whole of phase 2; no figure printed",
             ours=f"held-out code after phase {phase}: {fmean(own):.4f} bits per byte with, "
-            f"{fmean(other):.4f} without (lower by {loss})",
+            f"{fmean(other):.4f} without ({worded(loss)})",
             tolerance=f"higher by at most {LITTLE:.0%}",
             held=loss.mean >= -LITTLE,
             same_quantity=False,
@@ -90,8 +90,8 @@ def last_phase_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
         statement="A last phase on code alone costs language; replaying a little keeps it.",
         paper="phase 3, with 17 % of replay, brought no gain (a negative result of the paper)",
         ours=f"language: {fmean(before[LANGUAGE_KIND]):.4f} before the last phase, "
-        f"{fmean(bare[LANGUAGE_KIND]):.4f} after it without replay (lower by {forgotten}), "
-        f"{fmean(after[LANGUAGE_KIND]):.4f} with (lower than without by {kept})",
+        f"{fmean(bare[LANGUAGE_KIND]):.4f} after it without replay ({worded(forgotten)}), "
+        f"{fmean(after[LANGUAGE_KIND]):.4f} with ({worded(kept)} than without)",
         tolerance="without replay higher than before, with replay lower than without, each by more "
         "than the noise of the seed",
         held=kept.is_clear and Gain.of(before[LANGUAGE_KIND], bare[LANGUAGE_KIND]).is_clear,
@@ -107,8 +107,8 @@ def order_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
     phased, (pooled,) = list(bits[PUBLISHED].values())[1], bits["pooled"].values()
     gains = {kind: Gain.of(phased[kind], pooled[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
-        f"{kind} {fmean(phased[kind]):.4f} in phases, {fmean(pooled[kind]):.4f} pooled (lower by "
-        f"{gain})"
+        f"{kind} {fmean(phased[kind]):.4f} in phases, {fmean(pooled[kind]):.4f} pooled ("
+        f"{worded(gain)})"
         for kind, gain in gains.items()
     )
     return judged(
@@ -134,6 +134,11 @@ def benchmark_claim(cost: str) -> Claim:
         reason="A model of this size is at chance on these tasks.",
         cost=cost,
     )
+
+
+def worded(gain: Gain) -> str:
+    """How much lower, or higher."""
+    return gain.worded("lower", "higher")
 
 
 def bits_of(score: InfillingScore) -> float:
