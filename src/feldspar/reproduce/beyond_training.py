@@ -26,13 +26,10 @@ Losses = dict[str, dict[int, list[float]]]
 """Nats per token of each seed, by scaling and by reach."""
 
 
-def losses_beyond(
-    runs: Sequence[Path], train_length: int, scalings: Sequence[str], documents: int = DOCUMENTS
-) -> Losses:
-    """Mean loss at the last ``train_length`` / 2 positions of windows of each reach.
+def losses_beyond(runs: Sequence[Path], train_length: int, scalings: Sequence[str]) -> Losses:
+    """Each run's ``losses_at_reach`` on held-out documents of its shards, runs one after the other.
 
-    All scalings, ``short`` too, are asked for the same tokens. Raises UserError where no held-out
-    document is long enough.
+    Raises UserError where no document is long enough.
     """
     found: Losses = {name: {reach: [] for reach in REACHES} for name in (SHORT, *scalings)}
     with progress("reading beyond", len(runs), "models") as advance:
@@ -45,14 +42,31 @@ def losses_beyond(
                 for name in require_split(shards, SPLIT)
                 for document in held_out_documents(shards, SPLIT, name, model.tokenizer).tokens
             ]
-            chosen = long_documents(held_out, train_length * max(REACHES), documents)
-            trained = model.decoder.position_scaling
+            chosen = long_documents(held_out, train_length * max(REACHES), DOCUMENTS)
             for name, by_reach in found.items():
                 for reach, losses in by_reach.items():
-                    model.decoder.scale_positions(scaling_for(name, reach, trained))
-                    losses.append(_loss(model, name, chosen, reach * train_length, train_length))
+                    losses.append(loss_at_reach(model, name, chosen, reach, train_length))
             advance(1)
     return found
+
+
+def loss_at_reach(
+    model: TextModel, name: str, documents: Sequence[np.ndarray], reach: int, train_length: int
+) -> float:
+    """Mean loss at the last ``train_length`` / 2 of ``reach`` x ``train_length`` tokens.
+
+    They are the same tokens whatever the scaling ``name``; ``short`` reads only the window of
+    ``train_length`` that ends with them. The model's own scaling is left as it was.
+    """
+    length = reach * train_length
+    window = train_length if name == SHORT else length
+    pieces = [document[length - window : length] for document in documents]
+    trained = model.decoder.position_scaling
+    model.decoder.scale_positions(scaling_for(name, reach, trained))
+    try:
+        return float(losses_by_position(model, pieces, window)[:, -(train_length // 2) :].mean())
+    finally:
+        model.decoder.scale_positions(trained)
 
 
 def scaling_for(name: str, reach: int, trained: PositionScaling) -> PositionScaling:
@@ -64,14 +78,6 @@ def scaling_for(name: str, reach: int, trained: PositionScaling) -> PositionScal
     if name == LINEAR:
         return LinearScaling(type="linear", factor=reach)
     return NtkScaling(type="ntk", factor=reach)
-
-
-def _loss(
-    model: TextModel, name: str, documents: Sequence[np.ndarray], length: int, train_length: int
-) -> float:
-    window = train_length if name == SHORT else length
-    pieces = [document[length - window : length] for document in documents]
-    return float(losses_by_position(model, pieces, window)[:, -(train_length // 2) :].mean())
 
 
 def rows_of(found: Mapping[str, Losses]) -> list[list[str]]:
