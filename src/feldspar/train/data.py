@@ -13,6 +13,7 @@ from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.selection import select_documents
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
+from feldspar.train.adaptation import first_new_token
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ def open_shards(recipe: Recipe) -> ShardSet:
             where=str(shards.path),
             allowed=f"at least {shards.vocab_size}",
         )
+    if any(phase.trains_new_rows_only for phase in recipe.phases):
+        first_new_token(shards)
     declared = getattr(recipe.tokenizer, "vocab_size", None)
     if declared is not None and declared != shards.vocab_size:
         raise UserError(
@@ -65,7 +68,7 @@ def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
     recipe = loaded.recipe
     if recipe.model.vocab_size is not None:
         return loaded
-    model = recipe.model.model_copy(update={"vocab_size": size})
+    model = recipe.model.model_copy(update={"vocab_size": recipe.vocabulary_rows(size)})
     return LoadedRecipe(recipe.model_copy(update={"model": model}), loaded.tree, loaded.origins)
 
 
