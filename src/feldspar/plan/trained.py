@@ -1,6 +1,7 @@
 """Which parameters a phase trains, and how many of their rows; a tied head counts as one tensor."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role, chosen_rows
@@ -35,6 +36,26 @@ def trained_rows(
                 allowed=[role.value for role in VOCABULARY_ROLES],
             )
     return trained
+
+
+def trained_parts(
+    recipe: Recipe, trained: Sequence[ParameterRow], phase_index: int
+) -> tuple[ParameterRow, ...]:
+    """What of the ``trained`` parameters has moments: the new tokens' rows where only they train.
+
+    Where the recipe does not say how many tokens are new, it counts them all.
+    """
+    new_tokens = declared_new_tokens(recipe)
+    if new_tokens is None or not recipe.phases[phase_index].trains_new_rows_only:
+        return tuple(trained)
+    return tuple(
+        replace(row, shape=(min(new_tokens, row.shape[0]), *row.shape[1:])) for row in trained
+    )
+
+
+def declared_new_tokens(recipe: Recipe) -> int | None:
+    """How many tokens the recipe's tokenizer adds to its base; None where it does not say."""
+    return getattr(getattr(recipe.tokenizer, "with_", None), "new_tokens", None)
 
 
 def _tied(chosen: tuple[str, ...], key: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.core.manifest import read_manifest
 from feldspar.plan.summary import Plan
 from feldspar.runtime.checkpoint import KIND, Checkpoint
-from feldspar.tokens.extension import Extension, decompositions
+from feldspar.tokens.extension import decompositions
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
 from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
@@ -66,21 +66,6 @@ def require_same_tokens(source: Source, shards: ShardSet) -> None:
             where=str(shards.path),
             do="say how their rows begin: adapt: {embeddings: {initialisation: subword_mean}}",
         )
-
-
-def first_new_token(shards: ShardSet) -> int:
-    """The first id that the shards' tokenizer adds to its base.
-
-    Raises UserError when it extends none.
-    """
-    extension = Extension.load(shards.tokenizer)
-    if extension is None:
-        raise UserError(
-            "trainable.rows: new: the shards' tokenizer extends no other, so that no row is new",
-            where=str(shards.path),
-            do="build the shards with a tokenizer of type extend, or train all rows",
-        )
-    return extension.base_vocab_size
 
 
 def adapt_to_shards(

@@ -9,11 +9,11 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
+from feldspar.tokens.extension import Extension
 from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.selection import select_documents
 from feldspar.tokens.sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards import ShardSet
-from feldspar.train.adaptation import first_new_token
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,21 @@ def open_shards(recipe: Recipe) -> ShardSet:
             do="build the shards again with this recipe, or correct the recipe",
         )
     return shards
+
+
+def first_new_token(shards: ShardSet) -> int:
+    """The first id that the shards' tokenizer adds to its base.
+
+    Raises UserError when it extends none.
+    """
+    extension = Extension.load(shards.tokenizer)
+    if extension is None:
+        raise UserError(
+            "trainable.rows: new: the shards' tokenizer extends no other, so that no row is new",
+            where=str(shards.path),
+            do="build the shards with a tokenizer of type extend, or train all rows",
+        )
+    return extension.base_vocab_size
 
 
 def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:

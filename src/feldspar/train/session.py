@@ -12,7 +12,6 @@ from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.micro_batch import check_divides
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
-from feldspar.plan.trained import trained_rows
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.device import (
     autocast,
@@ -23,8 +22,7 @@ from feldspar.runtime.device import (
 from feldspar.runtime.distributed import Distribution, unwrap
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.settings import Dense
-from feldspar.train.adaptation import first_new_token
-from feldspar.train.data import TrainingData
+from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import choose_micro_batch
@@ -67,8 +65,7 @@ class Session:
         if self.plan.recipe.sparsity(phase.index) == Dense():
             self.masks = self.runner.masks = Masks()
         self.decoder.scale_positions(self.plan.recipe.position_scaling(phase.index))
-        trained = trained_rows(self.plan.recipe, self.plan.shapes.rows, phase.index)
-        changed = set_trainable(self.decoder, trained)
+        changed = set_trainable(self.decoder, self.plan.trained[phase.index])
         if changed:
             self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
         rescaled = self.plan.tables[phase.index] != self.plan.tables[self.phase.index]
@@ -137,7 +134,7 @@ def build_session(
     require_same_masks(masks)
     decoder.scale_positions(recipe.position_scaling(phase.index))
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
-    set_trainable(decoder, trained_rows(recipe, plan.shapes.rows, phase.index))
+    set_trainable(decoder, plan.trained[phase.index])
     module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
     module = distribution.wrap(module.to(distribution.device), precision)
     if choose_compile(recipe.runtime, distribution.device):
