@@ -5,9 +5,9 @@ folder holds ``extension.json`` beside ``tokenizer.json``.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from feldspar.core.errors import UserError
 
@@ -31,6 +31,8 @@ class Extension:
     """``continued`` or ``append``."""
     characters: str
     """The target characters: names of scripts, or the characters themselves."""
+    report: dict[str, Any] = field(default_factory=dict)
+    """What ``feldspar.tokens.extension_report`` found on held-out text of each source."""
 
     def save(self, folder: Path) -> None:
         """Write ``extension.json`` into ``folder``."""

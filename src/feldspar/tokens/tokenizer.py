@@ -59,7 +59,7 @@ class TextTokenizer:
         self.digest = digest_of(tokenizer.to_str())
         self.dtype = token_dtype(self.vocab_size)
         self._pretokens = (
-            _PretokenIds(tokenizer, self.dtype) if _is_plain_byte_bpe(tokenizer) else None
+            _PretokenIds(tokenizer, self.dtype) if is_plain_byte_bpe(tokenizer) else None
         )
 
     @classmethod
@@ -212,7 +212,7 @@ def end_of_sequence_token(folder: Path) -> str | None:
     return None
 
 
-def _is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
+def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
     """Whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
     parts: dict[str, Any] = json.loads(tokenizer.to_str())
     model, split = parts["model"], parts["pre_tokenizer"]
