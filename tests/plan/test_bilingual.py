@@ -1,4 +1,4 @@
-"""Bilingual adaptation (2407.12869) as shipped: parameters, tokens and shares of its three sizes."""
+"""Bilingual adaptation (2407.12869) as shipped: parameters, tokens and shares of its sizes."""
 
 import pytest
 import torch
