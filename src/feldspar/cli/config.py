@@ -29,14 +29,17 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar config show btlm/paper
         """
-        from feldspar.recipe import load_recipe, recipe_text
+        from feldspar.recipe import load_any_recipe, recipe_text
 
-        typer.echo(recipe_text(load_recipe(recipe, overrides)), nl=False)
+        typer.echo(recipe_text(load_any_recipe(recipe, overrides)), nl=False)
 
     @config.command()
     def schema() -> None:
         """Print the JSON schema of recipes. Example: feldspar config schema > recipe.schema.json"""
-        from feldspar.cli.console import print_json
-        from feldspar.recipe import Recipe
+        from pydantic import TypeAdapter
 
-        print_json(Recipe.model_json_schema(by_alias=True))
+        from feldspar.cli.console import print_json
+        from feldspar.recipe import Recipe, VisionRecipe
+
+        either = TypeAdapter[Recipe | VisionRecipe](Recipe | VisionRecipe)
+        print_json(either.json_schema(by_alias=True))
