@@ -1,6 +1,6 @@
 """``feldspar config``: what keys mean, what a recipe resolves to, the schema for editors."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -34,12 +34,14 @@ def register(app: typer.Typer) -> None:
         typer.echo(recipe_text(load_any_recipe(recipe, overrides)), nl=False)
 
     @config.command()
-    def schema() -> None:
+    def schema(
+        kind: Annotated[
+            Literal["language", "vision"], typer.Argument(help="Of which models' recipes.")
+        ] = "language",
+    ) -> None:
         """Print the JSON schema of recipes. Example: feldspar config schema > recipe.schema.json"""
-        from pydantic import TypeAdapter
-
         from feldspar.cli.console import print_json
         from feldspar.recipe import Recipe, VisionRecipe
 
-        either = TypeAdapter[Recipe | VisionRecipe](Recipe | VisionRecipe)
-        print_json(either.json_schema(by_alias=True))
+        root = VisionRecipe if kind == "vision" else Recipe
+        print_json(root.model_json_schema(by_alias=True))

@@ -8,13 +8,20 @@ from feldspar.recipe.amounts import Unit
 from feldspar.recipe.base import NameOrMapping
 from feldspar.recipe.top import RecipeTop, refuse_units
 from feldspar.runtime.settings import CheckpointSettings
-from feldspar.train.settings import RmsPropSettings, RunSchedule, SgdSettings
+from feldspar.train.settings import (
+    RmsPropSettings,
+    RunSchedule,
+    SgdSettings,
+    StartFromRun,
+    StartFromScratch,
+)
 from feldspar.vision.settings import (
     AugmentationSettings,
     AverageWeightsSettings,
     ClassificationTask,
     ImagesSettings,
     RevBiFPNSettings,
+    StartFromAuthors,
     VisionEvaluationSettings,
     VisionPhaseSettings,
     VisionRuntimeSettings,
@@ -29,6 +36,12 @@ class VisionRecipe(RecipeTop):
 
     counted = "images"
 
+    start_from: Annotated[
+        StartFromScratch | StartFromRun | StartFromAuthors,
+        Field(discriminator="type"),
+        NameOrMapping,
+    ] = StartFromScratch()
+    """Weights that the first phase starts with."""
     images: ImagesSettings
     """Training and validation images."""
     model: RevBiFPNSettings

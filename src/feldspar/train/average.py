@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
+AVERAGE = "average."
+"""Before the names of averaged tensors in a checkpoint."""
+
 
 class WeightAverage(Generic[ModelT]):
     """``average = decay * average + (1 - decay) * value`` of everything that is floating-point.
@@ -22,7 +25,8 @@ class WeightAverage(Generic[ModelT]):
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the values after a step."""
-        pairs = list(zip(_values(self.model), _values(model), strict=True))
+        own, others = tensors_of(self.model), tensors_of(model)
+        pairs = [(average, others[name]) for name, average in own.items()]
         averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         if averaged:
             averages, values = map(list, zip(*averaged, strict=True))
@@ -32,5 +36,7 @@ class WeightAverage(Generic[ModelT]):
                 average.copy_(value)
 
 
-def _values(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+def tensors_of(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """Parameters and buffers by name."""
+    named = (*model.named_parameters(), *model.named_buffers())
+    return {prefix + name: tensor for name, tensor in named}

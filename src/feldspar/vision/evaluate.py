@@ -20,9 +20,8 @@ def evaluate_run(
 ) -> dict[str, float]:
     """Loss and accuracies of a run's checkpoint, and the number of images.
 
-    ``images`` takes the place of the recipe's validation split; its classes are matched by their
-    order, so that it must hold all of them. Raises UserError for a run, images or a resolution that
-    do not fit.
+    ``images`` takes the place of the recipe's validation split. Raises UserError for a run, images
+    of other classes or a resolution that do not fit.
     """
     run = load_vision_run(path, checkpoint, averaged)
     recipe = run.loaded.recipe
@@ -36,6 +35,13 @@ def evaluate_run(
     except UserError as error:
         raise UserError(f"--resolution: {error.what}", found=pixels) from None
     split = open_split(recipe, "validation")
+    if split.classes != run.classes:
+        other = min(set(split.classes) ^ set(run.classes))
+        raise UserError(
+            f"the run and the images have other classes: only one of them knows {other!r}",
+            where=str(recipe.images.validation),
+            do="give images of the classes that the run was trained on",
+        )
     device = choose_device(recipe.runtime)
     set_threads(recipe.runtime)
     context = partial(autocast, device, choose_precision(recipe.runtime, device))

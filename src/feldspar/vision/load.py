@@ -6,10 +6,12 @@ from pathlib import Path
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import LoadedVisionRecipe, load_vision_recipe
 from feldspar.runtime.checkpoint import MODEL, Checkpoint
-from feldspar.train.average import WeightAverage
+from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
 from feldspar.train.load import find_checkpoint, is_run_folder
 from feldspar.vision.revbifpn import RevBiFPN
-from feldspar.vision.session import AVERAGE, tensors_of
+
+CLASSES_KEY = "classes"
+"""Of a checkpoint's state."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class LoadedVisionRun:
     loaded: LoadedVisionRecipe
     network: RevBiFPN
     checkpoint: Checkpoint
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.checkpoint.state[CLASSES_KEY])
 
 
 def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True) -> LoadedVisionRun:

@@ -16,6 +16,7 @@ from feldspar.runtime.distributed import Distribution, under_torchrun
 from feldspar.train.lifecycle import Run, RunResult, carry_through
 from feldspar.train.loop import StepResult
 from feldspar.vision.data import ImageData, open_images
+from feldspar.vision.load import CLASSES_KEY
 from feldspar.vision.measure import measure
 from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 from feldspar.vision.session import VisionSession, build_session
@@ -33,7 +34,7 @@ class VisionRun(Run[VisionSession]):
 
     def begin(self) -> VisionSession:
         """A session at the run's start."""
-        return self._session(0)
+        return self._session(0, begins=True)
 
     def write_recipe(self) -> None:
         """Write the resolved recipe."""
@@ -56,7 +57,7 @@ class VisionRun(Run[VisionSession]):
                 where=str(self.loaded.recipe.images.train),
                 do="restore the images that the run was started with, or choose another --out",
             )
-        session = self._session(state["phase"])
+        session = self._session(state["phase"], begins=False)
         self.store.load(checkpoint, session.model_state, session.runner.optimizer.state())
         return session
 
@@ -78,8 +79,8 @@ class VisionRun(Run[VisionSession]):
         )
 
     def state(self, session: VisionSession) -> dict[str, Any]:
-        """Which images the run is trained on."""
-        return {"training_images": self.data.digest}
+        """Which images the run is trained on, and the names of their classes."""
+        return {"training_images": self.data.digest, CLASSES_KEY: list(self.data.train.classes)}
 
     def record(
         self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
@@ -96,12 +97,13 @@ class VisionRun(Run[VisionSession]):
             "model_flop_utilisation": utilisation,
         }
 
-    def _session(self, phase_index: int) -> VisionSession:
+    def _session(self, phase_index: int, begins: bool) -> VisionSession:
         return build_session(
             self.loaded.recipe,
             self.data.train,
             self.distribution.device,
             self.timeline.phases[phase_index],
+            begins,
         )
 
 

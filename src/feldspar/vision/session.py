@@ -11,15 +11,13 @@ from feldspar.plan.timeline import PhasePlan
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.runtime.device import autocast, choose_precision, set_threads
 from feldspar.sparsity.masks import Masks
-from feldspar.train.average import WeightAverage
+from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
 from feldspar.train.loop import StepRunner
 from feldspar.train.optimizer import Optimizer
 from feldspar.vision.images import LabelledImages
 from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.start import start_network
 from feldspar.vision.task import Classification, ClassificationLoss
-
-AVERAGE = "average."
-"""Before the names of the averaged tensors in a checkpoint."""
 
 
 @dataclass
@@ -52,19 +50,23 @@ class VisionSession:
         self.phase = phase
 
 
-def tensors_of(model: nn.Module, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Parameters and buffers by name."""
-    named = (*model.named_parameters(), *model.named_buffers())
-    return {prefix + name: tensor for name, tensor in named}
-
-
 def build_session(
-    recipe: VisionRecipe, images: LabelledImages, device: torch.device, phase: PhasePlan
+    recipe: VisionRecipe,
+    images: LabelledImages,
+    device: torch.device,
+    phase: PhasePlan,
+    begins: bool,
 ) -> VisionSession:
-    """A new network, ready for the first step of ``phase``."""
+    """A new network, ready for the first step of ``phase``.
+
+    A run that ``begins`` has the weights of ``start_from``; else a checkpoint will fill them.
+    """
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, device)
-    network = RevBiFPN(recipe.model, recipe.runtime.activation_memory, recipe.seed).to(device)
+    network = RevBiFPN(recipe.model, recipe.runtime.activation_memory, recipe.seed)
+    if begins:
+        start_network(network, recipe)
+    network = network.to(device)
     average = None
     if recipe.average_weights is not None:
         average = WeightAverage(network, recipe.average_weights.decay)

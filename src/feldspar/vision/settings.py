@@ -154,6 +154,14 @@ class ImagesSettings(Settings):
     """What each channel is then divided by; default: ImageNet's, 0.5 of gray."""
 
 
+class StartFromAuthors(Settings):
+    """Weights that the paper's authors published for one of its sizes."""
+
+    type: Literal["authors"]
+    path: Path
+    """Their file, such as revbifpn_s0.pth.tar."""
+
+
 class ClassificationTask(Settings):
     """One class an image, by cross-entropy."""
 
