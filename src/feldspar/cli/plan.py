@@ -301,6 +301,10 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
         f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
     )
+    if phase["trainable_parameters"] < parameters:
+        typer.echo(
+            f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
+        )
     if phase["active_parameters"] < parameters:
         typer.echo(
             f"  phase {phase['name']}: {phase['active_parameters']:,} active parameters, "

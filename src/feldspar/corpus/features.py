@@ -10,7 +10,7 @@ import numpy as np
 
 from feldspar.core.streams import hash_integers
 from feldspar.corpus.clean import Normalisation, cleaned_texts, normalised
-from feldspar.corpus.columns import arrow, text_characters
+from feldspar.corpus.columns import arrow, numbers_of, text_characters
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
@@ -32,6 +32,8 @@ class Preparation:
     normalise: Normalisation
     short: int
     sketch: bool
+    transliterations: tuple[tuple[str, str, str], ...] = ()
+    """Source, characters to replace, characters in their place."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,20 @@ class Features:
 
 
 def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -> Features:
-    """Normalise, clean, hash and sketch one part into ``folder``.
+    """Normalise, transliterate, clean, hash and sketch one part into ``folder``.
 
     Sources that are new get the next of ``ranks``.
     """
     read_characters = text_characters(table.column("text"))
-    read = [] if how.normalise == "none" else table.column("text").to_pylist()
+    untouched = how.normalise == "none" and not how.transliterations
+    read = [] if untouched else table.column("text").to_pylist()
     kept = [normalised(text, how.normalise) for text in read]
+    for source, characters, others in how.transliterations:
+        names, spelling = table.column("source").to_pylist(), str.maketrans(characters, others)
+        kept = [
+            text.translate(spelling) if name == source else text
+            for name, text in zip(names, kept, strict=True)
+        ]
     if kept != read:
         table = _with_texts(table, kept)
     write_table(table, folder / PART_NAME)
@@ -77,8 +86,8 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
         characters=characters,
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
-        quality=table.column("quality").to_numpy(),
-        replaced=table.column("replaced").to_numpy(),
+        quality=numbers_of(table.column("quality")),
+        replaced=numbers_of(table.column("replaced")),
         read_characters=read_characters,
         identities=_identities(packed_column(table, "id")),
         hashes=_hashes(clean),
@@ -88,7 +97,7 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
 def _ranked(sources: Any, ranks: dict[str, int]) -> np.ndarray:
     named = sources.combine_chunks().dictionary_encode()
     own = [ranks.setdefault(name, len(ranks)) for name in named.dictionary.to_pylist()]
-    return np.array(own, np.int64)[named.indices.to_numpy()]
+    return np.array(own, np.int64)[numbers_of(named.indices)]
 
 
 def _with_texts(table: Any, texts: Sequence[str]) -> Any:

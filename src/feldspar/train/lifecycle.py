@@ -322,5 +322,5 @@ def clear(folder: RunFolder) -> None:
     """Forget an earlier run in the folder."""
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
-    for path in (folder.metrics, folder.events, folder.bad_batches):
+    for path in (folder.metrics, folder.events, folder.bad_batches, folder.adaptation):
         path.unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from feldspar.core.errors import UserError
 from feldspar.recipe.load import Loaded
 
 FIXED_SECTIONS = (
-    *("seed", "start_from", "model", "parametrization", "optimizer"),
+    *("seed", "start_from", "adapt", "model", "parametrization", "optimizer"),
     *("images", "task", "augmentation", "average_weights"),
 )
 """What shaped the steps that are done."""

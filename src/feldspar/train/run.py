@@ -63,6 +63,8 @@ class TrainingRun(Run[Session]):
 
     def write_start(self, session: Session) -> dict[str, Any]:
         """Copy the tokenizer, say what is worth knowing; the census of masks, if there are any."""
+        if session.adaptation is not None:
+            self.folder.write_adaptation(session.adaptation.record())
         shutil.copytree(
             self.data.shards.tokenizer, self.folder.path / TOKENIZER_FOLDER, dirs_exist_ok=True
         )
