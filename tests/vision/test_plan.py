@@ -73,7 +73,7 @@ def test_epochs_need_the_number_of_images(recipe_file: Path) -> None:
         ("model.size=S9", "model.size: "),
         ("optimizer.type=adam", "optimizer.type: unknown type 'adam'"),
         ("optimizer.betas=[0.9, 0.99]", "optimizer.betas: unknown key"),
-        ("task=detection", "task.type: .*classification"),
+        ("task=detection", "task: input should be 'classification', found 'detection'"),
         ("augmentation.crop={type: random_resized, area: [0.5, 0.1]}", "0.5 is more than 0.1"),
         ("augmentation.flipp=1", "did you mean 'augmentation.flip'"),
         ("runtime.micro_batch_sequences=2", "runtime.micro_batch_sequences: unknown key"),
@@ -124,10 +124,11 @@ def test_the_estimate_of_memory_is_near_what_is_measured(memory: str, extra_silo
     settings = RevBiFPNSettings.model_validate({**NETWORK, "extra_silos": extra_silos})
     model = RevBiFPN(settings, memory)
     images = torch.randn(4, 1, 64, 64)
-    gradients = 4 * sum(parameter.numel() for parameter in model.parameters())
-    measured = peak_bytes(lambda: model(images).sum().backward()) - gradients
+    for parameter in model.parameters():  # they count as gradients, and are there all along
+        parameter.grad = torch.zeros_like(parameter)
+    measured = peak_bytes(lambda: model(images).sum().backward())
     estimated = 4 * 4 * activation_entries(settings, 64, memory)
-    assert estimated == pytest.approx(measured, rel=0.35)
+    assert estimated == pytest.approx(measured, rel=0.1)
 
 
 def test_a_plan_counts_the_tensors_that_training_holds() -> None:

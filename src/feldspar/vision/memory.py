@@ -65,22 +65,15 @@ def activation_entries(settings: RevBiFPNSettings, resolution: int, activation_m
             + head
             + sum(_stored(stage, areas, streams) for stage in layout.stages)
         )
-    # One function at a time is computed again: what it keeps, beside the gradients of that.
-    functions = [
-        2 * _kept_inside(block, area)
-        for stage in layout.stages
-        for block, area in _functions(stage, areas)
-    ]
-    working = 2 * sum(streams)
+    blocks = [block for stage in layout.stages for block in _by_block(stage, areas)]
+    # The outputs and, while the backward pass goes on, what is computed again: with its gradients.
     if activation_memory == "reversible":
-        return sum(streams) + max(head, working + max(functions))
+        largest = max(_kept_inside(*function) for block in blocks for function in block)
+        return 2 * sum(streams) + max(head, sum(streams) + 2 * largest)
     inputs = sum(sum(streams[:count]) for count in _block_inputs(layout))
-    blocks = [
-        2 * sum(_kept_inside(block, area) for block, area in functions_of_block)
-        for stage in layout.stages
-        for functions_of_block in _by_block(stage, areas)
-    ]
-    return inputs + sum(streams) + max(head, working + max(blocks))
+    kept = [[_kept_inside(*function) for function in block] for block in blocks]
+    again = max(sum(entries) + max(entries) for entries in kept)
+    return inputs + sum(streams) + max(head, again)
 
 
 def _kept_inside(block: Bottleneck, area: int) -> int:
