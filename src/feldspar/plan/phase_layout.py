@@ -7,20 +7,22 @@ from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
+from feldspar.vision.settings import ImageBatch, VisionPhaseSettings
 
 
 def lay_out_phases(
-    recipe: Recipe, parameters: int, source_tokens: Mapping[str, int] | None
+    recipe: Recipe | VisionRecipe, parameters: int, source_tokens: Mapping[str, int] | None
 ) -> list[tuple[Stretch, ...]]:
     """Each phase's stretches, in tokens and steps of the phase.
 
     Raises UserError for a length that holds no step, and a batch that changes unasked.
     """
     laid_out: list[tuple[Stretch, ...]] = []
-    for index, settings in enumerate(recipe.phases):
+    contexts = recipe.context_lengths
+    for index, (settings, context) in enumerate(zip(recipe.phases, contexts, strict=True)):
         key = f"phases.{index}"
-        context = recipe.context_length(settings)
         levels = batch_levels(settings.batch, context, f"{key}.batch")
         limit = _length_limit(settings, context, parameters, source_tokens, key)
         stretches = lay_out(levels, context, **limit)
@@ -30,7 +32,7 @@ def lay_out_phases(
         if not stretches:
             raise UserError(
                 f"{key}.length: {settings.length} is less than one step of "
-                f"{levels[0].sequences * context:,} tokens"
+                f"{levels[0].sequences * context:,} {recipe.counted}"
             )
         if laid_out and settings.optimizer_state is None:
             before = recipe.phases[index - 1].batch
@@ -40,7 +42,11 @@ def lay_out_phases(
 
 
 def _require_same_batch(
-    batch_before: Batch, before: Stretch, batch_after: Batch, after: Stretch, key: str
+    batch_before: Batch | ImageBatch,
+    before: Stretch,
+    batch_after: Batch | ImageBatch,
+    after: Stretch,
+    key: str,
 ) -> None:
     """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
 
@@ -64,7 +70,7 @@ def _require_same_batch(
 
 
 def _length_limit(
-    settings: PhaseSettings,
+    settings: PhaseSettings | VisionPhaseSettings,
     context_length: int,
     parameters: int,
     source_tokens: Mapping[str, int] | None,
@@ -74,14 +80,14 @@ def _length_limit(
     match amount.unit:
         case Unit.STEPS:
             return {"limit_steps": int(amount.value)}
-        case Unit.TOKENS:
+        case Unit.TOKENS | Unit.IMAGES:
             return {"limit_tokens": int(amount.value)}
         case Unit.SEQUENCES:
             return {"limit_tokens": int(amount.value) * context_length}
         case Unit.TOKENS_PER_PARAMETER:
             return {"limit_tokens": int(amount.value * parameters)}
         case _:
-            if settings.mixture != "natural":
+            if isinstance(settings, PhaseSettings) and settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
             if not source_tokens:
                 raise UserError(
