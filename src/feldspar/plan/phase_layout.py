@@ -7,6 +7,7 @@ from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
+from feldspar.tokens.resolve import MeasuredTokens
 from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
 
 
@@ -22,7 +23,8 @@ def lay_out_phases(
         key = f"phases.{index}"
         context = recipe.context_length(settings)
         levels = batch_levels(settings.batch, context, f"{key}.batch")
-        limit = _length_limit(settings, context, parameters, source_tokens, key)
+        sizes = _pass_over_pairs(settings, index, source_tokens)
+        limit = _length_limit(settings, context, parameters, sizes, key)
         stretches = lay_out(levels, context, **limit)
         if isinstance(settings.batch, NoiseScaleBatch):
             quantum = settings.batch.quantum_sequences
@@ -63,6 +65,17 @@ def _require_same_batch(
         )
 
 
+def _pass_over_pairs(
+    settings: PhaseSettings, index: int, source_tokens: Mapping[str, int] | None
+) -> Mapping[str, int] | None:
+    """What epochs of a phase count: the sources' tokens, or those of its pairs where it has any."""
+    if settings.pairs is None:
+        return source_tokens
+    measured = source_tokens.pairs if isinstance(source_tokens, MeasuredTokens) else {}
+    tokens = measured.get(index, settings.pairs.tokens)
+    return None if tokens is None else {"pairs": tokens}
+
+
 def _length_limit(
     settings: PhaseSettings,
     context_length: int,
@@ -83,6 +96,12 @@ def _length_limit(
         case _:
             if settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
+            if not source_tokens and settings.pairs is not None:
+                raise UserError(
+                    f"{key}.length: {amount} needs the number of pairs",
+                    do=f"put {settings.pairs.path.name} and the shards in their places, or declare "
+                    f"{key}.data.tokens",
+                )
             if not source_tokens:
                 raise UserError(
                     f"{key}.length: {amount} needs the size of the sources",

@@ -65,9 +65,10 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
         raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
     loaded = load_recipe(str(path / "recipe.yaml"))
     chosen = find_checkpoint(path, checkpoint)
-    shapes = model_shapes(loaded.recipe.model)
+    prompt_length = loaded.recipe.soft_prompt_length
+    shapes = model_shapes(loaded.recipe.model, prompt_length)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)
-    decoder = Decoder(loaded.recipe.model)
+    decoder = Decoder(loaded.recipe.model, prompt_length)
     weights = dict(decoder.named_parameters())
     chosen.fill("model", weights)
     masks = masks_of_checkpoint(chosen, loaded.recipe)

@@ -39,6 +39,7 @@ from feldspar.train.data import (
 from feldspar.train.intervals import is_due
 from feldspar.train.load import SCALING_KEY, TOKENIZER_FOLDER, masks_of_checkpoint
 from feldspar.train.loop import StepResult
+from feldspar.train.pairs import check_same_pairs, open_pairs, pairs_to_state
 from feldspar.train.resume import check_same_past, plain
 from feldspar.train.session import Session, build_session
 from feldspar.train.start import start_checkpoint, with_carried
@@ -62,11 +63,12 @@ class TrainingRun:
         shards = open_shards(loaded.recipe)
         self.start = start_checkpoint(loaded.recipe)
         self.loaded = with_carried(with_vocabulary(loaded, shards.vocab_size), self.start)
-        self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards, self.loaded.recipe))
-        self.data: TrainingData = open_training_data(self.loaded.recipe, self.plan.timeline, shards)
+        recipe = self.loaded.recipe
+        pairs = open_pairs(recipe, shards)
+        self.plan: Plan = plan_recipe(recipe, source_tokens(shards, recipe, pairs))
+        self.data: TrainingData = open_training_data(recipe, self.plan.timeline, shards, pairs)
         self.distribution = distribution
         self.folder = RunFolder(out)
-        recipe = self.loaded.recipe
         keep_every = recipe.checkpoints.keep.every
         timeline = self.plan.timeline
         self.store = CheckpointStore(
@@ -101,9 +103,9 @@ class TrainingRun:
     def _write_recipe(self) -> None:
         self.folder.write_recipe(recipe_text(self.loaded))
         phases = zip(self.plan.timeline.phases, self.plan.tables, strict=True)
-        optimizer = self.plan.recipe.optimizer
+        optimizer_of = self.plan.recipe.optimizer_of
         self.folder.write_tables(
-            {phase.name: effective_table(table, optimizer) for phase, table in phases}
+            {phase.name: effective_table(table, optimizer_of(phase.index)) for phase, table in phases}
         )
 
     def _write_start(self, masks: Masks) -> None:
@@ -135,6 +137,7 @@ class TrainingRun:
                 where=str(self.data.shards.path),
                 do="restore the shards that the run was started with, or choose another --out",
             )
+        check_same_pairs(state, self.data.pairs)
         session = build_session(
             self.plan,
             self.data,
@@ -287,7 +290,8 @@ class TrainingRun:
             "noise_scale": noise.state() if (noise := session.runner.noise) else None,
             "steering": self.steering.state(),
             SCALING_KEY: session.decoder.position_scaling.model_dump(mode="json"),
-        } | masks_to_state(session.masks)
+        }
+        state |= masks_to_state(session.masks) | pairs_to_state(self.data.pairs)
         self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()
 

@@ -26,6 +26,7 @@ from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.optimizer import Optimizer
+from feldspar.train.soft_prompt import begin_soft_prompt
 from feldspar.train.start import (
     place_masks,
     require_same_masks,
@@ -62,8 +63,10 @@ class Session:
         if self.plan.recipe.sparsity(phase.index) == Dense():
             self.masks = self.runner.masks = Masks()
         self.decoder.scale_positions(self.plan.recipe.position_scaling(phase.index))
+        vocab_size = self.data.shards.vocab_size
+        begin_soft_prompt(self.decoder, self.plan.recipe, phase.index, vocab_size)
         key = f"phases.{phase.index}.trainable"
-        changed = set_trainable(self.decoder, self.plan.shapes.rows, settings.trainable, key)
+        changed = set_trainable(self.decoder, self.plan.rows(phase.index), settings.trainable, key)
         if changed:
             self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
         rescaled = self.plan.tables[phase.index] != self.plan.tables[self.phase.index]
@@ -77,6 +80,7 @@ class Session:
     def begin_phase(self, phase: PhasePlan) -> None:
         """Settle what depends on what a phase trains and on how much of it a step has."""
         self.phase = phase
+        self.task.average = self.plan.recipe.phases[phase.index].loss.average
         self.task.micro_batch_sequences = self._micro_batch(phase)
         noise = self.runner.noise
         first = self.plan.timeline.next_step(phase.start_tokens)
@@ -122,17 +126,18 @@ def build_session(
             check_divides(sequences, distribution.world_size, f"phases.{item.index}.batch")
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, distribution.device)
-    decoder = Decoder(recipe.model)
+    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
     apply(decoder, plan.table, recipe.seed)
     if masks is None:
-        start_weights(decoder, plan, start)
+        if start_weights(decoder, plan, start):
+            begin_soft_prompt(decoder, recipe, phase.index, data.shards.vocab_size)
         masks = starting_masks(plan, start, decoder)
         masks.apply_to_weights(decoder)
     require_same_masks(masks)
     decoder.scale_positions(recipe.position_scaling(phase.index))
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
     key = f"phases.{phase.index}.trainable"
-    set_trainable(decoder, plan.shapes.rows, recipe.phases[phase.index].trainable, key)
+    set_trainable(decoder, plan.rows(phase.index), recipe.phases[phase.index].trainable, key)
     module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
     module = distribution.wrap(module.to(distribution.device), precision)
     if choose_compile(recipe.runtime, distribution.device):
@@ -168,7 +173,7 @@ def build_session(
 def build_optimizer(plan: Plan, decoder: Decoder, phase: PhasePlan) -> Optimizer:
     """A fresh optimizer of the trained parameters, by the table of ``phase``."""
     groups = parameter_groups(decoder, plan.tables[phase.index])
-    return Optimizer(groups, plan.recipe.optimizer)
+    return Optimizer(groups, plan.recipe.optimizer_of(phase.index))
 
 
 @torch.no_grad()

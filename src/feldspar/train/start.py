@@ -11,6 +11,7 @@ from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import NoScaling, PositionScaling
+from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -117,15 +118,16 @@ def place_masks(masks: Masks, model: nn.Module) -> Masks:
 
 
 @torch.no_grad()
-def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> None:
+def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> bool:
     """Replace the initial weights by those that ``start_from`` names.
 
-    A plain model is unfolded: under the recipe's multipliers it computes what it did. Raises
-    UserError when names or shapes differ.
+    A plain model is unfolded: under the recipe's multipliers it computes what it did. Returns
+    whether a soft prompt begins anew, having been there not. Raises UserError when names or shapes
+    differ.
     """
     source = plan.recipe.start_from
     if isinstance(source, StartFromScratch):
-        return
+        return True
     path = source.path
     if start is not None:
         weights = start.read_model()
@@ -143,6 +145,8 @@ def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> Non
         )
     for name, parameter in parameters.items():
         found = weights.get(name)
+        if found is None and name == SOFT_PROMPT:
+            continue
         if found is None or found.shape != parameter.shape:
             raise UserError(
                 f"start_from: {path} does not fit the model at {name}",
@@ -151,3 +155,4 @@ def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> Non
             )
         parameter.copy_(found)
     say(f"starting from the weights of {path}")
+    return SOFT_PROMPT not in weights
