@@ -137,7 +137,6 @@ class Plan:
             "ledger": phase_ledger(self.recipe.model, self.shapes, phase, self._kept(index)),
         }
 
-
     def _pairs(self, index: int) -> dict[str, Any] | None:
         """What a phase of pairs reads, the tokens of a pass (padding included) where known."""
         settings = self.recipe.phases[index]

@@ -35,7 +35,7 @@ class PhaseReader:
     pairs: Pairs
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
-        """The sequences ``start`` to ``stop`` - 1 of a phase. Raises what the phase's own raises."""
+        """The sequences ``start`` to ``stop`` - 1 of a phase; raises what its own reader does."""
         if phase_index in self.pairs:
             return self.pairs[phase_index].read(start, stop)
         before = sum(index < phase_index for index in self.pairs)

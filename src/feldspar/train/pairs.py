@@ -1,12 +1,15 @@
 """The pairs of a recipe's phases: files read, encoded with the shards' tokenizer, laid out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feldspar.core.errors import UserError
+from feldspar.evaluate.bag_of_words import BagOfWords
+from feldspar.evaluate.label_figures import label_figures
 from feldspar.recipe.root import Recipe
 from feldspar.tokens.pair_reader import PairReader
-from feldspar.tokens.pairs import PairLayout, encode_pairs, read_pairs
+from feldspar.tokens.pairs import PairLayout, PairText, encode_pairs, read_pairs
+from feldspar.tokens.settings import PairTemplate
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 
@@ -80,3 +83,36 @@ def check_same_pairs(state: Mapping[str, Any], pairs: Pairs) -> None:
                 f"phases.{index}.data: the pairs changed under the run",
                 do="restore the file that the run was started with, or choose another --out",
             )
+
+
+def labelled_phase(recipe: Recipe) -> tuple[int, PairTemplate]:
+    """The last phase whose pairs have labels, and its template. Raises UserError without one."""
+    for index in reversed(range(len(recipe.phases))):
+        pairs = recipe.phases[index].pairs
+        if pairs is not None and pairs.template.labels is not None:
+            return index, pairs.template
+    raise UserError(
+        "the run has no phase of pairs with labels, whose template would say what to ask",
+        do="fine-tune with data: {type: pairs, path: FILE, template: question_context_answer}",
+    )
+
+
+def label_baselines(
+    recipe: Recipe, phase_index: int, asked: Sequence[PairText]
+) -> dict[str, dict[str, float]]:
+    """What the most frequent label and a bag of words of a phase's pairs find on others.
+
+    Empty where an example has several labels. Raises UserError when the phase's file is gone.
+    """
+    pairs = recipe.phases[phase_index].pairs
+    assert pairs is not None and pairs.template.labels is not None, "a labelled phase"
+    if pairs.template.labels.several:
+        return {}
+    learned = read_pairs(pairs.path, pairs.template)
+    words = BagOfWords([pair.source for pair in learned], [pair.labels[0] for pair in learned])
+    found = {
+        "most frequent label": [(words.majority,) for _ in asked],
+        "bag of words": [(words.label(pair.source),) for pair in asked],
+    }
+    true, values = [pair.labels for pair in asked], pairs.template.labels.values
+    return {name: label_figures(true, labels, values).as_dict() for name, labels in found.items()}

@@ -105,7 +105,10 @@ class TrainingRun:
         phases = zip(self.plan.timeline.phases, self.plan.tables, strict=True)
         optimizer_of = self.plan.recipe.optimizer_of
         self.folder.write_tables(
-            {phase.name: effective_table(table, optimizer_of(phase.index)) for phase, table in phases}
+            {
+                phase.name: effective_table(table, optimizer_of(phase.index))
+                for phase, table in phases
+            }
         )
 
     def _write_start(self, masks: Masks) -> None:

@@ -264,7 +264,9 @@ class PhaseSettings(Settings):
     def _pairs_and_shards_are_apart(self) -> Self:
         if self.pairs is None:
             if self.soft_prompt_length:
-                raise ValueError("soft_prompt: its vectors stand in pairs: give data: {type: pairs}")
+                raise ValueError(
+                    "soft_prompt: its vectors stand in pairs: give data: {type: pairs}"
+                )
             if self.loss.on == "target":
                 raise ValueError("loss.on: only pairs have targets: give data: {type: pairs}")
             return self
