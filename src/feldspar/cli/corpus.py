@@ -232,9 +232,7 @@ def ontology_command(
         str | None,
         typer.Option(metavar="ID", help="Term whose children are the labels; needed for a file."),
     ] = None,
-    least: Annotated[
-        int, typer.Option(min=1, help="Leave out labels of fewer definitions.")
-    ] = 275,
+    least: Annotated[int, typer.Option(min=1, help="Leave out labels of fewer definitions.")] = 275,
     offline: Annotated[bool, typer.Option("--offline", help="Use cached archives only.")] = False,
     overwrite: Overwrite = False,
     json: Json = False,

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import NoScaling, PositionScaling
+from feldspar.model.settings import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
@@ -43,6 +43,12 @@ class LoadedRun:
     def recipe(self) -> Recipe:
         """The recipe that the run was trained by."""
         return self.loaded.recipe
+
+    @property
+    def soft_prompt(self) -> SoftPromptSettings | None:
+        """How the phase that the checkpoint stands in uses its soft prompt; None without one."""
+        phase = self.recipe.phases[self.checkpoint.state["phase"]]
+        return phase.soft_prompt if phase.soft_prompt_length else None
 
     @property
     def tokenizer_folder(self) -> Path:
