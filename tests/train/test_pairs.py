@@ -18,6 +18,7 @@ from feldspar.train.data import plan_loaded
 from feldspar.train.pairs import labelled_phase, open_pairs
 from feldspar.train.run import TrainingRun
 from tests.train.conftest import losses_of, metrics_of
+from tests.train.test_distributed import torchrun
 
 TEMPLATE = (
     "{source: 'question: {question}\\n', target: 'it is {labels}.', "
@@ -262,3 +263,21 @@ def test_labels_of_pairs_from_the_command_line(
     plain = no_pairs.model_copy(update={"phases": no_pairs.phases[:2]})
     with pytest.raises(UserError, match="no phase of pairs with labels"):
         labelled_phase(plain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_reach_the_losses_of_one(
+    paired_recipe: Path, tmp_path: Path, kind: str
+) -> None:
+    few = [*SHORT, "phases.2.length=4 steps", SPARSE]
+    train(load_recipe(str(paired_recipe), few), tmp_path / "one")
+    distribution = f"runtime.distribution={kind}"
+    result = torchrun(paired_recipe, tmp_path / kind, *few, distribution)
+    assert result.returncode == 0, result.stderr
+    expected = losses_of(tmp_path / "one")
+    assert losses_of(tmp_path / kind) == pytest.approx(expected, rel=1e-5)
+    one, two = (
+        dict(load_run(tmp_path / name).decoder.named_parameters()) for name in ("one", kind)
+    )
+    torch.testing.assert_close(one[SOFT_PROMPT], two[SOFT_PROMPT], rtol=1e-3, atol=1e-6)
