@@ -10,7 +10,9 @@ import socket
 import subprocess
 import sys
 import sysconfig
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,6 @@ import pytest
 from feldspar.core.cluster import OnSharedFolder, ray_executor
 from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
-from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.engine import started
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.readers.installed import standard_library_files
@@ -209,27 +210,34 @@ def test_processes_give_the_bytes_of_one(
 def test_ray_gives_the_bytes_of_one_process_although_a_worker_is_killed(
     cluster: None, real_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
 ) -> None:
-    killer = KillWorkers()
-    with listening(killer):
+    with killing_busy_workers(2) as killed:
         deduplicate_files([real_corpus], tmp_path / "out", SETTINGS, engine="ray", workers=2)
-    assert killer.killed
+    assert killed
     assert content(tmp_path / "out") == unbroken
 
 
-class KillWorkers(SilentListener):
-    """Kills the cluster's busy workers when a unit is done, once or twice."""
+@contextmanager
+def killing_busy_workers(most: int) -> Iterator[list[int]]:
+    """Kills up to ``most`` of the cluster's workers, each while it is at a unit; their ids."""
+    killed: list[int] = []
+    done = threading.Event()
 
-    killed = 0
-
-    def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
-        def advance(amount: float) -> None:
+    def watch() -> None:
+        while len(killed) < most and not done.wait(0.01):
             for process in psutil.Process().children(recursive=True):
-                busy = process.name().startswith("ray::_applied")
-                if self.killed < 2 and busy:
-                    process.kill()
-                    self.killed += 1
+                with suppress(psutil.NoSuchProcess):
+                    if process.name().startswith("ray::_applied"):
+                        process.kill()
+                        killed.append(process.pid)
+                        break
 
-        return advance
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield killed
+    finally:
+        done.set()
+        watcher.join()
 
 
 STARTED = """

@@ -1,13 +1,17 @@
 """Parquet read column by column gives what reading record by record gives, faults included."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
 from feldspar.core.errors import UserError
+from feldspar.corpus.columns import numbers_of
 from feldspar.corpus.document import Document, Tolerance
 from feldspar.corpus.parts import DocumentTable, rows_of
 from feldspar.corpus.readers.parquet import parquet_documents, parquet_records
@@ -64,6 +68,40 @@ def test_same_documents(ids: Any, in_tables: bool, tmp_path: Path) -> None:
     by_record, by_column, only_tables = both(tmp_path / "x.parquet")
     assert by_record == by_column
     assert len(by_record) == 3000 and only_tables == in_tables
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string()])
+@pytest.mark.parametrize("reader", [READER, RecordReader(Fields(), "web", "MIT")])
+def test_same_documents_where_ids_are_made(
+    kind: Any, reader: RecordReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "READER", reader)
+    texts = {"source": pa.array(["a", "b"], kind), "text": pa.array(["x", "y"], kind)}
+    parquet.write_table(pa.table(texts), tmp_path / "x.parquet")
+    by_record, by_column, only_tables = both(tmp_path / "x.parquet")
+    assert by_record == by_column and only_tables
+
+
+def test_numbers_of_columns_in_any_state() -> None:
+    column = pa.chunked_array([pa.array([1.5, None, 3.0]).slice(1), pa.array([None, 2.0])])
+    assert np.array_equal(numbers_of(column), [np.nan, 3, np.nan, 2], equal_nan=True)
+    assert numbers_of(pa.array([1, 2, 3], pa.int32()).slice(1)).tolist() == [2, 3]
+    assert numbers_of(pa.chunked_array([], pa.uint32())).dtype == np.uint32
+
+
+def test_deduplicating_parquet_imports_no_pandas(tmp_path: Path) -> None:
+    texts = [f"text {number} " * 40 for number in range(20)]
+    table = pa.table({"source": ["a"] * 40, "text": texts + texts})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    code = (
+        "import sys; from pathlib import Path; "
+        "from feldspar.corpus.files import deduplicate_files; "
+        "from feldspar.corpus.settings import DeduplicateSettings; "
+        "deduplicate_files([Path(sys.argv[1])], Path(sys.argv[2]), DeduplicateSettings()); "
+        "sys.exit('pandas' in sys.modules)"
+    )
+    paths = [str(tmp_path / "x.parquet"), str(tmp_path / "out")]
+    subprocess.run([sys.executable, "-c", code, *paths], check=True)
 
 
 def test_same_replacements(tmp_path: Path) -> None:

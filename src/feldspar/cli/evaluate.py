@@ -112,11 +112,11 @@ def check_options(
 def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None, TextModel]":
     """A run or an exported model on its device; the run too when it is one."""
     from feldspar.core.errors import UserError
-    from feldspar.evaluate import TextModel, open_exported
+    from feldspar.evaluate import open_exported
     from feldspar.runtime.device import choose_device, set_threads
     from feldspar.runtime.settings import RuntimeSettings
-    from feldspar.tokens import TextTokenizer
     from feldspar.train import is_run_folder, load_run
+    from feldspar.train.text_model import text_model_of
 
     if not path.is_dir():
         raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
@@ -124,10 +124,8 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
         return None, open_exported(path, choose_device(RuntimeSettings()))
     run = load_run(path, checkpoint)
     set_threads(run.recipe.runtime)
-    tokenizer = TextTokenizer.load(run.tokenizer_folder)
-    decoder = run.decoder.to(choose_device(run.recipe.runtime))
-    # Rows beyond the tokenizer's vocabulary took no part in training.
-    return run, TextModel(decoder, tokenizer, tokenizer.vocab_size)
+    run.decoder.to(choose_device(run.recipe.runtime))
+    return run, text_model_of(run)
 
 
 def report_text(model: "TextModel", files: list[Path], json: bool) -> None:

@@ -30,7 +30,7 @@ def arrow() -> tuple[Any, ModuleType]:
 def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:
     """An Arrow array of numbers or truths; what is not ``known`` (mask) is null.
 
-    ``pyarrow.array`` of a NumPy array imports pandas where it is installed, for half a second.
+    ``pyarrow.array`` of anything imports pandas where it is installed, for half a second.
     """
     pyarrow, _ = arrow()
     kind = pyarrow.from_numpy_dtype(values.dtype)
@@ -40,18 +40,48 @@ def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:
     return pyarrow.Array.from_buffers(kind, len(values), packed)
 
 
+def text_scalar(text: str) -> Any:
+    """An Arrow scalar; ``pyarrow.scalar`` imports pandas too."""
+    pyarrow, _ = arrow()
+    data = text.encode()
+    offsets = np.array([0, len(data)], np.int32)
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(data)]
+    return pyarrow.Array.from_buffers(pyarrow.string(), 1, buffers)[0]
+
+
+def numbers_of(column: Any) -> np.ndarray:
+    """The numbers of an Arrow array or chunked array, NaN where they are null.
+
+    ``to_numpy`` imports pandas where it is installed, for a fifth of a second.
+    """
+    chunks = getattr(column, "chunks", [column])
+    empty = np.empty(0, column.type.to_pandas_dtype())
+    return np.concatenate([empty, *map(_numbers, chunks)])
+
+
+def _numbers(chunk: Any) -> np.ndarray:
+    known, data = chunk.buffers()
+    rows = slice(chunk.offset, chunk.offset + len(chunk))
+    values = np.frombuffer(data or b"", chunk.type.to_pandas_dtype())[rows]
+    if not chunk.null_count:
+        return values
+    return np.where(
+        np.unpackbits(np.frombuffer(known, np.uint8), bitorder="little")[rows], values, np.nan
+    )
+
+
 def text_sizes(column: Any) -> np.ndarray:
     """The UTF-8 bytes of each text of a column."""
     from pyarrow import compute
 
-    return compute.call_function("binary_length", [column]).to_numpy()
+    return numbers_of(compute.call_function("binary_length", [column]))
 
 
 def text_characters(column: Any) -> np.ndarray:
     """The code points of each text of a column (u32)."""
     from pyarrow import compute
 
-    return compute.call_function("utf8_length", [column]).to_numpy().astype(np.uint32)
+    return numbers_of(compute.call_function("utf8_length", [column])).astype(np.uint32)
 
 
 def read_documents(path: Path) -> Iterator[Document]:

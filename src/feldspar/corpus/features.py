@@ -10,7 +10,7 @@ import numpy as np
 
 from feldspar.core.streams import hash_integers
 from feldspar.corpus.clean import Normalisation, cleaned_texts, normalised
-from feldspar.corpus.columns import arrow, text_characters
+from feldspar.corpus.columns import arrow, numbers_of, text_characters
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
@@ -77,8 +77,8 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
         characters=characters,
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
-        quality=table.column("quality").to_numpy(),
-        replaced=table.column("replaced").to_numpy(),
+        quality=numbers_of(table.column("quality")),
+        replaced=numbers_of(table.column("replaced")),
         read_characters=read_characters,
         identities=_identities(packed_column(table, "id")),
         hashes=_hashes(clean),
@@ -88,7 +88,7 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
 def _ranked(sources: Any, ranks: dict[str, int]) -> np.ndarray:
     named = sources.combine_chunks().dictionary_encode()
     own = [ranks.setdefault(name, len(ranks)) for name in named.dictionary.to_pylist()]
-    return np.array(own, np.int64)[named.indices.to_numpy()]
+    return np.array(own, np.int64)[numbers_of(named.indices)]
 
 
 def _with_texts(table: Any, texts: Sequence[str]) -> Any:

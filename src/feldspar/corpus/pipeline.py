@@ -193,5 +193,6 @@ def _write_block(
     pairs: tuple[np.ndarray, np.ndarray],
     jaccard: np.ndarray,
 ) -> None:
-    texts = [column for keys in pairs for column in outcome.files.take(names, keys).columns]
+    both = outcome.files.take(names, np.concatenate(pairs))
+    texts = [*both.slice(0, len(jaccard)).columns, *both.slice(len(jaccard)).columns]
     table.write(texts, np.round(jaccard, JACCARD_DECIMALS))

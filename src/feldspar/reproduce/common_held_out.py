@@ -13,9 +13,8 @@ from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
 from feldspar.evaluate.documents import text_losses
 from feldspar.evaluate.text_loss import total_loss
-from feldspar.evaluate.text_model import TextModel
-from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.load import load_run
+from feldspar.train.text_model import text_model_of
 
 SPLIT = "test"
 """Training measures itself on validation, never on this."""
@@ -52,9 +51,7 @@ def bits_per_byte(
     todo = list(runs)
     with progress("held-out documents", len(todo), "models") as advance:
         for folder in todo:
-            run = load_run(folder)
-            tokenizer = TextTokenizer.load(run.tokenizer_folder)
-            model = TextModel(run.decoder, tokenizer, tokenizer.vocab_size)
+            model = text_model_of(load_run(folder))
             found.append(
                 {
                     name: total_loss(text_losses(model, texts)).bits_per_byte

@@ -58,7 +58,7 @@ def is_at_hand(corpus: CorpusSettings) -> bool:
 
 def build_command(data: Data) -> str:
     """The command that makes the shards from the documents."""
-    return " ".join(["feldspar tokens build", data.recipe, *data.overrides])
+    return " ".join(["feldspar tokens build", data.recipe, *map(shlex.quote, data.overrides)])
 
 
 def _documents_command(data: Data) -> str:

@@ -1,12 +1,19 @@
 """The papers that can be reproduced, by name."""
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.reproduce import btlm, cerebras_gpt, gns, slimpajama_dc, supar
+from feldspar.reproduce import btlm, cerebras_gpt, crystal, gns, slimpajama_dc, supar
 from feldspar.reproduce.paper import Paper
 
 PAPERS: dict[str, Paper] = {
     paper.name: paper
-    for paper in (cerebras_gpt.PAPER, btlm.PAPER, supar.PAPER, slimpajama_dc.PAPER, gns.PAPER)
+    for paper in (
+        cerebras_gpt.PAPER,
+        btlm.PAPER,
+        supar.PAPER,
+        slimpajama_dc.PAPER,
+        gns.PAPER,
+        crystal.PAPER,
+    )
 }
 
 

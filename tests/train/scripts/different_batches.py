@@ -12,6 +12,7 @@ from feldspar.train.steering import Steering
 
 
 def check(distribution: Distribution) -> None:
+    """One write a line: processes share the pipe, and print may write its end of line apart."""
     planned = plan_recipe(load_recipe(sys.argv[1], sys.argv[2:]).recipe)
     steering = Steering(planned, distribution.world_size, resumed=False)
     tokens = 0
@@ -19,12 +20,12 @@ def check(distribution: Distribution) -> None:
         tokens = step.tokens_after  # pyrefly: ignore
     same = Reading(1.0, 1.0, 1.0)
     before = steering.decide(step, same)["batch/sequences"]  # pyrefly: ignore
-    print(f"rank {distribution.rank}: {before}")
+    sys.stdout.write(f"rank {distribution.rank}: {before}\n")
     other = 1.0 + 100 * distribution.rank
     try:
         steering.decide(step, Reading(other, other, other))  # pyrefly: ignore
     except RunError as error:
-        print(f"rank {distribution.rank}: {error.what}")
+        sys.stdout.write(f"rank {distribution.rank}: {error.what}\n")
 
 
 with Distribution.start(RuntimeSettings()) as distribution:

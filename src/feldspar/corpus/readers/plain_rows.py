@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
-from feldspar.corpus.columns import arrow, text_sizes
+from feldspar.corpus.columns import arrow, column_of, text_scalar, text_sizes
 from feldspar.corpus.document import check_source_name
 from feldspar.corpus.parts import part_schema
 from feldspar.corpus.readers.records import RecordReader
@@ -29,26 +29,44 @@ def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any 
         batch.validate(full=True)
         text = _texts(batch, fields.text)
         if fields.source is None:
-            sources = pyarrow.array([reader.source] * size)
+            sources = _repeated(reader.source, size)
         else:
             sources = _texts(batch, fields.source)
             for source in sources.unique().to_pylist():
                 check_source_name(source)
-        places = [f"{name}:{row}" for row in range(first, first + size)]
+        rows = column_of(np.arange(first, first + size)).cast(pyarrow.string())
+        places = _put_together(f"{name}:", rows, "")
         ids = _ids(batch, fields.id)
         if ids is None:
-            known = zip(sources.to_pylist(), places, strict=True)
-            ids = pyarrow.array([f"{source}/{place}" for source, place in known])
-    except (pyarrow.ArrowException, UserError, UnicodeDecodeError):
+            ids = _put_together(sources, places, "/")
+    except (pyarrow.ArrowException, UserError, UnicodeError):
         return None
-    licences = pyarrow.array([reader.licence] * size, pyarrow.string())
-    unknown, replaced = pyarrow.nulls(size), pyarrow.array(np.zeros(size, np.uint32))
-    columns = [ids, sources, text, ids, pyarrow.array(places), licences, unknown, replaced]
+    licences = _repeated(reader.licence, size)
+    unknown, replaced = pyarrow.nulls(size), column_of(np.zeros(size, np.uint32))
+    columns = [ids, sources, text, ids, places, licences, unknown, replaced]
     schema = part_schema()
     return pyarrow.table(
         [column.cast(kind) for column, kind in zip(columns, schema.types, strict=True)],
         schema=schema,
     )
+
+
+def _repeated(value: str | None, size: int) -> Any:
+    """A column of one text, or of nulls."""
+    pyarrow, _ = arrow()
+    if value is None:
+        return pyarrow.nulls(size, pyarrow.string())
+    return pyarrow.repeat(text_scalar(value), size)
+
+
+def _put_together(*texts: Any) -> Any:
+    """Columns or single texts, row by row; the last one stands between them."""
+    from pyarrow import compute, string
+
+    columns = [
+        text_scalar(text) if isinstance(text, str) else text.cast(string()) for text in texts
+    ]
+    return compute.call_function("binary_join_element_wise", columns)
 
 
 def _texts(batch: Any, name: str) -> Any:

@@ -1,0 +1,181 @@
+"""Crystal (2411.04156): language first, then code with fill-in-the-middle, then mostly code.
+
+The same seeds train the recipe as it is and with one thing taken back: fill-in-the-middle, the
+replay of prose in the last phase, or the order itself (the text of the first two phases pooled).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean
+
+from feldspar.evaluate.infilling import InfillingScore
+from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.page import Section, Table
+from feldspar.reproduce.cost import on_accelerators, run_cost
+from feldspar.reproduce.crystal_claims import (
+    PUBLISHED,
+    benchmark_claim,
+    infilling_claims,
+    last_phase_claim,
+    order_claim,
+    phase_claim,
+)
+from feldspar.reproduce.infilling import infilling_of_runs
+from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage
+from feldspar.reproduce.text_kinds import (
+    CODE,
+    CODE_KIND,
+    LANGUAGE_KIND,
+    Bits,
+    bits_by_phase,
+    by_kind,
+)
+from feldspar.reproduce.validation_curve import Validation, validation_curve
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial, TrialResult
+
+RECIPE = "crystal/small"
+SCORE = "validation/bits_per_byte"
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3}
+QUICK_STEPS = (20, 30, 10)
+"""Steps of the three phases of a quick run."""
+
+CHOICES = {"choose.order": "phased", "choose.infilling": "paper", "choose.replay": "some"}
+ARMS: dict[str, dict[str, str]] = {
+    PUBLISHED: CHOICES,
+    "left to right": CHOICES | {"choose.infilling": "none"},
+    "no replay": CHOICES | {"choose.replay": "none"},
+    "pooled": CHOICES | {"choose.order": "pooled"},
+}
+"""What is trained, by the choices of the small recipe."""
+PAPER_RUN = Trial("crystal", ())
+
+MARKS = ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"]
+DATA = Data(
+    "quickstart",
+    (
+        "tokenizer.vocab_size=261",
+        "shards.path=data/quickstart/infilling-bytes",
+        f"tokenizer.special_tokens={json.dumps(MARKS)}",
+    ),
+)
+"""The quickstart's documents as bytes, with the tokens that mark a gap."""
+
+Curves = Mapping[str, Sequence[Sequence[Validation]]]
+"""The validations of each seed, by arm."""
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """The arms; at the paper's scale its one run."""
+    if scale is Scale.PAPER:
+        return (Stage("phases", "crystal/paper", lambda _: [PAPER_RUN], SCORE),)
+    return (Stage("phases", RECIPE, lambda _: trials(scale), SCORE, keeps_weights=True),)
+
+
+def trials(scale: Scale) -> list[Trial]:
+    """Every arm with every seed, seeds fastest."""
+    return [
+        trial_of(arm, seed, shortened(arm) if scale is Scale.QUICK else [])
+        for arm in ARMS.values()
+        for seed in range(SEEDS[scale])
+    ]
+
+
+def shortened(arm: Mapping[str, str]) -> list[str]:
+    """What makes a run a quick one: validated often enough to see every phase end."""
+    first, second, third = QUICK_STEPS
+    pooled = arm["choose.order"] == "pooled"
+    steps = (first + second,) if pooled else QUICK_STEPS
+    lengths = [f"phases.{index}.length={count} steps" for index, count in enumerate(steps)]
+    return [*lengths, f"evaluation.every={third} steps"]
+
+
+def findings(results: Results, scale: Scale) -> Findings:
+    """Claims, tables and figures."""
+    cost = on_accelerators([run_cost("crystal/paper", PAPER_RUN)])
+    runs = by_arm(results["phases"], scale)
+    curves = {name: [validation_curve(run.folder) for run in own] for name, own in runs.items()}
+    bits = {name: bits_by_phase(own) for name, own in curves.items()}
+    figure = curve_figure(curves[PUBLISHED])
+    phases = Section("Phases", [ENDS], [phase_table(bits)], [figure])
+    figures = {"bits_per_byte": bits}
+    if scale is Scale.PAPER:
+        claims = (phase_claim(bits[PUBLISHED], cost), benchmark_claim(cost))
+        return Findings(claims, (phases,), figure, figures)
+    filled = {
+        name: infilling_of_runs([run.folder for run in runs[name]], CODE)
+        for name in (PUBLISHED, "left to right")
+    }
+    claims = (
+        phase_claim(bits[PUBLISHED], cost),
+        *infilling_claims(bits, filled, cost),
+        last_phase_claim(bits, cost),
+        order_claim(bits, cost),
+        benchmark_claim(cost),
+    )
+    gaps = Section("Fill-in-the-middle", [GAPS], [infilling_table(filled)])
+    scores = {name: [asdict(score) for score in own] for name, own in filled.items()}
+    return Findings(claims, (phases, gaps), figure, figures | {"infilling": scores})
+
+
+ENDS = "Held-out bits per byte where each phase ends, mean over seeds; lower is better."
+GAPS = (
+    "Held-out code with a gap: bits per byte of the middle after prefix and suffix, and after the "
+    "prefix alone, mean over seeds; middles that greedy decoding writes to the letter."
+)
+
+
+def by_arm(results: Sequence[TrialResult], scale: Scale) -> dict[str, list[TrialResult]]:
+    """Results that come seed after seed for each arm in turn."""
+    if scale is Scale.PAPER:
+        return {PUBLISHED: list(results)}
+    seeds = SEEDS[scale]
+    return {
+        name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(ARMS)
+    }
+
+
+def phase_table(bits: Mapping[str, Bits]) -> Table:
+    """A row for each arm and phase."""
+    rows = [
+        [arm, phase, *(f"{fmean(kinds[kind]):.4f}" for kind in (LANGUAGE_KIND, CODE_KIND))]
+        for arm, phases in bits.items()
+        for phase, kinds in phases.items()
+    ]
+    return Table(["trained", "end of phase", LANGUAGE_KIND, CODE_KIND], rows)
+
+
+def infilling_table(filled: Mapping[str, Sequence[InfillingScore]]) -> Table:
+    """A row for each arm."""
+    rows = []
+    for arm, scores in filled.items():
+        figures = [score.as_dict() for score in scores]
+        keys = ("bits_per_byte", "bits_per_byte_left_to_right", "exact_match")
+        means = [fmean(own[key] or 0.0 for own in figures) for key in keys]
+        rows.append([arm, *(f"{mean:.4f}" for mean in means)])
+    return Table(["trained", "with the suffix", "prefix alone", "exact"], rows)
+
+
+def curve_figure(curves: Sequence[Sequence[Validation]]) -> Figure:
+    """Bits per byte of both kinds over tokens, mean over seeds."""
+    series = []
+    for kind in (LANGUAGE_KIND, CODE_KIND):
+        values = [
+            fmean(by_kind(each.bits_per_byte)[kind] for each in together)
+            for together in zip(*curves, strict=True)
+        ]
+        series.append(Series(kind, [each.tokens for each in curves[0]], values, "points"))
+    return line_figure(
+        "Held-out bits per byte through the phases", series, "tokens", "bits per byte"
+    )
+
+
+PAPER = Paper(
+    name="crystal",
+    title="Crystal: language, then code",
+    number="2411.04156",
+    data=DATA,
+    stages=stages,
+    findings=findings,
+)
