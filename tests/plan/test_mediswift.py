@@ -62,3 +62,23 @@ def test_small_dense_has_the_weights_that_75_percent_leave() -> None:
     assert [entry.density for entry in masks.tables[1].tensors if entry.role == "hidden"] == [
         0.25
     ] * 12
+
+
+def test_spdfs_ledgers() -> None:
+    def ledger(**chosen: str) -> list[float]:
+        phases = plan("spdf/paper", **chosen).summary()["phases"]
+        return [phase["ledger"]["total"] / phase["tokens"] for phase in phases]
+
+    for size, ratio in (("xl", 2.494), ("small", 1.653)):
+        sparse, dense = (ledger(size=size, sparsity=s)[0] for s in ("75%", "dense"))
+        assert dense / sparse == pytest.approx(ratio, abs=5e-4)
+    small = plan("spdf/paper", size="small").timeline.phases[0]
+    assert small.tokens == 2_505_048_064
+    whole = plan("spdf/paper", size="6.7B")
+    sparse, dense = (phase["ledger"]["total"] for phase in whole.summary()["phases"][:2])
+    assert f"{sparse:.4e}" == "1.1082e+21" and f"{sparse + dense:.3e}" == "1.969e+21"
+    assert [whole.active_parameters(i) == whole.shapes.parameters for i in range(3)] == [
+        False,
+        True,
+        True,
+    ]
