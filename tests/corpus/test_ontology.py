@@ -67,6 +67,10 @@ name: part of
 """
 
 
+def read(path: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
 def test_terms_are_read() -> None:
     terms = read_terms(OBO, "x.obo")
     assert list(terms) == ["X:1", "X:2", "X:3", "X:4", "X:5", "X:7", "X:8"]
@@ -86,29 +90,27 @@ def test_branches_are_the_children_of_the_root_above() -> None:
 def test_what_is_written(tmp_path: Path) -> None:
     report = write_ontology(OBO, "X:1", tmp_path / "out", place="x.obo", least=1)
     assert report.labels == {"organ one": 3, "organ two": 1} and report.terms == 7
-    texts, pairs = [
-        [json.loads(line) for path in sorted((tmp_path / "out").glob(name)) for line in path.open()]
-        for name in ("terms.jsonl", "t[er]*[tn].jsonl")
-    ]
-    validation = [json.loads(line) for line in (tmp_path / "out/validation.jsonl").open()]
+    records = {path.stem: read(path) for path in (tmp_path / "out").iterdir()}
+    texts = records.pop("terms")
+    assert set(records) == {"train", "validation", "test"}
+    pairs = [pair for part in records.values() for pair in part]
     assert len(texts) == 7 and sum(report.pairs.values()) == 4
-    found = {pair["definition"]: pair["branch"] for pair in [*pairs, *validation]}
+    found = {pair["definition"]: pair["branch"] for pair in pairs}
     assert found["A part of one."] == "organ one" and found["In two."] == "organ two"
     assert "Of both." not in found
     parts = {record["id"]: record["part"] for record in texts}
-    for part in ("train", "validation", "test"):
-        lines = (tmp_path / "out" / f"{part}.jsonl").read_text().splitlines()
-        assert all(parts[json.loads(line)["id"]] == part for line in lines)
+    for part, found_there in records.items():
+        assert all(parts[pair["id"]] == part for pair in found_there)
     with pytest.raises(UserError, match="exists"):
         write_ontology(OBO, "X:1", tmp_path / "out", place="x.obo", least=1)
 
 
 def test_equal_definitions_fall_into_one_part() -> None:
     terms = [f'[Term]\nid: X:{n}\nname: T{n}\ndef: "Some {n % 50} thing." []\n' for n in range(400)]
-    read = read_terms("\n" + "\n".join(terms), "x.obo")
+    found = read_terms("\n" + "\n".join(terms), "x.obo")
     for first, second in pairwise(range(0, 400, 50)):
-        assert read[f"X:{first}"].part == read[f"X:{second}"].part
-    parts = [term.part for term in read.values()]
+        assert found[f"X:{first}"].part == found[f"X:{second}"].part
+    parts = [term.part for term in found.values()]
     assert 0.6 < parts.count("train") / 400 < 1 and set(parts) == {"train", "validation", "test"}
 
 

@@ -204,8 +204,11 @@ def test_other_pairs_are_not_resumed(paired_recipe: Path, tmp_path: Path) -> Non
     path.write_text(before.replace("maybe", "yes"))
     with pytest.raises(UserError, match=r"phases.2.data: the pairs changed under the run"):
         trained(paired_recipe, tmp_path / "run", "phases.2.length=4 steps")
-    path.write_text(before)
-    trained(paired_recipe, tmp_path / "run", "phases.2.length=4 steps")
+    path.unlink()
+    path.with_name("moved.jsonl").write_text(before)
+    moved = f"phases.2.data.path={path.with_name('moved.jsonl')}"
+    trained(paired_recipe, tmp_path / "run", "phases.2.length=4 steps", moved)
+    assert len(losses_of(tmp_path / "run")) == 7
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def evaluate_labels(
     with progress("generating", len(pairs), "answers") as advance:
         for context in contexts:
             # One more than the longest target, so that its end can be seen to be missing.
-            new = min(room + 1, layout.longest - len(context))
+            new = min(room + 1, layout.longest - 1 - len(context))
             found.append(parse_labels(generate_until(model, context, (), new), template))
             advance(1)
     failures = sum(labels is None for labels in found) / len(pairs)
