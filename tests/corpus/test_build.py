@@ -211,3 +211,35 @@ def test_reading_what_is_not_there(settings: CorpusSettings, tmp_path: Path) -> 
         list(documents(settings.path, "dev", "a"))
     with pytest.raises(UserError, match=r"holds no manifest\.json"):
         sources(tmp_path)
+
+
+def test_a_source_in_other_letters(jsonl: Jsonl, tmp_path: Path) -> None:
+    path = str(jsonl("a.jsonl", [{"id": f"a{i}", "text": prose(i)} for i in range(20)]))
+    plain = {"reader": "jsonl", "path": path}
+    other = plain | {"transliterate": {"from": "aeE", "to": "\u0627\u0628\u0628"}}
+    settings = corpus_settings(tmp_path / "out", {"plain": plain, "other": other})
+    build_corpus(settings, settings.path)
+    found = {
+        name: {d.id: d.text for split in SPLITS for d in documents(settings.path, split, name)}
+        for name in ("plain", "other")
+    }
+    assert found["plain"].keys() == found["other"].keys() and found["plain"]
+    for name, text in found["plain"].items():
+        expected = "".join({"a": "\u0627", "e": "\u0628", "E": "\u0628"}.get(c, c) for c in text)
+        assert found["other"][name] == expected != text
+    same = corpus_settings(tmp_path / "out", {"plain": plain, "other": plain})
+    assert configuration_digest(settings) != configuration_digest(same)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"from": "ab", "to": "x"}, "1 characters cannot replace 2"),
+        ({"from": "aba", "to": "xyz"}, "a character stands in it twice"),
+        ({"from": "", "to": ""}, "at least 1 character"),
+    ],
+)
+def test_letters_that_do_not_pair(value: dict[str, str], message: str, tmp_path: Path) -> None:
+    source = {"reader": "jsonl", "path": "x", "transliterate": value}
+    with pytest.raises(ValueError, match=message):
+        corpus_settings(tmp_path, {"s": source})

@@ -23,6 +23,7 @@ from feldspar.model.shapes import model_shapes
 from feldspar.parametrization import apply
 from feldspar.plan import Machine, Memory, Plan, plan_recipe
 from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
+from feldspar.plan.trained import trained_rows
 from feldspar.recipe import load_recipe
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.trainable import set_trainable
@@ -73,14 +74,16 @@ def test_parameters_of_any_legal_model(model: ModelSettings) -> None:
     assert model_shapes(model).parameters == built
 
 
-@pytest.mark.parametrize("trainable", ["all", "[embedding]", "['blocks.*.attention.*', norm]"])
+@pytest.mark.parametrize(
+    "trainable", ["all", "[embedding, output]", "['blocks.*.attention.*', norm]"]
+)
 def test_weights_gradients_and_moments_are_those_of_the_optimizer(
     plan_text: PlanText, trainable: str
 ) -> None:
     planned = plan_text(PHASES.replace("batch", f"trainable: {trainable}, batch"))
     memory = planned.memory()
     decoder = Decoder(planned.recipe.model)
-    set_trainable(decoder, planned.shapes.rows, planned.recipe.phases[0].trainable, "")
+    set_trainable(decoder, trained_rows(planned.recipe, planned.shapes.rows, 0))
     optimizer = Optimizer(apply(decoder, planned.table, 0), planned.recipe.optimizer)
     tokens = torch.zeros(1, 8, dtype=torch.int64)
     decoder.loss(tokens, tokens)[0].backward()

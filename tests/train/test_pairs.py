@@ -115,7 +115,7 @@ def test_vectors_begin_as_trained_rows_and_are_trained_without_decay(
     assert len({row for [row] in chosen}) == 3 and max(row for [row] in chosen) < 300
     # A frozen table does not move although all else is trained, and would if it were decayed.
     decayed = "phases.2.weight_decay=50"
-    frozen = "phases.2.trainable=[embedding, position, hidden, norm, bias]"
+    frozen = "phases.2.trainable=[embedding, output, position, hidden, norm, bias]"
     assert torch.equal(trained(paired_recipe, tmp_path / "f", frozen, few)[SOFT_PROMPT], begin)
     moved = trained(paired_recipe, tmp_path / "moved", decayed, few)
     far = (moved[SOFT_PROMPT] - begin).abs().max()
@@ -188,8 +188,9 @@ def test_epochs_of_pairs_are_planned(paired_recipe: Path) -> None:
     record = planned.summary()["phases"][2]["pairs"]
     assert record["tokens"] == 64 * rows and record["epochs"] == pytest.approx(5, abs=0.5)
     assert planned.summary()["data"]["phases"][2]["sources"] == {}
-    assert planned.shapes.parameters == sum(row.count for row in planned.rows(2))
-    assert len(planned.rows(1)) == len(planned.rows(2)) - 1
+    assert (
+        planned.trained[2] == planned.shapes.rows == (*planned.trained[1], planned.shapes.rows[-1])
+    )
     (paired_recipe.parent / "pairs.jsonl").unlink()
     with pytest.raises(UserError, match=r"phases.2.length: 5 epochs needs the number of pairs"):
         plan_loaded(loaded)

@@ -140,7 +140,12 @@ def test_a_loss_that_is_not_finite_updates_nothing(recipe_file: Path, tmp_path: 
 
 def test_only_what_a_phase_trains_moves(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(recipe_file, out, "phases.1.trainable=[embedding, position]", "checkpoints.keep.last=20")
+    run(
+        recipe_file,
+        out,
+        "phases.1.trainable=[embedding, output, position]",
+        "checkpoints.keep.last=20",
+    )
     at_switch = load_run(out, str(24 * 128)).decoder.state_dict()
     end = load_run(out).decoder.state_dict()
     for name, tensor in end.items():

@@ -303,6 +303,10 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
     )
     if phase["pairs"] is not None:
         _print_pairs(phase["name"], phase["pairs"])
+    if phase["trainable_parameters"] < parameters:
+        typer.echo(
+            f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
+        )
     if phase["active_parameters"] < parameters:
         typer.echo(
             f"  phase {phase['name']}: {phase['active_parameters']:,} active parameters, "

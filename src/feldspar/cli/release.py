@@ -47,6 +47,7 @@ def release_run(
     from feldspar.core.files import new_folder
     from feldspar.huggingface import export_model
     from feldspar.release import finish_release
+    from feldspar.runtime import RunFolder
     from feldspar.train import load_run
 
     if to.exists() and not overwrite:
@@ -67,6 +68,9 @@ def release_run(
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)
         exported.rmdir()
+        adaptation = RunFolder(run).adaptation
+        if adaptation.is_file():
+            shutil.copyfile(adaptation, folder / adaptation.name)
         configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         facts = release_facts(loaded, configuration["architectures"][0], held_out or {})
         finish_release(folder, facts, f"feldspar release {run}")

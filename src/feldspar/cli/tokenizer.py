@@ -1,12 +1,15 @@
-"""``feldspar tokenizer``: train one, and report how well it fits each source."""
+"""``feldspar tokenizer``: train one, extend one, and report how well it fits each source."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.tokens.settings import BpeFiles, HuggingFaceTokenizer, TrainBpe
+    from feldspar.tokens.extension import Extension
+    from feldspar.tokens.settings import TokenizerSettings
+    from feldspar.tokens.tokenizer import TextTokenizer
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. tokenizer.vocab_size=8192")
@@ -14,24 +17,27 @@ Overrides = Annotated[
 DocumentsOption = Annotated[
     Path | None, typer.Option("--documents", help="A documents folder, as `corpus build` writes it")
 ]
+Output = Annotated[Path, typer.Option(help="Folder to write")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    tokenizer = typer.Typer(help="Train a tokenizer, and report its fertility.")
+    tokenizer = typer.Typer(help="Train or extend a tokenizer, and report its fertility.")
     app.add_typer(tokenizer, name="tokenizer")
     tokenizer.command()(train)
+    tokenizer.command()(extend)
     tokenizer.command()(report)
 
 
 def train(
     recipe: Annotated[str | None, typer.Argument(help="Recipe; or give --documents")] = None,
     overrides: Overrides = None,
-    output: Annotated[Path, typer.Option(help="Folder to write")] = Path("tokenizer"),
+    output: Output = Path("tokenizer"),
     documents: DocumentsOption = None,
     vocab_size: Annotated[int | None, typer.Option(help="Tokens; with --documents")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
     """Train a recipe's tokenizer (or read it), and write it as a folder that transformers loads.
@@ -40,37 +46,65 @@ def train(
 
     Example: feldspar tokenizer train recipe.yaml --output data/tokenizer
     """
-    from feldspar import __version__
-    from feldspar.core.files import digest_of, new_folder
-    from feldspar.core.manifest import Manifest, read_manifest, records_of, write_manifest
-    from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
-
     settings, folder, seed = _asked_for(recipe, overrides or [], documents, vocab_size)
-    with new_folder(output, overwrite) as target:
-        tokenizer = tokenizer_from_settings(settings, folder, seed)
-        tokenizer.save(target)
-        manifest = Manifest(
-            kind="tokenizer",
-            configuration=digest_of(settings.model_dump_json(), str(seed)),
-            version=__version__,
-            command=" ".join(["feldspar tokenizer train", recipe or "", *(overrides or [])]),
-            parents={}
-            if settings.type != "train_bpe"
-            else {"documents": read_manifest(folder, "documents").digest},
-            counts={"vocab_size": tokenizer.vocab_size},
-            files=records_of(target),
-        )
-        write_manifest(target, manifest)
-    _print(
-        json,
-        {
-            "path": str(output),
-            "vocab_size": tokenizer.vocab_size,
-            "end_of_document": tokenizer.end_of_document,
-            "end_of_document_id": tokenizer.end_of_document_id,
-            "digest": tokenizer.digest,
-        },
-    )
+    command = " ".join(["feldspar tokenizer train", recipe or "", *(overrides or [])])
+    tokenizer = _write(settings, folder, seed, output, overwrite, command)
+    _print(json, _summary(output, tokenizer))
+
+
+def extend(
+    recipe: Annotated[str | None, typer.Argument(help="Recipe; or give --base and so on")] = None,
+    overrides: Overrides = None,
+    output: Output = Path("tokenizer"),
+    documents: DocumentsOption = None,
+    base: Annotated[
+        str | None, typer.Option(help="The tokenizer to extend: folder, file or name")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None, typer.Option(help="Source of the documents in the new language")
+    ] = None,
+    new_tokens: Annotated[int | None, typer.Option(min=1, help="Pieces to add")] = None,
+    script: Annotated[
+        list[str] | None, typer.Option(help="Its script; default: that of most of its letters")
+    ] = None,
+    method: Annotated[str, typer.Option(help="continued or append")] = "continued",
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Add another language's pieces to a tokenizer; its own ids and texts stay as they are.
+
+    The sources that --corpus does not name are in the old language: their tokens are compared.
+    `tokens build` does the same for a recipe whose tokenizer is of type extend.
+
+    Example: feldspar tokenizer extend --base gpt2 --documents data/documents --corpus arabic
+    --new-tokens 8000 --output data/tokenizer
+    """
+    from feldspar.core.errors import UserError
+    from feldspar.tokens.settings import ExtendTokenizer
+
+    if recipe is None:
+        if base is None or documents is None or not corpus or new_tokens is None:
+            raise UserError(
+                "give a recipe, or all of --base, --documents, --corpus and --new-tokens"
+            )
+        if method not in ("continued", "append"):
+            raise UserError(f"--method {method} is not known", allowed="continued, append")
+        added = {"corpus": corpus, "new_tokens": new_tokens, "script": script, "method": method}
+        settings = ExtendTokenizer.model_validate({"base": base, "with": added})
+        folder, seed = documents, 0
+    else:
+        settings, folder, seed = _from_recipe(recipe, overrides or [], documents)
+        if not isinstance(settings, ExtendTokenizer):
+            raise UserError(f"{recipe}: tokenizer is of type {settings.type}, not extend")
+    command = " ".join(["feldspar tokenizer extend", recipe or "", *(overrides or [])])
+    tokenizer = _write(settings, folder, seed, output, overwrite, command)
+    if tokenizer.extension is None:
+        raise UserError(f"{output} holds no record of its extension")
+    if json:
+        _print(True, _summary(output, tokenizer) | {"extension": asdict(tokenizer.extension)})
+    else:
+        _print(False, _summary(output, tokenizer))
+        _print_extension(tokenizer.extension)
 
 
 def report(
@@ -99,20 +133,70 @@ def report(
         )
 
 
+def _write(
+    settings: "TokenizerSettings",
+    documents: Path,
+    seed: int,
+    output: Path,
+    overwrite: bool,
+    command: str,
+) -> "TextTokenizer":
+    """Make the tokenizer and its folder."""
+    from feldspar import __version__
+    from feldspar.core.files import digest_of, new_folder
+    from feldspar.core.manifest import Manifest, read_manifest, records_of, write_manifest
+    from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
+
+    with new_folder(output, overwrite) as target:
+        tokenizer = tokenizer_from_settings(settings, documents, seed)
+        tokenizer.save(target)
+        manifest = Manifest(
+            kind="tokenizer",
+            configuration=digest_of(settings.model_dump_json(), str(seed)),
+            version=__version__,
+            command=command,
+            parents={"documents": read_manifest(documents, "documents").digest}
+            if settings.type in ("train_bpe", "extend")
+            else {},
+            counts={"vocab_size": tokenizer.vocab_size},
+            files=records_of(target),
+        )
+        write_manifest(target, manifest)
+    return tokenizer
+
+
+def _summary(output: Path, tokenizer: "TextTokenizer") -> dict[str, Any]:
+    return {
+        "path": str(output),
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_document": tokenizer.end_of_document,
+        "end_of_document_id": tokenizer.end_of_document_id,
+        "digest": tokenizer.digest,
+    }
+
+
 def _asked_for(
     recipe: str | None, overrides: list[str], documents: Path | None, vocab_size: int | None
-) -> "tuple[TrainBpe | HuggingFaceTokenizer | BpeFiles, Path, int]":
+) -> "tuple[TokenizerSettings, Path, int]":
     """Settings, documents and seed, from a recipe or from the options."""
     from feldspar.core.errors import UserError
-    from feldspar.recipe import load_recipe
     from feldspar.tokens.settings import TrainBpe
 
-    if recipe is None:
-        if documents is None or vocab_size is None:
-            raise UserError("give a recipe, or both --documents and --vocab-size")
-        if vocab_size < 257:
-            raise UserError("--vocab-size must be at least 257: the bytes and one special token")
-        return TrainBpe(vocab_size=vocab_size), documents, 0
+    if recipe is not None:
+        return _from_recipe(recipe, overrides, documents)
+    if documents is None or vocab_size is None:
+        raise UserError("give a recipe, or both --documents and --vocab-size")
+    if vocab_size < 257:
+        raise UserError("--vocab-size must be at least 257: the bytes and one special token")
+    return TrainBpe(vocab_size=vocab_size), documents, 0
+
+
+def _from_recipe(
+    recipe: str, overrides: list[str], documents: Path | None
+) -> "tuple[TokenizerSettings, Path, int]":
+    from feldspar.core.errors import UserError
+    from feldspar.recipe import load_recipe
+
     loaded = load_recipe(recipe, overrides).recipe
     if loaded.tokenizer is None:
         raise UserError(f"{recipe} has no section tokenizer")
@@ -120,6 +204,26 @@ def _asked_for(
     if folder is None:
         raise UserError(f"{recipe} has no section corpus", do="give the documents: --documents")
     return loaded.tokenizer, folder, loaded.seed
+
+
+def _print_extension(extension: "Extension") -> None:
+    """Tokens a word, bytes and characters a token, and what stayed, source by source."""
+    report = extension.report
+    typer.echo(
+        f"base: {extension.base_vocab_size:,} tokens, digest {extension.base_digest[:12]}\n"
+        f"new tokens: {extension.new_tokens:,} ({extension.method}, {extension.characters}); "
+        f"unreachable, left out: {report['left_out_unreachable']:,}; "
+        f"not used by the texts below: {report['unused_new_tokens']:,}"
+    )
+    columns = ("tokens/word", "bytes/token", "characters/token")
+    typer.echo(f"{'source':24}" + "".join(f"{name:>20}" for name in columns) + f"{'same':>9}")
+    for name, source in report["sources"].items():
+        cells = (
+            f"{source['before'][key] or 0:.3f} > {source['after'][key] or 0:.3f}"
+            for key in ("tokens_per_word", "bytes_per_token", "characters_per_token")
+        )
+        line = f"{name:24}" + "".join(f"{cell:>20}" for cell in cells)
+        typer.echo(line + f"{source['identity_rate']:>9.2%}")
 
 
 def _print(json: bool, values: dict[str, Any]) -> None:

@@ -67,7 +67,12 @@ def build_corpus(
         return finished
     _fetch(settings, offline)
     tolerance = Tolerance(skip_bad)
-    plan = Plan(settings.clean, settings.deduplicate, settings.split)
+    transliterations = tuple(
+        (name, source.transliterate.from_, source.transliterate.to)
+        for name, source in settings.sources.items()
+        if source.transliterate is not None
+    )
+    plan = Plan(settings.clean, settings.deduplicate, settings.split, transliterations)
     memory_bytes = (settings.deduplicate or DeduplicateSettings()).memory_bytes
     shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:

@@ -32,6 +32,8 @@ class Preparation:
     normalise: Normalisation
     short: int
     sketch: bool
+    transliterations: tuple[tuple[str, str, str], ...] = ()
+    """Source, characters to replace, characters in their place."""
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,20 @@ class Features:
 
 
 def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -> Features:
-    """Normalise, clean, hash and sketch one part into ``folder``.
+    """Normalise, transliterate, clean, hash and sketch one part into ``folder``.
 
     Sources that are new get the next of ``ranks``.
     """
     read_characters = text_characters(table.column("text"))
-    read = [] if how.normalise == "none" else table.column("text").to_pylist()
+    untouched = how.normalise == "none" and not how.transliterations
+    read = [] if untouched else table.column("text").to_pylist()
     kept = [normalised(text, how.normalise) for text in read]
+    for source, characters, others in how.transliterations:
+        names, spelling = table.column("source").to_pylist(), str.maketrans(characters, others)
+        kept = [
+            text.translate(spelling) if name == source else text
+            for name, text in zip(names, kept, strict=True)
+        ]
     if kept != read:
         table = _with_texts(table, kept)
     write_table(table, folder / PART_NAME)

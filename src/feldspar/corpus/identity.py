@@ -13,6 +13,7 @@ _ADDED: dict[str, Any] = {
     "verify": None,
     "cluster": "components",
     "decontamination": "near",
+    "transliterate": None,
 }
 """Keys that were added after the first folders, and the values that change nothing."""
 _WITHOUT_EFFECT = {"memory"}

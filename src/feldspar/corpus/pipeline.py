@@ -35,6 +35,8 @@ class Plan:
     clean: CleanSettings
     deduplicate: DeduplicateSettings | None
     split: SplitSettings | None
+    transliterations: tuple[tuple[str, str, str], ...] = ()
+    """Source, characters to replace, characters in their place."""
 
     @property
     def sought(self) -> bool:
@@ -63,7 +65,9 @@ def process(
     Raises UserError for a source without a document of sufficient length, or with too much that is
     not UTF-8.
     """
-    preparation = Preparation(plan.clean.normalise, plan.clean.short, plan.sought)
+    preparation = Preparation(
+        plan.clean.normalise, plan.clean.short, plan.sought, plan.transliterations
+    )
     read = read_corpus(pieces, names, preparation, tolerance, decontaminator, stages)
     files, features, names = read.files, read.features, read.names
     short = features.characters < plan.clean.short

@@ -123,6 +123,25 @@ Reader = Annotated[
 ]
 
 
+class Transliteration(Settings):
+    """Characters replaced one by one."""
+
+    from_: Annotated[str, Field(min_length=1, alias="from")]
+    """The characters that are replaced."""
+    to: str
+    """What stands in place of each of them, in the same order."""
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.from_) != len(self.to):
+            raise ValueError(
+                f"to: {len(self.to)} characters cannot replace {len(self.from_)}, one for each"
+            )
+        if len(set(self.from_)) < len(self.from_):
+            raise ValueError("from: a character stands in it twice")
+        return self
+
+
 SourceName = Annotated[str, Field(pattern=SOURCE_NAME_PATTERN)]
 """A source's name becomes a folder's name, hence no path in it."""
 
@@ -145,6 +164,8 @@ class SourceSettings(Settings):
     only: dict[str, str] = {}
     """Fields and values: only records that have them are read, where files mix sources (jsonl,
     parquet, huggingface)."""
+    transliterate: Transliteration | None = None
+    """Replace characters of its text: a language of another script, or a made-up one."""
     licence: str | None = None
     """Licence of the text, carried into the manifest and the model card."""
     tokens: PositiveInt | None = None

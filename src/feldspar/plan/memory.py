@@ -13,10 +13,11 @@ from typing import Any
 
 from feldspar.core.accelerators import Accelerator
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes, ParameterRow, chosen_rows
+from feldspar.core.rows import ModelShapes, ParameterRow
 from feldspar.model.footprint import MicroBatch, activation_bytes, head_bytes, product_copy_bytes
 from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
 from feldspar.runtime.settings import FsdpDistribution
 from feldspar.sparsity.density import densities
@@ -185,10 +186,11 @@ class _Counter:
 
     def memory(self, phase: PhasePlan, sequences: int, share: int) -> Memory:
         """With ``sequences`` at a time of a device's ``share`` of a step."""
-        settings, model = self.recipe.phases[phase.index], self.recipe.model
+        model = self.recipe.model
         rows = self.shapes.rows
         batch = self.micro_batch(phase, sequences)
-        trained = chosen_rows(rows, settings.trainable, f"phases.{phase.index}.trainable")
+        trained = trained_rows(self.recipe, rows, phase.index)
+        updated = trained_parts(self.recipe, trained, phase.index)
         masked = densities(self.recipe.sparsity(phase.index), rows)
         # FSDP2 adds up gradients of whole tensors until micro-batches are exchanged.
         gradient_shards = 1 if sequences < share else self.shards
@@ -204,7 +206,7 @@ class _Counter:
             context_length=phase.context_length,
             weights_bytes=WIDE * _entries(rows, self.shards),
             gradients_bytes=WIDE * _entries(trained, gradient_shards),
-            optimizer_bytes=WIDE * (MOMENTS * _entries(trained, self.shards) + len(trained)),
+            optimizer_bytes=WIDE * (MOMENTS * _entries(updated, self.shards) + len(updated)),
             masks_bytes=_entries([row for row in rows if row.name in masked], self.shards),
             working_weights_bytes=(
                 _gathered_bytes(self.shapes, batch)

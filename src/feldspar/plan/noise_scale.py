@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes, Role, chosen_rows
+from feldspar.core.rows import ModelShapes, Role
 from feldspar.noise_scale.controller import BatchController
 from feldspar.noise_scale.settings import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.plan.memory import Memory
 from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.plan.trained import trained_rows
 from feldspar.recipe.root import Recipe
 
 DEFAULT_SHARE = 100
@@ -42,7 +43,13 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
                 f"begins with {smallest}",
                 do="enlarge the batch, or leave out noise_scale",
             )
-        trained = chosen_rows(shapes.rows, own.trainable, f"{key}.trainable")
+        if own.trains_new_rows_only:
+            raise UserError(
+                f"{key}.trainable: the noise scale is measured on whole parameters, and this phase "
+                "trains some of their rows",
+                do="leave out noise_scale, or train all rows",
+            )
+        trained = trained_rows(recipe, shapes.rows, phase.index)
         by_norms = settings.estimator == "per_example" and settings.coverage == "norm"
         if by_norms and not any(row.role is Role.NORM for row in trained):
             raise UserError(

@@ -14,6 +14,7 @@ from feldspar.plan.noise_scale import calibration_warnings, check_noise_scale
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
+from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
 from feldspar.tokens.resolve import MeasuredTokens
@@ -32,6 +33,8 @@ class Plan:
     timeline: Timeline
     tables: tuple[ParametrizationTable, ...]
     """One for each phase: multipliers follow its density."""
+    trained: tuple[tuple[ParameterRow, ...], ...]
+    """The parameters that each phase trains, whole."""
     source_tokens: Mapping[str, int | None]
     """Tokens of each source of the corpus, where known."""
 
@@ -56,16 +59,15 @@ class Plan:
                 found += [] if line is None else [line]
         return found
 
-    def rows(self, phase_index: int) -> tuple[ParameterRow, ...]:
-        """The parameters that a phase computes with: a soft prompt only where it has one."""
-        if self.recipe.phases[phase_index].soft_prompt_length:
-            return self.shapes.rows
-        return tuple(row for row in self.shapes.rows if row.role is not Role.PROMPT)
-
     def active_parameters(self, phase_index: int) -> int:
         """Parameters of a phase without the masked entries."""
         kept = self._kept(phase_index)
         return sum(kept.get(row.name, row.count) for row in self.shapes.rows)
+
+    def trainable_parameters(self, phase_index: int) -> int:
+        """Entries that a phase may move, masked ones counted."""
+        parts = trained_parts(self.recipe, self.trained[phase_index], phase_index)
+        return sum(row.count for row in parts)
 
     def _kept(self, phase_index: int) -> dict[str, int]:
         return kept_counts(self.recipe.sparsity(phase_index), self.shapes.rows)
@@ -134,6 +136,7 @@ class Plan:
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],
             "active_parameters": self.active_parameters(index),
             "pairs": self._pairs(index),
+            "trainable_parameters": self.trainable_parameters(index),
             "ledger": phase_ledger(self.recipe.model, self.shapes, phase, self._kept(index)),
         }
 
@@ -172,7 +175,8 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
         )
         for index in range(len(recipe.phases))
     )
-    return Plan(recipe, shapes, timeline, tables, known)
+    trained = tuple(trained_rows(recipe, shapes.rows, index) for index in range(len(recipe.phases)))
+    return Plan(recipe, shapes, timeline, tables, trained, known)
 
 
 def declared_tokens(recipe: Recipe) -> dict[str, int] | None:

@@ -212,7 +212,11 @@ def _with_vocabulary(recipe: Recipe) -> Recipe:
     if size is not None or declared is None:
         return recipe
     return recipe.model_copy(
-        update={"model": recipe.model.model_copy(update={"vocab_size": declared})}
+        update={
+            "model": recipe.model.model_copy(
+                update={"vocab_size": recipe.vocabulary_rows(declared)}
+            )
+        }
     )
 
 

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from feldspar.adapt.settings import AdaptSettings
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.model.settings import (
@@ -17,7 +18,7 @@ from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.base import NameOrMapping, Settings
-from feldspar.runtime.settings import CheckpointSettings, RuntimeSettings
+from feldspar.runtime.settings import CheckpointSettings, FsdpDistribution, RuntimeSettings
 from feldspar.sparsity.settings import Dense, StaticSparsity
 from feldspar.study.settings import StudySettings
 from feldspar.tokens.settings import ShardSettings, Tokenizer
@@ -52,6 +53,8 @@ class Recipe(Settings):
         StartFromScratch()
     )
     """Weights that the first phase starts with."""
+    adapt: AdaptSettings | None = None
+    """What is done to the model between start_from and the first phase."""
     corpus: CorpusSettings | None = None
     """Documents in, documents out; absent when shards exist."""
     tokenizer: Tokenizer | None = None
@@ -82,6 +85,11 @@ class Recipe(Settings):
     def context_length(self, phase: PhaseSettings) -> int:
         """Tokens of one sequence of ``phase``."""
         return phase.context_length or self.model.max_sequence_length
+
+    def vocabulary_rows(self, tokens: int) -> int:
+        """Rows of the vocabulary for so many tokens where model.vocab_size says nothing."""
+        multiple = 1 if self.adapt is None else self.adapt.pad_rows_to
+        return -(-tokens // multiple) * multiple
 
     def sparsity(self, phase_index: int) -> Dense | StaticSparsity:
         """The sparsity in force in a phase: its own, else the one before it, else dense."""
@@ -169,6 +177,43 @@ class Recipe(Settings):
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:
             raise ValueError(f"phases: two phases are named {doubled!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _adaptation_fits(self) -> Self:
+        if self.adapt is None:
+            return self
+        if isinstance(self.start_from, StartFromScratch):
+            raise ValueError("adapt: there is nothing to adapt: start_from names no run or folder")
+        rows, multiple = self.model.vocab_size, self.adapt.pad_rows_to
+        if rows is not None and rows % multiple:
+            raise ValueError(
+                f"adapt.pad_rows_to: model.vocab_size {rows} is no multiple of {multiple}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _new_rows_are_whole(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if phase.trains_new_rows_only and isinstance(
+                self.runtime.distribution, FsdpDistribution
+            ):
+                raise ValueError(
+                    f"phases.{index}.trainable.rows: new rows are trained on whole matrices, which "
+                    "fsdp splits: set runtime.distribution=ddp"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _moments_fit_the_trained_rows(self) -> Self:
+        for index in range(1, len(self.phases)):
+            before, now = self.phases[index - 1], self.phases[index]
+            changes = before.trains_new_rows_only != now.trains_new_rows_only
+            if changes and now.optimizer_state != "fresh":
+                raise ValueError(
+                    f"phases.{index}.optimizer_state: other rows are trained from here on than "
+                    "those that have moments; it must be fresh"
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,15 @@
 """The papers that can be reproduced, by name."""
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.reproduce import btlm, cerebras_gpt, crystal, gns, slimpajama_dc, supar
+from feldspar.reproduce import (
+    alibi_interpolation,
+    btlm,
+    cerebras_gpt,
+    crystal,
+    gns,
+    slimpajama_dc,
+    supar,
+)
 from feldspar.reproduce.paper import Paper
 
 PAPERS: dict[str, Paper] = {
@@ -13,6 +21,7 @@ PAPERS: dict[str, Paper] = {
         slimpajama_dc.PAPER,
         gns.PAPER,
         crystal.PAPER,
+        alibi_interpolation.PAPER,
     )
 }
 

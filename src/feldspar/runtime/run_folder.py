@@ -19,6 +19,7 @@ from feldspar.core.progress import say
 
 RECIPE_NAME = "recipe.yaml"
 TABLES_NAME = "parametrization.json"
+ADAPTATION_NAME = "adaptation.json"
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "events.jsonl"
 BAD_BATCHES_NAME = "bad_batches.jsonl"
@@ -52,6 +53,11 @@ class RunFolder:
         """Batches whose loss or gradient was not finite."""
         return self.path / BAD_BATCHES_NAME
 
+    @property
+    def adaptation(self) -> Path:
+        """What was done to the model that the run began with, where anything was."""
+        return self.path / ADAPTATION_NAME
+
     def read_recipe(self) -> str | None:
         """The resolved recipe that the run was started with; None for a new run."""
         path = self.path / RECIPE_NAME
@@ -64,6 +70,11 @@ class RunFolder:
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Save the parametrization's table of each phase, by its name."""
         write_atomically(self.path / TABLES_NAME, json.dumps(tables, indent=1) + "\n")
+
+    def write_adaptation(self, record: dict[str, Any]) -> None:
+        """Save what was done to the model that the run began with."""
+        text = json.dumps(_json_safe(record), indent=1) + "\n"
+        write_atomically(self.adaptation, text)
 
     def forget_after(self, tokens: int) -> None:
         """Drop step records beyond ``tokens``, those that the resumed run will write again."""

@@ -21,6 +21,14 @@ def byte_level(model: models.BPE) -> Tokenizer:
     return tokenizer
 
 
+def byte_characters() -> list[str]:
+    """How byte-level vocabularies write each byte: itself where printable, else from U+0100 on."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    written = {ord(character): character for character in alphabet if ord(character) < 256}
+    others = iter(character for character in alphabet if ord(character) >= 256)
+    return [written.get(byte) or next(others) for byte in range(256)]
+
+
 def train_bpe(
     texts: Iterable[str], vocab_size: int, special_tokens: tuple[str, ...]
 ) -> TextTokenizer:

@@ -23,9 +23,9 @@ from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
 from feldspar.tokens.encoding import encode_unit, units_of
 from feldspar.tokens.infilling import Infiller
-from feldspar.tokens.settings import BpeFiles, HuggingFaceTokenizer, ShardSettings, TrainBpe
+from feldspar.tokens.settings import ExtendTokenizer, ShardSettings, TokenizerSettings, TrainBpe
 from feldspar.tokens.tokenizer import TextTokenizer
-from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
+from feldspar.tokens.tokenizer_sources import base_of, tokenizer_from_settings
 from feldspar.tokens.writer import SourceCounts, write_source
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def splits_of(manifest: Manifest) -> dict[str, dict[str, SourceCounts]]:
 
 def build_shards(
     documents: Path,
-    tokenizer_settings: TrainBpe | HuggingFaceTokenizer | BpeFiles,
+    tokenizer_settings: TokenizerSettings,
     shard_settings: ShardSettings,
     *,
     seed: int,
@@ -116,13 +116,13 @@ def build_shards(
     parent = read_manifest(documents, "documents").digest
     given = (
         None
-        if isinstance(tokenizer_settings, TrainBpe)
+        if isinstance(tokenizer_settings, TrainBpe | ExtendTokenizer)
         else tokenizer_from_settings(tokenizer_settings, None, seed)
     )
     configuration = digest_of(
         KIND,
         # A tokenizer from files is its content, wherever the files lie.
-        given.digest if given else json.dumps(tokenizer_settings.model_dump(mode="json")),
+        given.digest if given else _made_from(tokenizer_settings),
         given.end_of_document if given else "",
         str(shard_settings.shard_tokens),
         str(seed),
@@ -160,6 +160,14 @@ def build_shards(
         )
         write_manifest(folder, manifest)
     return ShardReport.of(path, manifest, up_to_date=False)
+
+
+def _made_from(settings: TokenizerSettings) -> str:
+    """What shapes a tokenizer that is made here; a base counts by its content."""
+    values = settings.model_dump(mode="json")
+    if isinstance(settings, ExtendTokenizer):
+        values["base"] = base_of(settings).digest
+    return json.dumps(values)
 
 
 def _finished(path: Path, configuration: str, parent: str, overwrite: bool) -> Manifest | None:

@@ -46,11 +46,11 @@ def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
         new = unicodedata.category(character)
         if old[0] == new[0] and old != "Cn" and old != "Cs":
             members[old[0] if old[0] in "LN" else "other"].append(code)
-    letter, number, other = (_ranges(codes) for codes in members.values())
+    letter, number, other = (character_ranges(codes) for codes in members.values())
     return _pattern(letter, number, _SPACE), re.compile(f"[^{letter}{number}{other}]")
 
 
-def _ranges(codes: list[int]) -> str:
+def character_ranges(codes: list[int]) -> str:
     """Ascending code points as the inside of a character class."""
     parts = []
     first = previous = codes[0]

@@ -55,9 +55,54 @@ class BpeFiles(Settings):
     """Special tokens to declare; those that it lacks come after its vocabulary."""
 
 
-Tokenizer = Annotated[
-    TrainBpe | HuggingFaceTokenizer | BpeFiles, Field(discriminator="type"), NameOrMapping
-]
+class ExtendWith(Settings):
+    """What a vocabulary is extended with."""
+
+    corpus: str | tuple[str, ...]
+    """Sources of the recipe's corpus in the new language; the others are in the old one."""
+    new_tokens: PositiveInt
+    """Pieces to add."""
+    script: str | tuple[str, ...] | None = None
+    """Scripts of the new language, such as arabic or devanagari: each new piece is in their
+    characters. Default: the script of most letters of its sources."""
+    characters: str | None = None
+    """The characters themselves, in place of script."""
+    method: Literal["continued", "append"] = "continued"
+    """continued: go on merging target text that the base has tokenised. append: train on target
+    text alone, then append what fits."""
+    sample_bytes: PositiveInt | None = None
+    """Learn from at most this much text, drawn evenly over the sources; default: all of it."""
+    allow_resegmentation: bool = False
+    """Extend even if the old language is written in the same characters, and is cut otherwise
+    from then on."""
+
+    @model_validator(mode="after")
+    def _one_set(self) -> Self:
+        if self.script is not None and self.characters is not None:
+            raise ValueError("give either script or characters")
+        return self
+
+
+class ExtendTokenizer(Settings):
+    """Add pieces of another language to an existing BPE; its own ids and text stay as they are."""
+
+    type: Literal["extend"] = "extend"
+    base: str
+    """The tokenizer to extend: folder, file or name, as for type huggingface."""
+    with_: Annotated[ExtendWith, Field(alias="with")]
+    """What to add."""
+    end_of_document: str | None = None
+    """Token that ends a document; default: the base's own end-of-sequence token."""
+    special_tokens: tuple[str, ...] = ()
+    """Special tokens to declare; those that it lacks come after the new pieces."""
+    vocab_size: PositiveInt | None = None
+    """Declared size for dry runs, old and new tokens; checked when the tokenizer is made."""
+
+
+TokenizerSettings = TrainBpe | HuggingFaceTokenizer | BpeFiles | ExtendTokenizer
+"""Where a recipe's tokenizer comes from."""
+
+Tokenizer = Annotated[TokenizerSettings, Field(discriminator="type"), NameOrMapping]
 
 
 class ShardSettings(Settings):

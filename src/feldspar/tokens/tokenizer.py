@@ -16,6 +16,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
+from feldspar.tokens.extension import Extension
 from feldspar.tokens.pretokens import pattern_for
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -28,10 +29,13 @@ CACHED_CHARACTERS = 64
 class TextTokenizer:
     """Encodes and decodes documents; ``end_of_document`` must be a token of ``tokenizer``.
 
-    Raises UserError when it is not.
+    ``extension`` tells how it extends another tokenizer. Raises UserError when the token is not
+    there.
     """
 
-    def __init__(self, tokenizer: Tokenizer, end_of_document: str) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, end_of_document: str, extension: Extension | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         identifier = tokenizer.token_to_id(end_of_document)
         if identifier is None:
@@ -48,13 +52,14 @@ class TextTokenizer:
         tokenizer.encode_special_tokens = True
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        self.extension = extension
         self.end_of_document = end_of_document
         self.end_of_document_id: int = identifier
         self.vocab_size: int = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.digest = digest_of(tokenizer.to_str())
         self.dtype = token_dtype(self.vocab_size)
         self._pretokens = (
-            _PretokenIds(tokenizer, self.dtype) if _is_plain_byte_bpe(tokenizer) else None
+            _PretokenIds(tokenizer, self.dtype) if is_plain_byte_bpe(tokenizer) else None
         )
 
     @classmethod
@@ -81,7 +86,7 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises bare Exception
             raise UserError(f"{path} is not a tokenizer: {error}") from error
-        return cls(tokenizer, end_of_document)
+        return cls(tokenizer, end_of_document, Extension.load(path.parent))
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and a configuration that transformers' AutoTokenizer loads."""
@@ -92,6 +97,8 @@ class TextTokenizer:
         }
         write_atomically(folder / TOKENIZER_FILE, self._tokenizer.to_str(pretty=True) + "\n")
         write_atomically(folder / CONFIG_FILE, json.dumps(configuration, indent=2) + "\n")
+        if self.extension is not None:
+            self.extension.save(folder)
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """The ids of each text, without its end-of-document token, as u16 or u32 arrays."""
@@ -122,6 +129,21 @@ class TextTokenizer:
         """The id of a token by its string; None when there is no such token."""
         return self._tokenizer.token_to_id(token)
 
+    def piece(self, identifier: int) -> str | None:
+        """The string of a token as the vocabulary spells it; None when the id is not used."""
+        return self._tokenizer.id_to_token(identifier)
+
+    def is_added(self, identifier: int) -> bool:
+        """Whether an id is a token beside the model (a control token), found by its string."""
+        return self._tokenizer.model.id_to_token(identifier) is None
+
+    def merged(self, piece: str) -> list[int]:
+        """The ids of a string in the vocabulary's spelling by the merges alone.
+
+        No normaliser, pre-token or added token has a part in it.
+        """
+        return [token.id for token in self._tokenizer.model.tokenize(piece)]
+
     def to_json(self) -> str:
         """The content of its ``tokenizer.json``."""
         return self._tokenizer.to_str()
@@ -132,7 +154,7 @@ class TextTokenizer:
             return self
         copy = Tokenizer.from_str(self.to_json())
         copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
-        return TextTokenizer(copy, self.end_of_document)
+        return TextTokenizer(copy, self.end_of_document, self.extension)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
         """The text of ``ids``; special tokens appear as their strings."""
@@ -190,7 +212,7 @@ def end_of_sequence_token(folder: Path) -> str | None:
     return None
 
 
-def _is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
+def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
     """Whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
     parts: dict[str, Any] = json.loads(tokenizer.to_str())
     model, split = parts["model"], parts["pre_tokenizer"]

@@ -9,36 +9,69 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 from feldspar.core.streams import hash_integers, stream_seed
 from feldspar.tokens.bpe import read_bpe_files, train_bpe
-from feldspar.tokens.settings import BpeFiles, HuggingFaceTokenizer, TrainBpe
+from feldspar.tokens.extend import extend_tokenizer, probe_texts, target_sources
+from feldspar.tokens.settings import (
+    BpeFiles,
+    ExtendTokenizer,
+    TokenizerSettings,
+    TrainBpe,
+)
 from feldspar.tokens.tokenizer import TOKENIZER_FILE, TextTokenizer, end_of_sequence_token
 
 TRAINING_SPLIT = "train"
 
 
 def tokenizer_from_settings(
-    settings: TrainBpe | HuggingFaceTokenizer | BpeFiles, documents: Path | None, seed: int
+    settings: TokenizerSettings, documents: Path | None, seed: int
 ) -> TextTokenizer:
-    """Train or read the tokenizer; ``documents`` is needed for training only.
+    """Train, extend or read the tokenizer; ``documents`` is not needed for reading.
 
     Raises UserError when files are missing or a declared vocabulary size is not theirs.
     """
     if isinstance(settings, TrainBpe):
         if documents is None:
             raise UserError("a tokenizer of type train_bpe needs documents to train on")
-        texts = _training_texts(documents, settings.sample_bytes, seed)
+        texts = _training_texts(documents, _sources(documents), settings.sample_bytes, seed)
         return train_bpe(texts, settings.vocab_size, settings.special_tokens)
     if isinstance(settings, BpeFiles):
         tokenizer = read_bpe_files(settings.vocab, settings.merges, settings.end_of_document)
         return tokenizer.with_special_tokens(settings.special_tokens)
-    tokenizer = _read_hugging_face(settings.path, settings.end_of_document)
+    if isinstance(settings, ExtendTokenizer):
+        tokenizer, name = _extended(settings, documents, seed), "the extended tokenizer"
+    else:
+        name = settings.path
+        tokenizer = _read_hugging_face(settings.path, settings.end_of_document)
     tokenizer = tokenizer.with_special_tokens(settings.special_tokens)
     if settings.vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
-            f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {settings.path} "
+            f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {name} "
             f"has {tokenizer.vocab_size:,}",
             do=f"set tokenizer.vocab_size to {tokenizer.vocab_size}, or leave it out",
         )
     return tokenizer
+
+
+def base_of(settings: ExtendTokenizer) -> TextTokenizer:
+    """The tokenizer that ``settings`` extend. Raises UserError when it is not there."""
+    return _read_hugging_face(settings.base, settings.end_of_document)
+
+
+def _extended(settings: ExtendTokenizer, documents: Path | None, seed: int) -> TextTokenizer:
+    if documents is None:
+        raise UserError("a tokenizer of type extend needs documents to learn from")
+    names = _sources(documents)
+    chosen = target_sources(settings.with_, names)
+    texts = _training_texts(documents, list(chosen), settings.with_.sample_bytes, seed)
+    old = probe_texts(documents, [name for name in names if name not in chosen])
+    return extend_tokenizer(
+        base_of(settings), settings.with_, texts, old, probe_texts(documents, chosen)
+    )
+
+
+def _sources(documents: Path) -> list[str]:
+    from feldspar import corpus
+
+    return corpus.sources(documents)
 
 
 def _read_hugging_face(reference: str, end_of_document: str | None) -> TextTokenizer:
@@ -69,11 +102,12 @@ def _cached_folder(name: str) -> Path:
     return Path(found).parent
 
 
-def _training_texts(documents: Path, sample_bytes: int | None, seed: int) -> Iterator[str]:
+def _training_texts(
+    documents: Path, names: list[str], sample_bytes: int | None, seed: int
+) -> Iterator[str]:
     """All training texts, or a sample drawn evenly over sources by hash of the document's place."""
     from feldspar import corpus
 
-    names = corpus.sources(documents)
     chosen = None if sample_bytes is None else _sample(documents, names, sample_bytes, seed)
     with progress("training the tokenizer") as advance:
         for name in names:

@@ -9,6 +9,7 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
+from feldspar.tokens.extension import Extension
 from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.selection import select_documents
 from feldspar.tokens.sequences import PhaseData, SequenceReader, Sequences
@@ -67,6 +68,8 @@ def open_shards(recipe: Recipe) -> ShardSet:
             where=str(shards.path),
             allowed=f"at least {shards.vocab_size}",
         )
+    if any(phase.trains_new_rows_only for phase in recipe.phases):
+        first_new_token(shards)
     declared = getattr(recipe.tokenizer, "vocab_size", None)
     if declared is not None and declared != shards.vocab_size:
         raise UserError(
@@ -78,12 +81,27 @@ def open_shards(recipe: Recipe) -> ShardSet:
     return shards
 
 
+def first_new_token(shards: ShardSet) -> int:
+    """The first id that the shards' tokenizer adds to its base.
+
+    Raises UserError when it extends none.
+    """
+    extension = Extension.load(shards.tokenizer)
+    if extension is None:
+        raise UserError(
+            "trainable.rows: new: the shards' tokenizer extends no other, so that no row is new",
+            where=str(shards.path),
+            do="build the shards with a tokenizer of type extend, or train all rows",
+        )
+    return extension.base_vocab_size
+
+
 def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
     """The recipe with the model's vocabulary set to the shards' where it says nothing."""
     recipe = loaded.recipe
     if recipe.model.vocab_size is not None:
         return loaded
-    model = recipe.model.model_copy(update={"vocab_size": size})
+    model = recipe.model.model_copy(update={"vocab_size": recipe.vocabulary_rows(size)})
     return LoadedRecipe(recipe.model_copy(update={"model": model}), loaded.tree, loaded.origins)
 
 

@@ -1,4 +1,11 @@
-"""AdamW over the parametrization's groups, its state under stable names for checkpoints."""
+"""AdamW over the parametrization's groups, its state under stable names for checkpoints.
+
+Where only the rows from some row on are trained, the update is given these rows as tensors of
+their own, which share the weights' memory: it cannot decay or move what it does not hold, and its
+moments are as small.
+"""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +18,20 @@ STEP = "step"
 
 
 class Optimizer:
-    """AdamW with decoupled decay; each group multiplies the base rates by its own factors."""
+    """AdamW with decoupled decay; each group multiplies the base rates by its own factors.
 
-    def __init__(self, groups: list[ParameterGroup], settings: OptimizerSettings) -> None:
+    Of each parameter the rows from ``first_row`` on are trained.
+    """
+
+    def __init__(
+        self, groups: list[ParameterGroup], settings: OptimizerSettings, first_row: int = 0
+    ) -> None:
+        self._first_row = first_row
+        self._wholes = [parameter for group in groups for parameter in group.parameters]
+        groups = [
+            replace(group, parameters=tuple(map(self._trained_part, group.parameters)))
+            for group in groups
+        ]
         self._groups = groups
         self._clip_norm = None if settings.clip_norm == "none" else settings.clip_norm
         self._adamw = torch.optim.AdamW(
@@ -39,7 +57,10 @@ class Optimizer:
             values["weight_decay"] = weight_decay * group.weight_decay_multiplier
 
     def gradient_norm(self) -> Tensor:
-        """Norm of the whole gradient over all groups, before clipping."""
+        """Norm of the gradient of all that is trained, before clipping."""
+        for whole, part in zip(self._wholes, self._parameters, strict=True):
+            if part is not whole:
+                part.grad = None if whole.grad is None else whole.grad[self._first_row :]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyrefly: ignore
@@ -53,6 +74,8 @@ class Optimizer:
     def zero_gradients(self) -> None:
         """Forget the gradients."""
         self._adamw.zero_grad(set_to_none=True)
+        for whole in self._wholes:
+            whole.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts by name: ``exp_avg/blocks.0...``."""
@@ -62,6 +85,12 @@ class Optimizer:
             for name, parameter in zip(group.names, group.parameters, strict=True)
             for key in (STEP, *MOMENTS)
         }
+
+    def _trained_part(self, parameter: nn.Parameter) -> nn.Parameter:
+        """The rows that are trained, in the same memory; the parameter itself where all are."""
+        if self._first_row == 0:
+            return parameter
+        return nn.Parameter(parameter.detach()[self._first_row :])
 
     def _allocate_moments(self) -> None:
         """Moments exist from the start, so that a checkpoint can be read into them."""

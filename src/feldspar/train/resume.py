@@ -6,7 +6,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import LoadedRecipe
 
-FIXED_SECTIONS = ("seed", "start_from", "model", "parametrization", "optimizer")
+FIXED_SECTIONS = ("seed", "start_from", "adapt", "model", "parametrization", "optimizer")
 """What shaped the steps that are done."""
 
 RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.evaluate.validation import HeldOutSource, held_out_sources, validate
@@ -96,7 +97,7 @@ class TrainingRun:
             session = build_session(
                 self.plan, self.data, self.distribution, timeline.phases[0], self.start
             )
-            on_first(lambda: self._write_start(session.masks))
+            on_first(lambda: self._write_start(session.masks, session.adaptation))
             return session
         return self._resume(checkpoint)
 
@@ -111,8 +112,10 @@ class TrainingRun:
             }
         )
 
-    def _write_start(self, masks: Masks) -> None:
+    def _write_start(self, masks: Masks, adaptation: Adaptation | None) -> None:
         self._write_recipe()
+        if adaptation is not None:
+            self.folder.write_adaptation(adaptation.record())
         shutil.copytree(
             self.data.shards.tokenizer, self.folder.path / TOKENIZER_FOLDER, dirs_exist_ok=True
         )
@@ -372,5 +375,5 @@ def clear(folder: RunFolder) -> None:
     """Forget an earlier run in the folder."""
     shutil.rmtree(folder.checkpoints, ignore_errors=True)
     shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
-    for path in (folder.metrics, folder.events, folder.bad_batches):
+    for path in (folder.metrics, folder.events, folder.bad_batches, folder.adaptation):
         path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from feldspar.adapt.embeddings import Adaptation
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.micro_batch import check_divides
@@ -21,7 +22,7 @@ from feldspar.runtime.device import (
 from feldspar.runtime.distributed import Distribution, unwrap
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.settings import Dense
-from feldspar.train.data import TrainingData
+from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import choose_micro_batch
@@ -51,6 +52,8 @@ class Session:
     phase: PhasePlan
     masks: Masks
     """Whole masks of the phase, for checkpoints; the runner has this process's part of them."""
+    adaptation: Adaptation | None = None
+    """What was done to the model that the run began with; None in a resumed one."""
 
     @property
     def model_state(self) -> dict[str, torch.Tensor]:
@@ -65,14 +68,13 @@ class Session:
         self.decoder.scale_positions(self.plan.recipe.position_scaling(phase.index))
         vocab_size = self.data.shards.vocab_size
         begin_soft_prompt(self.decoder, self.plan.recipe, phase.index, vocab_size)
-        key = f"phases.{phase.index}.trainable"
-        changed = set_trainable(self.decoder, self.plan.rows(phase.index), settings.trainable, key)
+        changed = set_trainable(self.decoder, self.plan.trained[phase.index])
         if changed:
             self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
         rescaled = self.plan.tables[phase.index] != self.plan.tables[self.phase.index]
         if changed or rescaled or settings.optimizer_state == "fresh":
             before = self.runner.optimizer.state()
-            self.runner.optimizer = build_optimizer(self.plan, self.decoder, phase)
+            self.runner.optimizer = build_optimizer(self.plan, self.data, self.decoder, phase)
             if settings.optimizer_state != "fresh":
                 carry_over(before, self.runner.optimizer.state())
         self.begin_phase(phase)
@@ -126,18 +128,17 @@ def build_session(
             check_divides(sequences, distribution.world_size, f"phases.{item.index}.batch")
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, distribution.device)
+    adaptation = None
     decoder = Decoder(recipe.model, recipe.soft_prompt_length)
     apply(decoder, plan.table, recipe.seed)
     if masks is None:
-        if start_weights(decoder, plan, start):
-            begin_soft_prompt(decoder, recipe, phase.index, data.shards.vocab_size)
+        adaptation = start_weights(decoder, plan, data.shards, start)
         masks = starting_masks(plan, start, decoder)
         masks.apply_to_weights(decoder)
     require_same_masks(masks)
     decoder.scale_positions(recipe.position_scaling(phase.index))
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
-    key = f"phases.{phase.index}.trainable"
-    set_trainable(decoder, plan.rows(phase.index), recipe.phases[phase.index].trainable, key)
+    set_trainable(decoder, plan.trained[phase.index])
     module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
     module = distribution.wrap(module.to(distribution.device), precision)
     if choose_compile(recipe.runtime, distribution.device):
@@ -157,7 +158,7 @@ def build_session(
     )
     runner = StepRunner(
         task,
-        build_optimizer(plan, decoder, phase),
+        build_optimizer(plan, data, decoder, phase),
         forward_context,
         recipe.seed,
         recipe.model.dropout > 0,
@@ -165,15 +166,22 @@ def build_session(
         place_masks(masks, decoder),
         None if recipe.noise_scale is None else GradientNoise(recipe.noise_scale, plan.timeline),
     )
-    session = Session(plan, data, distribution, precision, decoder, task, runner, phase, masks)
+    session = Session(
+        plan, data, distribution, precision, decoder, task, runner, phase, masks, adaptation
+    )
     session.begin_phase(phase)
     return session
 
 
-def build_optimizer(plan: Plan, decoder: Decoder, phase: PhasePlan) -> Optimizer:
-    """A fresh optimizer of the trained parameters, by the table of ``phase``."""
+def build_optimizer(
+    plan: Plan, data: TrainingData, decoder: Decoder, phase: PhasePlan
+) -> Optimizer:
+    """A fresh optimizer of what ``phase`` trains, by its table."""
     groups = parameter_groups(decoder, plan.tables[phase.index])
-    return Optimizer(groups, plan.recipe.optimizer_of(phase.index))
+    first_row = 0
+    if plan.recipe.phases[phase.index].trains_new_rows_only:
+        first_row = first_new_token(data.shards)
+    return Optimizer(groups, plan.recipe.optimizer_of(phase.index), first_row)
 
 
 @torch.no_grad()

@@ -168,6 +168,16 @@ class MixtureEntry(Settings):
         return self
 
 
+class TrainableRows(Settings):
+    """Parameters, and which of their rows are trained."""
+
+    parameters: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Roles or globs of names."""
+    rows: Literal["all", "new"] = "all"
+    """new: only the rows of tokens that the extended tokenizer adds; gradient, decay and moments
+    know no others."""
+
+
 Mixture = Literal["natural"] | dict[str, Annotated[float, Field(ge=0)] | MixtureEntry]
 
 
@@ -197,8 +207,8 @@ class PhaseSettings(Settings):
     optimizer_state: Literal["keep", "fresh"] | None = None
     """Carry the moments over, or start anew; must be said where a later phase warms up or has
     another number of tokens a step, and be fresh where it drops masks."""
-    trainable: Literal["all"] | tuple[str, ...] = "all"
-    """Which parameters are trained: roles or globs of names."""
+    trainable: Literal["all"] | tuple[str, ...] | TrainableRows = "all"
+    """Which parameters are trained: roles or globs of names; or {parameters, rows}."""
     sparsity: Sparsity | None = None
     """Which matrices are masked; default: what the previous phase (first: the run that start_from
     names) had, else dense. A later phase keeps the masks or drops them."""
@@ -217,6 +227,11 @@ class PhaseSettings(Settings):
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None
     """In place of evaluation.every."""
+
+    @property
+    def trains_new_rows_only(self) -> bool:
+        """Whether rows that were there before an extension stay as they are."""
+        return isinstance(self.trainable, TrainableRows) and self.trainable.rows == "new"
 
     @property
     def entries(self) -> dict[str, MixtureEntry]:

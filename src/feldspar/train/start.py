@@ -1,4 +1,4 @@
-"""What a run starts with: the weights of ``start_from``, and the masks of its first phase."""
+"""What a run starts with: the weights of ``start_from``, adapted, and its first phase's masks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +7,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
@@ -22,8 +23,11 @@ from feldspar.runtime.shards import Box, local_part
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.sparsity.settings import Dense
+from feldspar.tokens.shards import ShardSet
+from feldspar.train.adaptation import adapt_to_shards, read_source, require_same_tokens
 from feldspar.train.load import find_checkpoint, scaling_from_state
 from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
+from feldspar.train.soft_prompt import begin_soft_prompt
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -118,24 +122,31 @@ def place_masks(masks: Masks, model: nn.Module) -> Masks:
 
 
 @torch.no_grad()
-def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> bool:
-    """Replace the initial weights by those that ``start_from`` names.
+def start_weights(
+    decoder: Decoder, plan: Plan, shards: ShardSet, start: Checkpoint | None
+) -> Adaptation | None:
+    """Replace the initial weights by those that ``start_from`` names, adapted if the recipe asks.
 
-    A plain model is unfolded: under the recipe's multipliers it computes what it did. Returns
-    whether a soft prompt begins anew, having been there not. Raises UserError when names or shapes
-    differ.
+    A plain model is unfolded: under the recipe's multipliers it computes what it did. A soft prompt
+    of the first phase begins here, unless the weights bring one. Returns what was adapted. Raises
+    UserError when names or shapes differ, and where the weights' tokenizer is another than that of
+    ``shards``.
     """
-    source = plan.recipe.start_from
-    if isinstance(source, StartFromScratch):
-        return True
-    path = source.path
-    if start is not None:
-        weights = start.read_model()
-    else:
-        from feldspar.huggingface import import_model, unfold
+    if isinstance(plan.recipe.start_from, StartFromScratch):
+        begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
+        return None
+    path = plan.recipe.start_from.path
+    source = read_source(plan.recipe.start_from, start)
+    weights = source.state
+    if start is None:
+        from feldspar.huggingface import unfold
 
-        plain = import_model(Path(path)).state
-        weights = unfold(plain, plan.recipe.model, plan.table.forward)
+        weights = unfold(weights, plan.recipe.model, plan.table.forward)
+    adaptation = None
+    if plan.recipe.adapt is not None:
+        weights, adaptation = adapt_to_shards(weights, source, plan, shards)
+    elif start is not None:
+        require_same_tokens(source, shards)
     parameters = dict(decoder.named_parameters())
     unknown = sorted(set(weights) - set(parameters))
     if unknown:
@@ -154,5 +165,9 @@ def start_weights(decoder: Decoder, plan: Plan, start: Checkpoint | None) -> boo
                 allowed=str(tuple(parameter.shape)),
             )
         parameter.copy_(found)
+    if SOFT_PROMPT not in weights:
+        begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
     say(f"starting from the weights of {path}")
-    return SOFT_PROMPT not in weights
+    for line in () if adaptation is None else adaptation.lines():
+        say(line)
+    return adaptation

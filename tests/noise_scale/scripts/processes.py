@@ -1,4 +1,7 @@
-"""Statistics of a step over several processes against one process: KIND COVERAGE WRAP."""
+"""Statistics of a step over several processes against one process: KIND and CASES.
+
+A case is COVERAGE-MODEL-ORDER, such as all-tied-after.
+"""
 
 import sys
 from dataclasses import replace
@@ -14,11 +17,12 @@ from feldspar.noise_scale import instrument, track_groups
 from feldspar.runtime import Distribution, RuntimeSettings, accumulate
 from feldspar.train.task import LanguageModelLoss
 
-kind, coverage, wrap = sys.argv[1:]
+kind, *cases = sys.argv[1:]
 torch.set_num_threads(1)
 
 
-def check(joined: Distribution) -> None:
+def check(joined: Distribution, case: str) -> None:
+    coverage, _, wrap = case.partition("-")
     distribution = replace(joined, kind=kind)
     if kind == "fsdp":
         distribution = replace(distribution, shards=2)
@@ -102,8 +106,9 @@ def check(joined: Distribution) -> None:
         with pytest.raises(UserError, match="is split over processes"):
             track_groups(wrapped, "ranks")
     dist.barrier()
-    print("all equal")
+    sys.stdout.write(f"{case}: all equal\n")
 
 
 with Distribution.start(RuntimeSettings(device="cpu")) as joined:
-    check(joined)
+    for case in cases:
+        check(joined, case)

@@ -76,7 +76,7 @@ def test_the_sparse_phase_has_the_rates_of_its_density(recipe_file: Path, tmp_pa
 
 def test_frozen_matrices_are_masked_and_stay_so(recipe_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    run(recipe_file, out, SPARSE, "phases.0.trainable=[embedding, position]", KEEP_ALL)
+    run(recipe_file, out, SPARSE, "phases.0.trainable=[embedding, output, position]", KEEP_ALL)
     masks = drawn(recipe_file, SPARSE)
     at_switch, end = checkpoint(out, SWITCH).read_model(), checkpoint(out).read_model()
     assert_zeros(at_switch, masks)

@@ -1,0 +1,239 @@
+"""A model's embedding and head with rows for new tokens: old rows bit by bit, new ones initialised.
+
+Section 3 of the method (2407.12869): both matrices of an untied model are treated alike, each from
+its own old rows; a tied model has one.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from feldspar.adapt.combination import Combination, Decompositions, subword_mean
+from feldspar.adapt.donor import Donor, Known
+from feldspar.adapt.draws import (
+    mean_covariance_rows,
+    mean_rows,
+    normal_matched_rows,
+    random_rows,
+)
+from feldspar.adapt.projection import ENOUGH, fit_affine, ridge_for
+from feldspar.adapt.settings import (
+    EmbeddingAdaptation,
+    FocusRows,
+    LinearProjectionRows,
+    MeanCovarianceRows,
+    MeanRows,
+    NormalMatchedRows,
+    RandomRows,
+    SimilarTopKRows,
+)
+from feldspar.adapt.similarity import focus, similar_topk
+from feldspar.core.errors import UserError
+from feldspar.core.streams import stream_seed
+
+EMBEDDING = "token_embedding.weight"
+MATRICES = (EMBEDDING, "output.weight")
+
+
+@dataclass(frozen=True)
+class NewTokens:
+    """What an extension adds: old pieces by id, new pieces in the order of their ids."""
+
+    old: Sequence[str]
+    new: Sequence[str]
+    decompositions: Decompositions
+    """Of each new piece, the ids of the old pieces that it was cut into."""
+
+
+@dataclass
+class Adaptation:
+    """What was done, for the run's records."""
+
+    initialisation: str
+    old_rows: int
+    """Tokens of the old tokenizer, whose rows are kept bit by bit."""
+    new_rows: int
+    padding_rows: int
+    """Rows of zeros, which get no probability."""
+    match_norm: bool
+    donor: str | None = None
+    shared_tokens: int | None = None
+    """Old tokens that the donor knows too."""
+    fallback_tokens: int = 0
+    """New tokens without a vector of the donor's, which got the mean of their pieces."""
+    ridge: float | None = None
+    norms: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """By matrix and old or new: mean, standard deviation, least and greatest norm of its rows."""
+
+    origins: dict[str, str] = field(default_factory=dict)
+    """Digests of what the model and its rows came from."""
+
+    def record(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        what = f"{self.new_rows:,} new tokens begin as {self.initialisation}"
+        found = [f"{what}; the rows of the {self.old_rows:,} old ones are kept"]
+        found += [
+            f"{name}: mean norm {norms['old']['mean']:.4g} of old rows, {norms['new']['mean']:.4g} "
+            "of new ones"
+            for name, norms in self.norms.items()
+            if self.new_rows
+        ]
+        if self.donor is not None:
+            found.append(
+                f"donor {self.donor}: {self.shared_tokens:,} shared tokens, "
+                f"{self.fallback_tokens:,} new ones without a vector (mean of their pieces)"
+            )
+        if self.ridge:
+            found.append(
+                f"warning: {self.shared_tokens:,} shared tokens are few for the donor's dimensions "
+                f"(less than {ENOUGH} each): the map is penalised by a ridge of {self.ridge:g}"
+            )
+        return found
+
+
+@torch.no_grad()
+def adapt_embeddings(
+    state: Mapping[str, Tensor],
+    tokens: NewTokens,
+    rows: int,
+    settings: EmbeddingAdaptation,
+    init_std: Mapping[str, float],
+    seed: int,
+    donor: Donor | None = None,
+) -> tuple[dict[str, Tensor], Adaptation]:
+    """The state with ``rows`` rows in the embedding and, if it has one, the head.
+
+    Rows of the old vocabulary's padding are dropped; the new padding is zero. ``init_std`` is the
+    parametrization's of each matrix (``random``). New rows are computed in float32. Raises
+    UserError where the old model has fewer rows than old tokens, for rows that are not finite, and
+    where the donor does not serve.
+    """
+    n_old, n_new = len(tokens.old), len(tokens.new)
+    done = Adaptation(
+        settings.initialisation.type, n_old, n_new, rows - n_old - n_new, settings.match_norm
+    )
+    adapted = dict(state)
+    present = [name for name in MATRICES if name in state]
+    old = {name: _old_rows(name, state[name], n_old) for name in present}
+    found = _Initialiser(tokens, settings, init_std, seed, donor, done).rows(old)
+    for name in present:
+        if settings.match_norm:
+            found[name] = _with_norm(found[name], old[name])
+        done.norms[name] = {"old": _norms(old[name]), "new": _norms(found[name])}
+        padding = old[name].new_zeros(done.padding_rows, old[name].shape[1])
+        adapted[name] = torch.cat([old[name], found[name].to(old[name].dtype), padding])
+    return adapted, done
+
+
+@dataclass(frozen=True)
+class _Initialiser:
+    """New rows of each matrix by the method that the settings name."""
+
+    tokens: NewTokens
+    settings: EmbeddingAdaptation
+    init_std: Mapping[str, float]
+    seed: int
+    donor: Donor | None
+    done: Adaptation
+
+    def rows(self, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of each of the ``old`` matrices the rows of the new tokens."""
+        if isinstance(self.settings.initialisation, LinearProjectionRows):
+            return self._projected(self.settings.initialisation, old)
+        if isinstance(self.settings.initialisation, SimilarTopKRows | FocusRows):
+            return self._similar(self.settings.initialisation, old)
+        return {name: self._without_donor(name, matrix) for name, matrix in old.items()}
+
+    def _without_donor(self, name: str, old: Tensor) -> Tensor:
+        count, how = len(self.tokens.new), self.settings.initialisation
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "adapt.rows", name))
+        if isinstance(how, RandomRows):
+            return random_rows(count, old.shape[1], self.init_std[name], generator)
+        if isinstance(how, MeanRows):
+            return mean_rows(old, count)
+        if isinstance(how, NormalMatchedRows):
+            return normal_matched_rows(old, count, generator)
+        if isinstance(how, MeanCovarianceRows):
+            return mean_covariance_rows(old, count, how.covariance_share, generator)
+        return subword_mean(self.tokens.decompositions).rows(old)
+
+    def _projected(self, how: LinearProjectionRows, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        donor, shared, new = self._known(nonzero=False)
+        found = {}
+        for name, matrix in old.items():
+            lent = donor.matrix(name)
+            self.done.ridge = ridge_for(len(shared.ids), lent.shape[1], how.ridge)
+            fitted = fit_affine(lent[shared.ids], matrix[shared.places], self.done.ridge)
+            found[name] = subword_mean(self.tokens.decompositions).rows(matrix)
+            found[name][new.places] = fitted.rows(lent[new.ids])
+        return found
+
+    def _similar(
+        self, how: SimilarTopKRows | FocusRows, old: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        donor, shared, new = self._known(nonzero=True)
+        vectors = donor.matrix(EMBEDDING)
+        between = vectors[new.ids], vectors[shared.ids], shared.places
+        weights: Combination = (
+            focus(*between)
+            if isinstance(how, FocusRows)
+            else similar_topk(*between, how.k, how.temperature)
+        )
+        found = {}
+        for name, matrix in old.items():
+            found[name] = subword_mean(self.tokens.decompositions).rows(matrix)
+            found[name][new.places] = weights.rows(matrix)
+        return found
+
+    def _known(self, nonzero: bool) -> tuple[Donor, Known, Known]:
+        """The donor, the old tokens that it knows, and the new ones."""
+        donor = self.donor
+        assert donor is not None, "the settings require one"
+        shared = Known.of(self.tokens.old, donor, nonzero)
+        new = Known.of(self.tokens.new, donor, nonzero)
+        self.done.donor, self.done.shared_tokens = donor.origin, len(shared.ids)
+        self.done.fallback_tokens = len(self.tokens.new) - len(new.ids)
+        if not len(shared.ids):
+            raise UserError(
+                f"adapt.embeddings.donor: {donor.origin} shares no token with the model's old "
+                "vocabulary",
+                do="choose a donor whose tokenizer spells its tokens alike",
+            )
+        return donor, shared, new
+
+
+def _old_rows(name: str, matrix: Tensor, count: int) -> Tensor:
+    if len(matrix) < count:
+        raise UserError(
+            f"adapt: {name} has {len(matrix):,} rows, the old tokenizer {count:,} tokens",
+            do="give the tokenizer that the model was trained with",
+        )
+    old = matrix[:count]
+    if not torch.isfinite(old).all():
+        raise UserError(f"adapt: {name} of the model holds numbers that are not finite")
+    return old
+
+
+def _with_norm(new: Tensor, old: Tensor) -> Tensor:
+    own = new.norm(dim=1, keepdim=True)
+    wanted = old.float().norm(dim=1).mean()
+    return torch.where(own > 0, new * (wanted / own.clamp(min=torch.finfo(own.dtype).tiny)), new)
+
+
+def _norms(rows: Tensor) -> dict[str, float]:
+    if not len(rows):
+        return {}
+    norms = rows.float().norm(dim=1)
+    return {
+        "mean": float(norms.mean()),
+        "std": float(norms.std(correction=0)),
+        "least": float(norms.min()),
+        "greatest": float(norms.max()),
+    }

@@ -1,0 +1,121 @@
+"""The vocabulary of what ``start_from`` names, extended to that of the shards' tokenizer.
+
+The arithmetic is ``adapt``'s; here are the models, tokenizers and records that it is about.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from feldspar.adapt.donor import Donor
+from feldspar.adapt.embeddings import MATRICES, Adaptation, NewTokens, adapt_embeddings
+from feldspar.core.errors import UserError
+from feldspar.core.files import digest_of, sha256_of_file
+from feldspar.core.manifest import read_manifest
+from feldspar.plan.summary import Plan
+from feldspar.runtime.checkpoint import KIND, Checkpoint
+from feldspar.tokens.extension import decompositions
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
+from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
+from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model on disk: its weights under our names, its tokenizer, and what identifies it."""
+
+    path: str
+    state: Mapping[str, Tensor]
+    tokenizer_folder: Path | None
+    digest: str
+    """Of the checkpoint's manifest, or of the folder's weights."""
+
+
+def read_source(
+    settings: StartFromRun | StartFromHuggingFace, checkpoint: Checkpoint | None = None
+) -> Source:
+    """Read a run at its checkpoint (found by ``settings`` unless given) or a plain model.
+
+    Raises UserError where there is none.
+    """
+    path = Path(settings.path)
+    if isinstance(settings, StartFromRun):
+        checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
+        digest = read_manifest(checkpoint.folder, KIND).digest
+        return Source(settings.path, checkpoint.read_model(), path / TOKENIZER_FOLDER, digest)
+    from feldspar.huggingface import import_model
+
+    model = import_model(path)
+    digest = digest_of(*(sha256_of_file(file) for file in sorted(path.glob("*.safetensors"))))
+    return Source(settings.path, model.state, model.tokenizer_folder, digest)
+
+
+def require_same_tokens(source: Source, shards: ShardSet) -> None:
+    """Raise UserError when the shards were encoded with another tokenizer than the model's."""
+    old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
+    if old.digest == new.digest:
+        return
+    decompositions(old, new)
+    if new.vocab_size > old.vocab_size:
+        raise UserError(
+            f"start_from: the shards' tokenizer has {new.vocab_size - old.vocab_size:,} tokens "
+            f"more than that of {source.path}",
+            where=str(shards.path),
+            do="say how their rows begin: adapt: {embeddings: {initialisation: subword_mean}}",
+        )
+
+
+def adapt_to_shards(
+    weights: Mapping[str, Tensor], source: Source, plan: Plan, shards: ShardSet
+) -> tuple[dict[str, Tensor], Adaptation]:
+    """``weights`` with rows for the tokens that the shards' tokenizer adds to that of ``source``.
+
+    Raises UserError where it does not extend it, and as ``adapt_embeddings``.
+    """
+    recipe = plan.recipe
+    assert recipe.adapt is not None and recipe.model.vocab_size is not None, "the caller looked"
+    settings = recipe.adapt.embeddings
+    old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
+    tokens = NewTokens(_pieces(old, 0), _pieces(new, old.vocab_size), decompositions(old, new))
+    origins = {"base": source.digest, "base_tokenizer": old.digest, "tokenizer": new.digest}
+    donor = None
+    if settings.donor is not None:
+        lender = read_source(settings.donor)
+        donor = _donor(lender, _tokenizer(lender, shards))
+        origins["donor"] = lender.digest
+    weights, done = adapt_embeddings(
+        weights,
+        tokens,
+        recipe.model.vocab_size,
+        settings,
+        {entry.name: entry.init_std for entry in plan.table.tensors},
+        recipe.seed,
+        donor,
+    )
+    done.origins = origins
+    return weights, done
+
+
+def _donor(source: Source, tokenizer: TextTokenizer) -> Donor:
+    pieces = enumerate(_pieces(tokenizer, 0))
+    matrices = {name: source.state[name] for name in MATRICES if name in source.state}
+    return Donor({piece: place for place, piece in pieces if piece}, matrices, source.path)
+
+
+def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
+    folder = source.tokenizer_folder
+    if folder is None:
+        raise UserError(
+            f"{source.path} holds no tokenizer.json: the tokens of its rows are not known",
+            do="put the tokenizer that the model was trained with into the folder",
+        )
+    # A plain folder may not say what ends a document; the shards' tokenizer kept its tokens.
+    return TextTokenizer.load(folder, end_of_sequence_token(folder) or shards.end_of_document)
+
+
+def _pieces(tokenizer: TextTokenizer, first: int) -> list[str]:
+    """The strings of the tokens from ``first`` on; empty where an id is not used."""
+    return [tokenizer.piece(token) or "" for token in range(first, tokenizer.vocab_size)]
