@@ -173,7 +173,7 @@ def test_the_optimizer_of_a_phase(paired_recipe: Path, tmp_path: Path) -> None:
     run = TrainingRun(loaded, tmp_path / "run", Distribution.start(loaded.recipe.runtime))
     session = run.prepare()
     session.enter_phase(run.plan.timeline.phases[2])
-    groups = session.runner.optimizer._adamw.param_groups
+    groups = session.runner.optimizer._rule.param_groups
     assert {group["betas"] for group in groups} == {(0.9, 0.98)}
     assert {group["eps"] for group in groups} == {1e-6}
     assert session.runner.optimizer._clip_norm is None

@@ -334,9 +334,11 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
         "activations": "activations_bytes",
         "head": "head_bytes",
     }
-    shown = ", ".join(f"{name} {_size(memory[key])}" for name, key in parts.items() if memory[key])
-    room = "" if memory["device_bytes"] is None else f" of {_size(memory['device_bytes'])}"
-    typer.echo(f"  memory      {_size(memory['total_bytes'])}{room} a device: {shown}")
+    shown = ", ".join(
+        f"{name} {size_text(memory[key])}" for name, key in parts.items() if memory[key]
+    )
+    room = "" if memory["device_bytes"] is None else f" of {size_text(memory['device_bytes'])}"
+    typer.echo(f"  memory      {size_text(memory['total_bytes'])}{room} a device: {shown}")
     devices = f"{memory['devices']} devices" if memory["devices"] > 1 else "1 device"
     split = f" in {memory['shards']} shards" if memory["shards"] > 1 else ""
     typer.echo(
@@ -346,7 +348,7 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
     )
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes in decimal units."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= scale:

@@ -1,6 +1,6 @@
 """The recipe: the one model that nests every room's settings, and the checks that span rooms."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,8 @@ from feldspar.model.settings import (
 from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.amounts import Unit
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import NameOrMapping
+from feldspar.recipe.top import RecipeTop, refuse_units
 from feldspar.runtime.settings import CheckpointSettings, FsdpDistribution, RuntimeSettings
 from feldspar.sparsity.settings import Dense, StaticSparsity
 from feldspar.study.settings import StudySettings
@@ -34,21 +35,11 @@ from feldspar.train.settings import (
 SCHEMA_VERSION = 1
 
 
-class Recipe(Settings):
+class Recipe(RecipeTop):
     """The whole of a run: data, model, hyper-parameters, phases."""
 
-    schema_version: Literal[1]
-    """Version of this schema."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Name of the run; `train` writes to runs/NAME unless --out is given."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Root of every random stream."""
-    description: str = ""
-    """One or two lines for people."""
-    choices: dict[str, dict[str, dict[str, Any]]] = {}
-    """Named sets of overrides: choices.size.111M holds dotted keys and their values."""
-    choose: dict[str, str] = {}
-    """Which set of each choice is in force."""
+    counted = "tokens"
+
     start_from: Annotated[StartFrom, Field(discriminator="type"), NameOrMapping] = (
         StartFromScratch()
     )
@@ -81,6 +72,16 @@ class Recipe(Settings):
     """Many runs of this recipe: what varies, and what they are judged by."""
     runtime: RuntimeSettings = RuntimeSettings()
     """Device, precision, micro-batches, distribution: never changes the mathematics."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """What the run's schedule is a fraction of."""
+        return self.parametrization.learning_rate
+
+    @property
+    def context_lengths(self) -> tuple[int, ...]:
+        """Of each phase."""
+        return tuple(map(self.context_length, self.phases))
 
     def context_length(self, phase: PhaseSettings) -> int:
         """Tokens of one sequence of ``phase``."""
@@ -142,6 +143,11 @@ class Recipe(Settings):
                     f"phases.{index}.optimizer_state: the optimizer differs from that of the phase "
                     "before, whose moments mean something else; it must be fresh"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_tokens(self) -> Self:
+        refuse_units(self, {Unit.IMAGES})
         return self
 
     @model_validator(mode="after")

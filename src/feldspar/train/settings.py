@@ -51,6 +51,46 @@ class LossSettings(Settings):
     sequences."""
 
 
+class SgdSettings(Settings):
+    """Stochastic gradient descent with momentum; decay of matrices and kernels, in the gradient."""
+
+    type: Literal["sgd"]
+    learning_rate: PositiveFloat
+    """Peak, which the run's schedule is a fraction of."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last update a step keeps."""
+    nesterov: bool = False
+    """Look ahead by the momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Times the weight, added to its gradient; none for norms and biases."""
+    clip_norm: PositiveFloat | Literal["none"] = "none"
+    """Largest norm of the whole gradient; none: no clipping."""
+
+    @model_validator(mode="after")
+    def _momentum_to_look_ahead(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: there is no momentum to look ahead by")
+        return self
+
+
+class RmsPropSettings(Settings):
+    """RMSprop with momentum; decay of matrices and kernels, in the gradient."""
+
+    type: Literal["rmsprop"]
+    learning_rate: PositiveFloat
+    """Peak, which the run's schedule is a fraction of."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay rate of the mean square of the gradient, per step."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last update a step keeps."""
+    epsilon: PositiveFloat = 1e-3
+    """Added to the root of the mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    """Times the weight, added to its gradient; none for norms and biases."""
+    clip_norm: PositiveFloat | Literal["none"] = "none"
+    """Largest norm of the whole gradient; none: no clipping."""
+
+
 class RunSchedule(Settings):
     """Schedules over the whole run, as fractions of the peak."""
 
