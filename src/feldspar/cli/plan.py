@@ -301,6 +301,8 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
         f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
     )
+    if phase["pairs"] is not None:
+        _print_pairs(phase["name"], phase["pairs"])
     if phase["trainable_parameters"] < parameters:
         typer.echo(
             f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
@@ -311,6 +313,15 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
             f"{phase['ledger']['total']:.4g} FLOPs by ledger "
             f"({phase['ledger']['total_causal']:.4g} with causal attention)"
         )
+
+
+def _print_pairs(name: str, pairs: Mapping[str, Any]) -> None:
+    size = "an unknown number of tokens"
+    if pairs["tokens"] is not None:
+        size = f"{pairs['tokens']:,} tokens with padding, {pairs['epochs']:.3g} epochs"
+    vectors = pairs["soft_prompt_length"]
+    prompt = f", {vectors} soft vectors each" if vectors else ""
+    typer.echo(f"  phase {name}: pairs of {pairs['path']} ({size}){prompt}")
 
 
 def _print_memory(memory: Mapping[str, Any]) -> None:

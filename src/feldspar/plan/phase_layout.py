@@ -8,6 +8,7 @@ from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.tokens.resolve import MeasuredTokens
 from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
 from feldspar.vision.settings import ImageBatch, VisionPhaseSettings
 
@@ -24,7 +25,8 @@ def lay_out_phases(
     for index, (settings, context) in enumerate(zip(recipe.phases, contexts, strict=True)):
         key = f"phases.{index}"
         levels = batch_levels(settings.batch, context, f"{key}.batch")
-        limit = _length_limit(settings, context, parameters, source_tokens, key)
+        sizes = _pass_over_pairs(settings, index, source_tokens)
+        limit = _length_limit(settings, context, parameters, sizes, key)
         stretches = lay_out(levels, context, **limit)
         if isinstance(settings.batch, NoiseScaleBatch):
             quantum = settings.batch.quantum_sequences
@@ -69,6 +71,19 @@ def _require_same_batch(
         )
 
 
+def _pass_over_pairs(
+    settings: PhaseSettings | VisionPhaseSettings,
+    index: int,
+    source_tokens: Mapping[str, int] | None,
+) -> Mapping[str, int] | None:
+    """What epochs of a phase count: the sources' tokens, or those of its pairs where it has any."""
+    if not isinstance(settings, PhaseSettings) or settings.pairs is None:
+        return source_tokens
+    measured = source_tokens.pairs if isinstance(source_tokens, MeasuredTokens) else {}
+    tokens = measured.get(index, settings.pairs.tokens)
+    return None if tokens is None else {"pairs": tokens}
+
+
 def _length_limit(
     settings: PhaseSettings | VisionPhaseSettings,
     context_length: int,
@@ -87,8 +102,15 @@ def _length_limit(
         case Unit.TOKENS_PER_PARAMETER:
             return {"limit_tokens": int(amount.value * parameters)}
         case _:
-            if isinstance(settings, PhaseSettings) and settings.mixture != "natural":
+            of_text = isinstance(settings, PhaseSettings)
+            if of_text and settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
+            if of_text and settings.pairs is not None and not source_tokens:
+                raise UserError(
+                    f"{key}.length: {amount} needs the number of pairs",
+                    do=f"put {settings.pairs.path.name} and the shards in their places, or declare "
+                    f"{key}.data.tokens",
+                )
             if not source_tokens:
                 raise UserError(
                     f"{key}.length: {amount} needs the size of the sources",

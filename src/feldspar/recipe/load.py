@@ -234,7 +234,7 @@ def _with_absolute_paths(
         updates = {
             name: _with_absolute_paths(value, (*path, name), origins, folders)
             for name, value in section
-            if isinstance(value, Path | BaseModel | dict)
+            if isinstance(value, Path | BaseModel | dict | tuple)
         }
         return section.model_copy(update=updates)
     if isinstance(section, dict):
@@ -242,6 +242,11 @@ def _with_absolute_paths(
             key: _with_absolute_paths(value, (*path, key), origins, folders)
             for key, value in section.items()
         }
+    if isinstance(section, tuple):
+        return tuple(
+            _with_absolute_paths(value, (*path, index), origins, folders)
+            for index, value in enumerate(section)
+        )
     return section
 
 

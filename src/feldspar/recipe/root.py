@@ -103,6 +103,48 @@ class Recipe(RecipeTop):
         given = [phase.position_scaling for phase in phases if phase.position_scaling]
         return given[-1] if given else NoScaling()
 
+    @property
+    def soft_prompt_length(self) -> int:
+        """Vectors of the run's soft prompt; 0: it has none."""
+        return max(phase.soft_prompt_length for phase in self.phases)
+
+    def optimizer_of(self, phase_index: int) -> OptimizerSettings:
+        """The optimizer in force in a phase: the section, with what the phase changes."""
+        own = self.phases[phase_index].optimizer
+        changes = {} if own is None else own.model_dump(exclude_none=True)
+        return self.optimizer.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _one_soft_prompt(self) -> Self:
+        lengths = {phase.soft_prompt_length for phase in self.phases} - {0}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"phases: a run has one soft prompt, and its phases ask for {min(lengths)} and "
+                f"{max(lengths)} vectors"
+            )
+        for index, phase in enumerate(self.phases):
+            if phase.pairs is not None and self.noise_scale is not None:
+                raise ValueError(
+                    f"noise_scale: phases.{index} reads pairs, of which no noise scale is measured"
+                )
+            if phase.soft_prompt_length >= self.context_length(phase):
+                raise ValueError(
+                    f"phases.{index}.soft_prompt: {phase.soft_prompt_length} vectors leave no room "
+                    f"in a context of {self.context_length(phase)} tokens"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _other_optimizers_start_anew(self) -> Self:
+        for index in range(1, len(self.phases)):
+            changed = self.optimizer_of(index) != self.optimizer_of(index - 1)
+            if changed and self.phases[index].optimizer_state != "fresh":
+                raise ValueError(
+                    f"phases.{index}.optimizer_state: the optimizer differs from that of the phase "
+                    "before, whose moments mean something else; it must be fresh"
+                )
+        return self
+
     @model_validator(mode="after")
     def _counts_tokens(self) -> Self:
         refuse_units(self, {Unit.IMAGES})

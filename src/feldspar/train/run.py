@@ -29,6 +29,7 @@ from feldspar.train.data import (
 from feldspar.train.lifecycle import Run, RunResult, carry_through
 from feldspar.train.load import SCALING_KEY, TOKENIZER_FOLDER, masks_of_checkpoint
 from feldspar.train.loop import StepResult
+from feldspar.train.pairs import check_same_pairs, open_pairs, pairs_to_state
 from feldspar.train.session import Session, build_session
 from feldspar.train.start import start_checkpoint, with_carried
 from feldspar.train.steering import Steering
@@ -41,8 +42,10 @@ class TrainingRun(Run[Session]):
         shards = open_shards(loaded.recipe)
         self.start = start_checkpoint(loaded.recipe)
         self.loaded = with_carried(with_vocabulary(loaded, shards.vocab_size), self.start)
-        self.plan: Plan = plan_recipe(self.loaded.recipe, source_tokens(shards, self.loaded.recipe))
-        self.data: TrainingData = open_training_data(self.loaded.recipe, self.plan.timeline, shards)
+        recipe = self.loaded.recipe
+        pairs = open_pairs(recipe, shards)
+        self.plan: Plan = plan_recipe(recipe, source_tokens(shards, recipe, pairs))
+        self.data: TrainingData = open_training_data(recipe, self.plan.timeline, shards, pairs)
         super().__init__(self.loaded, self.plan.timeline, out, distribution)
         self._held_out: dict[int, list[HeldOutSource]] = {}
 
@@ -56,9 +59,12 @@ class TrainingRun(Run[Session]):
         """Write the resolved recipe and the parametrization's tables."""
         self.folder.write_recipe(recipe_text(self.loaded))
         phases = zip(self.plan.timeline.phases, self.plan.tables, strict=True)
-        optimizer = self.plan.recipe.optimizer
+        optimizer_of = self.plan.recipe.optimizer_of
         self.folder.write_tables(
-            {phase.name: effective_table(table, optimizer) for phase, table in phases}
+            {
+                phase.name: effective_table(table, optimizer_of(phase.index))
+                for phase, table in phases
+            }
         )
 
     def write_start(self, session: Session) -> dict[str, Any]:
@@ -91,6 +97,7 @@ class TrainingRun(Run[Session]):
                 where=str(self.data.shards.path),
                 do="restore the shards that the run was started with, or choose another --out",
             )
+        check_same_pairs(state, self.data.pairs)
         session = build_session(
             self.plan,
             self.data,
@@ -158,14 +165,15 @@ class TrainingRun(Run[Session]):
         )
 
     def state(self, session: Session) -> dict[str, Any]:
-        """Shards, micro-batch, noise scale, pace, positions' scaling and masks."""
-        return {
+        """Shards, pairs, micro-batch, noise scale, pace, positions' scaling and masks."""
+        state: dict[str, Any] = {
             "micro_batch_sequences": session.task.micro_batch_sequences,
             "shards": self.data.shards.digest,
             "noise_scale": noise.state() if (noise := session.runner.noise) else None,
             "steering": self.steering.state(),
             SCALING_KEY: session.decoder.position_scaling.model_dump(mode="json"),
-        } | masks_to_state(session.masks)
+        }
+        return state | masks_to_state(session.masks) | pairs_to_state(self.data.pairs)
 
     def record(
         self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
