@@ -56,9 +56,12 @@ def test_a_phase_that_does_not_help_both_is_not_claimed(second: tuple[float, flo
     assert verdicts(claim) == [Verdict.NEEDS_SCALE] and claim.borne_out is False
 
 
-def scores(bits_per_byte: float) -> list[InfillingScore]:
+def scores(bits_per_byte: float, alone: float = 1.1) -> list[InfillingScore]:
+    """``alone`` is what the middles cost after the prefix alone, as a multiple."""
     nats = bits_per_byte * 1000 * 0.6931471805599453
-    return [InfillingScore(10, 1000, nats * (1 + shift), nats * (1.1 + shift)) for shift in WOBBLE]
+    return [
+        InfillingScore(10, 1000, nats * (1 + shift), nats * (alone + shift)) for shift in WOBBLE
+    ]
 
 
 def test_gaps_that_are_filled_at_little_cost() -> None:
@@ -66,7 +69,10 @@ def test_gaps_that_are_filled_at_little_cost() -> None:
     filled = {PUBLISHED: scores(2.5), "left to right": scores(3.2)}
     learned, little = infilling_claims(arms, filled, "cost")
     assert verdicts(learned, little) == [Verdict.MECHANISM_SHOWN] * 2
-    assert "2.5250 bits per byte, 3.2320 without" in learned.ours and "1.10 times" in learned.ours
+    assert "2.5250 bits per byte, 21.88% lower" in learned.ours
+    assert "9.01% lower (+- 0.05% over 3 seeds) than the same middles" in learned.ours
+    blind = {**filled, PUBLISHED: scores(2.5, alone=1.0)}
+    assert infilling_claims(arms, blind, "cost")[0].borne_out is False
     dear = {**arms, "left to right": bits(("language", 3.0, 3.5), ("code", 2.8, 2.3))}
     unfilled = {**filled, PUBLISHED: scores(3.19)}
     assert verdicts(*infilling_claims(dear, unfilled, "cost")) == [Verdict.NEEDS_SCALE] * 2
