@@ -11,6 +11,7 @@ from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate import DocumentLoss, TextModel, document_losses, text_losses, total_loss
 from feldspar.evaluate.text_model import framed
 from feldspar.model.settings import LinearScaling, NoScaling
+from feldspar.tokens import train_bpe
 
 END = 256
 Make = Callable[..., TextModel]
@@ -37,6 +38,27 @@ def brute_force(model: TextModel, document: np.ndarray) -> float:
         logits = logits[: model.n_real_vocab]
         total -= float(logits.log_softmax(-1)[tokens[place]])
     return total
+
+
+def test_bits_per_byte_compare_two_tokenizers(make_model: Make) -> None:
+    # 2 nats a token of 4 bytes, 3 nats a token of 6.
+    assert DocumentLoss(200.0, 100, 400).bits_per_byte == pytest.approx(0.72135, abs=1e-5)
+    assert DocumentLoss(300.0, 100, 600).bits_per_byte == pytest.approx(0.72135, abs=1e-5)
+    text = "the river runs under the old stone house " * 5
+    by_bytes = make_model(n_real_vocab=257, vocab_size=300)
+    pieces = TextModel(by_bytes.decoder, train_bpe([text], 270, ("<|endoftext|>",)), 270)
+    with torch.no_grad():
+        by_bytes.decoder.head_weight.zero_()
+    losses = [text_losses(model, [text])[0] for model in (by_bytes, pieces)]
+    for loss, vocab_size in zip(losses, (257, 270), strict=True):
+        assert loss.bytes == len(text)
+        assert loss.nats == pytest.approx(loss.tokens * log(vocab_size), rel=1e-5)
+    assert losses[1].bits_per_byte < losses[0].bits_per_byte, "fewer tokens for the same bytes"
+
+
+def test_no_text_has_no_bits_per_byte(make_model: Make) -> None:
+    with pytest.raises(UserError, match="no byte of text"):
+        _ = total_loss(text_losses(make_model(), [""])).bits_per_byte
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "alibi", "none"])

@@ -1,5 +1,7 @@
 """Bilingual adaptation (2407.12869) as shipped: parameters, tokens and shares of its sizes."""
 
+import json
+
 import pytest
 import torch
 
@@ -48,13 +50,6 @@ def test_tokens_and_shares_of_the_card(size: str) -> None:
         assert read[name]["read_tokens"] == pytest.approx(billions * 1e9, rel=1e-3)
 
 
-def test_only_the_head_costs_more() -> None:
-    plan = planned("7B")
-    before = planned("7B", "model.vocab_size=32000", "tokenizer=null")
-    flops = [p.summary()["flops"]["6P+attention"] / p.timeline.tokens for p in (before, plan)]
-    assert flops[1] - flops[0] == pytest.approx(3 * 2 * 32_000 * 4096)
-
-
 def test_moments_of_the_first_stage_are_those_of_two_matrices() -> None:
     plan = planned("7B")
     new = planned("7B", "phases.0.trainable={parameters: [embedding, output], rows: new}")
@@ -62,9 +57,41 @@ def test_moments_of_the_first_stage_are_those_of_two_matrices() -> None:
     assert plan.trainable_parameters(0) == 2 * new.trainable_parameters(0)
 
 
-@pytest.mark.parametrize("rate", ["3e-4", "1.5e-4", "3e-5"])
-def test_the_rate_s_line_of_the_ablation(rate: str) -> None:
-    overrides = [f"parametrization.learning_rate={rate}", "choose.stages=two"]
-    plan = plan_recipe(load_recipe("bilingual/ablation", overrides).recipe)
-    last = plan.timeline.phases[1]
-    assert last.learning_rate.at(last.end_tokens) == pytest.approx(float(rate) / 10)
+def test_only_the_head_costs_more() -> None:
+    plans = planned("7B", "model.vocab_size=32000", "tokenizer=null"), planned("7B")
+    before, after = (p.summary()["flops"]["ledger"] / p.timeline.tokens for p in plans)
+    assert after - before == pytest.approx(3 * 2 * 32_000 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("rate", "ends"),
+    [
+        ("peak", (3e-4, 3e-5)),
+        ("half", (1.5e-4, 1.5e-5)),
+        ("tenth", (3e-5, 3e-6)),
+        ("final", (3e-5, 3e-5)),
+        ("peak-at-once", (3e-4, 3e-5)),
+    ],
+)
+def test_rates_of_the_ablation(rate: str, ends: tuple[float, float]) -> None:
+    plan = plan_recipe(load_recipe("bilingual/ablation", [f"choose.rate={rate}"]).recipe)
+    for phase in plan.timeline.phases:
+        middle = phase.start_tokens + phase.tokens // 100
+        found = phase.learning_rate.at(middle), phase.learning_rate.at(phase.end_tokens)
+        assert found == pytest.approx(ends, rel=0.01)
+
+
+def test_the_ablation_varies_what_the_paper_does() -> None:
+    recipe = load_recipe("bilingual/ablation").recipe
+    assert recipe.study is not None
+    for key, values in recipe.study.vary.items():
+        assert isinstance(values, tuple)
+        for value in values:
+            override = f"{key}={json.dumps(value)}"
+            plan_recipe(load_recipe("bilingual/ablation", [override]).recipe)
+    growth = recipe.choices["growth"]
+    rows = {
+        name: load_recipe("bilingual/ablation", [f"choose.growth={name}"]).recipe.model.vocab_size
+        for name in growth
+    }
+    assert rows == {"0%": 32_000, "25%": 40_000, "50%": 48_000, "100%": 64_000}

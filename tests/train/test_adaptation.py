@@ -12,11 +12,13 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from feldspar.cli.release import release_run
 from feldspar.core.errors import UserError
 from feldspar.huggingface import export_model
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan import plan_recipe
 from feldspar.recipe import load_recipe
+from feldspar.release import verify_release
 from feldspar.tokens import HuggingFaceTokenizer, ShardSettings, TextTokenizer, build_shards
 from feldspar.tokens.extension import Extension, decompositions
 from feldspar.train import load_run, train
@@ -163,6 +165,15 @@ def test_what_was_done_is_written_down(recipe: Path, base_run: Path, tmp_path: P
     assert {"validation/prose/bits_per_byte", "validation/code/bits_per_byte"} <= set(
         metrics_of(out)[-1]
     )
+
+
+def test_a_release_carries_it(recipe: Path, tmp_path: Path) -> None:
+    out, release = tmp_path / "run", tmp_path / "release"
+    run(recipe, out, "phases.0.length=1 steps", "phases.1.length=1 steps")
+    release_run(out, release, overwrite=False)
+    assert verify_release(release) == []
+    assert (release / "adaptation.json").read_bytes() == (out / "adaptation.json").read_bytes()
+    assert Extension.load(release) == Extension.load(out / "tokenizer")
 
 
 def test_a_tied_model_trains_its_one_matrix(

@@ -45,7 +45,7 @@ class Known:
     def of(cls, pieces: Sequence[str], donor: Donor, nonzero: bool) -> "Known":
         """Those of ``pieces`` that ``donor`` knows, with ``nonzero`` only those with a vector that
         has a direction."""
-        lengths = donor.matrix("token_embedding.weight").float().norm(dim=1)
+        lengths = donor.matrix("token_embedding.weight").float().norm(dim=1).tolist()
         found = [
             (place, donor.ids[piece])
             for place, piece in enumerate(pieces)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from feldspar.core.errors import RunError
+from feldspar.core.errors import RunError, UserError
 from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.evaluate.windows import Window, windows_of
@@ -44,7 +44,12 @@ class DocumentLoss:
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers, and with compressors."""
+        """Comparable between tokenizers, and with compressors.
+
+        Raises UserError for text without a byte.
+        """
+        if self.bytes == 0:
+            raise UserError("there is no byte of text to measure bits per byte on")
         return self.nats / log(2) / self.bytes
 
     @property

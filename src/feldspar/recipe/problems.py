@@ -97,12 +97,10 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], tree: Any) -> str:
     siblings = set(known_keys(model, path[:-1], tree))
     name = str(path[-1])
     place = tuple("N" if isinstance(part, int) else part for part in path)
-    owners = [
-        key
-        for key in dict.fromkeys(key for key, _ in all_keys(model))
-        if key.rpartition(".")[2] == name and key != dotted(place)
-    ]
-    if owners:
+    known = dict.fromkeys(key for key, _ in all_keys(model))
+    owners = [key for key in known if key.rpartition(".")[2] == name]
+    # A key of another variant of this very section is not misplaced.
+    if owners and dotted(place) not in known:
         return f"{dotted(path)}: unknown key here; it belongs at {' or '.join(owners[:3])}"
     hint = nearest(name, siblings)
     if hint is not None:

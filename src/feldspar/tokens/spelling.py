@@ -148,7 +148,8 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
         if model.get(key):
             raise UserError(f"a BPE tokenizer with {key} cannot be extended", found=model[key])
     vocabulary = model["vocab"]
-    splits = not any(_TWO_DIGITS.search(piece) for piece in vocabulary)
+    # Bytes and control tokens are written in brackets, and their digits are none.
+    splits = not any(_TWO_DIGITS.search(piece) for piece in vocabulary if piece[:1] != "<")
     kinds = set(_types(parts["pre_tokenizer"])) | set(_types(parts["normalizer"]))
     if "ByteLevel" in kinds:
         _refuse_missing_bytes(byte_characters(), vocabulary)

@@ -25,13 +25,20 @@ from feldspar.train.settings import StartFromHuggingFace, StartFromRun
 
 @dataclass(frozen=True)
 class Source:
-    """A model on disk: its weights under our names, its tokenizer, and what identifies it."""
+    """A model on disk: its weights under our names, and its tokenizer."""
 
     path: str
     state: Mapping[str, Tensor]
     tokenizer_folder: Path | None
-    digest: str
-    """Of the checkpoint's manifest, or of the folder's weights."""
+    checkpoint: Checkpoint | None = None
+    """Of a run."""
+
+    def digest(self) -> str:
+        """What identifies it: the checkpoint's manifest, or the content of the folder's weights."""
+        if self.checkpoint is not None:
+            return read_manifest(self.checkpoint.folder, KIND).digest
+        files = sorted(Path(self.path).glob("*.safetensors"))
+        return digest_of(*map(sha256_of_file, files))
 
 
 def read_source(
@@ -44,13 +51,11 @@ def read_source(
     path = Path(settings.path)
     if isinstance(settings, StartFromRun):
         checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
-        digest = read_manifest(checkpoint.folder, KIND).digest
-        return Source(settings.path, checkpoint.read_model(), path / TOKENIZER_FOLDER, digest)
+        return Source(settings.path, checkpoint.read_model(), path / TOKENIZER_FOLDER, checkpoint)
     from feldspar.huggingface import import_model
 
     model = import_model(path)
-    digest = digest_of(*(sha256_of_file(file) for file in sorted(path.glob("*.safetensors"))))
-    return Source(settings.path, model.state, model.tokenizer_folder, digest)
+    return Source(settings.path, model.state, model.tokenizer_folder)
 
 
 def require_same_tokens(source: Source, shards: ShardSet) -> None:
@@ -58,7 +63,7 @@ def require_same_tokens(source: Source, shards: ShardSet) -> None:
     old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
     if old.digest == new.digest:
         return
-    decompositions(old, new)
+    _decomposed(old, new, source, shards)
     if new.vocab_size > old.vocab_size:
         raise UserError(
             f"start_from: the shards' tokenizer has {new.vocab_size - old.vocab_size:,} tokens "
@@ -79,13 +84,14 @@ def adapt_to_shards(
     assert recipe.adapt is not None and recipe.model.vocab_size is not None, "the caller looked"
     settings = recipe.adapt.embeddings
     old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
-    tokens = NewTokens(_pieces(old, 0), _pieces(new, old.vocab_size), decompositions(old, new))
-    origins = {"base": source.digest, "base_tokenizer": old.digest, "tokenizer": new.digest}
+    decomposed = _decomposed(old, new, source, shards)
+    tokens = NewTokens(_pieces(old, 0), _pieces(new, old.vocab_size), decomposed)
+    origins = {"base": source.digest(), "base_tokenizer": old.digest, "tokenizer": new.digest}
     donor = None
     if settings.donor is not None:
         lender = read_source(settings.donor)
         donor = _donor(lender, _tokenizer(lender, shards))
-        origins["donor"] = lender.digest
+        origins["donor"] = lender.digest()
     weights, done = adapt_embeddings(
         weights,
         tokens,
@@ -97,6 +103,21 @@ def adapt_to_shards(
     )
     done.origins = origins
     return weights, done
+
+
+def _decomposed(
+    old: TextTokenizer, new: TextTokenizer, source: Source, shards: ShardSet
+) -> list[list[int]]:
+    """The new tokens in terms of the old ones. Raises UserError where the old ones changed."""
+    try:
+        return decompositions(old, new)
+    except UserError as error:
+        raise UserError(
+            f"start_from: the shards' tokenizer is another than that of {source.path}: "
+            f"{error.what}",
+            where=str(shards.path),
+            do="build the shards with the model's own tokenizer, or with one that extends it",
+        ) from error
 
 
 def _donor(source: Source, tokenizer: TextTokenizer) -> Donor:

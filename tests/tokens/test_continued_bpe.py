@@ -1,0 +1,71 @@
+"""Continued BPE against its definition: tokenise everything afresh before each merge."""
+
+import itertools
+from collections import Counter
+
+import pytest
+
+from feldspar.tokens.continued_bpe import continue_merges
+from feldspar.tokens.growth import Growth, Vocabulary, unreachable
+from feldspar.tokens.merge_learning import MINIMUM_COUNT
+from feldspar.tokens.scripts import TargetCharacters
+from feldspar.tokens.spelling import Spelling, spelling_of
+from feldspar.tokens.words import Words
+from tests.tokens.bases import KINDS, MISSING, base, cipher
+
+TARGET = TargetCharacters.of_scripts(("arabic",))
+
+
+def words_of(kind: str, documents: int) -> Counter[str]:
+    return Words(base(kind)).count(cipher()[:documents])
+
+
+def brute_force(
+    vocabulary: Vocabulary, spelling: Spelling, words: Counter[str], first: Growth, merges: int
+) -> Growth:
+    """Each merge from a tokenisation of all words by the library with the merges so far."""
+    growth = first
+    for _ in range(merges):
+        merging = vocabulary.merging(growth)
+        known = merging.get_vocab()
+        counts: Counter[tuple[int, int]] = Counter()
+        for word, count in words.items():
+            for left, right in itertools.pairwise(merging.encode(word).tokens):
+                piece = left + right
+                if piece not in known and spelling.fits(piece):
+                    counts[known[left], known[right]] += count
+        left, right = min(counts, key=lambda pair: (-counts[pair], pair))
+        assert counts[left, right] >= MINIMUM_COUNT
+        pair = merging.id_to_token(left), merging.id_to_token(right)
+        growth = Growth((*growth.pieces, "".join(pair)), (*growth.merges, pair))
+    return growth
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_pieces_as_by_tokenising_afresh(kind: str) -> None:
+    vocabulary, spelling = Vocabulary(base(kind)), spelling_of(base(kind), TARGET)
+    words = words_of(kind, 8)
+    found = continue_merges(vocabulary, spelling, words, 20)
+    characters = [piece for piece in found.pieces if len(piece) == 1]
+    merges = 20 - len(characters)
+    first = Growth(tuple(characters))
+    assert found == brute_force(vocabulary, spelling, words, first, merges)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_piece_is_reached(kind: str) -> None:
+    vocabulary, spelling = Vocabulary(base(kind)), spelling_of(base(kind), TARGET)
+    growth = continue_merges(vocabulary, spelling, words_of(kind, 600), 600)
+    assert len(growth.pieces) == len(set(growth.pieces)) == 600
+    assert unreachable(vocabulary.merging(growth), growth.pieces) == []
+    assert not set(growth.pieces) & set(vocabulary.ids)
+
+
+def test_missing_characters_come_first_by_frequency() -> None:
+    vocabulary, spelling = Vocabulary(base("llama")), spelling_of(base("llama"), TARGET)
+    words = Counter({"▁ثثخ": 3, "▁ذا": 9, "▁؟": 1, "▁q": 50})
+    growth = continue_merges(vocabulary, spelling, words, 3)
+    assert growth.pieces == ("ذ", "ث", "خ")
+    assert set(growth.pieces) == set(MISSING)
+    assert growth.merges == ()
+    assert continue_merges(vocabulary, spelling, words, 1).pieces == ("ذ",)
