@@ -118,10 +118,9 @@ NETWORK = {
 }
 
 
-@pytest.mark.parametrize("extra_silos", [0, 6])
 @pytest.mark.parametrize("memory", ["store", "recompute", "reversible"])
-def test_the_estimate_of_memory_is_near_what_is_measured(memory: str, extra_silos: int) -> None:
-    settings = RevBiFPNSettings.model_validate({**NETWORK, "extra_silos": extra_silos})
+def test_the_estimate_of_memory_is_near_what_is_measured(memory: str) -> None:
+    settings = RevBiFPNSettings.model_validate({**NETWORK, "extra_silos": 4})
     model = RevBiFPN(settings, memory)
     images = torch.randn(4, 1, 64, 64)
     for parameter in model.parameters():  # they count as gradients, and are there all along

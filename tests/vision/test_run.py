@@ -73,6 +73,7 @@ def weights_of(run: Path) -> dict[str, Any]:
     return {path.name: path.read_bytes() for path in sorted(newest.glob("*.safetensors"))}
 
 
+@pytest.mark.slow
 def test_rmsprop_goes_on_to_the_same_bits(recipe_file: Path, tmp_path: Path) -> None:
     given = ["optimizer={type: rmsprop, learning_rate: 0.01}", "phases.1.length=5 steps"]
     train(recipe_file, tmp_path / "whole", *given)
@@ -93,6 +94,7 @@ def test_memories_of_activations_train_bit_for_bit_alike(recipe_file: Path, tmp_
     assert runs["store"] == runs["recompute"] == runs["reversible"]
 
 
+@pytest.mark.slow
 def test_a_run_learns_stripes(recipe_file: Path, tmp_path: Path) -> None:
     longer = ["phases.1.length=8 epochs", "augmentation={crop: {type: padded, pixels: 2}}"]
     metrics = train(recipe_file, tmp_path / "run", *longer, "optimizer.learning_rate=0.2")
@@ -259,6 +261,7 @@ def test_killed_at_any_moment_and_resumed_bit_for_bit(
     assert not list((out / "checkpoints").glob("*incomplete*"))
 
 
+@pytest.mark.slow
 def test_a_signal_saves_and_the_run_goes_on(
     recipe_file: Path, tmp_path: Path, feldspar: Command
 ) -> None:
