@@ -55,8 +55,9 @@ def evaluate_labels(
     contexts = [layout.context(pair, longest).tolist() for pair in pairs]
     likelihood = None
     if not settings.several:
-        likeliest = _likeliest(model, contexts, targets, settings.values)
-        likelihood = label_figures(true, likeliest, settings.values)
+        likelihood = label_figures(
+            true, likeliest_labels(model, pairs, layout, template), settings.values
+        )
     room = longest
     if settings.several:
         (every,) = _encoded(model, [target_text(template, settings.values)])
@@ -90,16 +91,19 @@ def parse_labels(text: str, template: PairTemplate) -> Labels | None:
     return tuple(label for label in settings.values if label in parts)
 
 
-def _encoded(model: TextModel, texts: Sequence[str]) -> list[list[int]]:
-    return [tokens.tolist() for tokens in model.tokenizer.encode_documents(texts)]
-
-
-def _likeliest(
-    model: TextModel,
-    contexts: Sequence[Sequence[int]],
-    targets: Sequence[Sequence[int]],
-    values: Sequence[str],
+def likeliest_labels(
+    model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> list[Labels]:
+    """The label of each pair whose whole target, with its end, the model finds likeliest.
+
+    The template must have labels, one an example.
+    """
+    settings = template.labels
+    assert settings is not None and not settings.several, "one label an example"
+    values = settings.values
+    targets = _encoded(model, [target_text(template, [label]) for label in values])
+    longest = max(map(len, targets))
+    contexts = [layout.context(pair, longest).tolist() for pair in pairs]
     end = model.end_of_document_id
     requests = [Continuation(c, [*target, end]) for c in contexts for target in targets]
     scores = [score.log_likelihood for score in score_continuations(model, requests)]
@@ -108,3 +112,7 @@ def _likeliest(
         own = scores[begin : begin + len(targets)]
         found.append((values[own.index(max(own))],))
     return found
+
+
+def _encoded(model: TextModel, texts: Sequence[str]) -> list[list[int]]:
+    return [tokens.tolist() for tokens in model.tokenizer.encode_documents(texts)]

@@ -68,6 +68,8 @@ def _documents_command(data: Data) -> str:
 
 def _documents_advice(data: Data) -> str:
     command = _documents_command(data)
+    if data.before:
+        command = f"{data.before} && {command}"
     return f"feldspar quickstart, or only: {command}" if data.recipe == "quickstart" else command
 
 

@@ -62,6 +62,8 @@ class Data:
 
     recipe: str
     overrides: tuple[str, ...] = ()
+    before: str = ""
+    """The command that fetches what the documents are made of, where the recipe does not."""
 
 
 QUICKSTART_BYTES = Data(

@@ -7,6 +7,7 @@ from feldspar.reproduce import (
     cerebras_gpt,
     crystal,
     gns,
+    mediswift,
     slimpajama_dc,
     supar,
 )
@@ -22,6 +23,7 @@ PAPERS: dict[str, Paper] = {
         gns.PAPER,
         crystal.PAPER,
         alibi_interpolation.PAPER,
+        mediswift.PAPER,
     )
 }
 
