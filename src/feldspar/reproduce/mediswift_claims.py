@@ -32,8 +32,8 @@ def flops_claim(ratios: Mapping[str, float]) -> Claim:
         tolerance="each within 0.01 of the printed ratio",
         held=all(abs(ratios[size] - ratio) < 0.01 for size, ratio in PRINTED_RATIOS.items()),
         same_quantity=False,
-        why="Counted from shapes and masks. Layers, widths and vocabulary are not printed: ours are "
-        "those that give the printed sizes and ratios, so that this shows the rule they follow.",
+        why="Counted from shapes and masks. Layers, widths and vocabulary are not printed: ours "
+        "are those that give the printed sizes and ratios, so this shows the rule they follow.",
         why_not="The shapes that we infer give other ratios.",
     )
 
