@@ -3,6 +3,7 @@
 from feldspar.core.errors import UserError, nearest
 from feldspar.reproduce import (
     alibi_interpolation,
+    bilingual,
     btlm,
     cerebras_gpt,
     crystal,
@@ -22,6 +23,7 @@ PAPERS: dict[str, Paper] = {
         gns.PAPER,
         crystal.PAPER,
         alibi_interpolation.PAPER,
+        bilingual.PAPER,
     )
 }
 
