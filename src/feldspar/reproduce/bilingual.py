@@ -75,11 +75,12 @@ def begun_trials(results: Results, scale: Scale) -> list[Trial]:
     """One step at rate 0, which only measures: the base as it is, and with each kind of rows."""
     alone = only_phase(0, scale, length="1 steps", learning_rate=0)
     points = [{"choose.vocabulary": "base"}, *map(_rows, INITIALISATIONS)]
-    return [
+    trials = [
         trial_of(point, seed, [alone, _start(results, "base", seed)])
         for point in points
         for seed in range(SEEDS[scale])
     ]
+    return [Trial(f"untrained,{trial.name}", trial.overrides) for trial in trials]
 
 
 def first_trials(results: Results, scale: Scale) -> list[Trial]:
