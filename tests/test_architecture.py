@@ -13,8 +13,15 @@ from pathlib import Path
 import pytest
 
 from feldspar.plan import plan_recipe
-from feldspar.recipe import Recipe, load_recipe, shipped_names
+from feldspar.recipe import (
+    LoadedVisionRecipe,
+    Recipe,
+    VisionRecipe,
+    load_any_recipe,
+    shipped_names,
+)
 from feldspar.recipe.keys import all_keys
+from feldspar.vision.plan import plan_vision_recipe
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "feldspar"
@@ -209,15 +216,15 @@ def test_every_public_name_of_a_room_resolves(room: str) -> None:
 
 
 def test_every_key_of_a_recipe_is_described() -> None:
-    undescribed = [key for key, field in all_keys(Recipe) if not (field.description or "").strip()]
-    assert undescribed == []
+    keys = [*all_keys(Recipe), *all_keys(VisionRecipe)]
+    assert [key for key, field in keys if not (field.description or "").strip()] == []
 
 
 def shipped_variants() -> list[tuple[str, str]]:
     """Each shipped recipe, and with each option of each choice."""
     variants = []
     for name in shipped_names():
-        choices = load_recipe(name).recipe.choices
+        choices = load_any_recipe(name).recipe.choices
         options = [
             [f"choose.{choice}={option}" for option in choices[choice]] for choice in choices
         ]
@@ -228,17 +235,22 @@ def shipped_variants() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "override"), shipped_variants())
 def test_every_shipped_recipe_plans(name: str, override: str) -> None:
-    plan = plan_recipe(load_recipe(name, [override]).recipe)
+    loaded = load_any_recipe(name, [override])
+    if isinstance(loaded, LoadedVisionRecipe):
+        planned = plan_vision_recipe(loaded.recipe)
+        assert planned.timeline.steps > 0 and planned.timeline.parameters > 0
+        return
+    plan = plan_recipe(loaded.recipe)
     assert plan.timeline.steps > 0 and plan.shapes.parameters > 0
     assert len(plan.table.tensors) == len(plan.shapes.rows)
 
 
 @pytest.mark.parametrize("name", shipped_names())
 def test_every_combination_of_choices_loads(name: str) -> None:
-    choices = load_recipe(name).recipe.choices
+    choices = load_any_recipe(name).recipe.choices
     for combination in itertools.product(*choices.values()):
         chosen = dict(zip(choices, combination, strict=True))
-        recipe = load_recipe(
+        recipe = load_any_recipe(
             name, [f"choose.{key}={value}" for key, value in chosen.items()]
         ).recipe
         assert recipe.choose == chosen

@@ -32,7 +32,7 @@ PARTS = {"S3": (10574744, 1592406, 7407034), "S6": (98676316, 10030270, 33601386
 
 @pytest.mark.parametrize("size", GOLDEN)
 def test_counts_of_the_paper(size):
-    resolution, settings = SIZES[size]
+    resolution, settings = SIZES[size][0], revbifpn_settings(size)
     counts = count_network(settings, resolution, resolution)
     total = counts.total
     assert GOLDEN[size] == (
@@ -69,7 +69,7 @@ def test_parameters_of_every_part_of_s0():
 
 
 def test_multiply_adds_grow_with_the_area_but_for_what_is_pooled():
-    settings = revbifpn_settings("S0", n_classes=10)
+    settings = revbifpn_settings("S0", classes=10)
     small, large = (count_network(settings, 64, width).total for width in (64, 128))
     assert small.parameters == large.parameters
     assert large.entries_upsampled == 2 * small.entries_upsampled

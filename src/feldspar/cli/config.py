@@ -1,6 +1,6 @@
 """``feldspar config``: what keys mean, what a recipe resolves to, the schema for editors."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -29,14 +29,19 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar config show btlm/paper
         """
-        from feldspar.recipe import load_recipe, recipe_text
+        from feldspar.recipe import load_any_recipe, recipe_text
 
-        typer.echo(recipe_text(load_recipe(recipe, overrides)), nl=False)
+        typer.echo(recipe_text(load_any_recipe(recipe, overrides)), nl=False)
 
     @config.command()
-    def schema() -> None:
+    def schema(
+        kind: Annotated[
+            Literal["language", "vision"], typer.Argument(help="Of which models' recipes.")
+        ] = "language",
+    ) -> None:
         """Print the JSON schema of recipes. Example: feldspar config schema > recipe.schema.json"""
         from feldspar.cli.console import print_json
-        from feldspar.recipe import Recipe
+        from feldspar.recipe import Recipe, VisionRecipe
 
-        print_json(Recipe.model_json_schema(by_alias=True))
+        root = VisionRecipe if kind == "vision" else Recipe
+        print_json(root.model_json_schema(by_alias=True))

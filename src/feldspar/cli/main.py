@@ -37,6 +37,7 @@ COMMANDS = (
     "reproduce",
     "train",
     "evaluate",
+    "vision",
     "import_model",
     "export",
     "release",

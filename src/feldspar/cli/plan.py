@@ -301,6 +301,8 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
         f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
     )
+    if phase["pairs"] is not None:
+        _print_pairs(phase["name"], phase["pairs"])
     if phase["trainable_parameters"] < parameters:
         typer.echo(
             f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
@@ -313,6 +315,15 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         )
 
 
+def _print_pairs(name: str, pairs: Mapping[str, Any]) -> None:
+    size = "an unknown number of tokens"
+    if pairs["tokens"] is not None:
+        size = f"{pairs['tokens']:,} tokens with padding, {pairs['epochs']:.3g} epochs"
+    vectors = pairs["soft_prompt_length"]
+    prompt = f", {vectors} soft vectors each" if vectors else ""
+    typer.echo(f"  phase {name}: pairs of {pairs['path']} ({size}){prompt}")
+
+
 def _print_memory(memory: Mapping[str, Any]) -> None:
     parts = {
         "weights": "weights_bytes",
@@ -323,9 +334,11 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
         "activations": "activations_bytes",
         "head": "head_bytes",
     }
-    shown = ", ".join(f"{name} {_size(memory[key])}" for name, key in parts.items() if memory[key])
-    room = "" if memory["device_bytes"] is None else f" of {_size(memory['device_bytes'])}"
-    typer.echo(f"  memory      {_size(memory['total_bytes'])}{room} a device: {shown}")
+    shown = ", ".join(
+        f"{name} {size_text(memory[key])}" for name, key in parts.items() if memory[key]
+    )
+    room = "" if memory["device_bytes"] is None else f" of {size_text(memory['device_bytes'])}"
+    typer.echo(f"  memory      {size_text(memory['total_bytes'])}{room} a device: {shown}")
     devices = f"{memory['devices']} devices" if memory["devices"] > 1 else "1 device"
     split = f" in {memory['shards']} shards" if memory["shards"] > 1 else ""
     typer.echo(
@@ -335,7 +348,7 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
     )
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
     """Bytes in decimal units."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if count >= scale:

@@ -75,7 +75,7 @@ class Quickstart:
         """Every stage that is not done yet."""
         from feldspar.core.files import write_atomically
         from feldspar.report import write_run_report
-        from feldspar.train.run import check_folder
+        from feldspar.train.lifecycle import check_folder
 
         check_folder(self.folder)
         with self.stage("documents"):

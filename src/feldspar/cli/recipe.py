@@ -16,9 +16,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List the shipped recipes. Example: feldspar recipe list"""
         from feldspar.cli.console import print_json
-        from feldspar.recipe import load_recipe, shipped_names
+        from feldspar.recipe import load_any_recipe, shipped_names
 
-        described = {name: load_recipe(name).recipe.description for name in shipped_names()}
+        described = {name: load_any_recipe(name).recipe.description for name in shipped_names()}
         if json:
             print_json(described)
             return

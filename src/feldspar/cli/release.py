@@ -63,6 +63,7 @@ def release_run(
             exported,
             masks=loaded.masks,
             scaling=loaded.decoder.position_scaling,
+            soft_prompt=loaded.soft_prompt,
         )
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)

@@ -23,6 +23,7 @@ class Role(StrEnum):
     OUTPUT = "output"
     NORM = "norm"
     BIAS = "bias"
+    PROMPT = "prompt"
 
 
 class FanIn(StrEnum):

@@ -50,19 +50,19 @@ def text_scalar(text: str) -> Any:
 
 
 def numbers_of(column: Any) -> np.ndarray:
-    """The numbers of an Arrow array or chunked array, NaN where they are null.
+    """The integers or doubles of an Arrow array or chunked array, NaN where they are null.
 
     ``to_numpy`` imports pandas where it is installed, for a fifth of a second.
     """
     chunks = getattr(column, "chunks", [column])
-    empty = np.empty(0, column.type.to_pandas_dtype())
+    empty = np.empty(0, str(column.type))
     return np.concatenate([empty, *map(_numbers, chunks)])
 
 
 def _numbers(chunk: Any) -> np.ndarray:
     known, data = chunk.buffers()
     rows = slice(chunk.offset, chunk.offset + len(chunk))
-    values = np.frombuffer(data or b"", chunk.type.to_pandas_dtype())[rows]
+    values = np.frombuffer(data or b"", str(chunk.type))[rows]
     if not chunk.null_count:
         return values
     return np.where(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from feldspar import __version__
@@ -17,8 +18,13 @@ from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
 from feldspar.huggingface.weights import require_names, write_weights
-from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
-from feldspar.model.shapes import model_shapes
+from feldspar.model.settings import (
+    ModelSettings,
+    NoScaling,
+    PositionScaling,
+    SoftPromptSettings,
+)
+from feldspar.model.shapes import SOFT_PROMPT, model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
@@ -31,6 +37,7 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     EXTENSION_FILE,
 )
+SOFT_PROMPT_FILE = "soft_prompt.safetensors"
 VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")
 
 
@@ -46,25 +53,30 @@ def export_model(
     overwrite: bool = False,
     masks: Masks | None = None,
     scaling: PositionScaling | None = None,
+    soft_prompt: SoftPromptSettings | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; returns the settings of what was written.
 
     Multipliers are folded into the weights; ``scaling`` of positions (none by default) goes into
-    the configuration. Zeros stay zeros; the configuration only notes the
-    ``masks`` that they come from (key ``sparsity``). Rows of the vocabulary from ``n_real_vocab``
-    on (by default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
+    the configuration. Zeros stay zeros; the configuration only notes the ``masks`` that they come
+    from (key ``sparsity``). Common classes have no place for a soft prompt: its vectors go into a
+    file of their own, as input embeddings to stand among those of the tokens, where
+    ``soft_prompt`` says how they are used. Rows of the vocabulary from ``n_real_vocab`` on (by
+    default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
     architecture cannot express the model or the tokenizer has more tokens than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
     if n_real_vocab is None and tokenizer is not None:
         n_real_vocab = tokenizer.vocab_size
-    require_names(state, {row.name: row.shape for row in model_shapes(settings).rows})
+    length = 0 if SOFT_PROMPT not in state else len(state[SOFT_PROMPT])
+    require_names(state, {row.name: row.shape for row in model_shapes(settings, length).rows})
     source: dict[str, Any] | None = None
     plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
     if not is_plain(settings, forward):
         source = {"multipliers": asdict(forward), "tied_embeddings": settings.tied_embeddings}
         folded = fold(plain, settings, forward)
         plain, settings = folded.state, folded.settings
+    vectors = plain.pop(SOFT_PROMPT, None)
     plain, settings = _without_padding(plain, settings, n_real_vocab)
     scaling = scaling or NoScaling()
     adapter = choose(architecture, settings, scaling)
@@ -78,6 +90,12 @@ def export_model(
     }
     if masks is not None and masks.tensors:
         configuration["sparsity"] = describe_masks(masks)
+    if soft_prompt is not None and vectors is not None:
+        configuration["soft_prompt"] = {
+            "file": SOFT_PROMPT_FILE,
+            "length": length,
+            "place": soft_prompt.place,
+        }
     end = None if tokenizer is None else tokenizer.end_of_document_id
     special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     tensors = {
@@ -86,6 +104,9 @@ def export_model(
     }
     with new_folder(out, overwrite) as folder:
         write_weights(folder, tensors)
+        if "soft_prompt" in configuration and vectors is not None:
+            table = {"soft_prompt": vectors.to(dtype).contiguous()}
+            save_file(table, folder / SOFT_PROMPT_FILE, metadata={"format": "pt"})
         _write_json(folder / "config.json", configuration | special)
         _write_json(folder / "generation_config.json", special)
         if tokenizer_folder is not None:

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.parametrization.tables import ForwardMultipliers
 
 EMBEDDING = "token_embedding.weight"
-TABLES = (EMBEDDING, "position_embedding.weight")
+TABLES = (EMBEDDING, "position_embedding.weight", SOFT_PROMPT)
 HEAD = "output.weight"
 KEY_PARTS = ("attention.query_key_value.weight", "attention.query_key_value.bias")
 RESIDUAL_PARTS = tuple(

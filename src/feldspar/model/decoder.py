@@ -45,6 +45,7 @@ from feldspar.model.settings import (
     scaling_misfit,
 )
 from feldspar.model.shapes import resolved_vocab_size
+from feldspar.model.soft_prompt import SoftPrompt
 
 
 class Block(nn.Module):
@@ -76,7 +77,8 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """A decoder-only transformer; `parametrization.apply` gives it its initial values.
 
-    ``recompute_activations`` trades a second forward pass of each block for its activations.
+    ``recompute_activations`` trades a second forward pass of each block for its activations. With a
+    ``soft_prompt_length`` token ids from the vocabulary's size on stand for learned vectors.
     """
 
     forward_multipliers: ClassVar[dict[str, str]] = {
@@ -89,7 +91,7 @@ class Decoder(nn.Module):
     """Attribute to set -> the parameter whose gradient ``loss`` forms itself, for whoever must see
     each sequence's share of it."""
 
-    def __init__(self, settings: ModelSettings) -> None:
+    def __init__(self, settings: ModelSettings, soft_prompt_length: int = 0) -> None:
         super().__init__()
         vocab_size = resolved_vocab_size(settings)
         self.settings = settings
@@ -111,6 +113,9 @@ class Decoder(nn.Module):
             None
             if settings.tied_embeddings
             else Linear(d_model, vocab_size, bias=False, role=ParameterRole(Role.OUTPUT))
+        )
+        self.soft_prompt = (
+            SoftPrompt(soft_prompt_length, d_model, vocab_size) if soft_prompt_length else None
         )
 
     @property
@@ -229,7 +234,10 @@ class Decoder(nn.Module):
             )
 
     def _embed(self, tokens: Tensor, positions: Tensor | None) -> Tensor:
-        x_btd = self.token_embedding(tokens)
+        if self.soft_prompt is None:
+            x_btd = self.token_embedding(tokens)
+        else:
+            x_btd = self.soft_prompt(tokens, self.token_embedding)
         if self.position_embedding is not None:
             x_btd = self.position_embedding(x_btd, positions)
         if self.embedding_multiplier != 1.0:

@@ -129,6 +129,18 @@ PositionScaling = Annotated[
 ]
 
 
+class SoftPromptSettings(Settings):
+    """Learned vectors in each pair's sequence, trained with all else (2403.00952)."""
+
+    length: Annotated[int, Field(ge=0)]
+    """How many vectors; 0: none. The phases of a run share one table."""
+    place: Literal["between", "prefix"] = "between"
+    """Between source and target, or before both."""
+    initialisation: Literal["normal", "vocabulary"] = "normal"
+    """normal: as token embeddings are drawn; vocabulary: random rows of the token table as it is
+    when the first phase with a soft prompt begins."""
+
+
 class NormSettings(Settings):
     """Normalisation before each branch and at the end."""
 

@@ -10,9 +10,12 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
 from feldspar.model.settings import LearnedPositions, ModelSettings
 
+SOFT_PROMPT = "soft_prompt.weight"
+"""The name of the learned vectors' table."""
 
-def model_shapes(settings: ModelSettings) -> ModelShapes:
-    """Every parameter of the decoder that ``settings`` describe.
+
+def model_shapes(settings: ModelSettings, soft_prompt_length: int = 0) -> ModelShapes:
+    """Every parameter of the decoder that ``settings`` describe, with a soft prompt or without.
 
     Raises UserError when ``vocab_size`` is not resolved.
     """
@@ -21,7 +24,7 @@ def model_shapes(settings: ModelSettings) -> ModelShapes:
         d_ff=settings.d_ff,
         n_layers=settings.n_layers,
         head_dim=settings.head_width,
-        rows=tuple(_rows(settings)),
+        rows=tuple(_rows(settings, soft_prompt_length)),
     )
 
 
@@ -35,7 +38,7 @@ def resolved_vocab_size(settings: ModelSettings) -> int:
     return settings.vocab_size
 
 
-def _rows(settings: ModelSettings) -> Iterator[ParameterRow]:
+def _rows(settings: ModelSettings, soft_prompt_length: int) -> Iterator[ParameterRow]:
     d_model, vocab_size = settings.d_model, resolved_vocab_size(settings)
     yield ParameterRow("token_embedding.weight", Role.EMBEDDING, (vocab_size, d_model))
     if isinstance(settings.positions, LearnedPositions):
@@ -46,6 +49,8 @@ def _rows(settings: ModelSettings) -> Iterator[ParameterRow]:
     yield from _norm_rows(settings, "final_norm", in_block=False)
     if not settings.tied_embeddings:
         yield ParameterRow("output.weight", Role.OUTPUT, (vocab_size, d_model))
+    if soft_prompt_length:
+        yield ParameterRow(SOFT_PROMPT, Role.PROMPT, (soft_prompt_length, d_model))
 
 
 def _block_rows(settings: ModelSettings, block: str) -> Iterator[ParameterRow]:

@@ -19,6 +19,7 @@ _BY_ROLE: dict[Role, ParameterType] = {
     Role.EMBEDDING: "embedding",
     Role.POSITION: "embedding",
     Role.OUTPUT: "output",
+    Role.PROMPT: "embedding",
 }
 _NORM_CLASS = re.compile(r"norm(gated|\dd)?$")
 _BY_NAME: dict[ParameterType, re.Pattern[str]] = {

@@ -153,6 +153,8 @@ def _entry(
     if row.role is Role.HIDDEN:
         width = scale.fan_in(row)
         inputs = width * (density / settings.base_density if settings.type == "supar" else 1.0)
+    # What is kept small by decay is a map; the vectors of a soft prompt are inputs (2403.00952).
+    decays = len(row.shape) >= 2 and row.role is not Role.PROMPT
     rate = (scale.block_rate if row.in_block else 1.0) / inputs
     decay = width if settings.scales_weight_decay else 1.0
     epsilon = scale.residual / scale.width if row.in_block and settings.scales_epsilon else 1.0
@@ -164,7 +166,7 @@ def _entry(
         init_std=_init_std(settings, shapes, row, inputs),
         initial_mean=row.initial_mean,
         learning_rate_multiplier=rate,
-        weight_decay_multiplier=decay if len(row.shape) >= 2 else 0.0,
+        weight_decay_multiplier=decay if decays else 0.0,
         epsilon_multiplier=epsilon,
     )
 

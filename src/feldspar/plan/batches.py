@@ -8,6 +8,7 @@ from feldspar.core.errors import UserError
 from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Unit
 from feldspar.train.settings import Batch, BatchByTokens, BatchRamp, ConstantBatch
+from feldspar.vision.settings import ImageBatch
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Stretch:
         return self.start_tokens + self.steps * self.tokens_per_step
 
 
-def batch_levels(batch: Batch, context_length: int, key: str) -> tuple[Level, ...]:
+def batch_levels(batch: Batch | ImageBatch, context_length: int, key: str) -> tuple[Level, ...]:
     """The stairs of a batch schedule; of one that follows the noise scale its minimum.
 
     Raises UserError when a batch holds no whole sequence.
     """
+    if isinstance(batch, ImageBatch):
+        return (Level(batch.images, from_tokens=0),)
     if isinstance(batch, ConstantBatch):
         sequences = batch.sequences or int(batch.tokens or 0) // context_length
         if sequences == 0:

@@ -7,22 +7,26 @@ from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.tokens.resolve import MeasuredTokens
 from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
+from feldspar.vision.settings import ImageBatch, VisionPhaseSettings
 
 
 def lay_out_phases(
-    recipe: Recipe, parameters: int, source_tokens: Mapping[str, int] | None
+    recipe: Recipe | VisionRecipe, parameters: int, source_tokens: Mapping[str, int] | None
 ) -> list[tuple[Stretch, ...]]:
     """Each phase's stretches, in tokens and steps of the phase.
 
     Raises UserError for a length that holds no step, and a batch that changes unasked.
     """
     laid_out: list[tuple[Stretch, ...]] = []
-    for index, settings in enumerate(recipe.phases):
+    contexts = recipe.context_lengths
+    for index, (settings, context) in enumerate(zip(recipe.phases, contexts, strict=True)):
         key = f"phases.{index}"
-        context = recipe.context_length(settings)
         levels = batch_levels(settings.batch, context, f"{key}.batch")
-        limit = _length_limit(settings, context, parameters, source_tokens, key)
+        sizes = _pass_over_pairs(settings, index, source_tokens)
+        limit = _length_limit(settings, context, parameters, sizes, key)
         stretches = lay_out(levels, context, **limit)
         if isinstance(settings.batch, NoiseScaleBatch):
             quantum = settings.batch.quantum_sequences
@@ -30,7 +34,7 @@ def lay_out_phases(
         if not stretches:
             raise UserError(
                 f"{key}.length: {settings.length} is less than one step of "
-                f"{levels[0].sequences * context:,} tokens"
+                f"{levels[0].sequences * context:,} {recipe.counted}"
             )
         if laid_out and settings.optimizer_state is None:
             before = recipe.phases[index - 1].batch
@@ -40,7 +44,11 @@ def lay_out_phases(
 
 
 def _require_same_batch(
-    batch_before: Batch, before: Stretch, batch_after: Batch, after: Stretch, key: str
+    batch_before: Batch | ImageBatch,
+    before: Stretch,
+    batch_after: Batch | ImageBatch,
+    after: Stretch,
+    key: str,
 ) -> None:
     """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
 
@@ -63,8 +71,21 @@ def _require_same_batch(
         )
 
 
+def _pass_over_pairs(
+    settings: PhaseSettings | VisionPhaseSettings,
+    index: int,
+    source_tokens: Mapping[str, int] | None,
+) -> Mapping[str, int] | None:
+    """What epochs of a phase count: the sources' tokens, or those of its pairs where it has any."""
+    if not isinstance(settings, PhaseSettings) or settings.pairs is None:
+        return source_tokens
+    measured = source_tokens.pairs if isinstance(source_tokens, MeasuredTokens) else {}
+    tokens = measured.get(index, settings.pairs.tokens)
+    return None if tokens is None else {"pairs": tokens}
+
+
 def _length_limit(
-    settings: PhaseSettings,
+    settings: PhaseSettings | VisionPhaseSettings,
     context_length: int,
     parameters: int,
     source_tokens: Mapping[str, int] | None,
@@ -74,15 +95,22 @@ def _length_limit(
     match amount.unit:
         case Unit.STEPS:
             return {"limit_steps": int(amount.value)}
-        case Unit.TOKENS:
+        case Unit.TOKENS | Unit.IMAGES:
             return {"limit_tokens": int(amount.value)}
         case Unit.SEQUENCES:
             return {"limit_tokens": int(amount.value) * context_length}
         case Unit.TOKENS_PER_PARAMETER:
             return {"limit_tokens": int(amount.value * parameters)}
         case _:
-            if settings.mixture != "natural":
+            of_text = isinstance(settings, PhaseSettings)
+            if of_text and settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
+            if of_text and settings.pairs is not None and not source_tokens:
+                raise UserError(
+                    f"{key}.length: {amount} needs the number of pairs",
+                    do=f"put {settings.pairs.path.name} and the shards in their places, or declare "
+                    f"{key}.data.tokens",
+                )
             if not source_tokens:
                 raise UserError(
                     f"{key}.length: {amount} needs the size of the sources",

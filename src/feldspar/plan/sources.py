@@ -35,6 +35,9 @@ def resolve_mixtures(
     resolved = []
     read: list[Passes] = []
     for phase, settings in zip(timeline.phases, recipe.phases, strict=True):
+        if settings.pairs is not None:
+            resolved.append(ResolvedMixture({}, {}))
+            continue
         chosen = settings.selections
         mixture = resolve_mixture(
             settings.mixture,

@@ -17,6 +17,7 @@ from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
+from feldspar.tokens.resolve import MeasuredTokens
 from feldspar.train.settings import OptimizerSettings, StartFromRun
 
 ONE_DEVICE = Machine()
@@ -134,8 +135,25 @@ class Plan:
             "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_tokens)],
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],
             "active_parameters": self.active_parameters(index),
+            "pairs": self._pairs(index),
             "trainable_parameters": self.trainable_parameters(index),
             "ledger": phase_ledger(self.recipe.model, self.shapes, phase, self._kept(index)),
+        }
+
+    def _pairs(self, index: int) -> dict[str, Any] | None:
+        """What a phase of pairs reads, the tokens of a pass (padding included) where known."""
+        settings = self.recipe.phases[index]
+        if settings.pairs is None:
+            return None
+        measured = self.source_tokens
+        tokens = measured.pairs.get(index) if isinstance(measured, MeasuredTokens) else None
+        tokens = settings.pairs.tokens if tokens is None else tokens
+        read = self.timeline.phases[index].tokens
+        return {
+            "path": str(settings.pairs.path),
+            "tokens": tokens,
+            "epochs": None if tokens is None else read / tokens,
+            "soft_prompt_length": settings.soft_prompt_length,
         }
 
 
@@ -144,7 +162,7 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
 
     ``source_tokens`` defaults to the sizes that the recipe's sources declare. Raises UserError.
     """
-    shapes = model_shapes(recipe.model)
+    shapes = model_shapes(recipe.model, recipe.soft_prompt_length)
     sizes = source_tokens if source_tokens is not None else declared_tokens(recipe)
     known = _known_tokens(recipe) if source_tokens is None else source_tokens
     timeline = build_timeline(recipe, shapes.parameters, sizes)
@@ -175,8 +193,8 @@ def _known_tokens(recipe: Recipe) -> dict[str, int | None]:
 
 
 def non_embedding_parameters(shapes: ModelShapes) -> int:
-    """Parameters without the token and position tables and an untied head."""
-    outside = {Role.EMBEDDING, Role.POSITION, Role.OUTPUT}
+    """Parameters without the token and position tables, an untied head and a soft prompt."""
+    outside = {Role.EMBEDDING, Role.POSITION, Role.OUTPUT, Role.PROMPT}
     return sum(row.count for row in shapes.rows if row.role not in outside)
 
 

@@ -17,7 +17,9 @@ from feldspar.plan.phase_layout import lay_out_phases
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.schedules import CompiledSchedule, Schedule, compile_schedule
+from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.train.settings import Batch
+from feldspar.vision.settings import ImageBatch
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ class Timeline:
         """Tokens of a repeated interval (``checkpoints.every``) inside ``phase``, at least 1."""
         per_step = phase.stretches[0].tokens_per_step
         match amount.unit:
-            case Unit.TOKENS:
+            case Unit.TOKENS | Unit.IMAGES:
                 tokens = int(amount.value)
             case Unit.STEPS:
                 tokens = int(amount.value) * per_step
@@ -211,9 +213,9 @@ class Timeline:
 
 
 def build_timeline(
-    recipe: Recipe, parameters: int, source_tokens: Mapping[str, int] | None = None
+    recipe: Recipe | VisionRecipe, parameters: int, source_tokens: Mapping[str, int] | None = None
 ) -> Timeline:
-    """Lay out a recipe's phases.
+    """Lay out a recipe's phases; what is said of tokens holds of images in a vision recipe.
 
     ``parameters`` counts all of them, tied ones once; ``source_tokens`` (training tokens of each
     source) is needed where an amount counts epochs. Raises UserError that names the key.
@@ -228,11 +230,11 @@ def build_timeline(
             _refuse_steps(amount, "schedule")
         return _measure(amount, start, run_stretches, total, total, parameters)
 
-    schedule = recipe.schedule
-    run_rate = compile_schedule(
-        schedule.learning_rate, total, measure_run, "schedule.learning_rate"
-    )
-    run_decay = compile_schedule(schedule.weight_decay, total, measure_run, "schedule.weight_decay")
+    def laid_over_run(own: Schedule, name: str) -> CompiledSchedule:
+        return compile_schedule(own, total, measure_run, f"schedule.{name}", recipe.counted)
+
+    run_rate = laid_over_run(recipe.schedule.learning_rate, "learning_rate")
+    run_decay = laid_over_run(recipe.schedule.weight_decay, "weight_decay")
     phases: list[PhasePlan] = []
     start_tokens = start_step = 0
     for index, (settings, stretches) in enumerate(zip(recipe.phases, laid_out, strict=True)):
@@ -256,19 +258,20 @@ def build_timeline(
                     _refuse_steps(amount, f"{key}.{name}")
                 return _measure(amount, start, stretches, length, total, parameters)
 
-            return Rate(compile_schedule(own, length, measure, f"{key}.{name}"), 1.0, offset)
+            laid = compile_schedule(own, length, measure, f"{key}.{name}", recipe.counted)
+            return Rate(laid, 1.0, offset)
 
         phase = PhasePlan(
             index=index,
             name=settings.name,
-            context_length=recipe.context_length(settings),
+            context_length=recipe.context_lengths[index],
             start_tokens=start_tokens,
             start_step=start_step,
             stretches=stretches,
             learning_rate=rate(
                 settings.learning_rate,
                 run_rate,
-                recipe.parametrization.learning_rate,
+                recipe.peak_learning_rate,
                 "learning_rate",
             ),
             weight_decay=rate(
@@ -294,7 +297,7 @@ def _joined(laid_out: list[tuple[Stretch, ...]]) -> tuple[Stretch, ...]:
     return tuple(joined)
 
 
-def _steering(batch: Batch) -> NoiseScaleBatch | None:
+def _steering(batch: Batch | ImageBatch) -> NoiseScaleBatch | None:
     return batch if isinstance(batch, NoiseScaleBatch) else None
 
 
@@ -317,7 +320,7 @@ def _measure(
 ) -> int:
     """Tokens of an amount that begins at ``start`` within ``length`` tokens of steps."""
     match amount.unit:
-        case Unit.TOKENS:
+        case Unit.TOKENS | Unit.IMAGES:
             return int(amount.value)
         case Unit.STEPS:
             end = tokens_at_step(stretches, step_at_tokens(stretches, start) + int(amount.value))

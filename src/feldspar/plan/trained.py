@@ -15,13 +15,15 @@ VOCABULARY_ROLES = (Role.EMBEDDING, Role.OUTPUT)
 def trained_rows(
     recipe: Recipe, rows: Sequence[ParameterRow], phase_index: int
 ) -> tuple[ParameterRow, ...]:
-    """The parameters that a phase trains, whole.
+    """The parameters that a phase trains, whole: a soft prompt only where the phase has one.
 
     Where the head is tied, the embedding is the output too and both roles must be named. Raises
     UserError for an entry that matches nothing, for a tied embedding named alone, and for new rows
     of parameters that have no row for each token.
     """
     settings, key = recipe.phases[phase_index], f"phases.{phase_index}.trainable"
+    if not settings.soft_prompt_length:
+        rows = [row for row in rows if row.role is not Role.PROMPT]
     chosen = settings.trainable
     if isinstance(chosen, TrainableRows):
         chosen = chosen.parameters

@@ -18,6 +18,7 @@ class Unit(StrEnum):
     TOKENS = "tokens"
     STEPS = "steps"
     SEQUENCES = "sequences"
+    IMAGES = "images"
     EPOCHS = "epochs"
     TOKENS_PER_PARAMETER = "tokens_per_parameter"
     PERCENT_OF_RUN = "% of run"

@@ -9,6 +9,7 @@ from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.keys import all_keys
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.vision_root import VisionRecipe
 
 
 def explain(key: str) -> list[str]:
@@ -19,8 +20,9 @@ def explain(key: str) -> list[str]:
     wanted = ".".join("N" if part.isdecimal() else part for part in key.split("."))
     wanted = wanted.removesuffix(".N")
     keys: dict[str, list[FieldInfo]] = {}
-    for name, field in all_keys(Recipe):
-        keys.setdefault(name, []).append(field)
+    for root in (Recipe, VisionRecipe):
+        for name, field in all_keys(root):
+            keys.setdefault(name, []).append(field)
     matches = [name for name in keys if _fits(name, wanted)]
     if not matches:
         hint = nearest(wanted, keys)

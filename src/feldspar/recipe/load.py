@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -27,17 +27,20 @@ from feldspar.recipe.tree import (
     set_value,
     split_key,
 )
+from feldspar.recipe.vision_root import VISION_KEYS, VisionRecipe
 from feldspar.recipe.yaml import KeyPath, parse_yaml, read_yaml
 
 COMMAND_LINE = "command line"
 MAX_PARENTS = 8
 
+Root = TypeVar("Root", bound=BaseModel)
+
 
 @dataclass(frozen=True)
-class LoadedRecipe:
-    """A checked recipe, the plain values it was made of, and the origin of each."""
+class Loaded:
+    """A checked recipe of any kind, the plain values it was made of, and the origin of each."""
 
-    recipe: Recipe
+    recipe: Recipe | VisionRecipe
     tree: dict[str, Any]
     origins: Origins
 
@@ -58,11 +61,50 @@ class LoadedRecipe:
         return digest_of(self.recipe.model_dump_json(exclude={"choices", "choose", "description"}))
 
 
+@dataclass(frozen=True)
+class LoadedRecipe(Loaded):
+    """A recipe of a language model."""
+
+    recipe: Recipe
+
+
+@dataclass(frozen=True)
+class LoadedVisionRecipe(Loaded):
+    """A recipe of a vision model."""
+
+    recipe: VisionRecipe
+
+
 def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRecipe:
     """Load a recipe file or a shipped recipe and apply ``key=value`` overrides.
 
     Raises UserError (all problems of the recipe at once) for anything that does not fit the schema.
     """
+    loaded = load_any_recipe(reference, overrides)
+    if isinstance(loaded, LoadedRecipe):
+        return loaded
+    raise UserError(
+        f"{reference} is the recipe of a vision model, which this command does not take",
+        do="feldspar vision --help lists those that do",
+    )
+
+
+def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> LoadedVisionRecipe:
+    """The same of a recipe for images. Raises UserError for one of a language model."""
+    loaded = load_any_recipe(reference, overrides)
+    if isinstance(loaded, LoadedVisionRecipe):
+        return loaded
+    raise UserError(
+        f"{reference} is the recipe of a language model: it has no images",
+        allowed=VISION_KEYS,
+        do="use the same command without vision",
+    )
+
+
+def load_any_recipe(
+    reference: str, overrides: list[str] | None = None
+) -> LoadedRecipe | LoadedVisionRecipe:
+    """A recipe of either kind: one with sections that only vision has is a vision recipe."""
     path = find_recipe(reference)
     tree, origins, folders = _read_with_parents(path, ())
     given = [_parse_override(text) for text in overrides or []]
@@ -71,13 +113,21 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRec
     tree, origins = _apply_choices(tree, origins)
     for key, value in (pair for pair in given if pair[0][0] != "choose"):
         tree, origins = _override(tree, origins, key, value, COMMAND_LINE)
-    try:
-        recipe = Recipe.model_validate_json(json.dumps(tree))
-    except ValidationError as error:
-        raise recipe_error(error, Recipe, tree, origins) from None
+    if any(key in tree for key in VISION_KEYS):
+        recipe = _checked(VisionRecipe, tree, origins)
+        recipe = _with_absolute_paths(recipe, (), origins, folders)
+        return LoadedVisionRecipe(recipe, tree, origins)
+    recipe = _checked(Recipe, tree, origins)
     loaded = LoadedRecipe(_with_absolute_paths(recipe, (), origins, folders), tree, origins)
     with loaded.locating_errors():
         return replace(loaded, recipe=_with_vocabulary(loaded.recipe))
+
+
+def _checked(root: type[Root], tree: dict[str, Any], origins: Origins) -> Root:
+    try:
+        return root.model_validate_json(json.dumps(tree))
+    except ValidationError as error:
+        raise recipe_error(error, root, tree, origins) from None
 
 
 def _read_with_parents(
@@ -184,7 +234,7 @@ def _with_absolute_paths(
         updates = {
             name: _with_absolute_paths(value, (*path, name), origins, folders)
             for name, value in section
-            if isinstance(value, Path | BaseModel | dict)
+            if isinstance(value, Path | BaseModel | dict | tuple)
         }
         return section.model_copy(update=updates)
     if isinstance(section, dict):
@@ -192,6 +242,11 @@ def _with_absolute_paths(
             key: _with_absolute_paths(value, (*path, key), origins, folders)
             for key, value in section.items()
         }
+    if isinstance(section, tuple):
+        return tuple(
+            _with_absolute_paths(value, (*path, index), origins, folders)
+            for index, value in enumerate(section)
+        )
     return section
 
 
@@ -215,6 +270,6 @@ def _with_vocabulary(recipe: Recipe) -> Recipe:
     )
 
 
-def value_at(loaded: LoadedRecipe, key: str) -> Any:
+def value_at(loaded: Loaded, key: str) -> Any:
     """The plain value that the recipe gives for a dotted key, or None."""
     return get_value(loaded.tree, split_key(key))

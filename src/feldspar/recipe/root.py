@@ -1,6 +1,6 @@
 """The recipe: the one model that nests every room's settings, and the checks that span rooms."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -17,7 +17,8 @@ from feldspar.model.settings import (
 from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.recipe.amounts import Unit
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import NameOrMapping
+from feldspar.recipe.top import RecipeTop, refuse_units
 from feldspar.runtime.settings import CheckpointSettings, FsdpDistribution, RuntimeSettings
 from feldspar.sparsity.settings import Dense, StaticSparsity
 from feldspar.study.settings import StudySettings
@@ -34,21 +35,11 @@ from feldspar.train.settings import (
 SCHEMA_VERSION = 1
 
 
-class Recipe(Settings):
+class Recipe(RecipeTop):
     """The whole of a run: data, model, hyper-parameters, phases."""
 
-    schema_version: Literal[1]
-    """Version of this schema."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Name of the run; `train` writes to runs/NAME unless --out is given."""
-    seed: Annotated[int, Field(ge=0)] = 0
-    """Root of every random stream."""
-    description: str = ""
-    """One or two lines for people."""
-    choices: dict[str, dict[str, dict[str, Any]]] = {}
-    """Named sets of overrides: choices.size.111M holds dotted keys and their values."""
-    choose: dict[str, str] = {}
-    """Which set of each choice is in force."""
+    counted = "tokens"
+
     start_from: Annotated[StartFrom, Field(discriminator="type"), NameOrMapping] = (
         StartFromScratch()
     )
@@ -82,6 +73,16 @@ class Recipe(Settings):
     runtime: RuntimeSettings = RuntimeSettings()
     """Device, precision, micro-batches, distribution: never changes the mathematics."""
 
+    @property
+    def peak_learning_rate(self) -> float:
+        """What the run's schedule is a fraction of."""
+        return self.parametrization.learning_rate
+
+    @property
+    def context_lengths(self) -> tuple[int, ...]:
+        """Of each phase."""
+        return tuple(map(self.context_length, self.phases))
+
     def context_length(self, phase: PhaseSettings) -> int:
         """Tokens of one sequence of ``phase``."""
         return phase.context_length or self.model.max_sequence_length
@@ -101,6 +102,53 @@ class Recipe(Settings):
         phases = self.phases[: phase_index + 1]
         given = [phase.position_scaling for phase in phases if phase.position_scaling]
         return given[-1] if given else NoScaling()
+
+    @property
+    def soft_prompt_length(self) -> int:
+        """Vectors of the run's soft prompt; 0: it has none."""
+        return max(phase.soft_prompt_length for phase in self.phases)
+
+    def optimizer_of(self, phase_index: int) -> OptimizerSettings:
+        """The optimizer in force in a phase: the section, with what the phase changes."""
+        own = self.phases[phase_index].optimizer
+        changes = {} if own is None else own.model_dump(exclude_none=True)
+        return self.optimizer.model_copy(update=changes)
+
+    @model_validator(mode="after")
+    def _one_soft_prompt(self) -> Self:
+        lengths = {phase.soft_prompt_length for phase in self.phases} - {0}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"phases: a run has one soft prompt, and its phases ask for {min(lengths)} and "
+                f"{max(lengths)} vectors"
+            )
+        for index, phase in enumerate(self.phases):
+            if phase.pairs is not None and self.noise_scale is not None:
+                raise ValueError(
+                    f"noise_scale: phases.{index} reads pairs, of which no noise scale is measured"
+                )
+            if phase.soft_prompt_length >= self.context_length(phase):
+                raise ValueError(
+                    f"phases.{index}.soft_prompt: {phase.soft_prompt_length} vectors leave no room "
+                    f"in a context of {self.context_length(phase)} tokens"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _other_optimizers_start_anew(self) -> Self:
+        for index in range(1, len(self.phases)):
+            changed = self.optimizer_of(index) != self.optimizer_of(index - 1)
+            if changed and self.phases[index].optimizer_state != "fresh":
+                raise ValueError(
+                    f"phases.{index}.optimizer_state: the optimizer differs from that of the phase "
+                    "before, whose moments mean something else; it must be fresh"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _counts_tokens(self) -> Self:
+        refuse_units(self, {Unit.IMAGES})
+        return self
 
     @model_validator(mode="after")
     def _scalings_fit_the_positions(self) -> Self:

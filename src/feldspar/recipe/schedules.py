@@ -97,13 +97,17 @@ class CompiledSchedule:
 
 
 def compile_schedule(
-    schedule: Schedule, total_tokens: int, measure: Callable[[Amount, int], int], name: str
+    schedule: Schedule,
+    total_tokens: int,
+    measure: Callable[[Amount, int], int],
+    name: str,
+    counted: str = "tokens",
 ) -> CompiledSchedule:
     """Lay a schedule's segments over ``total_tokens``.
 
     ``measure(amount, start)`` gives the tokens of an amount that begins at position ``start``.
-    ``name`` (a key of the recipe) stands in the errors. Raises UserError when the segments end
-    early, or reach past the end without ``extends_beyond_phase``.
+    ``name`` (a key of the recipe) and what is ``counted`` stand in the errors. Raises UserError
+    when the segments end early, or reach past the end without ``extends_beyond_phase``.
     """
     pieces: list[Piece] = []
     position = 0
@@ -120,7 +124,7 @@ def compile_schedule(
                 end = total_tokens
             elif not (index == last and schedule.extends_beyond_phase):
                 raise UserError(
-                    f"{key}: the segment ends after {end:,} tokens, past the end at "
+                    f"{key}: the segment ends after {end:,} {counted}, past the end at "
                     f"{total_tokens:,}",
                     do="shorten it, write `over: rest`, or set extends_beyond_phase: true",
                 )
@@ -133,7 +137,7 @@ def compile_schedule(
         position = end
     if position < total_tokens:
         raise UserError(
-            f"{name}: the segments end after {position:,} of {total_tokens:,} tokens",
+            f"{name}: the segments end after {position:,} of {total_tokens:,} {counted}",
             do="add {shape: hold, over: rest} to stay at the last value",
         )
     return CompiledSchedule(tuple(pieces))

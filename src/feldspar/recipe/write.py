@@ -8,14 +8,14 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from feldspar.recipe.load import LoadedRecipe
+from feldspar.recipe.load import Loaded
 from feldspar.recipe.tree import Origins, origin_of
 from feldspar.recipe.yaml import KeyPath
 
 COMMENT_COLUMN = 60
 
 
-def recipe_text(loaded: LoadedRecipe) -> str:
+def recipe_text(loaded: Loaded) -> str:
     """YAML of the recipe with choices applied, paths absolute and defaults written out."""
     excluded = {"choices", "choose"}
     values = json.loads(loaded.recipe.model_dump_json(by_alias=True, exclude=excluded))

@@ -38,8 +38,8 @@ def run_page(runs: Sequence[Path]) -> str:
         for run in runs
     ]
     names = ", ".join(records)
-    last = next(iter(records.values()))[-1]
-    subtitle = f"{last['tokens']:,} tokens in {last['step']:,} steps"
+    last, counted = next(iter(records.values()))[-1], counted_by(records)
+    subtitle = f"{last[counted]:,} {counted} in {last['step']:,} steps"
     return render_page(f"Run {names}", subtitle, sections)
 
 
@@ -59,42 +59,61 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     return records
 
 
+def counted_by(records: dict[str, list[dict[str, Any]]]) -> str:
+    """What the runs' positions count: tokens or images. Raises UserError for runs of both kinds."""
+    kinds = {"tokens" if "tokens" in row else "images" for rows in records.values() for row in rows}
+    if len(kinds) > 1:
+        raise UserError(
+            "runs of language models and runs on images share no page",
+            do="write one page of each kind",
+        )
+    return kinds.pop()
+
+
 def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
-    """Loss, validation by source, learning rate, batch and speed over tokens."""
-    one = len(records) == 1
+    """Loss, validation by source, accuracy, learning rate, batch and speed over the run."""
+    one, counted = len(records) == 1, counted_by(records)
     loss = []
     for name, rows in records.items():
-        tokens = [row["tokens"] for row in rows]
+        positions = [row[counted] for row in rows]
         values = [_number(row["train/loss"]) for row in rows]
         if one:
-            loss.append(Series("", tokens, values, "faint"))
-        loss.append(Series("training" if one else name, tokens, smoothed(values)))
+            loss.append(Series("", positions, values, "faint"))
+        loss.append(Series("training" if one else name, positions, smoothed(values)))
     figures = []
-    for measure, label in (("loss", "nats per token"), ("bits_per_byte", "bits per byte")):
-        series = validation_series(records, measure)
+    for measure, title, label in (
+        ("loss", "", f"nats per {counted.removesuffix('s')}"),
+        ("bits_per_byte", "Validation by source", "bits per byte"),
+        ("top1", "Validation: the first class is right", "share of images"),
+        ("top5", "Validation: one of five classes is right", "share of images"),
+    ):
+        series = validation_series(records, measure, counted)
         if measure == "loss":
             total = [item for item in series if item.label.endswith("mean")]
             loss += [Series("validation", item.x, item.y, "points") for item in total if one]
-            figures.append(line_figure("Training loss", loss, "tokens", label))
+            figures.append(line_figure("Training loss", loss, counted, label))
         elif series:
-            figures.append(line_figure("Validation by source", series, "tokens", label))
+            figures.append(line_figure(title, series, counted, label))
     for key, title, label in (
         ("learning_rate", "Base learning rate", ""),
         ("sequences", "Sequences per step", "sequences"),
+        ("batch_images", "Images per step", "images"),
         ("gradient_norm", "Gradient norm before clipping", ""),
-        ("tokens_per_second", "Speed", "tokens per second"),
+        (f"{counted}_per_second", "Speed", f"{counted} per second"),
     ):
+        if not all(key in row for rows in records.values() for row in rows):
+            continue
         lines = [
-            Series(
-                "" if one else name, [r["tokens"] for r in rows], [_number(r[key]) for r in rows]
-            )
+            Series("" if one else name, [r[counted] for r in rows], [_number(r[key]) for r in rows])
             for name, rows in records.items()
         ]
-        figures.append(line_figure(title, lines, "tokens", label))
+        figures.append(line_figure(title, lines, counted, label))
     return figures
 
 
-def validation_series(records: dict[str, list[dict[str, Any]]], measure: str) -> list[Series]:
+def validation_series(
+    records: dict[str, list[dict[str, Any]]], measure: str, counted: str = "tokens"
+) -> list[Series]:
     """One series per run and source, and the mean over sources."""
     series = []
     for name, rows in records.items():
@@ -108,7 +127,7 @@ def validation_series(records: dict[str, list[dict[str, Any]]], measure: str) ->
         for key in keys:
             source = key.split("/")[1] if key.count("/") == 2 else "mean"
             known = [row for row in measured if key in row]
-            x = [row["tokens"] for row in known]
+            x = [row[counted] for row in known]
             series.append(Series(f"{prefix}{source}", x, [row[key] for row in known], "points"))
     return series
 

@@ -196,7 +196,7 @@ def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
             held=all(gain.is_clear for gain in gains.values()),
             same_quantity=False,
             why="The model has learned to read with flatter slopes.",
-            why_not="What training at the longer length brings is not above the noise.",
+            why_not="So few steps with flatter slopes do not make up for what changing them costs.",
             cost=cost,
         ),
     ]

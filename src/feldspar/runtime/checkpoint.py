@@ -43,7 +43,7 @@ class Checkpoint:
 
     @property
     def tokens(self) -> int:
-        """Tokens seen when it was written."""
+        """Tokens (or images) seen when it was written."""
         return int(self.folder.name)
 
     @property
@@ -131,7 +131,8 @@ def write_checkpoint(
                 name: FileRecord(**record) for part in written for name, record in part.items()
             }
             files[STATE_NAME] = _record(temporary / STATE_NAME)
-            counts = {"tokens": int(folder.name), "processes": len(written)}
+            counted = "images" if "images" in plain else "tokens"
+            counts = {counted: int(folder.name), "processes": len(written)}
             write_manifest(temporary, Manifest(KIND, "", __version__, counts=counts, files=files))
 
         on_first(write_state)

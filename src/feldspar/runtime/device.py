@@ -11,7 +11,7 @@ import torch
 from feldspar.core.accelerators import accelerator_of
 from feldspar.core.errors import SetupError
 from feldspar.core.progress import say
-from feldspar.runtime.settings import RuntimeSettings
+from feldspar.runtime.settings import CommonRuntime, RuntimeSettings
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags (x86, ARM) of instructions that multiply bfloat16."""
@@ -25,7 +25,7 @@ class PeakFlops:
     source: Literal["data sheet", "measured"]
 
 
-def choose_device(settings: RuntimeSettings, local_rank: int = 0) -> torch.device:
+def choose_device(settings: CommonRuntime, local_rank: int = 0) -> torch.device:
     """The device of this process. Raises SetupError when CUDA is asked for and absent."""
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
@@ -45,7 +45,7 @@ def choose_device(settings: RuntimeSettings, local_rank: int = 0) -> torch.devic
     return torch.device("cuda", local_rank)
 
 
-def choose_precision(settings: RuntimeSettings, device: torch.device) -> torch.dtype:
+def choose_precision(settings: CommonRuntime, device: torch.device) -> torch.dtype:
     """The type of the matrix products.
 
     bfloat16 on a CPU without instructions for it is 40 to 500 times slower than float32: refused
@@ -81,7 +81,7 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, dtype=precision)
 
 
-def set_threads(settings: RuntimeSettings) -> int:
+def set_threads(settings: CommonRuntime) -> int:
     """Apply ``runtime.threads``; returns the number in force."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

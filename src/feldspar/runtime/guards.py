@@ -47,7 +47,7 @@ class NonFinitePolicy:
         if is_first():
             record = {
                 "step": step,
-                "tokens": tokens,
+                self._folder.counted: tokens,
                 "batch": list(dict.fromkeys(name for names, _ in parts for name in names)),
                 "loss_by_rank": [value for _, value in parts],
                 "gradient_norm": gradient_norm,

@@ -48,9 +48,15 @@ class SpeedMeter:
 class TrainingDisplay:
     """Shows one line a step where a terminal listens, one now and then elsewhere."""
 
-    def __init__(self, total_tokens: int, peak_flops_per_second: float | None = None) -> None:
+    def __init__(
+        self,
+        total_tokens: int,
+        peak_flops_per_second: float | None = None,
+        counted: str = "tokens",
+    ) -> None:
         self._total_tokens = total_tokens
         self._peak = peak_flops_per_second
+        self._counted = counted
 
     def update(self, phase: str, step: int, tokens: int, loss: float, speed: Speed | None) -> None:
         """Show the state after one step."""
@@ -65,7 +71,7 @@ class TrainingDisplay:
         share = tokens / self._total_tokens if self._total_tokens else 1.0
         parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
         if speed is not None:
-            parts.append(f"{speed.tokens_per_second:,.0f} tokens/s")
+            parts.append(f"{speed.tokens_per_second:,.0f} {self._counted}/s")
             # A peak that was measured while other work ran is too low to compare with.
             if self._peak and speed.flops_per_second <= self._peak:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")

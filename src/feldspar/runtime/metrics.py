@@ -48,6 +48,7 @@ class MetricsWriter:
     ) -> None:
         makers = trackers if isinstance(trackers, Mapping) else {n: TRACKERS[n] for n in trackers}
         self._file = RecordFile(folder.metrics) if is_first() else None
+        self._counted = folder.counted
         self._trackers: dict[str, Tracker] = {}
         first_step = 1 + max((record["step"] for record in read_records(folder.metrics)), default=0)
         for name, make in makers.items() if is_first() else ():
@@ -57,10 +58,13 @@ class MetricsWriter:
                 _warn(name, error)
 
     def write(self, step: int, tokens: int, metrics: Mapping[str, float | str]) -> None:
-        """Record one step; names have slashes, such as train/loss. Trackers get the numbers."""
+        """Record one step at its position (``tokens`` or images); trackers get the numbers.
+
+        Names have slashes, such as train/loss.
+        """
         if self._file is None:
             return
-        self._file.append({"step": step, "tokens": tokens, **metrics})
+        self._file.append({"step": step, self._counted: tokens, **metrics})
         numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
         for name, tracker in list(self._trackers.items()):
             try:

@@ -30,8 +30,10 @@ LOCK_NAME = ".lock"
 class RunFolder:
     """Paths and records of one run; only rank 0 writes."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, counted: str = "tokens") -> None:
         self.path = path
+        self.counted = counted
+        """What a record's position in the run counts: tokens or images."""
 
     @property
     def checkpoints(self) -> Path:
@@ -79,7 +81,7 @@ class RunFolder:
     def forget_after(self, tokens: int) -> None:
         """Drop step records beyond ``tokens``, those that the resumed run will write again."""
         for path in (self.metrics, self.bad_batches):
-            truncate_records(path, tokens)
+            truncate_records(path, tokens, self.counted)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -155,15 +157,15 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
             }
 
 
-def truncate_records(path: Path, tokens: int) -> None:
-    """Keep the records with at most ``tokens``; torn lines go too, said when not the last."""
+def truncate_records(path: Path, position: int, counted: str = "tokens") -> None:
+    """Keep the records up to a position; torn lines go too, said when not the last."""
     lines = list(_lines(path))
     if not lines:
         return
     torn = sum(record is None for _, record in lines[:-1])
     if torn:
         say(f"{path}: {torn} unreadable lines were dropped")
-    kept = [line for line, record in lines if record is not None and record["tokens"] <= tokens]
+    kept = [line for line, record in lines if record is not None and record[counted] <= position]
     if len(kept) < len(lines):
         write_atomically(path, b"".join(kept))
 

@@ -60,13 +60,24 @@ NonFiniteVariant = Annotated[
 ]
 
 
-class RuntimeSettings(Settings):
-    """The machine's part of a run; never changes the mathematics beyond rounding."""
+class CommonRuntime(Settings):
+    """The machine's part of any run; never changes the mathematics beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto takes a CUDA device where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
+    threads: PositiveInt | None = None
+    """Processor threads of torch; default: torch's own choice."""
+    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
+    """Where metrics go beside metrics.jsonl."""
+    on_non_finite: NonFiniteVariant = StopOnNonFinite()
+    """What happens at a loss or gradient that is not finite; no such step updates anything."""
+
+
+class RuntimeSettings(CommonRuntime):
+    """The machine's part of a language model's run."""
+
     compile: bool | Literal["auto"] = "auto"
     """Whether torch.compile is used; auto: on CUDA only."""
     micro_batch_sequences: Literal["auto"] | PositiveInt = "auto"
@@ -75,12 +86,6 @@ class RuntimeSettings(Settings):
     """Keep each block's activations, or compute them again in the backward pass."""
     distribution: DistributionVariant = AutoDistribution()
     """One process, copies of the model, or one model split over processes."""
-    threads: PositiveInt | None = None
-    """Processor threads of torch; default: torch's own choice."""
-    trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Where metrics go beside metrics.jsonl."""
-    on_non_finite: NonFiniteVariant = StopOnNonFinite()
-    """What happens at a loss or gradient that is not finite; no such step updates anything."""
 
 
 class KeepSettings(Settings):

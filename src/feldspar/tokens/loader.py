@@ -3,13 +3,21 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
 
 from feldspar.core.errors import InternalError
-from feldspar.tokens.sequences import SequenceReader
+from feldspar.tokens.sequences import Sequences
+
+
+class Reader(Protocol):
+    """Whatever knows the sequences of a run's phases."""
+
+    def read(self, phase_index: int, start: int, stop: int) -> Sequences:
+        """The sequences ``start`` to ``stop`` - 1 of a phase."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -24,11 +32,12 @@ class SequenceTensors:
     labels: torch.Tensor
     """(B, L) int64: the token after each input."""
     document_ids: torch.Tensor | None = None
-    """(B, L) int32, only in phases with ``mask``."""
+    """(B, L) int32, only in phases with ``mask`` and of pairs."""
     positions: torch.Tensor | None = None
     """(B, L) int32, only in phases with ``mask``."""
     label_mask: torch.Tensor | None = None
-    """(B, L) bool, False where a label does not count; only in phases with fill-in-the-middle."""
+    """(B, L) bool, False where a label does not count; only in phases with
+    fill-in-the-middle and of pairs."""
     cut_tokens: int = 0
     """Tokens that fill-in-the-middle pushed out of these sequences."""
 
@@ -41,7 +50,7 @@ class PrefetchingLoader:
     An error while reading is raised by the ``take`` of its own request.
     """
 
-    def __init__(self, reader: SequenceReader, workers: int = 1, pin_memory: bool = False) -> None:
+    def __init__(self, reader: Reader, workers: int = 1, pin_memory: bool = False) -> None:
         self._reader = reader
         self._pin_memory = pin_memory
         self._pool = ThreadPoolExecutor(workers, "feldspar-data") if workers else None

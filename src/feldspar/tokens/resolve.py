@@ -35,12 +35,20 @@ class Entry(Protocol):
 
 
 class MeasuredTokens(dict[str, int]):
-    """Tokens of each source of the shards, with those of the parts that are selected of them."""
+    """Tokens of each source of the shards, with those of the parts that are selected of them, and
+    of a pass over the pairs of phases that read pairs."""
 
-    def __init__(self, sources: Mapping[str, int], parts: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, int],
+        parts: Mapping[str, int],
+        pairs: Mapping[int, int] | None = None,
+    ) -> None:
         super().__init__(sources)
         self.parts = dict(parts)
         """By the part's label."""
+        self.pairs = dict(pairs or {})
+        """By the phase's index, padding included."""
 
 
 def tokens_of(

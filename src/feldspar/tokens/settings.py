@@ -1,11 +1,13 @@
 """Tokenizer and shards."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.tokens.templates import TEMPLATES
 
 END_OF_DOCUMENT = "<|endoftext|>"
 
@@ -157,3 +159,99 @@ class Select(Settings):
         if self.range is not None and other.range is not None:
             return self.range[0] < other.range[1] and other.range[0] < self.range[1]
         return self.files is None or other.files is None or self.files == other.files
+
+
+LABELS = "labels"
+"""The place in a target where the labels stand."""
+
+
+def fields_in(text: str) -> list[str]:
+    """The places of a template in their order. Raises ValueError for one of another form."""
+    places = []
+    for _, name, form, conversion in Formatter().parse(text):
+        if name is None:
+            continue
+        if not name or form or conversion or "[" in name or "{" in name:
+            raise ValueError(
+                f"{text!r} has a place that is no field's name; write {{field}}, and {{{{ for a "
+                "brace"
+            )
+        places.append(name)
+    return places
+
+
+class PairLabels(Settings):
+    """The closed set that the answers of a task are taken from."""
+
+    field: str
+    """Field of a record that holds its label, or the list of its labels."""
+    values: Annotated[tuple[str, ...], Field(min_length=2)]
+    """Every label, in the order that several are written in."""
+    several: bool = False
+    """Whether a record has any number of labels instead of one; they are written with ", "."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        if len(set(self.values)) < len(self.values) or "" in self.values:
+            raise ValueError("values: labels must be distinct and not empty")
+        if self.several and any("," in label for label in self.values):
+            raise ValueError("values: a label with a comma cannot stand among several")
+        return self
+
+
+class PairTemplate(Settings):
+    """How a record becomes a source, which is given, and a target, which is to be learned."""
+
+    source: str
+    """Text with a record's fields in braces: "question: {question}"; dots lead into records."""
+    target: str
+    """The same for the target; {labels} is where the labels stand."""
+    labels: PairLabels | None = None
+    """The closed set of labels, where the task has one."""
+
+    @field_validator("source", "target")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        if not fields_in(text):
+            raise ValueError(f"{text!r} names no field of a record")
+        return text
+
+    @model_validator(mode="after")
+    def _labels_where_they_are(self) -> Self:
+        places = fields_in(self.target).count(LABELS)
+        if self.labels is not None and places != 1:
+            raise ValueError("target: {labels} must stand in it once")
+        if self.labels is not None and len(fields_in(self.target)) > 1:
+            raise ValueError("target: beside {labels} there can be no other field")
+        return self
+
+
+def _shipped_template(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value not in TEMPLATES:
+        raise ValueError(f"there is no template {value!r}; shipped are {', '.join(TEMPLATES)}")
+    return TEMPLATES[value]
+
+
+class ShardsData(Settings):
+    """The sources of the recipe's shards, mixed."""
+
+    type: Literal["shards"] = "shards"
+
+
+class PairsData(Settings):
+    """Pairs of a source and a target, one record a line of a file."""
+
+    type: Literal["pairs"] = "pairs"
+    path: Path
+    """JSON lines, plain or compressed with gzip or Zstandard."""
+    template: Annotated[PairTemplate, BeforeValidator(_shipped_template)]
+    """How a record becomes a pair, or the name of a shipped template."""
+    truncate: Literal["source"] | None = None
+    """source: a pair that is too long loses the beginning of its source; default: an error."""
+    tokens: PositiveInt | None = None
+    """Declared tokens of one pass, padding included, for plans without the file."""
+
+
+Data = Annotated[ShardsData | PairsData, Field(discriminator="type"), NameOrMapping]

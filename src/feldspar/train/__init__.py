@@ -6,7 +6,7 @@ __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "train": "run",
-        "RunResult": "run",
+        "RunResult": "lifecycle",
         "LoadedRun": "load",
         "load_run": "load",
         "is_run_folder": "load",

@@ -12,17 +12,35 @@ from feldspar.recipe.root import Recipe
 from feldspar.tokens.extension import Extension
 from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.selection import select_documents
-from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.sequences import PhaseData, SequenceReader, Sequences
 from feldspar.tokens.shards import ShardSet
+from feldspar.train.pairs import Pairs, open_pairs, pass_tokens
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Shards and what each phase reads of them."""
+    """Shards, pairs, and what each phase reads of them."""
 
     shards: ShardSet
-    reader: SequenceReader
+    reader: "PhaseReader"
     mixtures: list[ResolvedMixture]
+    pairs: Pairs
+
+
+@dataclass(frozen=True)
+class PhaseReader:
+    """The sequences of every phase of a run, from shards or from pairs."""
+
+    shards: SequenceReader
+    """Of the phases that read shards only, in their order."""
+    pairs: Pairs
+
+    def read(self, phase_index: int, start: int, stop: int) -> Sequences:
+        """The sequences ``start`` to ``stop`` - 1 of a phase; raises what its own reader does."""
+        if phase_index in self.pairs:
+            return self.pairs[phase_index].read(start, stop)
+        before = sum(index < phase_index for index in self.pairs)
+        return self.shards.read(phase_index - before, start, stop)
 
 
 def open_shards(recipe: Recipe) -> ShardSet:
@@ -99,9 +117,14 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
         )
 
 
-def source_tokens(shards: ShardSet, recipe: Recipe) -> MeasuredTokens:
-    """Training tokens of each source, and of the parts of them that the recipe's phases select."""
+def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) -> MeasuredTokens:
+    """Training tokens of each source, and of what the recipe's phases read otherwise.
+
+    These are selected parts of sources, and ``pairs``; by default those whose files are at hand.
+    """
     names = shards.sources("train")
+    if pairs is None:
+        pairs = open_pairs(recipe, shards, where_at_hand=True)
     return MeasuredTokens(
         {name: shards.tokens("train", name) for name in names},
         {
@@ -110,12 +133,16 @@ def source_tokens(shards: ShardSet, recipe: Recipe) -> MeasuredTokens:
             for name, select in phase.selections.items()
             if name in names
         },
+        pass_tokens(recipe, pairs),
     )
 
 
-def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> TrainingData:
-    """The reader of all phases' sequences."""
-    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe))
+def open_training_data(
+    recipe: Recipe, timeline: Timeline, shards: ShardSet, pairs: Pairs | None = None
+) -> TrainingData:
+    """The reader of all phases' sequences; ``pairs`` where they were opened before."""
+    pairs = open_pairs(recipe, shards) if pairs is None else pairs
+    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe, pairs))
     phases = [
         PhaseData(
             name=phase.name,
@@ -127,5 +154,7 @@ def open_training_data(recipe: Recipe, timeline: Timeline, shards: ShardSet) -> 
             infillings=settings.infillings,
         )
         for phase, settings, mixture in zip(timeline.phases, recipe.phases, mixtures, strict=True)
+        if phase.index not in pairs
     ]
-    return TrainingData(shards, SequenceReader(shards, phases, recipe.seed), mixtures)
+    reader = PhaseReader(SequenceReader(shards, phases, recipe.seed), pairs)
+    return TrainingData(shards, reader, mixtures, pairs)

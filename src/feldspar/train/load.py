@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import NoScaling, PositionScaling
+from feldspar.model.settings import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
@@ -45,6 +45,12 @@ class LoadedRun:
         return self.loaded.recipe
 
     @property
+    def soft_prompt(self) -> SoftPromptSettings | None:
+        """How the phase that the checkpoint stands in uses its soft prompt; None without one."""
+        phase = self.recipe.phases[self.checkpoint.state["phase"]]
+        return phase.soft_prompt if phase.soft_prompt_length else None
+
+    @property
     def tokenizer_folder(self) -> Path:
         """The run's own copy of its tokenizer."""
         return self.path / TOKENIZER_FOLDER
@@ -65,9 +71,10 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
         raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
     loaded = load_recipe(str(path / "recipe.yaml"))
     chosen = find_checkpoint(path, checkpoint)
-    shapes = model_shapes(loaded.recipe.model)
+    prompt_length = loaded.recipe.soft_prompt_length
+    shapes = model_shapes(loaded.recipe.model, prompt_length)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)
-    decoder = Decoder(loaded.recipe.model)
+    decoder = Decoder(loaded.recipe.model, prompt_length)
     weights = dict(decoder.named_parameters())
     chosen.fill("model", weights)
     masks = masks_of_checkpoint(chosen, loaded.recipe)

@@ -16,6 +16,7 @@ from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import accumulate
 from feldspar.runtime.guards import all_finite
 from feldspar.sparsity.masks import Masks
+from feldspar.train.average import WeightAverage
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.task import Task, seed_dropout
@@ -47,6 +48,8 @@ class StepRunner:
     """This process's part of them."""
     noise: GradientNoise | None = None
     """What measures the noise scale, where the recipe asks for it."""
+    average: WeightAverage | None = None
+    """The moving average of the model, where the recipe asks for it."""
 
     def run(self, step: StepPlan) -> StepResult:
         """One optimizer step; nothing changes when the loss or the gradient is not finite."""
@@ -76,6 +79,8 @@ class StepRunner:
         if finite:
             self.optimizer.set_rates(step.learning_rate, step.weight_decay)
             self.optimizer.step(gradient_norm)
+            if self.average is not None:
+                self.average.update(self.model)
         self.optimizer.zero_gradients()
         return StepResult(loss, float(gradient_norm), finite, int(cut_tokens))
 

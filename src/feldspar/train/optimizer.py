@@ -1,4 +1,4 @@
-"""AdamW over the parametrization's groups, its state under stable names for checkpoints.
+"""An optimizer over groups of parameters, its state under stable names for checkpoints.
 
 Where only the rows from some row on are trained, the update is given these rows as tensors of
 their own, which share the weights' memory: it cannot decay or move what it does not hold, and its
@@ -11,20 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.parametrization.application import ParameterGroup
-from feldspar.train.settings import OptimizerSettings
+from feldspar.train.settings import OptimizerSettings, RmsPropSettings, SgdSettings
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
+AnyOptimizer = OptimizerSettings | SgdSettings | RmsPropSettings
+
 STEP = "step"
+"""A count of updates; the other tensors of the state have the shape of their parameter."""
 
 
 class Optimizer:
-    """AdamW with decoupled decay; each group multiplies the base rates by its own factors.
+    """AdamW, SGD or RMSprop; each group multiplies the base rates by its own factors.
 
     Of each parameter the rows from ``first_row`` on are trained.
     """
 
     def __init__(
-        self, groups: list[ParameterGroup], settings: OptimizerSettings, first_row: int = 0
+        self, groups: list[ParameterGroup], settings: AnyOptimizer, first_row: int = 0
     ) -> None:
         self._first_row = first_row
         self._wholes = [parameter for group in groups for parameter in group.parameters]
@@ -34,25 +36,13 @@ class Optimizer:
         ]
         self._groups = groups
         self._clip_norm = None if settings.clip_norm == "none" else settings.clip_norm
-        self._adamw = torch.optim.AdamW(
-            [
-                {
-                    "params": list(group.parameters),
-                    "lr": 0.0,
-                    "weight_decay": 0.0,
-                    "eps": settings.epsilon * group.epsilon_multiplier,
-                }
-                for group in groups
-            ],
-            betas=settings.betas,
-            fused=True,
-        )
+        self._rule, self._state_keys = _update_rule(groups, settings)
         self._parameters = [parameter for group in groups for parameter in group.parameters]
-        self._allocate_moments()
+        self._allocate_state()
 
     def set_rates(self, learning_rate: float, weight_decay: float) -> None:
         """Set the base learning rate and decay of the next update."""
-        for group, values in zip(self._groups, self._adamw.param_groups, strict=True):
+        for group, values in zip(self._groups, self._rule.param_groups, strict=True):
             values["lr"] = learning_rate * group.learning_rate_multiplier
             values["weight_decay"] = weight_decay * group.weight_decay_multiplier
 
@@ -69,21 +59,21 @@ class Optimizer:
         """Clip to the largest norm and update."""
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, gradient_norm)
-        self._adamw.step()
+        self._rule.step()
 
     def zero_gradients(self) -> None:
         """Forget the gradients."""
-        self._adamw.zero_grad(set_to_none=True)
+        self._rule.zero_grad(set_to_none=True)
         for whole in self._wholes:
             whole.grad = None
 
     def state(self) -> dict[str, Tensor]:
         """Moments and step counts by name: ``exp_avg/blocks.0...``."""
         return {
-            f"{key}/{name}": self._adamw.state[parameter][key]
+            f"{key}/{name}": self._rule.state[parameter][key]
             for group in self._groups
             for name, parameter in zip(group.names, group.parameters, strict=True)
-            for key in (STEP, *MOMENTS)
+            for key in self._state_keys
         }
 
     def _trained_part(self, parameter: nn.Parameter) -> nn.Parameter:
@@ -92,10 +82,42 @@ class Optimizer:
             return parameter
         return nn.Parameter(parameter.detach()[self._first_row :])
 
-    def _allocate_moments(self) -> None:
-        """Moments exist from the start, so that a checkpoint can be read into them."""
+    def _allocate_state(self) -> None:
+        """State exists from the start, so that a checkpoint can be read into it."""
         for parameter in self._parameters:
-            state = self._adamw.state[parameter]
-            state[STEP] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-            for key in MOMENTS:
-                state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state = self._rule.state[parameter]
+            for key in self._state_keys:
+                if key == STEP:
+                    state[key] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+                else:
+                    state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+
+
+def _update_rule(
+    groups: list[ParameterGroup], settings: AnyOptimizer
+) -> tuple[torch.optim.Optimizer, tuple[str, ...]]:
+    """Torch's optimizer, and the names of the tensors that it keeps of each parameter."""
+    if isinstance(settings, OptimizerSettings):
+        epsilons = [settings.epsilon * group.epsilon_multiplier for group in groups]
+        entries = [
+            _entry(group) | {"eps": epsilon}
+            for group, epsilon in zip(groups, epsilons, strict=True)
+        ]
+        rule = torch.optim.AdamW(entries, betas=settings.betas, fused=True)
+        return rule, (STEP, "exp_avg", "exp_avg_sq")
+    entries = [_entry(group) for group in groups]
+    momentum = ("momentum_buffer",) if settings.momentum else ()
+    if isinstance(settings, SgdSettings):
+        # An update from a buffer of zeros is that of an absent one.
+        return (
+            torch.optim.SGD(entries, momentum=settings.momentum, nesterov=settings.nesterov),
+            momentum,
+        )
+    rule = torch.optim.RMSprop(
+        entries, alpha=settings.smoothing, momentum=settings.momentum, eps=settings.epsilon
+    )
+    return rule, (STEP, "square_avg", *momentum)
+
+
+def _entry(group: ParameterGroup) -> dict[str, object]:
+    return {"params": list(group.parameters), "lr": 0.0, "weight_decay": 0.0}

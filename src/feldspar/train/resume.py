@@ -4,16 +4,19 @@ import json
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.load import LoadedRecipe
+from feldspar.recipe.load import Loaded
 
-FIXED_SECTIONS = ("seed", "start_from", "adapt", "model", "parametrization", "optimizer")
+FIXED_SECTIONS = (
+    *("seed", "start_from", "adapt", "model", "parametrization", "optimizer"),
+    *("images", "task", "augmentation", "average_weights"),
+)
 """What shaped the steps that are done."""
 
 RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")
 """Keys of a batch that follows the noise scale; only decisions to come depend on them."""
 
 
-def plain(loaded: LoadedRecipe) -> dict[str, Any]:
+def plain(loaded: Loaded) -> dict[str, Any]:
     """The recipe's values as plain JSON."""
     return json.loads(loaded.recipe.model_dump_json(by_alias=True))
 
@@ -43,11 +46,15 @@ def check_same_past(
 
 def _alters_past(key: str, phase_index: int) -> bool:
     parts = key.split(".")
+    if parts[0] == "images" and parts[-1] in ("train", "validation", "train_images"):
+        return False  # the data are compared by content
     if parts[0] in FIXED_SECTIONS:
         return True
     if parts[0] == "phases" and len(parts) > 2:
         index = int(parts[1])
         tail = parts[2] in ("length", "learning_rate", "weight_decay") or parts[2].endswith("every")
+        if parts[2] == "data" and parts[3:] in (["path"], ["tokens"]):
+            return False  # the pairs themselves are compared, wherever they lie
         tail |= parts[2] == "batch" and parts[-1] in RULES_OF_BATCH
         return index < phase_index or (index == phase_index and not tail)
     return False

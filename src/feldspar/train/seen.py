@@ -13,10 +13,11 @@ SEQUENCES_AT_ONCE = 256
 
 
 def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
-    """Each sequence of each phase as a flat array of tokens, labels included."""
+    """Each sequence of each phase of shards as a flat array of tokens, labels included."""
     plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
-    for phase in plan.timeline.phases:
+    of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]
+    for phase in of_shards:
         for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):
             stop = min(first + SEQUENCES_AT_ONCE, phase.sequences)
             yield from reader.read(phase.index, first, stop).tokens

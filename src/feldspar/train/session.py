@@ -27,6 +27,7 @@ from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.optimizer import Optimizer
+from feldspar.train.soft_prompt import begin_soft_prompt
 from feldspar.train.start import (
     place_masks,
     require_same_masks,
@@ -65,6 +66,8 @@ class Session:
         if self.plan.recipe.sparsity(phase.index) == Dense():
             self.masks = self.runner.masks = Masks()
         self.decoder.scale_positions(self.plan.recipe.position_scaling(phase.index))
+        vocab_size = self.data.shards.vocab_size
+        begin_soft_prompt(self.decoder, self.plan.recipe, phase.index, vocab_size)
         changed = set_trainable(self.decoder, self.plan.trained[phase.index])
         if changed:
             self.task.module = self.distribution.wrap(unwrap(self.task.module), self.precision)
@@ -79,6 +82,7 @@ class Session:
     def begin_phase(self, phase: PhasePlan) -> None:
         """Settle what depends on what a phase trains and on how much of it a step has."""
         self.phase = phase
+        self.task.average = self.plan.recipe.phases[phase.index].loss.average
         self.task.micro_batch_sequences = self._micro_batch(phase)
         noise = self.runner.noise
         first = self.plan.timeline.next_step(phase.start_tokens)
@@ -125,7 +129,7 @@ def build_session(
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, distribution.device)
     adaptation = None
-    decoder = Decoder(recipe.model)
+    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
     apply(decoder, plan.table, recipe.seed)
     if masks is None:
         adaptation = start_weights(decoder, plan, data.shards, start)
@@ -177,7 +181,7 @@ def build_optimizer(
     first_row = 0
     if plan.recipe.phases[phase.index].trains_new_rows_only:
         first_row = first_new_token(data.shards)
-    return Optimizer(groups, plan.recipe.optimizer, first_row)
+    return Optimizer(groups, plan.recipe.optimizer_of(phase.index), first_row)
 
 
 @torch.no_grad()

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 
-from feldspar.model.settings import PositionScaling
+from feldspar.model.settings import PositionScaling, SoftPromptSettings
 from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 from feldspar.recipe.schedules import ScheduleField, constant
 from feldspar.sparsity.settings import Sparsity
-from feldspar.tokens.settings import FillInTheMiddle, Select
+from feldspar.tokens.settings import Data, FillInTheMiddle, PairsData, Select, ShardsData
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -27,6 +27,67 @@ class OptimizerSettings(Settings):
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled decay of tensors with at least two dimensions, multiplied by the learning rate."""
     clip_norm: PositiveFloat | Literal["none"] = 1.0
+    """Largest norm of the whole gradient; none: no clipping."""
+
+
+class PhaseOptimizer(Settings):
+    """What a phase changes of the optimizer; it starts with fresh moments."""
+
+    betas: Betas | None = None
+    """Decay rates of the two moments; default: the section's."""
+    epsilon: PositiveFloat | None = None
+    """Added to the root of the second moment; default: the section's."""
+    clip_norm: PositiveFloat | Literal["none"] | None = None
+    """Largest norm of the whole gradient; none: no clipping; default: the section's."""
+
+
+class LossSettings(Settings):
+    """Which tokens' losses are summed, and what the sum is divided by."""
+
+    on: Literal["all", "target"] = "all"
+    """all tokens, or those of the targets of pairs with their ends."""
+    average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
+    """The mean over the tokens whose losses count, or over every position of the step's
+    sequences."""
+
+
+class SgdSettings(Settings):
+    """Stochastic gradient descent with momentum; decay of matrices and kernels, in the gradient."""
+
+    type: Literal["sgd"]
+    learning_rate: PositiveFloat
+    """Peak, which the run's schedule is a fraction of."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last update a step keeps."""
+    nesterov: bool = False
+    """Look ahead by the momentum."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Times the weight, added to its gradient; none for norms and biases."""
+    clip_norm: PositiveFloat | Literal["none"] = "none"
+    """Largest norm of the whole gradient; none: no clipping."""
+
+    @model_validator(mode="after")
+    def _momentum_to_look_ahead(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: there is no momentum to look ahead by")
+        return self
+
+
+class RmsPropSettings(Settings):
+    """RMSprop with momentum; decay of matrices and kernels, in the gradient."""
+
+    type: Literal["rmsprop"]
+    learning_rate: PositiveFloat
+    """Peak, which the run's schedule is a fraction of."""
+    smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay rate of the mean square of the gradient, per step."""
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """How much of the last update a step keeps."""
+    epsilon: PositiveFloat = 1e-3
+    """Added to the root of the mean square."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    """Times the weight, added to its gradient; none for norms and biases."""
+    clip_norm: PositiveFloat | Literal["none"] = "none"
     """Largest norm of the whole gradient; none: no clipping."""
 
 
@@ -194,6 +255,14 @@ class PhaseSettings(Settings):
     position_scaling: PositionScaling | None = None
     """How positions are scaled to a longer context; default: what the previous phase (first: what
     start_from names) had, else none."""
+    data: Data = ShardsData()
+    """Windows of the shards' sources, or pairs from a file for fine-tuning."""
+    soft_prompt: SoftPromptSettings | None = None
+    """Learned vectors in the sequences of pairs; default: none."""
+    loss: LossSettings = LossSettings()
+    """Which tokens' losses count, and how they are averaged."""
+    optimizer: PhaseOptimizer | None = None
+    """What this phase changes of the optimizer; needs optimizer_state: fresh."""
     checkpoint_every: Amount | None = None
     """In place of checkpoints.every."""
     evaluate_every: Amount | None = None
@@ -212,6 +281,16 @@ class PhaseSettings(Settings):
         return {
             name: entry for name, entry in self.mixture.items() if isinstance(entry, MixtureEntry)
         }
+
+    @property
+    def pairs(self) -> PairsData | None:
+        """The pairs that the phase reads; None where it reads shards."""
+        return self.data if isinstance(self.data, PairsData) else None
+
+    @property
+    def soft_prompt_length(self) -> int:
+        """Learned vectors in each of the phase's sequences."""
+        return 0 if self.soft_prompt is None else self.soft_prompt.length
 
     @property
     def selections(self) -> dict[str, Select]:
@@ -234,6 +313,21 @@ class PhaseSettings(Settings):
             )
         if isinstance(self.mixture, dict) and not self.mixture:
             raise ValueError("mixture: names no source")
+        return self
+
+    @model_validator(mode="after")
+    def _pairs_and_shards_are_apart(self) -> Self:
+        if self.pairs is None:
+            if self.soft_prompt_length:
+                raise ValueError(
+                    "soft_prompt: its vectors stand in pairs: give data: {type: pairs}"
+                )
+            if self.loss.on == "target":
+                raise ValueError("loss.on: only pairs have targets: give data: {type: pairs}")
+            return self
+        for key in ("mixture", "allow_repeat", "normalize_mixture", "documents"):
+            if getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key}: concerns sources of shards; this phase reads pairs")
         return self
 
 

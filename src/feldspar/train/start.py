@@ -12,6 +12,7 @@ from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import NoScaling, PositionScaling
+from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -26,6 +27,7 @@ from feldspar.tokens.shards import ShardSet
 from feldspar.train.adaptation import adapt_to_shards, read_source, require_same_tokens
 from feldspar.train.load import find_checkpoint, scaling_from_state
 from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
+from feldspar.train.soft_prompt import begin_soft_prompt
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -125,11 +127,13 @@ def start_weights(
 ) -> Adaptation | None:
     """Replace the initial weights by those that ``start_from`` names, adapted if the recipe asks.
 
-    A plain model is unfolded: under the recipe's multipliers it computes what it did. Returns what
-    was adapted. Raises UserError when names or shapes differ, and where the weights' tokenizer is
-    another than that of ``shards``.
+    A plain model is unfolded: under the recipe's multipliers it computes what it did. A soft prompt
+    of the first phase begins here, unless the weights bring one. Returns what was adapted. Raises
+    UserError when names or shapes differ, and where the weights' tokenizer is another than that of
+    ``shards``.
     """
     if isinstance(plan.recipe.start_from, StartFromScratch):
+        begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
         return None
     path = plan.recipe.start_from.path
     source = read_source(plan.recipe.start_from, start)
@@ -152,6 +156,8 @@ def start_weights(
         )
     for name, parameter in parameters.items():
         found = weights.get(name)
+        if found is None and name == SOFT_PROMPT:
+            continue
         if found is None or found.shape != parameter.shape:
             raise UserError(
                 f"start_from: {path} does not fit the model at {name}",
@@ -159,6 +165,8 @@ def start_weights(
                 allowed=str(tuple(parameter.shape)),
             )
         parameter.copy_(found)
+    if SOFT_PROMPT not in weights:
+        begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
     say(f"starting from the weights of {path}")
     for line in () if adaptation is None else adaptation.lines():
         say(line)

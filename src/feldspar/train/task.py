@@ -1,10 +1,11 @@
 """What the loop trains on: a task hands out micro-batches and says what each costs.
 
-The loop knows no more of a task than this; language modelling is the first.
+The loop knows no more of a task than this; language modelling is the first. Fine-tuning on pairs is
+language modelling of other sequences, whose labels count in part.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,7 @@ from feldspar.core.streams import stream_seed
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.decoder import Decoder
 from feldspar.plan.timeline import StepPlan
-from feldspar.tokens.loader import PrefetchingLoader, SequenceTensors
-from feldspar.tokens.sequences import SequenceReader
+from feldspar.tokens.loader import PrefetchingLoader, Reader, SequenceTensors
 
 
 class Task(Protocol):
@@ -75,7 +75,7 @@ class LanguageModelling:
     def __init__(
         self,
         module: nn.Module,
-        reader: SequenceReader,
+        reader: Reader,
         *,
         device: torch.device,
         rank: int,
@@ -84,6 +84,8 @@ class LanguageModelling:
     ) -> None:
         self.module = module
         self.micro_batch_sequences = micro_batch_sequences
+        self.average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
+        """What the summed loss is divided by; a phase may change it."""
         self._device = device
         self._rank = rank
         self._world_size = world_size
@@ -112,7 +114,9 @@ class LanguageModelling:
         return list(zip(*pieces, strict=True))
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
-        """Tokens whose label counts."""
+        """Tokens whose label counts, or all of them where the mean is over every position."""
+        if self.average == "all_positions":
+            return micro_batch[1].numel()
         return int((micro_batch[1] != IGNORED_LABEL).sum())
 
     @property

@@ -93,8 +93,8 @@ def count_network(settings: RevBiFPNSettings, height: int, width: int) -> Networ
     head.append(_convolution(settings.neck_channels[-1], settings.head_width, 1, areas[-1]))
     head.append(
         Counts(
-            parameters=(settings.head_width + 1) * settings.n_classes,
-            linear_macs=settings.head_width * settings.n_classes,
+            parameters=(settings.head_width + 1) * settings.classes,
+            linear_macs=settings.head_width * settings.classes,
         )
     )
     return NetworkCounts(tuple(_stages(layout, areas)), tuple(neck), tuple(head))

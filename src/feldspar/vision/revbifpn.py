@@ -37,16 +37,19 @@ class RevBiFPN(nn.Module):
         super().__init__()
         self.settings = settings
         layout = network_layout(settings)
+        bits = settings.fixed_point_bits
         blocks = []
         for stage in layout.stages:
-            blocks += [residual_layer(layer, settings.channels) for layer in stage.residual_layers]
-            blocks.append(reversible_silo(stage.silo))
+            blocks += [
+                residual_layer(layer, settings.channels, bits) for layer in stage.residual_layers
+            ]
+            blocks.append(reversible_silo(stage.silo, bits))
         self.stem = Stem(settings)
         self.backbone = ReversibleChain(blocks, memory)
         self.neck = nn.ModuleList(map(InvertedBottleneck, layout.neck))
         self.head = nn.ModuleList(map(InvertedBottleneck, layout.head))
         self.final = NormalisedConvolution(settings.neck_channels[-1], settings.head_width)
-        self.classifier = nn.Linear(settings.head_width, settings.n_classes)
+        self.classifier = nn.Linear(settings.head_width, settings.classes)
         initialise(self, seed)
 
     @property
@@ -60,7 +63,7 @@ class RevBiFPN(nn.Module):
         self.backbone.memory = memory
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, n_classes) of normalised images (b, image channels, h, w).
+        """Logits (b, classes) of normalised images (b, image channels, h, w).
 
         Raises UserError for what is no image, sizes that the coarsest stream does not divide, and
         a training batch that batch norm cannot normalise.

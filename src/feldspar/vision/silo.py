@@ -7,7 +7,9 @@ from feldspar.vision.bottleneck import InvertedBottleneck
 from feldspar.vision.layout import Coupling, Fusion, Silo
 
 
-def residual_layer(couplings: tuple[Coupling, ...], channels: tuple[int, ...]) -> ReversibleBlock:
+def residual_layer(
+    couplings: tuple[Coupling, ...], channels: tuple[int, ...], fixed_point_bits: int | None = None
+) -> ReversibleBlock:
     """``b += first(a); a += second(b)`` on the halves (a, b) of each stream."""
     steps: list[Step] = []
     functions: dict[str, nn.Module] = {}
@@ -18,10 +20,10 @@ def residual_layer(couplings: tuple[Coupling, ...], channels: tuple[int, ...]) -
         steps += [Step(first, (a,), b), Step(second, (b,), a)]
         functions[first] = InvertedBottleneck(coupling.first)
         functions[second] = InvertedBottleneck(coupling.second)
-    return ReversibleBlock(len(couplings), steps, functions)
+    return ReversibleBlock(len(couplings), steps, functions, fixed_point_bits)
 
 
-def reversible_silo(silo: Silo) -> ReversibleBlock:
+def reversible_silo(silo: Silo, fixed_point_bits: int | None = None) -> ReversibleBlock:
     """Down: ``x_j += D_ij(x_i)``, i < j; up: ``x_i += U_ji(x_j)``, j > i; a new stream is created.
 
     The stream that is added has no residual term: its first branch creates it, and the inverse
@@ -36,7 +38,7 @@ def reversible_silo(silo: Silo) -> ReversibleBlock:
             steps.append(_step(name, fusion, creates=fusion.target == n_present))
             n_present = max(n_present, fusion.target + 1)
             functions[name] = InvertedBottleneck(fusion.branch)
-    return ReversibleBlock(silo.n_inputs, steps, functions)
+    return ReversibleBlock(silo.n_inputs, steps, functions, fixed_point_bits)
 
 
 def _step(name: str, fusion: Fusion, creates: bool) -> Step:

@@ -8,9 +8,12 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.model import Decoder
 from feldspar.parametrization import apply
+from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan import plan_recipe
 from feldspar.sparsity import digest_of_masks
 from feldspar.train import load_run
+from feldspar.train.optimizer import Optimizer
+from feldspar.train.settings import OptimizerSettings
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.sparsity.conftest import (
     DENSE_LATER,
@@ -119,3 +122,26 @@ def test_a_run_starts_dense_from_a_sparse_one(
     again = f"start_from={{type: run, path: {tmp_path / 'dense'}}}"
     run(recipe_file, tmp_path / "again", again, SPARSE)
     assert_zeros(checkpoint(tmp_path / "again").read_model(), drawn(recipe_file, SPARSE))
+
+
+@pytest.mark.parametrize(
+    ("betas", "factor"), [((0.9, 0.999), 3.1623), ((0.9, 0.95), 0.4472)], ids=str
+)
+def test_kept_moments_would_move_revived_entries_by_another_step(
+    betas: tuple[float, float], factor: float
+) -> None:
+    """Why dropped masks need fresh moments: theirs are zero, but their steps are counted."""
+    weight = torch.nn.Parameter(torch.zeros(3))
+    group = ParameterGroup(("weight",), (weight,), 1.0, 0.0, 1.0)
+    settings = OptimizerSettings(betas=betas, epsilon=1e-30, clip_norm="none")
+    for kept, expected in ((True, factor), (False, 1.0)):
+        with torch.no_grad():
+            weight.zero_()
+        optimizer = Optimizer([group], settings)
+        if kept:
+            optimizer.state()["step/weight"].fill_(1e6)
+        weight.grad = torch.tensor([1.0, -2.0, 0.5])
+        optimizer.set_rates(1e-2, 0.0)
+        optimizer.step(optimizer.gradient_norm())
+        moved = (weight.detach() / -torch.sign(weight.grad)).tolist()
+        assert moved == pytest.approx([1e-2 * expected] * 3, rel=1e-4)

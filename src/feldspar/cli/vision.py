@@ -1,0 +1,162 @@
+"""``feldspar vision``: networks for images planned, trained and measured."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from feldspar.recipe import LoadedVisionRecipe
+
+RecipeName = Annotated[str, typer.Argument(help="Recipe file, shipped name or run folder.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=S1")
+]
+Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    vision = typer.Typer(help="Plan, train and measure networks for images (RevBiFPN).")
+    app.add_typer(vision, name="vision")
+
+    @vision.command()
+    def plan(recipe: RecipeName, overrides: Overrides = None, json: Json = False) -> None:
+        """Print what a recipe will cost and do; needs neither its images nor torch.
+
+        Example: feldspar vision plan revbifpn/paper choose.size=S6
+        """
+        from feldspar.recipe import load_vision_recipe
+
+        show_plan(load_vision_recipe(recipe, overrides), json)
+
+    @vision.command()
+    def train(
+        recipe: RecipeName,
+        overrides: Overrides = None,
+        out: Annotated[
+            Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")
+        ] = None,
+        overwrite: Annotated[
+            bool, typer.Option("--overwrite", help="Start anew in a folder that holds a run.")
+        ] = False,
+        dry_run: Annotated[
+            bool,
+            typer.Option("--dry-run", help="Check the recipe and its images; train nothing."),
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        """Train a recipe on images, or continue the run where it stopped.
+
+        Example: feldspar vision train revbifpn/small --out runs/first
+        """
+        from feldspar.cli.console import print_json
+        from feldspar.recipe import load_vision_recipe
+
+        loaded = load_vision_recipe(recipe, overrides)
+        if dry_run:
+            show_plan(loaded, json, with_images=True)
+            return
+        from feldspar.vision import train_on_images
+
+        folder = out or Path("runs") / loaded.recipe.name
+        result = train_on_images(loaded, folder, overwrite)
+        if json:
+            record = {"run": str(folder), "images": result.tokens, "steps": result.steps}
+            print_json(record | result.metrics)
+            return
+        measured = "".join(
+            f", {name} {result.metrics[key]:.2%}"
+            for name, key in (("top-1", "validation/top1"), ("top-5", "validation/top5"))
+            if key in result.metrics
+        )
+        typer.echo(f"{folder}: {result.tokens:,} images in {result.steps:,} steps{measured}")
+
+    _add_evaluate(vision)
+
+
+def _add_evaluate(vision: typer.Typer) -> None:
+    @vision.command()
+    def evaluate(
+        run: Annotated[Path, typer.Argument(help="Run folder.")],
+        images: Annotated[
+            Path | None,
+            typer.Option("--images", help="In place of the recipe's images.validation."),
+        ] = None,
+        checkpoint: Annotated[
+            str, typer.Option("--checkpoint", help="last, or its number of images.")
+        ] = "last",
+        resolution: Annotated[
+            int | None, typer.Option("--resolution", help="Pixels; default: the last phase's.")
+        ] = None,
+        raw: Annotated[
+            bool, typer.Option("--raw", help="The weights themselves, not their average.")
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        """Measure loss, top-1 and top-5 of a trained run on its validation images, or others.
+
+        Example: feldspar vision evaluate runs/revbifpn-small --json
+        """
+        from feldspar.cli.console import print_json
+        from feldspar.vision import evaluate_run
+
+        measured = evaluate_run(run, images, checkpoint, resolution, averaged=not raw)
+        if json:
+            print_json(measured)
+            return
+        for name, value in measured.items():
+            text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+            typer.echo(f"{name:16} {text}")
+
+
+def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = False) -> None:
+    """The plan, by the images where they are to be looked at, else by what the recipe declares."""
+    from feldspar.cli.console import print_json
+    from feldspar.vision.plan import plan_vision_recipe
+
+    with loaded.locating_errors():
+        found = None
+        if with_images and loaded.recipe.images.train.parent.exists():
+            from feldspar.vision.data import open_images
+
+            found = len(open_images(loaded.recipe).train)
+        summary = plan_vision_recipe(loaded.recipe, found).summary()
+    if json:
+        print_json(summary)
+        return
+    print_plan(summary)
+
+
+def print_plan(summary: dict[str, Any]) -> None:
+    """The plan for people."""
+    from feldspar.cli.plan import size_text
+
+    typer.echo(f"{summary['name']}")
+    typer.echo(f"  parameters  {summary['parameters']['total']:,}")
+    typer.echo(f"  images      {summary['images']:,} in {summary['steps']:,} steps")
+    typer.echo(f"  FLOPs       {summary['flops']:.4g} (three passes of two a multiply-add)")
+    for phase in summary["phases"]:
+        macs, memory = phase["macs"], phase["memory_bytes"]
+        epochs = "" if phase["epochs"] is None else f" ({phase['epochs']:.3g} epochs)"
+        low, high = phase["learning_rate"]
+        typer.echo(
+            f"  phase {phase['name']}: {phase['images']:,} images{epochs}, {phase['steps']:,} "
+            f"steps of {phase['batch_images']} at {phase['resolution']} pixels, "
+            f"learning rate {low:.3g} to {high:.3g}"
+        )
+        typer.echo(
+            f"    multiply-adds an image: {macs['conv+linear']:,} (conv+linear), "
+            f"{macs['paper counter']:,} (paper counter)"
+        )
+        parts = ", ".join(
+            f"{name} {size_text(value)}"
+            for name, value in memory.items()
+            if value and name != "total"
+        )
+        typer.echo(
+            f"    memory, estimated for float32: {size_text(memory['total'])}: {parts} "
+            f"({phase['activation_memory']})"
+        )
+    for warning in summary["warnings"]:
+        typer.echo(f"  warning: {warning}")

@@ -1,0 +1,53 @@
+"""What every recipe begins with, whatever it trains: its name, its seed, its choices."""
+
+from collections.abc import Collection, Iterator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field
+
+from feldspar.recipe.amounts import Amount, Unit
+from feldspar.recipe.base import Settings
+
+Counted = Literal["tokens", "images"]
+
+
+class RecipeTop(Settings):
+    """The keys that recipes of language and of vision models share."""
+
+    counted: ClassVar[Counted]
+    """What the position in a run counts."""
+
+    schema_version: Literal[1]
+    """Version of this schema."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name of the run; `train` writes to runs/NAME unless --out is given."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Root of every random stream."""
+    description: str = ""
+    """One or two lines for people."""
+    choices: dict[str, dict[str, dict[str, Any]]] = {}
+    """Named sets of overrides: choices.size.111M holds dotted keys and their values."""
+    choose: dict[str, str] = {}
+    """Which set of each choice is in force."""
+
+
+def refuse_units(recipe: BaseModel, refused: Collection[Unit]) -> None:
+    """Raise ValueError, with its key, for an amount in one of the ``refused`` units."""
+    for key, amount in _amounts(recipe, ""):
+        if amount.unit in refused:
+            allowed = [unit.value for unit in Unit if unit not in refused]
+            raise ValueError(
+                f"{key}: {amount} has no meaning in this recipe (units here: {', '.join(allowed)})"
+            )
+
+
+def _amounts(value: Any, key: str) -> Iterator[tuple[str, Amount]]:
+    if isinstance(value, Amount):
+        yield key, value
+    elif isinstance(value, BaseModel):
+        for name, field in type(value).model_fields.items():
+            part = field.alias or name
+            yield from _amounts(getattr(value, name), f"{key}.{part}" if key else part)
+    elif isinstance(value, tuple):
+        for index, item in enumerate(value):
+            yield from _amounts(item, f"{key}.{index}")

@@ -1,0 +1,120 @@
+"""The recipe of a vision model: sections shared with language models, images in place of text."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from feldspar.recipe.amounts import Unit
+from feldspar.recipe.base import NameOrMapping
+from feldspar.recipe.top import RecipeTop, refuse_units
+from feldspar.runtime.settings import CheckpointSettings
+from feldspar.train.settings import (
+    RmsPropSettings,
+    RunSchedule,
+    SgdSettings,
+    StartFromRun,
+    StartFromScratch,
+)
+from feldspar.vision.settings import (
+    AugmentationSettings,
+    AverageWeightsSettings,
+    ClassificationTask,
+    ImagesSettings,
+    RevBiFPNSettings,
+    StartFromAuthors,
+    VisionEvaluationSettings,
+    VisionPhaseSettings,
+    VisionRuntimeSettings,
+)
+
+VISION_KEYS = ("images", "task", "augmentation", "average_weights")
+"""Sections that no recipe of a language model has."""
+
+
+class VisionRecipe(RecipeTop):
+    """The whole of a run on images: data, network, hyper-parameters, phases."""
+
+    counted = "images"
+
+    start_from: Annotated[
+        StartFromScratch | StartFromRun | StartFromAuthors,
+        Field(discriminator="type"),
+        NameOrMapping,
+    ] = StartFromScratch()
+    """Weights that the first phase starts with."""
+    images: ImagesSettings
+    """Training and validation images."""
+    model: RevBiFPNSettings
+    """Shape of the network."""
+    task: Annotated[ClassificationTask, NameOrMapping] = ClassificationTask()
+    """What is learned of an image."""
+    augmentation: AugmentationSettings = AugmentationSettings()
+    """What is done to training images at random."""
+    optimizer: Annotated[SgdSettings | RmsPropSettings, Field(discriminator="type")]
+    """SGD or RMSprop, and the peak learning rate."""
+    schedule: RunSchedule = RunSchedule()
+    """Schedules over the run, as fractions of the peak."""
+    phases: Annotated[tuple[VisionPhaseSettings, ...], Field(min_length=1)]
+    """The run, phase by phase."""
+    average_weights: AverageWeightsSettings | None = None
+    """Keep a moving average of the weights; default: none."""
+    checkpoints: CheckpointSettings = CheckpointSettings()
+    """When checkpoints are written and which are kept."""
+    evaluation: VisionEvaluationSettings = VisionEvaluationSettings()
+    """Validation."""
+    runtime: VisionRuntimeSettings = VisionRuntimeSettings()
+    """Device, precision, memory of activations: never changes the mathematics."""
+
+    @property
+    def peak_learning_rate(self) -> float:
+        """What the run's schedule is a fraction of."""
+        return self.optimizer.learning_rate
+
+    @property
+    def context_lengths(self) -> tuple[int, ...]:
+        """What an example of each phase counts for on the timeline: one image."""
+        return (1,) * len(self.phases)
+
+    @model_validator(mode="after")
+    def _counts_images(self) -> Self:
+        refuse_units(self, {Unit.TOKENS, Unit.SEQUENCES, Unit.TOKENS_PER_PARAMETER})
+        return self
+
+    @model_validator(mode="after")
+    def _images_fit_the_network(self) -> Self:
+        multiple = self.model.size_multiple
+        for index, phase in enumerate(self.phases):
+            if phase.resolution % multiple:
+                low = phase.resolution // multiple * multiple
+                raise ValueError(
+                    f"phases.{index}.resolution: {phase.resolution} is no multiple of {multiple}, "
+                    f"which {self.model.n_streams} streams need: {low or multiple} or "
+                    f"{low + multiple}"
+                )
+            if phase.batch.images * phase.resolution**2 == multiple**2:
+                raise ValueError(
+                    f"phases.{index}.batch: one image of {phase.resolution} pixels leaves batch "
+                    "norm a single value in each channel: use more or larger images"
+                )
+        channels = self.model.image_channels
+        if channels not in (1, 3):
+            raise ValueError(
+                f"model.image_channels: image files are read in gray (1) or colour (3), not in "
+                f"{channels} channels"
+            )
+        for name in ("mean", "std"):
+            values = getattr(self.images, name)
+            if values is not None and len(values) != channels:
+                raise ValueError(
+                    f"images.{name}: {len(values)} values for {channels} channels of "
+                    "model.image_channels"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _phases_have_names_of_their_own(self) -> Self:
+        names = [phase.name for phase in self.phases]
+        doubled = next((name for name in names if names.count(name) > 1), None)
+        if doubled is not None:
+            raise ValueError(f"phases: two phases are named {doubled!r}")
+        return self

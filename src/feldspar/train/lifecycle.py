@@ -1,0 +1,326 @@
+"""The life of a run, whatever it trains: begun or resumed, advanced step by step, saved, stopped.
+
+A kind of run (language, images) says what a session is, how it is measured and what a checkpoint
+keeps of it; the order of things is here, once.
+"""
+
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import say
+from feldspar.plan.timeline import PhasePlan, StepPlan, Timeline
+from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.runtime.collectives import is_first, on_first
+from feldspar.runtime.device import peak_flops
+from feldspar.runtime.distributed import Distribution
+from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
+from feldspar.runtime.live import SpeedMeter, TrainingDisplay
+from feldspar.runtime.metrics import MetricsWriter
+from feldspar.runtime.run_folder import RunFolder, append_record
+from feldspar.runtime.signals import GracefulStop
+from feldspar.train.intervals import is_due
+from feldspar.train.loop import StepResult, StepRunner
+from feldspar.train.resume import check_same_past, plain
+from feldspar.train.task import Task
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Where a run stands: its folder, tokens (or images) and steps, and the last validation."""
+
+    folder: Path
+    tokens: int
+    steps: int
+    metrics: dict[str, float]
+
+
+class AnySession(Protocol):
+    """What a run computes with."""
+
+    @property
+    def task(self) -> Task:
+        """Hands out micro-batches."""
+        ...
+
+    @property
+    def runner(self) -> StepRunner:
+        """Takes the steps."""
+        ...
+
+    @property
+    def phase(self) -> PhasePlan:
+        """The phase that the session is set up for."""
+        ...
+
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of the products."""
+        ...
+
+    @property
+    def model_state(self) -> dict[str, torch.Tensor]:
+        """Tensors of the model that a checkpoint keeps, by name."""
+        ...
+
+    def enter_phase(self, phase: PhasePlan) -> None:
+        """Switch to a phase."""
+        ...
+
+
+SessionT = TypeVar("SessionT", bound=AnySession)
+
+
+class Run(ABC, Generic[SessionT]):
+    """A run folder and the timeline that a session advances along."""
+
+    def __init__(
+        self,
+        loaded: LoadedRecipe | LoadedVisionRecipe,
+        timeline: Timeline,
+        out: Path,
+        distribution: Distribution,
+    ) -> None:
+        recipe = loaded.recipe
+        self.timeline = timeline
+        self.distribution = distribution
+        self.folder = RunFolder(out, recipe.counted)
+        keep_every = recipe.checkpoints.keep.every
+        self.store = CheckpointStore(
+            self.folder.checkpoints,
+            recipe.checkpoints,
+            None
+            if keep_every is None
+            else timeline.interval_tokens(keep_every, timeline.phases[0], "checkpoints.keep.every"),
+        )
+        self.policy = NonFinitePolicy(recipe.runtime.on_non_finite, self.folder)
+        self.spikes = SpikeDetector()
+        self.tokens = 0
+        self.steps_done = 0
+        self.metrics: dict[str, float] = {}
+        self._loaded = loaded
+
+    @abstractmethod
+    def begin(self) -> SessionT:
+        """A session at the run's start."""
+
+    @abstractmethod
+    def write_start(self, session: SessionT) -> dict[str, Any]:
+        """Write what a new run's folder holds beside records; details of the event ``started``."""
+
+    @abstractmethod
+    def write_recipe(self) -> None:
+        """Write the resolved recipe and what follows from it."""
+
+    @abstractmethod
+    def reopen(self, checkpoint: Checkpoint, state: dict[str, Any]) -> SessionT:
+        """A session with the weights, moments and settings of a checkpoint."""
+
+    @abstractmethod
+    def validate(self, session: SessionT, step: StepPlan) -> dict[str, float]:
+        """Measure the model on held-out data."""
+
+    @abstractmethod
+    def flops(self, step: StepPlan) -> float:
+        """Floating-point operations of a step, as shares of the peak count them."""
+
+    @abstractmethod
+    def record(
+        self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
+    ) -> dict[str, Any]:
+        """What metrics.jsonl says of a step, beside its number and position."""
+
+    @abstractmethod
+    def state(self, session: SessionT) -> dict[str, Any]:
+        """What a checkpoint keeps beside what every run's does."""
+
+    def next_step(self, tokens: int) -> StepPlan | None:
+        """The step that follows once ``tokens`` were seen."""
+        return self.timeline.next_step(tokens)
+
+    def known_next(self, step: StepPlan) -> StepPlan | None:
+        """The step after ``step`` where it is known before that one is done."""
+        return self.next_step(step.tokens_after)
+
+    def after_step(self, session: SessionT, step: StepPlan, seconds: float) -> dict[str, Any]:
+        """Decide what a step decides; what metrics.jsonl says of it."""
+        return {}
+
+    def prepare(self) -> SessionT:
+        """The session at the run's newest checkpoint, or at its start."""
+        self.store.remove_incomplete()
+        checkpoint = self.store.newest_valid()
+        if checkpoint is not None:
+            return self._resume(checkpoint)
+        session = self.begin()
+
+        def write() -> None:
+            self.write_recipe()
+            details = self.write_start(session)
+            self.folder.forget_after(0)
+            self.event("started", **details)
+
+        on_first(write)
+        return session
+
+    def _resume(self, checkpoint: Checkpoint) -> SessionT:
+        state = checkpoint.state
+        where = str(checkpoint.folder)
+        changes = check_same_past(state["recipe"], plain(self._loaded), state["phase"], where)
+        session = self.reopen(checkpoint, state)
+        self.policy.load_state(state["guards"]["non_finite"])
+        self.spikes.load_state(state["guards"]["spikes"])
+        self.tokens, self.steps_done = state[self.folder.counted], state["step"]
+        self.metrics = state["metrics"]
+
+        def write() -> None:
+            self.folder.forget_after(self.tokens)
+            if changes:
+                self.write_recipe()
+            self.event("resumed", changes=changes)
+
+        on_first(write)
+        total = self.timeline.tokens
+        say(f"resuming {self.folder.path} at {self.tokens:,} of {total:,} {self.folder.counted}")
+        return session
+
+    def advance(self, session: SessionT, stop: GracefulStop) -> None:
+        """Take steps until the run ends or a signal asks to stop."""
+        peak = peak_flops(self.distribution.device, session.precision)
+        capacity = peak.per_second * self.distribution.world_size
+        writer = MetricsWriter(self.folder, self._loaded.recipe.runtime.trackers)
+        display = TrainingDisplay(self.timeline.tokens, capacity, self.folder.counted)
+        speed = SpeedMeter()
+        with ExitStack() as stack:
+            stack.callback(writer.close)
+            stack.callback(display.close)
+            stack.callback(session.task.close)
+            while (step := self.next_step(self.tokens)) is not None:
+                if step.phase.index != session.phase.index:
+                    session.enter_phase(step.phase)
+                began = time.perf_counter()
+                result = self._step(session, step)
+                seconds = time.perf_counter() - began
+                flops = self.flops(step)
+                record = self.record(step, result, seconds, flops / seconds / capacity)
+                record |= self.after_step(session, step, seconds)
+                if self._due(step, "evaluate"):
+                    speed.pause()
+                    self.metrics = self.validate(session, step)
+                    record |= self.metrics
+                writer.write(self.steps_done, self.tokens, record)
+                now = speed.step(step.tokens_after - step.tokens_before, flops)
+                display.update(step.phase.name, self.steps_done, self.tokens, result.loss, now)
+                stopping = stop.requested_anywhere()
+                if stopping or self._due(step, "checkpoint"):
+                    speed.pause()
+                    writer.sync()
+                    self._save(session)
+                if stopping:
+                    self.event("stopped")
+                    stop.exit()
+
+    def _step(self, session: SessionT, step: StepPlan) -> StepResult:
+        upcoming = self.known_next(step)
+        if not session.task.prefetched:
+            session.task.prefetch(step)
+        if upcoming is not None:
+            session.task.prefetch(upcoming)
+        result = session.runner.run(step)
+        self.tokens, self.steps_done = step.tokens_after, self.steps_done + 1
+        if not result.updated:
+            names = [f"{step.phase.name}:{step.first_sequence}+{step.sequences}"]
+            self.policy.refuse(
+                self.steps_done, self.tokens, names, result.loss, result.gradient_norm
+            )
+        spike = self.spikes.observe(self.steps_done, result.loss)
+        if spike is not None:
+            say(f"warning: {spike}")
+            self.event("spike", **spike.record())
+        return result
+
+    def _due(self, step: StepPlan, what: str) -> bool:
+        recipe = self._loaded.recipe
+        phase = recipe.phases[step.phase.index]
+        if what == "evaluate":
+            every, key = phase.evaluate_every or recipe.evaluation.every, "evaluation.every"
+        else:
+            every, key = phase.checkpoint_every or recipe.checkpoints.every, "checkpoints.every"
+        return is_due(step, self.timeline.interval_tokens(every, step.phase, key))
+
+    def _save(self, session: SessionT) -> None:
+        state: dict[str, Any] = {
+            "step": self.steps_done,
+            self.folder.counted: self.tokens,
+            "phase": session.phase.index,
+            "world_size": self.distribution.world_size,
+            "recipe": plain(self._loaded),
+            "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
+            "metrics": self.metrics,
+        } | self.state(session)
+        self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
+        self.store.prune()
+
+    def event(self, what: str, **details: Any) -> None:
+        """Record what happened to the run."""
+        if is_first():
+            record = {"event": what, self.folder.counted: self.tokens, "step": self.steps_done}
+            append_record(self.folder.events, record | details)
+
+
+def carry_through(make_run: Callable[[], Run[SessionT]], out: Path, overwrite: bool) -> RunResult:
+    """Begin or resume the run that ``make_run`` gives, and take it to its end.
+
+    Raises UserError where ``out`` holds something else. SIGTERM and SIGINT save a checkpoint and
+    leave with 143 and 130.
+    """
+    run = make_run()
+    with ExitStack() as stack:
+
+        def take_folder() -> None:
+            check_folder(out)
+            stack.enter_context(run.folder.lock())
+            if overwrite:
+                clear(run.folder)
+
+        on_first(take_folder)
+        stop = stack.enter_context(GracefulStop())
+        session = run.prepare()
+        if run.tokens >= run.timeline.tokens:
+            say(f"{out} is complete: nothing to do")
+        else:
+            run.advance(session, stop)
+    return RunResult(out, run.tokens, run.steps_done, run.metrics)
+
+
+def check_folder(path: Path) -> None:
+    """Raise UserError when a folder holds something else than a run."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"{path} is a file; a run needs a folder")
+    foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+    if foreign and RunFolder(path).read_recipe() is None:
+        raise UserError(
+            f"{path} holds something else than a run",
+            found=", ".join(sorted(foreign)[:5]),
+            do="choose another folder with --out",
+        )
+
+
+def clear(folder: RunFolder) -> None:
+    """Forget an earlier run in the folder."""
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
+    for path in (folder.metrics, folder.events, folder.bad_batches, folder.adaptation):
+        path.unlink(missing_ok=True)

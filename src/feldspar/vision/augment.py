@@ -1,0 +1,48 @@
+"""What is done to a training image at random; the same numbers drawn give the same pixels."""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feldspar.vision.crops import training_crop
+from feldspar.vision.random_operations import rand_augment
+from feldspar.vision.settings import AugmentationSettings
+
+ERASED_AREA = (0.02, 1 / 3)
+ERASED_RATIO = (0.3, 1 / 0.3)
+"""Share of the image, and height by width, of what is erased (1708.04896, section 3)."""
+
+
+def augment(
+    image: Tensor, resolution: int, settings: AugmentationSettings, chance: np.random.Generator
+) -> Tensor:
+    """Bytes (c, h, w) of any size to bytes (c, resolution, resolution).
+
+    In this order: crop, mirror image, RandAugment, erasing.
+    """
+    image = training_crop(image, resolution, settings.crop, chance)
+    if chance.random() < settings.flip:
+        image = image.flip(2)
+    if settings.rand_augment is not None:
+        image = rand_augment(image, settings.rand_augment, chance)
+    if chance.random() < settings.erase:
+        image = erased(image, chance)
+    return image
+
+
+def erased(image: Tensor, chance: np.random.Generator) -> Tensor:
+    """The image with a random rectangle of noise."""
+    channels, height, width = image.shape
+    area = height * width * chance.uniform(*ERASED_AREA)
+    low, high = map(math.log, ERASED_RATIO)
+    ratio = math.exp(chance.uniform(low, high))
+    rows = min(max(round(math.sqrt(area * ratio)), 1), height)
+    columns = min(max(round(math.sqrt(area / ratio)), 1), width)
+    top = int(chance.integers(0, height - rows + 1))
+    left = int(chance.integers(0, width - columns + 1))
+    noise = chance.integers(0, 256, size=(channels, rows, columns), dtype=np.uint8)
+    image = image.clone()
+    image[:, top : top + rows, left : left + columns] = torch.from_numpy(noise)
+    return image

@@ -1,0 +1,51 @@
+"""A trained run on images read back: its network, with the averaged weights where there are any."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+from feldspar.recipe.load import LoadedVisionRecipe, load_vision_recipe
+from feldspar.runtime.checkpoint import MODEL, Checkpoint
+from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
+from feldspar.train.load import find_checkpoint, is_run_folder
+from feldspar.vision.revbifpn import RevBiFPN
+
+CLASSES_KEY = "classes"
+"""Of a checkpoint's state."""
+
+
+@dataclass(frozen=True)
+class LoadedVisionRun:
+    """A run at one of its checkpoints."""
+
+    path: Path
+    loaded: LoadedVisionRecipe
+    network: RevBiFPN
+    checkpoint: Checkpoint
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return tuple(self.checkpoint.state[CLASSES_KEY])
+
+
+def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True) -> LoadedVisionRun:
+    """Read a run folder; ``checkpoint`` is ``last`` or a number of images.
+
+    ``averaged`` weights are those of the recipe's average, where it keeps one. Raises UserError
+    when there is no such run or checkpoint, RunError when all are damaged.
+    """
+    if not is_run_folder(path):
+        raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
+    loaded = load_vision_recipe(str(path / "recipe.yaml"))
+    chosen = find_checkpoint(path, checkpoint)
+    network = RevBiFPN(loaded.recipe.model, loaded.recipe.runtime.activation_memory)
+    tensors = tensors_of(network)
+    if loaded.recipe.average_weights is not None:
+        other = WeightAverage(network, loaded.recipe.average_weights.decay).model
+        tensors |= tensors_of(other, AVERAGE)
+        chosen.fill(MODEL, tensors)
+        network = other if averaged else network
+    else:
+        chosen.fill(MODEL, tensors)
+    return LoadedVisionRun(path, loaded, network.eval(), chosen)

@@ -1,0 +1,110 @@
+"""Batches of images, read ahead by threads; what is read depends on positions alone.
+
+Position p of a run is image p mod n of epoch p div n, in that epoch's own random order, with a
+random stream of its own: the same pixels for any number of threads, and after a resume.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import InternalError
+from feldspar.core.streams import numpy_stream
+from feldspar.vision.augment import augment
+from feldspar.vision.crops import centre_crop
+from feldspar.vision.images import LabelledImages
+from feldspar.vision.settings import AugmentationSettings
+
+IMAGES_AT_ONCE = 16
+"""Of one thread's turn."""
+
+Example = tuple[Tensor, int]
+"""Bytes (c, r, r) and the label."""
+
+
+class TrainingImages:
+    """The images of a run by position, augmented."""
+
+    def __init__(self, images: LabelledImages, settings: AugmentationSettings, seed: int) -> None:
+        self._images = images
+        self._settings = settings
+        self._seed = seed
+        self._order = lru_cache(maxsize=2)(self._draw_order)
+
+    def read(self, position: int, resolution: int) -> Example:
+        """The example at a position of the run."""
+        epoch, place = divmod(position, len(self._images))
+        index = int(self._order(epoch)[place])
+        chance = numpy_stream(self._seed, "images.augment", position)
+        pixels = augment(self._images.read(index), resolution, self._settings, chance)
+        return pixels, int(self._images.labels[index])
+
+    def _draw_order(self, epoch: int) -> np.ndarray:
+        return numpy_stream(self._seed, "images.order", epoch).permutation(len(self._images))
+
+
+class ImageLoader:
+    """Hands out requested batches in the order of the requests.
+
+    An error while reading is raised by the ``take`` of its own request.
+    """
+
+    def __init__(self, read: Callable[[int, int], Example], workers: int) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(workers, "feldspar-images")
+        self._answers: deque[list[Future[list[Example]]]] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Requests not taken yet."""
+        return len(self._answers)
+
+    def request(self, start: int, stop: int, resolution: int) -> None:
+        """Ask for the examples ``start`` to ``stop`` - 1; returns at once."""
+        turns = [
+            range(first, min(first + IMAGES_AT_ONCE, stop))
+            for first in range(start, stop, IMAGES_AT_ONCE)
+        ]
+        self._answers.append(
+            [self._pool.submit(self._read_turn, turn, resolution) for turn in turns]
+        )
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """Bytes (b, c, r, r) and labels (b,) of the oldest request; waits for them."""
+        if not self._answers:
+            raise InternalError("images were taken from the loader without a request")
+        examples = [example for turn in self._answers.popleft() for example in turn.result()]
+        pixels, labels = zip(*examples, strict=True)
+        return torch.stack(pixels), torch.tensor(labels)
+
+    def close(self) -> None:
+        """Stop the threads; what was asked for is forgotten."""
+        self._answers.clear()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _read_turn(self, positions: Sequence[int], resolution: int) -> list[Example]:
+        return [self._read(position, resolution) for position in positions]
+
+
+def held_out_batches(
+    images: LabelledImages, resolution: int, crop: float, batch_images: int, workers: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images in their order, the middle of each; one batch is read ahead."""
+
+    def read(index: int, resolution: int) -> Example:
+        return centre_crop(images.read(index), resolution, crop), int(images.labels[index])
+
+    loader = ImageLoader(read, workers)
+    try:
+        for start in range(0, len(images), batch_images):
+            loader.request(start, min(start + batch_images, len(images)), resolution)
+            if start:
+                yield loader.take()
+        yield loader.take()
+    finally:
+        loader.close()

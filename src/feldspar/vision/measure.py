@@ -1,0 +1,55 @@
+"""How well a network classifies held-out images: loss, top-1 and top-5 accuracy."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from feldspar.core.progress import progress
+from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.vision.images import LabelledImages
+from feldspar.vision.loader import held_out_batches
+from feldspar.vision.task import normalisation
+
+TOP = (1, 5)
+
+
+@torch.no_grad()
+def measure(
+    network: nn.Module,
+    images: LabelledImages,
+    recipe: VisionRecipe,
+    resolution: int,
+    batch_images: int,
+    device: torch.device,
+    autocast: Callable[[], AbstractContextManager[object]],
+) -> dict[str, float]:
+    """``validation/loss`` (mean cross-entropy), ``validation/top1`` and ``top5`` (shares).
+
+    Among fewer than five classes top-5 is not measured. The network's mode is as before.
+    """
+    was_training = network.training
+    network.eval()
+    normalise = normalisation(recipe).to(device)
+    tops = [k for k in TOP if k == 1 or k < recipe.model.classes]
+    loss, right = 0.0, dict.fromkeys(tops, 0)
+    batches = held_out_batches(
+        images, resolution, recipe.evaluation.crop, batch_images, recipe.runtime.workers
+    )
+    with progress("validate", len(images), "images") as advance:
+        for pixels, labels in batches:
+            labels = labels.to(device)
+            with autocast():
+                logits = network(normalise(pixels.to(device)))
+            logits = logits.float()
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            ranked = logits.topk(max(tops)).indices == labels[:, None]
+            for k in tops:
+                right[k] += int(ranked[:, :k].sum())
+            advance(len(labels))
+    network.train(was_training)
+    return {"validation/loss": loss / len(images)} | {
+        f"validation/top{k}": count / len(images) for k, count in right.items()
+    }
