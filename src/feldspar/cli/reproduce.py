@@ -16,7 +16,11 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def reproduce(
         paper: Annotated[
-            str, typer.Argument(help="cerebras-gpt, btlm, supar, slimpajama-dc, gns.")
+            str,
+            typer.Argument(
+                help="cerebras-gpt, btlm, supar, slimpajama-dc, gns, crystal, "
+                "alibi-interpolation, bilingual."
+            ),
         ],
         scale: Annotated[
             Literal["small", "paper"],
@@ -40,8 +44,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
 
-        Without a GPU, --scale paper prints what it would cost. Small scale of all but supar reads
-        the documents of feldspar quickstart, slimpajama-dc those of slimpajama-dc/releases too.
+        Without a GPU, --scale paper prints what it would cost. Small scale of all but supar and
+        bilingual reads the documents of feldspar quickstart, slimpajama-dc those of
+        slimpajama-dc/releases too; bilingual those of bilingual/base and bilingual/small.
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError

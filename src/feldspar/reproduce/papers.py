@@ -3,6 +3,7 @@
 from feldspar.core.errors import UserError, nearest
 from feldspar.reproduce import (
     alibi_interpolation,
+    bilingual,
     btlm,
     cerebras_gpt,
     crystal,
@@ -24,6 +25,7 @@ PAPERS: dict[str, Paper] = {
         crystal.PAPER,
         alibi_interpolation.PAPER,
         mediswift.PAPER,
+        bilingual.PAPER,
     )
 }
 
