@@ -124,8 +124,7 @@ def once_trials(results: Results, scale: Scale) -> list[Trial]:
 
 def only_phase(index: int, scale: Scale, **changes: Any) -> str:
     """The override that leaves one phase of the small recipe, with ``changes``."""
-    settings = load_recipe(RECIPE).recipe.phases[index]
-    values = settings.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    values = load_recipe(RECIPE).tree["phases"][index]
     shortened = {"length": f"{QUICK_STEPS} steps"} if scale is Scale.QUICK else {}
     return "phases=" + json.dumps([values | shortened | changes])
 
