@@ -1,16 +1,18 @@
 # Every target makes the virtual environment that it needs, once: a stamp file says so.
 PYTHON ?= python3
 VENV := .venv
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all slow quick architecture lint types format bench
+.PHONY: help setup quickstart test test-all slow quick oldest architecture lint types format bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
 	@echo "make test        lint, types, architecture and quick tests"
 	@echo "make test-all    the slow tests too"
+	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make bench       everything in benchmarks/"
 	@echo "make lint        what ruff says; make format lets it mend that"
 
@@ -46,6 +48,16 @@ quick: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m "slow or gpu"
+
+$(OLDEST)/.made: .ci/oldest.txt pyproject.toml
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .ci/oldest.txt --editable '.[quickstart,fast,search,vision]' \
+		pytest pytest-xdist hypothesis psutil
+	touch $@
+
+oldest: $(OLDEST)/.made
+	$(OLDEST)/bin/pytest -n 2 -m "not slow and not gpu"
 
 architecture: $(VENV)/.dev
 	$(BIN)/pytest tests/test_architecture.py
