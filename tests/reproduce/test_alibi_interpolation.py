@@ -11,7 +11,6 @@ from feldspar.model.settings import LinearScaling, NoScaling, PositionScaling
 from feldspar.reproduce.alibi_interpolation import (
     ARMS,
     SEEDS,
-    by_arm,
     extrapolation_claims,
     interpolation_claims,
     reach_figure,
@@ -28,7 +27,7 @@ from feldspar.reproduce.beyond_training import (
     rows_of,
 )
 from feldspar.reproduce.claims import Verdict
-from feldspar.reproduce.paper import Scale, values_of
+from feldspar.reproduce.paper import Scale, by_name, values_of
 from tests.evaluate.conftest import make_model, tokenizer
 from tests.reproduce.conftest import finished
 
@@ -123,7 +122,7 @@ def test_at_the_papers_scale_there_is_no_control() -> None:
 
 def test_arms_and_seeds_come_in_order() -> None:
     runs = finished(trials(Scale.SMALL), lambda values: values["seed"])
-    for name, own in by_arm(runs, Scale.SMALL).items():
+    for name, own in by_name(runs, tuple(ARMS)).items():
         assert [run.score for run in own] == list(range(SEEDS[Scale.SMALL]))
         assert {values_of(run.trial)["choose.training"] for run in own} == {ARMS[name].training}
     [first, second] = trials(Scale.PAPER)

@@ -12,7 +12,6 @@ from feldspar.reproduce.btlm import (
     LONG_TOKENS,
     MEASURED_TOKENS,
     SHORT_TOKENS,
-    by_name,
     context_trials,
     ladder_claims,
     ladder_trials,
@@ -21,7 +20,7 @@ from feldspar.reproduce.btlm import (
 )
 from feldspar.reproduce.claims import Verdict
 from feldspar.reproduce.ladder import Gain, ladder_table
-from feldspar.reproduce.paper import Scale, values_of
+from feldspar.reproduce.paper import Scale, by_name, values_of
 from feldspar.reproduce.phase_switch import Switch, switch_of
 from tests.reproduce.conftest import finished
 

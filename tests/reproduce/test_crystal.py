@@ -8,7 +8,7 @@ import pytest
 from feldspar.evaluate.infilling import InfillingScore
 from feldspar.recipe import load_recipe
 from feldspar.reproduce.claims import Claim, Verdict
-from feldspar.reproduce.crystal import ARMS, SEEDS, by_arm, curve_figure, phase_table, trials
+from feldspar.reproduce.crystal import ARMS, SEEDS, curve_figure, phase_table, trials
 from feldspar.reproduce.crystal_claims import (
     PUBLISHED,
     infilling_claims,
@@ -16,7 +16,7 @@ from feldspar.reproduce.crystal_claims import (
     order_claim,
     phase_claim,
 )
-from feldspar.reproduce.paper import Scale, values_of
+from feldspar.reproduce.paper import Scale, by_name, values_of
 from feldspar.reproduce.text_kinds import Bits, bits_by_phase
 from feldspar.reproduce.validation_curve import Validation, validation_curve
 from tests.reproduce.conftest import finished
@@ -122,7 +122,7 @@ def test_the_pooled_text_is_that_of_the_two_phases() -> None:
 
 def test_arms_and_seeds_come_in_order() -> None:
     runs = finished(trials(Scale.SMALL), lambda values: values["seed"])
-    arms = by_arm(runs, Scale.SMALL)
+    arms = by_name(runs, tuple(ARMS))
     assert list(arms) == list(ARMS)
     for name, own in arms.items():
         assert [run.score for run in own] == list(range(SEEDS[Scale.SMALL]))

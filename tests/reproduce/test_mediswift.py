@@ -14,7 +14,6 @@ from feldspar.reproduce.mediswift import (
     PRETRAIN,
     SEEDS,
     arm_table,
-    by_arm,
     flops_ratio,
     step_seconds,
     trials,
@@ -30,7 +29,7 @@ from feldspar.reproduce.mediswift_claims import (
     small_dense_claim,
     time_claim,
 )
-from feldspar.reproduce.paper import Scale, values_of
+from feldspar.reproduce.paper import Scale, by_name, values_of
 from feldspar.study.trials import TrialResult
 from tests.reproduce.conftest import finished
 
@@ -90,7 +89,7 @@ def test_the_ledger_gives_the_printed_ratios() -> None:
 
 def test_arms_and_seeds_come_in_order() -> None:
     runs = finished(trials(Scale.SMALL), lambda values: values["seed"])
-    for name, own in by_arm(runs, Scale.SMALL).items():
+    for name, own in by_name(runs, tuple(ARMS)).items():
         assert [run.score for run in own] == list(range(SEEDS[Scale.SMALL]))
         assert all(values_of(run.trial).items() >= ARMS[name].items() for run in own)
     table = arm_table({name: [2.0] for name in ARMS}, ACCURACIES, {"bag of words": 0.809})

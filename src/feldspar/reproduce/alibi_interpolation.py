@@ -5,7 +5,7 @@ the tokens in two ways: at twice the length with its slopes halved, and as befor
 one to eight times that length, with and without its positions scaled by that factor.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -33,9 +33,10 @@ from feldspar.reproduce.paper import (
     Results,
     Scale,
     Stage,
+    by_name,
 )
 from feldspar.study.sweep import trial_of
-from feldspar.study.trials import Trial, TrialResult
+from feldspar.study.trials import Trial
 
 SMALL, LARGE = "alibi-interpolation/small", "alibi-interpolation/paper"
 SCORE = "validation/loss"
@@ -103,7 +104,7 @@ def findings(results: Results, scale: Scale) -> Findings:
     """Claims, the table of losses and the figure."""
     recipe = load_recipe(LARGE if scale is Scale.PAPER else SMALL).recipe
     length = recipe.context_length(recipe.phases[0])
-    runs = by_arm(results["lengths"], scale)
+    runs = by_name(results["lengths"], tuple(arms(scale)))
     measured = {
         name: losses_beyond([run.folder for run in runs[name]], length, arm.scalings)
         for name, arm in arms(scale).items()
@@ -121,15 +122,6 @@ def findings(results: Results, scale: Scale) -> Findings:
     return Findings((*found, retrieval_claim(cost)), (section,), figure, {"losses": measured})
 
 
-def by_arm(results: Sequence[TrialResult], scale: Scale) -> dict[str, list[TrialResult]]:
-    """Results that come seed after seed for each arm in turn."""
-    seeds = SEEDS[scale]
-    return {
-        name: list(results[index * seeds : (index + 1) * seeds])
-        for index, name in enumerate(arms(scale))
-    }
-
-
 def extrapolation_claims(measured: Measured, cost: str) -> list[Claim]:
     """What ALiBi does by itself, beside rotary positions."""
     if "rotary" not in measured:
@@ -138,7 +130,7 @@ def extrapolation_claims(measured: Measured, cost: str) -> list[Claim]:
     gains = {name: Gain.of(losses[NONE][8], losses[SHORT][8]) for name, losses in own.items()}
     told = "; ".join(
         f"{name} {fmean(losses[SHORT][8]):.4f} in short windows, {fmean(losses[NONE][8]):.4f} "
-        f"({worded(gains[name])})"
+        f"({gains[name].lower_or_higher})"
         for name, losses in own.items()
     )
     return [
@@ -167,7 +159,7 @@ def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
     gains = {reach: Gain.of(tuned[reach], control[NONE][reach]) for reach in (2, 4)}
     told = "; ".join(
         f"at {reach}x {fmean(tuned[reach]):.4f}, {fmean(control[NONE][reach]):.4f} for as many "
-        f"tokens more without ({worded(gain)})"
+        f"tokens more without ({gain.lower_or_higher})"
         for reach, gain in gains.items()
     )
     return [
@@ -176,7 +168,7 @@ def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
             statement="Slopes divided by two read twice the trained length without training.",
             paper="2x without fine-tuning and without degradation (no figure obtained)",
             ours=f"at 2x: {fmean(alibi[LINEAR][2]):.4f} with slopes divided, "
-            f"{fmean(alibi[NONE][2]):.4f} as trained ({worded(zero_shot)}); in short windows "
+            f"{fmean(alibi[NONE][2]):.4f} as trained ({zero_shot.lower_or_higher}); in short windows "
             f"{fmean(alibi[SHORT][2]):.4f}",
             tolerance=f"lower than as trained by more than {zero_shot.threshold:.2%}",
             held=zero_shot.is_clear,
@@ -211,11 +203,6 @@ def retrieval_claim(cost: str) -> Claim:
         reason="A model of this size answers no question.",
         cost=cost,
     )
-
-
-def worded(gain: Gain) -> str:
-    """How much lower, or higher."""
-    return gain.worded("lower", "higher")
 
 
 def reach_figure(measured: Measured, length: int) -> Figure:

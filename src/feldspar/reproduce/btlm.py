@@ -17,7 +17,15 @@ from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.ladder import Gain, ladder_table
 from feldspar.reproduce.loss_by_position import losses_by_position
-from feldspar.reproduce.paper import QUICKSTART_BYTES, Findings, Paper, Results, Scale, Stage
+from feldspar.reproduce.paper import (
+    QUICKSTART_BYTES,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    by_name,
+)
 from feldspar.reproduce.phase_switch import Switch, phase_switch
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
@@ -144,14 +152,6 @@ def paper_findings(run: TrialResult, cost: str) -> Findings:
     claims = (switch_claim([switch], cost, at_paper_scale=True), downstream_claim(cost))
     section = Section("Context schedule", (), [switch_table([switch])], [figure])
     return Findings(claims, (section,), figure, {"switches": [asdict(switch)]})
-
-
-def by_name(results: Sequence[TrialResult], names: Sequence[str]) -> dict[str, list[TrialResult]]:
-    """Results that come seed after seed for each name in turn."""
-    seeds = len(results) // len(names)
-    return {
-        name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(names)
-    }
 
 
 def switch_claim(switches: Sequence[Switch], cost: str, *, at_paper_scale: bool) -> Claim:

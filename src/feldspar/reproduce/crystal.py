@@ -22,7 +22,7 @@ from feldspar.reproduce.crystal_claims import (
     phase_claim,
 )
 from feldspar.reproduce.infilling import infilling_of_runs
-from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage
+from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage, by_name
 from feldspar.reproduce.text_kinds import (
     CODE,
     CODE_KIND,
@@ -33,7 +33,7 @@ from feldspar.reproduce.text_kinds import (
 )
 from feldspar.reproduce.validation_curve import Validation, validation_curve
 from feldspar.study.sweep import trial_of
-from feldspar.study.trials import Trial, TrialResult
+from feldspar.study.trials import Trial
 
 RECIPE = "crystal/small"
 SCORE = "validation/bits_per_byte"
@@ -94,7 +94,8 @@ def shortened(arm: Mapping[str, str]) -> list[str]:
 def findings(results: Results, scale: Scale) -> Findings:
     """Claims, tables and figures."""
     cost = on_accelerators([run_cost("crystal/paper", PAPER_RUN)])
-    runs = by_arm(results["phases"], scale)
+    names = (PUBLISHED,) if scale is Scale.PAPER else tuple(ARMS)
+    runs = by_name(results["phases"], names)
     curves = {name: [validation_curve(run.folder) for run in own] for name, own in runs.items()}
     bits = {name: bits_by_phase(own) for name, own in curves.items()}
     figure = curve_figure(curves[PUBLISHED])
@@ -124,16 +125,6 @@ GAPS = (
     "Held-out code with a gap: bits per byte of the middle after prefix and suffix, and after the "
     "prefix alone, mean over seeds; middles that greedy decoding writes to the letter."
 )
-
-
-def by_arm(results: Sequence[TrialResult], scale: Scale) -> dict[str, list[TrialResult]]:
-    """Results that come seed after seed for each arm in turn."""
-    if scale is Scale.PAPER:
-        return {PUBLISHED: list(results)}
-    seeds = SEEDS[scale]
-    return {
-        name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(ARMS)
-    }
 
 
 def phase_table(bits: Mapping[str, Bits]) -> Table:

@@ -19,7 +19,7 @@ def phase_claim(bits: Bits, cost: str) -> Claim:
     gains = {kind: Gain.of(second[kind], first[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
         f"{kind}: {fmean(first[kind]):.4f} after phase {names[0]}, {fmean(second[kind]):.4f} after "
-        f"phase {names[1]} ({worded(gain)})"
+        f"phase {names[1]} ({gain.lower_or_higher})"
         for kind, gain in gains.items()
     )
     return judged(
@@ -54,8 +54,8 @@ def infilling_claims(
             statement="Nine tenths of the code rearranged teach a model to fill gaps.",
             paper="StarCoder with fill-in-the-middle at rate 0.9; no figure printed",
             ours="middle of held-out code after prefix and suffix: "
-            f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {worded(gained)} than without such "
-            f"training ({fmean(middles['left to right']):.4f}), and {worded(suffix)} than the same "
+            f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than without such "
+            f"training ({fmean(middles['left to right']):.4f}), and {suffix.lower_or_higher} than the same "
             "middles after the prefix alone",
             tolerance="lower than without such training, and than after the prefix alone, each by "
             "more than the noise of the seed",
@@ -70,7 +70,7 @@ def infilling_claims(
             statement="Code is read from left to right almost as well for it.",
             paper="rate 0.9 in the whole of phase 2; no figure printed",
             ours=f"held-out code after phase {phase}: {fmean(own):.4f} bits per byte with, "
-            f"{fmean(other):.4f} without ({worded(loss)})",
+            f"{fmean(other):.4f} without ({loss.lower_or_higher})",
             tolerance=f"higher by at most {LITTLE:.0%}",
             held=loss.mean >= -LITTLE,
             same_quantity=False,
@@ -92,8 +92,8 @@ def last_phase_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
         statement="A last phase on code alone costs language; replaying a little keeps it.",
         paper="phase 3, with 17 % of replay, brought no gain (a negative result of the paper)",
         ours=f"language: {fmean(before[LANGUAGE_KIND]):.4f} before the last phase, "
-        f"{fmean(bare[LANGUAGE_KIND]):.4f} after it without replay ({worded(forgotten)}), "
-        f"{fmean(after[LANGUAGE_KIND]):.4f} with ({worded(kept)} than without)",
+        f"{fmean(bare[LANGUAGE_KIND]):.4f} after it without replay ({forgotten.lower_or_higher}), "
+        f"{fmean(after[LANGUAGE_KIND]):.4f} with ({kept.lower_or_higher} than without)",
         tolerance="without replay higher than before, with replay lower than without, each by more "
         "than the noise of the seed",
         held=kept.is_clear and Gain.of(before[LANGUAGE_KIND], bare[LANGUAGE_KIND]).is_clear,
@@ -110,7 +110,7 @@ def order_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
     gains = {kind: Gain.of(phased[kind], pooled[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
         f"{kind} {fmean(phased[kind]):.4f} in phases, {fmean(pooled[kind]):.4f} pooled ("
-        f"{worded(gain)})"
+        f"{gain.lower_or_higher})"
         for kind, gain in gains.items()
     )
     return judged(
@@ -136,11 +136,6 @@ def benchmark_claim(cost: str) -> Claim:
         reason="A model of this size is at chance on these tasks.",
         cost=cost,
     )
-
-
-def worded(gain: Gain) -> str:
-    """How much lower, or higher."""
-    return gain.worded("lower", "higher")
 
 
 def bits_of(score: InfillingScore) -> float:

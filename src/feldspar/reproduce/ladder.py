@@ -56,6 +56,11 @@ class Gain:
     def __str__(self) -> str:
         return self.worded()
 
+    @property
+    def lower_or_higher(self) -> str:
+        """The mean as a share lower or higher, and its error."""
+        return self.worded("lower", "higher")
+
     def worded(self, more: str = "", less: str = "") -> str:
         """The mean and its error; with the sign as a word, ``more`` or ``less``, where given."""
         if not math.isfinite(self.mean):

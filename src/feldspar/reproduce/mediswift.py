@@ -5,7 +5,6 @@ weights that 75 % leave, and fine-tuned dense; one more arm keeps its masks.
 """
 
 import itertools
-from collections.abc import Sequence
 from statistics import fmean
 
 from feldspar.plan import plan_recipe
@@ -29,7 +28,7 @@ from feldspar.reproduce.mediswift_claims import (
     small_dense_claim,
     time_claim,
 )
-from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage
+from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage, by_name
 from feldspar.reproduce.validation_curve import ends_of_phases, validation_curve
 from feldspar.runtime.run_folder import RunFolder, read_records
 from feldspar.study.sweep import trial_of
@@ -86,7 +85,7 @@ def findings(results: Results, scale: Scale) -> Findings:
         figure = bar_figure("Times fewer pre-training FLOPs at 75 %", ratios, "ratio")
         claims = (flops_claim(ratios), benchmark_claim(cost))
         return Findings(claims, (Section("FLOPs", (), (), [figure]),), figure, {"ratios": ratios})
-    runs = by_arm(results["arms"], scale)
+    runs = by_name(results["arms"], tuple(ARMS))
     folders = {name: [run.folder for run in own] for name, own in runs.items()}
     bits = {name: [pretrained_bits(run) for run in own] for name, own in runs.items()}
     seconds = {name: [step_seconds(run) for run in own] for name, own in runs.items()}
@@ -124,14 +123,6 @@ def flops_ratio(size: str) -> float:
         for sparsity in (DENSE, SPARSE)
     ]
     return totals[0] / totals[1]
-
-
-def by_arm(results: Sequence[TrialResult], scale: Scale) -> dict[str, list[TrialResult]]:
-    """Results that come seed after seed for each arm in turn."""
-    seeds = SEEDS[scale]
-    return {
-        name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(ARMS)
-    }
 
 
 def pretrained_bits(run: TrialResult) -> float:

@@ -88,7 +88,7 @@ def small_dense_claim(bits: BySeed, accuracies: BySeed, cost: str) -> Claim:
         paper="larger sparse models on the frontier of accuracy and FLOPs (figure)",
         ours=f"after pre-training on the same tokens {fmean(bits[SPARSE]):.4f} held-out bits per "
         f"byte at 75 %, {fmean(bits[SMALL_DENSE]):.4f} of the dense model with its block weights "
-        f"({gain.worded('lower', 'higher')}); right labels {shown(accuracies[SPARSE])} and "
+        f"({gain.lower_or_higher}); right labels {shown(accuracies[SPARSE])} and "
         f"{shown(accuracies[SMALL_DENSE])}",
         tolerance=f"bits per byte lower by more than {gain.threshold:.2%}",
         held=gain.is_clear,

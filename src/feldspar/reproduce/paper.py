@@ -33,6 +33,14 @@ def values_of(trial: Trial) -> dict[str, Any]:
     return {key: _plain(text) for key, _, text in pairs}
 
 
+def by_name(results: Sequence[TrialResult], names: Sequence[str]) -> dict[str, list[TrialResult]]:
+    """Results that come seed after seed for each name in turn."""
+    seeds = len(results) // len(names)
+    return {
+        name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(names)
+    }
+
+
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)
