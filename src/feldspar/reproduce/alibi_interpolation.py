@@ -168,8 +168,8 @@ def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
             statement="Slopes divided by two read twice the trained length without training.",
             paper="2x without fine-tuning and without degradation (no figure obtained)",
             ours=f"at 2x: {fmean(alibi[LINEAR][2]):.4f} with slopes divided, "
-            f"{fmean(alibi[NONE][2]):.4f} as trained ({zero_shot.lower_or_higher}); in short windows "
-            f"{fmean(alibi[SHORT][2]):.4f}",
+            f"{fmean(alibi[NONE][2]):.4f} as trained ({zero_shot.lower_or_higher}); in short "
+            f"windows {fmean(alibi[SHORT][2]):.4f}",
             tolerance=f"lower than as trained by more than {zero_shot.threshold:.2%}",
             held=zero_shot.is_clear,
             same_quantity=False,

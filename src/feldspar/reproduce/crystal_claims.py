@@ -54,9 +54,9 @@ def infilling_claims(
             statement="Nine tenths of the code rearranged teach a model to fill gaps.",
             paper="StarCoder with fill-in-the-middle at rate 0.9; no figure printed",
             ours="middle of held-out code after prefix and suffix: "
-            f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than without such "
-            f"training ({fmean(middles['left to right']):.4f}), and {suffix.lower_or_higher} than the same "
-            "middles after the prefix alone",
+            f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than "
+            f"without such training ({fmean(middles['left to right']):.4f}), and "
+            f"{suffix.lower_or_higher} than the same middles after the prefix alone",
             tolerance="lower than without such training, and than after the prefix alone, each by "
             "more than the noise of the seed",
             held=gained.is_clear and suffix.is_clear,
