@@ -6,7 +6,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from feldspar.tokens import TextTokenizer
 from feldspar.tokens.appended_bpe import append_pieces, trained_pieces
 from feldspar.tokens.contract import check_contract
-from feldspar.tokens.extension import Extension, decompositions
+from feldspar.tokens.decomposition import decompositions
+from feldspar.tokens.extension import Extension
 from feldspar.tokens.growth import Growth, Vocabulary, unreachable
 from feldspar.tokens.scripts import TargetCharacters
 from feldspar.tokens.spelling import spelling_of

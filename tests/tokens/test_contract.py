@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from feldspar.core.errors import UserError
 from feldspar.tokens import ExtendWith, TextTokenizer, extend_tokenizer
 from feldspar.tokens.contract import check_contract
-from feldspar.tokens.extension import decompositions
+from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.scripts import TargetCharacters
 from tests.tokens.bases import ARABIC, KINDS, base, cipher, english
 

@@ -6,7 +6,8 @@ import pytest
 
 from feldspar.core.errors import UserError
 from feldspar.tokens import TextTokenizer, train_bpe
-from feldspar.tokens.extension import EXTENSION_FILE, Extension, decompositions
+from feldspar.tokens.decomposition import decompositions
+from feldspar.tokens.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.settings import END_OF_DOCUMENT
 
 

@@ -20,7 +20,8 @@ from feldspar.plan import plan_recipe
 from feldspar.recipe import load_recipe
 from feldspar.release import verify_release
 from feldspar.tokens import HuggingFaceTokenizer, ShardSettings, TextTokenizer, build_shards
-from feldspar.tokens.extension import Extension, decompositions
+from feldspar.tokens.decomposition import decompositions
+from feldspar.tokens.extension import Extension
 from feldspar.train import load_run, train
 from feldspar.train.load import find_checkpoint
 from feldspar.train.optimizer import Optimizer

@@ -21,7 +21,7 @@ __getattr__, __dir__ = lazy_exports(
         "tokenizer_from_settings": "tokenizer_sources",
         "train_bpe": "bpe",
         "Extension": "extension",
-        "decompositions": "extension",
+        "decompositions": "decomposition",
         "extend_tokenizer": "extend",
         "measure_fertility": "fertility",
         "ShardReport": "build",

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.tokens.extension import decompositions
+from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.growth import Growth, Vocabulary, unreachable
 from feldspar.tokens.scripts import TargetCharacters, code_points
 from feldspar.tokens.tokenizer import TextTokenizer

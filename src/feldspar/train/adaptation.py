@@ -16,7 +16,7 @@ from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.core.manifest import read_manifest
 from feldspar.plan.summary import Plan
 from feldspar.runtime.checkpoint import KIND, Checkpoint
-from feldspar.tokens.extension import decompositions
+from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
 from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
