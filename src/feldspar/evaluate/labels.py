@@ -50,15 +50,12 @@ def evaluate_labels(
     settings = template.labels
     assert settings is not None, "the caller asks for labels"
     true = [pair.labels for pair in pairs]
-    targets = _encoded(model, [target_text(template, [label]) for label in settings.values])
-    longest = max(map(len, targets))
-    contexts = [layout.context(pair, longest).tolist() for pair in pairs]
+    contexts, targets = _asked(model, pairs, layout, template)
     likelihood = None
     if not settings.several:
-        likelihood = label_figures(
-            true, likeliest_labels(model, pairs, layout, template), settings.values
-        )
-    room = longest
+        likeliest = _likeliest(model, contexts, targets, settings.values)
+        likelihood = label_figures(true, likeliest, settings.values)
+    room = max(map(len, targets))
     if settings.several:
         (every,) = _encoded(model, [target_text(template, settings.values)])
         room = len(every)
@@ -100,10 +97,27 @@ def likeliest_labels(
     """
     settings = template.labels
     assert settings is not None and not settings.several, "one label an example"
-    values = settings.values
-    targets = _encoded(model, [target_text(template, [label]) for label in values])
+    contexts, targets = _asked(model, pairs, layout, template)
+    return _likeliest(model, contexts, targets, settings.values)
+
+
+def _asked(
+    model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
+) -> tuple[list[list[int]], list[list[int]]]:
+    """What stands before each pair's target, and the target of each label."""
+    assert template.labels is not None, "the caller asks for labels"
+    texts = [target_text(template, [label]) for label in template.labels.values]
+    targets = _encoded(model, texts)
     longest = max(map(len, targets))
-    contexts = [layout.context(pair, longest).tolist() for pair in pairs]
+    return [layout.context(pair, longest).tolist() for pair in pairs], targets
+
+
+def _likeliest(
+    model: TextModel,
+    contexts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    values: Sequence[str],
+) -> list[Labels]:
     end = model.end_of_document_id
     requests = [Continuation(c, [*target, end]) for c in contexts for target in targets]
     scores = [score.log_likelihood for score in score_continuations(model, requests)]

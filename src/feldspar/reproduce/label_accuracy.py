@@ -6,7 +6,11 @@ from statistics import fmean
 
 from feldspar.core.progress import progress
 from feldspar.evaluate.labels import likeliest_labels
-from feldspar.tokens.pairs import encode_pairs, read_pairs
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.run_folder import RECIPE_NAME
+from feldspar.tokens.pairs import PairText, encode_pairs, read_pairs
+from feldspar.tokens.settings import PairTemplate
 from feldspar.train.load import load_run
 from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
 from feldspar.train.text_model import text_model_of
@@ -22,11 +26,8 @@ def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
     with progress("labels", len(runs), "models") as advance:
         for folder in runs:
             run = load_run(folder)
-            index, template = labelled_phase(run.recipe)
-            data = run.recipe.phases[index].pairs
-            assert data is not None, "a labelled phase"
+            index, template, texts = _held_out(run.recipe, file_name)
             model = text_model_of(run)
-            texts = read_pairs(data.path.with_name(file_name), template)
             pairs = encode_pairs(texts, model.tokenizer)
             layout = pair_layout(run.recipe, index, model.tokenizer)
             answers = likeliest_labels(model, pairs, layout, template)
@@ -39,10 +40,15 @@ def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
 
 def accuracies_without_a_model(run: Path, file_name: str) -> dict[str, float]:
     """What the most frequent label and a bag of words find on the same pairs."""
-    recipe = load_run(run).recipe
+    recipe = load_recipe(str(run / RECIPE_NAME)).recipe
+    index, _, texts = _held_out(recipe, file_name)
+    beside = label_baselines(recipe, index, texts)
+    return {name: figures["accuracy"] for name, figures in beside.items()}
+
+
+def _held_out(recipe: Recipe, file_name: str) -> tuple[int, PairTemplate, list[PairText]]:
+    """The phase that learned labels, its template, and the pairs of a file beside its own."""
     index, template = labelled_phase(recipe)
     data = recipe.phases[index].pairs
     assert data is not None, "a labelled phase"
-    texts = read_pairs(data.path.with_name(file_name), template)
-    beside = label_baselines(recipe, index, texts)
-    return {name: figures["accuracy"] for name, figures in beside.items()}
+    return index, template, read_pairs(data.path.with_name(file_name), template)

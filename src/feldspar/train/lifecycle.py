@@ -135,10 +135,8 @@ class Run(ABC, Generic[SessionT]):
         """Floating-point operations of a step, as shares of the peak count them."""
 
     @abstractmethod
-    def record(
-        self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
-    ) -> dict[str, Any]:
-        """What metrics.jsonl says of a step, beside its number and position."""
+    def record(self, step: StepPlan, result: StepResult, seconds: float) -> dict[str, Any]:
+        """What metrics.jsonl says of a step of this kind of run, beside what it says of all."""
 
     @abstractmethod
     def state(self, session: SessionT) -> dict[str, Any]:
@@ -212,7 +210,15 @@ class Run(ABC, Generic[SessionT]):
                 result = self._step(session, step)
                 seconds = time.perf_counter() - began
                 flops = self.flops(step)
-                record = self.record(step, result, seconds, flops / seconds / capacity)
+                record: dict[str, Any] = {
+                    "phase": step.phase.name,
+                    "train/loss": result.loss,
+                    "learning_rate": step.learning_rate,
+                    "weight_decay": step.weight_decay,
+                    "gradient_norm": result.gradient_norm,
+                    "model_flop_utilisation": flops / seconds / capacity,
+                }
+                record |= self.record(step, result, seconds)
                 record |= self.after_step(session, step, seconds)
                 if self._due(step, "evaluate"):
                     speed.pause()

@@ -175,19 +175,11 @@ class TrainingRun(Run[Session]):
         }
         return state | masks_to_state(session.masks) | pairs_to_state(self.data.pairs)
 
-    def record(
-        self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
-    ) -> dict[str, Any]:
-        """What metrics.jsonl says of a step, beside its number and tokens."""
+    def record(self, step: StepPlan, result: StepResult, seconds: float) -> dict[str, Any]:
+        """Sequences and tokens of a step."""
         return {
-            "phase": step.phase.name,
-            "train/loss": result.loss,
-            "learning_rate": step.learning_rate,
-            "weight_decay": step.weight_decay,
-            "gradient_norm": result.gradient_norm,
             "sequences": step.sequences,
             "tokens_per_second": (step.tokens_after - step.tokens_before) / seconds,
-            "model_flop_utilisation": utilisation,
         } | ({"cut_tokens": result.cut_tokens} if result.cut_tokens else {})
 
 

@@ -82,19 +82,11 @@ class VisionRun(Run[VisionSession]):
         """Which images the run is trained on, and the names of their classes."""
         return {"training_images": self.data.digest, CLASSES_KEY: list(self.data.train.classes)}
 
-    def record(
-        self, step: StepPlan, result: StepResult, seconds: float, utilisation: float
-    ) -> dict[str, Any]:
-        """What metrics.jsonl says of a step, beside its number and images."""
+    def record(self, step: StepPlan, result: StepResult, seconds: float) -> dict[str, Any]:
+        """Images of a step."""
         return {
-            "phase": step.phase.name,
-            "train/loss": result.loss,
-            "learning_rate": step.learning_rate,
-            "weight_decay": step.weight_decay,
-            "gradient_norm": result.gradient_norm,
             "batch_images": step.sequences,
             "images_per_second": step.sequences / seconds,
-            "model_flop_utilisation": utilisation,
         }
 
     def _session(self, phase_index: int, begins: bool) -> VisionSession:
