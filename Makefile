@@ -1,20 +1,25 @@
 # Every target makes the virtual environment that it needs, once: a stamp file says so.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+QUICK := -m "not slow and not gpu"
+# Numeric tests, which must pass whatever vector instructions the processor has.
+NUMERIC := tests/model tests/noise_scale tests/reversible tests/huggingface
+ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-all slow quick oldest architecture lint types format bench
+.PHONY: help quickstart test slow vectors oldest check format bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
-	@echo "make test        lint, types, architecture and quick tests"
-	@echo "make test-all    the slow tests too"
+	@echo "make test        the quick tests"
+	@echo "make slow        the slow tests"
+	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
+	@echo "make check       lint, types and architecture; make format mends what it can"
 	@echo "make bench       everything in benchmarks/"
-	@echo "make lint        what ruff says; make format lets it mend that"
 
 $(VENV)/.made:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed" if sys.version_info < (3, 11) else 0)'
@@ -34,20 +39,28 @@ $(VENV)/.bench: $(VENV)/.made pyproject.toml
 	$(INSTALL) --editable '.[dev,bench]'
 	touch $@
 
-setup: $(VENV)/.dev
-
 quickstart: $(VENV)/.quickstart
 	$(BIN)/feldspar quickstart
 
-test: lint types quick
-
-test-all: test slow
-
-quick: $(VENV)/.dev
-	$(BIN)/pytest -n 2 -m "not slow and not gpu"
+test: $(VENV)/.dev
+	$(BIN)/pytest -n 2 $(QUICK) --ignore $(ARCHITECTURE)
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m "slow or gpu"
+
+vectors: $(VENV)/.dev
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 $(QUICK) $(NUMERIC)
+	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 $(QUICK) $(NUMERIC)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+	$(BIN)/pytest -n 2 $(ARCHITECTURE)
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
 
 $(OLDEST)/.made: .ci/oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
@@ -57,21 +70,7 @@ $(OLDEST)/.made: .ci/oldest.txt pyproject.toml
 	touch $@
 
 oldest: $(OLDEST)/.made
-	$(OLDEST)/bin/pytest -n 2 -m "not slow and not gpu"
-
-architecture: $(VENV)/.dev
-	$(BIN)/pytest tests/test_architecture.py
-
-lint: $(VENV)/.dev
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-
-types: $(VENV)/.dev
-	$(BIN)/pyrefly check
-
-format: $(VENV)/.dev
-	$(BIN)/ruff check --fix
-	$(BIN)/ruff format
+	$(OLDEST)/bin/pytest -n 2 $(QUICK) --ignore $(ARCHITECTURE)
 
 bench: $(VENV)/.bench
 	set -e; for script in benchmarks/*.py; do $(BIN)/python "$$script"; done

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -217,7 +217,7 @@ def test_ray_gives_the_bytes_of_one_process_although_a_worker_is_killed(
 
 
 @contextmanager
-def killing_busy_workers(most: int) -> Iterator[list[int]]:
+def killing_busy_workers(most: int) -> Generator[list[int]]:
     """Kills up to ``most`` of the cluster's workers, each while it is at a unit; their ids."""
     killed: list[int] = []
     done = threading.Event()

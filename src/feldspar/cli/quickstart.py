@@ -5,7 +5,7 @@ It chains what the other commands do; a stage that finished is not run again.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -104,7 +104,7 @@ class Quickstart:
         typer.echo(f"release: {self.folder / 'release'}\nreport:  {page}")
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Name a stage and add up its time, over calls that were stopped too."""
         from feldspar.core.files import write_atomically
 

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +105,7 @@ def _applied(function: Callable[[Unit], Result], unit: Unit) -> Result:
 
 
 @contextmanager
-def ray_executor(workers: int, memory_bytes: int, folder: Path) -> Iterator[Executor]:
+def ray_executor(workers: int, memory_bytes: int, folder: Path) -> Generator[Executor]:
     """An executor on the cluster that RAY_ADDRESS names, or on one started here for the time.
 
     At most ``workers`` units run at a time, 0: as many as there are processors. Each asks for one

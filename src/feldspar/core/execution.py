@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -63,7 +63,7 @@ def _result(future: Future[Result]) -> Result:
 
 
 @contextmanager
-def _whole_pool() -> Iterator[None]:
+def _whole_pool() -> Generator[None]:
     try:
         yield
     except BrokenProcessPool as error:
@@ -94,7 +94,7 @@ def available_cores() -> int:
 
 
 @contextmanager
-def executor(workers: int) -> Iterator[Executor]:
+def executor(workers: int) -> Generator[Executor]:
     """An executor with ``workers`` processes; 1 runs in this process."""
     if workers <= 1:
         yield SerialExecutor()

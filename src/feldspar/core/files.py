@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Iterator[Path]:
+def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Generator[Path]:
     """A temporary sibling of ``path`` to fill; renamed to ``path`` when the block ends well.
 
     A folder that exists is therefore whole; without ``flush`` it may be torn by a power cut, which
@@ -116,7 +116,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
+def disk_errors(path: Path) -> Generator[None]:
     """Turn a full disk (also as other libraries word it) into a SetupError that names ``path``."""
     try:
         yield

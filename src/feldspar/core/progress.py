@@ -1,6 +1,6 @@
 """Progress of long work, told to whoever listens; silent unless a listener was installed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -48,7 +48,7 @@ _listener: ContextVar[ProgressListener] = ContextVar("listener", default=_SILENT
 
 
 @contextmanager
-def listening(listener: ProgressListener) -> Iterator[None]:
+def listening(listener: ProgressListener) -> Generator[None]:
     """Send all progress inside the block to ``listener``."""
     token = _listener.set(listener)
     try:
@@ -60,7 +60,7 @@ def listening(listener: ProgressListener) -> Iterator[None]:
 @contextmanager
 def progress(
     title: str, total: float | None = None, unit: str = "documents"
-) -> Iterator[Callable[[float], None]]:
+) -> Generator[Callable[[float], None]]:
     """Report a piece of work; the block receives a function to call with each amount done."""
     listener = _listener.get()
     advance = listener.start(title, total, unit)

@@ -1,6 +1,6 @@
 """What runs the units of the stages; they know nothing of it, and their results are the same."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ _INTERPRETER_BYTES = 250_000_000
 
 
 @contextmanager
-def started(engine: Engine, workers: int, memory_bytes: int, work: Path) -> Iterator[Executor]:
+def started(engine: Engine, workers: int, memory_bytes: int, work: Path) -> Generator[Executor]:
     """An executor of units that write below ``work`` and hold ``memory_bytes`` of data each.
 
     At most ``workers`` run at a time; with ray 0 stands for all processors of the cluster.

@@ -6,7 +6,7 @@ same command again, units whose folders are whole and of the same digest are not
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ class Stages:
 
 
 @contextmanager
-def work_folder(out: Path) -> Iterator[Path]:
+def work_folder(out: Path) -> Generator[Path]:
     """A folder beside ``out`` for the stages: kept when the process is stopped or the machine lacks
     something, so that the same command goes on; removed at the end and after bad input.
 

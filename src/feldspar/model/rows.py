@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
+from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRole, ParameterRoles, ParameterRow
 
@@ -54,10 +55,10 @@ def _places(module: nn.Module) -> dict[int, dict[Place, str]]:
     """By a parameter's identity, every role that is declared for it and under which name."""
     places: dict[int, dict[Place, str]] = defaultdict(dict)
     for prefix, part, inside in _walk(module, "", False):
-        declared: ParameterRoles = getattr(part, "parameter_roles", {})
+        roles: ParameterRoles = declared(part, "parameter_roles")
         for name, parameter in part.named_parameters(recurse=False):
-            if name in declared:
-                places[id(parameter)].setdefault((declared[name], inside), prefix + name)
+            if name in roles:
+                places[id(parameter)].setdefault((roles[name], inside), prefix + name)
     return places
 
 

@@ -5,7 +5,7 @@ estimate is sqrt((B - 1) / (groups - 1)) times that of single examples for Gauss
 Source: 1812.06162, appendix A.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Literal
 
@@ -84,7 +84,7 @@ class GroupTracker:
         ]
 
     @contextmanager
-    def microbatch(self, num_examples: int) -> Iterator[None]:
+    def microbatch(self, num_examples: int) -> Generator[None]:
         """Around forward and backward pass of one micro-batch of so many examples."""
         if self._active:
             raise UserError("microbatch() inside of a microbatch()")

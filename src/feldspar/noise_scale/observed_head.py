@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.recorder import Recorder
@@ -18,8 +19,7 @@ from feldspar.noise_scale.uses import ParameterUses
 
 def declared_observers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The attributes of ``module`` that take an observer, each with its parameter."""
-    declared: dict[str, str] = getattr(module, "gradient_observers", {})
-    for attribute, parameter in declared.items():
+    for attribute, parameter in declared(module, "gradient_observers").items():
         yield attribute, getattr(module, parameter)
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from feldspar.core.declarations import declared
 from feldspar.core.rows import ParameterRoles, Role
 
 ParameterType = Literal["norm", "attention", "feed_forward", "embedding", "output"]
@@ -37,10 +38,10 @@ def is_norm(module: nn.Module) -> bool:
 
 def parameter_type(module_name: str, module: nn.Module, local_name: str) -> ParameterType | None:
     """The type of ``module``'s own parameter ``local_name``; None: it counts in the total only."""
-    roles: ParameterRoles = getattr(module, "parameter_roles", {})
-    declared = roles.get(local_name)
-    if declared is not None and declared.role in _BY_ROLE:
-        return _BY_ROLE[declared.role]
+    roles: ParameterRoles = declared(module, "parameter_roles")
+    own = roles.get(local_name)
+    if own is not None and own.role in _BY_ROLE:
+        return _BY_ROLE[own.role]
     if is_norm(module):
         return "norm"
     if isinstance(module, nn.Embedding):

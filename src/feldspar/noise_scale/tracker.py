@@ -5,7 +5,7 @@ functions are replaced on the instances and put back by ``remove``; parameters, 
 and gradients stay what they are.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from types import MethodType
@@ -102,7 +102,7 @@ class Tracker:
         return found
 
     @contextmanager
-    def microbatch(self) -> Iterator[None]:
+    def microbatch(self) -> Generator[None]:
         """Around forward and backward pass of one micro-batch, both inside."""
         if not self._installed:
             raise UserError("the tracker was removed from its model", do="instrument it again")

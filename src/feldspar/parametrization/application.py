@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
 from feldspar.parametrization.tables import ForwardMultipliers, ParametrizationTable, TensorEntry
@@ -71,8 +72,7 @@ def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> No
     """
     values = asdict(forward)
     for module in model.modules():
-        declared: dict[str, str] = getattr(module, "forward_multipliers", {})
-        for attribute, kind in declared.items():
+        for attribute, kind in declared(module, "forward_multipliers").items():
             if kind not in values:
                 raise UserError(
                     f"{type(module).__name__}.forward_multipliers: there is no multiplier {kind!r}",

@@ -4,7 +4,7 @@ Order: defaults < ``extends`` < file < ``choose`` < command line.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +45,7 @@ class Loaded:
     origins: Origins
 
     @contextmanager
-    def locating_errors(self) -> Iterator[None]:
+    def locating_errors(self) -> Generator[None]:
         """Give an error of the block that begins with a key of the recipe that key's place."""
         try:
             yield

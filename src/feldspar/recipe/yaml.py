@@ -94,17 +94,14 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
         return items
     if node is None or isinstance(node, bool):
         return node
-    if isinstance(node, int):
-        return int(node)
-    if isinstance(node, float):
-        if not math.isfinite(node):
-            raise UserError(
-                f"{'.'.join(map(str, path)) or name} is not a finite number",
-                where=f"{name}:{lines.get(path, 1)}",
-            )
-        return float(node)
-    if isinstance(node, str) and not isinstance(node, TaggedScalar):
-        return str(node)
+    if isinstance(node, float) and not math.isfinite(node):
+        raise UserError(
+            f"{'.'.join(map(str, path)) or name} is not a finite number",
+            where=f"{name}:{lines.get(path, 1)}",
+        )
+    for plain in (int, float, str):
+        if isinstance(node, plain) and not isinstance(node, TaggedScalar):
+            return plain(node)  # the parser's own kinds of numbers and texts hold their layout too
     raise UserError(
         f"{'.'.join(map(str, path))}: only text, numbers, true, false and null are values",
         where=f"{name}:{lines.get(path, 1)}",

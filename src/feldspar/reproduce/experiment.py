@@ -7,7 +7,7 @@ goes on with the others.
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +107,7 @@ def open_folder(folder: Path, paper: Paper, scale: Scale) -> dict[str, Any]:
 
 
 @contextmanager
-def _counting_time(folder: Path, record: dict[str, Any]) -> Iterator[None]:
+def _counting_time(folder: Path, record: dict[str, Any]) -> Generator[None]:
     """Add the time of the block to the record, also when it is interrupted."""
     began = time.perf_counter()
     try:

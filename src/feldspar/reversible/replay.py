@@ -5,7 +5,7 @@ parameters and buffers: running statistics are updated once, and hooks on the pa
 the gradient that the outer backward pass delivers. Hooks on the modules themselves run in both.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -90,7 +90,7 @@ def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
 
 
 @contextmanager
-def _marked_as_recomputing() -> Iterator[None]:
+def _marked_as_recomputing() -> Generator[None]:
     token = _recomputing.set(True)
     try:
         yield

@@ -1,6 +1,6 @@
 """What a second call of a module must find as the first did: autocast, random state, modes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -26,7 +26,7 @@ class Autocast:
         )
 
     @contextmanager
-    def in_force(self) -> Iterator[None]:
+    def in_force(self) -> Generator[None]:
         """Apply them, without the cache of casts: one made without a graph must not be reused."""
         with ExitStack() as stack:
             for kind, enabled, dtype in self.regions:
@@ -62,7 +62,7 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.states[1], self.device)
 
     @contextmanager
-    def in_force(self) -> Iterator[None]:
+    def in_force(self) -> Generator[None]:
         """Draw from these states, and leave the generators as if nothing had been drawn."""
         outside = RandomState.of_now(self.device)
         self.restore()
@@ -73,7 +73,7 @@ class RandomState:
 
 
 @contextmanager
-def modes_in_force(module: nn.Module, training: Sequence[bool]) -> Iterator[None]:
+def modes_in_force(module: nn.Module, training: Sequence[bool]) -> Generator[None]:
     """Give each submodule its mode of ``training`` (as ``modules()`` lists them) for a while."""
     outside = [part.training for part in module.modules()]
     _set_modes(module, training)

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ class RunFolder:
             truncate_records(path, tokens, self.counted)
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Generator[None]:
         """Keep other processes from training in this folder until the block ends.
 
         The system drops the lock of a process that died, so none is ever stale. Raises UserError

@@ -8,7 +8,7 @@ wrote is plain safetensors.
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -179,7 +179,7 @@ class TensorFiles:
 
 
 @contextmanager
-def _system_errors(path: Path) -> Iterator[None]:
+def _system_errors(path: Path) -> Generator[None]:
     try:
         yield
     except SafetensorError as error:

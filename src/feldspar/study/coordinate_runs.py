@@ -4,7 +4,7 @@ Constant learning rate, no warm-up, clipping, weight decay or dropout; every run
 batches in the same order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ def measure_run(run: CoordinateRun, batches: np.ndarray) -> dict[Measure, float]
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Generator[None]:
     """The models are too small for more, and workers run side by side."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnContext
@@ -70,7 +70,7 @@ def _side_by_side(
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
+def _sigterm_as_exit() -> Generator[None]:
     """Inside, SIGTERM unwinds this process as Ctrl-C does: first the workers save their state."""
     if threading.current_thread() is not threading.main_thread():
         yield

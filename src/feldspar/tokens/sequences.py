@@ -196,7 +196,7 @@ class SequenceReader:
             label, length = phase.stream(name), phase.context_length
             first = self._streams[label].windows_left(cursors[label], length)
             per_epoch = self._streams[label].windows_left(Cursor(), length)
-            orders.append(WindowOrder(self._seed, label, phase_index, first, per_epoch, int(total)))
+            orders.append(WindowOrder(self._seed, label, phase_index, first, per_epoch, total))
         return orders
 
     def _cursors_at_start(self, phase_index: int) -> dict[str, Cursor]:

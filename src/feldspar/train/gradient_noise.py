@@ -4,7 +4,7 @@ Measured on the gradient as the loop has summed it, masks applied, before it is 
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -109,7 +109,7 @@ class GradientNoise:
         self._step = _Step(due and self._examples is not None, due and self._has_groups(sizes))
 
     @contextmanager
-    def micro_batch(self, sequences: int) -> Iterator[None]:
+    def micro_batch(self, sequences: int) -> Generator[None]:
         """Around forward and backward pass of a micro-batch."""
         with ExitStack() as stack:
             if self._step.examples and self._examples is not None:

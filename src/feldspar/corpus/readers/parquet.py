@@ -1,6 +1,6 @@
 """Parquet files, row group by row group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -111,7 +111,7 @@ def _batches(
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[None]:
+def _whole(path: Path) -> Generator[None]:
     pyarrow, _ = arrow()
     try:
         if path.stat().st_size == 0:
