@@ -233,7 +233,7 @@ def test_package_offline_damaged_and_without_network(
     digest = cached({"thing-1.0/texts/a.txt": b"a"})
     with pytest.raises(UserError, match=r"downloads are off: thing==1\.0"):
         read(None, package("0" * 64))
-    with pytest.raises(SetupError, match=r"could not download thing==1\.0"):
+    with pytest.raises(SetupError, match="no-index"):
         read(None, package("0" * 64), offline=False)
     archive = next((tmp_path / "cache" / "archives" / digest).iterdir())
     archive.write_bytes(archive.read_bytes()[:-1])

