@@ -86,6 +86,13 @@ def test_the_first_number_counts() -> None:
     assert is_exact('0a1b2c", ', "0a1b2c") and not is_exact("none", " 48213")
 
 
+def test_commas_between_thousands_belong_to_the_number() -> None:
+    assert is_exact("12,345", "12345") and is_exact(" 1,234,567.", " 1234567")
+    assert is_exact("12, 345", "12") and is_exact("12,3456", "12") and is_exact("1234,567", "1234")
+    assert not is_exact("12,345", "12") and not is_exact("12,345", "12346")
+    assert is_exact("12,345", "12,345".replace(",", "")) and is_exact("0a1,234", "0a1")
+
+
 def test_chance_and_intervals(make_model: Make) -> None:
     model = make_model(positions="alibi", max_sequence_length=600, std=0.3)
     found = answer_questions(model, questions("lines", model.tokenizer, 460, 4, seed=0))

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
+from feldspar.core.errors import UserError
 from feldspar.model.layers import LayerNorm as OurLayerNorm
 from feldspar.model.layers import PositionEmbedding
 from feldspar.model.layers import RMSNorm as OurRMSNorm
@@ -157,16 +158,14 @@ def test_embeddings_merge_repeated_ids(padding, shape):
     module = randomise(nn.Embedding(4, 5, padding_idx=padding)).double()
     ids = torch.randint(4, shape, generator=torch.Generator().manual_seed(1))
     upstream = torch.randn(*shape, 5).double()
-    stats = measure(module, [lambda: (module(ids) * upstream).sum()], 3)
+    stats = measure(module, [lambda: (module(ids) * upstream).sum()], 3, shared=[])
     assert_norms(stats, vmapped_norms(module, upstream, ids))
 
 
-@pytest.mark.parametrize("positions", [None, torch.arange(3), torch.tensor([[2, 0, 1]] * 3)])
+@pytest.mark.parametrize("positions", [None, torch.tensor([[2, 0, 1]] * 3)])
 def test_positions_that_add_themselves(positions):
     module = randomise(PositionEmbedding(6, 5)).double()
     x, upstream = torch.randn(3, 3, 5).double(), torch.randn(3, 3, 5).double()
-    if positions is not None and positions.dim() == 1:
-        positions = positions.expand(3, -1)  # as many positions as examples cannot be told apart
     stats = measure(module, [lambda: (module(x, positions) * upstream).sum()], 3)
     expected = upstream.square().sum((1, 2))
     assert_norms(stats, {"weight": expected})
@@ -190,8 +189,146 @@ class WithPositions(nn.Module):
 def test_positions_shared_by_all_examples(leading, length):
     module = randomise(WithPositions(leading, length)).double()
     ids, upstream = torch.randint(9, (3, length)), torch.randn(3, length, 5).double()
-    stats = measure(module, [lambda: (module(ids) * upstream).sum()], 3)
+    stats = measure(module, [lambda: (module(ids) * upstream).sum()], 3, shared=["positions"])
     assert_norms(stats, vmapped_norms(module, upstream, ids))
+
+
+class WithClasses(nn.Module):
+    """Token embeddings, and one vector an example that its class (B,) picks."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.classes = nn.Embedding(9, 5), nn.Embedding(4, 5)
+
+    def forward(self, ids, classes):
+        return self.tokens(ids) * self.classes(classes)[:, None]
+
+
+class WithRelativePositions(nn.Module):
+    """A table of relative positions (T, T) -> heads, as in T5: one for all examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens, self.relative = nn.Embedding(9, 5), nn.Embedding(7, 2)
+
+    def forward(self, ids):
+        x, places = self.tokens(ids), torch.arange(ids.shape[1])
+        bias = self.relative(places[:, None] - places + 3).movedim(-1, -3)  # (..., heads, T, T)
+        return (bias.softmax(-1) @ x[:, None]).sum(1)
+
+
+def test_classes_that_count_the_examples_are_no_positions():
+    module = randomise(WithClasses()).double()
+    ids, classes = torch.randint(9, (4, 3)), torch.arange(4)
+    upstream = torch.randn(4, 3, 5).double()
+    stats = measure(module, [lambda: (module(ids, classes) * upstream).sum()], 4, shared=[])
+    expected = looped_norms(
+        module, lambda i: (module(ids[i : i + 1], classes[i : i + 1]) * upstream[i]).sum(), 4
+    )
+    assert_norms(stats, expected)
+
+
+@pytest.mark.parametrize("n_examples", [2, 3, 4])
+def test_relative_positions_of_as_many_positions_as_examples(n_examples):
+    module = randomise(WithRelativePositions()).double()
+    ids, upstream = torch.randint(9, (n_examples, 3)), torch.randn(n_examples, 3, 5).double()
+    stats = measure(
+        module, [lambda: (module(ids) * upstream).sum()], n_examples, shared=["relative"]
+    )
+    expected = looped_norms(
+        module, lambda i: (module(ids[i : i + 1]) * upstream[i]).sum(), n_examples
+    )
+    assert_norms(stats, expected)
+
+
+UNDECLARED = {
+    "one id an example or one a position": (WithClasses, (torch.arange(4),), 4, "classes"),
+    "positions": (lambda: WithPositions(False, 4), (), 3, "positions"),
+    "a square of ids": (WithRelativePositions, (), 3, "relative"),
+}
+
+
+@pytest.mark.parametrize("case", UNDECLARED)
+def test_ids_that_could_mean_either_are_refused(case):
+    make, others, n_examples, name = UNDECLARED[case]
+    module = randomise(make())
+    tracker = instrument(module, "all")
+    ids = torch.randint(9, (n_examples, 3 if name == "relative" else 4))
+    with tracker.microbatch():
+        module.tokens(torch.randint(9, (n_examples, 5)))  # shows that its rows are examples
+    with pytest.raises(UserError, match=name) as caught, tracker.microbatch():
+        module(ids, *others)
+    assert f"shared=['{name}']" in str(caught.value.do)
+
+
+def test_square_tokens_alone_must_be_declared_unless_another_shape_was_seen():
+    module = nn.Embedding(9, 5)
+    square, wide = torch.randint(9, (3, 3)), torch.randint(9, (3, 4))
+    tracker = instrument(module, "all")
+    with pytest.raises(UserError, match=r"\(3, 3\)"), tracker.microbatch():
+        module(square)
+    for ids in (wide, square):
+        with tracker.microbatch():
+            module(ids).sum().backward()
+    tracker.remove()
+    with instrument(module, "all", shared=()).microbatch():
+        module(square).sum().backward()
+
+
+def test_shared_positions_first_need_the_number_of_examples():
+    module = randomise(WithPositions(False, 3)).double()
+    ids = torch.randint(9, (3, 3))
+
+    def loss(of=slice(None)):
+        return (module.positions(torch.arange(3)) + module.tokens(ids[of])).square().sum()
+
+    tracker = instrument(module, "all", per_example=True, shared=["positions"])
+    with pytest.raises(UserError, match=r"no layer has seen the batch"), tracker.microbatch():
+        loss()
+    module.zero_grad()
+    with tracker.microbatch(n_examples=3):
+        loss().backward()
+    stats = tracker.finish(3)
+    tracker.remove()
+    assert_norms(stats, looped_norms(module, lambda i: loss(slice(i, i + 1)), 3))
+
+
+def test_a_name_that_is_no_embedding_is_refused():
+    with pytest.raises(UserError, match=r"'position'"):
+        instrument(WithPositions(True, 3), "all", shared=["position"])
+
+
+class Masked(nn.Module):
+    """A weight of its own, and a mask (T, T) that all examples share."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(5))
+
+    def forward(self, x, mask):
+        return mask @ (x * self.scale)
+
+
+def test_a_shared_argument_that_becomes_as_long_as_the_batch_stays_shared():
+    module = Masked().double()
+    tracker = instrument(module, "all", per_example=True)
+    for length in (4, 3):
+        x, mask = torch.randn(3, length, 5).double(), torch.randn(length, length).double().tril()
+        module.zero_grad()
+        with tracker.microbatch():
+            module(x, mask).square().sum().backward()
+        found = tracker.finish(3).per_example["scale"]
+        plain = Masked().double()
+        expected = looped_norms(plain, lambda i: plain(x[i : i + 1], mask).square().sum(), 3)  # noqa: B023
+        torch.testing.assert_close(found, expected["scale"])
+
+
+def test_a_shared_argument_as_long_as_the_batch_from_the_start_is_refused():
+    module = Masked()
+    tracker = instrument(module, "all")
+    mask = torch.randn(3, 3).tril()
+    with pytest.raises(UserError, match=r"as long as the batch"), tracker.microbatch():
+        module(torch.randn(3, 3, 5), mask)
 
 
 @given(
@@ -206,7 +343,11 @@ def test_any_ids(ids, padding, masked):
     upstream = torch.randn(*ids.shape, 3, generator=generator, dtype=torch.float64)
     mask = torch.rand(6, 3, generator=generator) < 0.5 if masked else torch.ones(6, 3).bool()
     stats = measure(
-        module, [lambda: (module(ids) * upstream).sum()], len(ids), masks={"weight": mask}
+        module,
+        [lambda: (module(ids) * upstream).sum()],
+        len(ids),
+        masks={"weight": mask},
+        shared=[],
     )
     one_hot = F.one_hot(ids, 6).double()
     if padding is not None:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from feldspar.core.errors import UserError
 from feldspar.plan import plan_recipe
 from feldspar.plan.memory import Machine
 from feldspar.recipe import load_recipe
@@ -44,6 +45,15 @@ def test_a_first_step_without_two_equal_micro_batches(
         allowed = 3 // devices
         assert "the factor is 1.4" in about[0]
         assert about[0].endswith(f"runtime.micro_batch_sequences={allowed}")
+
+
+def test_processes_are_compared_only_where_there_are_two(plan_text: PlanText) -> None:
+    text = STEERED.replace("coverage: norm, calibrate: {calibrate}", "estimator: ranks")
+    planned = plan_text(text.format(size=2))
+    with pytest.raises(UserError, match=r"estimator: ranks .* this plan has one") as caught:
+        planned.summary()
+    assert "--devices 2" in str(caught.value.do)
+    planned.summary(Machine(devices=2))
 
 
 @pytest.mark.parametrize(("name", "warned"), [("gns/small", True), ("gns/paper", False)])

@@ -87,9 +87,17 @@ def test_no_new_merge_makes_an_old_piece(mini: TextTokenizer) -> None:
 
 def test_a_piece_out_of_reach_makes_room_for_the_next(mini: TextTokenizer) -> None:
     # The old merge takes the alef and the lam of the first piece; nothing bridges the rest.
-    growth = appended(mini, ["بالم", "لم", "مل"], 2)
+    growth = appended(mini, ["ابالم", "لم", "مل"], 3)
+    assert growth.unreachable == ("ابالم",)
+    assert growth.pieces == ("ب", "لم", "مل")
+
+
+def test_a_character_stays_when_its_only_piece_is_out_of_reach(mini: TextTokenizer) -> None:
+    growth = appended(mini, ["بالم", "لم"])
     assert growth.unreachable == ("بالم",)
-    assert growth.pieces == ("لم", "مل")
+    assert growth.pieces == ("ب", "لم")
+    extended = Vocabulary(mini).grown(growth, RECORD)
+    check_contract(mini, extended, TARGET, ["لم ب low", "بالم"])
 
 
 def test_a_full_vocabulary_takes_no_piece_whose_character_finds_no_room(

@@ -16,6 +16,8 @@ from feldspar.model.generation import generate
 NEW_TOKENS = 8
 """Greedy tokens in which the answer must appear."""
 NORMAL_QUANTILE = 1.959964
+DECIMAL = "[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+"
+"""A whole number, with or without commas between its thousands."""
 
 
 def answer_questions(model: TextModel, asked: Sequence[Question]) -> dict[str, Any]:
@@ -58,10 +60,13 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
 
 
 def is_exact(text: str, answer: str) -> bool:
-    """Whether the first number of ``text``, hexadecimal where the answer is, is the answer."""
-    digits = "[0-9]+" if answer.strip().isdecimal() else "[0-9a-f]+"
+    """Compare the first number of ``text`` with ``answer``; hexadecimal where the answer is.
+
+    A decimal number may be written with commas between its thousands, as in 12,345.
+    """
+    digits = DECIMAL if answer.strip().isdecimal() else "[0-9a-f]+"
     found = re.search(digits, text)
-    return found is not None and found.group() == answer.strip()
+    return found is not None and found.group().replace(",", "") == answer.strip()
 
 
 def _greedy_text(model: TextModel, question: Question) -> str:

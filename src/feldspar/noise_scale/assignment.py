@@ -4,8 +4,9 @@ A rule that reimplements a forward pass is taken only where that very function i
 norm of unknown make is tried on random numbers first. What is left runs one example at a time.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from inspect import signature
 
 import torch
@@ -44,12 +45,19 @@ class Assignment:
     """Trained parameters that are not measured, and frozen ones."""
 
 
-def assign(model: nn.Module, covers: Coverage, masks: Mapping[str, Tensor]) -> Assignment:
+def assign(
+    model: nn.Module,
+    covers: Coverage,
+    masks: Mapping[str, Tensor],
+    shared: Collection[str] | None = None,
+) -> Assignment:
     """Find a rule for each module that ``covers`` takes (name, module) and that trains something.
 
-    Raises UserError for an embedding that cannot be measured, and for a forward pass that someone
-    else has replaced.
+    ``shared`` names the embeddings whose ids are the same for all examples. Raises UserError for an
+    embedding that cannot be measured, for a name in ``shared`` that fits none, and for a forward
+    pass that someone else has replaced.
     """
+    _require_embeddings(model, shared or ())
     found = Assignment(Recorder())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owners: dict[str, tuple[str, nn.Module, str]] = {}
@@ -76,6 +84,8 @@ def assign(model: nn.Module, covers: Coverage, masks: Mapping[str, Tensor]) -> A
             if parameter.requires_grad
         }
         rule = rule_type(name or type(module).__name__, type(module).forward, uses, found.recorder)
+        if isinstance(rule, EmbeddingRule) and shared is not None:
+            rule.shared = any(fnmatchcase(name, pattern) for pattern in shared)
         found.rules.append((module, rule))
     for name, module in model.named_modules():
         for attribute, parameter in declared_observers(module):
@@ -167,6 +177,17 @@ def _fits(module: nn.Module, rule_type: type[NormRule]) -> bool:
         and torch.allclose(one, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
         for one, other in zip(ours, theirs, strict=True)
     )
+
+
+def _require_embeddings(model: nn.Module, patterns: Collection[str]) -> None:
+    """Raise UserError for a pattern that no embedding's name fits."""
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise UserError(
+                f"shared: the model has no embedding {pattern!r}",
+                allowed=names or "no name: the model has no nn.Embedding",
+            )
 
 
 def _require_own_forward(name: str, module: nn.Module) -> None:

@@ -6,20 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feldspar.core.errors import UserError
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.rule import Rule
 from feldspar.noise_scale.uses import in_backward
 
 
 class EmbeddingRule(Rule):
-    """``nn.Embedding`` of ids (B, ...).
+    """Measure ``nn.Embedding`` of ids (B, ...), one row an example.
 
-    Ids that stand for all examples, (1, T) or (T,) as learned positions are read, are repeated for
-    each: what adds the vectors to a batch gets the same sum.
+    Ids that are the same for all examples are repeated for each of them: the output gets a leading
+    dimension of examples, and what adds it to a batch gets the same sum. Ids (1, ...) say by their
+    shape that they are shared. Any other shared ids must be declared: see ``shared``.
     """
 
+    shared: bool | None = None
+    """The caller's declaration: the ids are the same for all examples (True), or hold one row an
+    example (False). None: nothing was declared, so ids that could be either are refused."""
+    _has_rows_of_examples = False
+
     def forward(self, module: nn.Module, ids: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
-        """The vectors (B, ..., d)."""
+        """Return the vectors (B, ..., d)."""
         ids = self._for_each_example(ids)
         self.recorder.observe(self.name, len(ids), ids.shape[1] if ids.dim() > 1 else None)
         weight = self.use(module, "weight", "embedding")
@@ -29,15 +36,37 @@ class EmbeddingRule(Rule):
         return cast(Tensor, _Embedding.apply(ids, weight, module.padding_idx, self))
 
     def _for_each_example(self, ids: Tensor) -> Tensor:
+        """Repeat shared ids for each example. Raises UserError for ids that may be either."""
         n_examples = self.recorder.n_examples
-        if n_examples is None or ids.dim() == 0:
-            return ids
-        if ids.dim() > 1:
-            return ids.expand(n_examples, *ids.shape[1:]) if len(ids) == 1 else ids
-        # One id an example, unless they just count: then they are positions.
-        if len(ids) == n_examples and not torch.equal(ids, torch.arange(len(ids)).to(ids)):
-            return ids
-        return ids.expand(n_examples, -1)
+        if self.shared:
+            if n_examples is None:
+                raise UserError(
+                    f"{self.name} is shared by all examples, and no layer has seen the batch yet",
+                    do="give their number: microbatch(n_examples=...)",
+                )
+            leading = ids if ids.dim() > 1 and len(ids) == 1 else ids[None]
+            return leading.expand(n_examples, *leading.shape[1:])
+        if ids.dim() == 0:
+            raise UserError(f"{self.name} got a single id, without a dimension of examples")
+        if ids.dim() > 1 and len(ids) == 1 and n_examples is not None:
+            return ids.expand(n_examples, *ids.shape[1:])
+        if self.shared is None:
+            self._refuse_ambiguous(ids)
+        return ids
+
+    def _refuse_ambiguous(self, ids: Tensor) -> None:
+        """Raise UserError for undeclared ids whose shape does not tell what the rows stand for."""
+        square = ids.dim() > 1 and len(ids) == ids.shape[1] > 1
+        if ids.dim() > 1 and not square:
+            # Any other rows than examples would differ in number from the other layers' examples.
+            self._has_rows_of_examples = True
+        if ids.dim() == 1 or (square and not self._has_rows_of_examples):
+            raise UserError(
+                f"{self.name} got ids of shape {tuple(ids.shape)}: they may hold one row an "
+                "example, or be the same for all examples, as positions are",
+                do=f"declare it: instrument(..., shared=[{self.name!r}]) where they are the same "
+                "for all examples, shared=[] where no embedding is",
+            )
 
     def weight_gradient(self, ids: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
         """The gradient (V, d) of the table from ``ids`` (B, S) and ``grad`` (B, S, d)."""

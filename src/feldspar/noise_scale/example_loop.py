@@ -6,38 +6,49 @@ way, exact for any module that treats examples apart, and costs B calls; so a la
 matters should get a rule.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.expansion import Inside
 from feldspar.noise_scale.products import widened
+from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.rule import Forward, Rule
+from feldspar.noise_scale.uses import ParameterUses
+
+Apart = tuple[bool, ...]
+"""Of each argument: whether it holds one entry an example."""
 
 CHECK_TOLERANCE = 1e-2
 """Of the output's norm: rounding differs between one example and many, mixing them shows."""
 
 
 class ExampleLoopRule(Rule):
-    """A module with all that lies below it; ``uses`` are by name within the module.
+    """Measure a module with all that lies below it; ``uses`` are by name within the module.
 
-    Tensors whose first dimension is the number of examples are taken apart, other arguments are
-    the same for each. The first run is checked against the module on the whole batch.
+    In the first run with more than one example, tensors that are as long as the batch are taken
+    apart, other arguments are the same for each example. That run is checked against the module on
+    the whole batch; later runs take the same arguments apart, whatever their lengths.
     """
 
     takes_one_tensor = False
-    _checked = False
+
+    def __init__(
+        self, name: str, plain: Forward, uses: Mapping[str, ParameterUses], recorder: Recorder
+    ) -> None:
+        super().__init__(name, plain, uses, recorder)
+        self._apart: dict[Any, Apart] = {}
+        """By the arguments' structure and ranks."""
 
     def forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """The module's output, put together from those of single examples."""
+        """Return the module's output, put together from those of single examples."""
         n_examples = self._count(args, kwargs)
-        if not self._checked:
-            self._checked = True
-            self._check(module, n_examples, args, kwargs)
+        apart = self._taken_apart(module, n_examples, args, kwargs)
         parameters = {name: self.use(module, name, "example") for name in self.uses}
         tapped = [
             {
@@ -46,7 +57,7 @@ class ExampleLoopRule(Rule):
             }
             for example in range(n_examples)
         ]
-        return self._run(module, self.plain, n_examples, tapped, args, kwargs)
+        return self._run(module, apart, tapped, args, kwargs)
 
     def tell_example(self, name: str, example: int, gradient: Tensor) -> None:
         """The gradient c_i of one example."""
@@ -72,28 +83,55 @@ class ExampleLoopRule(Rule):
         self.recorder.observe(self.name, known if known in sizes and known else sizes[0])
         return cast(int, self.recorder.n_examples)
 
+    def _taken_apart(
+        self, module: nn.Module, n_examples: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Apart:
+        """Say of each argument whether it holds one entry an example, as in the checked run.
+
+        Raises UserError for an argument that does not have one entry an example any more.
+        """
+        leaves, structure = tree_flatten((args, kwargs))
+        ranks = tuple(leaf.dim() if isinstance(leaf, Tensor) else None for leaf in leaves)
+        fits = tuple(
+            bool(rank) and len(leaf) == n_examples for rank, leaf in zip(ranks, leaves, strict=True)
+        )
+        if n_examples == 1:
+            return fits  # one example alone is the whole batch
+        key = (repr(structure), ranks)
+        if key not in self._apart:
+            self._check(module, n_examples, fits, args, kwargs)
+            self._apart[key] = fits
+        apart = self._apart[key]
+        for leaf, wanted, has in zip(leaves, apart, fits, strict=True):
+            if wanted and not has:
+                raise UserError(
+                    f"{self.name} got an argument of {len(leaf)} entries, which had one for each "
+                    f"example before: now the examples are {n_examples}",
+                    do="measure it first with a number of examples that no other length equals, or "
+                    "leave it out by a callable coverage",
+                )
+        return apart
+
     def _run(
         self,
         module: nn.Module,
-        plain: Forward,
-        n_examples: int,
+        apart: Apart,
         parameters: list[dict[str, Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        inside = Inside(module, plain)
+        """Run the module once for each of ``parameters``, one example each."""
+        inside = Inside(module, self.plain)
+        leaves, structure = tree_flatten((args, kwargs))
         outputs = []
-        for example in range(n_examples):
-
-            def one(leaf: Any, example: int = example) -> Any:
-                apart = isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == n_examples
-                return leaf[example : example + 1] if apart else leaf
-
-            own_args, own_kwargs = tree_map(one, args), tree_map(one, kwargs)
-            outputs.append(functional_call(inside, parameters[example], own_args, own_kwargs))
-        leaves, structure = zip(*(tree_flatten(output) for output in outputs), strict=True)
-        joined = [self._join(parts) for parts in zip(*leaves, strict=True)]
-        return tree_unflatten(joined, structure[0])
+        for example, own in enumerate(parameters):
+            row = slice(example, example + 1)
+            one = [leaf[row] if of else leaf for leaf, of in zip(leaves, apart, strict=True)]
+            own_args, own_kwargs = tree_unflatten(one, structure)
+            outputs.append(functional_call(inside, own, own_args, own_kwargs))
+        found, structures = zip(*(tree_flatten(output) for output in outputs), strict=True)
+        joined = [self._join(parts) for parts in zip(*found, strict=True)]
+        return tree_unflatten(joined, structures[0])
 
     def _join(self, parts: tuple[Any, ...]) -> Any:
         if not isinstance(parts[0], Tensor):
@@ -107,7 +145,12 @@ class ExampleLoopRule(Rule):
 
     @torch.no_grad()
     def _check(
-        self, module: nn.Module, n_examples: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        module: nn.Module,
+        n_examples: int,
+        apart: Apart,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> None:
         """Raise UserError unless examples taken apart give what the whole batch gives."""
         training = [part for part in module.modules() if part.training]
@@ -115,7 +158,7 @@ class ExampleLoopRule(Rule):
             part.training = False  # chance would differ
         try:
             whole = self.plain(module, *args, **kwargs)
-            apart = self._run(module, self.plain, n_examples, [{}] * n_examples, args, kwargs)
+            joined = self._run(module, apart, [{}] * n_examples, args, kwargs)
         except UserError:
             raise
         except (RuntimeError, TypeError, ValueError) as error:
@@ -127,13 +170,13 @@ class ExampleLoopRule(Rule):
         finally:
             for part in training:
                 part.training = True
-        for one, other in zip(tree_flatten(apart)[0], tree_flatten(whole)[0], strict=True):
+        for one, other in zip(tree_flatten(joined)[0], tree_flatten(whole)[0], strict=True):
             if isinstance(one, Tensor) and one.is_floating_point():
                 same = one.shape == other.shape
                 if not same or (one - other).norm() > CHECK_TOLERANCE * other.norm():
                     raise UserError(
-                        f"{self.name} mixes the examples of a batch, or has it in another than "
-                        "the first dimension",
+                        f"{self.name} mixes the examples of a batch, has it in another than the "
+                        "first dimension, or got another argument as long as the batch",
                         do="leave it out by a callable coverage",
                     )
 

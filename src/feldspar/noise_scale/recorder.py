@@ -24,16 +24,18 @@ class Recorder:
         self.active = False
         self.n_examples: int | None = None
         self._n_positions: int | None = None
+        self._has_observed = False
         self._audited = False
         self._hooks: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._told: dict[str, Tensor] = {}
         self._arrived: dict[str, tuple[Tensor, Tensor]] = {}
         """The sum of random forms, and how far off it may be."""
 
-    def begin(self) -> None:
-        """A micro-batch begins."""
+    def begin(self, n_examples: int | None = None) -> None:
+        """Begin a micro-batch of so many examples; None: the first layer tells."""
         self.active = True
-        self.n_examples = self._n_positions = None
+        self.n_examples, self._n_positions = n_examples, None
+        self._has_observed = False
 
     def end(self) -> None:
         """The micro-batch is over, well or not."""
@@ -50,13 +52,17 @@ class Recorder:
         Raises UserError unless all layers see the same number of examples.
         """
         if self.n_examples is None:
-            self.n_examples, self._n_positions = n_examples, n_positions
+            self.n_examples = n_examples
+        if not self._has_observed:
+            self._n_positions = n_positions
+        self._has_observed = True
         if self.n_examples != n_examples:
             raise UserError(
                 f"{layer} got {n_examples} examples in its first dimension, the layers before it "
                 f"{self.n_examples}",
-                do="give every layer the batch in its first dimension; leave out by a callable "
-                "coverage layers that see no examples (routed experts, packed sequences)",
+                do="give every layer the batch in its first dimension; name embeddings whose ids "
+                "are the same for all examples in instrument(shared=[...]); leave out by a "
+                "callable coverage layers that see no examples (routed experts, packed sequences)",
             )
 
     def unflattened(self, x: Tensor) -> Tensor:

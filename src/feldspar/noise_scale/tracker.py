@@ -5,7 +5,7 @@ functions are replaced on the instances and put back by ``remove``; parameters, 
 and gradients stay what they are.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from types import MethodType
@@ -43,6 +43,7 @@ def instrument(
     coverage: Literal["norm", "all"] | Coverage = "norm",
     per_example: bool = False,
     masks: Mapping[str, Tensor] | None = None,
+    shared: Collection[str] | None = None,
 ) -> "Tracker":
     """Have ``model`` measure each example's share of its gradient; returns what collects it.
 
@@ -50,6 +51,11 @@ def instrument(
     module) -> bool. ``per_example`` keeps each example's norms. ``masks`` (parameter name -> bool,
     true where kept) leave entries out that a sparse run's gradient is masked at. The model may be
     wrapped by DDP or compiled, before or after; FSDP2 may be applied before or after.
+
+    Every layer gets the batch in its first dimension. ``shared`` names the exceptions: embeddings
+    (names or globs) whose ids are the same for all examples, such as positions or a table of
+    relative positions. Their output gets a leading dimension of examples. None: nothing is
+    declared, and an embedding whose ids could be either is refused.
 
     Raises UserError for models whose examples have no gradients of their own (BatchNorm, declared
     couplings), embeddings with sparse or rescaled gradients, and where nothing is covered.
@@ -61,7 +67,7 @@ def instrument(
             f"there is no coverage {coverage!r}", allowed=[*COVERAGES, "a function of your own"]
         )
     covers = COVERAGES[coverage] if isinstance(coverage, str) else coverage
-    assignment = assign(model, covers, masks or {})
+    assignment = assign(model, covers, masks or {}, shared)
     if not assignment.uses:
         raise UserError(
             "no trained parameter is covered"
@@ -102,8 +108,12 @@ class Tracker:
         return found
 
     @contextmanager
-    def microbatch(self) -> Generator[None]:
-        """Around forward and backward pass of one micro-batch, both inside."""
+    def microbatch(self, n_examples: int | None = None) -> Generator[None]:
+        """Record one micro-batch: its forward and its backward pass, both inside.
+
+        ``n_examples`` is needed where an embedding that all examples share comes before any layer
+        that sees the batch.
+        """
         if not self._installed:
             raise UserError("the tracker was removed from its model", do="instrument it again")
         if self._recorder.active:
@@ -115,7 +125,7 @@ class Tracker:
                 rule.prepare(module)
         for head in self._found.heads:
             head.begin()
-        self._recorder.begin()
+        self._recorder.begin(n_examples)
         try:
             yield
             self._close()

@@ -59,6 +59,18 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
             )
 
 
+def require_processes_to_compare(recipe: Recipe, devices: int) -> None:
+    """Raise UserError where the noise scale is to compare processes, and there is only one."""
+    settings = recipe.noise_scale
+    if settings is not None and settings.estimator == "ranks" and devices < 2:
+        raise UserError(
+            "noise_scale.estimator: ranks compares the gradients of several processes, and this "
+            "plan has one",
+            do="plan for as many devices as torchrun will start (--devices 2), or set "
+            "noise_scale.estimator=microbatch",
+        )
+
+
 def calibration_warnings(
     recipe: Recipe, timeline: Timeline, memories: Sequence[Memory]
 ) -> list[str]:

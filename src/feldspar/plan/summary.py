@@ -10,7 +10,11 @@ from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.ledger import phase_ledger
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
-from feldspar.plan.noise_scale import calibration_warnings, check_noise_scale
+from feldspar.plan.noise_scale import (
+    calibration_warnings,
+    check_noise_scale,
+    require_processes_to_compare,
+)
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
@@ -84,6 +88,7 @@ class Plan:
         """
         recipe, shapes, timeline = self.recipe, self.shapes, self.timeline
         memory = self.memory(machine)
+        require_processes_to_compare(recipe, memory.devices)
         data = data_record(recipe, timeline, self.source_tokens)
         hours = None
         if speed is not None:

@@ -40,15 +40,16 @@ def append_pieces(
 ) -> Growth:
     """At most ``new_tokens`` pieces: those of ``candidates`` that may be added and are reached.
 
-    Single characters without a piece come first. Pieces out of reach make room for the next.
+    Single characters that the base lacks come first. They stay when the piece that needs them is
+    out of reach, since they are reached alone. Pieces out of reach make room for the next.
     """
     rest = iter(candidates)
+    characters: dict[str, None] = {}
     kept: list[str] = []
     refused: list[str] = []
     dropped: dict[str, None] = {}
     while True:
-        _fill(kept, rest, vocabulary, spelling, new_tokens, refused, dropped)
-        characters = _missing(kept, vocabulary, spelling)
+        _fill(kept, characters, rest, vocabulary, spelling, new_tokens, refused, dropped)
         pieces = [*characters, *(piece for piece in kept if piece not in characters)]
         growth = Growth(
             tuple(pieces), tuple(_all_splits(pieces, vocabulary)), tuple(dropped), tuple(refused)
@@ -59,10 +60,12 @@ def append_pieces(
         dropped |= dict.fromkeys(piece for piece in pieces if piece in lost)
         # A piece whose character cannot be made cannot be made either.
         kept = [piece for piece in kept if lost.isdisjoint((piece, *_needed(piece, spelling)))]
+        characters = {character: None for character in characters if character not in lost}
 
 
 def _fill(
     kept: list[str],
+    characters: dict[str, None],
     rest: Iterator[str],
     vocabulary: Vocabulary,
     spelling: Spelling,
@@ -71,14 +74,16 @@ def _fill(
     dropped: dict[str, None],
 ) -> None:
     """Take candidates until all pieces and the characters that they need are ``new_tokens``."""
-    taken = dict.fromkeys([*_missing(kept, vocabulary, spelling), *kept])
+    taken = dict.fromkeys([*characters, *kept])
     while len(taken) < new_tokens and (piece := next(rest, None)) is not None:
         if piece in vocabulary.ids or piece in taken or not spelling.fits(piece):
             refused.append(piece)
             continue
-        needed = dict.fromkeys([*_missing([piece], vocabulary, spelling), piece])
+        missing = _missing(piece, vocabulary, spelling)
+        needed = missing | {piece: None}
         if dropped.keys().isdisjoint(needed) and len(taken | needed) <= new_tokens:
             kept.append(piece)
+            characters |= missing
             taken |= needed
 
 
@@ -90,14 +95,9 @@ def _needed(piece: str, spelling: Spelling) -> Iterator[str]:
         yield character
 
 
-def _missing(kept: list[str], vocabulary: Vocabulary, spelling: Spelling) -> dict[str, None]:
-    """What the characters of ``kept`` need and the base lacks, in the order of first use."""
-    return {
-        needed: None
-        for piece in kept
-        for needed in _needed(piece, spelling)
-        if needed not in vocabulary.ids
-    }
+def _missing(piece: str, vocabulary: Vocabulary, spelling: Spelling) -> dict[str, None]:
+    """List what the characters of ``piece`` need and the base lacks, in the order of use."""
+    return {needed: None for needed in _needed(piece, spelling) if needed not in vocabulary.ids}
 
 
 def _all_splits(pieces: list[str], vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:

@@ -76,7 +76,7 @@ class GradientNoise:
         if self._settings.estimator == "per_example":
             whole = self._settings.coverage == "all"
             self._examples = instrument(
-                model, self._settings.coverage, masks=masks if whole else None
+                model, self._settings.coverage, masks=masks if whole else None, shared=()
             )
         if self._group_kind is not None:
             self._groups = track_groups(model, _GROUPS[self._group_kind], masks)
