@@ -133,6 +133,19 @@ def test_exit_codes(
     assert ("Traceback" in capsys.readouterr().err) is (code == 70)
 
 
+def test_a_full_disk_under_the_output_is_no_fault() -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "feldspar", "recipe", "show", "quickstart"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: no space left on the disk while writing the output")
+
+
 @pytest.mark.parametrize("form", [["--table"], ["--json"]])
 def test_a_reader_that_has_seen_enough_is_no_fault(form: list[str]) -> None:
     command = [sys.executable, "-m", "feldspar", "plan", "btlm/paper", *form]

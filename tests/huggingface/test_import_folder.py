@@ -232,3 +232,19 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(UserError, match="outside its folder"):
         import_model(tmp_path)
+
+
+@pytest.mark.parametrize("places", [None, [], {"a": 3}, {"a": None}, "x"])
+def test_an_index_of_the_wrong_type_is_refused(tmp_path, places):
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(UserError, match="weight_map does not name a file"):
+        weights.read_weights(tmp_path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    model = random_gpt2()
+    with torch.no_grad():
+        model.transformer.wte.weight[3, 2] = float("nan")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"token_embedding\.weight holds numbers that are not finite"):
+        import_model(tmp_path)

@@ -213,3 +213,12 @@ def test_a_dry_run_is_the_plan_that_training_would_take(
     assert out == "" and err.startswith("error: phases.0.mixture: source ")
     assert run_with(["plan", str(recipe_file), *greedy]) == 0
     assert "training will refuse this: phases.0.mixture" in capsys.readouterr().out
+
+
+def test_values_far_from_what_models_are_trained_with_are_warned_of() -> None:
+    overrides = ["parametrization.init_std=1e30", "parametrization.learning_rate=5"]
+    told = plan_recipe(load_recipe("cerebras-gpt/small", overrides).recipe).warnings
+    assert [line.split(":")[0] for line in told] == [
+        "parametrization.init_std",
+        "parametrization.learning_rate",
+    ]

@@ -74,6 +74,13 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
             "{type: by_tokens, levels: [{from: 1 steps, sequences: 4}]}",
             "phases.0.batch.levels.0.from: the first level begins at 0",
         ),
+        ("n_layers: 2", f"n_layers: {10**18}", "model.n_layers: input should be less than or"),
+        ("{sequences: 4}", f"{{sequences: {10**18}}}", "less than or equal to 1000000000000"),
+        (
+            "{sequences: 4}",
+            RAMP.replace("from: 3", "from: 2").replace("to: 4", "to: 2e12"),
+            "phases.0.batch.quantum: 2 sequences makes 1.00e+12 stairs of the ramp",
+        ),
         (
             "{sequences: 4}",
             RAMP,

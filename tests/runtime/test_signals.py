@@ -12,6 +12,7 @@ from feldspar.runtime import CheckpointStore, GracefulStop
 Start = Callable[..., subprocess.Popen[str]]
 SIGNALS = [
     (signal.SIGTERM, 143),
+    (signal.SIGHUP, 129),
     pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
 ]
 
@@ -55,3 +56,17 @@ def test_handlers_are_put_back() -> None:
     with GracefulStop():
         assert signal.getsignal(signal.SIGINT) != before
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_a_terminal_that_closes_sends_two_signals_and_nohup_none() -> None:
+    with GracefulStop() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.requested_anywhere() and stop.exit_code == 129
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with GracefulStop() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.train.settings import StartFromHuggingFace, StartFromRun
 
 
@@ -53,7 +53,7 @@ class SimilarTopKRows(Settings):
     """The k old rows whose tokens the donor has nearest, weighted by the softmax of cosines."""
 
     type: Literal["similar_topk"] = "similar_topk"
-    k: PositiveInt = 5
+    k: Count = 5
     """How many."""
     temperature: PositiveFloat = 0.1
     """What the cosines are divided by."""
@@ -110,5 +110,5 @@ class AdaptSettings(Settings):
 
     embeddings: EmbeddingAdaptation = EmbeddingAdaptation()
     """The rows of new tokens."""
-    pad_rows_to: PositiveInt = 1
+    pad_rows_to: Count = 1
     """The vocabulary's rows are a multiple of this: padding is zero and gets no probability."""

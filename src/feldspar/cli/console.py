@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -29,8 +30,10 @@ def print_json(value: Any) -> None:
 
 
 def print_error(error: FeldsparError) -> None:
-    """The error's lines on standard error."""
-    sys.stderr.write(f"error: {error}\n")
+    """Write the error's lines on standard error, if there still is one."""
+    with suppress(OSError):
+        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.flush()
 
 
 class TerminalListener:
@@ -65,15 +68,18 @@ class TerminalListener:
     def finish(self) -> None:
         """Remove the bar."""
         if self._bar is not None:
-            self._bar.stop()
+            with suppress(OSError):
+                self._bar.stop()
             self._bar = None
 
     def say(self, line: str) -> None:
         """Print one line, above the live ones."""
-        if self._live is not None or self._bar is not None:
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
-        else:
-            sys.stderr.write(line + "\n")
+        # A terminal that was closed, or a full disk under a log, must not end a run.
+        with suppress(OSError):
+            if self._live is not None or self._bar is not None:
+                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            else:
+                sys.stderr.write(line + "\n")
 
     def show(self, line: str | None) -> None:
         """Keep one line up to date; when piped, print one now and then."""
@@ -84,7 +90,8 @@ class TerminalListener:
                 self.say(line)
         elif line is None:
             if self._live is not None:
-                self._live.stop()
+                with suppress(OSError):
+                    self._live.stop()
                 self._live = None
         else:
             if self._live is None:

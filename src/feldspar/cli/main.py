@@ -20,6 +20,7 @@ from feldspar.core.errors import (
     UserError,
 )
 from feldspar.core.progress import listening
+from feldspar.core.system_errors import translated
 
 # typer brings its own copy of click in some versions; either way this is the base of usage errors.
 USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
@@ -93,6 +94,7 @@ def run_with(arguments: list[str]) -> int:
     try:
         result = application()(args=arguments, standalone_mode=False)
         sys.stdout.flush()
+        return result if isinstance(result, int) else 0
     except FeldsparError as error:
         print_error(error)
         if isinstance(error, InternalError):
@@ -112,7 +114,6 @@ def run_with(arguments: list[str]) -> int:
         return _end_of_pipe(error)
     except Exception as error:
         return _fault(error)
-    return result if isinstance(result, int) else 0
 
 
 def _end_of_pipe(error: BrokenPipeError) -> int:
@@ -121,11 +122,23 @@ def _end_of_pipe(error: BrokenPipeError) -> int:
     poll.register(STANDARD_OUTPUT, 0)
     if not poll.poll(0):
         return _fault(error)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)
+    _drop_output()
     return EXIT_READER_GONE
 
 
 def _fault(error: Exception) -> int:
-    traceback.print_exception(error)
-    print_error(InternalError("feldspar failed; please report the lines above"))
-    return InternalError.exit_code
+    """Say what the system or a library refused in our own words; the rest is a fault of ours."""
+    told = translated(error)
+    if told is None:
+        traceback.print_exception(error)
+        told = InternalError("feldspar failed; please report the lines above")
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()  # else the interpreter would complain of it again when it ends
+    print_error(told)
+    return told.exit_code
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), STANDARD_OUTPUT)

@@ -1,6 +1,5 @@
 """Files and folders that appear whole or not at all, and their digests."""
 
-import errno
 import hashlib
 import os
 import shutil
@@ -9,7 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from feldspar.core.errors import SetupError, UserError
+from feldspar.core.errors import UserError
+from feldspar.core.system_errors import write_error
 
 TEMPORARY_MARK = ".incomplete-"
 
@@ -117,13 +117,14 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn a full disk (also as other libraries word it) into a SetupError that names ``path``."""
+    """Turn what the system or a library says while ``path`` is written into an error that names it.
+
+    Raises SetupError for a full disk or missing permission, UserError for a path that cannot be.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise SetupError(
-                f"no space left on the disk while writing {path}",
-                do="free some space and give the same command again; nothing half-written was kept",
-            ) from error
-        raise
+    except Exception as error:
+        told = write_error(error, path)
+        if told is None:
+            raise
+        raise told from error

@@ -4,11 +4,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, model_validator
 
 from feldspar.corpus.document import SOURCE_NAME_PATTERN
 from feldspar.corpus.duplicates.banding import PRESETS, Banding
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings
 
 
 class JsonlReader(Settings):
@@ -170,7 +170,7 @@ class SourceSettings(Settings):
     """Replace characters of its text: a language of another script, or a made-up one."""
     licence: str | None = None
     """Licence of the text, carried into the manifest and the model card."""
-    tokens: PositiveInt | None = None
+    tokens: Count | None = None
     """Declared size for dry runs without the data; checked when the data are there."""
 
     @model_validator(mode="after")
@@ -278,7 +278,7 @@ class DecontaminateSettings(Settings):
 
     sets: Annotated[dict[SourceName, EvaluationSet], Field(min_length=1)]
     """The evaluation sets by name."""
-    ngram_words: PositiveInt = 13
+    ngram_words: Count = 13
     """Words of a run; items of fewer words are not looked for, and counted."""
 
 

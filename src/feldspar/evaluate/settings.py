@@ -2,11 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from feldspar.model.settings import PositionScaling
 from feldspar.recipe.amounts import Amount
-from feldspar.recipe.base import Settings
+from feldspar.recipe.base import Count, Settings
 
 Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", "lines"]
 
@@ -14,7 +14,7 @@ Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", 
 class LengthSweepSettings(Settings):
     """A trained model at several lengths, its positions scaled in several ways."""
 
-    lengths: Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
+    lengths: Annotated[tuple[Count, ...], Field(min_length=1)]
     """Tokens of a window or of a question; may be more than was trained on."""
     scalings: tuple[PositionScaling, ...] = ()
     """Scalings of positions to compare; default: the one that the model has."""
@@ -24,9 +24,9 @@ class LengthSweepSettings(Settings):
     )
     """loss_by_position, sliding_window (and windows that do not overlap), and retrieval: passkey,
     key_value, lines."""
-    documents: PositiveInt = 32
+    documents: Count = 32
     """Held-out documents, the first that are long enough; the same at every length."""
-    questions: PositiveInt = 33
+    questions: Count = 33
     """Questions of each retrieval task at each length, spread over eleven depths."""
 
 
@@ -37,7 +37,7 @@ class EvaluationSettings(Settings):
     """Validation happens each time this much was trained on, and at the end."""
     holdout: Literal["all"] | tuple[str, ...] = "all"
     """Sources whose held-out documents are used."""
-    validation_sequences: PositiveInt = 64
+    validation_sequences: Count = 64
     """Sequences per source in each validation during training."""
     length_sweep: LengthSweepSettings | None = None
     """What `evaluate --length-sweep` measures of the trained model."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from feldspar import __version__
@@ -17,7 +16,7 @@ from feldspar.core.files import new_folder, write_atomically
 from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
-from feldspar.huggingface.weights import require_names, write_weights
+from feldspar.huggingface.weights import require_names, save_tensors, write_weights
 from feldspar.model.settings import (
     ModelSettings,
     NoScaling,
@@ -106,7 +105,7 @@ def export_model(
         write_weights(folder, tensors)
         if "soft_prompt" in configuration and vectors is not None:
             table = {"soft_prompt": vectors.to(dtype).contiguous()}
-            save_file(table, folder / SOFT_PROMPT_FILE, metadata={"format": "pt"})
+            save_tensors(table, folder / SOFT_PROMPT_FILE)
         _write_json(folder / "config.json", configuration | special)
         _write_json(folder / "generation_config.json", special)
         if tokenizer_folder is not None:

@@ -14,7 +14,13 @@ from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.export_folder import TOKENIZER_FILES
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
-from feldspar.huggingface.weights import read_json, read_weights, require_names, write_weights
+from feldspar.huggingface.weights import (
+    read_json,
+    read_weights,
+    require_finite,
+    require_names,
+    write_weights,
+)
 from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
 
@@ -67,6 +73,7 @@ def import_model(folder: Path) -> ImportedModel:
         state = adapter.from_hf(read_weights(folder), settings)
     shapes = {row.name: row.shape for row in model_shapes(settings).rows}
     require_names(state, shapes)
+    require_finite(state, str(folder))
     ordered = {name: state[name].contiguous() for name in shapes}
     if not is_plain(settings, forward):
         folded = fold(ordered, settings, forward)

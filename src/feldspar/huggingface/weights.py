@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.core.files import write_atomically
+from feldspar.core.files import disk_errors, write_atomically
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -29,16 +29,22 @@ def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
         groups[-1][name] = tensor.detach().cpu().contiguous()
         filled += size
     if len(groups) == 1:
-        save_file(groups[0], folder / WEIGHTS_NAME, metadata={"format": "pt"})
+        save_tensors(groups[0], folder / WEIGHTS_NAME)
         return
     places = {}
     for number, group in enumerate(groups, start=1):
         file_name = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        save_file(group, folder / file_name, metadata={"format": "pt"})
+        save_tensors(group, folder / file_name)
         places.update(dict.fromkeys(group, file_name))
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
     write_atomically(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write one safetensors file. Raises SetupError where the system refuses it."""
+    with disk_errors(path):
+        save_file(tensors, path, metadata={"format": "pt"})
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -47,7 +53,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises UserError when there are none, or only pickled ones; RunError when a file is damaged.
     """
     if (folder / INDEX_NAME).is_file():
-        places = read_json(folder / INDEX_NAME).get("weight_map", {})
+        places = read_json(folder / INDEX_NAME).get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(n, str) for n in places.values()):
+            raise UserError(
+                f"{folder / INDEX_NAME}: weight_map does not name a file for each tensor",
+                found=type(places).__name__,
+            )
         names = sorted(set(places.values()))
         escaping = [name for name in names if Path(name).name != name]
         if escaping:
@@ -105,3 +116,16 @@ def require_names(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
             )
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
             raise UserError(f"{name} holds no floating-point numbers", found=tensor.dtype)
+
+
+def require_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raise UserError that names the first tensor with a NaN or an infinity."""
+    for name, tensor in state.items():
+        bad = int((~torch.isfinite(tensor)).sum())
+        if bad:
+            raise UserError(
+                f"{name} holds numbers that are not finite",
+                where=where,
+                found=f"{bad:,} of {tensor.numel():,}",
+                do="get the weights again from where they were published",
+            )

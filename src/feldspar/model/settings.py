@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from feldspar.recipe.base import NameOrMapping, Settings
 
@@ -58,7 +58,11 @@ def _divides(value: float) -> float:
 
 
 Factor = Annotated[float, AfterValidator(_divides)]
-TrainLength = Annotated[int, Field(gt=1)]
+TrainLength = Annotated[int, Field(gt=1, le=2**30)]
+Layers = Annotated[int, Field(gt=0, le=10_000)]
+Width = Annotated[int, Field(gt=0, le=2**24)]
+Rows = Annotated[int, Field(gt=0, le=2**30)]
+"""Larger models than these are no models that anyone could hold: a slip of the pen."""
 
 
 class NoScaling(Settings):
@@ -132,7 +136,7 @@ PositionScaling = Annotated[
 class SoftPromptSettings(Settings):
     """Learned vectors in each pair's sequence, trained with all else (2403.00952)."""
 
-    length: Annotated[int, Field(ge=0)]
+    length: Annotated[int, Field(ge=0, le=2**20)]
     """How many vectors; 0: none. The phases of a run share one table."""
     place: Literal["between", "prefix"] = "between"
     """Between source and target, or before both."""
@@ -153,21 +157,21 @@ class NormSettings(Settings):
 class ModelSettings(Settings):
     """The decoder: sizes, positions, normalisation, feed-forward."""
 
-    n_layers: PositiveInt
+    n_layers: Layers
     """Blocks of attention and feed-forward."""
-    d_model: PositiveInt
+    d_model: Width
     """Width of the residual stream."""
-    n_heads: PositiveInt
+    n_heads: Width
     """Query heads."""
-    n_kv_heads: PositiveInt | None = None
+    n_kv_heads: Width | None = None
     """Key and value heads (grouped-query attention); default: n_heads."""
-    head_dim: PositiveInt | None = None
+    head_dim: Width | None = None
     """Width of one head; default: d_model / n_heads."""
-    d_ff: PositiveInt
+    d_ff: Width
     """Width of the feed-forward layer."""
-    vocab_size: PositiveInt | None = None
+    vocab_size: Rows | None = None
     """Rows of the embedding; default: the tokenizer's, never smaller."""
-    max_sequence_length: PositiveInt
+    max_sequence_length: Rows
     """Longest context in tokens; rows of a learned position table."""
     positions: Positions = LearnedPositions()
     """How the order of tokens enters: learned, rotary, alibi or none."""

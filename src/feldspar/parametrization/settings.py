@@ -2,15 +2,25 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from feldspar.recipe.base import Settings
+from feldspar.recipe.base import Count, Settings
 
 ParametrizationType = Literal["sp", "mup", "supar", "completep"]
 Scaling = Literal["none", "width"]
 
 FORWARD_FIELDS = ("embedding_multiplier", "output_multiplier", "attention_multiplier")
 SCALING_FIELDS = ("weight_decay_scaling", "epsilon_scaling")
+
+LARGEST_USUAL = {
+    "init_std": 1.0,
+    "block_output_init_std": 1.0,
+    "learning_rate": 1.0,
+    "embedding_multiplier": 1e4,
+    "output_multiplier": 1e4,
+    "attention_multiplier": 1e4,
+}
+"""Above these a model's activations or its first update leave what it can learn from."""
 
 
 class ParametrizationSettings(Settings):
@@ -19,11 +29,11 @@ class ParametrizationSettings(Settings):
     type: ParametrizationType = "sp"
     """Standard parametrization; maximal update (muP, 2203.03466); muP over sparsity (SmuPar,
     2405.15743); muP over depth (CompleteP, 2505.01618)."""
-    base_d_model: PositiveInt | None = None
+    base_d_model: Count | None = None
     """Width at which the hyper-parameters were tuned (all but sp)."""
     base_d_ff: PositiveFloat | None = None
     """Feed-forward width at which they were tuned (all but sp); may be a fraction."""
-    base_n_layers: PositiveInt | None = None
+    base_n_layers: Count | None = None
     """Number of blocks at which they were tuned (where depth is scaled)."""
     base_density: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Density at which they were tuned (supar)."""
@@ -67,6 +77,16 @@ class ParametrizationSettings(Settings):
     def scales_epsilon(self) -> bool:
         """Whether the blocks' epsilon shrinks with width and depth."""
         return self._scales(self.epsilon_scaling)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Values far outside of what anyone has trained with, a line each."""
+        return [
+            f"parametrization.{name}: {value:g} is far above what models are trained with (at most "
+            f"{limit:g}); the loss will most likely not be finite, or never fall"
+            for name, limit in LARGEST_USUAL.items()
+            if (value := getattr(self, name)) is not None and value > limit
+        ]
 
     def _scales(self, chosen: Scaling | None) -> bool:
         return self.depth_power is not None if chosen is None else chosen == "width"

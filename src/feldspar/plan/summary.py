@@ -50,7 +50,7 @@ class Plan:
     @property
     def warnings(self) -> list[str]:
         """What is allowed and yet worth knowing before anything is spent, a line each."""
-        found = []
+        found = list(self.recipe.parametrization.warnings)
         if isinstance(self.recipe.start_from, StartFromRun) and not self.recipe.phases[0].sparsity:
             found.append(
                 "phases.0.sparsity: not set, so that masks of the run that start_from names stay; "

@@ -1,8 +1,13 @@
 """The strict base of every section of a recipe, and variants chosen by ``type``."""
 
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+LARGEST_COUNT = 10**12
+"""More than any run has of anything that a whole number counts, except tokens (``Amount``)."""
+Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
+"""A whole number of things, at least 1; absurd ones are refused before anything is computed."""
 
 
 class Settings(BaseModel):

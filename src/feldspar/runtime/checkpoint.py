@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from feldspar import __version__
-from feldspar.core.errors import FeldsparError, RunError
-from feldspar.core.files import disk_errors, new_folder, sha256_of_file, write_atomically
+from feldspar.core.errors import RunError
+from feldspar.core.files import new_folder, sha256_of_file, write_atomically
 from feldspar.core.manifest import (
     FileRecord,
     Manifest,
@@ -25,6 +25,7 @@ from feldspar.core.manifest import (
     verify_files,
     write_manifest,
 )
+from feldspar.core.system_errors import translated
 from feldspar.runtime.collectives import on_each, on_first
 from feldspar.runtime.shards import TensorFiles, write_tensors
 
@@ -88,11 +89,17 @@ class Checkpoint:
                 files.read_into(name, tensor)
 
     def problems(self) -> list[str]:
-        """What is wrong with its files, a line each; empty when it is whole."""
+        """Say what is wrong with its files, a line each; empty when it is whole.
+
+        A checkpoint that cannot be read (no permission, a bad disk) counts as damaged.
+        """
         try:
             return verify_files(self.folder, read_manifest(self.folder, KIND))
-        except FeldsparError as error:
-            return [error.what]
+        except Exception as error:
+            told = translated(error)
+            if told is None:
+                raise
+            return [told.what]
 
     def _files(self, stem: str) -> TensorFiles:
         return TensorFiles(sorted(self.folder.glob(f"{stem}*.safetensors")))
@@ -115,12 +122,11 @@ def write_checkpoint(
         )
 
         def write_own_files() -> dict[str, Any]:
-            with disk_errors(folder):
-                paths = [
-                    write_tensors(temporary, stem, tensors)
-                    for stem, tensors in groups.items()
-                    if tensors
-                ]
+            paths = [
+                write_tensors(temporary, stem, tensors)
+                for stem, tensors in groups.items()
+                if tensors
+            ]
             return {path.name: asdict(_record(path)) for path in paths if path is not None}
 
         written = on_each(write_own_files)

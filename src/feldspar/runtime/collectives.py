@@ -19,6 +19,7 @@ from feldspar.core.errors import (
     UserError,
     shorten,
 )
+from feldspar.core.system_errors import translated
 
 Result = TypeVar("Result")
 
@@ -86,7 +87,9 @@ def on_each(work: Callable[[], Any]) -> list[Any]:
     try:
         result = work()
     except Exception as error:
-        failure, told = error, [_kind_of(error), shorten(str(error) or repr(error), 500)]
+        failure = translated(error) or error
+        failure.__cause__ = error if failure is not error else error.__cause__
+        told = [_kind_of(failure), shorten(str(failure) or repr(failure), 500)]
     answers = gather_json([told, result])
     if failure is not None:
         raise failure

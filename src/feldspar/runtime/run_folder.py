@@ -118,9 +118,10 @@ class RecordFile:
     """Appends JSON objects to a file, one a line, each flushed."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
-        self._file = path.open("a", encoding="utf-8")
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record; floats at full precision, those that are not finite as text."""
@@ -134,8 +135,9 @@ class RecordFile:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; what a full disk has refused is refused here again."""
+        with disk_errors(self._path):
+            self._file.close()
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field
 
 from feldspar.recipe.amounts import Amount
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings
 
 
 class AutoDistribution(Settings):
@@ -30,7 +30,7 @@ class FsdpDistribution(Settings):
     """Parameters, gradients and optimizer state are split over the processes (needs torchrun)."""
 
     type: Literal["fsdp"] = "fsdp"
-    shards: PositiveInt | None = None
+    shards: Count | None = None
     """Processes that share one copy of the model; default: all of them."""
 
 
@@ -51,7 +51,7 @@ class SkipNonFinite(Settings):
     """Leave out the update of such a step, a limited number of times."""
 
     type: Literal["skip"] = "skip"
-    up_to: PositiveInt
+    up_to: Count
     """Steps of the whole run that may be left out; one more ends it."""
 
 
@@ -67,7 +67,7 @@ class CommonRuntime(Settings):
     """Where to train; auto takes a CUDA device where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
-    threads: PositiveInt | None = None
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Processor threads of torch; default: torch's own choice."""
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
     """Where metrics go beside metrics.jsonl."""
@@ -80,7 +80,7 @@ class RuntimeSettings(CommonRuntime):
 
     compile: bool | Literal["auto"] = "auto"
     """Whether torch.compile is used; auto: on CUDA only."""
-    micro_batch_sequences: Literal["auto"] | PositiveInt = "auto"
+    micro_batch_sequences: Literal["auto"] | Count = "auto"
     """Sequences that one process computes at a time; auto finds what fits."""
     activation_memory: Literal["store", "recompute"] = "store"
     """Keep each block's activations, or compute them again in the backward pass."""
@@ -91,7 +91,7 @@ class RuntimeSettings(CommonRuntime):
 class KeepSettings(Settings):
     """Which checkpoints survive; one that any rule keeps is kept."""
 
-    last: PositiveInt = 2
+    last: Count = 2
     """The newest ones."""
     every: Amount | None = None
     """Beside them, the first one at or after each multiple of this amount."""

@@ -6,20 +6,19 @@ has written: a process reads the parts of boxes that overlap its own. A file tha
 wrote is plain safetensors.
 """
 
-import errno
 import json
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from feldspar.core.errors import InternalError, RunError
+from feldspar.core.files import disk_errors
 from feldspar.runtime.collectives import is_first, rank, world_size
 
 BOXES, ALIASES = "boxes", "aliases"
@@ -81,7 +80,7 @@ def _writes(tensor: torch.Tensor) -> bool:
 def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> Path | None:
     """Write this process's part of ``tensors``; returns the file, or None for an empty part.
 
-    Raises OSError as the system words it (safetensors has an error type of its own).
+    Raises SetupError where the system refuses to write it.
     """
     parts, boxes, aliases = {}, {}, {}
     names_by_memory: dict[tuple[object, ...], str] = {}
@@ -105,7 +104,7 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) 
     header = {"format": "pt"}
     header |= {BOXES: json.dumps(boxes)} if boxes else {}
     header |= {ALIASES: json.dumps(aliases)} if aliases else {}
-    with _system_errors(path):
+    with disk_errors(path):
         save_file(parts, path, metadata=header)
     return path
 
@@ -176,14 +175,3 @@ class TensorFiles:
             missing -= part.numel()
         if missing:
             raise RunError(f"the checkpoint lacks {missing:,} of the entries of {name}")
-
-
-@contextmanager
-def _system_errors(path: Path) -> Generator[None]:
-    try:
-        yield
-    except SafetensorError as error:
-        for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            if f"os error {number}" in str(error):
-                raise OSError(number, str(error), str(path)) from error
-        raise

@@ -1,4 +1,4 @@
-"""A polite stop: the first SIGTERM or SIGINT asks for it, the second ends the process at once."""
+"""A polite stop: the first SIGTERM, SIGINT or SIGHUP asks for it, the second ends at once."""
 
 import os
 import signal
@@ -7,11 +7,16 @@ import time
 from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
-from feldspar.core.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from feldspar.core.errors import EXIT_HUNG_UP, EXIT_INTERRUPTED, EXIT_TERMINATED
 from feldspar.core.progress import say
 from feldspar.runtime.collectives import all_reduce_sum
 
-EXIT_CODES = {signal.SIGINT: EXIT_INTERRUPTED, signal.SIGTERM: EXIT_TERMINATED}
+EXIT_CODES = {
+    signal.SIGINT: EXIT_INTERRUPTED,
+    signal.SIGTERM: EXIT_TERMINATED,
+    signal.SIGHUP: EXIT_HUNG_UP,
+}
+"""Of processes that received different signals, the first code here is that of all."""
 LAUNCHER_GRACE_SECONDS = 3.0
 """torchrun passes a signal on that the terminal has sent to us already."""
 
@@ -20,7 +25,8 @@ class GracefulStop:
     """Inside the block the first signal only sets ``requested``; the loop stops when it suits.
 
     The second signal ends the process at once, with the same exit code: what was being written has
-    a temporary name. Outside the main thread, signals stay as they are.
+    a temporary name. A second SIGHUP does not: a shell and the kernel both send one when a terminal
+    closes. SIGHUP stays ignored under ``nohup``. Outside the main thread, signals stay as they are.
     """
 
     def __init__(self) -> None:
@@ -36,22 +42,26 @@ class GracefulStop:
 
     def requested_anywhere(self) -> bool:
         """Whether any process was asked to stop; each process calls this at the same point."""
-        interrupted = self.requested and self.exit_code == EXIT_INTERRUPTED
-        stops, interrupts = all_reduce_sum([float(self.requested), float(interrupted)])
-        if interrupts:
-            self.exit_code = EXIT_INTERRUPTED
-        if stops and not self._announced:
+        codes = list(EXIT_CODES.values())
+        asked = all_reduce_sum([float(self.requested and self.exit_code == c) for c in codes])
+        first = next((code for code, count in zip(codes, asked, strict=True) if count), None)
+        if first is None:
+            return False
+        self.exit_code = first
+        if not self._announced:
             self._announced = True
             say("stopping with a checkpoint; the same signal again stops at once")
-        return stops > 0
+        return True
 
     def exit(self) -> NoReturn:
-        """Leave with the documented exit code, 130 for SIGINT and 143 for SIGTERM."""
+        """Leave with the documented exit code: 130 SIGINT, 143 SIGTERM, 129 SIGHUP."""
         raise SystemExit(self.exit_code)
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
+                if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._previous[number] = signal.signal(number, self._handle)
         return self
 
@@ -70,6 +80,8 @@ class GracefulStop:
         if self._first_time is None:
             self._first_time = now
             self.exit_code = EXIT_CODES[signal.Signals(number)]
+            return
+        if number == signal.SIGHUP:
             return
         grace = LAUNCHER_GRACE_SECONDS if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
         if now - self._first_time >= grace:

@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
-from feldspar.recipe.base import Settings
+from feldspar.recipe.base import Count, Settings
 
 
 class Range(Settings):
@@ -47,9 +47,9 @@ class SearchSettings(Settings):
     sampler: Literal["random", "tpe"] = "random"
     """random: independent draws, uniform on each range's scale; tpe: Optuna's tree-structured
     Parzen estimator."""
-    trials: PositiveInt = 16
+    trials: Count = 16
     """Runs on the proxy."""
-    round_trials: PositiveInt | None = None
+    round_trials: Count | None = None
     """For tpe: trials drawn together, before the scores of any of them are known, 4 by default; the
     draws depend on it and not on the number of workers, so give it at least that number."""
 
@@ -65,7 +65,7 @@ class StudySettings(Settings):
 
     vary: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)] | Range] = {}
     """Dotted keys of the recipe and their values, or a range of numbers."""
-    seeds: PositiveInt = 1
+    seeds: Count = 1
     """Runs of each point, with the recipe's seed and those after it."""
     score: str = "train/loss"
     """The metric that runs are judged by, lower is better; train/loss is the mean over the last

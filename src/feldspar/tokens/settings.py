@@ -4,9 +4,9 @@ from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.tokens.templates import TEMPLATES
 
 END_OF_DOCUMENT = "<|endoftext|>"
@@ -20,7 +20,7 @@ class TrainBpe(Settings):
     type: Literal["train_bpe"] = "train_bpe"
     vocab_size: Annotated[int, Field(ge=257)]
     """Tokens, the 256 bytes and the special tokens included."""
-    sample_bytes: PositiveInt | None = None
+    sample_bytes: Count | None = None
     """Train on at most this much text, drawn evenly over the sources; default: all of it."""
     special_tokens: tuple[str, ...] = (END_OF_DOCUMENT,)
     """Special tokens; the first one ends a document."""
@@ -36,7 +36,7 @@ class HuggingFaceTokenizer(Settings):
     """Token that ends a document; default: the tokenizer's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
     """Special tokens to declare; those that it lacks come after its vocabulary."""
-    vocab_size: PositiveInt | None = None
+    vocab_size: Count | None = None
     """Declared size for dry runs without the files, special_tokens included; checked when they are
     there."""
 
@@ -60,7 +60,7 @@ class ExtendWith(Settings):
 
     corpus: str | tuple[str, ...]
     """Sources of the recipe's corpus in the new language; the others are in the old one."""
-    new_tokens: PositiveInt
+    new_tokens: Count
     """Pieces to add."""
     script: str | tuple[str, ...] | None = None
     """Scripts of the new language, such as arabic or devanagari: each new piece is in their
@@ -70,7 +70,7 @@ class ExtendWith(Settings):
     method: Literal["continued", "append"] = "continued"
     """continued: go on merging target text that the base has tokenised. append: train on target
     text alone, then append what fits."""
-    sample_bytes: PositiveInt | None = None
+    sample_bytes: Count | None = None
     """Learn from at most this much text, drawn evenly over the sources; default: all of it."""
     allow_resegmentation: bool = False
     """Extend even if the old language is written in the same characters, and is cut otherwise
@@ -95,7 +95,7 @@ class ExtendTokenizer(Settings):
     """Token that ends a document; default: the base's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
     """Special tokens to declare; those that it lacks come after the new pieces."""
-    vocab_size: PositiveInt | None = None
+    vocab_size: Count | None = None
     """Declared size for dry runs, old and new tokens; checked when the tokenizer is made."""
 
 
@@ -110,7 +110,7 @@ class ShardSettings(Settings):
 
     path: Path
     """Folder of the shards, one sub-folder a split and source."""
-    shard_tokens: PositiveInt = 2**28
+    shard_tokens: Count = 2**28
     """A new shard file starts after this many tokens, at a document's end."""
 
 
@@ -250,7 +250,7 @@ class PairsData(Settings):
     """How a record becomes a pair, or the name of a shipped template."""
     truncate: Literal["source"] | None = None
     """source: a pair that is too long loses the beginning of its source; default: an error."""
-    tokens: PositiveInt | None = None
+    tokens: Count | None = None
     """Declared tokens of one pass, padding included, for plans without the file."""
 
 

@@ -287,8 +287,8 @@ class Run(ABC, Generic[SessionT]):
 def carry_through(make_run: Callable[[], Run[SessionT]], out: Path, overwrite: bool) -> RunResult:
     """Begin or resume the run that ``make_run`` gives, and take it to its end.
 
-    Raises UserError where ``out`` holds something else. SIGTERM and SIGINT save a checkpoint and
-    leave with 143 and 130.
+    Raises UserError where ``out`` holds something else. SIGTERM, SIGINT and SIGHUP save a
+    checkpoint and leave with 143, 130 and 129.
     """
     run = make_run()
     with ExitStack() as stack:

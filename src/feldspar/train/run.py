@@ -187,7 +187,7 @@ def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult
     """Train a recipe in ``out``; what is there already is continued, or replaced on request.
 
     Raises UserError for a recipe that does not fit the shards or the run, RunError when the loss is
-    not finite. SIGTERM and SIGINT save a checkpoint and leave with 143 and 130.
+    not finite. SIGTERM, SIGINT and SIGHUP save a checkpoint and leave with 143, 130 and 129.
     """
     keep_freed_pages()
     with Distribution.start(loaded.recipe.runtime) as distribution:

@@ -3,17 +3,20 @@
 import itertools
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
 from feldspar.model.settings import PositionScaling, SoftPromptSettings
 from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Amount, Unit
-from feldspar.recipe.base import Settings
+from feldspar.recipe.base import Count, Settings
 from feldspar.recipe.schedules import ScheduleField, constant
 from feldspar.sparsity.settings import Sparsity
 from feldspar.tokens.settings import Data, FillInTheMiddle, PairsData, Select, ShardsData
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+
+MOST_STAIRS = 100_000
+"""Of a ramp of batch sizes: each is a stretch of the plan."""
 
 
 class OptimizerSettings(Settings):
@@ -104,7 +107,7 @@ class ConstantBatch(Settings):
     """The same number of sequences (or tokens, down to whole sequences) in every step."""
 
     type: Literal["constant"] = "constant"
-    sequences: PositiveInt | None = None
+    sequences: Count | None = None
     """Sequences a step."""
     tokens: PositiveFloat | None = None
     """Tokens a step; rounded down to whole sequences."""
@@ -121,7 +124,7 @@ class BatchLevel(Settings):
 
     from_: Annotated[Amount, Field(alias="from")]
     """Where it begins: steps or tokens of the phase."""
-    sequences: PositiveInt
+    sequences: Count
     """Sequences a step."""
 
 
@@ -171,6 +174,12 @@ class BatchRamp(Settings):
             raise ValueError(f"from: {self.from_} is no multiple of {self.quantum}")
         if self.to.value % self.quantum.value:
             raise ValueError(f"to: {self.to} is no multiple of {self.quantum}")
+        stairs = (self.to.value - self.from_.value) / self.quantum.value
+        if stairs > MOST_STAIRS:
+            raise ValueError(
+                f"quantum: {self.quantum} makes {stairs:.3g} stairs of the ramp; at most "
+                f"{MOST_STAIRS:,}: give a larger quantum"
+            )
         if self.over.unit is not Unit.TOKENS or self.over.value <= 0:
             raise ValueError("over: an amount in tokens above 0 is needed")
         return self
@@ -234,7 +243,7 @@ class PhaseSettings(Settings):
     """Sources that may be read more than once (true: all)."""
     normalize_mixture: bool = False
     """Scale probabilities that do not sum to 1."""
-    context_length: PositiveInt | None = None
+    context_length: Count | None = None
     """Tokens of a sequence; default: model.max_sequence_length."""
     documents: Literal["concatenate", "mask"] = "concatenate"
     """Pack documents one after the other; mask keeps attention within a document."""

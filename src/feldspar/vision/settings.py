@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.recipe.schedules import ScheduleField
 from feldspar.runtime.settings import CommonRuntime
 
@@ -23,17 +23,17 @@ class RevBiFPNSettings(Settings):
     type: Literal["revbifpn"] = "revbifpn"
     size: Literal["S0", "S1", "S2", "S3", "S4", "S5", "S6"] | None = None
     """One of the paper's seven: gives every key that is not given itself."""
-    channels: tuple[PositiveInt, ...]
+    channels: tuple[Count, ...]
     """Width of each stream; stream i has 1 / (4 * 2^i) of the image's resolution."""
-    neck_channels: tuple[PositiveInt, ...]
+    neck_channels: tuple[Count, ...]
     """Width of each stream after the neck."""
-    head_width: PositiveInt
+    head_width: Count
     """Width of the convolution before pooling."""
-    classes: PositiveInt = 1000
+    classes: Count = 1000
     """Rows of the classifier."""
-    image_channels: PositiveInt = 3
+    image_channels: Count = 3
     """Channels of the image; the stem repeats them, in turn, to a 16th of the finest stream's."""
-    residual_layers: PositiveInt = 2
+    residual_layers: Count = 2
     """Layers of reversible residual blocks before each silo."""
     extra_silos: Annotated[int, Field(ge=0)] = 2
     """Silos after the ones that add a stream."""
@@ -146,7 +146,7 @@ class ImagesSettings(Settings):
     """The training split: a folder of class folders, or the files' common beginning."""
     validation: Path
     """The split that is measured; it has the classes of the training split."""
-    train_images: PositiveInt | None = None
+    train_images: Count | None = None
     """Declared number of training images, for plans without them; checked when they are there."""
     mean: tuple[float, ...] | None = None
     """Subtracted from each channel, of pixels from 0 to 1; default: ImageNet's, 0.5 of gray."""
@@ -193,7 +193,7 @@ class PaddedCrop(Settings):
     """The image at its resolution in a black border, of which a random part is cut."""
 
     type: Literal["padded"]
-    pixels: PositiveInt
+    pixels: Count
     """Width of the border."""
 
 
@@ -206,7 +206,7 @@ class CentreCrop(Settings):
 class RandAugment(Settings):
     """Random operations of random strength on each image (1909.13719)."""
 
-    operations: PositiveInt = 2
+    operations: Count = 2
     """How many are drawn for an image, one after the other."""
     magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
     """Their strength, 10 being the strongest."""
@@ -237,7 +237,7 @@ class AugmentationSettings(Settings):
 class ImageBatch(Settings):
     """The same number of images in every step."""
 
-    images: PositiveInt
+    images: Count
     """Images a step."""
 
 
@@ -248,7 +248,7 @@ class VisionPhaseSettings(Settings):
     """Name in logs and metrics."""
     length: Amount
     """Images, steps or epochs; rounded down to whole steps."""
-    resolution: PositiveInt
+    resolution: Count
     """Height and width of the images that the network is given, in pixels."""
     batch: ImageBatch
     """Images of one optimizer step; batch norm sees all of them at once."""
@@ -294,5 +294,5 @@ class VisionRuntimeSettings(CommonRuntime):
 
     activation_memory: Literal["store", "recompute", "reversible"] = "reversible"
     """What the backward pass finds: every activation, each block's inputs, or the last outputs."""
-    workers: PositiveInt = 1
+    workers: Count = 1
     """Threads that read and augment images; no pixel depends on them."""
