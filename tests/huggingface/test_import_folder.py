@@ -246,5 +246,5 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with torch.no_grad():
         model.transformer.wte.weight[3, 2] = float("nan")
     model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"token_embedding\.weight holds numbers that are not finite"):
+    with pytest.raises(UserError, match=r"token_embedding\.weight holds numbers that are not"):
         import_model(tmp_path)
