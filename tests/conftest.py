@@ -2,6 +2,8 @@
 
 import os
 import socket
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PIP_NO_INDEX"] = "1"
+os.environ.setdefault("FELDSPAR_CACHE", str(Path(tempfile.gettempdir()) / "feldspar-tests-cache"))
 
 settings.register_profile(
     "feldspar",

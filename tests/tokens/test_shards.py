@@ -56,26 +56,51 @@ def test_an_unknown_source_names_the_nearest(shards: ShardSet) -> None:
 def test_a_truncated_file(copy: Path) -> None:
     path = copy / "train/prose/00001.tokens"
     path.write_bytes(path.read_bytes()[:-2])
-    with pytest.raises(RunError, match=r"train/prose/00001\.tokens: \d+ bytes, expected \d+"):
+    with pytest.raises(
+        RunError, match=r"train/prose/00001\.tokens is damaged: \d+ bytes, expected \d+"
+    ):
         ShardSet.open(copy)
 
 
 def test_a_missing_file(copy: Path) -> None:
     (copy / "train/code/00000.ends.npy").unlink()
-    with pytest.raises(RunError, match=r"train/code/00000\.ends\.npy: missing"):
+    with pytest.raises(RunError, match=r"train/code/00000\.ends\.npy is damaged: missing"):
         ShardSet.open(copy)
 
 
-@pytest.mark.parametrize("name", ["train/prose/00001.tokens", "tokenizer/tokenizer.json"])
-def test_one_altered_byte(copy: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["train/prose/00001.tokens", "train/prose/00000.ends.npy", "tokenizer/tokenizer.json"]
+)
+def test_one_altered_byte_is_found_before_anything_is_read(copy: Path, name: str) -> None:
     path = copy / name
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    ShardSet.open(copy, verify="sizes")
     with pytest.raises(RunError, match="content differs from its checksum") as caught:
-        ShardSet.open(copy, verify="contents")
+        ShardSet.open(copy).read("train", "prose")
     assert name in str(caught.value)
+
+
+def test_many_tokens_are_compared_in_the_background_and_before_they_are_given_out(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feldspar.tokens.shards.READ_AHEAD_BYTES", 0)
+    path = copy / "train/prose/00001.tokens"
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    source = ShardSet.open(copy).read("train", "prose")
+    place = int(np.flatnonzero(source.file_index == 0)[0])
+    assert len(source.document(place)) == source.lengths[place]
+    with pytest.raises(RunError, match=r"00001\.tokens is damaged: content differs"):
+        source.document(int(np.flatnonzero(source.file_index == 1)[0]))
+
+
+def test_a_file_that_is_not_listed_is_refused_not_read(copy: Path) -> None:
+    shutil.copy(copy / "train/prose/00000.tokens", copy / "train/prose/00009.tokens")
+    shutil.copy(copy / "train/prose/00000.ends.npy", copy / "train/prose/00009.ends.npy")
+    with pytest.raises(UserError, match=r"00009\.ends\.npy is not listed in manifest\.json"):
+        ShardSet.open(copy)
 
 
 def test_tokens_beyond_the_last_document(copy: Path, shards: ShardSet) -> None:

@@ -71,7 +71,8 @@ def show(
     from feldspar.tokens.build import ShardReport
     from feldspar.tokens.shards import ShardSet
 
-    shards = ShardSet.open(folder, verify="contents")
+    shards = ShardSet.open(folder)
+    shards.verify()
     _print(ShardReport.of(folder, shards.manifest, up_to_date=True), json)
 
 

@@ -37,18 +37,13 @@ def register(app: typer.Typer) -> None:
 
 
 def read_chain_link(folder: Path) -> dict[str, Any]:
-    """The manifest of any kind of folder, verified by its sizes.
+    """Read the manifest of any kind of folder and compare every file with its checksum.
 
-    Raises UserError when there is none, RunError when a file differs.
+    Raises UserError when there is none or a file is not listed, RunError when a file differs.
     """
-    from feldspar.core.errors import RunError, UserError
-    from feldspar.core.manifest import MANIFEST_NAME, read_manifest, verify_files
+    from feldspar.core.manifest import manifest_text
+    from feldspar.core.verified import open_folder
 
-    path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {MANIFEST_NAME}")
-    record = json.loads(path.read_text(encoding="utf-8"))
-    problems = verify_files(folder, read_manifest(folder, record["kind"]), contents=False)
-    if problems:
-        raise RunError(f"{folder} is damaged: {problems[0]}", do="build it again")
-    return record
+    opened = open_folder(folder)
+    opened.verify()
+    return json.loads(manifest_text(opened.manifest))

@@ -14,6 +14,14 @@ from feldspar.core.system_errors import write_error
 TEMPORARY_MARK = ".incomplete-"
 
 
+def cache_folder() -> Path:
+    """Return the user's cache: FELDSPAR_CACHE, else XDG_CACHE_HOME/feldspar, else ~/.cache."""
+    if chosen := os.environ.get("FELDSPAR_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base).expanduser() / "feldspar"
+
+
 def sha256_of_file(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:

@@ -1,19 +1,23 @@
 """The manifest of a folder on the data's way: what made it, from what, and each file's digest.
 
-Each arrow of the way (documents, shards, a run, a release) writes ``manifest.json``. A reader
-verifies it before it uses the folder.
+Each arrow of the way (documents, shards, a run's checkpoints, a release) writes ``manifest.json``.
+Readers open such a folder with ``core.verified``, which compares files with their digests.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import digest_of, sha256_of_file, write_atomically
 
 MANIFEST_NAME = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""2: the checksum covers the whole manifest, counts and parents too."""
+DIGEST, CHECKSUM = "digest", "checksum"
 
 
 @dataclass(frozen=True)
@@ -28,9 +32,10 @@ class FileRecord:
 class Manifest:
     """What a folder is and where it comes from.
 
-    ``kind`` names the arrow (``documents``, ``shards``, ``tokenizer``, ``release``);
-    ``configuration`` is the digest of the settings that shaped the content; ``parents`` maps each
-    input folder to the digest of its manifest; ``counts`` holds documents, bytes and tokens.
+    ``kind`` names the arrow (``documents``, ``shards``, ``tokenizer``, ``checkpoint``,
+    ``release``); ``configuration`` is the digest of the settings that shaped the content;
+    ``parents`` maps each input folder to the digest of its manifest; ``counts`` holds documents,
+    bytes and tokens.
     """
 
     kind: str
@@ -56,7 +61,7 @@ def records_of(folder: Path) -> dict[str, FileRecord]:
     return {
         path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256_of_file(path))
         for path in paths
-        if path.name != MANIFEST_NAME
+        if path != folder / MANIFEST_NAME
     }
 
 
@@ -66,53 +71,134 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """What ``manifest.json`` holds."""
-    text = json.dumps(asdict(manifest) | {"digest": manifest.digest}, indent=2, sort_keys=True)
-    return text + "\n"
+    """The content of ``manifest.json``: the fields, the content's digest, and a checksum of all."""
+    data = asdict(manifest) | {DIGEST: manifest.digest}
+    return json.dumps(data | {CHECKSUM: _checksum(data)}, indent=2, sort_keys=True) + "\n"
 
 
-def read_manifest(folder: Path, kind: str) -> Manifest:
-    """The manifest of ``folder``.
+def read_manifest(folder: Path, *kinds: str) -> Manifest:
+    """Read the manifest of ``folder``, which must be of one of ``kinds``; none given allows all.
 
-    Raises UserError when there is none or when the folder is of another kind.
+    Raises UserError when there is none, when the folder is of another kind, or when another version
+    of feldspar wrote it; RunError when the manifest was altered.
     """
     path = folder / MANIFEST_NAME
+    wanted = " or ".join(kinds) or "feldspar"
     if not path.is_file():
-        raise UserError(f"{folder} holds no {MANIFEST_NAME}: it is not a finished {kind} folder")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        digest = data.pop("digest", None)
-        data["files"] = {name: FileRecord(**record) for name, record in data["files"].items()}
-        manifest = Manifest(**data)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RunError(f"{path} is damaged: {error}", do="build the folder again") from error
-    if manifest.format_version != FORMAT_VERSION:
+        raise UserError(f"{folder} holds no {MANIFEST_NAME}: it is not a finished {wanted} folder")
+    data = _mapping(path)
+    kind = data.get("kind")
+    if isinstance(kind, str) and kinds and kind not in kinds:
+        raise UserError(f"{folder} holds {kind}, not {wanted}")
+    found = data.get("format_version")
+    if isinstance(found, int) and found != FORMAT_VERSION:
         raise UserError(
             f"{path} was written by another version of feldspar",
-            found=f"format {manifest.format_version}",
+            found=f"format {found}",
             allowed=f"format {FORMAT_VERSION}",
+            do="make the folder again with this version, or use the version that wrote it",
         )
-    if digest != manifest.digest:
+    if data.pop(CHECKSUM, None) != _checksum(data):
         raise RunError(
-            f"{path} was altered: it does not match its own digest", do="build the folder again"
+            f"{path} was altered: it does not match its own checksum",
+            do="restore it from a copy, or build the folder again",
         )
-    if manifest.kind != kind:
-        raise UserError(f"{folder} holds {manifest.kind}, not {kind}")
+    try:
+        data.pop(DIGEST)
+        data["files"] = {name: FileRecord(**record) for name, record in data["files"].items()}
+        manifest = Manifest(**data)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, error) from error
+    for name in manifest.files:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise _damaged(path, f"it names {name}, which lies outside its folder")
     return manifest
 
 
+def kind_of(folder: Path) -> str | None:
+    """Return the kind that the manifest of ``folder`` names, unverified; None where it cannot."""
+    try:
+        kind = _mapping(folder / MANIFEST_NAME).get("kind")
+    except (OSError, RunError):
+        return None
+    return kind if isinstance(kind, str) else None
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether ``path`` is a manifest of ours, whole or damaged; other tools use the name too."""
+    if not path.is_file():
+        return False
+    try:
+        data = _mapping(path)
+    except RunError:
+        return True  # most likely a damaged one; the reader says so
+    return len(data.keys() & {each.name for each in fields(Manifest)}) >= 3
+
+
 def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> list[str]:
-    """Every file of the manifest that is missing or differs, as lines; empty when whole.
+    """Compare ``folder`` with its manifest: a line for each file that is missing, differs or is
+    not listed; empty when it is whole.
 
     ``contents=False`` compares sizes only.
     """
     problems = []
     for name, record in sorted(manifest.files.items()):
-        path = folder / name
-        if not path.is_file():
-            problems.append(f"{name}: missing")
-        elif path.stat().st_size != record.bytes:
-            problems.append(f"{name}: {path.stat().st_size} bytes, expected {record.bytes}")
-        elif contents and sha256_of_file(path) != record.sha256:
-            problems.append(f"{name}: content differs from its checksum")
-    return problems
+        problem = size_problem(folder / name, record)
+        if problem is None and contents:
+            problem = content_problem(folder / name, record)
+        if problem is not None:
+            problems.append(f"{name}: {problem}")
+    return problems + [f"{name}: {NOT_LISTED}" for name in unlisted_files(folder, manifest)]
+
+
+NOT_LISTED = f"not listed in {MANIFEST_NAME}"
+
+
+def size_problem(path: Path, record: FileRecord) -> str | None:
+    """Say how a file's presence or size differs from its record; None when it does not."""
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size
+    return None if size == record.bytes else f"{size} bytes, expected {record.bytes}"
+
+
+def content_problem(path: Path, record: FileRecord) -> str | None:
+    """Say that a file's content differs from its record; None when it does not."""
+    if sha256_of_file(path) == record.sha256:
+        return None
+    return "content differs from its checksum"
+
+
+def unlisted_files(folder: Path, manifest: Manifest) -> list[str]:
+    """Files below ``folder`` that the manifest does not list; hidden ones are nobody's business."""
+    present = set(_visible_files(folder))
+    return sorted(present - set(manifest.files) - {MANIFEST_NAME})
+
+
+def _visible_files(folder: Path) -> Iterator[str]:
+    for directory, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            if not name.startswith("."):
+                yield (Path(directory) / name).relative_to(folder).as_posix()
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    if not isinstance(data, dict):
+        raise _damaged(path, "it holds no JSON mapping")
+    return data
+
+
+def _checksum(data: dict[str, Any]) -> str:
+    return digest_of(json.dumps(data, sort_keys=True))
+
+
+def _damaged(path: Path, reason: object) -> RunError:
+    return RunError(
+        f"{path} is damaged: {reason}",
+        do="restore it from a copy, or build the folder again",
+    )

@@ -12,11 +12,11 @@ from feldspar.core.files import digest_of, new_folder, write_atomically
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
-    read_manifest,
     records_of,
     write_manifest,
 )
 from feldspar.core.progress import say
+from feldspar.core.verified import open_folder, require_replaceable
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Tolerance
@@ -142,7 +142,7 @@ def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -
     """The report of a finished folder of the same configuration; None when ``out`` is to be made.
 
     Raises UserError when ``out`` holds something else and ``overwrite`` is off, or when it is no
-    folder of ours, which is never replaced.
+    folder of ours, which is never replaced; RunError that names a damaged file.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -151,16 +151,18 @@ def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -
             f"{out} exists and is no {kind} folder of feldspar, so it is not replaced",
             do="choose another folder",
         )
-    same = read_manifest(out, kind).configuration == configuration
     if overwrite:
+        require_replaceable(out, kind)
         return None
-    if not same:
+    finished = open_folder(out, kind)
+    if finished.manifest.configuration != configuration:
         raise UserError(
             f"{out} was built with other settings",
             do="choose another folder, or pass --overwrite to replace it",
         )
+    finished.verify()
     say(f"{out} is finished already with these settings: nothing to do")
-    return report_from_json((out / REPORT_NAME).read_text(encoding="utf-8"))
+    return report_from_json(finished.file(REPORT_NAME).read_text(encoding="utf-8"))
 
 
 def finish_folder(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.core.manifest import Manifest, read_manifest
+from feldspar.core.verified import open_folder
 from feldspar.corpus.columns import read_documents
 from feldspar.corpus.document import Document
 from feldspar.corpus.split import SPLITS
@@ -19,27 +19,25 @@ def split_folder(folder: Path, split: str, source: str) -> Path:
 
 def sources(folder: Path) -> list[str]:
     """The sources of a finished folder of documents, in the recipe's order."""
-    return list(_manifest(folder).counts["sources"])
+    return list(open_folder(folder, KIND).manifest.counts["sources"])
 
 
 def documents(folder: Path, split: str, source: str) -> Iterator[Document]:
     """The kept documents of one split and source, in order; few in memory at a time.
 
     Licences are counted in the report, not repeated here. Raises UserError for an unknown split or
-    source, and when ``folder`` is not a finished folder of documents.
+    source, and when ``folder`` is not a finished folder of documents or holds more than its
+    manifest lists; RunError that names a damaged file.
     """
     if split not in SPLITS:
         raise UserError(f"there is no split {split!r}", allowed=SPLITS)
-    names = sources(folder)
+    opened = open_folder(folder, KIND)
+    names = list(opened.manifest.counts["sources"])
     if source not in names:
         hint = nearest(source, names)
         raise UserError(
             f"{folder} holds no source {source!r}" + (f"; did you mean {hint!r}?" if hint else ""),
             allowed=names,
         )
-    for path in sorted(split_folder(folder, split, source).glob("part-*.parquet")):
-        yield from read_documents(path)
-
-
-def _manifest(folder: Path) -> Manifest:
-    return read_manifest(folder, KIND)
+    for name in opened.names(f"{split}/{source}", ".parquet"):
+        yield from read_documents(opened.file(name))

@@ -27,15 +27,9 @@ from feldspar.model.shapes import SOFT_PROMPT, model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
-from feldspar.tokens.extension import EXTENSION_FILE
+from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
 from feldspar.tokens.tokenizer import TextTokenizer
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    EXTENSION_FILE,
-)
 SOFT_PROMPT_FILE = "soft_prompt.safetensors"
 VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")
 

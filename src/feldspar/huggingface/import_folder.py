@@ -10,9 +10,9 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
+from feldspar.core.verified import open_if_finished
 from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
-from feldspar.huggingface.export_folder import TOKENIZER_FILES
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
 from feldspar.huggingface.weights import (
     read_json,
@@ -23,6 +23,7 @@ from feldspar.huggingface.weights import (
 )
 from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
+from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
 
 SETTINGS_NAME = "model.json"
 SCALING_NAME = "position_scaling.json"
@@ -44,12 +45,15 @@ class ImportedModel:
 def import_model(folder: Path) -> ImportedModel:
     """Read a folder of GPT-2, Llama or feldspar weights, or one that ``write_imported`` wrote.
 
-    Multipliers that the configuration declares are folded into the weights. Raises UserError for
+    A release is compared with its manifest first: RunError names a file that differs. Multipliers
+    that the configuration declares are folded into the weights. Raises UserError for
     another architecture (naming the known ones), for values of the configuration that we would
     compute differently, for multipliers that are not all declared, and for pickled weights.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
+    if (finished := open_if_finished(folder)) is not None:
+        finished.verify()
     tokenizer_folder = folder if (folder / TOKENIZER_FILES[0]).is_file() else None
     if (folder / SETTINGS_NAME).is_file():
         text = (folder / SETTINGS_NAME).read_text(encoding="utf-8")

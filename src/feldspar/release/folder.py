@@ -5,7 +5,6 @@ from pathlib import Path
 from feldspar import __version__
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import (
-    MANIFEST_NAME,
     Manifest,
     read_manifest,
     records_of,
@@ -34,12 +33,9 @@ def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
 
 
 def verify_release(folder: Path) -> list[str]:
-    """Every difference between a release and its manifest, unlisted files too; empty when whole.
+    """List every difference between a release and its manifest, unlisted files too.
 
-    Raises UserError when the folder is no release.
+    Every file is read again, whatever is remembered of it. Raises UserError when the folder is no
+    release, RunError when its manifest was altered.
     """
-    manifest = read_manifest(folder, KIND)
-    problems = verify_files(folder, manifest)
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    unlisted = sorted(present - set(manifest.files) - {MANIFEST_NAME})
-    return problems + [f"{name}: not listed in {MANIFEST_NAME}" for name in unlisted]
+    return verify_files(folder, read_manifest(folder, KIND))

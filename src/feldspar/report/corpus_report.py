@@ -12,7 +12,8 @@ from typing import Any
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import write_atomically
-from feldspar.core.manifest import MANIFEST_NAME, Manifest, read_manifest
+from feldspar.core.manifest import MANIFEST_NAME, is_manifest, kind_of
+from feldspar.core.verified import VerifiedFolder, open_folder
 from feldspar.report.comparison import compare
 from feldspar.report.figures import Figure, Series, grouped_bar_figure, heat_map, line_figure
 from feldspar.report.page import Section, Table, render_page
@@ -20,7 +21,6 @@ from feldspar.report.page import Section, Table, render_page
 KINDS = ("documents", "deduplication")
 PAGE_NAME = "report.html"
 ACTS = ("read", "short", "exact", "near", "kept")
-NOT_RECORDED = "Not recorded: the folder was built by an earlier version; build it again."
 SIMILARITY_BINS = 20
 
 
@@ -37,8 +37,9 @@ def write_corpus_report(folder: Path, out: Path | None = None) -> Path:
 
 def corpus_page(folder: Path) -> str:
     """The page as HTML."""
-    manifest = _manifest(folder)
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    opened = _opened(folder)
+    manifest = opened.manifest
+    report = json.loads(opened.file("report.json").read_text(encoding="utf-8"))
     sections = [
         amounts_section(report),
         mixture_section(report),
@@ -46,7 +47,7 @@ def corpus_page(folder: Path) -> str:
         *held_out_sections(report),
         matrix_section(report),
         lengths_section(report),
-        clusters_section(report, _similarities(folder)),
+        clusters_section(report, _similarities(opened.file("duplicates.parquet"))),
         examples_section(report),
         Section("Settings", texts=[json.dumps(report["settings"], indent=2)]),
     ]
@@ -163,10 +164,7 @@ def matrix_section(report: dict[str, Any]) -> Section:
 
 def lengths_section(report: dict[str, Any]) -> Section:
     """Documents by length, as read and kept, a line a source."""
-    title = "Lengths"
-    lengths = report.get("lengths")
-    if not lengths:
-        return Section(title, [NOT_RECORDED])
+    lengths = report["lengths"]
     figures = []
     for label, key in (("as read", "read"), ("kept", "kept")):
         series = []
@@ -180,7 +178,7 @@ def lengths_section(report: dict[str, Any]) -> Section:
             line_figure(f"Documents {label}", series, "bytes, from", "% of documents", log_x=True)
         )
     words = "Each point counts the documents from that many bytes up to twice as many."
-    return Section(title, [words], figures=figures)
+    return Section("Lengths", [words], figures=figures)
 
 
 def clusters_section(report: dict[str, Any], similarities: list[float | None]) -> Section:
@@ -233,9 +231,6 @@ def examples_section(report: dict[str, Any]) -> Section:
     examples = report["examples"]
     if not examples:
         return Section(title, ["No pair of duplicates was found."])
-    if not any(example.get("excerpt_a") or example.get("excerpt_b") for example in examples):
-        rows = [[e["id_a"], e["id_b"], e["jaccard"]] for e in examples]
-        return Section(title, [f"Texts: {NOT_RECORDED}"], [Table(["one", "other", "J"], rows)])
     comparisons = []
     for example in examples:
         jaccard = example["jaccard"]
@@ -265,27 +260,22 @@ def decontamination_sections(report: dict[str, Any]) -> list[Section]:
     return [Section("Decontamination", [words], [Table(header, rows)])]
 
 
-def _manifest(folder: Path) -> Manifest:
-    path = folder / MANIFEST_NAME
-    try:
-        kind = json.loads(path.read_text(encoding="utf-8")).get("kind")
-    except (OSError, ValueError, AttributeError):
-        kind = None
-    if kind not in KINDS:
+def _opened(folder: Path) -> VerifiedFolder:
+    kind = kind_of(folder)
+    if kind not in KINDS and not is_manifest(folder / MANIFEST_NAME):
         raise UserError(
             f"{folder} is no corpus",
             found=kind,
             allowed="a folder that feldspar corpus build or feldspar corpus dedup made",
         )
-    return read_manifest(folder, kind)
+    return open_folder(folder, *KINDS)
 
 
-def _similarities(folder: Path) -> list[float | None]:
+def _similarities(path: Path) -> list[float | None]:
     try:
         from pyarrow import parquet
     except ImportError as error:
         raise missing_extra("pyarrow", "data") from error
-    path = folder / "duplicates.parquet"
     return parquet.read_table(path, columns=["jaccard"]).column("jaccard").to_pylist()
 
 

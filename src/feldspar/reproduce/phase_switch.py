@@ -9,7 +9,6 @@ from typing import Any
 
 from feldspar.runtime.checkpoint import OPTIMIZER
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.runtime.shards import TensorFiles
 from feldspar.train.load import find_checkpoint
 from feldspar.train.optimizer import STEP
 
@@ -76,8 +75,7 @@ def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
 
 def optimizer_updates(run: Path) -> int:
     """The fewest updates that the state of any tensor has seen, by the run's last checkpoint."""
-    folder = find_checkpoint(run, "last").folder
-    files = TensorFiles(sorted(folder.glob(f"{OPTIMIZER}*.safetensors")))
+    files = find_checkpoint(run, "last").files_of(OPTIMIZER)
     counts = [name for name in files.names() if name.startswith(f"{STEP}/")]
     return min(int(files.read(name)) for name in counts)
 

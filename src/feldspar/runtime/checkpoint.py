@@ -10,22 +10,18 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from feldspar import __version__
-from feldspar.core.errors import RunError
+from feldspar.core.errors import FeldsparError, RunError
 from feldspar.core.files import new_folder, sha256_of_file, write_atomically
-from feldspar.core.manifest import (
-    FileRecord,
-    Manifest,
-    read_manifest,
-    verify_files,
-    write_manifest,
-)
+from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.system_errors import translated
+from feldspar.core.verified import VerifiedFolder, open_folder
 from feldspar.runtime.collectives import on_each, on_first
 from feldspar.runtime.shards import TensorFiles, write_tensors
 
@@ -49,25 +45,25 @@ class Checkpoint:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the loop gave as state, its tensors under ``tensors``."""
-        state = json.loads((self.folder / STATE_NAME).read_text(encoding="utf-8"))
-        tensors = self._files(TENSORS)
+        """What the loop gave as state, its tensors under ``tensors``; its checksum is compared."""
+        state = json.loads(self._opened.file(STATE_NAME).read_text(encoding="utf-8"))
+        tensors = self.files_of(TENSORS)
         if tensors.names():
             state[TENSORS] = {name: tensors.read(name) for name in tensors.names()}
         return state
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The state's ``metrics``; empty when there are none or the file cannot be read."""
+        """The state's ``metrics``; empty when there are none or the file is damaged."""
         try:
-            text = (self.folder / STATE_NAME).read_text(encoding="utf-8")
+            text = self._opened.file(STATE_NAME).read_text(encoding="utf-8")
             return json.loads(text).get("metrics", {})
-        except (OSError, ValueError):
+        except (OSError, FeldsparError):
             return {}
 
     def read_model(self) -> dict[str, torch.Tensor]:
         """The model's whole tensors on the CPU, whatever number of processes wrote them."""
-        files = self._files(MODEL)
+        files = self.files_of(MODEL)
         return {name: files.read(name) for name in files.names()}
 
     def fill(self, stem: str, tensors: Tensors) -> None:
@@ -75,7 +71,7 @@ class Checkpoint:
 
         Raises RunError when names, shapes or types differ from what was saved.
         """
-        files = self._files(stem)
+        files = self.files_of(stem)
         stored, wanted = set(files.names()), set(tensors)
         if stored != wanted:
             raise RunError(
@@ -89,20 +85,28 @@ class Checkpoint:
                 files.read_into(name, tensor)
 
     def problems(self) -> list[str]:
-        """Say what is wrong with its files, a line each; empty when it is whole.
+        """Compare its files with their checksums; a line for each that differs.
 
         A checkpoint that cannot be read (no permission, a bad disk) counts as damaged.
         """
         try:
-            return verify_files(self.folder, read_manifest(self.folder, KIND))
+            return self._opened.problems()
         except Exception as error:
             told = translated(error)
             if told is None:
                 raise
             return [told.what]
 
-    def _files(self, stem: str) -> TensorFiles:
-        return TensorFiles(sorted(self.folder.glob(f"{stem}*.safetensors")))
+    @cached_property
+    def _opened(self) -> VerifiedFolder:
+        return open_folder(self.folder, KIND)
+
+    def files_of(self, stem: str) -> TensorFiles:
+        """Open the tensors of a group, ``model`` or ``optimizer``; whoever chose this checkpoint
+        has looked at ``problems``.
+        """
+        names = (name for name in self._opened.names("", ".safetensors") if name.startswith(stem))
+        return TensorFiles([self.folder / name for name in names])
 
 
 def write_checkpoint(

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feldspar import __version__
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.execution import available_cores, executor
 from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
-    read_manifest,
     records_of,
     write_manifest,
 )
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
+from feldspar.core.verified import open_folder, require_replaceable
 from feldspar.tokens.encoding import encode_unit, units_of
 from feldspar.tokens.infilling import Infiller
 from feldspar.tokens.settings import ExtendTokenizer, ShardSettings, TokenizerSettings, TrainBpe
@@ -113,7 +113,7 @@ def build_shards(
     serve phases that ``fill_in_the_middle``.
     """
     path = shard_settings.path
-    parent = read_manifest(documents, "documents").digest
+    parent = open_folder(documents, "documents").manifest.digest
     given = (
         None
         if isinstance(tokenizer_settings, TrainBpe | ExtendTokenizer)
@@ -171,15 +171,26 @@ def _made_from(settings: TokenizerSettings) -> str:
 
 
 def _finished(path: Path, configuration: str, parent: str, overwrite: bool) -> Manifest | None:
-    """The manifest of a folder that needs no building; None when there is work to do."""
+    """Return the manifest of a whole folder that needs no building; None when there is work to do.
+
+    Raises UserError when the folder holds something else, RunError when it is damaged, both unless
+    ``overwrite``.
+    """
     if not path.exists():
         return None
     differs = "holds something else"
     if (path / MANIFEST_NAME).is_file():
-        manifest = read_manifest(path, KIND)
-        if manifest.configuration == configuration and manifest.parents == {"documents": parent}:
-            return manifest
-        same = manifest.configuration == configuration
+        try:
+            found = open_folder(path, KIND)
+            same = found.manifest.configuration == configuration
+            if same and found.manifest.parents == {"documents": parent}:
+                found.verify()
+                return found.manifest
+        except FeldsparError:
+            if not overwrite:
+                raise
+            require_replaceable(path, KIND)
+            return None
         differs = "was built from other documents" if same else "was built with other settings"
     if overwrite:
         return None

@@ -16,11 +16,15 @@ from tokenizers import AddedToken, Tokenizer
 
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
-from feldspar.tokens.extension import Extension
+from feldspar.core.verified import open_if_finished
+from feldspar.tokens.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.pretokens import pattern_for
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, EXTENSION_FILE)
+"""What a tokenizer's folder may hold."""
 U16_VOCABULARY = 65_536
 CACHED_PRETOKENS = 2**20
 CACHED_CHARACTERS = 64
@@ -66,8 +70,11 @@ class TextTokenizer:
     def load(cls, folder: Path, end_of_document: str | None = None) -> "TextTokenizer":
         """The tokenizer in ``folder``; documents end with its own end-of-sequence token by default.
 
-        Raises UserError when there is none.
+        In a finished folder its files are compared with their checksums. Raises UserError when
+        there is none, RunError that names a damaged file.
         """
+        if (finished := open_if_finished(folder)) is not None:
+            finished.files([name for name in finished.names() if name in FILES])
         return cls.from_file(
             folder / TOKENIZER_FILE, end_of_document or end_of_sequence_token(folder)
         )
@@ -197,7 +204,7 @@ def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
 
 def end_of_sequence_token(folder: Path) -> str | None:
     """What a Hugging Face folder declares as its end-of-sequence token."""
-    for name in (CONFIG_FILE, "special_tokens_map.json"):
+    for name in (CONFIG_FILE, SPECIAL_TOKENS_FILE):
         path = folder / name
         if not path.is_file():
             continue

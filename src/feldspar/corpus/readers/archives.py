@@ -1,6 +1,5 @@
 """Fetch pinned archives of the package index: compared with their SHA-256, cached, never built."""
 
-import os
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,21 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from feldspar.core.errors import UserError
-from feldspar.core.files import sha256_of_file
+from feldspar.core.files import cache_folder, sha256_of_file
 from feldspar.core.progress import progress
 from feldspar.corpus.readers.package_index import PackageIndex
 from feldspar.corpus.readers.pip_settings import pip_settings
 from feldspar.corpus.settings import Archive
 
 PARALLEL_DOWNLOADS = 4
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: FELDSPAR_CACHE, else XDG_CACHE_HOME/feldspar, else ~/.cache."""
-    if chosen := os.environ.get("FELDSPAR_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base).expanduser() / "feldspar"
 
 
 def cached_archive(archive: Archive) -> Path | None:
