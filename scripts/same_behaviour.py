@@ -166,8 +166,12 @@ def shipped_recipes() -> list[str]:
 
 
 def plan_of(recipe: str) -> Callable[[Side], Any]:
-    """Measure the plan of a recipe as plain values."""
-    return lambda side: json.loads(side.run("plan", recipe, "--json"))
+    """Measure the plan of a recipe as plain values, paths relative to the side's folder."""
+
+    def measure(side: Side) -> Any:
+        return json.loads(side.run("plan", recipe, "--json").replace(f"{side.work}/", ""))
+
+    return measure
 
 
 def build_data(side: Side) -> dict[str, str]:
