@@ -113,8 +113,9 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     """A run or an exported model on its device; the run too when it is one."""
     from feldspar.core.errors import UserError
     from feldspar.evaluate import open_exported
-    from feldspar.runtime.device import choose_device, set_threads
+    from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
+    from feldspar.runtime.threads import set_threads
     from feldspar.train import is_run_folder, load_run
     from feldspar.train.text_model import text_model_of
 

@@ -9,6 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from feldspar.core.cgroups import granted_processors
 from feldspar.core.errors import RunError
 
 Unit = TypeVar("Unit")
@@ -89,8 +90,13 @@ def _end_with_parent() -> None:
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Count the processors that this process may use, by its affinity and its group's quota.
+
+    A part of a processor counts for nothing, but there is always one.
+    """
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    granted = granted_processors()
+    return max(1, min(bound or 1, int(granted) if granted is not None else bound or 1))
 
 
 @contextmanager

@@ -34,7 +34,7 @@ __getattr__, __dir__ = lazy_exports(
         "on_first": "collectives",
         "peak_flops": "device",
         "read_records": "run_folder",
-        "set_threads": "device",
+        "set_threads": "threads",
         "unwrap": "distributed",
     },
 )

@@ -81,13 +81,6 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, dtype=precision)
 
 
-def set_threads(settings: CommonRuntime) -> int:
-    """Apply ``runtime.threads``; returns the number in force."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    return torch.get_num_threads()
-
-
 def peak_flops(device: torch.device, precision: torch.dtype) -> PeakFlops:
     """The device's peak: from its data sheet where known (bfloat16), else the best short matmul."""
     if device.type == "cuda" and precision is torch.bfloat16:

@@ -78,6 +78,11 @@ class RunFolder:
         text = json.dumps(_json_safe(record), indent=1) + "\n"
         write_atomically(self.adaptation, text)
 
+    def recorded_threads(self) -> int | None:
+        """The number of threads that the run chose last at a start; None for a new run."""
+        homes = [record["home"] for record in read_records(self.events) if "home" in record]
+        return homes[-1] if homes else None
+
     def forget_after(self, tokens: int) -> None:
         """Drop step records beyond ``tokens``, those that the resumed run will write again."""
         for path in (self.metrics, self.bad_batches):

@@ -67,8 +67,8 @@ class CommonRuntime(Settings):
     """Where to train; auto takes a CUDA device where there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
-    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
-    """Processor threads of torch; default: torch's own choice."""
+    threads: Literal["auto"] | Annotated[int, Field(gt=0, le=4096)] = "auto"
+    """Processor threads of torch; auto: one or all that the machine grants, by measurement."""
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
     """Where metrics go beside metrics.jsonl."""
     on_non_finite: NonFiniteVariant = StopOnNonFinite()

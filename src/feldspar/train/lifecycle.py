@@ -29,6 +29,7 @@ from feldspar.runtime.live import SpeedMeter, TrainingDisplay
 from feldspar.runtime.metrics import MetricsWriter
 from feldspar.runtime.run_folder import RunFolder, append_record
 from feldspar.runtime.signals import GracefulStop
+from feldspar.runtime.threads import ThreadChoice, choose_threads
 from feldspar.train.intervals import is_due
 from feldspar.train.loop import StepResult, StepRunner
 from feldspar.train.resume import check_same_past, plain
@@ -161,6 +162,8 @@ class Run(ABC, Generic[SessionT]):
         if checkpoint is not None:
             return self._resume(checkpoint)
         session = self.begin()
+        # A run that ended before its first checkpoint is begun again, with the same threads.
+        session.runner.threads = self._threads(self.folder.recorded_threads())
 
         def write() -> None:
             self.write_recipe()
@@ -176,6 +179,7 @@ class Run(ABC, Generic[SessionT]):
         where = str(checkpoint.folder)
         changes = check_same_past(state["recipe"], plain(self._loaded), state["phase"], where)
         session = self.reopen(checkpoint, state)
+        session.runner.threads = self._threads(state.get("threads"))
         self.policy.load_state(state["guards"]["non_finite"])
         self.spikes.load_state(state["guards"]["spikes"])
         self.tokens, self.steps_done = state[self.folder.counted], state["step"]
@@ -191,6 +195,10 @@ class Run(ABC, Generic[SessionT]):
         total = self.timeline.tokens
         say(f"resuming {self.folder.path} at {self.tokens:,} of {total:,} {self.folder.counted}")
         return session
+
+    def _threads(self, recorded: int | None) -> ThreadChoice:
+        runtime, distribution = self._loaded.recipe.runtime, self.distribution
+        return choose_threads(runtime, distribution.device, distribution.world_size, recorded)
 
     def advance(self, session: SessionT, stop: GracefulStop) -> None:
         """Take steps until the run ends or a signal asks to stop."""
@@ -244,6 +252,8 @@ class Run(ABC, Generic[SessionT]):
             session.task.prefetch(upcoming)
         result = session.runner.run(step)
         self.tokens, self.steps_done = step.tokens_after, self.steps_done + 1
+        for news in session.runner.threads.take_news():
+            self.event("threads", **news)
         if not result.updated:
             names = [f"{step.phase.name}:{step.first_sequence}+{step.sequences}"]
             self.policy.refuse(
@@ -270,6 +280,7 @@ class Run(ABC, Generic[SessionT]):
             self.folder.counted: self.tokens,
             "phase": session.phase.index,
             "world_size": self.distribution.world_size,
+            "threads": session.runner.threads.home,
             "recipe": plain(self._loaded),
             "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
             "metrics": self.metrics,
@@ -292,6 +303,7 @@ def carry_through(make_run: Callable[[], Run[SessionT]], out: Path, overwrite: b
     """
     run = make_run()
     with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
 
         def take_folder() -> None:
             check_folder(out)

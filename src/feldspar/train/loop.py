@@ -7,18 +7,21 @@ A step with a loss or gradient that is not finite on any process updates nothing
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from feldspar.plan.timeline import StepPlan
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import accumulate
 from feldspar.runtime.guards import all_finite
+from feldspar.runtime.threads import ThreadChoice
 from feldspar.sparsity.masks import Masks
 from feldspar.train.average import WeightAverage
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.optimizer import Optimizer
+from feldspar.train.rehearsal import rehearse
 from feldspar.train.task import Task, seed_dropout
 
 
@@ -50,6 +53,8 @@ class StepRunner:
     """What measures the noise scale, where the recipe asks for it."""
     average: WeightAverage | None = None
     """The moving average of the model, where the recipe asks for it."""
+    threads: ThreadChoice = field(default_factory=lambda: ThreadChoice(torch.get_num_threads()))
+    """With how many threads a pass runs; a run replaces it by its own."""
 
     def run(self, step: StepPlan) -> StepResult:
         """One optimizer step; nothing changes when the loss or the gradient is not finite."""
@@ -65,10 +70,12 @@ class StepRunner:
             self.noise.begin(step, [len(micro_batch[0]) for micro_batch in micro_batches])
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
-            with accumulate(self.task.module, last), self._measured(micro_batch):
-                with self.autocast():
-                    loss_sum = self.task.module(*micro_batch)
-                (loss_sum * scale).backward()
+            with (
+                self._threads(step, micro_batch, scale),
+                accumulate(self.task.module, last),
+                self._measured(micro_batch),
+            ):
+                loss_sum = self._passes(micro_batch, scale)
             summed += float(loss_sum.detach())
         loss = all_reduce_sum([summed])[0] / count
         self.masks.apply_to_gradients(self.model)
@@ -83,6 +90,23 @@ class StepRunner:
                 self.average.update(self.model)
         self.optimizer.zero_gradients()
         return StepResult(loss, float(gradient_norm), finite, int(cut_tokens))
+
+    def _passes(self, micro_batch: tuple[Tensor, ...], scale: float) -> Tensor:
+        """Forward and backward pass; the micro-batch's summed loss."""
+        with self.autocast():
+            loss_sum = self.task.module(*micro_batch)
+        (loss_sum * scale).backward()
+        return loss_sum
+
+    def _threads(
+        self, step: StepPlan, micro_batch: tuple[Tensor, ...], scale: float
+    ) -> AbstractContextManager[None]:
+        shape = (step.phase.index, *(tuple(tensor.shape) for tensor in micro_batch))
+        return self.threads.passes(
+            shape,
+            lambda: rehearse(self.model, lambda: self._passes(micro_batch, scale)),
+            may_change=self.noise is None,
+        )
 
     def _measured(self, micro_batch: tuple[Tensor, ...]) -> AbstractContextManager[object]:
         return nullcontext() if self.noise is None else self.noise.micro_batch(len(micro_batch[0]))

@@ -4,7 +4,8 @@ from functools import partial
 from pathlib import Path
 
 from feldspar.core.errors import UserError
-from feldspar.runtime.device import autocast, choose_device, choose_precision, set_threads
+from feldspar.runtime.device import autocast, choose_device, choose_precision
+from feldspar.runtime.threads import set_threads
 from feldspar.vision.counts import require_divisible
 from feldspar.vision.data import open_split
 from feldspar.vision.load import load_vision_run

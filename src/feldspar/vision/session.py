@@ -9,7 +9,8 @@ from torch import nn
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.timeline import PhasePlan
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.runtime.device import autocast, choose_precision, set_threads
+from feldspar.runtime.device import autocast, choose_precision
+from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
 from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
 from feldspar.train.loop import StepRunner

@@ -1,0 +1,71 @@
+"""The share of the processors that a control group (container, batch system) grants a process.
+
+A quota limits processor time without hiding processors: threads beyond it are stopped for a part of
+each period, and all others that work on the same product wait for them.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def granted_processors(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
+    """The smallest quota of this process's groups, in processors; None where none is set.
+
+    Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``) of Linux's control groups.
+    """
+    quotas = [
+        quota
+        for folder in _folders(root, membership)
+        for quota in (_second_version(folder), _first_version(folder))
+        if quota is not None
+    ]
+    return min(quotas, default=None)
+
+
+def _folders(root: Path, membership: Path) -> Iterator[Path]:
+    """The folders of the process's groups and of all groups above them."""
+    try:
+        lines = membership.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, name = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = root / controllers if controllers else root
+        # A container sees its own group as the root, whatever name the host gives it.
+        group = top / name.strip("/")
+        while group != top:
+            yield group
+            group = group.parent
+        yield top
+    yield root / "cpu"
+
+
+def _second_version(folder: Path) -> float | None:
+    return _share(_read(folder / "cpu.max").split())
+
+
+def _first_version(folder: Path) -> float | None:
+    quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+    return _share([quota.strip(), period.strip()])
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _share(words: list[str]) -> float | None:
+    """Quota over period; None for ``max``, -1 and what is no pair of numbers."""
+    try:
+        quota, period = map(int, words)
+    except ValueError:
+        return None
+    return quota / period if quota > 0 and period > 0 else None
