@@ -71,22 +71,17 @@ def test_the_folder(settings: CorpusSettings) -> None:
     assert duplicates[0]["jaccard"] == 1.0
     assert 0.8 <= duplicates[1]["jaccard"] < 1.0
     a, b = report.sources["a"], report.sources["b"]
-    assert (a.read.documents, a.short.documents, a.exact.documents, a.near.documents) == (
-        42,
-        1,
-        1,
-        0,
-    )
-    assert (b.read.documents, b.short.documents, b.exact.documents, b.near.documents) == (
-        42,
-        0,
-        1,
-        1,
-    )
+    assert (a.read.documents, b.read.documents) == (42, 42)
+    removed = {
+        name: [each.documents for each in counts.removed.values()]
+        for name, counts in report.sources.items()
+    }
+    assert list(a.removed) == ["short", "exact", "near"]
+    assert removed == {"a": [1, 1, 0], "b": [0, 1, 1]}
     for counts in (a, b):
-        read, *rest = counts.amounts
-        assert read.documents == sum(amount.documents for amount in rest)
-        assert read.bytes == sum(amount.bytes for amount in rest)
+        parts = [*counts.removed.values(), counts.kept]
+        assert counts.read.documents == sum(amount.documents for amount in parts)
+        assert counts.read.bytes == sum(amount.bytes for amount in parts)
     assert report.lost_to["b"]["a"].documents == 2
     assert report.pairs["a"] == {"a": 1, "b": 2}
     sizes = [len(prose(i).encode()) for i in (3, 5, 7)]

@@ -75,7 +75,7 @@ def test_the_published_pipeline_can_be_verified_and_ours_left_unchecked(
         result = run("dedup", path, "--out", out, "--workers", 1, "--json", *options)
         assert result.exception is None
         report = json.loads(result.stdout)
-        assert report["sources"]["s"]["near"]["documents"] == 1
+        assert report["sources"]["s"]["removed"]["near"]["documents"] == 1
         edges = parquet.read_table(out / "edges.parquet").to_pylist()
         assert (edges[0]["jaccard"] is None) == (options == ["--no-verify"])
         kept = parquet.read_table(out / "kept").column("text").to_pylist()

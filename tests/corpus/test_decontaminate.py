@@ -79,7 +79,8 @@ def test_planted_contamination_leaves_and_is_counted(tmp_path: Path) -> None:
         for document in documents(settings.path, split, "s")
     }
     assert found == {*(f"d{i}" for i in range(6)), "twelve"}
-    assert report.sources["s"].read.documents == 7
+    assert report.sources["s"].read.documents == 9
+    assert report.removed["overlap"].documents == 2
     counts = read_manifest(settings.path, "documents").counts["decontamination"]
     assert counts == report.decontamination
     size = sum(len(row["text"].encode()) for row in rows[6:8])

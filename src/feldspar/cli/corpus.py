@@ -295,18 +295,36 @@ def _show(report: "Report", folder: Path, json: bool) -> None:
     if json:
         print_json(report.to_json())
         return
-    header = ("source", "read", "short", "exact", "near", "kept", "kept bytes")
+    tell_documents(report)
+    for line in report.warnings:
+        typer.echo(line)
+    typer.echo(f"{folder}")
+
+
+def tell_documents(report: "Report") -> None:
+    """Print what was read, removed by reason, and kept: a line a source, then a line a reason."""
+    from feldspar.corpus.report import REASONS
+
+    header = ("source", "read", *report.reasons, "kept", "kept bytes")
     rows = [
         (
-            name,
-            *(f"{amount.documents:,}" for amount in counts.amounts),
+            shorten(name),
+            f"{counts.read.documents:,}",
+            *(f"{amount.documents:,}" for amount in counts.removed.values()),
+            f"{counts.kept.documents:,}",
             f"{counts.kept.bytes:,}",
         )
         for name, counts in report.sources.items()
     ]
     width = max(len(row[0]) for row in (header, *rows))
     for name, *figures in (header, *rows):
-        typer.echo(f"{shorten(name):<{width}}" + "".join(f"{figure:>13}" for figure in figures))
-    for line in report.warnings:
-        typer.echo(line)
-    typer.echo(f"{folder}")
+        typer.echo(f"{name:<{width}}" + "".join(f"{figure:>13}" for figure in figures))
+    for reason, amount in report.removed.items():
+        of_sets = ""
+        if reason == "overlap" and report.decontamination is not None:
+            sets = report.decontamination["sets"].items()
+            of_sets = ": " + ", ".join(f"{name} {each['documents']:,}" for name, each in sets)
+        typer.echo(
+            f"removed, {reason}: {amount.documents:,} documents of {amount.bytes:,} bytes "
+            f"{REASONS[reason]}{of_sets}"
+        )

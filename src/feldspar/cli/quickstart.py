@@ -80,6 +80,8 @@ class Quickstart:
         check_folder(self.folder)
         with self.stage("documents"):
             report = self._documents()
+        from feldspar.cli.corpus import tell_documents
+
         tell_documents(report)
         with self.stage("tokens"):
             shards = self._shards()
@@ -224,20 +226,8 @@ def documents_summary(report: "Report") -> dict[str, Any]:
     return {
         "read": sum(counts.read.documents for counts in sources),
         "kept": sum(counts.kept.documents for counts in sources),
-        "removed": {
-            reason: sum(getattr(counts, reason).documents for counts in sources)
-            for reason in ("short", "exact", "near")
-        },
+        "removed": {reason: amount.documents for reason, amount in report.removed.items()},
     }
-
-
-def tell_documents(report: "Report") -> None:
-    """A line a source: read, removed and why, kept."""
-    typer.echo(f"{'source':14}{'read':>8}{'short':>8}{'exact':>8}{'near':>8}{'kept':>8}{'MB':>8}")
-    for name, counts in report.sources.items():
-        amounts = (counts.read, counts.short, counts.exact, counts.near, counts.kept)
-        columns = "".join(f"{amount.documents:8,}" for amount in amounts)
-        typer.echo(f"{name:14}{columns}{counts.kept.bytes / 1e6:8.1f}")
 
 
 def tell_shards(report: "ShardReport") -> None:

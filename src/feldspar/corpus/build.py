@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +86,8 @@ def build_corpus(
             }
             write_kept(outcome, folders, stages)
         write_pairs(outcome, folder)
-        report = make_report(outcome, _shaping(settings))
-        if shield is not None:
-            report = replace(report, decontamination=shield.counts.to_json())
+        overlaps = None if shield is None else shield.counts
+        report = make_report(outcome, _shaping(settings), overlaps)
         finish_folder(folder, KIND, configuration, command, report)
     return report
 
@@ -176,6 +174,8 @@ def finish_folder(
             "documents": counts.kept.documents,
             "bytes": counts.kept.bytes,
             "licences": counts.licences,
+            "removed": {reason: vars(amount) for reason, amount in counts.removed.items()},
+            "noted": counts.noted,
             "splits": {split: vars(amount) for split, amount in counts.splits.items()},
             "bad_records": counts.bad_records,
             "replaced_characters": counts.replaced_characters,

@@ -49,12 +49,21 @@ NAMED_BAD_RECORDS = 20
 
 
 class Tolerance:
-    """Counts bad records and names the first ones; raises at the first one beyond the limit."""
+    """Counts bad records and names the first ones; raises at the first one beyond the limit.
+
+    Counts also what was amiss and could be mended, by source and reason: ``noted``.
+    """
 
     def __init__(self, limit: int = 0) -> None:
         self.limit = limit
         self.skipped: dict[str, int] = {}
         self.named: list[str] = []
+        self.noted: dict[str, dict[str, int]] = {}
+
+    def note(self, source: str, reason: str, count: int = 1) -> None:
+        """Count what was amiss in records of ``source`` that are read all the same."""
+        own = self.noted.setdefault(source, {})
+        own[reason] = own.get(reason, 0) + count
 
     def skip(self, source: str, error: UserError) -> None:
         """Count one bad record of ``source``; raises ``error`` when there were too many."""
@@ -65,11 +74,11 @@ class Tolerance:
             self.named.append(error.what)
 
     def to_json(self) -> dict[str, Any]:
-        """What was skipped, for ``add``."""
-        return {"skipped": self.skipped, "named": self.named}
+        """Give what was skipped and noted as plain values, for ``add``."""
+        return {"skipped": self.skipped, "named": self.named, "noted": self.noted}
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Count and tell of what another one, of the same limit, skipped after this one.
+        """Count and tell of what another one, of the same limit, skipped and noted after this one.
 
         Raises UserError when together they are too many.
         """
@@ -81,6 +90,9 @@ class Tolerance:
             )
         for source, count in other["skipped"].items():
             self.skipped[source] = self.skipped.get(source, 0) + count
+        for source, reasons in other["noted"].items():
+            for reason, count in reasons.items():
+                self.note(source, reason, count)
         for what in named[: max(0, NAMED_BAD_RECORDS - before)]:
             say(f"left out: {what}")
         if before <= NAMED_BAD_RECORDS < before + len(named):

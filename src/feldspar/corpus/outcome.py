@@ -27,6 +27,8 @@ class Outcome:
     copies_in_train: dict[str, Copies] | None
     """By what would keep copies apart (``near``, ``exact``), of which one does; None: no split."""
     bad_records: dict[str, int]
+    noted: dict[str, dict[str, int]]
+    """By source and reason what was amiss in records that were read all the same."""
     replaced_characters: dict[str, int]
     threshold: float
     local: bool

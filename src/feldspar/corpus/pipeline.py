@@ -96,6 +96,7 @@ def process(
         splits=[KEPT_SPLIT] * files.documents,
         copies_in_train=None,
         bad_records=tolerance.skipped,
+        noted=tolerance.noted,
         replaced_characters=replaced,
         threshold=settings.threshold,
         local=settings.scope == "local",

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from feldspar.corpus.columns import column_of
+from feldspar.corpus.decontaminate import Decontamination
 from feldspar.corpus.examples import Example, example_pairs
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
@@ -23,17 +24,25 @@ class Amount:
     bytes: int = 0
 
 
+REASONS = {
+    "overlap": "share a run of words with an evaluation set",
+    "short": "have too few cleaned characters",
+    "exact": "have the cleaned text of another document",
+    "near": "are similar to another document",
+}
+"""Why a document is removed, in the order in which that is decided, with a line for people."""
+
+
 @dataclass(frozen=True)
 class SourceCounts:
-    """read = short + exact + near + kept, in documents and bytes.
+    """Count the documents of a source: read = kept + the sum of what was removed, by reason.
 
-    ``replaced_characters`` of the texts read were not UTF-8; they stand as U+FFFD.
+    ``replaced_characters`` of the texts read were not UTF-8; they stand as U+FFFD. ``noted`` counts
+    by reason what else was amiss in records that were read all the same.
     """
 
     read: Amount
-    short: Amount
-    exact: Amount
-    near: Amount
+    removed: dict[str, Amount]
     kept: Amount
     bad_records: int
     dropped_global: int
@@ -41,11 +50,7 @@ class SourceCounts:
     splits: dict[str, Amount]
     licences: dict[str, int]
     replaced_characters: int = 0
-
-    @property
-    def amounts(self) -> tuple[Amount, Amount, Amount, Amount, Amount]:
-        """Read, short, exact, near and kept."""
-        return self.read, self.short, self.exact, self.near, self.kept
+    noted: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -60,11 +65,10 @@ class Report:
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
-    ``length_counts``. ``decontamination`` tells what overlapped evaluation sets: those documents
-    are not among the ones read. ``copies_in_train`` counts documents of train with a copy among the
-    held-out ones, had ``near`` or ``exact`` copies been put on one side. ``repeated_ids``
-    counts documents whose id another has. ``built`` is off when a
-    finished folder was found instead.
+    ``length_counts``. ``decontamination`` tells what overlapped which evaluation set.
+    ``copies_in_train`` counts documents of train with a copy among the held-out ones, had ``near``
+    or ``exact`` copies been put on one side. ``repeated_ids`` counts documents whose id another
+    has. ``built`` is off when a finished folder was found instead.
     """
 
     settings: dict[str, Any]
@@ -98,9 +102,28 @@ class Report:
         if replaced:
             where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items())
             lines.append(f"characters that are not UTF-8 were replaced by U+FFFD: {where}")
+        lines += [
+            f"{count:,} of {name}: {reason}"
+            for name, counts in self.sources.items()
+            for reason, count in counts.noted.items()
+        ]
         if self.repeated_ids:
             lines.append(f"{self.repeated_ids:,} documents have an id that another has")
         return lines
+
+    @property
+    def reasons(self) -> list[str]:
+        """Give the reasons for which documents were looked at, in their order."""
+        return list(next(iter(self.sources.values())).removed) if self.sources else []
+
+    @property
+    def removed(self) -> dict[str, Amount]:
+        """Add up by reason what was removed of all sources."""
+        amounts = {
+            reason: [each.removed[reason] for each in self.sources.values()]
+            for reason in self.reasons
+        }
+        return {reason: _sum(each) for reason, each in amounts.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, the same for the same documents and settings."""
@@ -117,8 +140,10 @@ def report_from_json(text: str) -> Report:
     return replace(TypeAdapter(Report).validate_json(text), built=False)
 
 
-def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
-    """The report of ``outcome``; ``settings`` are those that shaped it."""
+def make_report(
+    outcome: Outcome, settings: dict[str, Any], overlaps: Decontamination | None = None
+) -> Report:
+    """Report on ``outcome``; ``settings`` shaped it, ``overlaps`` were left out on reading."""
     found = outcome.found
     pairs, pair_bytes = _pairs(outcome)
     dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
@@ -126,7 +151,7 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
     sizes = np.unique(found.keepers[~outcome.short], return_counts=True)[1]
     return Report(
         settings=settings,
-        sources=_source_counts(outcome),
+        sources=_source_counts(outcome, overlaps),
         lost_to=_lost_to(outcome, dropped),
         pairs=pairs,
         pair_bytes=pair_bytes,
@@ -145,10 +170,11 @@ def make_report(outcome: Outcome, settings: dict[str, Any]) -> Report:
         lengths=length_counts(outcome),
         copies_in_train=outcome.copies_in_train,
         repeated_ids=repeated_ids(outcome),
+        decontamination=None if overlaps is None else overlaps.to_json(),
     )
 
 
-def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
+def _source_counts(outcome: Outcome, overlaps: Decontamination | None) -> dict[str, SourceCounts]:
     keys = np.arange(len(outcome.sources))
     exact = exact_copies(outcome)
     near = ~outcome.short & ~outcome.kept & ~exact
@@ -161,14 +187,20 @@ def _source_counts(outcome: Outcome) -> dict[str, SourceCounts]:
     for number, name in enumerate(outcome.names):
         own = outcome.sources == number
         kept = own & outcome.kept
+        removed = {
+            "short": _amount(outcome, own & outcome.short),
+            "exact": _amount(outcome, own & exact),
+            "near": _amount(outcome, own & near),
+        }
+        if overlaps is not None:
+            removed = {"overlap": Amount(**overlaps.sources.get(name, {}))} | removed
         counts[name] = SourceCounts(
-            read=_amount(outcome, own),
-            short=_amount(outcome, own & outcome.short),
-            exact=_amount(outcome, own & exact),
-            near=_amount(outcome, own & near),
+            read=_sum([*removed.values(), _amount(outcome, kept)]),
+            removed=removed,
             kept=_amount(outcome, kept),
             bad_records=outcome.bad_records.get(name, 0),
             replaced_characters=outcome.replaced_characters.get(name, 0),
+            noted=outcome.noted.get(name, {}),
             dropped_global=int((own & dropped_global).sum()),
             dropped_local=int((own & dropped_local).sum()),
             splits={
@@ -192,6 +224,10 @@ def _licences(outcome: Outcome) -> list[Counter[str]]:
             for item in chosen.value_counts().to_pylist():
                 found[number][item["values"] or "unknown"] += item["counts"]
     return found
+
+
+def _sum(amounts: Sequence[Amount]) -> Amount:
+    return Amount(sum(each.documents for each in amounts), sum(each.bytes for each in amounts))
 
 
 def _amount(outcome: Outcome, mask: np.ndarray) -> Amount:

@@ -20,7 +20,12 @@ from feldspar.report.page import Section, Table, render_page
 
 KINDS = ("documents", "deduplication")
 PAGE_NAME = "report.html"
-ACTS = ("read", "short", "exact", "near", "kept")
+REASONS = {
+    "overlap": "in an evaluation set",
+    "short": "too short",
+    "exact": "exact copies",
+    "near": "near duplicates",
+}
 SIMILARITY_BINS = 20
 
 
@@ -62,12 +67,22 @@ def corpus_page(folder: Path) -> str:
 def amounts_section(report: dict[str, Any]) -> Section:
     """Documents and bytes of each source: read, removed for each reason, kept."""
     tables = []
+    reasons = list(next(iter(report["sources"].values()))["removed"])
     for unit in ("documents", "bytes"):
         columns = {
-            name: [counts[act][unit] for act in ACTS] for name, counts in report["sources"].items()
+            name: [
+                each[unit]
+                for each in (
+                    counts["read"],
+                    *(counts["removed"][reason] for reason in reasons),
+                    counts["kept"],
+                )
+            ]
+            for name, counts in report["sources"].items()
         }
         columns["all sources"] = [sum(values) for values in zip(*columns.values(), strict=True)]
-        header = [unit, "read", "too short", "exact copies", "near duplicates", "kept", "removed"]
+        titles = [REASONS.get(reason, reason) for reason in reasons]
+        header = [unit, "read", *titles, "kept", "removed"]
         rows = [
             [name, *(f"{value:,}" for value in values), _share(values[0] - values[-1], values[0])]
             for name, values in columns.items()
@@ -82,6 +97,11 @@ def amounts_section(report: dict[str, Any]) -> Section:
     if any(replaced.values()):
         where = ", ".join(f"{count:,} of {name}" for name, count in replaced.items() if count)
         words.append(f"Characters that are not UTF-8, replaced by U+FFFD: {where}.")
+    words += [
+        f"{count:,} of {name}: {reason}."
+        for name, counts in report["sources"].items()
+        for reason, count in counts["noted"].items()
+    ]
     if repeated := report.get("repeated_ids"):
         words.append(f"Documents with an id that another has: {repeated:,}.")
     local = {

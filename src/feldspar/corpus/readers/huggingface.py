@@ -108,6 +108,8 @@ def _split_told(name: str) -> str | None:
 
 def _split_of(path: Path, split: str) -> Path:
     names = _json(path / SPLITS_NAME).get("splits", [])
+    if not isinstance(names, list):
+        raise UserError(f"{path / SPLITS_NAME} names no splits", found=names)
     if split not in names:
         raise UserError(f"{path} holds no split {split!r}", allowed=map(str, names))
     return path / split
@@ -127,7 +129,7 @@ def _saved_files(path: Path) -> list[Path]:
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} is damaged: no JSON object")

@@ -1,18 +1,16 @@
 """JSON lines, plain or compressed with gzip or Zstandard."""
 
-import gzip
 import json
-import zlib
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from feldspar.core.errors import UserError, missing_extra
+from feldspar.core.errors import UserError
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.encoding import decode
+from feldspar.corpus.readers.blocks import BLOCK_BYTES, decompressed, opened
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, file_piece
@@ -20,7 +18,6 @@ from feldspar.corpus.readers.records import RecordReader, documents_of, fields_o
 from feldspar.corpus.settings import SourceSettings
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-_BLOCK_BYTES = 1 << 20
 
 
 def jsonl_pieces(
@@ -56,7 +53,7 @@ def jsonl_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Pie
 def _ranges(path: Path) -> Iterator[Lines]:
     """Whole lines of about ``PIECE_BYTES`` together."""
     start, number, offset = 0, 1, 0
-    with _opened(path) as file:
+    with opened(path) as file:
         while block := file.read(PIECE_BYTES):
             if (last := block.rfind(b"\n")) >= 0:
                 yield Lines(start, offset + last + 1, number)
@@ -104,52 +101,10 @@ def _object(line: bytes | None, place: str) -> dict[str, Any]:
 
 
 def _blocks(path: Path, lines: Lines | None) -> Iterator[bytes]:
-    with _opened(path) as file:
-        if path.name.endswith(".gz"):
-            with gzip.open(file) as plain:
-                yield from iter(lambda: plain.read(_BLOCK_BYTES), b"")
-        elif path.name.endswith(".zst"):
-            yield from _zstandard_blocks(file, path)
-        elif lines is None:
-            yield from iter(lambda: file.read(_BLOCK_BYTES), b"")
-        else:
-            file.seek(lines.start)
-            for start in range(lines.start, lines.end, _BLOCK_BYTES):
-                yield file.read(min(_BLOCK_BYTES, lines.end - start))
-
-
-@contextmanager
-def _opened(path: Path) -> Generator[BinaryIO]:
-    """The file; what is wrong with it is the user's to mend."""
-    try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                raise UserError(f"{path} is empty")
-            yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from error
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def _zstandard_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Decompressed blocks; unlike the library's own reader it notices a truncated last frame."""
-    try:
-        import zstandard
-    except ImportError as error:
-        raise missing_extra("zstandard", "data") from error
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    fed = False
-    try:
-        while data := file.read(_BLOCK_BYTES):
-            while data:
-                yield frame.decompress(data)
-                fed = True
-                data = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    frame = zstandard.ZstdDecompressor().decompressobj()
-                    fed = False
-    except zstandard.ZstdError as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from error
-    if fed:
-        raise UserError(f"{path} is truncated or damaged: its last frame has no end")
+    with opened(path) as file:
+        if lines is None:
+            yield from decompressed(file, path)
+            return
+        file.seek(lines.start)
+        for start in range(lines.start, lines.end, BLOCK_BYTES):
+            yield file.read(min(BLOCK_BYTES, lines.end - start))

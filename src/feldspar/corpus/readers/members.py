@@ -24,6 +24,8 @@ def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[st
             members = _tar_members(path, wanted)
     except _DAMAGE as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
+    except RuntimeError as error:  # an encrypted member, or an unknown way of compression
+        raise UserError(f"{path} cannot be opened: {error}") from error
     yield from sorted(members.items())
 
 

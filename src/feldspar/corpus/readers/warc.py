@@ -3,7 +3,9 @@
 Records are parsed by FastWARC, pages turned into text by Resiliparse.
 """
 
+import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import REPLACEMENT, decode, repaired
+from feldspar.corpus.readers.blocks import BLOCK_BYTES, BlockStream, decompressed, opened
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
@@ -19,6 +22,10 @@ from feldspar.corpus.settings import SourceSettings, WarcReader
 WARC_SUFFIXES = tuple(f".{kind}{end}" for kind in ("warc", "wet") for end in ("", ".gz", ".zst"))
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
 OK = 200
+LONGEST_HEADER_BYTES = 1 << 20
+"""A longer line is no part of a record's header."""
+UNKNOWN_ENCODING = "unknown encoding"
+"""The reason under which pages are counted whose server names an encoding that does not exist."""
 
 
 def warc_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
@@ -41,73 +48,128 @@ def warc_documents(
     except ImportError as error:
         raise missing_extra("fastwarc", "web") from error
     assert isinstance(settings.reader, WarcReader)
-    if path.stat().st_size == 0:
-        raise UserError(f"{path} is empty")
     kinds = WarcRecordType.conversion | WarcRecordType.response
-    records = 0
-    try:
-        # Any kind counts as a record: a file without one is no archive.
-        for record in ArchiveIterator(str(path), fsspec_args=False):
-            records += 1
-            if not record.record_type & kinds:
-                continue
-            place = f"{path}:{record.stream_pos}"
-            try:
-                found = _text(record, place, settings.reader.main_content)
-            except UserError as error:
-                tolerance.skip(source, error)
-                continue
-            if found is not None:
-                text, replaced = found
-                address = record.headers.get("WARC-Target-URI") or f"{name}:{record.stream_pos}"
-                origin = f"{name}:{record.stream_pos}"
-                yield Document(
-                    f"{source}/{origin}",
-                    source,
-                    text,
-                    address,
-                    origin,
-                    settings.licence,
-                    replaced=replaced,
-                )
-    except OSError as error:
-        raise UserError(f"{path} is truncated or damaged: {error}") from error
-    if records == 0:
-        raise UserError(f"{path} is no web archive: it holds no record")
+    whole = _whole_records(path, source, tolerance)
+    for _, record in zip(range(whole), ArchiveIterator(str(path), fsspec_args=False), strict=False):
+        if not record.record_type & kinds:
+            continue
+        origin = f"{name}:{record.stream_pos}"
+        try:
+            page = _page_of(record, f"{path}:{record.stream_pos}", settings.reader.main_content)
+        except UserError as error:
+            tolerance.skip(source, error)
+            continue
+        if page is None:
+            continue
+        if page.unknown_encoding:
+            tolerance.note(source, UNKNOWN_ENCODING)
+        yield Document(
+            f"{source}/{origin}",
+            source,
+            page.text,
+            record.headers.get("WARC-Target-URI") or origin,
+            origin,
+            settings.licence,
+            replaced=page.replaced,
+        )
 
 
-def _text(record: Any, place: str, main_content: bool) -> tuple[str, int] | None:
-    """The text of a record and its replaced characters; None where it is none.
+def _whole_records(path: Path, source: str, tolerance: Tolerance) -> int:
+    """Count the records before the end of the file, or before the first that is cut or damaged.
 
-    Raises UserError for a bad record.
+    FastWARC ends in silence where a file is cut, so the records are walked through first. Damage
+    is one bad record. Raises UserError for a file without a record.
     """
+    whole = 0
+    try:
+        with opened(path) as file:
+            stream = io.BufferedReader(BlockStream(decompressed(file, path)), BLOCK_BYTES)
+            for _ in _records(stream):
+                whole += 1
+    except UserError as error:
+        damage = UserError(f"{error.what} (after {whole} whole records)", where=str(path))
+        tolerance.skip(source, damage)
+    except ValueError as error:
+        what = f"{path} is truncated or damaged after {whole} whole records: {error}"
+        tolerance.skip(source, UserError(what))
+    else:
+        if whole == 0:
+            raise UserError(f"{path} is no web archive: it holds no record")
+    return whole
+
+
+def _records(stream: io.BufferedReader) -> Iterator[None]:
+    """Pass over the records one by one. Raises ValueError for one that is cut, or no record."""
+    line = stream.readline(LONGEST_HEADER_BYTES)
+    while line:
+        if not line.startswith(b"WARC/"):
+            raise ValueError("no record begins where one should")
+        length = None
+        while (line := stream.readline(LONGEST_HEADER_BYTES)).strip():
+            field, _, value = line.partition(b":")
+            if field.strip().lower() == b"content-length":
+                length = int(value)
+        if not line or length is None:
+            raise ValueError("the header of a record is cut")
+        while length > 0:
+            block = stream.read(min(length, BLOCK_BYTES))
+            if not block:
+                raise ValueError("a record is cut")
+            length -= len(block)
+        ends = 0
+        while (line := stream.readline(LONGEST_HEADER_BYTES)) and not line.strip():
+            ends += line.endswith(b"\n")
+        if ends < (1 if line else 2):
+            raise ValueError("the end of a record is cut")
+        yield
+
+
+@dataclass(frozen=True)
+class Page:
+    """The text of a record, its replaced characters, and whether its encoding's name is unknown."""
+
+    text: str
+    replaced: int
+    unknown_encoding: bool = False
+
+
+def _page_of(record: Any, place: str, main_content: bool) -> Page | None:
+    """Take the text of a record; None where it has none. Raises UserError for a bad record."""
     from fastwarc.warc import WarcRecordType
 
     if record.content_length > LONGEST_LINE_BYTES:
         raise UserError(f"{place} is longer than {LONGEST_LINE_BYTES >> 20} MiB")
     if record.record_type == WarcRecordType.conversion:
-        return repaired(decode(record.reader.read(), place))
+        return Page(*repaired(decode(record.reader.read(), place)))
     if not record.is_http or record.http_headers.status_code != OK:
         return None
     kind = (record.http_content_type or "").lower()
     if kind not in (*PAGE_TYPES, "text/plain"):
         return None
-    return _page(record.reader.read(), record.http_charset, kind in PAGE_TYPES, main_content)
+    return _decoded(record.reader.read(), record.http_charset, kind in PAGE_TYPES, main_content)
 
 
-def _page(data: bytes, charset: str | None, markup: bool, main_content: bool) -> tuple[str, int]:
-    """The text of a page and how many of its characters could not be decoded.
+def _decoded(data: bytes, charset: str | None, markup: bool, main_content: bool) -> Page:
+    """Decode a page as browsers do.
 
-    A page is of the encoding that it says, or else of the one that its bytes look like; failing
-    that, of UTF-8 or Windows-1252. Only what is of none is replaced, and counted before the markup
-    is taken away.
+    Its encoding is the one that its server names, by the labels of the WHATWG's standard. With none
+    or an unknown one it is UTF-8 where the bytes are, or else the encoding that the page names or
+    that its bytes look like, or Windows-1252. Bytes that are no text in it are replaced, and
+    counted before the markup is taken away.
     """
     try:
         from resiliparse.extract.html2text import extract_plain_text
-        from resiliparse.parse.encoding import bytes_to_str, detect_encoding
+        from resiliparse.parse.encoding import (
+            bytes_to_str,
+            detect_encoding,
+            map_encoding_to_html5,
+        )
     except ImportError as error:
         raise missing_extra("resiliparse", "web") from error
-    encoding = charset or detect_encoding(data) or "utf-8"
+    named = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+    encoding = named
+    if encoding is None:
+        encoding = "utf-8" if _is_utf8(data) else detect_encoding(data, from_html_meta=markup)
     replaced = 0
     try:
         text = bytes_to_str(data, encoding, "strict")
@@ -117,4 +179,12 @@ def _page(data: bytes, charset: str | None, markup: bool, main_content: bool) ->
     if markup:
         text = extract_plain_text(text, main_content=main_content)
     text, halves = repaired(text)
-    return text, replaced + halves
+    return Page(text, replaced + halves, charset is not None and named is None)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Tell whether bytes beyond ASCII make characters of UTF-8, which no other text does."""
+    try:
+        return not data.decode("utf-8").isascii()
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,85 @@
+"""Read files in blocks, plain or compressed; a compressed file that was cut is an error."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from feldspar.core.errors import UserError, missing_extra
+
+BLOCK_BYTES = 1 << 20
+
+
+@contextmanager
+def opened(path: Path) -> Generator[BinaryIO]:
+    """Open a file. Raises UserError in the block for one that is empty, unreadable or cut."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                raise UserError(f"{path} is empty")
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path} is truncated or damaged: {error}") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def decompressed(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield the content of an open file, decompressed where the name of ``path`` says so."""
+    if path.name.endswith(".gz"):
+        with gzip.open(file) as plain:
+            yield from iter(lambda: plain.read(BLOCK_BYTES), b"")
+    elif path.name.endswith(".zst"):
+        yield from _zstandard_blocks(file, path)
+    else:
+        yield from iter(lambda: file.read(BLOCK_BYTES), b"")
+
+
+def _zstandard_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Yield decompressed blocks; the library's own reader does not notice a cut last frame."""
+    try:
+        import zstandard
+    except ImportError as error:
+        raise missing_extra("zstandard", "data") from error
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    fed = False
+    try:
+        while data := file.read(BLOCK_BYTES):
+            while data:
+                yield frame.decompress(data)
+                fed = True
+                data = frame.unused_data if frame.eof else b""
+                if frame.eof:
+                    frame = zstandard.ZstdDecompressor().decompressobj()
+                    fed = False
+    except zstandard.ZstdError as error:
+        raise UserError(f"{path} is truncated or damaged: {error}") from error
+    if fed:
+        raise UserError(f"{path} is truncated or damaged: its last frame has no end")
+
+
+class BlockStream(io.RawIOBase):
+    """Offers blocks as one stream, to be read through ``io.BufferedReader``."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._left = memoryview(b"")
+
+    def readable(self) -> bool:
+        """Answer that it can be read."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        """Fill ``buffer`` as far as one block goes; 0 at the end."""
+        while not self._left:
+            block = next(self._blocks, None)
+            if block is None:
+                return 0
+            self._left = memoryview(block)
+        size = min(len(buffer), len(self._left))
+        buffer[:size] = self._left[:size]
+        self._left = self._left[size:]
+        return size
