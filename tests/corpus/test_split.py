@@ -4,6 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feldspar.corpus.document import Tolerance
@@ -33,10 +35,73 @@ def test_groups_and_clusters_are_whole() -> None:
     groups = [f"g{i // 2}" for i in range(count)]
     clusters = np.arange(count)
     clusters[399] = 0
-    sides = assign(["s"] * count, groups, clusters, SplitSettings(test=0.2, validation=0.2))
+    settings = SplitSettings(test=0.2, validation=0.2)
+    sides = assign(["s"] * count, groups, clusters, np.ones(count, bool), settings)
     assert sides[0::2] == sides[1::2]
     assert sides[0] == sides[399]
     assert set(sides) == {"train", "validation", "test"}
+
+
+def sides_of(
+    groups: list[str],
+    settings: SplitSettings,
+    clusters: list[int] | None = None,
+    kept: list[bool] | None = None,
+    source: str = "s",
+) -> list[str]:
+    """The sides of one source's documents."""
+    count = len(groups)
+    return assign(
+        [source] * count,
+        groups,
+        np.arange(count) if clusters is None else np.array(clusters),
+        np.ones(count, bool) if kept is None else np.array(kept),
+        settings,
+    )
+
+
+@given(st.integers(0, 40), st.integers(1, 30), st.integers(0, 200), st.integers(0, 200))
+def test_each_source_has_held_out_text(first: int, count: int, test: int, validation: int) -> None:
+    settings = SplitSettings(test=test / 1000, validation=validation / 1000)
+    groups = [f"g{number}" for number in range(first, first + count)]
+    sides = sides_of(groups, settings)
+    by_bucket = [side(bucket("s", group), settings) for group in groups]
+    assert by_bucket.count("train") == 0 or "train" in sides
+    wanted = [name for name in ("test", "validation") if getattr(settings, name)]
+    for name in wanted if count >= 4 and by_bucket.count("train") > len(wanted) else ():
+        assert name in sides
+    for name in ("test", "validation"):
+        if name in by_bucket:
+            assert {g for g, own in zip(groups, by_bucket, strict=True) if own == name} == {
+                g for g, own in zip(groups, sides, strict=True) if own == name
+            }, "nothing is added to a side that has text"
+        else:
+            assert sides.count(name) <= 1
+
+
+def test_the_next_group_by_bucket_is_held_out() -> None:
+    settings = SplitSettings(test=0.001, validation=0.001)
+    groups = [f"g{number}" for number in range(12)]
+    order = sorted(groups, key=lambda group: bucket("s", group))
+    sides = dict(zip(groups, sides_of(groups, settings), strict=True))
+    assert (sides[order[0]], sides[order[1]]) == ("test", "validation")
+    assert {sides[group] for group in order[2:]} == {"train"}
+    assert sides_of(groups[::-1], settings) == [sides[group] for group in groups[::-1]]
+
+
+def test_what_is_held_out_is_kept_and_not_most_of_a_source() -> None:
+    settings = SplitSettings(test=0.001, validation=0)
+    groups = [f"g{number}" for number in range(6)]
+    lowest = min(groups, key=lambda group: bucket("s", group))
+    place = groups.index(lowest)
+    kept = [number != place for number in range(6)]
+    assert sides_of(groups, settings)[place] == "test"
+    removed = sides_of(groups, settings, kept=kept)
+    assert removed[place] == "train" and removed.count("test") == 1
+    most = [*groups, *[lowest] * 7]
+    assert sides_of(most, settings)[place] == "train"
+    assert sides_of(groups, settings, clusters=[0] * 6) == ["train"] * 6
+    assert sides_of(["only"], settings) == ["train"]
 
 
 def test_shares_are_thousandths() -> None:
@@ -58,6 +123,7 @@ def test_the_measured_split_of_django_docs() -> None:
         [document.source for document in documents],
         [document.group for document in documents],
         np.arange(len(documents)),
+        np.ones(len(documents), bool),
         SplitSettings(),
     )
     sizes = {

@@ -113,14 +113,14 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     clusters = {"exact": texts}
     if sought:
         clusters["near"] = outcome.found.clusters
-    sides = {name: assign(sources, groups, own, settings) for name, own in clusters.items()}
+    kept = outcome.kept
+    sides = {name: assign(sources, groups, own, kept, settings) for name, own in clusters.items()}
     edges = outcome.found.all_edges if sought else None
     copies = {
-        name: copies_in_train(features, texts, outcome.kept, own, edges)
-        for name, own in sides.items()
+        name: copies_in_train(features, texts, kept, own, edges) for name, own in sides.items()
     }
     if settings.decontamination is None:
-        splits = assign(sources, groups, np.arange(len(sources)), settings)
+        splits = assign(sources, groups, np.arange(len(sources)), kept, settings)
     else:
         splits = sides[settings.decontamination]
     return replace(outcome, splits=splits, copies_in_train=copies)

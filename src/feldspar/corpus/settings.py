@@ -283,7 +283,7 @@ class DecontaminateSettings(Settings):
 
 
 class SplitSettings(Settings):
-    """Held-out documents, a whole cluster or group on one side."""
+    """Hold out documents of each source that has groups enough; clusters and groups stay whole."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of groups for validation during training."""

@@ -1,11 +1,12 @@
-"""The side of each document: group first, then hash, so that versions stay on one side.
+"""Choose the side of each document: group first, then hash, so that versions stay on one side.
 
 A group is a (source, group name) pair; groups that a cluster of duplicates connects count as one.
-Each falls into one of 1000 buckets by a SHA-256 of its name: the side depends neither on the order
-of files nor on the other documents.
+Each falls into one of 1000 buckets by a SHA-256 of its name, whatever the order of files. A source
+of which no group falls on a held-out side gives it the group that falls next to that side.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,11 +36,13 @@ def assign(
     sources: Sequence[str],
     groups: Sequence[str],
     clusters: np.ndarray,
+    kept: np.ndarray,
     settings: SplitSettings,
 ) -> list[str]:
-    """The split of each document; ``clusters`` labels each with a document of its cluster.
+    """Choose the split of each document; ``clusters`` labels each with a document of its cluster.
 
-    Connected groups go where the alphabetically first of them goes.
+    Connected groups go where the alphabetically first of them goes, but for those that a source
+    needs to have ``kept`` documents on each side: see ``_hold_out``.
     """
     names = sorted(set(zip(sources, groups, strict=True)))
     numbers = {name: number for number, name in enumerate(names)}
@@ -48,5 +51,41 @@ def assign(
     )
     links = np.stack([of_document, of_document[clusters]], axis=1)
     labels = component_labels(len(names), links[links[:, 0] != links[:, 1]])
-    sides = [side(bucket(*names[label]), settings) for label in labels.tolist()]
-    return [sides[number] for number in of_document.tolist()]
+    buckets = {label: bucket(*names[label]) for label in np.unique(labels).tolist()}
+    sides = {label: side(number, settings) for label, number in buckets.items()}
+    held = labels[of_document]
+    places = np.flatnonzero(kept).tolist()
+    counts = Counter((sources[place], int(held[place])) for place in places)
+    _hold_out(counts, buckets, sides, settings)
+    return [sides[label] for label in held.tolist()]
+
+
+def _hold_out(
+    counts: Counter[tuple[str, int]],
+    buckets: dict[int, int],
+    sides: dict[int, str],
+    settings: SplitSettings,
+) -> None:
+    """Give each source text on each side that has a share, where it has groups enough.
+
+    ``counts`` holds the kept documents by source and group. Of the groups in train the one of the
+    lowest bucket moves; not the last one, and none with more than half of the documents of a
+    source, which training would miss. So a source of two equal groups has no validation text.
+    """
+    own: dict[str, dict[int, int]] = {}
+    for (source, label), count in sorted(counts.items()):
+        own.setdefault(source, {})[label] = count
+    large = {
+        label
+        for documents in own.values()
+        for label, count in documents.items()
+        if 2 * count > sum(documents.values())
+    }
+    for split, share in (("test", settings.test), ("validation", settings.validation)):
+        for labels in own.values() if share else ():
+            train = [label for label in labels if sides[label] == "train"]
+            if len(train) < 2 or any(sides[label] == split for label in labels):
+                continue
+            small = [label for label in train if label not in large]
+            if small:
+                sides[min(small, key=lambda label: (buckets[label], label))] = split
