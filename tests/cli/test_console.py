@@ -1,10 +1,21 @@
-"""Progress when piped: plain lines on standard error, now and then, and no control characters."""
+"""Progress when piped is plain lines, now and then; no text that is shown steers the terminal."""
 
+import io
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
-from feldspar.cli.console import TerminalListener, print_error, print_json
+from feldspar.cli.console import (
+    EscapingStream,
+    TerminalListener,
+    escaped_output,
+    print_error,
+    print_json,
+)
+from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.core.progress import listening, progress, say, show
 
@@ -36,3 +47,81 @@ def test_json_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert json.loads(out) == {"name": "東"} and "東" in out
     assert err == "error: bad\n  do: good\n"
+
+
+EVIL = "\x1b]0;mine\x07\x1b[2J\x9b31m\u202e\r"
+
+
+def steers(text: str) -> bool:
+    return any(character != "\n" and not character.isprintable() for character in text)
+
+
+def test_file_names_records_and_arguments_cannot_steer_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"{EVIL}.jsonl"
+    path.write_text(f"not json {EVIL}\n")
+    bad = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\x1b.jsonl"))
+    out = str(tmp_path / "out")
+    words = "a word and another " * 20
+    records = [{"source": "s", "id": f"{EVIL}{n}", "text": words + EVIL} for n in range(3)]
+    for arguments in (
+        ["corpus", "dedup", str(path), "--out", out],
+        ["corpus", "dedup", str(bad), "--out", out],
+        ["corpus", "dedup", EVIL, "--out", out],
+        ["recipe", "show", "quickstart", f"{EVIL}=1"],
+        [EVIL],
+        [f"--{EVIL}"],
+    ):
+        assert run_with(arguments) == 2
+        out_text, err = capsys.readouterr()
+        assert "error" in err.lower() and not steers(out_text + err), ascii(err)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    folder = tmp_path / f"out{EVIL}"
+    assert run_with(["corpus", "dedup", str(path), "--out", str(folder), "--json"]) == 0
+    out_text, err = capsys.readouterr()
+    assert not steers(out_text + err)
+    (example, *_) = json.loads(out_text)["examples"]
+    assert example["id_a"].startswith(EVIL)
+
+
+class Terminal(io.StringIO):
+    """What is written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_bars_and_what_is_printed_beside_them_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    evil = "\x1bcNAME\x9b\x1b]0;mine\x07"
+    with escaped_output():
+        with listening(TerminalListener()):
+            with progress(evil, 2) as advance:
+                advance(1)
+                say(evil)
+                print(evil)
+                sys.stderr.write(evil + "\n")
+            show(evil)
+            print(evil)
+            show(None)
+        print(evil)
+        assert isinstance(sys.stdout, EscapingStream)
+    assert sys.stdout is terminal
+    written = terminal.getvalue()
+    assert written.count("NAME") >= 6
+    assert not any(steering in written for steering in ("\x1bc", "\x9b", "\x1b]", "\x07"))
+
+
+def test_characters_that_the_terminal_lacks_are_written_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii"))
+    with escaped_output():
+        print_json({"name": "\u6771"})
+        sys.stdout.flush()
+    assert json.loads(written.getvalue()) == {"name": "\u6771"}

@@ -1,10 +1,13 @@
-"""What a command shows: results on standard output, progress and errors on standard error."""
+"""Show results on standard output, progress and errors on standard error.
+
+All text leaves through ``EscapingStream``, so that names and documents cannot steer a terminal.
+"""
 
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from rich.console import Console
@@ -20,8 +23,50 @@ from rich.progress import (
 from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
+from feldspar.core.terminal import visible
 
 PLAIN_INTERVAL_SECONDS = 10.0
+
+
+class EscapingStream:
+    """Write out control characters, and characters that the stream's encoding does not have."""
+
+    def __init__(self, stream: Any) -> None:
+        self.unescaped = stream
+
+    def write(self, text: str) -> int:
+        """Write ``text`` in its visible form."""
+        encoding = getattr(self.unescaped, "encoding", None) or "utf-8"
+        shown = visible(text).encode(encoding, "backslashreplace").decode(encoding)
+        self.unescaped.write(shown)
+        return len(text)
+
+    def writelines(self, lines: list[str]) -> None:
+        """Write each of ``lines``."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        """Take everything else from the stream itself."""
+        return getattr(self.unescaped, name)
+
+
+@contextmanager
+def escaped_output() -> Generator[None]:
+    """Let what is printed in the block pass through ``EscapingStream``."""
+    before = sys.stdout, sys.stderr
+    _escape_streams()
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _escape_streams() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, EscapingStream):
+            setattr(sys, name, EscapingStream(stream))
 
 
 def print_json(value: Any) -> None:
@@ -40,7 +85,8 @@ class TerminalListener:
     """A live bar on a terminal; plain lines, no control characters, when piped."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        # What rich writes steers the terminal on purpose; the text in it is escaped here.
+        self._console = Console(file=getattr(sys.stderr, "unescaped", sys.stderr))
         self._bar: Progress | None = None
         self._live: Live | None = None
         self._last_shown = 0.0
@@ -51,7 +97,7 @@ class TerminalListener:
             return self._start_plain(title, total, unit)
         self.show(None)
         bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             MofNCompleteColumn(),
@@ -61,8 +107,9 @@ class TerminalListener:
             transient=True,
         )
         bar.start()
+        _escape_streams()  # rich put its own in their place
         self._bar = bar
-        task = bar.add_task(title, total=total)
+        task = bar.add_task(visible(title), total=total)
         return lambda amount: bar.advance(task, amount)
 
     def finish(self) -> None:
@@ -77,9 +124,9 @@ class TerminalListener:
         # A terminal that was closed, or a full disk under a log, must not end a run.
         with suppress(OSError):
             if self._live is not None or self._bar is not None:
-                self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+                self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
             else:
-                sys.stderr.write(line + "\n")
+                sys.stderr.write(visible(line) + "\n")
 
     def show(self, line: str | None) -> None:
         """Keep one line up to date; when piped, print one now and then."""
@@ -97,7 +144,8 @@ class TerminalListener:
             if self._live is None:
                 self._live = Live(console=self._console, transient=True, refresh_per_second=4)
                 self._live.start()
-            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+                _escape_streams()
+            self._live.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
 
     def _start_plain(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
         done = 0.0

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from feldspar import __version__
-from feldspar.cli.console import TerminalListener, print_error
+from feldspar.cli.console import TerminalListener, escaped_output, print_error
 from feldspar.core.errors import (
     EXIT_INTERRUPTED,
     EXIT_READER_GONE,
@@ -89,6 +89,7 @@ def run() -> None:
     sys.exit(run_with(sys.argv[1:]))
 
 
+@escaped_output()
 def run_with(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:

@@ -98,7 +98,7 @@ def _whole_records(path: Path, source: str, tolerance: Tolerance) -> int:
     return whole
 
 
-def _records(stream: io.BufferedReader) -> Iterator[None]:
+def _records(stream: io.BufferedIOBase) -> Iterator[None]:
     """Pass over the records one by one. Raises ValueError for one that is cut, or no record."""
     line = stream.readline(LONGEST_HEADER_BYTES)
     while line:
