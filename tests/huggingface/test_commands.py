@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.model.generation import generate
 from feldspar.train import load_run
+from tests.rounding import assert_within_rounding, terms_of
 from tests.train.conftest import feldspar, recipe_file, shards_folder
 
 __all__ = ["feldspar", "recipe_file", "shards_folder"]
@@ -28,7 +29,7 @@ def test_a_run_goes_out_comes_in_and_is_trained_further(feldspar, recipe_file, t
     prompt = torch.arange(1, 9)[None]
     with torch.no_grad():
         expected = decoder.logits(decoder(prompt))[..., : len(tokenizer)]
-        torch.testing.assert_close(model(prompt).logits, expected, atol=1e-4, rtol=0)
+        assert_within_rounding(model(prompt).logits, expected, terms_of(decoder, prompt))
     theirs = model.generate(prompt, max_new_tokens=10, do_sample=False, eos_token_id=None)
     assert torch.equal(theirs, generate(decoder, prompt, 10, n_real_vocab=len(tokenizer)))
 

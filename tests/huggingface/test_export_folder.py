@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from feldspar.core.errors import UserError
 from feldspar.model.generation import generate
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
+from tests.rounding import assert_within_rounding, terms_of
 
 CASES = {
     "gpt2": (GPT2, {}, None),
@@ -41,7 +42,7 @@ def test_logits_and_greedy_text_are_those_of_the_decoder(make_decoder, export, t
     with torch.no_grad():
         expected = decoder.logits(decoder(tokens))
         logits = model(tokens).logits
-    assert (logits - expected).abs().max() <= 1e-4
+    assert_within_rounding(logits, expected, terms_of(decoder, tokens))
     prompt = tokens[:, :6]
     ours = generate(decoder, prompt, 15)
     for use_cache in (True, False):
@@ -66,7 +67,7 @@ def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, pos
         logits = model(padded, attention_mask=mask).logits[:, 5:]
         expected = model(tokens).logits
         text = model.generate(padded, attention_mask=mask, max_new_tokens=8, do_sample=False)
-    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    assert_within_rounding(logits, expected, terms_of(decoder, tokens))
     assert torch.equal(text[:, 5:], generate(decoder, tokens, 8))
 
 
@@ -75,7 +76,7 @@ def test_our_class_gives_the_shifted_loss(make_decoder, export, tokens):
     model = load(export(decoder))
     loss = model(tokens, labels=tokens).loss
     summed, valid = decoder.loss(tokens[:, :-1], tokens[:, 1:])
-    torch.testing.assert_close(loss, summed / valid, atol=1e-4, rtol=1e-5)
+    assert_within_rounding(loss, summed / valid, terms_of(decoder, tokens))
 
 
 def test_padding_rows_are_cut_and_the_tokenizer_comes_along(
@@ -89,7 +90,7 @@ def test_padding_rows_are_cut_and_the_tokenizer_comes_along(
     short = tokens.clamp_max(45)
     with torch.no_grad():
         expected = decoder.logits(decoder(short))[..., :46]
-        torch.testing.assert_close(model(short).logits, expected, atol=1e-4, rtol=0)
+        assert_within_rounding(model(short).logits, expected, terms_of(decoder, tokens))
     record = json.loads((folder / "config.json").read_text())
     assert record["parametrization"] == "sp"
     assert record["folded_from"]["multipliers"]["embedding"] == MUP.embedding

@@ -13,6 +13,7 @@ from feldspar.model.generation import generate
 from feldspar.model.settings import NoScaling
 from tests.huggingface.conftest import BTLM, CRYSTAL, LLAMA
 from tests.model.test_position_scaling import scaling
+from tests.rounding import assert_within_rounding, terms_of
 
 LINEAR = scaling("linear", factor=2)
 GROWING = scaling("linear", train_length=8)
@@ -50,7 +51,7 @@ def test_logits_greedy_text_and_the_scaling_itself(make_decoder, export, tokens,
     assert type(model).__name__.startswith("Llama" if case.startswith("llama") else "Feldspar")
     with torch.no_grad():
         expected = decoder.logits(decoder(tokens))
-        assert (model(tokens).logits - expected).abs().max() <= 1e-4
+        assert_within_rounding(model(tokens).logits, expected, terms_of(decoder, tokens))
         decoder.scale_positions(NoScaling())
         assert (decoder.logits(decoder(tokens)) - expected).abs().max() > 1e-2
     decoder.scale_positions(chosen)
@@ -73,7 +74,7 @@ def test_rows_padded_on_the_left_scale_by_their_own_length(make_decoder, export,
         logits = model(padded, attention_mask=mask).logits
         for row, begin in ((0, 0), (1, 9)):
             alone = decoder.logits(decoder(tokens[row : row + 1, begin:]))[0]
-            assert (logits[row, begin:] - alone).abs().max() <= 1e-4
+            assert_within_rounding(logits[row, begin:], alone, terms_of(decoder, tokens))
 
 
 def test_a_cache_that_would_drift_is_refused_with_its_remedies(make_decoder, export, tokens):
@@ -113,7 +114,8 @@ def test_a_model_of_transformers_is_read_with_its_scaling(tmp_path, tokens, toke
     assert ours.position_scaling == scaling("llama3", factor=8, train_length=8)
     short = tokens.clamp_max(45)
     with torch.no_grad():
-        assert (ours.logits(ours(short)) - theirs(short).logits).abs().max() <= 1e-4
+        found, expected = ours.logits(ours(short)), theirs(short).logits
+    assert_within_rounding(found, expected, terms_of(ours, tokens))
 
 
 def test_scalings_that_we_would_compute_differently_are_refused(make_decoder, export):

@@ -14,6 +14,7 @@ from feldspar.model.decoder import Decoder
 from feldspar.model.settings import SoftPromptSettings
 from feldspar.parametrization.application import set_forward_multipliers
 from tests.huggingface.conftest import BTLM, GPT2, LLAMA, MUP
+from tests.rounding import assert_within_rounding, terms_of
 
 SHAPES = {"gpt2": GPT2, "llama": LLAMA, "own": BTLM}
 BETWEEN = SoftPromptSettings(length=3, place="between")
@@ -48,7 +49,7 @@ def test_vectors_among_the_embeddings_give_our_logits(make_decoder, export, toke
         parts = [table(source), vectors.expand(2, -1, -1), table(target)]
         found = model(inputs_embeds=torch.cat(parts, dim=1)).logits
         expected = decoder.logits(decoder(torch.cat([source, ids, target], dim=1)))
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert_within_rounding(found, expected, terms_of(decoder, tokens))
     assert "soft_prompt.weight" not in import_model(folder).state
 
 

@@ -6,13 +6,15 @@ from torch.nn import functional as F
 
 from feldspar.model import activation
 from feldspar.model.activation import gelu
+from tests.rounding import assert_within_rounding
+
+OPERATIONS = 10
+"""Products and sums behind one value or slope."""
 
 
-@pytest.mark.parametrize(
-    "dtype,bound", [(torch.float64, 1e-13), (torch.float32, 1e-5), (torch.bfloat16, 0.0)]
-)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(0, 3), (1,), (3, 7, 11)])
-def test_values_and_gradients_are_those_of_torch(monkeypatch, dtype, bound, shape):
+def test_values_and_gradients_are_those_of_torch(monkeypatch, dtype, shape):
     monkeypatch.setattr(activation, "PIECE_ENTRIES", 50)
     generator = torch.Generator().manual_seed(0)
     x = (4 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_()
@@ -21,8 +23,10 @@ def test_values_and_gradients_are_those_of_torch(monkeypatch, dtype, bound, shap
     (slope,) = torch.autograd.grad(expected, x, weights)
     out = gelu(x)
     (ours,) = torch.autograd.grad(out, x, weights)
-    torch.testing.assert_close(out, expected, atol=bound, rtol=bound)
-    torch.testing.assert_close(ours, slope, atol=bound, rtol=bound)
+    if dtype == torch.bfloat16:  # torch's own function
+        assert torch.equal(out, expected) and torch.equal(ours, slope)
+    scale = max((4.0, *x.detach().abs().flatten().tolist()))
+    assert_within_rounding((out, ours), (expected, slope), OPERATIONS, scale=scale)
 
 
 def test_the_ends_are_finite():
@@ -35,4 +39,4 @@ def test_the_ends_are_finite():
 
 def test_a_transposed_input():
     x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0)).t()
-    torch.testing.assert_close(gelu(x), F.gelu(x, approximate="tanh"), atol=1e-6, rtol=0)
+    assert_within_rounding(gelu(x), F.gelu(x, approximate="tanh"), OPERATIONS)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
 from tests.model.naive_decoder import naive_logits
+from tests.rounding import assert_within_rounding, terms_of
 
 POSITIONS = {
     "learned": {"type": "learned"},
@@ -25,7 +26,8 @@ def test_logits_equal_the_naive_model(make_decoder, random_tokens, positions, kv
     decoder = make_decoder(dtype=torch.float64, positions=POSITIONS[positions], n_kv_heads=kv_heads)
     tokens = random_tokens(2, 11)
     logits = decoder.logits(decoder(tokens, document_ids=documents))
-    torch.testing.assert_close(logits, naive_logits(decoder, tokens, documents), atol=1e-11, rtol=0)
+    expected = naive_logits(decoder, tokens, documents)
+    assert_within_rounding(logits, expected, terms_of(decoder, tokens))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +46,8 @@ def test_other_shapes_equal_the_naive_model(make_decoder, random_tokens, changes
     decoder = make_decoder(dtype=torch.float64, **changes)
     tokens = random_tokens(1, 9)
     logits = decoder.logits(decoder(tokens))
-    torch.testing.assert_close(logits, naive_logits(decoder, tokens), atol=1e-11, rtol=0)
+    terms = terms_of(decoder, tokens)
+    assert_within_rounding(logits, naive_logits(decoder, tokens), terms)
 
 
 def test_forward_multipliers_act_where_they_are_declared(make_decoder, random_tokens):
@@ -55,10 +58,11 @@ def test_forward_multipliers_act_where_they_are_declared(make_decoder, random_to
             setattr(module, attribute, kinds[kind])
     tokens = random_tokens(1, 9)
     logits = decoder.logits(decoder(tokens))
-    torch.testing.assert_close(logits, naive_logits(decoder, tokens), atol=1e-11, rtol=0)
+    terms = terms_of(decoder, tokens)
+    assert_within_rounding(logits, naive_logits(decoder, tokens), terms)
     expected = F.cross_entropy(logits[0, :-1], tokens[0, 1:], reduction="sum")
     loss, _ = decoder.loss(tokens[:, :-1], tokens[:, 1:])
-    torch.testing.assert_close(loss, expected, atol=1e-10, rtol=0)
+    assert_within_rounding(loss, expected, terms)
 
 
 def test_loss_and_gradients_equal_plain_cross_entropy(make_decoder, random_tokens):
@@ -72,7 +76,7 @@ def test_loss_and_gradients_equal_plain_cross_entropy(make_decoder, random_token
     expected = torch.autograd.grad(plain, list(decoder.parameters()))
     assert valid.item() == 17
     torch.testing.assert_close(loss / valid, plain)
-    torch.testing.assert_close(gradients, expected, atol=1e-10, rtol=1e-9)
+    assert_within_rounding(gradients, expected, terms_of(decoder, tokens))
 
 
 def test_token_losses_sum_to_the_loss(make_decoder, random_tokens):
@@ -92,7 +96,7 @@ def test_recomputed_activations_give_the_same_gradients(make_decoder, random_tok
         decoder.recompute_activations = recompute
         decoder.loss(tokens, tokens)[0].backward()
         gradients.append([parameter.grad for parameter in decoder.parameters()])
-    torch.testing.assert_close(*gradients, atol=0, rtol=0)
+    assert all(map(torch.equal, *gradients))
 
 
 def test_left_padding_changes_nothing(make_decoder, random_tokens):
@@ -102,10 +106,11 @@ def test_left_padding_changes_nothing(make_decoder, random_tokens):
     last = decoder(tokens)[:, -1]
     padded = torch.cat([torch.zeros(2, 5, dtype=torch.long), tokens], dim=1)
     ids = torch.tensor([[-1] * 5 + [0] * 9]).expand(2, -1)
-    torch.testing.assert_close(decoder(padded, document_ids=ids)[:, -1], last, atol=1e-12, rtol=0)
+    terms = terms_of(decoder, padded)
+    assert_within_rounding(decoder(padded, document_ids=ids)[:, -1], last, terms)
     rotary = make_decoder(dtype=torch.float64, positions="rotary")
     shifted = rotary(tokens, positions=torch.arange(100, 109))
-    torch.testing.assert_close(shifted, rotary(tokens), atol=1e-12, rtol=0)
+    assert_within_rounding(shifted, rotary(tokens), terms)
 
 
 def test_dropout_acts_in_training_only(make_decoder, random_tokens):
