@@ -9,6 +9,7 @@ from feldspar.cli.main import run_with
 from tests.train.conftest import Command, feldspar
 
 __all__ = ["feldspar"]
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
 def test_a_dry_run_prints_every_run_and_its_cost(
@@ -46,26 +47,50 @@ def test_bad_input_is_refused(
     assert (foreign / "notes.txt").read_text() == "mine"
 
 
+def test_a_record_is_judged_again_and_a_quick_one_has_no_verdict(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    record = json.loads((RESULTS / "mediswift.json").read_text())
+    copy = tmp_path / "mine.json"
+    copy.write_text(json.dumps(record | {"claims": []}))
+    assert run_with(["reproduce", "mediswift", "--judge", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert "not borne out    dense-fine-tuning-helps" in said
+    assert json.loads(copy.read_text()) == record
+    assert copy.with_suffix(".md").read_text() == (RESULTS / "mediswift.md").read_text()
+    assert copy.with_suffix(".svg").read_text().startswith("<svg")
+
+    copy.write_text(json.dumps(record | {"scale": "quick"}))
+    assert run_with(["reproduce", "mediswift", "--judge", str(copy)]) == 0
+    said = capsys.readouterr().out
+    assert "no verdict       dense-fine-tuning-helps" in said
+    assert "mechanism shown  fewer-flops" in said, "FLOPs are counted: no seed moves them"
+    assert "too few for a verdict" in said and "0 reproduced, 1 mechanism shown" in said
+    assert run_with(["reproduce", "btlm", "--judge", str(copy)]) == 2
+    assert "records another paper" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_smupar_quickly_for_real(feldspar: Command, tmp_path: Path) -> None:
     first = feldspar("reproduce", "supar", "--quick", "--json", cwd=tmp_path, timeout=1200)
     assert first.returncode == 0, first.stderr
     record = json.loads(first.stdout)
     claims = {claim["name"]: claim for claim in record["claims"]}
-    assert claims["optimum-stays-supar"]["verdict"] == "mechanism shown"
-    assert claims["optimum-moves-sp"]["verdict"] == "mechanism shown"
+    assert claims["optimum-stays-supar"]["verdict"] == "no verdict"
+    assert "octaves" in claims["optimum-moves-sp"]["ours"]
     assert claims["downstream"]["verdict"] == "needs scale"
     assert record["runs"] == 50 and record["seeds"] == [0]
     folder = tmp_path / "runs" / "reproduce" / "supar-quick"
     assert {path.name for path in folder.iterdir()} == {
         "claims.json",
         "claims.md",
+        "claims.svg",
         "experiment.json",
-        "figure.svg",
         "report.html",
         "trials",
     }
     again = feldspar("reproduce", "supar", "--quick", cwd=tmp_path)
     assert again.returncode == 0 and "50 of 50" not in again.stderr
+    assert "too few for a verdict" in again.stdout
     told = json.loads((folder / "claims.json").read_text())
     assert told["claims"] == record["claims"]

@@ -11,11 +11,11 @@ from feldspar.recipe import load_recipe
 from feldspar.reproduce.bilingual import (
     BASE,
     MIXTURES,
+    PAPER,
     RECIPE,
     base_trials,
     begun_trials,
     by_name,
-    findings,
     first_trials,
     once_trials,
     paper_trials,
@@ -36,6 +36,7 @@ from feldspar.reproduce.bilingual_claims import (
 from feldspar.reproduce.claims import Verdict
 from feldspar.reproduce.paper import Scale
 from feldspar.study.trials import TrialResult
+from tests.reproduce.conftest import judged_by
 
 SMALL = Scale.SMALL
 
@@ -73,7 +74,7 @@ def test_what_holds_is_a_mechanism_at_small_scale() -> None:
     ]
     assert [claim.verdict for claim in claims] == [Verdict.MECHANISM_SHOWN] * 6
     assert "cipher 7.50 to 2.80 tokens a word, English 3.20 to 3.20" in claims[0].ours
-    assert "English +0.50% bits per byte" in claims[2].ours
+    assert "English bits per byte 0.50% higher" in claims[2].ours
 
 
 def test_each_claim_can_fail() -> None:
@@ -95,7 +96,7 @@ def test_each_claim_can_fail() -> None:
         english_helps(worse, "cipher", "cost"),
     ]
     assert [claim.borne_out for claim in claims] == [False] * 7
-    assert all(claim.verdict is Verdict.NEEDS_SCALE for claim in claims)
+    assert all(claim.verdict is Verdict.NOT_BORNE_OUT for claim in claims)
 
 
 def test_only_the_paper_s_own_language_reproduces() -> None:
@@ -137,9 +138,9 @@ def test_the_measuring_step_moves_nothing() -> None:
 def test_findings_at_the_papers_scale() -> None:
     metrics = {"validation/arabic/bits_per_byte": 1.0, "validation/english/bits_per_byte": 1.0}
     results = [TrialResult(t, Path(), 1.0, metrics, 1, 1.0) for t in paper_trials()]
-    found = findings({"second": results}, Scale.PAPER)
+    found = judged_by(PAPER, {"second": results}, Scale.PAPER)
     assert [claim.name for claim in found.claims] == ["english-helps"]
-    assert json.dumps(found.figures)
+    assert json.dumps(PAPER.measure({"second": results}, Scale.PAPER))
     assert [stage.name for stage in stages(Scale.PAPER)] == ["second"]
 
 

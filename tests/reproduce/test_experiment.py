@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,16 +13,25 @@ from feldspar.reproduce import (
     PAPERS,
     Paper,
     Scale,
+    judge_again,
     paper_named,
     planned_costs,
     run_experiment,
     write_report,
 )
-from feldspar.reproduce.claims import judged
+from feldspar.reproduce.claims import judged, unrecorded
 from feldspar.reproduce.data import prepare
 from feldspar.reproduce.experiment import open_folder
 from feldspar.reproduce.loss_by_position import loss_by_position
-from feldspar.reproduce.paper import QUICKSTART_BYTES, Data, Findings, Results, Stage, values_of
+from feldspar.reproduce.paper import (
+    QUICKSTART_BYTES,
+    Data,
+    Figures,
+    Findings,
+    Results,
+    Stage,
+    values_of,
+)
 from feldspar.reproduce.phase_switch import phase_switch
 from feldspar.reproduce.releases import data_of
 from feldspar.study.trials import Trial
@@ -29,6 +39,7 @@ from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
 
 __all__ = ["recipe_file", "shards_folder"]
 
+NOTES = ("A note.",)
 SECTIONS = """
 corpus: {{path: {documents}, sources: {{prose: {{reader: text, path: nowhere}}}}}}
 tokenizer: {{type: train_bpe, vocab_size: 300}}
@@ -46,8 +57,13 @@ def paper_of(recipe: Path, documents: Path) -> Paper:
         chosen = () if best is None else best.trial.overrides
         return [Trial("again", (*chosen, "seed=7"))]
 
-    def findings(results: Results, scale: Scale) -> Findings:
+    def measure(results: Results, scale: Scale) -> Figures:
         scores = [run.score for stage in results.values() for run in stage]
+        return {"scores": [*scores, float("inf")]}
+
+    def judge(figures: Figures, scale: Scale) -> Findings:
+        *scores, diverged = figures["scores"]
+        assert diverged == float("inf")
         figure = line_figure("Scores", [Series("", range(len(scores)), scores)], "run", "loss")
         claim = judged(
             "falls",
@@ -60,8 +76,8 @@ def paper_of(recipe: Path, documents: Path) -> Paper:
             why="Seen.",
             why_not="Not seen.",
         )
-        data = {"scores": [*scores, float("inf")]}
-        return Findings((claim,), (Section("Scores", figures=[figure]),), figure, data)
+        missing = unrecorded("never-measured")
+        return Findings((claim, missing), (Section("Scores", figures=[figure]),), figure, NOTES)
 
     rates = [
         Trial(f"rate-{rate}", (f"parametrization.learning_rate={rate}",)) for rate in (1, 0.01)
@@ -70,7 +86,7 @@ def paper_of(recipe: Path, documents: Path) -> Paper:
         Stage("rates", str(full), lambda _: rates),
         Stage("chosen", str(full), second, keeps_weights=True),
     )
-    return Paper("tiny", "Tiny", "0000.00000", Data(str(full)), lambda _: stages, findings)
+    return Paper("tiny", "Tiny", "0000.00000", Data(str(full)), lambda _: stages, measure, judge)
 
 
 def test_stages_follow_each_other_and_the_same_call_continues(
@@ -99,7 +115,10 @@ def test_stages_follow_each_other_and_the_same_call_continues(
     page = (out / "report.html").read_text()
     assert "It &lt;falls&gt; | a lot." in page and "<svg" in page
     assert "It <falls> \\| a lot." in (out / "claims.md").read_text()
-    assert (out / "figure.svg").read_text().startswith("<svg")
+    assert (out / "claims.svg").read_text().startswith("<svg")
+    assert "<p>A note.</p>" in page and "\nA note.\n" in (out / "claims.md").read_text()
+    assert record["claims"][0]["verdict"] == "no verdict", "it is a quick run of one seed"
+    judged_anew(paper, out, record)
 
     run = chosen.folder
     switch = phase_switch(run)
@@ -108,6 +127,42 @@ def test_stages_follow_each_other_and_the_same_call_continues(
     curve = loss_by_position(run, length_tokens=16, sequences=4)
     losses = metrics_of(run)
     assert curve.shape == (16,) and abs(curve.mean() - losses[-1]["train/loss"]) < 1
+
+
+def judged_anew(paper: Paper, out: Path, record: dict[str, Any]) -> None:
+    """A record gives the same files again, by rules that may have changed meanwhile."""
+    names = ("claims.json", "claims.md", "claims.svg", "report.html")
+    before = {name: (out / name).read_bytes() for name in names}
+    better = record["claims"][0] | {"verdict": "reproduced", "ours": "better"}
+    changed = record | {"scale": "small", "claims": [better], "notes": []}
+    (out / "claims.json").write_text(json.dumps(changed))
+    again = judge_again(paper, out / "claims.json")
+    assert [claim["verdict"] for claim in again["claims"]] == ["mechanism shown", "no verdict"]
+    assert again["figures"] == record["figures"] and again["notes"] == list(NOTES)
+    (out / "claims.json").write_text(json.dumps(changed | {"scale": "quick"}))
+    judge_again(paper, out / "claims.json")
+    assert {name: (out / name).read_bytes() for name in names} == before
+
+
+def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    with pytest.raises(UserError, match=r"claims\.json cannot be read"):
+        judge_again(PAPERS["supar"], path)
+    for text, words in (
+        ("{", "no JSON file"),
+        ("[]", "no record"),
+        ('{"paper": "x"}', "no record"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            judge_again(PAPERS["supar"], path)
+    path.write_text(json.dumps({"paper": "btlm", "scale": "small", "claims": [], "figures": {}}))
+    with pytest.raises(UserError, match="records another paper") as caught:
+        judge_again(PAPERS["supar"], path)
+    assert caught.value.do == f"feldspar reproduce btlm --judge {path}"
+    path.write_text(json.dumps({"paper": "supar", "scale": "small", "claims": [], "figures": {}}))
+    with pytest.raises(UserError, match="lacks the figure 'cells'"):
+        judge_again(PAPERS["supar"], path)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """MediSwift's claims on made-up figures: each can fail, none holds where nothing was learned."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,16 @@ from feldspar.reproduce.data import prepare
 from feldspar.reproduce.mediswift import (
     ARMS,
     PAPER,
-    PRETRAIN,
     SEEDS,
     arm_table,
     flops_ratio,
-    step_seconds,
     trials,
 )
 from feldspar.reproduce.mediswift_claims import (
     DENSE,
     HALF,
     MASKS_KEPT,
+    MOST_FREQUENT,
     SMALL_DENSE,
     SPARSE,
     accuracy_claims,
@@ -30,7 +28,6 @@ from feldspar.reproduce.mediswift_claims import (
     time_claim,
 )
 from feldspar.reproduce.paper import Scale, by_name, values_of
-from feldspar.study.trials import TrialResult
 from tests.reproduce.conftest import finished
 
 ACCURACIES = {
@@ -40,13 +37,36 @@ ACCURACIES = {
     MASKS_KEPT: [0.75, 0.76, 0.78],
     SMALL_DENSE: [0.7, 0.71, 0.72],
 }
+WITHOUT = {MOST_FREQUENT: 0.2, "bag of words": 0.5}
 
 
 def test_level_accuracies_and_freed_weights() -> None:
-    level, freed = accuracy_claims(ACCURACIES, 0.2, "cost")
+    level, freed = accuracy_claims(ACCURACIES, WITHOUT, "cost")
     assert level.verdict is freed.verdict is Verdict.MECHANISM_SHOWN
-    assert "75% -1.0 points (+- 0.0)" in level.ours and "dense 81.0% (+- 0.6%)" in level.ours
-    assert "+3.7 points (+- 0.3)" in freed.ours
+    assert "75% -1.0 points (+- 0.0)" in level.ours and "dense 81.0% (+- 2.5%)" in level.ours
+    assert "+3.7 points (+- 1.4)" in freed.ours
+    assert "bag of words 50.0%" in level.ours and "No model is needed" not in level.reason
+    for claim in (
+        level,
+        freed,
+        small_dense_claim({SPARSE: [2.0], SMALL_DENSE: [2.1]}, ACCURACIES, ""),
+    ):
+        assert "no learning rate was tuned for an arm" in claim.ours
+    easy, _ = accuracy_claims(ACCURACIES, WITHOUT | {"bag of words": 0.8}, "cost")
+    assert "No model is needed for this task" in easy.reason
+
+
+def test_a_mean_of_two_standard_errors_shows_nothing() -> None:
+    """The committed run: differences of 1, 1 and 4 of 960 labels, mean equal to two errors."""
+    kept = [own - right / 960 for own, right in zip(ACCURACIES[SPARSE], (1, 1, 4), strict=True)]
+    _, freed = accuracy_claims(ACCURACIES | {MASKS_KEPT: kept}, WITHOUT, "")
+    assert freed.verdict is Verdict.NOT_BORNE_OUT
+
+
+def test_a_noisy_comparison_is_not_level() -> None:
+    noisy = ACCURACIES | {HALF: [0.77, 0.85, 0.81]}
+    level, _ = accuracy_claims(noisy, WITHOUT, "")
+    assert level.borne_out is False, "its mean is dense's, but the interval is wide"
 
 
 @pytest.mark.parametrize(
@@ -61,13 +81,14 @@ def test_level_accuracies_and_freed_weights() -> None:
 def test_what_does_not_hold_is_not_shown(
     changed: dict[str, list[float]], most_frequent: float, expected: list[bool]
 ) -> None:
-    claims = accuracy_claims(ACCURACIES | changed, most_frequent, "")
+    without = WITHOUT | {MOST_FREQUENT: most_frequent}
+    claims = accuracy_claims(ACCURACIES | changed, without, "")
     assert [claim.borne_out for claim in claims] == expected
 
 
 def test_one_seed_shows_no_difference() -> None:
     single = {name: own[:1] for name, own in ACCURACIES.items()}
-    level, freed = accuracy_claims(single, 0.2, "")
+    level, freed = accuracy_claims(single, WITHOUT, "")
     assert level.borne_out and not freed.borne_out and "one seed" in freed.ours
 
 
@@ -75,9 +96,7 @@ def test_width_against_density_and_time() -> None:
     bits = {SPARSE: [2.0, 2.01], SMALL_DENSE: [2.1, 2.11]}
     assert small_dense_claim(bits, ACCURACIES, "").borne_out
     assert not small_dense_claim(bits | {SMALL_DENSE: [2.0, 2.0]}, ACCURACIES, "").borne_out
-    slow = time_claim({DENSE: [0.1, 0.1], SPARSE: [0.11, 0.11]}, "")
-    assert slow.verdict is Verdict.NEEDS_SCALE and "10.00% more" in slow.ours
-    assert time_claim({DENSE: [0.1, 0.1], SPARSE: [0.05, 0.04]}, "").borne_out
+    assert time_claim("").verdict is Verdict.NEEDS_SCALE, "no time is measured"
 
 
 def test_the_ledger_gives_the_printed_ratios() -> None:
@@ -94,16 +113,6 @@ def test_arms_and_seeds_come_in_order() -> None:
         assert all(values_of(run.trial).items() >= ARMS[name].items() for run in own)
     table = arm_table({name: [2.0] for name in ARMS}, ACCURACIES, {"bag of words": 0.809})
     assert table.rows[-1] == ["bag of words", "", "80.9%"] and len(table.rows) == len(ARMS) + 1
-
-
-def test_the_time_of_a_step_is_that_of_pretraining(tmp_path: Path) -> None:
-    rows = [(1, 100, PRETRAIN, 50.0), (2, 200, PRETRAIN, 50.0), (3, 300, PRETRAIN, 25.0)]
-    rows.append((4, 400, "finetune", 1.0))
-    keys = ("step", "tokens", "phase", "tokens_per_second")
-    lines = [json.dumps(dict(zip(keys, row, strict=True))) for row in rows]
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    run = TrialResult(trials(Scale.QUICK)[0], tmp_path, 1.0, {}, 400, 1.0)
-    assert step_seconds(run) == pytest.approx((2 + 4) / 2)
 
 
 def test_missing_documents_name_the_commands_that_make_them(

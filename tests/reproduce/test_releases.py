@@ -59,7 +59,7 @@ def test_removal_has_to_help_by_more_than_noise(
     assert [claim.name for claim in found] == ["global-against-local", "global-against-none"]
     assert [claim.borne_out for claim in found] == held
     for claim in found:
-        better = Verdict.MECHANISM_SHOWN if claim.borne_out else Verdict.NEEDS_SCALE
+        better = Verdict.MECHANISM_SHOWN if claim.borne_out else Verdict.NOT_BORNE_OUT
         assert claim.verdict is better, "another quantity than the paper's is never reproduced"
     assert "33.3% of its bytes are removed" in found[0].ours
     assert "read 5.0 times instead of 20.0" in found[1].ours

@@ -8,7 +8,7 @@ from feldspar.reproduce.paper import Scale, values_of
 from feldspar.reproduce.releases import DUPLICATES
 from feldspar.reproduce.slimpajama_dc import (
     MIXTURE,
-    findings,
+    PAPER,
     mixture_claims,
     mixture_trials,
     mixtures,
@@ -18,6 +18,7 @@ from feldspar.reproduce.slimpajama_dc import (
     validation_bits,
 )
 from feldspar.study.trials import TrialResult
+from tests.reproduce.conftest import judged_by
 
 SOURCES = ("docs", "code")
 
@@ -77,7 +78,7 @@ def test_findings_at_the_papers_scale_need_no_text() -> None:
         )
         for i, trial in enumerate(paper_trials())
     ]
-    found = findings({"mixtures": results}, Scale.PAPER)
+    found = judged_by(PAPER, {"mixtures": results}, Scale.PAPER)
     verdicts = {claim.name: claim.borne_out for claim in found.claims}
     assert verdicts == {
         "diversity": False,
@@ -86,8 +87,9 @@ def test_findings_at_the_papers_scale_need_no_text() -> None:
         "progressive-weight-decay": None,
     }
     assert all(claim.cost for claim in found.claims)
-    assert list(found.figures["mixtures"]) == [f"dc-{number}" for number in range(1, 7)]
-    assert "1.000" in found.figure.svg
+    figures = PAPER.measure({"mixtures": results}, Scale.PAPER)
+    assert list(figures["mixtures"]) == [f"dc-{number}" for number in range(1, 7)]
+    assert found.figure is not None and "1.000" in found.figure.svg
 
 
 def test_all_runs_read_the_same_number_of_tokens() -> None:

@@ -8,7 +8,7 @@ import pytest
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.recipe import load_recipe
-from feldspar.study.branch_test import branch_test
+from feldspar.study.branch_test import branch_test, is_no_worse, paired_excess
 from feldspar.train import train
 from tests.train.conftest import metrics_of, recipe_file, shards_folder
 
@@ -63,3 +63,14 @@ def test_all_branches_read_the_same_tokens(recipe_file: Path, tmp_path: Path) ->
     losses = [row["train/loss"] for row in metrics_of(found.branches[0].folder)]
     assert max(losses) - min(losses) > 1e-3
     assert found.accepted == 32
+
+
+def test_a_noisier_branch_does_not_pass_more_easily() -> None:
+    """The same mean difference of 0.005 nats, more and more scattered."""
+    passed = []
+    for noise in (0.0, 0.001, 0.01, 0.1):
+        larger = [1.0] * 4 + [1.005 + noise, 1.005 - noise, 1.005 + noise, 1.005 - noise]
+        excess, half = paired_excess([1.0] * 8, larger)
+        assert excess == pytest.approx(0.005)
+        passed.append(is_no_worse(excess, half, tolerance=0.01))
+    assert passed == [True, True, False, False]

@@ -170,7 +170,7 @@ def branch(
                     {
                         "sequences": item.sequences,
                         "excess": item.excess,
-                        "error": item.error,
+                        "half_width": item.half_width,
                         "passed": item.passed,
                     }
                     for item in found.branches
@@ -181,7 +181,7 @@ def branch(
     for item in found.branches:
         typer.echo(
             f"  {item.sequences:5} sequences: {item.excess:+.4f} nats per token beside the batch "
-            f"before, error {item.error:.4f}, {'passed' if item.passed else 'not passed'}"
+            f"before, +- {item.half_width:.4f}, {'passed' if item.passed else 'not passed'}"
         )
     typer.echo(
         f"accepted {found.accepted} sequences at a noise scale of {found.noise_scale:.1f}: "

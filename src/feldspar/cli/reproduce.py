@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Argument(
                 help="cerebras-gpt, btlm, supar, slimpajama-dc, gns, crystal, "
-                "alibi-interpolation, bilingual."
+                "alibi-interpolation, mediswift, bilingual."
             ),
         ],
         scale: Annotated[
@@ -40,19 +40,32 @@ def register(app: typer.Typer) -> None:
             int | None,
             typer.Option("--workers", min=1, help="Runs side by side; default: cores, or 1 GPU."),
         ] = None,
+        judge: Annotated[
+            Path | None,
+            typer.Option(
+                "--judge",
+                metavar="RECORD",
+                help="Judge a recorded claims.json again by its own figures; train nothing.",
+            ),
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
 
-        Without a GPU, --scale paper prints what it would cost. Small scale of all but supar and
-        bilingual reads the documents of feldspar quickstart, slimpajama-dc those of
-        slimpajama-dc/releases too; bilingual those of bilingual/base and bilingual/small.
+        Without a GPU, --scale paper prints what it would cost. --quick prints figures and gives a
+        verdict only on what is counted. --judge RECORD writes the record, its .md and its .svg
+        anew. Small scale of all but supar, mediswift and bilingual reads the documents of feldspar
+        quickstart, slimpajama-dc those of slimpajama-dc/releases too; mediswift those of
+        mediswift/small, bilingual those of bilingual/base and bilingual/small.
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError
-        from feldspar.reproduce import Scale, paper_named
+        from feldspar.reproduce import Scale, judge_again, paper_named
 
         chosen = paper_named(paper)
+        if judge is not None:
+            show_record(judge_again(chosen, judge), json)
+            return
         if quick and scale == "paper":
             raise UserError("--quick shortens --scale small, not --scale paper")
         size = Scale.QUICK if quick else Scale(scale)
@@ -73,29 +86,41 @@ def show_outcome(
     paper: "Paper", scale: "Scale", out: Path | None, workers: int | None, json: bool
 ) -> None:
     """Run what is missing, write the report, print the verdicts."""
-    from feldspar.cli.console import print_json
     from feldspar.core.execution import available_cores
     from feldspar.reproduce import Scale, run_experiment, write_report
 
     folder = out or Path("runs") / "reproduce" / f"{paper.name}-{scale.value}"
     side_by_side = workers or (1 if scale is Scale.PAPER else available_cores())
     outcome = run_experiment(paper, scale, folder, side_by_side)
-    record = write_report(outcome, folder)
+    show_record(write_report(outcome, folder), json)
+    if not json:
+        typer.echo(str(folder / "report.html"))
+
+
+def show_record(record: dict[str, Any], json: bool) -> None:
+    """Print a record as JSON, or its claims."""
+    from feldspar.cli.console import print_json
+
     if json:
         print_json(record)
-        return
-    print_claims(record)
-    typer.echo(str(folder / "report.html"))
+    else:
+        print_claims(record)
 
 
 def print_claims(record: dict[str, Any]) -> None:
-    """Verdict, statement and both figures of each claim."""
+    """Print the verdict, statement and both figures of each claim."""
     for claim in record["claims"]:
         typer.echo(f"{claim['verdict']:16} {claim['name']}: {claim['statement']}")
         typer.echo(f"{'':16} paper: {claim['paper']}")
         typer.echo(f"{'':16} here:  {claim['ours']}")
-        if claim["verdict"] == "needs scale":
+        if claim["verdict"] in ("not borne out", "needs scale"):
             typer.echo(f"{'':16} {claim['reason']}")
+    for note in record["notes"]:
+        typer.echo(note)
+    if record["scale"] == "quick":
+        from feldspar.reproduce.claims import QUICK_REASON
+
+        typer.echo(QUICK_REASON)
     verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
     typer.echo(f"{verdicts}; {record['runs']} runs in {record['wall_seconds'] / 60:.1f} minutes")
 

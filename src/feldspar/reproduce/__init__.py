@@ -14,5 +14,7 @@ __getattr__, __dir__ = lazy_exports(
         "run_experiment": "experiment",
         "planned_costs": "experiment",
         "write_report": "report",
+        "judge_again": "report",
+        "plain": "paper",
     },
 )

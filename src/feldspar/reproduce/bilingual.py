@@ -31,7 +31,7 @@ from feldspar.reproduce.bilingual_claims import (
 )
 from feldspar.reproduce.claims import Claim, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
-from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage
+from feldspar.reproduce.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
 from feldspar.runtime.run_folder import RunFolder, read_records
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
@@ -140,24 +140,35 @@ def _start(results: Results, stage: str, seed: int) -> str:
     return "start_from=" + json.dumps({"type": "run", "path": path})
 
 
-def findings(results: Results, scale: Scale) -> Findings:
-    """Claims, tables and figures."""
-    cost = on_accelerators([run_cost(LARGE, trial) for trial in paper_trials()])
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the bits per byte of both languages, and the tokens a word."""
     if scale is Scale.PAPER:
-        second = by_name(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH), scale)
+        return {"second": by_name(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH), scale)}
+    both = (NEW, ENGLISH)
+    return {
+        "begun": by_name(results["begun"], (NONE, *INITIALISATIONS), both, scale),
+        "first": by_name(results["first"], INITIALISATIONS, both, scale),
+        "second": by_name(results["second"], tuple(MIXTURES), both, scale),
+        "once": by_name(results["once"], ("once",), both, scale)["once"],
+        "words": {
+            name: tokens_per_word(data) for name, data in (("old", OLD_VOCABULARY), ("new", NOW))
+        },
+        "first_curves": first_curves(results["first"], scale),
+    }
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and drawings."""
+    cost = on_accelerators([run_cost(LARGE, trial) for trial in paper_trials()])
+    second = figures["second"]
+    if scale is Scale.PAPER:
         section = bits_section("Mixtures", {"after": second}, LARGE_NEW)
         claims = (english_helps(second, LARGE_NEW, cost),)
-        figure = mixture_figure(second, LARGE_NEW)
-        return Findings(claims, (section,), figure, {"second": second})
-    both = (NEW, ENGLISH)
-    begun = by_name(results["begun"], (NONE, *INITIALISATIONS), both, scale)
-    first = by_name(results["first"], INITIALISATIONS, both, scale)
-    second = by_name(results["second"], tuple(MIXTURES), both, scale)
-    once = by_name(results["once"], ("once",), both, scale)["once"]
-    words = {name: tokens_per_word(data) for name, data in (("old", OLD_VOCABULARY), ("new", NOW))}
-    figure = stage_figure(results["first"], scale)
+        return Findings(claims, (section,), mixture_figure(second, LARGE_NEW))
+    begun, first, once = (figures[name] for name in ("begun", "first", "once"))
+    figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
     claims = (
-        token_tax(words, cost),
+        token_tax(figures["words"], cost),
         rows_begin(begun, first, cost),
         first_stage_keeps(begun, first, cost),
         two_stages(second, once, cost),
@@ -170,8 +181,7 @@ def findings(results: Results, scale: Scale) -> Findings:
         bits_section("New rows", {"before training": begun, "after stage 1": first}, NEW, figure),
         bits_section("Mixtures of stage 2", {"after": {**second, "once": once}}, NEW),
     )
-    data = {"begun": begun, "first": first, "second": second, "once": once, "words": words}
-    return Findings(claims, sections, figure, data)
+    return Findings(claims, sections, figure)
 
 
 def by_name(
@@ -241,11 +251,11 @@ def bits_section(
     return Section(title, [words], [Table(header, rows)], [figure] if figure else [])
 
 
-def stage_figure(runs: Sequence[TrialResult], scale: Scale) -> Figure:
-    """The new language through the first stage, a line for each kind of rows."""
+def first_curves(runs: Sequence[TrialResult], scale: Scale) -> dict[str, dict[str, list[float]]]:
+    """Average the new language through the first stage over seeds, for each kind of rows."""
     seeds = SEEDS[scale]
     key = f"validation/{NEW}/bits_per_byte"
-    series = []
+    found = {}
     for index, name in enumerate(INITIALISATIONS):
         curves = [
             {record["step"]: record[key] for record in _records(run) if key in record}
@@ -253,7 +263,16 @@ def stage_figure(runs: Sequence[TrialResult], scale: Scale) -> Figure:
         ]
         steps = sorted(curves[0])
         means = [fmean(curve[step] for curve in curves) for step in steps]
-        series.append(Series(name, steps, means, "points"))
+        found[name] = {"steps": steps, "bits_per_byte": means}
+    return found
+
+
+def stage_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draw the new language through the first stage, a line for each kind of rows."""
+    series = [
+        Series(name, curve["steps"], curve["bits_per_byte"], "points")
+        for name, curve in curves.items()
+    ]
     return line_figure("The cipher in the first stage", series, "steps", "bits per byte")
 
 
@@ -276,5 +295,6 @@ PAPER = Paper(
     data=Data(BASE),
     more_data=(NOW, OLD_VOCABULARY),
     stages=stages,
-    findings=findings,
+    measure=measure,
+    judge=judge,
 )

@@ -14,6 +14,7 @@ from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.family import Member, claims, family_figure, family_tables, law_words
 from feldspar.reproduce.paper import (
     QUICKSTART_BYTES,
+    Figures,
     Findings,
     Paper,
     Results,
@@ -162,17 +163,27 @@ def family_of(results: Results, scale: Scale) -> list[Member]:
     return members
 
 
-def findings(results: Results, scale: Scale) -> Findings:
-    """Claims, tables and figures."""
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the losses of both families and of the sweeps of learning rate."""
     family = family_of(results, scale)
-    sweep = None if scale is Scale.PAPER else sweep_of(results, scale)
+    found: Figures = {"family": [vars(member) | {"loss": member.loss} for member in family]}
+    if scale is not Scale.PAPER:
+        cells = sweep_of(results, scale).cells
+        found["rates"] = [vars(cell) | {"loss": cell.loss} for cell in cells]
+    return found
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and the drawing."""
+    family = [Member.from_dict(own) for own in figures["family"]]
+    sweep = None
+    if scale is not Scale.PAPER:
+        cells = tuple(map(Cell.from_dict, figures["rates"]))
+        sweep = RateSweep(cells, min(cell.variant for cell in cells))
     cost = on_accelerators([run_cost("cerebras-gpt/paper", trial) for trial in paper_trials()])
     figure = family_figure(family)
     section = Section("The family", law_words(family), family_tables(family, sweep), [figure])
-    data = {"family": [vars(member) | {"loss": member.loss} for member in family]}
-    if sweep is not None:
-        data["rates"] = [vars(cell) | {"loss": cell.loss} for cell in sweep.cells]
-    return Findings(tuple(claims(family, sweep, cost)), (section,), figure, data)
+    return Findings(tuple(claims(family, sweep, cost)), (section,), figure)
 
 
 PAPER = Paper(
@@ -181,5 +192,6 @@ PAPER = Paper(
     number="2304.03208",
     data=QUICKSTART_BYTES,
     stages=stages,
-    findings=findings,
+    measure=measure,
+    judge=judge,
 )

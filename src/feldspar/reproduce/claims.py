@@ -1,11 +1,11 @@
-"""Claims: what a paper says beside what was measured here, with one of three verdicts.
+"""Claims: what a paper says beside what was measured here, with one of four verdicts.
 
-There is no fourth verdict and no verdict on what was not run. A claim that was looked at and not
-borne out at this scale is ``needs scale`` too, with our contrary figure printed as it is.
+A claim that was run here and failed is ``not borne out``; one that was not run ``needs scale``. A
+quick run gives no verdict on anything that a seed moves.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -17,8 +17,12 @@ class Verdict(StrEnum):
     """The paper's own quantity, within the stated tolerance of the paper's figure."""
     MECHANISM_SHOWN = "mechanism shown"
     """The cause behind the claim, measured on a small model."""
+    NOT_BORNE_OUT = "not borne out"
+    """Run here, and it failed; our contrary figure is printed as it is."""
     NEEDS_SCALE = "needs scale"
-    """Not run here, or run and not borne out; what the paper's scale would cost is stated."""
+    """Not run here; what the paper's scale would cost is stated."""
+    NO_VERDICT = "no verdict"
+    """Looked at in a quick run only, which is too little to judge by."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,20 @@ class Claim:
     """What had to hold for a better verdict."""
     reason: str
     borne_out: bool | None
-    """Whether it held here; None: it was not looked at."""
+    """True or False for a claim that was judged; None for one that was not."""
     cost: str = ""
-    """What it would take to settle it, where the verdict is needs scale."""
+    """What the paper's own runs would take, where the claim was not shown."""
+    counted: bool = False
+    """Our figure is counted or computed, so that no seed moves it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for claims.json."""
+        """Return plain values for claims.json."""
         return asdict(self) | {"verdict": self.verdict.value}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Claim":
+        """Read a claim that ``as_dict`` wrote."""
+        return cls(**(values | {"verdict": Verdict(values["verdict"])}))
 
 
 def judged(
@@ -57,27 +68,66 @@ def judged(
     why: str,
     why_not: str,
     cost: str = "",
+    counted: bool = False,
 ) -> Claim:
-    """A claim that was looked at: ``held`` says whether our figure meets ``tolerance``.
+    """Return the claim with its verdict; ``held`` says that our figure meets ``tolerance``.
 
     Only the paper's own quantity can be reproduced; of another one (another model, text or size)
-    the mechanism is shown. What did not hold needs scale, whatever was hoped for. ``why`` and
-    ``why_not`` give the grounds in either case.
+    the mechanism is shown. ``why`` and ``why_not`` give the grounds in either case.
     """
     if held:
         verdict = Verdict.REPRODUCED if same_quantity else Verdict.MECHANISM_SHOWN
-        return Claim(name, statement, paper, ours, verdict, tolerance, why, True)
-    words = f"Not borne out here. {why_not}"
-    return Claim(name, statement, paper, ours, Verdict.NEEDS_SCALE, tolerance, words, False, cost)
+        return Claim(name, statement, paper, ours, verdict, tolerance, why, True, counted=counted)
+    verdict = Verdict.NOT_BORNE_OUT
+    return Claim(name, statement, paper, ours, verdict, tolerance, why_not, False, cost, counted)
 
 
 def not_run(name: str, *, statement: str, paper: str, reason: str, cost: str) -> Claim:
-    """A claim that nothing here speaks to."""
+    """Return a claim that nothing here speaks to."""
     return Claim(
         name, statement, paper, "not run", Verdict.NEEDS_SCALE, "not run", reason, None, cost
     )
 
 
+UNRECORDED = "its figures were not recorded"
+
+
+def unrecorded(name: str) -> Claim:
+    """Stand in for a claim whose figures a record lacks; the record's own claim replaces it."""
+    return Claim(name, "", "", UNRECORDED, Verdict.NO_VERDICT, "", UNRECORDED, None)
+
+
+def with_recorded(claims: Sequence[Claim], recorded: Sequence[Claim]) -> tuple[Claim, ...]:
+    """Put the recorded claims in the places of those that could not be judged again."""
+    known = {claim.name: claim for claim in recorded if claim.ours != UNRECORDED}
+    return tuple(
+        _as_recorded(known[own.name]) if own.ours == UNRECORDED and own.name in known else own
+        for own in claims
+    )
+
+
+def _as_recorded(claim: Claim) -> Claim:
+    note = f"Judged when it was run: {UNRECORDED}."
+    reason = claim.reason if claim.reason.endswith(note) else f"{claim.reason} {note}"
+    return replace(claim, reason=reason)
+
+
+QUICK_REASON = (
+    "One seed and shortened runs are too few for a verdict: only what is counted, which no seed "
+    "moves, has one."
+)
+
+
+def without_verdict(claim: Claim) -> Claim:
+    """Return the claim as a quick run may print it: its figure, and a verdict only if counted."""
+    if claim.counted or claim.verdict is Verdict.NEEDS_SCALE or claim.ours == UNRECORDED:
+        return claim
+    return replace(claim, verdict=Verdict.NO_VERDICT, borne_out=None, reason=QUICK_REASON, cost="")
+
+
 def counts(claims: Sequence[Claim]) -> dict[str, int]:
-    """How many claims have each verdict, all three named."""
-    return {verdict.value: sum(claim.verdict is verdict for claim in claims) for verdict in Verdict}
+    """Count the claims of each verdict; all four are named, ``no verdict`` only where it occurs."""
+    found = {verdict.value: sum(own.verdict is verdict for own in claims) for verdict in Verdict}
+    if not found[Verdict.NO_VERDICT]:
+        del found[Verdict.NO_VERDICT.value]
+    return found

@@ -22,7 +22,16 @@ from feldspar.reproduce.crystal_claims import (
     phase_claim,
 )
 from feldspar.reproduce.infilling import infilling_of_runs
-from feldspar.reproduce.paper import Data, Findings, Paper, Results, Scale, Stage, by_name
+from feldspar.reproduce.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    by_name,
+)
 from feldspar.reproduce.text_kinds import (
     CODE,
     CODE_KIND,
@@ -62,9 +71,6 @@ DATA = Data(
 )
 """The quickstart's documents as bytes, with the tokens that mark a gap."""
 
-Curves = Mapping[str, Sequence[Sequence[Validation]]]
-"""The validations of each seed, by arm."""
-
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
     """The arms; at the paper's scale its one run."""
@@ -91,22 +97,38 @@ def shortened(arm: Mapping[str, str]) -> list[str]:
     return [*lengths, f"evaluation.every={third} steps"]
 
 
-def findings(results: Results, scale: Scale) -> Findings:
-    """Claims, tables and figures."""
-    cost = on_accelerators([run_cost("crystal/paper", PAPER_RUN)])
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the bits per byte of phases and along the published arm; below the paper's scale gaps
+    are filled too."""
     names = (PUBLISHED,) if scale is Scale.PAPER else tuple(ARMS)
     runs = by_name(results["phases"], names)
     curves = {name: [validation_curve(run.folder) for run in own] for name, own in runs.items()}
-    bits = {name: bits_by_phase(own) for name, own in curves.items()}
-    figure = curve_figure(curves[PUBLISHED])
-    phases = Section("Phases", [ENDS], [phase_table(bits)], [figure])
-    figures = {"bits_per_byte": bits}
+    found: Figures = {
+        "bits_per_byte": {name: bits_by_phase(own) for name, own in curves.items()},
+        "curve": mean_curve(curves[PUBLISHED]),
+    }
     if scale is Scale.PAPER:
-        claims = (phase_claim(bits[PUBLISHED], cost), benchmark_claim(cost))
-        return Findings(claims, (phases,), figure, figures)
+        return found
     filled = {
         name: infilling_of_runs([run.folder for run in runs[name]], CODE)
         for name in (PUBLISHED, "left to right")
+    }
+    scores = {name: [asdict(score) for score in own] for name, own in filled.items()}
+    return found | {"infilling": scores}
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and the drawing."""
+    cost = on_accelerators([run_cost("crystal/paper", PAPER_RUN)])
+    bits = figures["bits_per_byte"]
+    figure = curve_figure(figures["curve"]) if "curve" in figures else None
+    phases = Section("Phases", [ENDS], [phase_table(bits)], [figure] if figure else [])
+    if scale is Scale.PAPER:
+        claims = (phase_claim(bits[PUBLISHED], cost), benchmark_claim(cost))
+        return Findings(claims, (phases,), figure)
+    filled = {
+        name: [InfillingScore(**score) for score in own]
+        for name, own in figures["infilling"].items()
     }
     claims = (
         phase_claim(bits[PUBLISHED], cost),
@@ -116,8 +138,7 @@ def findings(results: Results, scale: Scale) -> Findings:
         benchmark_claim(cost),
     )
     gaps = Section("Fill-in-the-middle", [GAPS], [infilling_table(filled)])
-    scores = {name: [asdict(score) for score in own] for name, own in filled.items()}
-    return Findings(claims, (phases, gaps), figure, figures | {"infilling": scores})
+    return Findings(claims, (phases, gaps), figure)
 
 
 ENDS = "Held-out bits per byte where each phase ends, mean over seeds; lower is better."
@@ -148,15 +169,22 @@ def infilling_table(filled: Mapping[str, Sequence[InfillingScore]]) -> Table:
     return Table(["trained", "with the suffix", "prefix alone", "exact"], rows)
 
 
-def curve_figure(curves: Sequence[Sequence[Validation]]) -> Figure:
-    """Bits per byte of both kinds over tokens, mean over seeds."""
-    series = []
+def mean_curve(curves: Sequence[Sequence[Validation]]) -> dict[str, list[float]]:
+    """Average the bits per byte of both kinds over seeds, with the tokens of each validation."""
+    found: dict[str, list[float]] = {"tokens": [each.tokens for each in curves[0]]}
     for kind in (LANGUAGE_KIND, CODE_KIND):
-        values = [
+        found[kind] = [
             fmean(by_kind(each.bits_per_byte)[kind] for each in together)
             for together in zip(*curves, strict=True)
         ]
-        series.append(Series(kind, [each.tokens for each in curves[0]], values, "points"))
+    return found
+
+
+def curve_figure(curve: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the bits per byte of both kinds over tokens."""
+    series = [
+        Series(kind, curve["tokens"], curve[kind], "points") for kind in (LANGUAGE_KIND, CODE_KIND)
+    ]
     return line_figure(
         "Held-out bits per byte through the phases", series, "tokens", "bits per byte"
     )
@@ -168,5 +196,6 @@ PAPER = Paper(
     number="2411.04156",
     data=DATA,
     stages=stages,
-    findings=findings,
+    measure=measure,
+    judge=judge,
 )

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from feldspar.evaluate.infilling import InfillingScore
 from feldspar.reproduce.claims import Claim, judged, not_run
-from feldspar.reproduce.ladder import Gain
+from feldspar.reproduce.ladder import CLEARLY, Gain
 from feldspar.reproduce.text_kinds import CODE_KIND, LANGUAGE_KIND, Bits
 
 PUBLISHED = "as published"
@@ -27,7 +27,7 @@ def phase_claim(bits: Bits, cost: str) -> Claim:
         statement="Language and code both go on improving through phase 1 and phase 2.",
         paper="most benchmarks improve steadily through both phases",
         ours=f"held-out bits per byte, {told}",
-        tolerance="lower by more than the noise of the seed for both kinds",
+        tolerance=f"both kinds lower {CLEARLY}",
         held=all(gain.is_clear for gain in gains.values()),
         same_quantity=False,
         why="A third of phase 2 is language: enough to go on learning it beside code.",
@@ -57,8 +57,8 @@ def infilling_claims(
             f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than "
             f"without such training ({fmean(middles['left to right']):.4f}), and "
             f"{suffix.lower_or_higher} than the same middles after the prefix alone",
-            tolerance="lower than without such training, and than after the prefix alone, each by "
-            "more than the noise of the seed",
+            tolerance="lower than without such training, and than after the prefix alone, each "
+            f"{CLEARLY}",
             held=gained.is_clear and suffix.is_clear,
             same_quantity=False,
             why="The same seeds and text; only the arrangement of code differs.",
@@ -71,8 +71,8 @@ def infilling_claims(
             paper="rate 0.9 in the whole of phase 2; no figure printed",
             ours=f"held-out code after phase {phase}: {fmean(own):.4f} bits per byte with, "
             f"{fmean(other):.4f} without ({loss.lower_or_higher})",
-            tolerance=f"higher by at most {LITTLE:.0%}",
-            held=loss.mean >= -LITTLE,
+            tolerance=f"higher by at most {LITTLE:.0%}, the whole interval",
+            held=loss.is_at_least(-LITTLE),
             same_quantity=False,
             why="Rearranged text holds the same tokens, most of them in order.",
             why_not="A tenth of plain order is too little at this size.",
@@ -94,8 +94,8 @@ def last_phase_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
         ours=f"language: {fmean(before[LANGUAGE_KIND]):.4f} before the last phase, "
         f"{fmean(bare[LANGUAGE_KIND]):.4f} after it without replay ({forgotten.lower_or_higher}), "
         f"{fmean(after[LANGUAGE_KIND]):.4f} with ({kept.lower_or_higher} than without)",
-        tolerance="without replay higher than before, with replay lower than without, each by more "
-        "than the noise of the seed",
+        tolerance="without replay higher than before, with replay lower than without, each "
+        f"{CLEARLY}",
         held=kept.is_clear and Gain.of(before[LANGUAGE_KIND], bare[LANGUAGE_KIND]).is_clear,
         same_quantity=False,
         why="The same seeds, rates and tokens; only the mixture of the last phase differs.",
@@ -118,11 +118,11 @@ def order_claim(bits: Mapping[str, Bits], cost: str) -> Claim:
         statement="Language first, then mostly code, balances the two better than one mixture.",
         paper="mean of language and code 41.65 after 1.27 T tokens, Llama-2-7B 34.98 after 2 T",
         ours=f"at equal text, {told}",
-        tolerance="lower for both kinds by more than the noise of the seed",
+        tolerance=f"lower for both kinds {CLEARLY}",
         held=all(gain.is_clear for gain in gains.values()),
         same_quantity=False,
         why="The same text in another order.",
-        why_not="At this size order decides which kind is read last, not how well both are known.",
+        why_not="Not both kinds are lower by more than the seeds differ.",
         cost=cost,
     )
 

@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,12 +24,13 @@ class Curve:
     """One run: held-out loss at some of its steps, (points,) each."""
 
     tokens: Sequence[float]
-    steps: Sequence[int]
-    seconds: Sequence[float]
-    """Measured, of the steps alone."""
     losses: Sequence[float]
-    batches: Sequence[int]
-    """Sequences of the step at each point."""
+    n_steps: int
+    """Of the whole run."""
+    steps: Sequence[int] = ()
+    """Empty where a record lacks them; then the run has no modelled time."""
+    batches: Sequence[int] = ()
+    """Sequences of the step at each point; empty where a record lacks them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class StepTime:
     seconds_per_token: float
 
     def of(self, curve: Curve) -> list[float]:
-        """The modelled time of each point."""
+        """The modelled time of each point. The curve has to know its steps."""
         points = zip(curve.steps, curve.tokens, strict=True)
         return [self.fixed_seconds * steps + self.seconds_per_token * n for steps, n in points]
 
@@ -58,21 +60,39 @@ class BatchRuns:
         """By seed."""
         return [curve.losses[-1] for curve in self.curves]
 
+    @property
+    def has_steps(self) -> bool:
+        """True where time can be modelled."""
+        return all(curve.steps for curve in self.curves)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, seed after seed."""
+        keys = ("tokens", "losses", "n_steps", "steps", "batches")
+        by_seed = {key: [getattr(curve, key) for curve in self.curves] for key in keys}
+        return {"rate": self.rate} | by_seed
+
+    @classmethod
+    def from_dict(cls, name: str, values: Mapping[str, Any]) -> "BatchRuns":
+        """Read what ``as_dict`` wrote; steps and batches may lack."""
+        nothing = [()] * len(values["tokens"])
+        columns = [values[key] for key in ("tokens", "losses", "n_steps")]
+        columns += [values.get(key, nothing) for key in ("steps", "batches")]
+        return cls(name, values["rate"], tuple(Curve(*own) for own in zip(*columns, strict=True)))
+
 
 def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
     """A finished run's curve, and the seconds of its steps by tokens a step."""
-    points: list[tuple[float, int, float, float, int]] = []
+    points: list[tuple[int, float, int, int]] = []
     times: dict[int, list[float]] = {}
-    before, seconds = 0, 0.0
+    before = n_steps = 0
     for row in read_records(RunFolder(run).metrics):
         tokens = row["tokens"] - before
-        before = row["tokens"]
-        took = tokens / row["tokens_per_second"]
-        times.setdefault(tokens, []).append(took)
-        seconds += took
+        before, n_steps = row["tokens"], row["step"]
+        times.setdefault(tokens, []).append(tokens / row["tokens_per_second"])
         if LOSS in row:
-            points.append((before, row["step"], seconds, row[LOSS], row["sequences"]))
-    return Curve(*zip(*points, strict=True)), times
+            points.append((before, row[LOSS], n_steps, row["sequences"]))
+    tokens_at, losses, steps, batches = zip(*points, strict=True)
+    return Curve(tokens_at, losses, n_steps, steps, batches), times
 
 
 def fit_step_time(times: Sequence[Mapping[int, Sequence[float]]]) -> StepTime:

@@ -19,7 +19,7 @@ from feldspar.core.files import write_atomically
 from feldspar.core.progress import progress, say
 from feldspar.reproduce.cost import RunCost, run_cost
 from feldspar.reproduce.data import prepare
-from feldspar.reproduce.paper import Findings, Paper, Results, Scale
+from feldspar.reproduce.paper import Figures, Findings, Paper, Results, Scale, plain
 from feldspar.study.trials import TrialResult, run_trials
 
 RECORD_NAME = "experiment.json"
@@ -33,6 +33,8 @@ class Outcome:
 
     paper: Paper
     scale: Scale
+    figures: Figures
+    """What was measured, as JSON holds it."""
     findings: Findings
     results: Results
     wall_seconds: float
@@ -66,8 +68,9 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
             if not stage.keeps_weights:
                 for result in results[stage.name]:
                     shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
-        findings = paper.findings(results, scale)
-    return Outcome(paper, scale, findings, results, record["wall_seconds"], workers)
+        figures = plain(paper.measure(results, scale))
+        findings = paper.findings(figures, scale)
+    return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers)
 
 
 def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:

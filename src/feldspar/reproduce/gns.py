@@ -17,7 +17,6 @@ from feldspar.reproduce.claims import Claim
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.equal_loss import BatchRuns, StepTime, fit_step_time, read_curve
 from feldspar.reproduce.gns_claims import (
-    BLOCKS,
     LOOP,
     larger_model_claim,
     overhead_claim,
@@ -30,9 +29,15 @@ from feldspar.reproduce.gns_tables import (
     relation_section,
     worth_section,
 )
-from feldspar.reproduce.norm_against_total import logged_factors, read_step_noise
+from feldspar.reproduce.norm_against_total import (
+    BLOCKS,
+    logged_factors,
+    read_step_noise,
+    relation_figures,
+)
 from feldspar.reproduce.paper import (
     QUICKSTART_BYTES,
+    Figures,
     Findings,
     Paper,
     Results,
@@ -138,47 +143,44 @@ def shortened(batch: str) -> list[str]:
     return [*QUICK, *over]
 
 
-def findings(results: Results, scale: Scale) -> Findings:
-    """Claims, tables and figures."""
-    baseline = BASELINES[scale]
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read curves at the best rates, both noise scales and, below the paper's scale, step times."""
     batches, time = batches_of(results["batches"])
     noises = [read_step_noise(run.folder) for run in results["exact"]]
-    cost = on_accelerators([run_cost("gns/paper", trial) for trial in batch_trials(Scale.PAPER)])
-    at_paper_scale = scale is Scale.PAPER
-    claims: list[Claim] = [
-        *relation_claims(noises, cost, at_paper_scale),
-        *saving_claims(batches, baseline, time, cost, at_paper_scale),
-    ]
-    seconds: dict[str, list[float]] = {}
-    if "overhead" in results:
-        seconds = step_seconds(results["overhead"])
-        claims.append(overhead_claim(seconds, cost))
-    claims.append(larger_model_claim(cost))
-    figure = curve_figure("Held-out loss over tokens", batches, None)
-    steered = next(run for run in results["batches"] if is_of(run, LOOP, batches[LOOP].rate))
-    sections = [
-        relation_section(noises, calibrated(results), steered.folder, batches),
-        worth_section(batches, losses_by_rate(results["batches"]), baseline, time, figure),
-    ]
-    if seconds:
-        sections.append(Section("What measuring costs", (), [overhead_table(seconds)]))
-    numbers = {
-        "batches": {
-            name: {
-                "rate": runs.rate,
-                "final_losses": runs.final_losses,
-                "steps": [curve.steps[-1] for curve in runs.curves],
-                "seconds": [curve.seconds[-1] for curve in runs.curves],
-                "losses": [list(curve.losses) for curve in runs.curves],
-                "tokens": [list(curve.tokens) for curve in runs.curves],
-            }
-            for name, runs in batches.items()
+    by_rate = losses_by_rate(results["batches"])
+    timed = step_seconds(results["overhead"]) if "overhead" in results else {}
+    return relation_figures(noises) | {
+        "calibrated": calibrated(results),
+        "batches": {name: runs.as_dict() for name, runs in batches.items()},
+        "rates": {
+            name: [{"rate": rate, "losses": losses} for rate, losses in own.items()]
+            for name, own in by_rate.items()
         },
         "step_time": vars(time),
-        "factors": [own.factors(BLOCKS).tolist() for own in noises],
-        "step_seconds": seconds,
+        "step_seconds": timed,
     }
-    return Findings(tuple(claims), tuple(sections), figure, numbers)
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and drawings."""
+    baseline, at_paper_scale = BASELINES[scale], scale is Scale.PAPER
+    batches = {name: BatchRuns.from_dict(name, own) for name, own in figures["batches"].items()}
+    time = StepTime(**figures["step_time"])
+    seconds = figures["step_seconds"]
+    cost = on_accelerators([run_cost("gns/paper", trial) for trial in batch_trials(Scale.PAPER)])
+    figure = curve_figure("Held-out loss over tokens", batches, None)
+    claims: list[Claim] = [
+        *relation_claims(figures, cost, at_paper_scale),
+        *saving_claims(batches, baseline, time, cost, at_paper_scale),
+        *([overhead_claim(seconds, cost)] if seconds else []),
+        larger_model_claim(cost),
+    ]
+    sections = [worth_section(batches, figures.get("rates", {}), baseline, time, figure)]
+    if "relation" in figures:
+        sections.insert(0, relation_section(figures, batches))
+    if seconds:
+        sections.append(Section("What measuring costs", (), [overhead_table(seconds)]))
+    return Findings(tuple(claims), tuple(sections), figure)
 
 
 def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:
@@ -238,5 +240,6 @@ PAPER = Paper(
     number="2411.00999",
     data=QUICKSTART_BYTES,
     stages=stages,
-    findings=findings,
+    measure=measure,
+    judge=judge,
 )

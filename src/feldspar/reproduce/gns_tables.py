@@ -2,52 +2,33 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
 from feldspar.noise_scale.settings import PAPER_FACTOR
 from feldspar.report.figures import Figure, Series, line_figure
-from feldspar.report.noise_scale_figures import noise_scale_figures
 from feldspar.report.page import Section, Table
-from feldspar.reproduce.equal_loss import BatchRuns, StepTime, loss_at
-from feldspar.reproduce.gns_claims import (
-    BLOCKS,
-    FINE_BLOCKS,
-    HALF_LIVES,
-    WARMUP,
-    listed,
-    time_savings,
-    token_savings,
-)
+from feldspar.reproduce.equal_loss import BatchRuns, StepTime
+from feldspar.reproduce.gns_claims import listed, time_savings, token_savings
 from feldspar.reproduce.ladder import relative_spread
-from feldspar.reproduce.norm_against_total import StepNoise, correlation_beyond_trend, relation
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.reproduce.norm_against_total import BLOCKS, FINE_BLOCKS
+from feldspar.reproduce.paper import Figures
 
-Losses = Mapping[str, Mapping[float | None, Sequence[float]]]
-"""Final losses by seed, of every batch at every rate."""
+Losses = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Every rate and its final losses by seed, of every batch."""
 
 
-def relation_section(
-    noises: Sequence[StepNoise],
-    logged: Sequence[Sequence[float]],
-    steered: Path,
-    batches: Mapping[str, BatchRuns],
-) -> Section:
-    """Norm layers beside the total, and what the ``steered`` run made of them."""
+def relation_section(figures: Figures, batches: Mapping[str, BatchRuns]) -> Section:
+    """Norm layers beside the total, and the batches that were steered by them."""
     words = (
         "Averages after a warm-up of a tenth of the tokens; the total is measured in all layers of "
         f"the same steps. Beyond the trend: r of the logarithms' changes over {FINE_BLOCKS} "
         "blocks, once a parabola in the logarithm of tokens is taken out of each."
     )
-    rows = list(read_records(RunFolder(steered).metrics))
-    return Section(
-        "Norm layers and total",
-        [words],
-        [relation_table(noises), factor_table(noises, logged)],
-        [noise_scale_figures(rows)[0], batch_figure(batches)],
-    )
+    tables = [relation_table(figures), factor_table(figures)]
+    return Section("Norm layers and total", [words], tables, [batch_figure(batches)])
 
 
 def worth_section(
@@ -65,39 +46,31 @@ def worth_section(
         f"{1000 * time.fixed_seconds:.2f} ms a step and {1e6 * time.seconds_per_token:.2f} us a "
         "token. At equal time a run of more steps is read before its schedule has ended."
     )
-    return Section(
-        "Batches at equal tokens",
-        [words],
-        [batch_table(batches, baseline, time), rate_table(losses)],
-        [figure, curve_figure("Held-out loss over modelled time", batches, time)],
-    )
+    tables = [batch_table(batches, baseline, time)]
+    if losses:
+        tables.append(rate_table(losses))
+    figures = [figure]
+    if all(runs.has_steps for runs in batches.values()):
+        figures.append(curve_figure("Held-out loss over modelled time", batches, time))
+    return Section("Batches at equal tokens", [words], tables, figures)
 
 
-def relation_table(noises: Sequence[StepNoise]) -> Table:
+def relation_table(figures: Figures) -> Table:
     """Slope and correlation by half-life and seed."""
-    rows = []
-    for length in HALF_LIVES:
-        if length < len(noises[0].tokens):
-            own = [relation(noise, length, WARMUP) for noise in noises]
-            rows.append(
-                [
-                    f"half-life {length} steps",
-                    listed([one.slope for one in own]),
-                    listed([one.correlation for one in own]),
-                ]
-            )
-    changes = [correlation_beyond_trend(noise, FINE_BLOCKS, WARMUP) for noise in noises]
-    rows.append(["beyond the trend", "", listed(changes)])
+    rows = [
+        [f"half-life {length} steps", listed(own["slope"]), listed(own["correlation"])]
+        for length, own in figures["relation"].items()
+    ]
+    rows.append(["beyond the trend", "", listed(figures["beyond_trend"])])
     return Table(["total on norm layers", "slope by seed", "r by seed"], rows)
 
 
-def factor_table(noises: Sequence[StepNoise], logged: Sequence[Sequence[float]]) -> Table:
+def factor_table(figures: Figures) -> Table:
     """The exact factor by tenth of the tokens beside the calibrated one and the paper's."""
-    exact = np.stack([noise.factors(BLOCKS) for noise in noises]).mean(axis=0)
-    norm, total = (
-        np.stack([noise.block_scales(group, BLOCKS) for noise in noises]).mean(axis=0)
-        for group in ("norm", "total")
-    )
+    exact = np.mean(figures["factors"], axis=0)
+    scales = figures["block_scales"]
+    norm, total = (np.mean(scales[group], axis=0) for group in ("norm", "total"))
+    logged = figures["calibrated"]
     online = np.mean(logged, axis=0) if logged else np.full(BLOCKS, np.nan)
     rows = [
         [
@@ -117,37 +90,33 @@ def factor_table(noises: Sequence[StepNoise], logged: Sequence[Sequence[float]])
 def batch_table(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime) -> Table:
     """A row a batch: what it took, and what it came to."""
     reference = batches[baseline]
-    end = min(fmean([time.of(curve)[-1] for curve in runs.curves]) for runs in batches.values())
     rows = []
     for name, runs in batches.items():
         spread = relative_spread(runs.final_losses)
-        at_end = fmean([loss_at(time.of(curve), curve.losses, end) for curve in runs.curves])
         is_base = name == baseline
+        modelled = time_savings(runs, reference, time) if runs.has_steps else "-"
         rows.append(
             [
                 name,
                 rate_name(runs.rate),
-                f"{fmean([curve.steps[-1] for curve in runs.curves]):,.0f}",
-                f"{fmean([curve.seconds[-1] for curve in runs.curves]):.1f}",
-                f"{fmean([time.of(curve)[-1] for curve in runs.curves]):.1f}",
+                f"{fmean([curve.n_steps for curve in runs.curves]):,.0f}",
                 f"{fmean(runs.final_losses):.4f}",
                 "-" if spread is None else f"{spread:.2%}",
                 "" if is_base else str(token_savings(runs, reference)),
-                "" if is_base else str(time_savings(runs, reference, time)),
-                f"{at_end:.4f}",
+                "" if is_base else str(modelled),
             ]
         )
-    header = ["batch", "rate", "steps", "seconds measured", "modelled", "held-out loss", "spread"]
-    return Table([*header, "tokens saved", "time saved", f"loss at {end:.1f} s"], rows)
+    header = ["batch", "rate", "steps", "held-out loss", "spread"]
+    return Table([*header, "tokens saved", "time saved, modelled"], rows)
 
 
 def rate_table(losses: Losses) -> Table:
     """Mean final loss of every batch at every rate."""
-    rates = list(next(iter(losses.values())))
-    rows = [
-        [name, *(f"{fmean(own[rate]):.4f}" if rate in own else "-" for rate in rates)]
-        for name, own in losses.items()
-    ]
+    rates = list(dict.fromkeys(one["rate"] for own in losses.values() for one in own))
+    rows = []
+    for name, own in losses.items():
+        known = {one["rate"]: f"{fmean(one['losses']):.4f}" for one in own}
+        rows.append([name, *(known.get(rate, "-") for rate in rates)])
     return Table(["held-out loss at base rate", *map(rate_name, rates)], rows)
 
 

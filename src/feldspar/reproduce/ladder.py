@@ -7,10 +7,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from feldspar.core.student_t import half_width
 from feldspar.report.page import Table
 
 NOISE = 0.005
 """Differences below this share of the loss are noise of the seed at small scale."""
+CLEARLY = f"by more than {NOISE:.1%} on average, with a 95% interval above zero"
+"""What ``Gain.is_clear`` asks for where the noise is the usual one, in words."""
 
 
 @dataclass(frozen=True)
@@ -35,38 +38,51 @@ class Gain:
         return sum(self.by_seed) / len(self.by_seed)
 
     @property
-    def standard_error(self) -> float | None:
-        """Of the mean; None for one seed."""
-        count = len(self.by_seed)
-        if count < 2:
-            return None
-        squares = sum((gain - self.mean) ** 2 for gain in self.by_seed)
-        return math.sqrt(squares / (count - 1) / count)
+    def half_width(self) -> float | None:
+        """Half the 95 % interval of the mean by Student's t; None for one seed."""
+        return half_width(self.by_seed)
 
     @property
-    def threshold(self) -> float:
-        """What the mean has to exceed to be more than noise."""
-        return max(self.noise, 2 * (self.standard_error or 0.0))
+    def low(self) -> float:
+        """The lower end of the interval; for one seed, which has none, its gain."""
+        return self.mean - (self.half_width or 0.0)
+
+    @property
+    def high(self) -> float:
+        """The upper end of the interval; for one seed, which has none, its gain."""
+        return self.mean + (self.half_width or 0.0)
 
     @property
     def is_clear(self) -> bool:
-        """Whether it does; a run that diverged has no gain."""
-        return self.mean > self.threshold
+        """True for a gain that is more than noise; a run that diverged has no gain."""
+        return self.mean > self.noise and self.low > 0
+
+    @property
+    def needed(self) -> str:
+        """What ``is_clear`` asks for, in words."""
+        return f"more than {self.noise:.1%} on average, with a 95% interval above zero"
+
+    def is_at_least(self, margin: float) -> bool:
+        """True where the whole interval lies at or above ``margin``, which is fixed beforehand.
+
+        Noise widens the interval, so that a noisier experiment passes less easily.
+        """
+        return self.low >= margin
 
     def __str__(self) -> str:
         return self.worded()
 
     @property
     def lower_or_higher(self) -> str:
-        """The mean as a share lower or higher, and its error."""
+        """The mean as a share lower or higher, and half its interval."""
         return self.worded("lower", "higher")
 
     def worded(self, more: str = "", less: str = "") -> str:
-        """The mean and its error; with the sign as a word, ``more`` or ``less``, where given."""
+        """Return the mean and half its interval; with ``more`` or ``less`` for the sign."""
         if not math.isfinite(self.mean):
             return "a run diverged"
-        count, error = len(self.by_seed), self.standard_error
-        spread = "one seed" if error is None else f"+- {error:.2%} over {count} seeds"
+        count, half = len(self.by_seed), self.half_width
+        spread = "one seed" if half is None else f"+- {half:.2%} over {count} seeds"
         if not more:
             return f"{self.mean:.2%} ({spread})"
         return f"{abs(self.mean):.2%} {more if self.mean >= 0 else less} ({spread})"

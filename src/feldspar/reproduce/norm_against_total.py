@@ -7,6 +7,7 @@ training, which raises any correlation: that of what is left without the trend i
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,12 @@ from feldspar.runtime.run_folder import RunFolder, read_records
 
 GROUPS = ("norm", "total")
 LEAST_BLOCKS = 6
+HALF_LIVES = (14, 35, 69, 138)
+"""Steps after which a step counts half; 69 is a decay of 0.99."""
+WARMUP = 0.1
+"""Share of the tokens before which averages say little."""
+BLOCKS = 10
+FINE_BLOCKS = 30
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,26 @@ def correlation_beyond_trend(steps: StepNoise, blocks: int, warmup: float) -> fl
     tokens, logs = tokens[known], logs[:, known]
     left = [own - np.polyval(np.polyfit(tokens, own, 2), tokens) for own in logs]
     return float(np.corrcoef(np.diff(left, axis=1))[0, 1])
+
+
+def relation_figures(noises: Sequence[StepNoise]) -> dict[str, Any]:
+    """Return what runs that measured both say, one a seed, as plain values."""
+    return {
+        "relation": {
+            length: {
+                "slope": [own.slope for own in found],
+                "correlation": [own.correlation for own in found],
+            }
+            for length in HALF_LIVES
+            if length < len(noises[0].tokens)
+            for found in [[relation(own, length, WARMUP) for own in noises]]
+        },
+        "beyond_trend": [correlation_beyond_trend(own, FINE_BLOCKS, WARMUP) for own in noises],
+        "block_scales": {
+            group: [own.block_scales(group, BLOCKS).tolist() for own in noises] for group in GROUPS
+        },
+        "factors": [own.factors(BLOCKS).tolist() for own in noises],
+    }
 
 
 def logged_factors(run: Path, blocks: int) -> np.ndarray:

@@ -1,14 +1,20 @@
-"""What a paper's module provides: its data, its experiment in stages, and what it finds."""
+"""What a paper's module provides: its data, its experiment in stages, and what it finds.
+
+Findings come in two steps: ``measure`` reads figures from the runs, and ``judge`` makes claims,
+tables and drawings from the figures alone. A record that holds its figures can therefore be judged
+again without the runs.
+"""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from feldspar.report.figures import Figure
 from feldspar.report.page import Section
-from feldspar.reproduce.claims import Claim
+from feldspar.reproduce.claims import Claim, without_verdict
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
 
 
@@ -80,6 +86,10 @@ QUICKSTART_BYTES = Data(
 """The quickstart's documents as bytes: 256 of them and the end of a document, no merges."""
 
 
+Figures = dict[str, Any]
+"""What was measured, as plain values: numbers by seed, named as the paper's module likes."""
+
+
 @dataclass(frozen=True)
 class Findings:
     """What an experiment came to."""
@@ -87,10 +97,11 @@ class Findings:
     claims: tuple[Claim, ...]
     sections: tuple[Section, ...]
     """Tables and figures of the report."""
-    figure: Figure
-    """The one that says most; written beside the report as SVG."""
-    figures: dict[str, Any] = field(default_factory=dict)
-    """The numbers behind tables and figures, as plain values."""
+    figure: Figure | None
+    """The one that says most, written beside the report as SVG; None where the figures that were
+    recorded do not hold it."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the claims has to know of how the experiment came about."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +115,34 @@ class Paper:
     data: Data
     """Where small scale finds its tokens."""
     stages: Callable[[Scale], tuple[Stage, ...]]
-    findings: Callable[[Results, Scale], Findings]
+    measure: Callable[[Results, Scale], Figures]
+    """Read the figures from finished runs."""
+    judge: Callable[[Figures, Scale], Findings]
+    """Judge the claims by figures as JSON holds them; claims whose figures lack are left out."""
     more_data: tuple[Data, ...] = ()
     """Further shards of small scale, of other corpora."""
+
+    def findings(self, figures: Figures, scale: Scale) -> Findings:
+        """Judge recorded figures; a quick run gives a verdict only on what is counted."""
+        found = self.judge(numbers(figures), scale)
+        if scale is not Scale.QUICK:
+            return found
+        return replace(found, claims=tuple(map(without_verdict, found.claims)))
+
+
+def plain(value: Any) -> Any:
+    """Return plain values as JSON gives them back, with None for numbers that it lacks."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def numbers(value: Any) -> Any:
+    """Return plain values with infinity for a number that a list lacks: a run that diverged."""
+    if isinstance(value, Mapping):
+        return {key: numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [math.inf if item is None else numbers(item) for item in value]
+    return value

@@ -35,6 +35,11 @@ class Switch:
     steps: int
     """Steps of the run."""
 
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Switch":
+        """Read what ``asdict`` made; pairs may be lists."""
+        return cls(**values)
+
     @property
     def is_continuous(self) -> bool:
         """Whether rate, tokens per step and optimizer state all went on."""

@@ -6,8 +6,9 @@ keep the base's.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,12 @@ class Cell:
     variant: float
     rate: float
     losses: tuple[float, ...]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Cell":
+        """Read a recorded cell; its mean loss is computed again."""
+        rate, losses = values["rate"], tuple(values["losses"])
+        return cls(values["parametrization"], values["variant"], rate, losses)
 
     @property
     def loss(self) -> float:

@@ -1,39 +1,100 @@
 """The report of an experiment: report.html for people, claims.json for machines, and a summary.
 
-``claims.md`` and ``figure.svg`` are the short form that is committed under docs/results.
+``claims.json`` holds the figures that claims are judged by, so that ``judge_again`` can write the
+report anew with the rules of today and without the runs. It is committed under docs/results, with
+``claims.md`` and ``claims.svg`` beside it.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
+from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.report.page import Section, Table, render_page
-from feldspar.reproduce.claims import Claim, counts
+from feldspar.reproduce.claims import Claim, counts, with_recorded
 from feldspar.reproduce.experiment import Outcome
 from feldspar.reproduce.machine import machine
-from feldspar.reproduce.paper import Scale
+from feldspar.reproduce.paper import Findings, Paper, Scale
 
 PAGE_NAME, CLAIMS_NAME = "report.html", "claims.json"
-SUMMARY_NAME, FIGURE_NAME = "claims.md", "figure.svg"
+INTERVALS = (
+    "After +- stands half of a 95% interval around the mean by Student's t, over the seeds or over "
+    "the sizes of a family."
+)
 
 
 def write_report(outcome: Outcome, folder: Path) -> dict[str, Any]:
     """Write the four files into ``folder``; returns what claims.json holds."""
     record = record_of(outcome)
-    write_atomically(folder / CLAIMS_NAME, json.dumps(record, indent=2, allow_nan=False) + "\n")
-    write_atomically(folder / FIGURE_NAME, outcome.findings.figure.svg + "\n")
-    write_atomically(folder / SUMMARY_NAME, summary(outcome, record))
-    write_atomically(folder / PAGE_NAME, page(outcome, record))
+    _write(record, outcome.findings, folder / CLAIMS_NAME)
+    write_atomically(folder / PAGE_NAME, page(record, outcome.findings))
     return record
 
 
-def command_of(outcome: Outcome) -> str:
-    """The command that makes this report."""
+def judge_again(paper: Paper, path: Path) -> dict[str, Any]:
+    """Judge the claims of a record by its own figures, and write it anew with what lies beside it.
+
+    A claim whose figures the record lacks is kept as it was. Raises UserError for a file that is no
+    record of ``paper``.
+    """
+    record, findings = judged_record(paper, read_record(paper, path))
+    _write(record, findings, path)
+    beside = path.with_name(PAGE_NAME)
+    if beside.is_file():
+        write_atomically(beside, page(record, findings))
+    return record
+
+
+def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any], Findings]:
+    """Return a record with its claims judged by its figures, and the findings."""
+    try:
+        findings = paper.findings(record["figures"], Scale(record["scale"]))
+    except KeyError as error:
+        raise UserError(
+            f"the record of {paper.name} lacks the figure {error}",
+            do=f"run it again: feldspar reproduce {paper.name}",
+        ) from error
+    claims = with_recorded(findings.claims, [Claim.from_dict(own) for own in record["claims"]])
+    own = {"verdicts": counts(claims), "claims": [claim.as_dict() for claim in claims]}
+    return record | own | {"notes": list(findings.notes)}, findings
+
+
+def read_record(paper: Paper, path: Path) -> dict[str, Any]:
+    """Read a record of ``paper``. Raises UserError for anything else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path} is no JSON file") from None
+    if not isinstance(record, dict) or not {"paper", "scale", "claims", "figures"} <= set(record):
+        raise UserError(
+            f"{path} is no record of an experiment",
+            do="give the claims.json of an experiment's folder, or a PAPER.json of docs/results",
+        )
+    if record["paper"] != paper.name:
+        raise UserError(
+            f"{path} records another paper",
+            found=record["paper"],
+            do=f"feldspar reproduce {record['paper']} --judge {path}",
+        )
+    return record
+
+
+def _write(record: dict[str, Any], findings: Findings, path: Path) -> None:
+    """Write the record, its summary, and the drawing where the figures hold it."""
+    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_atomically(path.with_suffix(".md"), summary(record))
+    if findings.figure is not None:
+        write_atomically(path.with_suffix(".svg"), findings.figure.svg + "\n")
+
+
+def command_of(paper: str, scale: Scale) -> str:
+    """Return the command that makes a report."""
     options = {Scale.QUICK: "--quick", Scale.SMALL: "--scale small", Scale.PAPER: "--scale paper"}
-    return f"feldspar reproduce {outcome.paper.name} {options[outcome.scale]}"
+    return f"feldspar reproduce {paper} {options[scale]}"
 
 
 def record_of(outcome: Outcome) -> dict[str, Any]:
@@ -44,7 +105,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "title": outcome.paper.title,
         "arxiv": outcome.paper.number,
         "scale": outcome.scale.value,
-        "command": command_of(outcome),
+        "command": command_of(outcome.paper.name, outcome.scale),
         "version": __version__,
         "machine": machine(),
         "runs": len(runs),
@@ -56,7 +117,8 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "workers": outcome.workers,
         "verdicts": counts(outcome.findings.claims),
         "claims": [claim.as_dict() for claim in outcome.findings.claims],
-        "figures": finite(outcome.findings.figures),
+        "notes": list(outcome.findings.notes),
+        "figures": outcome.figures,
     }
 
 
@@ -64,15 +126,6 @@ def seed_of(overrides: tuple[str, ...]) -> int:
     """The seed among a run's overrides; recipes begin at 0."""
     given = [item.removeprefix("seed=") for item in overrides if item.startswith("seed=")]
     return int(given[-1]) if given else 0
-
-
-def finite(value: Any) -> Any:
-    """Plain values with None for numbers that JSON lacks."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def circumstances(record: dict[str, Any]) -> str:
@@ -90,18 +143,24 @@ def circumstances(record: dict[str, Any]) -> str:
     )
 
 
-def page(outcome: Outcome, record: dict[str, Any]) -> str:
-    """The page: claims with both figures, then the experiment's own tables and figures."""
-    paper, claims = outcome.paper, outcome.findings.claims
+def page(record: dict[str, Any], findings: Findings) -> str:
+    """Render the claims with both figures, then the experiment's own tables and figures."""
+    claims = claims_of(record)
     verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
+    lines = [f"Verdicts: {verdicts}.", INTERVALS, *record["notes"]]
     sections = [
-        Section("Claims", [f"Verdicts: {verdicts}."], [overview(claims)]),
+        Section("Claims", lines, [overview(claims)]),
         *(claim_section(claim) for claim in claims),
-        *outcome.findings.sections,
+        *findings.sections,
         Section("Circumstances", [circumstances(record)], texts=[record["command"]]),
     ]
-    subtitle = f"arXiv {paper.number}, {outcome.scale.value} scale"
-    return render_page(f"Reproducing {paper.title}", subtitle, sections)
+    subtitle = f"arXiv {record['arxiv']}, {record['scale']} scale"
+    return render_page(f"Reproducing {record['title']}", subtitle, sections)
+
+
+def claims_of(record: dict[str, Any]) -> tuple[Claim, ...]:
+    """Read the claims of a record."""
+    return tuple(map(Claim.from_dict, record["claims"]))
 
 
 def overview(claims: tuple[Claim, ...]) -> Table:
@@ -123,21 +182,25 @@ def claim_section(claim: Claim) -> Section:
     return Section(f"{claim.verdict.value}: {claim.name}", lines)
 
 
-def summary(outcome: Outcome, record: dict[str, Any]) -> str:
-    """The claims as a table in Markdown, with the circumstances."""
-    paper = outcome.paper
+def summary(record: dict[str, Any]) -> str:
+    """Write the claims as a table in Markdown, with the circumstances."""
+    claims = claims_of(record)
     lines = [
-        f"# {paper.title} (arXiv {paper.number}), {outcome.scale.value} scale",
+        f"# {record['title']} (arXiv {record['arxiv']}), {record['scale']} scale",
         "",
         f"`{record['command']}`: {circumstances(record)}",
+        "",
+        INTERVALS,
         "",
         "| claim | paper | here | verdict |",
         "|---|---|---|---|",
     ]
-    for claim in outcome.findings.claims:
+    for claim in claims:
         cells = (claim.statement, claim.paper, claim.ours, verdict_words(claim))
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    costs = sorted({claim.cost for claim in outcome.findings.claims if claim.cost})
+    for note in record["notes"]:
+        lines += ["", note]
+    costs = sorted({claim.cost for claim in claims if claim.cost})
     lines += ["", *(f"At the paper's scale: {cost}." for cost in costs)]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -13,9 +13,10 @@ from feldspar.report.figures import Figure, heat_map
 from feldspar.reproduce.bits_by_part import BitsByPart, grouped, matrix_section, means_over_parts
 from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
-from feldspar.reproduce.ladder import Gain
+from feldspar.reproduce.ladder import CLEARLY, Gain
 from feldspar.reproduce.paper import (
     QUICKSTART_BYTES,
+    Figures,
     Findings,
     Paper,
     Results,
@@ -23,7 +24,14 @@ from feldspar.reproduce.paper import (
     Stage,
     values_of,
 )
-from feldspar.reproduce.releases import DUPLICATES, SCOPES, data_of, scope_findings
+from feldspar.reproduce.releases import (
+    DESIGNED_LATER,
+    DUPLICATES,
+    SCOPES,
+    data_of,
+    judge_scopes,
+    measure_scopes,
+)
 from feldspar.reproduce.releases import RECIPE as RELEASES
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
@@ -74,23 +82,33 @@ def _seeded(key: str, values: Sequence[str], scale: Scale) -> list[Trial]:
     ]
 
 
-def findings(results: Results, scale: Scale) -> Findings:
-    """Claims, tables and figures."""
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the bits per byte of mixtures and, below the paper's scale, of the three corpora."""
+    runs = results["mixtures"]
+    found: Figures = {
+        "mixtures": grouped(runs, MIXTURE, validation_bits(runs)),
+        "training_loss": training_losses(runs),
+    }
+    return found if scale is Scale.PAPER else found | measure_scopes(results["scopes"])
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and drawings."""
     cost = on_accelerators([run_cost("slimpajama-dc/paper", trial) for trial in paper_trials()])
-    by_mixture = grouped(results["mixtures"], MIXTURE, validation_bits(results["mixtures"]))
-    losses = training_losses(results["mixtures"])
-    claims = [*mixture_claims(by_mixture, losses, cost), *claims_not_run(cost)]
+    by_mixture = figures["mixtures"]
+    claims = [*mixture_claims(by_mixture, figures["training_loss"], cost), *claims_not_run(cost)]
     figure = matrix_figure("Held-out bits per byte: mixture and source", by_mixture)
     means = {name: means_over_parts(by_source) for name, by_source in by_mixture.items()}
     sections = [matrix_section("Mixtures", by_mixture, means, "mean", figure)]
-    figures = {"mixtures": by_mixture, "training_loss": losses}
-    if scale is not Scale.PAPER:
-        scopes = scope_findings(results["scopes"], cost)
-        claims = [*scopes.claims, *claims]
-        sections = [*scopes.sections, *sections]
-        figures |= scopes.figures
-        figure = scopes.figure
-    return Findings(tuple(claims), tuple(sections), figure, figures)
+    if scale is Scale.PAPER:
+        return Findings(tuple(claims), tuple(sections), figure)
+    scopes = judge_scopes(figures, cost)
+    return Findings(
+        (*scopes.claims, *claims),
+        (*scopes.sections, *sections),
+        scopes.figure,
+        (DESIGNED_LATER,) if scale is Scale.SMALL else (),
+    )
 
 
 def validation_bits(runs: Sequence[TrialResult]) -> list[dict[str, float]]:
@@ -127,7 +145,7 @@ def mixture_claims(found: BitsByPart, losses: Mapping[str, float], cost: str) ->
             paper="DC-6 40.0 on average over four tasks, DC-1 to DC-5 37.6 to 38.6",
             ours=", ".join(f"{name} {fmean(bits[name]):.4f}" for name in ranked)
             + " bits per byte, mean over sources",
-            tolerance=f"{diverse} lower than every other by more than the noise of the seed",
+            tolerance=f"{diverse} lower than every other {CLEARLY}",
             held=all(gain.is_clear for gain in gains.values()),
             same_quantity=False,
             why="Text of a kind is best predicted by who has read that kind.",
@@ -180,7 +198,9 @@ def matrix_figure(title: str, found: BitsByPart) -> Figure:
 
 
 def _unclear(gains: Mapping[str, Gain]) -> str:
-    return ", ".join(f"{name} ({gain})" for name, gain in gains.items() if not gain.is_clear)
+    return ", ".join(
+        f"{name} ({gain.lower_or_higher})" for name, gain in gains.items() if not gain.is_clear
+    )
 
 
 PAPER = Paper(
@@ -190,5 +210,6 @@ PAPER = Paper(
     data=QUICKSTART_BYTES,
     more_data=tuple(data_of(scope) for scope in SCOPES),
     stages=stages,
-    findings=findings,
+    measure=measure,
+    judge=judge,
 )

@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, remove_incomplete
+from feldspar.core.student_t import half_width
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.run_folder import RECIPE_NAME, RunFolder, read_records
@@ -50,8 +51,8 @@ class Branch:
     folder: Path
     excess: float
     """Mean difference over the second half of the branch; 0 for the first."""
-    error: float
-    """Standard error of it, over pairs of the same tokens."""
+    half_width: float
+    """Half the 95 % interval of it by Student's t, over pairs of the same tokens."""
     passed: bool
 
 
@@ -118,9 +119,9 @@ def branch_test(
     branches: list[Branch] = []
     passed = True
     for place, (factor, folder) in enumerate(zip(phases, folders, strict=True)):
-        excess, error = (0.0, 0.0) if place == 0 else _excess(losses[place - 1], losses[place])
-        passed = passed and excess <= max(tolerance, 2 * error)
-        branches.append(Branch(factor * batch, folder, excess, error, passed))
+        excess, half = (0.0, 0.0) if place == 0 else paired_excess(*losses[place - 1 : place + 1])
+        passed = passed and is_no_worse(excess, half, tolerance)
+        branches.append(Branch(factor * batch, folder, excess, half, passed))
     return BranchTest(at, float(last.get("noise_scale/total", math.nan)), tuple(branches))
 
 
@@ -176,7 +177,18 @@ def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
     return [mean(values) for values in sums.values()]
 
 
-def _excess(smaller: Sequence[float], larger: Sequence[float]) -> tuple[float, float]:
+def paired_excess(smaller: Sequence[float], larger: Sequence[float]) -> tuple[float, float]:
+    """Return how far ``larger`` lies above ``smaller`` in the second half, and half the interval.
+
+    Both hold the losses of the same tokens, in order.
+    """
     pairs = list(zip(smaller, larger, strict=True))
     differences = [b - a for a, b in pairs[len(pairs) // 2 :]]
-    return mean(differences), stdev(differences) / math.sqrt(len(differences))
+    half = half_width(differences)
+    assert half is not None, "a comparison takes LEAST_CHUNKS pairs"
+    return mean(differences), half
+
+
+def is_no_worse(excess: float, half: float, tolerance: float) -> bool:
+    """True where the whole interval is within ``tolerance``: noise makes it harder to pass."""
+    return excess + half <= tolerance
