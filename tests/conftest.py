@@ -15,6 +15,10 @@ os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["PIP_NO_INDEX"] = "1"
 os.environ.setdefault("FELDSPAR_CACHE", str(Path(tempfile.gettempdir()) / "feldspar-tests-cache"))
+# transformers copies the code of a folder into a cache: keep it out of the user's home. One cache
+# serves all tests, since Python remembers where it found the package of the copies.
+_MODULES = tempfile.TemporaryDirectory(prefix="feldspar-modules-")
+os.environ["HF_MODULES_CACHE"] = _MODULES.name
 
 settings.register_profile(
     "feldspar",

@@ -33,10 +33,8 @@ MUP = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.3
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def one_thread() -> None:
     torch.set_num_threads(1)
-    # Code of a folder is copied into a module cache: keep it out of the user's home.
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hf"))
 
 
 def plain(settings: ModelSettings) -> ForwardMultipliers:

@@ -40,6 +40,17 @@ def test_the_keys_that_machines_rely_on(plan: Plan) -> None:
     assert values["data"]["sources"]["pile"]["epochs"] == pytest.approx(0.005986, abs=1e-6)
 
 
+def test_the_class_that_the_model_is_exported_as(
+    plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = plan("btlm/small")["export"]
+    assert values["class"] == "FeldsparForCausalLM" and values["own_code"]
+    assert values["nearest"] == "LlamaForCausalLM"
+    assert "model.norm: rms" in values["needs"]
+    assert run_with(["plan", "quickstart"]) == 0
+    assert "exported as LlamaForCausalLM, which transformers loads" in capsys.readouterr().out
+
+
 def test_a_budget_sizes_the_recipe(plan: Plan) -> None:
     values = plan(*MUP, "--budget", "1e18", "--device", "A100", "--devices", 8)
     sizing = values["sizing"]

@@ -112,6 +112,7 @@ def check_options(
 def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None, TextModel]":
     """A run or an exported model on its device; the run too when it is one."""
     from feldspar.core.errors import UserError
+    from feldspar.core.progress import say
     from feldspar.evaluate import open_exported
     from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
@@ -124,6 +125,8 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     if not is_run_folder(path):
         return None, open_exported(path, choose_device(RuntimeSettings()))
     run = load_run(path, checkpoint)
+    if run.unfinished:
+        say(f"warning: the run is unfinished: {run.unfinished}")
     set_threads(run.recipe.runtime)
     run.decoder.to(choose_device(run.recipe.runtime))
     return run, text_model_of(run)

@@ -258,6 +258,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if summary["time"]:
         _print_time(summary["time"])
     _print_data(summary["data"])
+    typer.echo(f"  exported as {summary['export']['description']}")
     if summary.get("expected_loss"):
         _print_expected_loss(summary["expected_loss"])
     for warning in summary["warnings"]:

@@ -206,8 +206,9 @@ def samples_of(release: Path, seed: int) -> list[str]:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(release)
-    model = AutoModelForCausalLM.from_pretrained(release)
+    # The folder was just written here, and so was the code that it may hold.
+    tokenizer: Any = AutoTokenizer.from_pretrained(release, trust_remote_code=True)
+    model = AutoModelForCausalLM.from_pretrained(release, trust_remote_code=True)
     samples = []
     for index, prompt in enumerate(PROMPTS):
         torch.manual_seed(seed + index)

@@ -45,6 +45,7 @@ def release_run(
     """Export a run with its card and manifest; returns the folder."""
     from feldspar.core.errors import UserError
     from feldspar.core.files import new_folder
+    from feldspar.core.progress import say
     from feldspar.huggingface import export_model
     from feldspar.release import finish_release
     from feldspar.runtime import RunFolder
@@ -53,6 +54,8 @@ def release_run(
     if to.exists() and not overwrite:
         raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
     loaded = load_run(run)
+    if loaded.unfinished:
+        say(f"warning: the run is unfinished: {loaded.unfinished}")
     with new_folder(to, overwrite) as folder:
         exported = folder / "model"
         export_model(
@@ -82,11 +85,10 @@ def release_facts(
 ) -> "ReleaseFacts":
     """What the run and its data say for the card."""
     from feldspar.core.manifest import read_manifest
-    from feldspar.plan import plan_recipe
+    from feldspar.model.shapes import model_shapes
     from feldspar.release.card import ReleaseFacts, licence_text
 
     recipe = loaded.recipe
-    planned = plan_recipe(recipe)
     licences: dict[str, str] = {}
     documents: dict[str, int] = {}
     manifests = {"recipe": loaded.loaded.digest}
@@ -103,9 +105,10 @@ def release_facts(
         name=recipe.name,
         description=recipe.description,
         architecture=architecture,
-        parameters=planned.shapes.parameters,
+        parameters=model_shapes(recipe.model, recipe.soft_prompt_length).parameters,
         context_length=recipe.model.max_sequence_length,
         tokens=loaded.checkpoint.tokens,
+        planned_tokens=loaded.planned_tokens,
         parametrization=recipe.parametrization.type,
         licences=licences,
         documents=documents,

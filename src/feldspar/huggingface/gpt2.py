@@ -7,8 +7,8 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
+from feldspar.model.export_class import GPT2, gpt2_misfits
 from feldspar.model.settings import (
-    LearnedPositions,
     ModelSettings,
     NormSettings,
     NoScaling,
@@ -37,20 +37,11 @@ class Gpt2Adapter:
     """Names and layouts of GPT-2; its linear maps store (in, out)."""
 
     model_type = "gpt2"
-    hf_class = "GPT2LMHeadModel"
+    hf_class = GPT2
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """Why the class cannot express ``settings``; learned positions are never scaled."""
-        wanted = {
-            "positions: learned": isinstance(settings.positions, LearnedPositions),
-            "norm: layer": settings.norm.type == "layer",
-            "feed_forward: gelu": settings.feed_forward == "gelu",
-            "bias: true": settings.bias,
-            "as many key heads as query heads": settings.kv_heads == settings.n_heads,
-            "head_dim: d_model / n_heads": settings.head_width * settings.n_heads
-            == settings.d_model,
-        }
-        return [reason for reason, holds in wanted.items() if not holds]
+        """List the settings that the class would need; empty when it can express them."""
+        return gpt2_misfits(settings, scaling)
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
         """The content of ``config.json`` that describes the shape."""

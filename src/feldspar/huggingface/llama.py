@@ -8,7 +8,8 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
-from feldspar.huggingface.rope_parameters import rope_misfit, rope_parameters, rope_scaling
+from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
+from feldspar.model.export_class import LLAMA, llama_misfits
 from feldspar.model.settings import (
     ModelSettings,
     NormSettings,
@@ -37,27 +38,11 @@ class LlamaAdapter:
     """Names of Llama; fused matrices are split by rows."""
 
     model_type = "llama"
-    hf_class = "LlamaForCausalLM"
+    hf_class = LLAMA
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """Why the class cannot express ``settings`` so scaled; empty when it can."""
-        positions = settings.positions
-        whole = (
-            isinstance(positions, RotaryPositions)
-            and positions.fraction == 1.0
-            and not positions.interleaved
-        )
-        wanted = {
-            "positions: rotary, whole and not interleaved": whole,
-            "norm: rms": settings.norm.type == "rms",
-            "feed_forward: swiglu": settings.feed_forward == "swiglu",
-            "d_model a multiple of n_heads": settings.d_model % settings.n_heads == 0,
-            "dropout: 0": settings.dropout == 0,
-            "position_scaling: linear with a factor, yarn, llama3 or none": not rope_misfit(
-                scaling
-            ),
-        }
-        return [reason for reason, holds in wanted.items() if not holds]
+        """List the settings that the class would need; empty when it can express them."""
+        return llama_misfits(settings, scaling)
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
         """The content of ``config.json`` that describes the shape and the scaling of positions."""

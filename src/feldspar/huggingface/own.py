@@ -10,6 +10,7 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
+from feldspar.model.export_class import OWN
 from feldspar.model.settings import (
     AlibiPositions,
     LearnedPositions,
@@ -31,7 +32,7 @@ class OwnAdapter:
     """The decoder's own names, below ``model.``; the head is ``lm_head``."""
 
     model_type = "feldspar"
-    hf_class = "FeldsparForCausalLM"
+    hf_class = OWN
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
         """Nothing: the class expresses every shape and scaling."""

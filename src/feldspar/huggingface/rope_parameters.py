@@ -29,12 +29,6 @@ DEFAULTS = {
 """Values that we compute with; other ones are refused."""
 
 
-def rope_misfit(scaling: PositionScaling) -> bool:
-    """Whether transformers lacks the scaling, or (growing ones) drifts away while it decodes."""
-    growing = isinstance(scaling, LinearScaling | NtkScaling) and scaling.train_length is not None
-    return growing or isinstance(scaling, NtkScaling)
-
-
 def rope_parameters(scaling: PositionScaling, base: float) -> dict[str, Any]:
     """The mapping of a scaling that transformers has."""
     if isinstance(scaling, NoScaling):

@@ -1,6 +1,6 @@
 """Shape of the decoder, and how its positions are scaled to longer contexts."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -178,9 +178,11 @@ class ModelSettings(Settings):
     feed_forward: Literal["gelu", "swiglu"] = "gelu"
     """Feed-forward nonlinearity."""
     norm: Annotated[NormSettings, NameOrMapping] = NormSettings()
-    """Normalisation: layer or rms, and its epsilon."""
+    """Normalisation: layer or rms, and its epsilon. Default: layer, or rms where positions are
+    rotary (whole and not interleaved) and feed_forward is swiglu, which together is Llama."""
     bias: bool = True
-    """Biases on all linear maps of the blocks (never on the head) and on LayerNorm."""
+    """Biases on all linear maps of the blocks (never on the head) and on LayerNorm. Default: true,
+    or false where the norm's default is rms."""
     tied_embeddings: bool = True
     """Use the token embedding as the output matrix."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -195,6 +197,19 @@ class ModelSettings(Settings):
     def head_width(self) -> int:
         """Width of one head, the default resolved."""
         return self.head_dim or self.d_model // self.n_heads
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_llama(cls, value: Any) -> Any:
+        """Complete rotary positions with SwiGLU to Llama, which transformers loads by itself."""
+        if not isinstance(value, dict) or value.get("feed_forward") != "swiglu":
+            return value
+        if not _whole_rotary(value.get("positions")):
+            return value
+        norm = value.get("norm", "rms")
+        if isinstance(norm, dict):
+            norm = {"type": "rms"} | norm
+        return {"bias": False} | value | {"norm": norm}
 
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
@@ -216,6 +231,16 @@ class ModelSettings(Settings):
                     "it must be an even number of at least 2"
                 )
         return self
+
+
+def _whole_rotary(positions: Any) -> bool:
+    """Tell of positions as they are written whether they are rotary, as Llama's are."""
+    if isinstance(positions, RotaryPositions):
+        positions = positions.model_dump()
+    if not isinstance(positions, dict):
+        return positions == "rotary"
+    whole = positions.get("fraction", 1.0) == 1.0 and not positions.get("interleaved", False)
+    return positions.get("type") == "rotary" and whole
 
 
 def scaling_misfit(scaling: PositionScaling, model: ModelSettings) -> str | None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feldspar.core.rows import ModelShapes, ParameterRow, Role
+from feldspar.model.export_class import ExportClass, export_class
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
@@ -46,6 +47,12 @@ class Plan:
     def table(self) -> ParametrizationTable:
         """The first phase's table, which the initial values come from."""
         return self.tables[0]
+
+    @property
+    def export_class(self) -> ExportClass:
+        """The class of transformers that the model is exported as after its last phase."""
+        last = len(self.recipe.phases) - 1
+        return export_class(self.recipe.model, self.recipe.position_scaling(last))
 
     @property
     def warnings(self) -> list[str]:
@@ -113,6 +120,7 @@ class Plan:
             "memory": memory.record(machine),
             "time": hours,
             "data": data,
+            "export": self.export_class.record(),
             "warnings": [
                 *self.warnings,
                 *memory.warnings(machine),

@@ -1,15 +1,25 @@
 """The model card, written from records: nothing in it is typed by hand."""
 
+import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
+
+from feldspar.model.export_class import OWN
+
+MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
+"""What Markdown or HTML may take for more than text."""
+LINE_START = re.compile(r"^([0-9]*)([-+=:.)])")
+"""What begins a list, a rule or a heading at the start of a line."""
 
 
 @dataclass(frozen=True)
 class ReleaseFacts:
     """What a release says of itself, all of it read from the run and its data.
 
-    ``licences`` maps each source to the licence that its documents carry; ``held_out`` maps each
-    source to bits per byte; ``documents`` are counts of documents kept by source.
+    ``planned_tokens`` is None where the plan is not known. ``licences`` maps each source to the
+    licence that its documents carry; ``held_out`` maps each source to bits per byte; ``documents``
+    are counts of documents kept by source.
     """
 
     name: str
@@ -18,50 +28,59 @@ class ReleaseFacts:
     parameters: int
     context_length: int
     tokens: int
+    planned_tokens: int | None
     parametrization: str
     licences: dict[str, str] = field(default_factory=dict)
     documents: dict[str, int] = field(default_factory=dict)
     held_out: dict[str, float] = field(default_factory=dict)
     manifests: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def trained_on(self) -> str:
+        """Say how many tokens were read, and whether the run was to read more."""
+        if self.planned_tokens is None:
+            return f"{self.tokens:,} tokens (how many were planned is not known)"
+        if self.tokens < self.planned_tokens:
+            share = self.tokens / self.planned_tokens
+            return (
+                f"{self.tokens:,} of {self.planned_tokens:,} planned tokens ({share:.1%}): "
+                "**the run is unfinished**"
+            )
+        return f"{self.tokens:,} tokens, as planned"
+
 
 def model_card(facts: ReleaseFacts) -> str:
-    """The card as Markdown with the header that model hubs read."""
+    """Write the card as Markdown with the header that model hubs read."""
     lines = [
         "---",
         "library_name: transformers",
         "pipeline_tag: text-generation",
         "tags: [feldspar]",
         "---",
-        f"# {facts.name}",
+        f"# {plain_text(facts.name)}",
         "",
-        facts.description,
+        plain_text(facts.description),
         "",
         "| | |",
         "|---|---|",
         f"| class | `{facts.architecture}` |",
         f"| parameters | {facts.parameters:,} |",
         f"| context | {facts.context_length:,} tokens |",
-        f"| trained on | {facts.tokens:,} tokens |",
+        f"| trained on | {facts.trained_on} |",
         f"| trained as | {facts.parametrization}, exported in standard parametrization |",
         "",
-        "## Use",
-        "```python",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        "",
-        'model = AutoModelForCausalLM.from_pretrained("PATH")',
-        'tokenizer = AutoTokenizer.from_pretrained("PATH")',
-        "```",
+        *_use(facts.architecture == OWN),
     ]
     if facts.documents:
         lines += ["", "## Data", "| source | documents | licence |", "|---|---|---|"]
         lines += [
-            f"| {name} | {count:,} | {facts.licences.get(name, 'unknown')} |"
+            f"| {plain_text(name)} | {count:,} | "
+            f"{plain_text(facts.licences.get(name, 'unknown'))} |"
             for name, count in facts.documents.items()
         ]
     if facts.held_out:
         lines += ["", "## Held-out bits per byte", "| source | bits per byte |", "|---|---|"]
-        lines += [f"| {name} | {value:.4f} |" for name, value in facts.held_out.items()]
+        lines += [f"| {plain_text(name)} | {value:.4f} |" for name, value in facts.held_out.items()]
     lines += [
         "",
         "## Limits",
@@ -77,6 +96,42 @@ def model_card(facts: ReleaseFacts) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _use(has_own_code: bool) -> list[str]:
+    """Show how to load the model and write text with it."""
+    trust = ", trust_remote_code=True" if has_own_code else ""
+    about = (
+        "`transformers` has no class for this model's settings. The file `modeling_feldspar.py` in "
+        "this folder defines it, and `trust_remote_code=True` runs that file: read it first."
+    )
+    return [
+        "## Use",
+        *([about, ""] if has_own_code else []),
+        "```python",
+        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        "",
+        f'model = AutoModelForCausalLM.from_pretrained("PATH"{trust})',
+        f'tokenizer = AutoTokenizer.from_pretrained("PATH"{trust})',
+        'tokens = tokenizer("The", return_tensors="pt")',
+        "print(tokenizer.decode(model.generate(**tokens, max_new_tokens=20)[0]))",
+        "```",
+    ]
+
+
+def plain_text(text: str) -> str:
+    """Escape ``text`` so that a card shows it as it is, in one line, without any markup."""
+    visible = "".join(map(_visible, text))
+    one_line = " ".join(visible.split())
+    return LINE_START.sub(r"\1\\\2", MARKUP.sub(r"\\\g<0>", one_line))
+
+
+def _visible(character: str) -> str:
+    """Replace a control by a space and leave out what is not shown, such as marks of direction."""
+    kind = unicodedata.category(character)
+    if kind in ("Cc", "Zl", "Zp"):
+        return " "
+    return "" if kind in ("Cf", "Cs") else character
 
 
 def licence_text(licences: dict[str, Any]) -> str:

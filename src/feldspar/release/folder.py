@@ -26,7 +26,11 @@ def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
         version=__version__,
         command=command,
         parents=facts.manifests,
-        counts={"parameters": facts.parameters, "tokens": facts.tokens},
+        counts={
+            "parameters": facts.parameters,
+            "tokens": facts.tokens,
+            "planned_tokens": facts.planned_tokens,
+        },
         files=records_of(folder),
     )
     write_manifest(folder, manifest)

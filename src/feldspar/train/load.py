@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.model.shapes import model_shapes
@@ -21,6 +22,7 @@ from feldspar.runtime.run_folder import RunFolder
 from feldspar.sparsity.density import sparsities
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
+from feldspar.train.data import plan_loaded
 
 TOKENIZER_FOLDER = "tokenizer"
 SCALING_KEY = "position_scaling"
@@ -54,6 +56,22 @@ class LoadedRun:
     def tokenizer_folder(self) -> Path:
         """The run's own copy of its tokenizer."""
         return self.path / TOKENIZER_FOLDER
+
+    @cached_property
+    def planned_tokens(self) -> int | None:
+        """Tokens that the recipe's phases read; None where only absent data could tell."""
+        try:
+            return plan_loaded(self.loaded).timeline.tokens
+        except FeldsparError:
+            return None
+
+    @property
+    def unfinished(self) -> str | None:
+        """Say how far the checkpoint is where the recipe has further steps; else None."""
+        tokens, planned = self.checkpoint.tokens, self.planned_tokens
+        if planned is None or tokens >= planned:
+            return None
+        return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"
 
 
 def is_run_folder(path: Path) -> bool:

@@ -76,6 +76,7 @@ class TrainingRun(Run[Session]):
         )
         for warning in self.plan.warnings:
             say(f"warning: {warning}")
+        say(f"the model will be exported as {self.plan.export_class.description}")
         masks = session.masks
         if not masks.tensors:
             return {}

@@ -1,0 +1,109 @@
+"""The class of transformers that a model is exported as, and the settings that decide it.
+
+Torch-free: a plan says it before anything is trained.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from feldspar.model.settings import (
+    LearnedPositions,
+    LinearScaling,
+    ModelSettings,
+    NtkScaling,
+    PositionScaling,
+    RotaryPositions,
+)
+
+GPT2, LLAMA, OWN = "GPT2LMHeadModel", "LlamaForCausalLM", "FeldsparForCausalLM"
+
+
+@dataclass(frozen=True)
+class ExportClass:
+    """The class of an exported model."""
+
+    name: str
+    nearest: str
+    """The class of transformers' own that lacks the least; ``name`` itself where it is one."""
+    needs: tuple[str, ...]
+    """The settings that ``nearest`` would need; none where the model has them."""
+
+    @property
+    def has_own_code(self) -> bool:
+        """Tell whether the class's code travels with the model (trust_remote_code=True)."""
+        return self.name == OWN
+
+    @property
+    def description(self) -> str:
+        """Say the class, and which settings keep it from being one of transformers' own."""
+        if not self.has_own_code:
+            return f"{self.name}, which transformers loads by itself"
+        return (
+            f"{self.name}, which brings its own code (trust_remote_code=True): "
+            f"{self.nearest} would need {', '.join(self.needs)}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """Give plain values for a plan."""
+        return {
+            "class": self.name,
+            "own_code": self.has_own_code,
+            "nearest": self.nearest,
+            "needs": list(self.needs),
+            "description": self.description,
+        }
+
+
+def export_class(settings: ModelSettings, scaling: PositionScaling) -> ExportClass:
+    """Choose the first class that can express ``settings`` with positions so scaled."""
+    missing = {name: misfits(settings, scaling) for name, misfits in NATIVE.items()}
+    nearest = min(missing, key=lambda name: len(missing[name]))
+    needs = tuple(missing[nearest])
+    return ExportClass(OWN if needs else nearest, nearest, needs)
+
+
+def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+    """List the settings that GPT-2 would need; learned positions are never scaled."""
+    wanted = {
+        "model.positions: learned": isinstance(settings.positions, LearnedPositions),
+        "model.norm: layer": settings.norm.type == "layer",
+        "model.feed_forward: gelu": settings.feed_forward == "gelu",
+        "model.bias: true": settings.bias,
+        "model.n_kv_heads: as many as n_heads": settings.kv_heads == settings.n_heads,
+        "model.head_dim: d_model / n_heads": settings.head_width * settings.n_heads
+        == settings.d_model,
+    }
+    return [need for need, holds in wanted.items() if not holds]
+
+
+def llama_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+    """List the settings that Llama would need."""
+    positions = settings.positions
+    whole = (
+        isinstance(positions, RotaryPositions)
+        and positions.fraction == 1.0
+        and not positions.interleaved
+    )
+    wanted = {
+        "model.positions: rotary, whole and not interleaved": whole,
+        "model.norm: rms": settings.norm.type == "rms",
+        "model.feed_forward: swiglu": settings.feed_forward == "swiglu",
+        "model.d_model: a multiple of n_heads": settings.d_model % settings.n_heads == 0,
+        "model.dropout: 0": settings.dropout == 0,
+        "position_scaling: linear with a factor, yarn, llama3 or none": not rope_misfit(scaling),
+    }
+    return [need for need, holds in wanted.items() if not holds]
+
+
+def rope_misfit(scaling: PositionScaling) -> bool:
+    """Tell whether transformers lacks the scaling, or (growing ones) drifts while it decodes."""
+    growing = isinstance(scaling, LinearScaling | NtkScaling) and scaling.train_length is not None
+    return growing or isinstance(scaling, NtkScaling)
+
+
+NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {
+    LLAMA: llama_misfits,
+    GPT2: gpt2_misfits,
+}
+"""Classes of transformers' own, each with what a model lacks for it."""
