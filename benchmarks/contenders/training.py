@@ -87,7 +87,8 @@ def work(contender: str, recipe: Path) -> None:
     """Train as ``contender`` whenever there is a turn."""
     import torch
 
-    torch.set_num_threads(1)
+    if contender != "feldspar":  # whose recipe says how many
+        torch.set_num_threads(1)
     torch.manual_seed(0)
     if contender in ("bare", "trainer+pages", "trainer+tuned"):
         from feldspar.runtime.allocator import keep_freed_pages
@@ -103,9 +104,10 @@ def work(contender: str, recipe: Path) -> None:
 
 def with_feldspar(recipe: Path, gate: Gate) -> None:
     """The run as ``feldspar train`` makes it; the gate sits where signals are asked for."""
-    import feldspar.train.run as run
+    import feldspar.train.lifecycle as lifecycle
     from feldspar.recipe.load import load_recipe
     from feldspar.runtime.signals import GracefulStop
+    from feldspar.train.run import train
 
     class GatedStop(GracefulStop):
         def __enter__(self) -> "GatedStop":
@@ -118,8 +120,8 @@ def with_feldspar(recipe: Path, gate: Gate) -> None:
             gate.tick()
             return asked
 
-    run.GracefulStop = GatedStop  # pyrefly: ignore
-    run.train(load_recipe(str(recipe)), recipe.parent / "run")
+    lifecycle.GracefulStop = GatedStop  # pyrefly: ignore
+    train(load_recipe(str(recipe)), recipe.parent / "run")
 
 
 def model_and_windows(recipe: Path) -> tuple[Any, Any, Any]:

@@ -1,8 +1,10 @@
 """Device, precision and memory: what is asked for, or a clear word about why not."""
 
+import itertools
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from feldspar.runtime import (
     peak_flops,
     set_threads,
 )
-from feldspar.runtime.device import cpu_multiplies_bfloat16
+from feldspar.runtime.device import cpu_multiplies_bfloat16, utilisation
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -74,6 +76,21 @@ def test_threads_and_peak() -> None:
     assert set_threads(RuntimeSettings(threads=1)) == 1
     peak = peak_flops(CPU, torch.float32)
     assert peak.source == "measured" and 1e8 < peak.per_second < 1e15
+
+
+def test_other_jobs_do_not_lower_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product that needs a millisecond of the processor, of which others take a second more."""
+    clocks = {name: itertools.count(step=step) for name, step in (("own", 1e-3), ("wall", 1.0))}
+    monkeypatch.setattr(time, "thread_time", lambda: next(clocks["own"]))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clocks["wall"]))
+    for threads in (1, 3):
+        peak = peak_flops(CPU, torch.float32, threads)
+        assert peak.per_second == pytest.approx(threads * 2 * 1024**3 / 1e-3)
+
+
+def test_a_share_above_the_peak_is_no_share() -> None:
+    assert utilisation(3e9, 2.0, 2e9) == {"model_flop_utilisation": 0.75}
+    assert utilisation(38e9, 10.0, 1e9) == {}
 
 
 FAULTS = """

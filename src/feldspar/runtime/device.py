@@ -81,25 +81,49 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
     return torch.autocast(device.type, dtype=precision)
 
 
-def peak_flops(device: torch.device, precision: torch.dtype) -> PeakFlops:
-    """The device's peak: from its data sheet where known (bfloat16), else the best short matmul."""
-    if device.type == "cuda" and precision is torch.bfloat16:
+def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -> PeakFlops:
+    """The device's peak: from its data sheet where known (bfloat16), else the best short matmul.
+
+    On a processor it is that of ``threads`` threads, each of which has a core for itself.
+    """
+    if device.type == "cuda":
         known = accelerator_of(torch.cuda.get_device_name(device))
-        if known is not None:
+        if known is not None and precision is torch.bfloat16:
             return PeakFlops(known.bfloat16_flops, "data sheet")
-    return PeakFlops(_measure_matmul(device, precision), "measured")
+        return PeakFlops(_best_matmul(device, precision, 8192), "measured")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return PeakFlops(threads * _best_matmul(device, precision, 1024), "measured")
+    finally:
+        torch.set_num_threads(before)
 
 
-def _measure_matmul(device: torch.device, precision: torch.dtype, repeats: int = 6) -> float:
-    size = 8192 if device.type == "cuda" else 1024
+def utilisation(flops: float, seconds: float, capacity: float) -> dict[str, float]:
+    """The share of the peak that a step reached, for its record.
+
+    A share above 1 says that the peak was measured too low: it is left out.
+    """
+    share = flops / seconds / capacity
+    return {"model_flop_utilisation": share} if share <= 1 else {}
+
+
+def _best_matmul(
+    device: torch.device, precision: torch.dtype, size: int, repeats: int = 6
+) -> float:
+    """FLOPs per second of the best of some products.
+
+    On a processor its own time is counted: other jobs that take turns with it do not matter.
+    """
+    clock = time.perf_counter if device.type == "cuda" else time.thread_time
     left = torch.ones(size, size, device=device, dtype=precision)
     best = float("inf")
     for _ in range(repeats):
         _synchronize(device)
-        start = time.perf_counter()
+        start = clock()
         left @ left
         _synchronize(device)
-        best = min(best, time.perf_counter() - start)
+        best = min(best, clock() - start)
     return 2 * size**3 / best
 
 

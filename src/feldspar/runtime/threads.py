@@ -120,6 +120,7 @@ class ThreadChoice:
     def __init__(self, home: int, other: int | None = None, decided: bool = True) -> None:
         self.home = home
         self.decided = decided or other is None
+        self.most = max(home, other or home)
         self._other = other
         self._now = home
         self._shapes: dict[Hashable, _Shape] = {}

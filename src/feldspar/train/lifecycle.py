@@ -22,7 +22,7 @@ from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.collectives import is_first, on_first
-from feldspar.runtime.device import peak_flops
+from feldspar.runtime.device import peak_flops, utilisation
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
 from feldspar.runtime.live import SpeedMeter, TrainingDisplay
@@ -202,7 +202,8 @@ class Run(ABC, Generic[SessionT]):
 
     def advance(self, session: SessionT, stop: GracefulStop) -> None:
         """Take steps until the run ends or a signal asks to stop."""
-        peak = peak_flops(self.distribution.device, session.precision)
+        threads = session.runner.threads.most
+        peak = peak_flops(self.distribution.device, session.precision, threads)
         capacity = peak.per_second * self.distribution.world_size
         writer = MetricsWriter(self.folder, self._loaded.recipe.runtime.trackers)
         display = TrainingDisplay(self.timeline.tokens, capacity, self.folder.counted)
@@ -224,8 +225,7 @@ class Run(ABC, Generic[SessionT]):
                     "learning_rate": step.learning_rate,
                     "weight_decay": step.weight_decay,
                     "gradient_norm": result.gradient_norm,
-                    "model_flop_utilisation": flops / seconds / capacity,
-                }
+                } | utilisation(flops, seconds, capacity)
                 record |= self.record(step, result, seconds)
                 record |= self.after_step(session, step, seconds)
                 if self._due(step, "evaluate"):

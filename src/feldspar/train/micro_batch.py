@@ -6,6 +6,7 @@ import torch
 
 from feldspar.core.errors import SetupError
 from feldspar.plan.micro_batch import cpu_micro_batch, largest_micro_batch
+from feldspar.runtime.collectives import any_process
 
 
 def choose_micro_batch(
@@ -14,21 +15,23 @@ def choose_micro_batch(
     device: torch.device,
     attempt: Callable[[int], None],
 ) -> int:
-    """The largest number of sequences that fits, at most a process's share of a step.
+    """Find the largest number of sequences that fits, at most a process's share of a step.
 
-    On CUDA ``attempt(n)`` runs forward and backward of n sequences and may run out of memory.
-    Raises SetupError when not even one fits.
+    On CUDA ``attempt(n)`` runs forward and backward of n sequences and may run out of memory. Each
+    process tries the same numbers and waits for the others after each: what does not fit on one
+    of them fits on none. Raises SetupError when not even one sequence fits.
     """
     if device.type != "cuda":
         return cpu_micro_batch(share_sequences, context_length)
 
     def fits(sequences: int) -> bool:
+        failed = False
         try:
             attempt(sequences)
         except torch.cuda.OutOfMemoryError:
             torch.cuda.empty_cache()
-            return False
-        return True
+            failed = True
+        return not any_process(failed)
 
     chosen = largest_micro_batch(share_sequences, fits)
     if chosen is None:

@@ -14,7 +14,7 @@ from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.device import autocast, choose_compile, choose_precision
-from feldspar.runtime.distributed import Distribution, unwrap
+from feldspar.runtime.distributed import Distribution, accumulate, unwrap
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.settings import Dense
@@ -95,10 +95,13 @@ class Session:
         def attempt(sequences: int) -> None:
             shape = (sequences, phase.context_length)
             tokens = torch.zeros(shape, dtype=torch.int64, device=self.distribution.device)
+            # Copies exchange nothing, so that one which runs out of memory leaves none waiting.
+            exchanges = self.distribution.kind != "ddp"
             try:
-                with self.runner.autocast():
-                    loss = self.task.module(tokens, tokens)
-                loss.backward()
+                with accumulate(self.task.module, last=exchanges):
+                    with self.runner.autocast():
+                        loss = self.task.module(tokens, tokens)
+                    loss.backward()
             finally:
                 self.runner.optimizer.zero_gradients()
 
