@@ -165,7 +165,7 @@ def test_bad_records_are_counted(settings: CorpusSettings, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"b\.jsonl:43 is not valid JSON"):
         build_corpus(settings, settings.path)
     report = build_corpus(settings, settings.path, skip_bad=1)
-    assert report.sources["b"].bad_records == 1
+    assert report.bad_records == {"b": 1}
     assert read_manifest(settings.path, "documents").warnings == ["1 bad records were left out"]
 
 

@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import typer
 from pyarrow import parquet
 from typer.testing import CliRunner, Result
 
 from feldspar.cli import corpus
+from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
+from feldspar.recipe import load_data_recipe, load_recipe
 from tests.corpus.conftest import prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]
@@ -53,6 +56,106 @@ def test_dedup_prints_a_table_or_the_report(jsonl: Jsonl, tmp_path: Path) -> Non
     other = run("dedup", path, "--out", out, "--workers", 1, "--scope", "local")
     assert isinstance(other.exception, UserError)
     assert "other settings" in other.exception.what
+
+
+def test_dedup_takes_the_fields_and_the_source_of_foreign_files(
+    jsonl: Jsonl, tmp_path: Path
+) -> None:
+    records = [{"page": {"body": prose(i)}, "key": f"k{i}"} for i in range(3)]
+    path = jsonl("crawl 7.jsonl", [*records, {"page": {"body": prose(3)}, "source": "named"}])
+    table = tmp_path / "table.v2.parquet"
+    parquet.write_table(pa.Table.from_pylist([{"page": {"body": prose(4)}}]), table)
+    options = ["--text-field", "page.body", "--id-field", "key", "--workers", 1, "--json"]
+
+    def kept(*more: object) -> dict[str, set[str]]:
+        out = tmp_path / f"out{len(more)}"
+        result = run("dedup", path, table, "--out", out, *options, *more)
+        assert result.exception is None, result.exception
+        report = json.loads(result.stdout)
+        rows = parquet.read_table(out / "kept").to_pylist()
+        assert {row["text"] for row in rows} == {prose(i) for i in range(5)}
+        found: dict[str, set[str]] = {name: set() for name in report["sources"]}
+        for row in rows:
+            found[row["source"]].add(row["id"])
+        return found
+
+    assert kept() == {
+        "crawl-7": {"k0", "k1", "k2"},
+        "named": {"named/crawl 7.jsonl:4"},
+        "table.v2": {"table.v2/table.v2.parquet:1"},
+    }
+    assert set(kept("--source", "mine")) == {"mine"}
+    other = run("dedup", path, "--out", tmp_path / "x", "--workers", 1)
+    assert isinstance(other.exception, UserError)
+    assert "no field 'text'" in other.exception.what and "--text-field" in str(other.exception)
+    other = run("dedup", path, "--out", tmp_path / "x", "--source", "../x", *options)
+    assert "--source" in str(other.exception)
+    assert run("dedup", path, table, "--out", tmp_path / "out0", *options).exception is None
+    other = run("dedup", path, table, "--out", tmp_path / "out0", *options, "--source", "mine")
+    assert isinstance(other.exception, UserError) and "other settings" in other.exception.what
+
+
+def test_bad_records_of_files_that_mix_sources_are_counted(jsonl: Jsonl, tmp_path: Path) -> None:
+    path = jsonl("mixed.jsonl", [{"source": "a", "text": prose(1)}, {"source": "b", "text": 1}])
+    out = tmp_path / "out"
+    result = run("dedup", path, "--out", out, "--workers", 1, "--skip-bad", 1)
+    assert "1 bad records were left out" in result.stdout
+    assert json.loads((out / "report.json").read_text())["bad_records"] == {"mixed": 1}
+
+
+RECIPE = """
+schema_version: 1
+name: mine
+corpus:
+  path: documents
+  sources: {mine: {reader: jsonl, path: mine.jsonl}}
+  decontaminate: {sets: {exam: {path: exam.txt}}}
+"""
+
+
+def test_documents_and_tokens_need_no_model(jsonl: Jsonl, tmp_path: Path) -> None:
+    exam = prose(900, 20)
+    texts = [*map(prose, range(30)), exam + prose(99), "short"]
+    jsonl("mine.jsonl", [{"text": text} for text in texts])
+    (tmp_path / "exam.txt").write_text(exam)
+    (tmp_path / "mine.yaml").write_text(RECIPE)
+    result = run("build", tmp_path / "mine.yaml", "--workers", 1)
+    assert result.exception is None, result.exception
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert table[0] == [
+        "source",
+        "read",
+        "overlap",
+        "short",
+        "exact",
+        "near",
+        "kept",
+        "kept",
+        "bytes",
+    ]
+    assert table[1][:7] == ["mine", "32", "1", "1", "0", "0", "30"]
+    lines = [line for line in result.stdout.splitlines() if line.startswith("removed, ")]
+    assert [line.split(":")[0] for line in lines] == [
+        f"removed, {reason}" for reason in ("overlap", "short", "exact", "near")
+    ]
+    assert lines[0].endswith("share a run of words with an evaluation set: exam 1")
+    with pytest.raises(UserError, match="no model and no phases"):
+        load_recipe(str(tmp_path / "mine.yaml"))
+    more = ["tokenizer={type: train_bpe, vocab_size: 300}", f"shards.path={tmp_path / 'shards'}"]
+    assert run_with(["tokens", "build", str(tmp_path / "mine.yaml"), *more]) == 0
+    assert (tmp_path / "shards" / "manifest.json").is_file()
+    assert run_with(["tokens", "build", str(tmp_path / "mine.yaml")]) == 2
+    assert run_with(["config", "show", str(tmp_path / "mine.yaml")]) == 0
+
+
+def test_a_misspelt_recipe_of_documents_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE.replace("decontaminate", "decontamination"))
+    with pytest.raises(UserError, match=r"corpus\.decontamination"):
+        load_data_recipe(str(path))
+    path.write_text(RECIPE.replace("schema_version: 1", ""))
+    with pytest.raises(UserError, match="schema_version"):
+        load_data_recipe(str(path))
 
 
 def test_the_published_pipeline_can_be_verified_and_ours_left_unchecked(

@@ -95,8 +95,8 @@ def test_equal_cleaned_text_is_one_cluster_and_199_characters_are_too_few(
     path = jsonl("x.jsonl", [{"id": k, "source": "s", "text": v} for k, v in texts.items()])
     report = deduplicate_files([path], tmp_path / "out", DeduplicateSettings())
     assert kept_ids(tmp_path / "out") == {"first"}
-    assert report.sources["s"].short.documents == 2
-    assert report.sources["s"].exact.documents == 2
+    assert report.sources["s"].removed["short"].documents == 2
+    assert report.sources["s"].removed["exact"].documents == 2
 
 
 @pytest.mark.parametrize("preset", ["verified", "slimpajama"])

@@ -18,7 +18,7 @@ from feldspar.corpus.readers.parquet import parquet_documents, parquet_records
 from feldspar.corpus.readers.pieces import Read
 from feldspar.corpus.readers.records import Fields, RecordReader, documents_of
 
-READER = RecordReader(Fields(source="source"))
+READER = RecordReader(Fields(source="source"), "x")
 
 
 def records(path: Path, tolerance: int = 0) -> list[Document]:

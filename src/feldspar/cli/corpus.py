@@ -74,6 +74,33 @@ Workers = Annotated[
         "the input is large enough to gain by it).",
     ),
 ]
+TextField = Annotated[
+    str, typer.Option(metavar="NAME", help="Field of the text; with dots inside others.")
+]
+IdField = Annotated[
+    str, typer.Option(metavar="NAME", help="Field that names a document, where there is one.")
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="One source for all documents; default: the field source, or else the file's name.",
+    ),
+]
+Keep = Annotated[
+    str,
+    typer.Option(
+        metavar="first|longest|source_priority|field:NAME",
+        help="Which document of a cluster is kept; field:NAME: the highest value of a field.",
+    ),
+]
+ClusterOption = Annotated[
+    Cluster,
+    typer.Option(
+        help="components: one survivor for all that pairs connect; representative: a document "
+        "is dropped only when itself similar to its survivor.",
+    ),
+]
 WORTH_A_POOL_BYTES = 200_000_000
 SkipBad = Annotated[
     int, typer.Option(min=0, metavar="N", help="Leave out up to N bad records, and count them.")
@@ -109,9 +136,9 @@ def build_command(
 ) -> None:
     """Build the documents that a recipe describes."""
     from feldspar.corpus.build import build_corpus
-    from feldspar.recipe import load_recipe
+    from feldspar.recipe import load_data_recipe
 
-    settings = load_recipe(recipe, overrides or []).recipe.corpus
+    settings = load_data_recipe(recipe, overrides).recipe.corpus
     if settings is None:
         raise UserError(f"{recipe} has no section corpus")
     folder = out or settings.path
@@ -133,10 +160,13 @@ def dedup_command(
         list[Path],
         typer.Argument(
             metavar="INPUT...",
-            help="Parquet or JSONL files or folders with source, text and optionally id.",
+            help="Parquet files, JSONL files (plain, .gz, .zst), or folders of them.",
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the result.")],
+    text_field: TextField = "text",
+    id_field: IdField = "id",
+    source: SourceOption = None,
     preset: Annotated[
         Preset,
         typer.Option(help="verified: 20 bands of 6, checked; slimpajama: 9 of 13, unchecked."),
@@ -147,24 +177,12 @@ def dedup_command(
     threshold: Annotated[
         float, typer.Option(help="Jaccard similarity of duplicates, above 0, at most 1.")
     ] = 0.8,
-    keep: Annotated[
-        str,
-        typer.Option(
-            metavar="first|longest|source_priority|field:NAME",
-            help="Which document of a cluster is kept; field:NAME: the highest value of a field.",
-        ),
-    ] = "first",
+    keep: Keep = "first",
     priority: Annotated[
         str | None,
         typer.Option(metavar="SOURCE,...", help="Preferred sources (--keep source_priority)."),
     ] = None,
-    cluster: Annotated[
-        Cluster,
-        typer.Option(
-            help="components: one survivor for all that pairs connect; representative: a document "
-            "is dropped only when itself similar to its survivor.",
-        ),
-    ] = Cluster.COMPONENTS,
+    cluster: ClusterOption = Cluster.COMPONENTS,
     verify: Annotated[
         bool | None,
         typer.Option(
@@ -196,6 +214,9 @@ def dedup_command(
         inputs,
         out,
         _settings(given),
+        text_field=text_field,
+        id_field=id_field,
+        source=source,
         short=short,
         command=_command(),
         workers=_workers_for(inputs, engine, workers),

@@ -195,9 +195,9 @@ def _from_recipe(
     recipe: str, overrides: list[str], documents: Path | None
 ) -> "tuple[TokenizerSettings, Path, int]":
     from feldspar.core.errors import UserError
-    from feldspar.recipe import load_recipe
+    from feldspar.recipe import load_data_recipe
 
-    loaded = load_recipe(recipe, overrides).recipe
+    loaded = load_data_recipe(recipe, overrides).recipe
     if loaded.tokenizer is None:
         raise UserError(f"{recipe} has no section tokenizer")
     folder = documents or (loaded.corpus.path if loaded.corpus else None)

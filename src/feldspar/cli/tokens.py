@@ -37,10 +37,10 @@ def build(
     Example: feldspar tokens build recipe.yaml shards.path=data/shards
     """
     from feldspar.core.errors import UserError
-    from feldspar.recipe import load_recipe
+    from feldspar.recipe import load_data_recipe
     from feldspar.tokens.build import build_shards
 
-    loaded = load_recipe(recipe, overrides or []).recipe
+    loaded = load_data_recipe(recipe, overrides).recipe
     corpus, tokenizer, shards = loaded.corpus, loaded.tokenizer, loaded.shards
     if corpus is None or tokenizer is None or shards is None:
         sections = {"corpus": corpus, "tokenizer": tokenizer, "shards": shards}
@@ -56,7 +56,7 @@ def build(
         workers=workers,
         command=" ".join(["feldspar tokens build", recipe, *(overrides or [])]),
         overwrite=overwrite,
-        fill_in_the_middle=any(phase.infillings for phase in loaded.phases),
+        fill_in_the_middle=loaded.infills,
     )
     _print(report, json)
 

@@ -177,7 +177,6 @@ def finish_folder(
             "removed": {reason: vars(amount) for reason, amount in counts.removed.items()},
             "noted": counts.noted,
             "splits": {split: vars(amount) for split, amount in counts.splits.items()},
-            "bad_records": counts.bad_records,
             "replaced_characters": counts.replaced_characters,
         }
         for name, counts in report.sources.items()
@@ -187,6 +186,7 @@ def finish_folder(
         "bytes": sum(each["bytes"] for each in counts.values()),
         "sources": list(counts),
         "by_source": counts,
+        "bad_records": report.bad_records,
     }
     if report.decontamination is not None:
         total["decontamination"] = report.decontamination

@@ -1,6 +1,7 @@
-"""Deduplicate files that already have the columns ``source`` and ``text``: the plain tool."""
+"""Deduplicate files of records without a recipe: the plain tool."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import check_apart, finish_folder, finished_report
 from feldspar.corpus.columns import arrow
-from feldspar.corpus.document import Tolerance
+from feldspar.corpus.document import Tolerance, check_source_name
 from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.pipeline import (
@@ -39,6 +40,9 @@ def deduplicate_files(
     out: Path,
     settings: DeduplicateSettings,
     *,
+    text_field: str = "text",
+    id_field: str = "id",
+    source: str | None = None,
     short: int = 200,
     command: str = "",
     workers: int = 1,
@@ -48,15 +52,24 @@ def deduplicate_files(
 ) -> Report:
     """Write the documents of ``inputs`` that survive into ``out/kept``, their text unchanged.
 
-    Inputs are Parquet or JSON-lines files, or folders of them, with fields ``source``, ``text`` and
-    optionally ``id``. They are read in the order of their paths, whatever the order given, so that
-    the same files give the same bytes. Beside ``kept`` come ``duplicates.parquet``,
+    Inputs are Parquet or JSON-lines files, or folders of them. All documents are of ``source``;
+    without it each is of the source that its field ``source`` names, or else its file's name
+    does. Files are read in the order of their paths, whatever the order given, so that the same
+    files give the same bytes. Beside ``kept`` come ``duplicates.parquet``,
     ``edges.parquet``, ``report.json`` and the manifest.
 
     Raises UserError for bad data, for inputs and output that overlap, and for an existing folder of
     other inputs or settings unless ``overwrite``; SetupError when the engine is missing.
     """
     arrow()
+    if source is not None:
+        check_source_name(source, "--source")
+    fields = Fields(
+        text_field,
+        id_field,
+        source="source" if source is None else None,
+        quality=quality_field(settings),
+    )
     check_apart(out, inputs)
     files = input_files(inputs)
     tolerance = Tolerance(skip_bad)
@@ -64,17 +77,19 @@ def deduplicate_files(
     with work_folder(out) as work, started(engine, workers, settings.memory_bytes, work) as pool:
         digests = pool.map(sha256_of_file, [path for _, path in files])
         inputs_digest = digest_of(*chain(*zip((name for name, _ in files), digests, strict=True)))
-        configuration = digest_of(settings_digest(settings), str(short), inputs_digest)
+        parts = settings_digest(settings), str(short), inputs_digest
+        configuration = digest_of(*parts, repr((text_field, id_field, source)))
         if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
             return finished
         with new_folder(out, overwrite=True) as folder:
             stages = Stages(work, pool, digest_of(__version__))
-            pieces = _pieces(files, quality_field(settings))
+            pieces = _pieces(files, fields, source)
             outcome = process(pieces, (), plan, tolerance, stages)
             kept = {(KEPT_SPLIT, name): folder / KEPT_SPLIT for name in outcome.names}
             write_kept(outcome, kept, stages)
             write_pairs(outcome, folder)
-            shaping = {"short": short} | settings.model_dump(mode="json", exclude={"memory"})
+            shaping = {"short": short, "text_field": text_field, "id_field": id_field}
+            shaping |= {"source": source} | settings.model_dump(mode="json", exclude={"memory"})
             report = make_report(outcome, shaping)
             finish_folder(folder, KIND, configuration, command, report)
     return report
@@ -96,10 +111,19 @@ def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
     return sorted((path.relative_to(top).as_posix(), path) for path in found.values())
 
 
-def _pieces(files: Sequence[tuple[str, Path]], quality: str | None) -> Iterator[Piece]:
-    reader = RecordReader(Fields(source="source", quality=quality))
+def _pieces(
+    files: Sequence[tuple[str, Path]], fields: Fields, source: str | None
+) -> Iterator[Piece]:
     for name, path in files:
+        reader = RecordReader(fields, source or source_of(name))
         if path.name.endswith(PARQUET_SUFFIXES):
             yield from parquet_pieces_of(name, path, reader)
         else:
             yield from jsonl_pieces_of(name, path, reader)
+
+
+def source_of(file: str) -> str:
+    """Make the name of a source of a file's name: without its ending, and safe as a folder."""
+    name = file.rsplit("/", 1)[-1]
+    stem = name.removesuffix(max((end for end in _SUFFIXES if name.endswith(end)), key=len))
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-") or "file"

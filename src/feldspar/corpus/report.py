@@ -44,7 +44,6 @@ class SourceCounts:
     read: Amount
     removed: dict[str, Amount]
     kept: Amount
-    bad_records: int
     dropped_global: int
     dropped_local: int
     splits: dict[str, Amount]
@@ -65,10 +64,11 @@ class Report:
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
-    ``length_counts``. ``decontamination`` tells what overlapped which evaluation set.
-    ``copies_in_train`` counts documents of train with a copy among the held-out ones, had ``near``
-    or ``exact`` copies been put on one side. ``repeated_ids`` counts documents whose id another
-    has. ``built`` is off when a finished folder was found instead.
+    ``length_counts``. ``bad_records`` counts what was left out by source, or by the name of the
+    file where records name their sources. ``decontamination`` tells what overlapped which
+    evaluation set. ``copies_in_train`` counts documents of train with a copy among the held-out
+    ones, had ``near`` or ``exact`` copies been put on one side. ``repeated_ids`` counts documents
+    whose id another has. ``built`` is off when a finished folder was found instead.
     """
 
     settings: dict[str, Any]
@@ -81,6 +81,7 @@ class Report:
     edges: int
     candidates: dict[str, int]
     examples: list[Example]
+    bad_records: dict[str, int] = field(default_factory=dict)
     duplicated: dict[str, dict[str, Amount]] = field(default_factory=dict)
     lengths: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
     decontamination: dict[str, Any] | None = None
@@ -92,7 +93,7 @@ class Report:
     @property
     def warnings(self) -> list[str]:
         """What of the input was not as it should be, in words."""
-        bad = sum(counts.bad_records for counts in self.sources.values())
+        bad = sum(self.bad_records.values())
         replaced = {
             name: counts.replaced_characters
             for name, counts in self.sources.items()
@@ -160,6 +161,7 @@ def make_report(
         dropped=len(dropped),
         below_threshold=round(float(below.mean()), 6) if len(dropped) else None,
         edges=len(found.edges.pairs),
+        bad_records=outcome.bad_records,
         candidates={
             "before_filter": found.candidates.unfiltered,
             "compared": found.candidates.compared,
@@ -198,7 +200,6 @@ def _source_counts(outcome: Outcome, overlaps: Decontamination | None) -> dict[s
             read=_sum([*removed.values(), _amount(outcome, kept)]),
             removed=removed,
             kept=_amount(outcome, kept),
-            bad_records=outcome.bad_records.get(name, 0),
             replaced_characters=outcome.replaced_characters.get(name, 0),
             noted=outcome.noted.get(name, {}),
             dropped_global=int((own & dropped_global).sum()),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.core.files import digest_of
+from feldspar.recipe.data_root import DataRecipe
 from feldspar.recipe.problems import key_named_in, recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.shipped import find_recipe, recipes_folder
@@ -40,7 +41,7 @@ Root = TypeVar("Root", bound=BaseModel)
 class Loaded:
     """A checked recipe of any kind, the plain values it was made of, and the origin of each."""
 
-    recipe: Recipe | VisionRecipe
+    recipe: Recipe | VisionRecipe | DataRecipe
     tree: dict[str, Any]
     origins: Origins
 
@@ -75,6 +76,13 @@ class LoadedVisionRecipe(Loaded):
     recipe: VisionRecipe
 
 
+@dataclass(frozen=True)
+class LoadedDataRecipe(Loaded):
+    """A recipe of documents without a model."""
+
+    recipe: DataRecipe
+
+
 def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRecipe:
     """Load a recipe file or a shipped recipe and apply ``key=value`` overrides.
 
@@ -83,10 +91,33 @@ def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRec
     loaded = load_any_recipe(reference, overrides)
     if isinstance(loaded, LoadedRecipe):
         return loaded
-    raise UserError(
+    if isinstance(loaded, LoadedDataRecipe):
+        raise UserError(
+            f"{reference} describes documents only: it has no model and no phases",
+            do="add the sections model, parametrization and phases; without them it serves "
+            "feldspar corpus build and feldspar tokens build",
+        )
+    raise _of_vision(reference)
+
+
+def _of_vision(reference: str) -> UserError:
+    return UserError(
         f"{reference} is the recipe of a vision model, which this command does not take",
         do="feldspar vision --help lists those that do",
     )
+
+
+def load_data_recipe(
+    reference: str, overrides: list[str] | None = None
+) -> LoadedRecipe | LoadedDataRecipe:
+    """Load a recipe for its documents and tokens: it may have a model, and need not.
+
+    Raises UserError as ``load_recipe`` does.
+    """
+    loaded = load_any_recipe(reference, overrides)
+    if isinstance(loaded, LoadedVisionRecipe):
+        raise _of_vision(reference)
+    return loaded
 
 
 def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> LoadedVisionRecipe:
@@ -95,7 +126,7 @@ def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> Lo
     if isinstance(loaded, LoadedVisionRecipe):
         return loaded
     raise UserError(
-        f"{reference} is the recipe of a language model: it has no images",
+        f"{reference} is no recipe of a vision model: it has no images",
         allowed=VISION_KEYS,
         do="use the same command without vision",
     )
@@ -103,8 +134,12 @@ def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> Lo
 
 def load_any_recipe(
     reference: str, overrides: list[str] | None = None
-) -> LoadedRecipe | LoadedVisionRecipe:
-    """A recipe of either kind: one with sections that only vision has is a vision recipe."""
+) -> LoadedRecipe | LoadedVisionRecipe | LoadedDataRecipe:
+    """Load a recipe of any kind.
+
+    One with sections that only vision has is a vision recipe; one with a corpus, and no section
+    that only training needs, describes documents.
+    """
     path = find_recipe(reference)
     tree, origins, folders = _read_with_parents(path, ())
     given = [_parse_override(text) for text in overrides or []]
@@ -117,6 +152,10 @@ def load_any_recipe(
         recipe = _checked(VisionRecipe, tree, origins)
         recipe = _with_absolute_paths(recipe, (), origins, folders)
         return LoadedVisionRecipe(recipe, tree, origins)
+    if "corpus" in tree and set(tree) <= set(DataRecipe.model_fields):
+        documents = _checked(DataRecipe, tree, origins)
+        documents = _with_absolute_paths(documents, (), origins, folders)
+        return LoadedDataRecipe(documents, tree, origins)
     recipe = _checked(Recipe, tree, origins)
     loaded = LoadedRecipe(_with_absolute_paths(recipe, (), origins, folders), tree, origins)
     with loaded.locating_errors():

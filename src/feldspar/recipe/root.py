@@ -74,6 +74,11 @@ class Recipe(RecipeTop):
     """Device, precision, micro-batches, distribution: never changes the mathematics."""
 
     @property
+    def infills(self) -> bool:
+        """Tell whether a phase reads documents with their middle moved to the end."""
+        return any(phase.infillings for phase in self.phases)
+
+    @property
     def peak_learning_rate(self) -> float:
         """What the run's schedule is a fraction of."""
         return self.parametrization.learning_rate

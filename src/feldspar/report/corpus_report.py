@@ -88,8 +88,8 @@ def amounts_section(report: dict[str, Any]) -> Section:
             for name, values in columns.items()
         ]
         tables.append(Table(header, rows))
-    bad = {name: counts["bad_records"] for name, counts in report["sources"].items()}
-    left_out = ", ".join(f"{count:,} of {name}" for name, count in bad.items() if count)
+    bad = report["bad_records"].items()
+    left_out = ", ".join(f"{count:,} of {name}" for name, count in bad)
     words = [f"Bad records left out: {left_out or 'none'}."]
     replaced = {
         name: counts.get("replaced_characters", 0) for name, counts in report["sources"].items()

@@ -67,7 +67,7 @@ def jsonl_documents(
     name: str, path: Path, reader: RecordReader, lines: Lines | None, tolerance: Tolerance
 ) -> Documents:
     """The documents of some lines of a file, or of all. Raises UserError with file and line."""
-    rows = jsonl_records(name, path, reader.source or name, tolerance, lines)
+    rows = jsonl_records(name, path, reader.source, tolerance, lines)
     yield from documents_of(rows, reader, tolerance)
 
 

@@ -123,10 +123,15 @@ def _whole(path: Path) -> Generator[None]:
 
 
 def _columns(names: Sequence[str], fields: Fields, path: Path) -> list[str]:
-    """The columns to read; the file need not have the one of ids."""
-    for needed in (fields.text, fields.source, fields.group, *fields.only):
+    """Choose the columns to read; the file need not have those of ids and of sources."""
+    for needed in (fields.text, fields.group, *fields.only):
         if needed is not None and column_of(needed, names) not in names:
-            raise UserError(f"{path} has no column {needed!r}", found=", ".join(names))
+            raise UserError(
+                f"{path} has no column {needed!r}",
+                found=", ".join(names),
+                do="name the column that holds it: text_field in a recipe, --text-field of "
+                "corpus dedup",
+            )
     keys = (fields.text, fields.id, fields.source, fields.group, fields.quality, *fields.only)
     wanted = {column_of(key, names) for key in keys if key is not None}
     return [name for name in names if name in wanted]

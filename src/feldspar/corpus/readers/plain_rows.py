@@ -28,7 +28,7 @@ def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any 
     try:
         batch.validate(full=True)
         text = _texts(batch, fields.text)
-        if fields.source is None:
+        if fields.source is None or fields.source not in batch.schema.names:
             sources = _repeated(reader.source, size)
         else:
             sources = _texts(batch, fields.source)

@@ -16,7 +16,7 @@ from feldspar.corpus.settings import SourceSettings
 
 @dataclass(frozen=True)
 class Fields:
-    """Which field of a record holds what; ``source`` is a field only where sources are mixed."""
+    """Name the field of a record that holds each thing; ``source`` only where files mix sources."""
 
     text: str = "text"
     id: str = "id"
@@ -45,10 +45,10 @@ def column_of(field: str, names: Container[str]) -> str:
 
 @dataclass(frozen=True)
 class RecordReader:
-    """Turns records into documents of ``source``, or of the source that the record names."""
+    """Turns records into documents of the source that the record names, or else of ``source``."""
 
     fields: Fields
-    source: str = ""
+    source: str
     licence: str | None = None
 
     def wanted(self, record: Mapping[str, Any]) -> bool:
@@ -62,7 +62,7 @@ class RecordReader:
         of another type, or the id or the group is not UTF-8.
         """
         source = self.source
-        if self.fields.source is not None:
+        if self.fields.source is not None and self.fields.source in record:
             source = _string(record, self.fields.source, place)
             check_source_name(source, place)
         text, replaced = repaired(_string(record, self.fields.text, place))
@@ -106,7 +106,7 @@ def documents_of(
         try:
             document = reader.document(record, place)
         except UserError as error:
-            tolerance.skip(reader.source or place.rpartition(":")[0], error)
+            tolerance.skip(reader.source, error)
         else:
             yield document
 
@@ -126,6 +126,8 @@ def _string(record: Mapping[str, Any], name: str, place: str) -> str:
         return value
     if value is None and column_of(name, record) not in record:
         raise UserError(
-            f"{place}: the record has no field {name!r}", found=shorten(", ".join(record))
+            f"{place}: the record has no field {name!r}",
+            found=shorten(", ".join(record)),
+            do="name the field that holds it: text_field in a recipe, --text-field of corpus dedup",
         )
     raise UserError(f"{place}: field {name!r} is not text", found=shorten(repr(value)))

@@ -1,0 +1,23 @@
+"""The recipe of documents, and of tokens where it says so: nothing of it needs a model."""
+
+from feldspar.corpus.settings import CorpusSettings
+from feldspar.recipe.top import RecipeTop
+from feldspar.tokens.settings import ShardSettings, Tokenizer
+
+
+class DataRecipe(RecipeTop):
+    """Documents, and how they become shards; a recipe for training has these sections too."""
+
+    counted = "tokens"
+
+    corpus: CorpusSettings
+    """Documents in, documents out."""
+    tokenizer: Tokenizer | None = None
+    """How text becomes tokens; needed by `tokens build`."""
+    shards: ShardSettings | None = None
+    """Where `tokens build` writes."""
+
+    @property
+    def infills(self) -> bool:
+        """Tell whether a phase infills: there are no phases."""
+        return False
