@@ -1,5 +1,6 @@
 """``feldspar recipe``: the recipes that come with the package."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,7 +8,7 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    recipe = typer.Typer(help="List and show the shipped recipes.")
+    recipe = typer.Typer(help="List, show and copy the shipped recipes.")
     app.add_typer(recipe, name="recipe")
 
     @recipe.command("list")
@@ -26,8 +27,26 @@ def register(app: typer.Typer) -> None:
             typer.echo(f"{name:24} {description}")
 
     @recipe.command()
-    def show(name: str) -> None:
-        """Print a shipped recipe as it is written. Example: feldspar recipe show btlm/paper"""
-        from feldspar.recipe import find_recipe
+    def show(
+        name: Annotated[str, typer.Argument(help="Shipped recipe, or a recipe file.")],
+    ) -> None:
+        """Print a recipe with its parents as one file, which works in the current folder.
 
-        typer.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        Example: feldspar recipe show btlm/paper > mine.yaml
+        """
+        from feldspar.recipe.flatten import flat_recipe
+
+        typer.echo(flat_recipe(name, Path.cwd()), nl=False)
+
+    @recipe.command()
+    def copy(
+        name: Annotated[str, typer.Argument(help="Shipped recipe, or a recipe file.")],
+        file: Annotated[
+            Path | None, typer.Argument(help="File to write; default NAME.yaml here.")
+        ] = None,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+    ) -> None:
+        """Write a recipe as a file of your own. Example: feldspar recipe copy btlm/small my.yaml"""
+        from feldspar.recipe.flatten import copy_recipe
+
+        typer.echo(str(copy_recipe(name, file, overwrite)))

@@ -169,6 +169,14 @@ def _checked(root: type[Root], tree: dict[str, Any], origins: Origins) -> Root:
         raise recipe_error(error, root, tree, origins) from None
 
 
+def read_tree(reference: str) -> tuple[dict[str, Any], Origins, dict[str, Path]]:
+    """Read a recipe with its parents merged in, before any choice is applied.
+
+    Also returns the origin of each key, and the folder that each file's paths start from.
+    """
+    return _read_with_parents(find_recipe(reference), ())
+
+
 def _read_with_parents(
     path: Path, seen: tuple[Path, ...]
 ) -> tuple[dict[str, Any], Origins, dict[str, Path]]:

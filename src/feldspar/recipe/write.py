@@ -19,7 +19,11 @@ def recipe_text(loaded: Loaded) -> str:
     """YAML of the recipe with choices applied, paths absolute and defaults written out."""
     excluded = {"choices", "choose"}
     values = json.loads(loaded.recipe.model_dump_json(by_alias=True, exclude=excluded))
-    document = _commented(_without_default_nulls(loaded.recipe, values), (), loaded.origins)
+    return dumped(_commented(_without_default_nulls(loaded.recipe, values), (), loaded.origins))
+
+
+def dumped(document: CommentedMap) -> str:
+    """Write a document with its comments, one key a line where no flow style is set."""
     writer = YAML(typ="rt", pure=True)
     writer.width = 4096
     writer.default_flow_style = False
