@@ -41,6 +41,8 @@ def test_the_most_diverse_mixture_has_to_beat_all_others() -> None:
     )
     assert diverse.borne_out is False and "three (0.00%" in diverse.reason
     assert misleads.borne_out is False, "three is the best, and has the lowest training loss"
+    level = bits({"docs": 2.001, "three": 2.2, "all": 2.0})
+    assert mixture_claims(level, losses, "c")[1].borne_out is False, "docs is level with the best"
 
 
 def test_seeds_are_grouped_and_sources_read_from_metrics() -> None:

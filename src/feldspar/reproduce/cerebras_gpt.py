@@ -11,7 +11,8 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.report.page import Section
 from feldspar.reproduce.cost import on_accelerators, run_cost
-from feldspar.reproduce.family import Member, claims, family_figure, family_tables, law_words
+from feldspar.reproduce.family import Member, claims
+from feldspar.reproduce.family_tables import family_figure, family_tables, law_words
 from feldspar.reproduce.paper import (
     QUICKSTART_BYTES,
     Figures,
