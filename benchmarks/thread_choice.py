@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -138,7 +138,7 @@ def take_turns(workers: dict[str, Worker], options: argparse.Namespace) -> dict[
 
 
 @contextmanager
-def busy_process() -> Iterator[None]:
+def busy_process() -> Generator[None]:
     """Keep one processor busy."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:

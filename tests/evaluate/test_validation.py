@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import EvaluationSettings, TextModel, held_out_sources, validate
+from feldspar.evaluate import TextModel, held_out_sources, validate
 from feldspar.tokens import ShardSet
 from feldspar.train.task import LanguageModelLoss
 
@@ -17,15 +17,13 @@ CPU = torch.device("cpu")
 
 
 def test_sequences_are_fixed_and_spread_over_the_documents(shards: ShardSet) -> None:
-    settings = EvaluationSettings(validation_sequences=6)
-    prose = next(s for s in held_out_sources(shards, settings, 8, 1) if s.name == "prose")
+    prose = next(s for s in held_out_sources(shards, "all", 6, 8, 1) if s.name == "prose")
     assert prose.tokens.shape == (6, 9)
-    again = held_out_sources(shards, settings, 8, 1)
+    again = held_out_sources(shards, "all", 6, 8, 1)
     assert torch.equal(prose.tokens, next(s for s in again if s.name == "prose").tokens)
     stored = shards.read("validation", "prose")
     windows = (stored.tokens - 1) // 8
-    all_of_them = EvaluationSettings(validation_sequences=10_000)
-    every = next(s for s in held_out_sources(shards, all_of_them, 8, 1) if s.name == "prose")
+    every = next(s for s in held_out_sources(shards, "all", 10_000, 8, 1) if s.name == "prose")
     assert every.tokens.shape == (windows, 9)
     assert torch.equal(every.tokens[:-1, -1], every.tokens[1:, 0])
     assert torch.equal(prose.tokens, every.tokens[[n * windows // 6 for n in range(6)]])
@@ -35,7 +33,7 @@ def test_the_loss_is_the_mean_over_tokens(
     shards: ShardSet, make_model: Callable[..., TextModel]
 ) -> None:
     decoder = make_model(vocab_size=320).decoder
-    sources = held_out_sources(shards, EvaluationSettings(validation_sequences=5), 8, 1)
+    sources = held_out_sources(shards, "all", 5, 8, 1)
     module = LanguageModelLoss(decoder.train(), shards.vocab_size)
     found = validate(module, sources, 2, CPU, nullcontext())
     assert decoder.training
@@ -55,8 +53,7 @@ def test_the_loss_is_the_mean_over_tokens(
 
 
 def test_sources_are_chosen_by_name(shards: ShardSet) -> None:
-    one = EvaluationSettings(holdout=("code",))
-    assert [source.name for source in held_out_sources(shards, one, 8, 1)] == ["code"]
-    assert held_out_sources(shards, one, 100_000, 1) == []
+    assert [s.name for s in held_out_sources(shards, ("code",), 64, 8, 1)] == ["code"]
+    assert held_out_sources(shards, ("code",), 64, 100_000, 1) == []
     with pytest.raises(UserError, match="did you mean 'code'"):
-        held_out_sources(shards, EvaluationSettings(holdout=("coda",)), 8, 1)
+        held_out_sources(shards, ("coda",), 64, 8, 1)

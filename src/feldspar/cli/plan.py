@@ -258,6 +258,7 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     if summary["time"]:
         _print_time(summary["time"])
     _print_data(summary["data"])
+    _print_validation(summary["validation"])
     typer.echo(f"  exported as {summary['export']['description']}")
     if summary.get("expected_loss"):
         _print_expected_loss(summary["expected_loss"])
@@ -387,6 +388,15 @@ def _print_data(data: Mapping[str, Any]) -> None:
             passes = "" if entry["epochs"] is None else f", {entry['epochs']:.3g} epochs"
             share = f"{entry['probability']:.4%} {entry['part'] or name}"
             typer.echo(f"    {phase['name']}: {share}, {entry['tokens']:,} tokens{passes}")
+
+
+def _print_validation(validation: Mapping[str, Any]) -> None:
+    share = validation["share"]
+    cost = "" if share is None else f": {share:.1%} of the training's FLOPs"
+    typer.echo(
+        f"  validation  {validation['times']:,} times at most, {validation['sequences']:,} "
+        f"sequences a source{cost}"
+    )
 
 
 def _print_expected_loss(expected: Mapping[str, Any]) -> None:

@@ -37,7 +37,8 @@ class EvaluationSettings(Settings):
     """Validation happens each time this much was trained on, and at the end."""
     holdout: Literal["all"] | tuple[str, ...] = "all"
     """Sources whose held-out documents are used."""
-    validation_sequences: Count = 64
-    """Sequences per source in each validation during training."""
+    validation_sequences: Literal["auto"] | Count = "auto"
+    """Sequences per source in each validation during training; auto: 64, or fewer where all
+    validations together would take more than a tenth of the training's FLOPs."""
     length_sweep: LengthSweepSettings | None = None
     """What `evaluate --length-sweep` measures of the trained model."""

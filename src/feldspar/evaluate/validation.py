@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
 from math import log
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import split_again
 from feldspar.tokens.sequences import PhaseData, SequenceReader
@@ -33,14 +33,18 @@ class HeldOutSource:
 
 
 def held_out_sources(
-    shards: ShardSet, settings: EvaluationSettings, context_length: int, seed: int
+    shards: ShardSet,
+    holdout: Literal["all"] | tuple[str, ...],
+    sequences: int,
+    context_length: int,
+    seed: int,
 ) -> list[HeldOutSource]:
-    """The validation sequences, spread over each source; one too short for any is left out.
+    """Choose ``sequences`` of each source, spread over it; one too short for any is left out.
 
-    Raises UserError for a source of ``evaluation.holdout`` that the shards lack.
+    Raises UserError for a source of ``holdout`` (``evaluation.holdout``) that the shards lack.
     """
     available = shards.sources(SPLIT) if SPLIT in shards.splits else []
-    wanted = available if settings.holdout == "all" else list(settings.holdout)
+    wanted = available if holdout == "all" else list(holdout)
     held_out = []
     for name in wanted:
         if name not in available:
@@ -52,7 +56,7 @@ def held_out_sources(
             )
         total = shards.tokens(SPLIT, name)
         windows = (total - 1) // context_length
-        count = min(settings.validation_sequences, windows)
+        count = min(sequences, windows)
         if count == 0:
             continue
         phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, windows)

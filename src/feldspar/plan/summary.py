@@ -20,6 +20,7 @@ from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.plan.trained import trained_parts, trained_rows
+from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
 from feldspar.tokens.resolve import MeasuredTokens
@@ -69,6 +70,13 @@ class Plan:
                 line = meagre_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
                 found += [] if line is None else [line]
         return found
+
+    @property
+    def validation(self) -> Validation:
+        """How much each validation during training measures."""
+        holdout = self.recipe.evaluation.holdout
+        n_sources = len(self.source_tokens if holdout == "all" else holdout) or None
+        return plan_validation(self.recipe, self.shapes, self.timeline, n_sources)
 
     def active_parameters(self, phase_index: int) -> int:
         """Parameters of a phase without the masked entries."""
@@ -120,6 +128,7 @@ class Plan:
             "memory": memory.record(machine),
             "time": hours,
             "data": data,
+            "validation": self.validation.record(),
             "export": self.export_class.record(),
             "warnings": [
                 *self.warnings,

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.settings import EvaluationSettings
 from feldspar.evaluate.validation import held_out_sources
 from feldspar.train.data import open_shards
 from feldspar.train.load import load_run
@@ -22,8 +21,7 @@ def loss_by_position(run: Path, length_tokens: int, sequences: int) -> np.ndarra
     """
     trained = load_run(run)
     shards = open_shards(trained.recipe)
-    settings = EvaluationSettings(validation_sequences=sequences)
-    sources = held_out_sources(shards, settings, length_tokens, seed=0)
+    sources = held_out_sources(shards, "all", sequences, length_tokens, seed=0)
     means = np.zeros((len(sources), length_tokens))
     for row, source in enumerate(sources):
         for piece in source.tokens.split(max(1, MICRO_BATCH_TOKENS // length_tokens)):

@@ -153,9 +153,9 @@ class TrainingRun(Run[Session]):
         """Loss and bits per byte of each source on held-out sequences."""
         length = step.phase.context_length
         if length not in self._held_out:
-            recipe = self.loaded.recipe
+            recipe, sequences = self.loaded.recipe, self.plan.validation.sequences
             self._held_out[length] = held_out_sources(
-                self.data.shards, recipe.evaluation, length, recipe.seed
+                self.data.shards, recipe.evaluation.holdout, sequences, length, recipe.seed
             )
         return validate(
             session.task.module,

@@ -1,0 +1,67 @@
+"""The size of each validation during training, as a share of the training's FLOPs.
+
+It follows from the recipe and the names of its sources, never from measured time: a run that is
+repeated or continued measures the same sequences.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from feldspar.core.rows import ModelShapes
+from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
+from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.recipe.root import Recipe
+
+MOST_SEQUENCES = 64
+"""Sequences of a source in each validation, where they cost little enough."""
+LARGEST_SHARE = 0.1
+"""Share of the training's FLOPs that all validations together may take."""
+FORWARD_SHARE = 1 / 3
+"""Share of a training step's FLOPs that its forward pass has; validation has no other."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """All validations of a run."""
+
+    times: int
+    """How often the run is validated, at most."""
+    sequences: int
+    """Sequences of each source, each time."""
+    share: float | None
+    """Their FLOPs over the training's; None where the number of sources is not known."""
+
+    def record(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"times": self.times, "sequences": self.sequences, "share": self.share}
+
+
+def plan_validation(
+    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, n_sources: int | None
+) -> Validation:
+    """Take the number of sequences from the recipe, or as many as ``LARGEST_SHARE`` allows.
+
+    There is at least one of each source. An unknown number of sources counts as one.
+    """
+    training = one_sequence = 0.0
+    times = 0
+    for phase in timeline.phases:
+        per_token = flops_per_token(recipe.model, shapes, phase.context_length)
+        flops = per_token[UTILISATION_CONVENTION]
+        training += flops * phase.tokens
+        in_phase = _times(recipe, timeline, phase)
+        one_sequence += FORWARD_SHARE * flops * phase.context_length * in_phase
+        times += in_phase
+    each_source = one_sequence * (n_sources or 1)
+    wanted = recipe.evaluation.validation_sequences
+    if wanted == "auto":
+        wanted = max(1, min(MOST_SEQUENCES, int(LARGEST_SHARE * training / each_source)))
+    share = None if n_sources is None else wanted * each_source / training
+    return Validation(times, wanted, share)
+
+
+def _times(recipe: Recipe, timeline: Timeline, phase: PhasePlan) -> int:
+    """How often a phase is validated at most: once in each interval that is begun."""
+    every = recipe.phases[phase.index].evaluate_every or recipe.evaluation.every
+    interval = timeline.interval_tokens(every, phase, "evaluation.every")
+    return min(phase.steps, -(-phase.tokens // interval))
