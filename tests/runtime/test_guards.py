@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError
-from feldspar.runtime import NonFinitePolicy, RunFolder, SpikeDetector, all_finite, read_records
+from feldspar.core.records import read_records
+from feldspar.runtime import NonFinitePolicy, RunFolder, SpikeDetector, all_finite
 from feldspar.runtime.settings import SkipNonFinite, StopOnNonFinite
 
 NAN, INFINITY = float("nan"), float("inf")

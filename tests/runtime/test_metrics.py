@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from feldspar.runtime import MetricsWriter, RunFolder, read_records
+from feldspar.core.records import read_records
+from feldspar.runtime import MetricsWriter, RunFolder
 
 
 def test_tensorboard_gets_what_the_file_gets(tmp_path: Path) -> None:
@@ -31,7 +32,7 @@ def test_a_resumed_run_has_one_point_a_step_in_tensorboard(tmp_path: Path) -> No
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = RunFolder(tmp_path)
     for resumed_at, loss in ((0, 3.0), (2, 2.0)):
-        folder.forget_after(10 * resumed_at)
+        folder.restore(resumed_at, 10 * resumed_at)
         writer = MetricsWriter(folder, ("tensorboard",))
         for step in range(resumed_at + 1, resumed_at + 4):
             writer.write(step, 10 * step, {"train/loss": loss})

@@ -1,19 +1,15 @@
 """Records survive a killed process, and no second process trains in the same folder."""
 
-import json
-import math
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.runtime import RunFolder, read_records
-from feldspar.runtime.run_folder import RecordFile
+from feldspar.core.records import RecordFile
+from feldspar.runtime import RunFolder
 
 
 def write(folder: RunFolder, steps: range) -> None:
@@ -24,13 +20,13 @@ def write(folder: RunFolder, steps: range) -> None:
 
 
 def steps_of(folder: RunFolder) -> list[int]:
-    return [record["step"] for record in read_records(folder.metrics)]
+    return [record["step"] for record in folder.steps()]
 
 
 def test_a_resumed_run_has_one_record_a_step(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     write(folder, range(1, 8))
-    folder.forget_after(tokens=40)
+    folder.restore(4, 40)
     assert steps_of(folder) == [1, 2, 3, 4]
     write(folder, range(5, 10))
     assert steps_of(folder) == list(range(1, 10))
@@ -42,47 +38,50 @@ def test_a_torn_last_line_is_left_out_and_dropped_on_resume(tmp_path: Path, news
     with folder.metrics.open("ab") as file:
         file.write(b'{"step": 4, "tok')
     assert steps_of(folder) == [1, 2, 3]
-    folder.forget_after(tokens=1000)
+    folder.restore(3, 30)
     write(folder, range(4, 6))
     assert steps_of(folder) == [1, 2, 3, 4, 5]
     assert news.lines == []
 
 
-def test_an_unreadable_line_in_the_middle_is_said(tmp_path: Path, news: Any) -> None:
+def test_what_is_missing_is_said(tmp_path: Path, news: Any) -> None:
     folder = RunFolder(tmp_path)
     write(folder, range(1, 2))
     with folder.metrics.open("ab") as file:
         file.write(b"\xff\xff\n")
-    write(folder, range(2, 3))
-    folder.forget_after(tokens=1000)
-    assert steps_of(folder) == [1, 2]
-    assert "1 unreadable" in news.lines[0]
+    write(folder, range(3, 6))
+    folder.bad_batches.write_bytes(b'{"step": 1, "tokens": 10}\n{}\n{"step"\n{}\n')
+    damage = folder.restore(4, 40)
+    assert damage.missing == ((2, 2),) and damage.unreadable == 1
+    assert steps_of(folder) == [1, 3, 4]
+    assert "no record of step 2; 1 unreadable lines" in news.lines[0]
+    assert "bad_batches.jsonl: 1 unreadable" in news.lines[1]
+    assert folder.bad_batches.read_bytes() == b'{"step": 1, "tokens": 10}\n'
 
 
-def test_a_new_run_has_nothing_to_forget(tmp_path: Path) -> None:
-    RunFolder(tmp_path).forget_after(tokens=0)
-    assert list(tmp_path.iterdir()) == []
+def test_a_new_run_has_nothing_to_forget(tmp_path: Path, news: Any) -> None:
+    RunFolder(tmp_path).restore(0, 0)
+    RunFolder(tmp_path).forget()
+    assert list(tmp_path.iterdir()) == [] and news.lines == []
 
 
-@given(value=st.floats())
-def test_floats_keep_every_bit_in_strict_json(
-    tmp_path_factory: pytest.TempPathFactory, value: float
-) -> None:
-    path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
-    file = RecordFile(path)
-    file.append({"train/loss": value})
-    file.close()
-    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    (record,) = read_records(path)
-    read = record["train/loss"]
-    assert read == value or (math.isnan(read) and math.isnan(value))
+def test_steps_without_a_checkpoint_are_forgotten_aloud(tmp_path: Path, news: Any) -> None:
+    folder = RunFolder(tmp_path)
+    write(folder, range(1, 4))
+    folder.forget()
+    assert not folder.metrics.exists() and "no checkpoint of its 3 steps" in news.lines[0]
 
 
-def test_the_recipe_is_kept_as_text(tmp_path: Path) -> None:
+def test_a_folder_holds_a_run_by_its_recipe_or_its_checkpoints(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "runs" / "a")
-    assert folder.read_recipe() is None
+    assert not folder.holds_run
     folder.write_recipe("name: a  # caf\u00e9\n")
-    assert folder.read_recipe() == "name: a  # caf\u00e9\n"
+    assert folder.holds_run
+    (folder.path / "recipe.yaml").unlink()
+    folder.checkpoints.mkdir()
+    assert not folder.holds_run
+    (folder.checkpoints / "000000000000010").mkdir()
+    assert folder.holds_run
 
 
 def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(

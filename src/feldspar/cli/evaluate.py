@@ -114,15 +114,16 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     from feldspar.core.errors import UserError
     from feldspar.core.progress import say
     from feldspar.evaluate import open_exported
+    from feldspar.recipe.recorded import is_run
     from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
     from feldspar.runtime.threads import set_threads
-    from feldspar.train import is_run_folder, load_run
+    from feldspar.train import load_run
     from feldspar.train.text_model import text_model_of
 
     if not path.is_dir():
         raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
-    if not is_run_folder(path):
+    if not is_run(path):
         return None, open_exported(path, choose_device(RuntimeSettings()))
     run = load_run(path, checkpoint)
     if run.unfinished:

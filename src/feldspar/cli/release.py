@@ -44,12 +44,13 @@ def release_run(
 ) -> Path:
     """Export a run with its card and manifest; returns the folder."""
     from feldspar.core.errors import UserError
-    from feldspar.core.files import new_folder
+    from feldspar.core.files import new_folder, write_atomically
     from feldspar.core.progress import say
     from feldspar.huggingface import export_model
     from feldspar.release import finish_release
-    from feldspar.runtime import RunFolder
+    from feldspar.runtime.run_folder import ADAPTATION_NAME, adaptation_text
     from feldspar.train import load_run
+    from feldspar.train.run import ADAPTATION_KEY
 
     if to.exists() and not overwrite:
         raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
@@ -71,9 +72,8 @@ def release_run(
         for item in exported.iterdir():
             shutil.move(item, folder / item.name)
         exported.rmdir()
-        adaptation = RunFolder(run).adaptation
-        if adaptation.is_file():
-            shutil.copyfile(adaptation, folder / adaptation.name)
+        if (adaptation := loaded.checkpoint.state.get(ADAPTATION_KEY)) is not None:
+            write_atomically(folder / ADAPTATION_NAME, adaptation_text(adaptation))
         configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         facts = release_facts(loaded, configuration["architectures"][0], held_out or {})
         finish_release(folder, facts, f"feldspar release {run}")

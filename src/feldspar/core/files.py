@@ -65,6 +65,8 @@ def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Gener
     its manifest shows. Raises UserError when ``path`` exists and ``overwrite`` is off, SetupError
     when the disk is full.
     """
+    if path.is_symlink():
+        path = path.resolve()  # the folder that it stands for is replaced, the link stays
     if path.exists() and not overwrite:
         raise UserError(
             f"{path} exists already", do="choose another folder, or pass --overwrite to replace it"
@@ -81,13 +83,44 @@ def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Gener
             replaced = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
             path.rename(replaced)
             temporary.rename(path)
-            shutil.rmtree(replaced)
+            remove_folder(replaced)
         else:
             temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     if flush:
         sync_folder(path.parent)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy the files below ``source``, but not their permissions: the copy can be written.
+
+    What is in ``target`` is replaced.
+    """
+    with new_folder(target, overwrite=True) as folder:
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                place = folder / path.relative_to(source)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder and all below, folders without permission to write too."""
+    for directory, _, _ in os.walk(folder):
+        Path(directory).chmod(0o700)
+    shutil.rmtree(folder)
+
+
+def empty_folder(folder: Path) -> None:
+    """Delete what is in a folder, also where ``folder`` is a link to another; it may be absent."""
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            remove_folder(entry)
+        else:
+            entry.unlink()
 
 
 def remove_incomplete(folder: Path) -> None:

@@ -14,12 +14,15 @@ from pydantic import BaseModel, ValidationError
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.core.files import digest_of
+from feldspar.core.progress import say
 from feldspar.recipe.data_root import DataRecipe
 from feldspar.recipe.problems import key_named_in, recipe_error
+from feldspar.recipe.recorded import RECIPE_NAME, Recorded, recorded_recipe, recorded_values
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.shipped import find_recipe, recipes_folder
 from feldspar.recipe.tree import (
     Origins,
+    differences,
     dotted,
     get_value,
     merge,
@@ -83,12 +86,20 @@ class LoadedDataRecipe(Loaded):
     recipe: DataRecipe
 
 
-def load_recipe(reference: str, overrides: list[str] | None = None) -> LoadedRecipe:
-    """Load a recipe file or a shipped recipe and apply ``key=value`` overrides.
+def plain(loaded: Loaded) -> dict[str, Any]:
+    """Return the recipe's values as plain JSON."""
+    return json.loads(loaded.recipe.model_dump_json(by_alias=True))
 
-    Raises UserError (all problems of the recipe at once) for anything that does not fit the schema.
+
+def load_recipe(
+    reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
+) -> LoadedRecipe:
+    """Load a recipe file, a shipped recipe or that of a run, and apply ``key=value`` overrides.
+
+    The recipe of a run is what its newest checkpoint keeps, or ``recorded``. Raises UserError (all
+    problems of the recipe at once) for anything that does not fit the schema.
     """
-    loaded = load_any_recipe(reference, overrides)
+    loaded = load_any_recipe(reference, overrides, recorded)
     if isinstance(loaded, LoadedRecipe):
         return loaded
     if isinstance(loaded, LoadedDataRecipe):
@@ -120,9 +131,11 @@ def load_data_recipe(
     return loaded
 
 
-def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> LoadedVisionRecipe:
+def load_vision_recipe(
+    reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
+) -> LoadedVisionRecipe:
     """The same of a recipe for images. Raises UserError for one of a language model."""
-    loaded = load_any_recipe(reference, overrides)
+    loaded = load_any_recipe(reference, overrides, recorded)
     if isinstance(loaded, LoadedVisionRecipe):
         return loaded
     raise UserError(
@@ -133,7 +146,7 @@ def load_vision_recipe(reference: str, overrides: list[str] | None = None) -> Lo
 
 
 def load_any_recipe(
-    reference: str, overrides: list[str] | None = None
+    reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
 ) -> LoadedRecipe | LoadedVisionRecipe | LoadedDataRecipe:
     """Load a recipe of any kind.
 
@@ -141,7 +154,19 @@ def load_any_recipe(
     that only training needs, describes documents.
     """
     path = find_recipe(reference)
-    tree, origins, folders = _read_with_parents(path, ())
+    if path.is_dir():
+        recorded = recorded or recorded_recipe(path)
+        path = path / RECIPE_NAME
+    if recorded is None:
+        tree, origins, folders = _read_with_parents(path, ())
+    else:
+        tree, origins, folders = recorded.values, _origins_of(recorded, path), {}
+    return _loaded(tree, origins, folders, overrides)
+
+
+def _loaded(
+    tree: dict[str, Any], origins: Origins, folders: dict[str, Path], overrides: list[str] | None
+) -> LoadedRecipe | LoadedVisionRecipe | LoadedDataRecipe:
     given = [_parse_override(text) for text in overrides or []]
     for key, value in (pair for pair in given if pair[0][0] == "choose"):
         tree, origins = _override(tree, origins, key, value, COMMAND_LINE)
@@ -160,6 +185,24 @@ def load_any_recipe(
     loaded = LoadedRecipe(_with_absolute_paths(recipe, (), origins, folders), tree, origins)
     with loaded.locating_errors():
         return replace(loaded, recipe=_with_vocabulary(loaded.recipe))
+
+
+def _origins_of(recorded: Recorded, path: Path) -> Origins:
+    """Name the line of ``recipe.yaml`` for each recorded value, or else the checkpoint's file.
+
+    Says where the two differ; the checkpoint counts.
+    """
+    try:
+        told = _loaded(*_read_with_parents(path, ()), None)
+        changes = differences(recorded.values, recorded_values(plain(told)))
+        if not changes:
+            return told.origins
+        key, old, new = changes[0]
+        reason = f"was altered: {key} is {new}, and was {old}"
+    except (UserError, OSError):
+        reason = "is missing or is no recipe"
+    say(f"warning: {path} {reason}; the recipe is taken from {recorded.place}")
+    return {(key,): str(recorded.place) for key in recorded.values}
 
 
 def _checked(root: type[Root], tree: dict[str, Any], origins: Origins) -> Root:

@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from feldspar.core.errors import UserError, nearest
+from feldspar.recipe.recorded import is_run
 
 
 def recipes_folder() -> Path:
@@ -19,7 +20,7 @@ def shipped_names() -> list[str]:
 
 
 def find_recipe(reference: str) -> Path:
-    """The file of a recipe given as a path or as a shipped name.
+    """The file of a recipe given as a path or as a shipped name, or the folder of a run.
 
     Raises UserError that names the nearest shipped recipe.
     """
@@ -29,8 +30,8 @@ def find_recipe(reference: str) -> Path:
     path = Path(reference)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    if path.is_dir() and (path / "recipe.yaml").is_file():
-        return path / "recipe.yaml"
+    if path.is_dir() and is_run(path):
+        return path
     hint = nearest(reference, shipped_names())
     raise UserError(
         f"{reference!r} is neither a file nor a shipped recipe"

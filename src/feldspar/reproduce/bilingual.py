@@ -32,7 +32,7 @@ from feldspar.reproduce.bilingual_claims import (
 from feldspar.reproduce.claims import Claim, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
 from feldspar.tokens.shards import ShardSet
@@ -277,7 +277,7 @@ def stage_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
 
 
 def _records(run: TrialResult) -> list[dict[str, Any]]:
-    return list(read_records(RunFolder(run.folder).metrics))
+    return RunFolder(run.folder).steps()
 
 
 def mixture_figure(second: Bits, language: str) -> Figure:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 
 LOSS = "validation/loss"
 UNDISTURBED = 0.1
@@ -85,7 +85,7 @@ def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
     points: list[tuple[int, float, int, int]] = []
     times: dict[int, list[float]] = {}
     before = n_steps = 0
-    for row in read_records(RunFolder(run).metrics):
+    for row in RunFolder(run).steps():
         tokens = row["tokens"] - before
         before, n_steps = row["tokens"], row["step"]
         times.setdefault(tokens, []).append(tokens / row["tokens_per_second"])

@@ -8,7 +8,6 @@ from feldspar.core.progress import progress
 from feldspar.evaluate.labels import likeliest_labels
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
-from feldspar.runtime.run_folder import RECIPE_NAME
 from feldspar.tokens.pairs import PairText, encode_pairs, read_pairs
 from feldspar.tokens.settings import PairTemplate
 from feldspar.train.load import load_run
@@ -40,7 +39,7 @@ def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
 
 def accuracies_without_a_model(run: Path, file_name: str) -> dict[str, float]:
     """What the most frequent label and a bag of words find on the same pairs."""
-    recipe = load_recipe(str(run / RECIPE_NAME)).recipe
+    recipe = load_recipe(str(run)).recipe
     index, _, texts = _held_out(recipe, file_name)
     beside = label_baselines(recipe, index, texts)
     return {name: figures["accuracy"] for name, figures in beside.items()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.analysis import Regression, regress_through_origin
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 
 GROUPS = ("norm", "total")
 LEAST_BLOCKS = 6
@@ -58,7 +58,7 @@ def read_step_noise(run: Path) -> StepNoise:
 
     Raises UserError for one that measured less.
     """
-    rows = list(read_records(RunFolder(run).metrics))
+    rows = RunFolder(run).steps()
     keys = [f"noise_scale/{group}/{part}" for group in GROUPS for part in ("noise", "signal_sq")]
     rows = [row for row in rows if all(key in row for key in keys)]
     if not rows:
@@ -116,7 +116,7 @@ def relation_figures(noises: Sequence[StepNoise]) -> dict[str, Any]:
 
 def logged_factors(run: Path, blocks: int) -> np.ndarray:
     """The factor that a run used to go from norm layers to total, mean of each block of steps."""
-    rows = list(read_records(RunFolder(run).metrics))
+    rows = RunFolder(run).steps()
     factors = _column(rows, "noise_scale/factor")
     return np.array([part.mean() for part in np.array_split(factors, blocks)])
 

@@ -22,11 +22,11 @@ from feldspar.core.files import new_folder, sha256_of_file, write_atomically
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.system_errors import translated
 from feldspar.core.verified import VerifiedFolder, open_folder
+from feldspar.recipe.recorded import CHECKPOINT_KIND, STATE_NAME, Recorded, recorded_values
 from feldspar.runtime.collectives import on_each, on_first
 from feldspar.runtime.shards import TensorFiles, write_tensors
 
-KIND = "checkpoint"
-STATE_NAME = "state.json"
+KIND = CHECKPOINT_KIND
 MODEL, OPTIMIZER, TENSORS = "model", "optimizer", "tensors"
 
 Tensors = Mapping[str, torch.Tensor]
@@ -51,6 +51,13 @@ class Checkpoint:
         if tensors.names():
             state[TENSORS] = {name: tensors.read(name) for name in tensors.names()}
         return state
+
+    @property
+    def recipe(self) -> Recorded:
+        """The recipe that the run was trained by."""
+        place = self._opened.file(STATE_NAME)
+        state = json.loads(place.read_text(encoding="utf-8"))
+        return Recorded(recorded_values(state["recipe"]), place)
 
     @property
     def metrics(self) -> dict[str, float]:

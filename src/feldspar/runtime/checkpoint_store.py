@@ -1,11 +1,10 @@
 """The checkpoints of one run: save the next, find the newest whole one, let old ones go."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import RunError
-from feldspar.core.files import TEMPORARY_MARK, remove_incomplete
+from feldspar.core.files import TEMPORARY_MARK, remove_folder, remove_incomplete
 from feldspar.core.progress import say
 from feldspar.recipe.amounts import Unit
 from feldspar.runtime.checkpoint import (
@@ -97,6 +96,12 @@ class CheckpointStore:
         on_each(fill)
         return checkpoint.state
 
+    def clear(self) -> None:
+        """Delete all checkpoints, the newest first, also where the folder is a link to another."""
+        for checkpoint in reversed(self.all()):
+            _remove(checkpoint)
+        remove_incomplete(self.folder)
+
     def prune(self) -> None:
         """Delete what the policy does not keep, and damaged ones that were passed over."""
         on_first(self._prune)
@@ -143,9 +148,12 @@ class CheckpointStore:
         stay = kept(self._candidates(), self._keep, self._keep_every_tokens)
         for checkpoint in self.all():
             if checkpoint.tokens not in stay:
-                # Renamed first: a process killed here leaves no folder that looks finished.
-                doomed = checkpoint.folder.with_name(
-                    checkpoint.folder.name + TEMPORARY_MARK + "old"
-                )
-                checkpoint.folder.rename(doomed)
-                shutil.rmtree(doomed, ignore_errors=True)
+                _remove(checkpoint)
+
+
+def _remove(checkpoint: Checkpoint) -> None:
+    """Delete a checkpoint's folder."""
+    # Renamed first: a process killed here leaves no folder that looks finished.
+    doomed = checkpoint.folder.with_name(f"{checkpoint.folder.name}{TEMPORARY_MARK}old")
+    checkpoint.folder.rename(doomed)
+    remove_folder(doomed)

@@ -10,8 +10,9 @@ import torch.distributed as dist
 
 from feldspar.core.errors import NonFiniteError
 from feldspar.core.progress import say
+from feldspar.core.records import append_record
 from feldspar.runtime.collectives import gather_json, is_first, world_size
-from feldspar.runtime.run_folder import RunFolder, append_record
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.runtime.settings import NonFiniteVariant, SkipNonFinite
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Protocol
 
 from feldspar.core.progress import say
+from feldspar.core.records import Mark, RecordFile
 from feldspar.runtime.collectives import is_first
-from feldspar.runtime.run_folder import RecordFile, RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 
 
 class Tracker(Protocol):
@@ -50,7 +51,7 @@ class MetricsWriter:
         self._file = RecordFile(folder.metrics) if is_first() else None
         self._counted = folder.counted
         self._trackers: dict[str, Tracker] = {}
-        first_step = 1 + max((record["step"] for record in read_records(folder.metrics)), default=0)
+        first_step = 1 + max((record["step"] for record in folder.steps()), default=0)
         for name, make in makers.items() if is_first() else ():
             try:
                 self._trackers[name] = make(folder.path, first_step)
@@ -72,6 +73,10 @@ class MetricsWriter:
             except Exception as error:
                 del self._trackers[name]
                 _warn(name, error)
+
+    def mark(self) -> Mark | None:
+        """Return what identifies the records so far; None on ranks other than 0."""
+        return None if self._file is None else self._file.mark()
 
     def sync(self) -> None:
         """Put the records on the disk itself; called before each checkpoint."""

@@ -1,30 +1,40 @@
-"""A run's folder: the recipe, the records of each step, and the lock that keeps a second run out.
-
-The records are JSON lines, flushed line by line: a killed process loses at most a torn last line.
-"""
+"""A run's folder: recipe, records of each step, and the lock that keeps a second run out."""
 
 import fcntl
 import json
-import math
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import SetupError, UserError
-from feldspar.core.files import disk_errors, write_atomically
+from feldspar.core.files import write_atomically
 from feldspar.core.progress import say
+from feldspar.core.records import (
+    Damage,
+    Mark,
+    json_safe,
+    read_records,
+    read_steps,
+    restore_steps,
+    truncate_records,
+)
+from feldspar.recipe.recorded import CHECKPOINTS_NAME, RECIPE_NAME, is_run
 
-RECIPE_NAME = "recipe.yaml"
 TABLES_NAME = "parametrization.json"
 ADAPTATION_NAME = "adaptation.json"
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "events.jsonl"
 BAD_BATCHES_NAME = "bad_batches.jsonl"
-CHECKPOINTS_NAME = "checkpoints"
+SUMMARY_NAME = "summary.json"
 LOCK_NAME = ".lock"
+
+
+def adaptation_text(record: Mapping[str, Any]) -> str:
+    """Return the content of ``adaptation.json``."""
+    return json.dumps(json_safe(dict(record)), indent=1) + "\n"
 
 
 class RunFolder:
@@ -60,10 +70,14 @@ class RunFolder:
         """What was done to the model that the run began with, where anything was."""
         return self.path / ADAPTATION_NAME
 
-    def read_recipe(self) -> str | None:
-        """The resolved recipe that the run was started with; None for a new run."""
-        path = self.path / RECIPE_NAME
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+    @property
+    def holds_run(self) -> bool:
+        """Whether a run began here."""
+        return is_run(self.path)
+
+    def steps(self) -> list[dict[str, Any]]:
+        """Read the records of the steps, in order; what is damaged is left out."""
+        return read_steps(self.metrics)
 
     def write_recipe(self, text: str) -> None:
         """Save the resolved recipe."""
@@ -73,20 +87,45 @@ class RunFolder:
         """Save the parametrization's table of each phase, by its name."""
         write_atomically(self.path / TABLES_NAME, json.dumps(tables, indent=1) + "\n")
 
-    def write_adaptation(self, record: dict[str, Any]) -> None:
+    def write_adaptation(self, record: Mapping[str, Any]) -> None:
         """Save what was done to the model that the run began with."""
-        text = json.dumps(_json_safe(record), indent=1) + "\n"
-        write_atomically(self.adaptation, text)
+        write_atomically(self.adaptation, adaptation_text(record))
 
     def recorded_threads(self) -> int | None:
         """The number of threads that the run chose last at a start; None for a new run."""
-        homes = [record["home"] for record in read_records(self.events) if "home" in record]
+        found = (record.get("home") for record in read_records(self.events))
+        homes = [home for home in found if isinstance(home, int) and home > 0]
         return homes[-1] if homes else None
 
-    def forget_after(self, tokens: int) -> None:
-        """Drop step records beyond ``tokens``, those that the resumed run will write again."""
+    def forget(self) -> None:
+        """Drop the records of steps that no checkpoint has kept."""
+        if steps := len(self.steps()):
+            say(f"{self.path} holds no checkpoint of its {steps:,} steps: the run starts anew")
         for path in (self.metrics, self.bad_batches):
-            truncate_records(path, tokens, self.counted)
+            path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Delete all records of an earlier run, and what was measured of it."""
+        records = (self.metrics, self.bad_batches, self.events)
+        for path in (*records, self.adaptation, self.path / SUMMARY_NAME):
+            path.unlink(missing_ok=True)
+
+    def restore(self, step: int, position: int, mark: Mapping[str, Any] | None = None) -> Damage:
+        """Drop what was recorded after a step, which the resumed run records again.
+
+        ``mark`` is what the checkpoint at that step keeps of the records (``Mark.as_dict``). What
+        is wrong with the records before is said.
+        """
+        expected = None if mark is None else Mark(**mark)
+        damage = restore_steps(self.metrics, step, position, self.counted, expected)
+        if damage:
+            say(
+                f"warning: {self.metrics} is damaged: {damage}; the run goes on, its figures and "
+                "reports leave out what is missing"
+            )
+        if dropped := truncate_records(self.bad_batches, position, self.counted):
+            say(f"warning: {self.bad_batches}: {dropped} unreadable lines were dropped")
+        return damage
 
     @contextmanager
     def lock(self) -> Generator[None]:
@@ -117,86 +156,3 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
-
-
-class RecordFile:
-    """Appends JSON objects to a file, one a line, each flushed."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
-
-    def append(self, record: dict[str, Any]) -> None:
-        """Write one record; floats at full precision, those that are not finite as text."""
-        with disk_errors(self._path):
-            self._file.write(json.dumps(_json_safe(record), ensure_ascii=False) + "\n")
-            self._file.flush()
-
-    def sync(self) -> None:
-        """Put what was written on the disk itself; do so before a checkpoint that relies on it."""
-        with disk_errors(self._path):
-            os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        """Close the file; what a full disk has refused is refused here again."""
-        with disk_errors(self._path):
-            self._file.close()
-
-
-def append_record(path: Path, record: dict[str, Any]) -> None:
-    """Append one rare record and close the file again."""
-    file = RecordFile(path)
-    try:
-        file.append(record)
-    finally:
-        file.close()
-
-
-def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a file in order; a torn line is left out. None when there is no file."""
-    for _, record in _lines(path):
-        if record is not None:
-            yield {
-                key: _NON_FINITE.get(value, value) if isinstance(value, str) else value
-                for key, value in record.items()
-            }
-
-
-def truncate_records(path: Path, position: int, counted: str = "tokens") -> None:
-    """Keep the records up to a position; torn lines go too, said when not the last."""
-    lines = list(_lines(path))
-    if not lines:
-        return
-    torn = sum(record is None for _, record in lines[:-1])
-    if torn:
-        say(f"{path}: {torn} unreadable lines were dropped")
-    kept = [line for line, record in lines if record is not None and record[counted] <= position]
-    if len(kept) < len(lines):
-        write_atomically(path, b"".join(kept))
-
-
-def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except ValueError:
-                record = None
-            yield line, record if isinstance(record, dict) else None
-
-
-_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-
-
-def _json_safe(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_safe(item) for item in value]
-    return value

@@ -16,13 +16,13 @@ from statistics import mean
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.core.files import new_folder, remove_incomplete
+from feldspar.core.files import copy_folder, new_folder, remove_incomplete
 from feldspar.core.student_t import half_width
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.runtime.checkpoint import Checkpoint
-from feldspar.runtime.run_folder import RECIPE_NAME, RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.train.data import plan_loaded
-from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
+from feldspar.train.load import find_checkpoint
 from feldspar.train.run import train
 
 FACTORS = (1, 2, 4)
@@ -91,7 +91,7 @@ def branch_test(
     """
     found = find_checkpoint(run, checkpoint)
     at = found.state["tokens"]
-    rows = [row for row in read_records(RunFolder(run).metrics) if row["tokens"] <= at]
+    rows = [row for row in RunFolder(run).steps() if row["tokens"] <= at]
     if not rows or rows[-1]["tokens"] != at:
         raise UserError(f"{run} has no record of the step at {at:,} tokens")
     last = rows[-1]
@@ -131,9 +131,8 @@ def _train_branch(
     """Continue a copy of the checkpoint; a copy that was not finished is made again."""
     if not folder.is_dir():
         with new_folder(folder) as staging:
-            shutil.copytree(start.folder, RunFolder(staging).checkpoints / start.folder.name)
-            shutil.copytree(run / TOKENIZER_FOLDER, staging / TOKENIZER_FOLDER)
-            shutil.copy(run / RECIPE_NAME, staging / RECIPE_NAME)
+            copy_folder(start.folder, RunFolder(staging).checkpoints / start.folder.name)
+            shutil.copyfile(RunFolder(run).metrics, RunFolder(staging).metrics)
     overrides = [f"phases={json.dumps(phases)}", "schedule={}"]
     overrides += ["checkpoints.every=100% of run", "evaluation.every=100% of run"]
     train(load_recipe(str(run), overrides), folder)
@@ -171,7 +170,7 @@ def branched_phases(
 def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
     """Mean loss of each ``chunk`` tokens after the checkpoint, the same tokens in each branch."""
     sums: dict[int, list[float]] = {}
-    for row in read_records(RunFolder(folder).metrics):
+    for row in RunFolder(folder).steps():
         if row["tokens"] > start:
             sums.setdefault((row["tokens"] - start - 1) // chunk, []).append(row["train/loss"])
     return [mean(values) for values in sums.values()]

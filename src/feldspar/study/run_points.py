@@ -1,19 +1,20 @@
 """Finished runs as points of a law: FLOPs from the recipe's plan, loss from the last validation."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.plan.law import Basis, Point
 from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops, recipe_basis
 from feldspar.recipe.load import load_recipe
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.runtime.run_folder import RunFolder
+from feldspar.tokens.tokenizer import TOKENIZER_FILE
 from feldspar.train.data import plan_loaded
-from feldspar.train.load import TOKENIZER_FOLDER
+from feldspar.train.run_tokenizer import run_tokenizer
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ def read_runs(
 
 
 def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
-    records = list(read_records(RunFolder(folder).metrics))
-    if not records or RunFolder(folder).read_recipe() is None:
+    records = RunFolder(folder).steps()
+    if not records or not RunFolder(folder).holds_run:
         raise UserError(f"{folder} is no run folder: it holds no recipe.yaml and metrics.jsonl")
+    checkpoint = _last_checkpoint(folder)
     loaded = load_recipe(str(folder))
     plan = plan_loaded(loaded)
     last, total = records[-1], plan.timeline.tokens
@@ -75,20 +77,20 @@ def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
             loaded.recipe,
             convention,
             metric,
-            shards=_last_state(folder)["shards"],
-            tokenizer=sha256_of_file(folder / TOKENIZER_FOLDER / "tokenizer.json"),
+            shards=checkpoint.state["shards"],
+            tokenizer=sha256_of_file(run_tokenizer(folder, checkpoint) / TOKENIZER_FILE),
         ),
     )
 
 
-def _last_state(folder: Path) -> dict[str, Any]:
-    states = sorted(RunFolder(folder).checkpoints.glob("*/state.json"))
-    if not states:
+def _last_checkpoint(folder: Path) -> Checkpoint:
+    newest = CheckpointStore(RunFolder(folder).checkpoints).newest_valid()
+    if newest is None:
         raise UserError(
             f"{folder} holds no checkpoint, which would say what shards were read",
             do="give the points as a CSV file with the columns flops, loss",
         )
-    return json.loads(states[-1].read_text(encoding="utf-8"))
+    return newest
 
 
 def _unlike(first: RunPoint, other: RunPoint, how: str) -> UserError:

@@ -25,7 +25,7 @@ from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.runtime.device import choose_device
-from feldspar.runtime.run_folder import RunFolder, read_records
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.workers import side_by_side
 from feldspar.tokens.shards import ShardSet
 from feldspar.train.data import open_shards, source_tokens, with_vocabulary
@@ -217,7 +217,7 @@ def _train(unit: _Unit) -> dict[str, Any]:
         metrics = train(unit.loaded, unit.folder).metrics
     except NonFiniteError:
         diverged = True
-    steps = list(read_records(RunFolder(unit.folder).metrics))
+    steps = RunFolder(unit.folder).steps()
     metrics |= {TRAIN_LOSS: _mean_of_last([step[TRAIN_LOSS] for step in steps])}
     return {
         "digest": unit.loaded.digest,

@@ -9,7 +9,6 @@ __getattr__, __dir__ = lazy_exports(
         "RunResult": "lifecycle",
         "LoadedRun": "load",
         "load_run": "load",
-        "is_run_folder": "load",
         "open_shards": "data",
         "source_tokens": "data",
     },

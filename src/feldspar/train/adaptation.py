@@ -19,7 +19,8 @@ from feldspar.runtime.checkpoint import KIND, Checkpoint
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
-from feldspar.train.load import TOKENIZER_FOLDER, find_checkpoint
+from feldspar.train.load import find_checkpoint
+from feldspar.train.run_tokenizer import run_tokenizer
 from feldspar.train.settings import StartFromHuggingFace, StartFromRun
 
 
@@ -51,7 +52,8 @@ def read_source(
     path = Path(settings.path)
     if isinstance(settings, StartFromRun):
         checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
-        return Source(settings.path, checkpoint.read_model(), path / TOKENIZER_FOLDER, checkpoint)
+        tokenizer = run_tokenizer(path, checkpoint)
+        return Source(settings.path, checkpoint.read_model(), tokenizer, checkpoint)
     from feldspar.huggingface import import_model
 
     model = import_model(path)

@@ -4,21 +4,22 @@ A kind of run (language, images) says what a session is, how it is measured and 
 keeps of it; the order of things is here, once.
 """
 
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 
 from feldspar.core.errors import UserError
+from feldspar.core.files import empty_folder
 from feldspar.core.progress import say
+from feldspar.core.records import Mark, append_record
 from feldspar.plan.timeline import PhasePlan, StepPlan, Timeline
-from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe
+from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe, plain
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.collectives import is_first, on_first
@@ -27,12 +28,12 @@ from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
 from feldspar.runtime.live import SpeedMeter, TrainingDisplay
 from feldspar.runtime.metrics import MetricsWriter
-from feldspar.runtime.run_folder import RunFolder, append_record
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.runtime.signals import GracefulStop
 from feldspar.runtime.threads import ThreadChoice, choose_threads
 from feldspar.train.intervals import is_due
 from feldspar.train.loop import StepResult, StepRunner
-from feldspar.train.resume import check_same_past, plain
+from feldspar.train.resume import check_same_past
 from feldspar.train.task import Task
 
 
@@ -116,12 +117,12 @@ class Run(ABC, Generic[SessionT]):
         """A session at the run's start."""
 
     @abstractmethod
-    def write_start(self, session: SessionT) -> dict[str, Any]:
-        """Write what a new run's folder holds beside records; details of the event ``started``."""
+    def tell_start(self, session: SessionT) -> dict[str, Any]:
+        """Say what is worth knowing of a new run; returns details of the event ``started``."""
 
     @abstractmethod
-    def write_recipe(self) -> None:
-        """Write the resolved recipe and what follows from it."""
+    def write_files(self) -> None:
+        """Write the recipe and what else the folder holds beside records and checkpoints."""
 
     @abstractmethod
     def reopen(self, checkpoint: Checkpoint, state: dict[str, Any]) -> SessionT:
@@ -166,10 +167,9 @@ class Run(ABC, Generic[SessionT]):
         session.runner.threads = self._threads(self.folder.recorded_threads())
 
         def write() -> None:
-            self.write_recipe()
-            details = self.write_start(session)
-            self.folder.forget_after(0)
-            self.event("started", **details)
+            self.folder.forget()
+            self.write_files()
+            self.event("started", **self.tell_start(session))
 
         on_first(write)
         return session
@@ -186,10 +186,10 @@ class Run(ABC, Generic[SessionT]):
         self.metrics = state["metrics"]
 
         def write() -> None:
-            self.folder.forget_after(self.tokens)
-            if changes:
-                self.write_recipe()
-            self.event("resumed", changes=changes)
+            damage = self.folder.restore(self.steps_done, self.tokens, state.get("records"))
+            self.write_files()
+            details = {"damaged_records": asdict(damage)} if damage else {}
+            self.event("resumed", changes=changes, **details)
 
         on_first(write)
         total = self.timeline.tokens
@@ -199,6 +199,16 @@ class Run(ABC, Generic[SessionT]):
     def _threads(self, recorded: int | None) -> ThreadChoice:
         runtime, distribution = self._loaded.recipe.runtime, self.distribution
         return choose_threads(runtime, distribution.device, distribution.world_size, recorded)
+
+    def clear(self) -> None:
+        """Forget an earlier run in the folder, its checkpoints first.
+
+        A process that ends within leaves a run that resumes from an older checkpoint, or none.
+        Raises the system's error where something cannot be removed.
+        """
+        self.store.clear()
+        empty_folder(self.folder.path / "tensorboard")
+        self.folder.clear()
 
     def advance(self, session: SessionT, stop: GracefulStop) -> None:
         """Take steps until the run ends or a signal asks to stop."""
@@ -239,7 +249,7 @@ class Run(ABC, Generic[SessionT]):
                 if stopping or self._due(step, "checkpoint"):
                     speed.pause()
                     writer.sync()
-                    self._save(session)
+                    self._save(session, writer.mark())
                 if stopping:
                     self.event("stopped")
                     stop.exit()
@@ -274,8 +284,9 @@ class Run(ABC, Generic[SessionT]):
             every, key = phase.checkpoint_every or recipe.checkpoints.every, "checkpoints.every"
         return is_due(step, self.timeline.interval_tokens(every, step.phase, key))
 
-    def _save(self, session: SessionT) -> None:
+    def _save(self, session: SessionT, records: Mark | None) -> None:
         state: dict[str, Any] = {
+            "records": None if records is None else records.as_dict(),
             "step": self.steps_done,
             self.folder.counted: self.tokens,
             "phase": session.phase.index,
@@ -309,7 +320,7 @@ def carry_through(make_run: Callable[[], Run[SessionT]], out: Path, overwrite: b
             check_folder(out)
             stack.enter_context(run.folder.lock())
             if overwrite:
-                clear(run.folder)
+                run.clear()
 
         on_first(take_folder)
         stop = stack.enter_context(GracefulStop())
@@ -327,18 +338,17 @@ def check_folder(path: Path) -> None:
         return
     if not path.is_dir():
         raise UserError(f"{path} is a file; a run needs a folder")
+    folder = RunFolder(path)
+    if folder.checkpoints.is_symlink() and not folder.checkpoints.is_dir():
+        raise UserError(
+            f"{folder.checkpoints} is a link to something that is no folder",
+            found=folder.checkpoints.readlink(),
+            do="mount or restore what it points to; remove the link to start from the beginning",
+        )
     foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    if foreign and RunFolder(path).read_recipe() is None:
+    if foreign and not folder.holds_run:
         raise UserError(
             f"{path} holds something else than a run",
             found=", ".join(sorted(foreign)[:5]),
             do="choose another folder with --out",
         )
-
-
-def clear(folder: RunFolder) -> None:
-    """Forget an earlier run in the folder."""
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
-    shutil.rmtree(folder.path / "tensorboard", ignore_errors=True)
-    for path in (folder.metrics, folder.events, folder.bad_batches, folder.adaptation):
-        path.unlink(missing_ok=True)

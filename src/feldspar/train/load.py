@@ -15,6 +15,7 @@ from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.recipe.recorded import is_run
 from feldspar.recipe.root import Recipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
@@ -23,8 +24,8 @@ from feldspar.sparsity.density import sparsities
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
 from feldspar.train.data import plan_loaded
+from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 
-TOKENIZER_FOLDER = "tokenizer"
 SCALING_KEY = "position_scaling"
 """Of a checkpoint's state."""
 
@@ -74,21 +75,17 @@ class LoadedRun:
         return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"
 
 
-def is_run_folder(path: Path) -> bool:
-    """Whether ``path`` holds a run."""
-    return RunFolder(path).read_recipe() is not None
-
-
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     """Read a run folder; ``checkpoint`` is ``last`` or a number of tokens.
 
     Raises UserError when there is no run or no such checkpoint, RunError when all are damaged or
     the weights are not zero where the masks say so.
     """
-    if not is_run_folder(path):
-        raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
-    loaded = load_recipe(str(path / "recipe.yaml"))
+    if not is_run(path):
+        raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
+    loaded = load_recipe(str(path), recorded=chosen.recipe)
+    run_tokenizer(path, chosen)
     prompt_length = loaded.recipe.soft_prompt_length
     shapes = model_shapes(loaded.recipe.model, prompt_length)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)

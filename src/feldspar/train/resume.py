@@ -1,10 +1,10 @@
 """What may change when a run is resumed, and what may not."""
 
-import json
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.load import Loaded
+from feldspar.recipe.recorded import recorded_values
+from feldspar.recipe.tree import differences
 
 FIXED_SECTIONS = (
     *("seed", "start_from", "adapt", "model", "parametrization", "optimizer"),
@@ -14,11 +14,6 @@ FIXED_SECTIONS = (
 
 RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")
 """Keys of a batch that follows the noise scale; only decisions to come depend on them."""
-
-
-def plain(loaded: Loaded) -> dict[str, Any]:
-    """The recipe's values as plain JSON."""
-    return json.loads(loaded.recipe.model_dump_json(by_alias=True))
 
 
 def check_same_past(
@@ -31,7 +26,7 @@ def check_same_past(
     """
     past: list[str] = []
     future: list[str] = []
-    for key, old, new in _differences(before, now, ""):
+    for key, old, new in differences(recorded_values(before), recorded_values(now)):
         line = f"{key}: {old} -> {new}"
         (past if _alters_past(key, phase_index) else future).append(line)
     if past:
@@ -58,24 +53,3 @@ def _alters_past(key: str, phase_index: int) -> bool:
         tail |= parts[2] == "batch" and parts[-1] in RULES_OF_BATCH
         return index < phase_index or (index == phase_index and not tail)
     return False
-
-
-def _differences(old: Any, new: Any, key: str) -> list[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in {**old, **new}:
-            inner = f"{key}.{name}" if key else str(name)
-            found += _differences(old.get(name), new.get(name), inner)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            difference
-            for index, (a, b) in enumerate(zip(old, new, strict=True))
-            for difference in _differences(a, b, f"{key}.{index}")
-        ]
-    if isinstance(old, list) and isinstance(new, list) and key == "phases":
-        shared = min(len(old), len(new))
-        return _differences(old[:shared], new[:shared], key) + [
-            (f"{key}.{index}", "absent", "added") for index in range(len(old), len(new))
-        ]
-    return [] if old == new else [(key, old, new)]

@@ -1,6 +1,5 @@
 """A language model's run: from a recipe and its shards to the last checkpoint, resumed exactly."""
 
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,16 @@ from feldspar.train.data import (
     with_vocabulary,
 )
 from feldspar.train.lifecycle import Run, RunResult, carry_through
-from feldspar.train.load import SCALING_KEY, TOKENIZER_FOLDER, masks_of_checkpoint
+from feldspar.train.load import SCALING_KEY, masks_of_checkpoint
 from feldspar.train.loop import StepResult
 from feldspar.train.pairs import check_same_pairs, open_pairs, pairs_to_state
+from feldspar.train.run_tokenizer import TOKENIZER_KEY, keep_tokenizer, tokenizer_manifest
 from feldspar.train.session import Session, build_session
 from feldspar.train.start import start_checkpoint, with_carried
 from feldspar.train.steering import Steering
+
+ADAPTATION_KEY = "adaptation"
+"""Of a checkpoint's state."""
 
 
 class TrainingRun(Run[Session]):
@@ -48,15 +51,23 @@ class TrainingRun(Run[Session]):
         self.data: TrainingData = open_training_data(recipe, self.plan.timeline, shards, pairs)
         super().__init__(self.loaded, self.plan.timeline, out, distribution)
         self._held_out: dict[int, list[HeldOutSource]] = {}
+        self._adaptation: dict[str, Any] | None = None
+        """What was done to the model that the run began with."""
 
     def begin(self) -> Session:
         """A session at the run's start."""
         self.steering = Steering(self.plan, self.distribution.world_size, resumed=False)
         first = self.timeline.phases[0]
-        return build_session(self.plan, self.data, self.distribution, first, self.start)
+        session = build_session(self.plan, self.data, self.distribution, first, self.start)
+        if session.adaptation is not None:
+            self._adaptation = session.adaptation.record()
+        return session
 
-    def write_recipe(self) -> None:
-        """Write the resolved recipe and the parametrization's tables."""
+    def write_files(self) -> None:
+        """Write recipe, tables of the parametrization, tokenizer, and record of the adaptation."""
+        keep_tokenizer(self.data.shards, self.folder.path)
+        if self._adaptation is not None:
+            self.folder.write_adaptation(self._adaptation)
         self.folder.write_recipe(recipe_text(self.loaded))
         phases = zip(self.plan.timeline.phases, self.plan.tables, strict=True)
         optimizer_of = self.plan.recipe.optimizer_of
@@ -67,13 +78,8 @@ class TrainingRun(Run[Session]):
             }
         )
 
-    def write_start(self, session: Session) -> dict[str, Any]:
-        """Copy the tokenizer, say what is worth knowing; the census of masks, if there are any."""
-        if session.adaptation is not None:
-            self.folder.write_adaptation(session.adaptation.record())
-        shutil.copytree(
-            self.data.shards.tokenizer, self.folder.path / TOKENIZER_FOLDER, dirs_exist_ok=True
-        )
+    def tell_start(self, session: Session) -> dict[str, Any]:
+        """Say the plan's warnings; returns the census of masks, if there are any."""
         for warning in self.plan.warnings:
             say(f"warning: {warning}")
         say(f"the model will be exported as {self.plan.export_class.description}")
@@ -91,6 +97,7 @@ class TrainingRun(Run[Session]):
     def reopen(self, checkpoint: Checkpoint, state: dict[str, Any]) -> Session:
         """A session as the checkpoint left it. Raises UserError where the shards changed."""
         self.steering = Steering(self.plan, self.distribution.world_size, resumed=True)
+        self._adaptation = state.get(ADAPTATION_KEY)
         where = str(checkpoint.folder)
         if state["shards"] != self.data.shards.digest:
             raise UserError(
@@ -166,10 +173,12 @@ class TrainingRun(Run[Session]):
         )
 
     def state(self, session: Session) -> dict[str, Any]:
-        """Shards, pairs, micro-batch, noise scale, pace, positions' scaling and masks."""
+        """Return what a checkpoint keeps of data, tokenizer, batches, masks and adaptation."""
         state: dict[str, Any] = {
             "micro_batch_sequences": session.task.micro_batch_sequences,
             "shards": self.data.shards.digest,
+            TOKENIZER_KEY: tokenizer_manifest(self.data.shards).digest,
+            ADAPTATION_KEY: self._adaptation,
             "noise_scale": noise.state() if (noise := session.runner.noise) else None,
             "steering": self.steering.state(),
             SCALING_KEY: session.decoder.position_scaling.model_dump(mode="json"),

@@ -5,9 +5,10 @@ from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import LoadedVisionRecipe, load_vision_recipe
+from feldspar.recipe.recorded import is_run
 from feldspar.runtime.checkpoint import MODEL, Checkpoint
 from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
-from feldspar.train.load import find_checkpoint, is_run_folder
+from feldspar.train.load import find_checkpoint
 from feldspar.vision.revbifpn import RevBiFPN
 
 CLASSES_KEY = "classes"
@@ -35,10 +36,10 @@ def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True)
     ``averaged`` weights are those of the recipe's average, where it keeps one. Raises UserError
     when there is no such run or checkpoint, RunError when all are damaged.
     """
-    if not is_run_folder(path):
-        raise UserError(f"{path} is no run folder: it holds no recipe.yaml")
-    loaded = load_vision_recipe(str(path / "recipe.yaml"))
+    if not is_run(path):
+        raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
+    loaded = load_vision_recipe(str(path), recorded=chosen.recipe)
     network = RevBiFPN(loaded.recipe.model, loaded.recipe.runtime.activation_memory)
     tensors = tensors_of(network)
     if loaded.recipe.average_weights is not None:

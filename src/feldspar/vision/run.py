@@ -36,12 +36,12 @@ class VisionRun(Run[VisionSession]):
         """A session at the run's start."""
         return self._session(0, begins=True)
 
-    def write_recipe(self) -> None:
+    def write_files(self) -> None:
         """Write the resolved recipe."""
         self.folder.write_recipe(recipe_text(self.loaded))
 
-    def write_start(self, session: VisionSession) -> dict[str, Any]:
-        """Say what is worth knowing; how many images there are."""
+    def tell_start(self, session: VisionSession) -> dict[str, Any]:
+        """Say the plan's warnings; returns how many images there are."""
         for warning in self.plan.warnings(session.precision):
             say(f"warning: {warning}")
         return {

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import RunError, SetupError
+from feldspar.core.records import read_records
 from feldspar.runtime import (
     CheckpointStore,
     Distribution,
@@ -19,7 +20,6 @@ from feldspar.runtime import (
     RuntimeSettings,
     accumulate,
     all_finite,
-    read_records,
 )
 from feldspar.runtime.collectives import gather_json, on_each, on_first
 from feldspar.runtime.settings import SkipNonFinite
@@ -80,7 +80,7 @@ def check(distribution: Distribution) -> None:
     metrics.write(1, 10, {"train/loss": 1.0})
     metrics.close()
     distribution.barrier()
-    assert len(list(read_records(folder.metrics))) == 1
+    assert len(list(folder.steps())) == 1
 
     with GracefulStop() as stop:
         assert not stop.requested_anywhere()

@@ -1,0 +1,205 @@
+"""JSON objects, one a line: appended and flushed one by one, read back whatever became of the file.
+
+A killed process loses at most a torn last line. A ``Mark`` tells a reader whether what was written
+up to it is still there, and which records are not.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from feldspar.core.files import disk_errors, write_atomically
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The size and SHA-256 of a file of records at some moment."""
+
+    bytes: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return its values as JSON."""
+        return asdict(self)
+
+
+class RecordFile:
+    """Appends JSON objects to a file, one a line, each flushed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            before = path.read_bytes() if path.is_file() else b""
+            self._file = path.open("ab")
+        self._bytes, self._digest = len(before), hashlib.sha256(before)
+        if before and not before.endswith(b"\n"):
+            self._write(b"\n")  # a torn line must not take the next one along
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write one record; floats at full precision, those that are not finite as text."""
+        self._write(json.dumps(json_safe(record), ensure_ascii=False).encode() + b"\n")
+
+    def mark(self) -> Mark:
+        """Return what identifies everything written so far."""
+        return Mark(self._bytes, self._digest.hexdigest())
+
+    def sync(self) -> None:
+        """Put what was written on the disk itself; do so before a checkpoint that relies on it."""
+        with disk_errors(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Close the file; what a full disk has refused is refused here again."""
+        with disk_errors(self._path):
+            self._file.close()
+
+    def _write(self, data: bytes) -> None:
+        with disk_errors(self._path):
+            self._file.write(data)
+            self._file.flush()
+        self._bytes += len(data)
+        self._digest.update(data)
+
+
+def append_record(path: Path, record: dict[str, Any]) -> None:
+    """Append one rare record and close the file again."""
+    file = RecordFile(path)
+    try:
+        file.append(record)
+    finally:
+        file.close()
+
+
+def read_records(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a file in order without lines that are none; nothing without a file."""
+    for _, record in _lines(path):
+        if record is not None:
+            yield {
+                key: _NON_FINITE.get(value, value) if isinstance(value, str) else value
+                for key, value in record.items()
+            }
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a run's steps: those that tell their step and position, in order."""
+    steps: list[dict[str, Any]] = []
+    for record in read_records(path):
+        if _step_of(record) is not None and (not steps or record["step"] > steps[-1]["step"]):
+            steps.append(record)
+    return steps
+
+
+@dataclass(frozen=True)
+class Damage:
+    """What was found wrong with the records of a run's steps."""
+
+    missing: tuple[tuple[int, int], ...] = ()
+    """First and last of each row of steps that have no record."""
+    unreadable: int = 0
+    """Lines that are no record of a step in its place."""
+    altered: bool = False
+    """Every record is there, but not all of them as they were written."""
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.unreadable or self.altered)
+
+    def __str__(self) -> str:
+        gaps = ", ".join(f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in self.missing)
+        told = [f"no record of step {gaps}"] if gaps else []
+        told += [f"{self.unreadable:,} unreadable lines"] if self.unreadable else []
+        told += ["a value differs from what was written"] if self.altered else []
+        return "; ".join(told)
+
+
+def restore_steps(
+    path: Path, step: int, position: int, counted: str, mark: Mark | None = None
+) -> Damage:
+    """Keep the records of the steps up to ``step``, which ended at ``position``; say what is wrong.
+
+    ``mark`` is that of the file at that step. What is wrong stays wrong: lines that are no record
+    are dropped, gaps stay.
+    """
+    data = path.read_bytes() if path.is_file() else b""
+    if mark is not None and hashlib.sha256(data[: mark.bytes]).hexdigest() == mark.sha256:
+        if len(data) > mark.bytes:
+            write_atomically(path, data[: mark.bytes])
+        return Damage()
+    kept, unreadable, last = [], 0, 0
+    lines = list(_lines(path))
+    for number, (line, record) in enumerate(lines):
+        own = None if record is None else _step_of(record, counted)
+        if own is not None and (own[0] > step or own[1] > position):
+            continue
+        if own is None or own[0] <= last:
+            unreadable += number + 1 < len(lines)  # a torn last line is what a kill leaves
+            continue
+        kept.append(line)
+        last = own[0]
+    if len(kept) < len(lines):
+        write_atomically(path, b"".join(kept))
+    missing = gaps([json.loads(line)["step"] for line in kept], step)
+    altered = mark is not None and not missing and not unreadable
+    return Damage(missing, unreadable, altered)
+
+
+def gaps(steps: Sequence[int], last: int) -> tuple[tuple[int, int], ...]:
+    """Find the rows of numbers from 1 to ``last`` that increasing ``steps`` leave out."""
+    ends = [0, *steps, last + 1]
+    return tuple((a + 1, b - 1) for a, b in pairwise(ends) if b - a > 1)
+
+
+def truncate_records(path: Path, position: int, counted: str) -> int:
+    """Keep the records up to a position; returns how many unreadable lines were dropped."""
+    lines = list(_lines(path))
+    kept = [
+        line
+        for line, record in lines
+        if record is not None and _is_count(record.get(counted)) and record[counted] <= position
+    ]
+    if len(kept) < len(lines):
+        write_atomically(path, b"".join(kept))
+    return sum(record is None for _, record in lines[:-1])
+
+
+def _step_of(record: dict[str, Any], counted: str | None = None) -> tuple[int, int] | None:
+    """Return a record's step and position; None where it lacks one of them."""
+    step, names = record.get("step"), (counted,) if counted else ("tokens", "images")
+    positions = [value for name in names if _is_count(value := record.get(name))]
+    return (step, positions[0]) if _is_count(step) and step > 0 and positions else None
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                record = json.loads(line) if line.endswith(b"\n") else None
+            except (ValueError, RecursionError):
+                record = None
+            yield line, record if isinstance(record, dict) else None
+
+
+_NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def json_safe(value: Any) -> Any:
+    """Return a value with floats that are not finite as text, since JSON has no such numbers."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, dict):
+        return {key: json_safe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [json_safe(item) for item in value]
+    return value

@@ -1,0 +1,58 @@
+"""The recipe that a run was trained by: what its checkpoints keep under a checksum.
+
+``recipe.yaml`` beside them is for people. Loads no torch.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import FeldsparError
+from feldspar.core.verified import open_folder
+
+RECIPE_NAME = "recipe.yaml"
+CHECKPOINTS_NAME = "checkpoints"
+CHECKPOINT_KIND = "checkpoint"
+STATE_NAME = "state.json"
+APPLIED = ("choices", "choose")
+"""Sections that are applied before a run begins; values as recorded say what they led to."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A recipe's plain values and the file that keeps them."""
+
+    values: dict[str, Any]
+    place: Path
+
+
+def is_run(folder: Path) -> bool:
+    """Say whether a run began in ``folder``: a recipe lies there, or a checkpoint."""
+    return (folder / RECIPE_NAME).is_file() or bool(_checkpoints(folder))
+
+
+def recorded_recipe(folder: Path) -> Recorded | None:
+    """Read the recipe that the newest readable checkpoint of a run keeps; None without any."""
+    for checkpoint in reversed(_checkpoints(folder)):
+        try:
+            place = open_folder(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)
+            state = json.loads(place.read_text(encoding="utf-8"))
+        except (FeldsparError, OSError):
+            continue  # whoever needs its weights says what is wrong with it
+        if "recipe" in state:
+            return Recorded(recorded_values(state["recipe"]), place)
+    return None
+
+
+def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a recorded recipe's values without the choices, which they hold applied."""
+    return {key: value for key, value in values.items() if key not in APPLIED}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """List the folders of checkpoints, oldest first."""
+    place = folder / CHECKPOINTS_NAME
+    if not place.is_dir():
+        return []
+    return sorted(each for each in place.iterdir() if each.name.isdigit() and each.is_dir())
