@@ -103,9 +103,13 @@ def held_out_texts() -> dict[str, list[str]]:
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
     """Two sources, all splits, a byte-pair tokenizer of 300 tokens."""
-    folder = tmp_path_factory.mktemp("held-out")
+    return shards_with(tmp_path_factory.mktemp("held-out"), held_out_texts())
+
+
+def shards_with(folder: Path, test: dict[str, list[str]]) -> ShardSet:
+    """Shards of two sources whose test split holds the given texts."""
     train = {"prose": [line + "\n" for line in LINES * 10], "code": ["x = 1\n"] * 10}
-    splits = {"train": train, "validation": held_out_texts(), "test": held_out_texts()}
+    splits = {"train": train, "validation": held_out_texts(), "test": test}
     documents = write_documents(folder / "documents", splits)
     settings = ShardSettings(path=folder / "shards", shard_tokens=400)
     build_shards(documents, TrainBpe(vocab_size=300), settings, seed=3, workers=1)

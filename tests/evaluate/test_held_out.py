@@ -1,13 +1,14 @@
 """The test split of shards: bytes to the byte, sums that add up, other tokenizers refused."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate import TextModel, evaluate_shards, text_losses, total_loss
 from feldspar.tokens import ShardSet, TextTokenizer
-from tests.evaluate.conftest import held_out_texts
+from tests.evaluate.conftest import held_out_texts, shards_with
 
 Make = Callable[..., TextModel]
 
@@ -31,6 +32,13 @@ def test_each_source_and_overall(model: TextModel, shards: ShardSet) -> None:
     report = result.as_dict()
     assert report["bits_per_byte"] == overall.bits_per_byte
     assert report["sources"]["code"]["tokens"] == result.sources["code"].tokens
+    assert report["not_held_out"] == [] and result.warning is None
+
+
+def test_a_source_without_held_out_text_is_named(model: TextModel, tmp_path: Path) -> None:
+    result = evaluate_shards(model, shards_with(tmp_path, {"prose": held_out_texts()["prose"]}))
+    assert result.as_dict()["not_held_out"] == ["code"] and list(result.sources) == ["prose"]
+    assert result.warning == "the figures leave out code: the split holds no document of it"
 
 
 def test_a_limit_takes_whole_documents(model: TextModel, shards: ShardSet) -> None:

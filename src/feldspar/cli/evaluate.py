@@ -173,6 +173,8 @@ def report_held_out(
         return
     rows = [(name, loss.as_dict()) for name, loss in result.sources.items()]
     print_losses("source", [*rows, ("overall", result.overall.as_dict())])
+    if result.warning:
+        typer.echo(result.warning)
     if beside:
         typer.echo(f"\n{'bits/byte':24}" + "".join(f"{name:>17}" for name in beside))
         for source in [*result.sources, "overall"]:

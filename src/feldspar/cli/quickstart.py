@@ -168,7 +168,10 @@ class Quickstart:
             name: loss.bits_per_byte for name, loss in losses.sources.items()
         }
         baselines = held_out_baselines(shards, model.tokenizer, seen_tokens(run.recipe, shards))
+        if losses.warning:
+            typer.echo(losses.warning)
         return {
+            "not_held_out": list(losses.not_held_out),
             "bits_per_byte": figures,
             "baselines": {name: values["overall"] for name, values in baselines.items()},
             "baselines_by_source": baselines,

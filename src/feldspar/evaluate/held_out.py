@@ -19,6 +19,8 @@ class HeldOutLoss:
     """The loss of each source."""
 
     sources: dict[str, DocumentLoss]
+    not_held_out: tuple[str, ...] = ()
+    """Sources of the training text of which the split holds nothing: no figure covers them."""
 
     @property
     def overall(self) -> DocumentLoss:
@@ -28,7 +30,19 @@ class HeldOutLoss:
     def as_dict(self) -> dict[str, Any]:
         """The figures for ``--json``: overall, and ``sources``."""
         sources = {name: loss.as_dict() for name, loss in self.sources.items()}
-        return {**self.overall.as_dict(), "sources": sources}
+        return {
+            **self.overall.as_dict(),
+            "sources": sources,
+            "not_held_out": list(self.not_held_out),
+        }
+
+    @property
+    def warning(self) -> str | None:
+        """Name the sources that no figure covers; None where there is none."""
+        if not self.not_held_out:
+            return None
+        names = ", ".join(self.not_held_out)
+        return f"the figures leave out {names}: the split holds no document of it"
 
 
 @dataclass(frozen=True)
@@ -66,7 +80,8 @@ def evaluate_shards(
         unknown = [0] * len(documents.tokens)
         loss = total_loss(document_losses(model, documents.tokens, unknown))
         losses[name] = loss + DocumentLoss(bytes=documents.text_bytes)
-    return HeldOutLoss(losses)
+    missing = [name for name in shards.sources("train") if name not in losses]
+    return HeldOutLoss(losses, tuple(missing))
 
 
 def require_split(shards: ShardSet, split: str) -> list[str]:
