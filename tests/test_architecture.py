@@ -70,6 +70,7 @@ NAMED_FILES = {
     ),
     ("plan", "tokens"): ("feldspar.tokens.resolve",),
     ("plan", "noise_scale"): ("feldspar.noise_scale.controller",),
+    ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
 }
 """Rooms of which another may use the named files only."""
 

@@ -31,14 +31,12 @@ def test_bad_input_is_refused(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("FELDSPAR_CACHE", str(tmp_path / "no-archives"))
     assert run_with(["reproduce", "chinchilla"]) == 2
     assert run_with(["reproduce", "btlm", "--scale", "paper", "--quick"]) == 2
     assert run_with(["reproduce", "btlm", "--scale", "huge"]) == 2
     assert run_with(["reproduce", "btlm", "--quick", "--workers", "0"]) == 2
-    assert run_with(["reproduce", "btlm", "--quick", "--out", "out"]) == 2
     said = capsys.readouterr().err
-    assert "'chinchilla' is no paper" in said and "feldspar quickstart" in said
+    assert "'chinchilla' is no paper" in said
     assert "--quick shortens --scale small" in said
     foreign = tmp_path / "foreign"
     foreign.mkdir()

@@ -129,6 +129,19 @@ def test_extends_a_shipped_recipe(small: Path) -> None:
     assert load_recipe(str(child)).recipe.model == load_recipe("quickstart").recipe.model
 
 
+def test_later_parents_win_over_earlier_ones_and_the_file_over_all(small: Path) -> None:
+    other = small.parent / "other.yaml"
+    other.write_text("name: other\nmodel: {d_model: 256, n_heads: 8}\n")
+    child = small.parent / "child.yaml"
+    child.write_text("extends: [small.yaml, other.yaml]\nmodel: {d_model: 128}\n")
+    loaded = load_recipe(str(child), ["seed=3"])
+    assert loaded.recipe.name == "other"
+    assert (loaded.recipe.model.d_model, loaded.recipe.model.n_heads) == (128, 8)
+    assert loaded.recipe.phases == load_recipe(str(small)).recipe.phases
+    assert origin_of(loaded.origins, ("model", "n_heads")) == f"{other}:2"
+    assert loaded.arguments == f"{child} seed=3"
+
+
 def test_bad_parents(small: Path) -> None:
     small.write_text("extends: other.yaml\n" + small.read_text())
     other = small.parent / "other.yaml"
@@ -138,9 +151,13 @@ def test_bad_parents(small: Path) -> None:
     other.write_text("extends: small.yaml\n")
     with pytest.raises(UserError, match="does not end"):
         load_recipe(str(small))
-    other.write_text("extends: [a, b]\n")
-    with pytest.raises(UserError, match="one parent"):
+    other.write_text("extends: {a: b}\n")
+    with pytest.raises(UserError, match="files or shipped names are needed"):
         load_recipe(str(small))
+    other.write_text("extends: [quickstart,\n  nothing.yaml]\n")
+    with pytest.raises(UserError, match=r"nothing.yaml does not exist") as caught:
+        load_recipe(str(small))
+    assert caught.value.where == f"{other}:2"
     other.write_text("extends: quickstrat\n")
     with pytest.raises(UserError, match="did you mean 'quickstart'"):
         load_recipe(str(small))

@@ -1,15 +1,10 @@
 """MediSwift's claims on made-up figures: each can fail, none holds where nothing was learned."""
 
-from pathlib import Path
-
 import pytest
 
-from feldspar.core.errors import UserError
 from feldspar.reproduce.claims import Verdict
-from feldspar.reproduce.data import prepare
 from feldspar.reproduce.mediswift import (
     ARMS,
-    PAPER,
     SEEDS,
     arm_table,
     flops_ratio,
@@ -113,15 +108,3 @@ def test_arms_and_seeds_come_in_order() -> None:
         assert all(values_of(run.trial).items() >= ARMS[name].items() for run in own)
     table = arm_table({name: [2.0] for name in ARMS}, ACCURACIES, {"bag of words": 0.809})
     assert table.rows[-1] == ["bag of words", "", "80.9%"] and len(table.rows) == len(ARMS) + 1
-
-
-def test_missing_documents_name_the_commands_that_make_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError) as caught:
-        prepare(PAPER.data)
-    assert caught.value.do == (
-        "feldspar corpus ontology hpo --out data/mediswift/hpo && "
-        "feldspar corpus build mediswift/small"
-    )

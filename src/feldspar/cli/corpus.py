@@ -261,15 +261,14 @@ def ontology_command(
     """Write an ontology's terms as text, and its definitions as pairs labelled by branch."""
     from dataclasses import asdict
 
-    from feldspar.corpus.ontology import HPO_ROOT, hpo_text, read_ontology, write_ontology
+    from feldspar.corpus.ontology import build_ontology
+    from feldspar.corpus.settings import OntologySettings
 
-    if ontology == "hpo":
-        text, root = hpo_text(offline), root or HPO_ROOT
-    elif root is None:
+    if ontology != "hpo" and root is None:
         raise UserError("--root is needed: the term of the file whose children are the labels")
-    else:
-        text = read_ontology(Path(ontology))
-    report = write_ontology(text, root, out, place=ontology, least=least, overwrite=overwrite)
+    file = None if ontology == "hpo" else Path(ontology)
+    settings = OntologySettings(path=out, file=file, root=root, least=least)
+    report = build_ontology(settings, offline, overwrite)
     if json:
         print_json(asdict(report))
         return

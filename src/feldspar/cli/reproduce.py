@@ -54,9 +54,8 @@ def register(app: typer.Typer) -> None:
 
         Without a GPU, --scale paper prints what it would cost. --quick prints figures and gives a
         verdict only on what is counted. --judge RECORD writes the record, its .md and its .svg
-        anew. Small scale of all but supar, mediswift and bilingual reads the documents of feldspar
-        quickstart, slimpajama-dc those of slimpajama-dc/releases too; mediswift those of
-        mediswift/small, bilingual those of bilingual/base and bilingual/small.
+        anew. The small scale builds the documents and shards that it lacks; pinned archives come
+        from the package index once.
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError

@@ -94,6 +94,7 @@ def run(
     Sizes are the recipe's study.targets; study.seeds and study.held_out count too.
     Example: feldspar scaling run cerebras-gpt/small --widths 64,96,128,192,256 --workers 2
     """
+    from feldspar.prepare import build_missing
     from feldspar.recipe import load_recipe
     from feldspar.study import run_family, targets_of_widths
 
@@ -102,6 +103,7 @@ def run(
     targets = None
     if widths is not None:
         targets = targets_of_widths(loaded.recipe.model, parse_widths(widths), depth)
+    build_missing(loaded)
     folder = out or Path("runs") / f"{loaded.recipe.name}-scaling"
     family = run_family(
         recipe, given, folder, targets=targets, convention=convention, workers=workers

@@ -30,33 +30,37 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other shards.")] = False,
     json: Json = False,
 ) -> None:
-    """Encode a recipe's documents into its shards folder.
+    """Encode a recipe's documents into its shards folder; documents that are missing come first.
 
     A finished folder of the same settings and documents is kept.
 
-    Example: feldspar tokens build recipe.yaml shards.path=data/shards
+    Example: feldspar tokens build quickstart shards.path=data/shards
     """
     from feldspar.core.errors import UserError
+    from feldspar.prepare import STARTS, build_missing
     from feldspar.recipe import load_data_recipe
     from feldspar.tokens.build import build_shards
 
-    loaded = load_data_recipe(recipe, overrides).recipe
-    corpus, tokenizer, shards = loaded.corpus, loaded.tokenizer, loaded.shards
+    loaded = load_data_recipe(recipe, overrides or [])
+    asked = loaded.recipe
+    corpus, tokenizer, shards = asked.corpus, asked.tokenizer, asked.shards
     if corpus is None or tokenizer is None or shards is None:
         sections = {"corpus": corpus, "tokenizer": tokenizer, "shards": shards}
         missing = [name for name, section in sections.items() if section is None]
         raise UserError(
             f"{recipe} has no section {' and no section '.join(missing)}: nothing to encode"
         )
+    if not corpus.path.exists():
+        build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs"))
     report = build_shards(
         corpus.path,
         tokenizer,
         shards,
-        seed=loaded.seed,
+        seed=asked.seed,
         workers=workers,
-        command=" ".join(["feldspar tokens build", recipe, *(overrides or [])]),
+        command=f"feldspar tokens build {loaded.arguments}",
         overwrite=overwrite,
-        fill_in_the_middle=loaded.infills,
+        fill_in_the_middle=asked.infills,
     )
     _print(report, json)
 

@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from feldspar.prepare import Stage
     from feldspar.recipe import LoadedRecipe
 
 Overrides = Annotated[
@@ -29,11 +30,19 @@ def register(app: typer.Typer) -> None:
         ] = False,
         dry_run: Annotated[
             bool,
-            typer.Option("--dry-run", help="Check everything that needs no device; train nothing."),
+            typer.Option("--dry-run", help="List what is ready or to build, and plan; do nothing."),
+        ] = False,
+        no_build: Annotated[
+            bool, typer.Option("--no-build", help="Refuse to build documents, tokenizer or shards.")
+        ] = False,
+        offline: Annotated[
+            bool, typer.Option("--offline", help="Build documents from cached archives only.")
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Train a recipe, or continue the run where it stopped.
+
+        Documents, tokenizer and shards that are missing are built first.
 
         Example: feldspar train cerebras-gpt/small --out runs/first
         """
@@ -44,6 +53,12 @@ def register(app: typer.Typer) -> None:
         if dry_run:
             show_dry_run(loaded, json)
             return
+        from feldspar.prepare import build_missing, require_ready
+
+        if no_build:
+            require_ready(loaded)
+        else:
+            build_missing(loaded, offline=offline)
         from feldspar.train import train as train_recipe
 
         folder = out or Path("runs") / loaded.recipe.name
@@ -60,9 +75,32 @@ def register(app: typer.Typer) -> None:
 
 
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
-    """The plan, refused where training would refuse it as far as the data are known."""
+    """Print what the run needs and its plan, refused where training would refuse it."""
     from feldspar.cli.console import print_json
     from feldspar.cli.plan import print_plan
+    from feldspar.prepare import State, require_buildable, stages_of
+
+    stages = stages_of(loaded)
+    if any(stage.state is State.REFUSED for stage in stages):
+        show_stages(stages)
+        require_buildable(stages)
+    summary = planned_summary(loaded)
+    if json:
+        print_json(summary | {"stages": [stage.as_dict() for stage in stages]})
+        return
+    show_stages(stages)
+    print_plan(summary)
+    typer.echo("dry run: nothing was trained")
+
+
+def show_stages(stages: "list[Stage]") -> None:
+    """Print a line for each thing that the run needs."""
+    for stage in stages:
+        typer.echo("\n".join(stage.lines()))
+
+
+def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
+    """The plan as plain values. Raises UserError for mixtures that the shards do not allow."""
     from feldspar.plan import resolve_mixtures
     from feldspar.tokens.resolve import UnknownTokens
     from feldspar.train.data import plan_loaded
@@ -71,9 +109,4 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     if planned.source_tokens:
         with suppress(UnknownTokens), loaded.locating_errors():
             resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
-    summary = planned.summary()
-    if json:
-        print_json(summary)
-        return
-    print_plan(summary)
-    typer.echo("dry run: nothing was trained")
+    return planned.summary()

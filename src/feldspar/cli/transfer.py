@@ -49,6 +49,7 @@ def register(app: typer.Typer) -> None:
         if workers is not None and workers < 1:
             raise UserError("--workers: at least one run at a time", found=workers)
         loaded = load_recipe(recipe, given)
+        from feldspar.prepare import build_missing
         from feldspar.study.transfer import run_transfer
         from feldspar.study.transfer_report import (
             check_report_extra,
@@ -59,6 +60,7 @@ def register(app: typer.Typer) -> None:
         from feldspar.study.trials import default_workers
 
         check_report_extra()
+        build_missing(loaded)
         folder = out or Path("runs") / f"{loaded.recipe.name}-transfer"
         found = run_transfer(
             recipe, given, folder, workers=workers or default_workers(loaded.recipe)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from feldspar.core.differences import difference_line, differences
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import digest_of, sha256_of_file, write_atomically
 
@@ -33,7 +34,8 @@ class Manifest:
     """What a folder is and where it comes from.
 
     ``kind`` names the arrow (``documents``, ``shards``, ``tokenizer``, ``checkpoint``,
-    ``release``); ``configuration`` is the digest of the settings that shaped the content;
+    ``release``); ``configuration`` is the digest of the settings that shaped the content,
+    and ``settings`` are those settings, so that another recipe can be told what differs;
     ``parents`` maps each input folder to the digest of its manifest; ``counts`` holds documents,
     bytes and tokens.
     """
@@ -46,6 +48,7 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     files: dict[str, FileRecord] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     @property
@@ -133,6 +136,15 @@ def is_manifest(path: Path) -> bool:
     except RunError:
         return True  # most likely a damaged one; the reader says so
     return len(data.keys() & {each.name for each in fields(Manifest)}) >= 3
+
+
+def changes_since(manifest: Manifest, settings: dict[str, Any]) -> str | None:
+    """Tell how ``settings`` differ from those of the manifest, which older ones do not keep."""
+    if not manifest.settings or not settings:
+        return None
+    plain = json.loads(json.dumps(settings))
+    found = differences(manifest.settings, plain)
+    return "; ".join(map(difference_line, found)) or None
 
 
 def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> list[str]:

@@ -11,16 +11,18 @@ from feldspar.core.files import digest_of, new_folder, write_atomically
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
+    changes_since,
     records_of,
     write_manifest,
 )
 from feldspar.core.progress import say
-from feldspar.core.verified import open_folder, require_replaceable
+from feldspar.core.verified import VerifiedFolder, open_folder, require_replaceable
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.engine import Engine, started
 from feldspar.corpus.identity import settings_digest
+from feldspar.corpus.ontology import build_ontology
 from feldspar.corpus.pipeline import Plan, process, quality_field, write_pairs
 from feldspar.corpus.readers import fetch_archives, pieces_of
 from feldspar.corpus.readers.pieces import Piece
@@ -32,11 +34,18 @@ from feldspar.corpus.store import KIND, split_folder
 from feldspar.corpus.writing import write_kept
 
 REPORT_NAME = "report.json"
+WITHOUT_EFFECT = frozenset({"path", "ontology"})
+"""Keys that say where folders lie, not what the documents are."""
 
 
 def configuration_digest(settings: CorpusSettings) -> str:
-    """What decides the documents: all settings but the folder's own place."""
-    return settings_digest(settings, {"path"})
+    """The digest of what decides the documents: of all settings but the places of folders."""
+    return settings_digest(settings, WITHOUT_EFFECT)
+
+
+def shaping_settings(settings: CorpusSettings) -> dict[str, Any]:
+    """The same settings as plain values, as the manifest keeps them."""
+    return settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
 
 
 def build_corpus(
@@ -61,8 +70,11 @@ def build_corpus(
     """
     arrow()
     check_apart(out, [each.path for each in settings.sources.values() if each.path is not None])
-    configuration = configuration_digest(settings)
-    if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
+    if settings.ontology is not None and not settings.ontology.path.is_dir():
+        build_ontology(settings.ontology, offline)
+    configuration, shaping = configuration_digest(settings), shaping_settings(settings)
+    finished = finished_report(out, KIND, configuration, overwrite, shaping)
+    if finished is not None:
         return finished
     _fetch(settings, offline)
     tolerance = Tolerance(skip_bad)
@@ -88,7 +100,7 @@ def build_corpus(
         write_pairs(outcome, folder)
         overlaps = None if shield is None else shield.counts
         report = make_report(outcome, _shaping(settings), overlaps)
-        finish_folder(folder, KIND, configuration, command, report)
+        finish_folder(folder, KIND, configuration, command, report, shaping)
     return report
 
 
@@ -136,26 +148,29 @@ def check_apart(out: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -> Report | None:
+def finished_report(
+    out: Path,
+    kind: str,
+    configuration: str,
+    overwrite: bool,
+    settings: dict[str, Any] | None = None,
+) -> Report | None:
     """The report of a finished folder of the same configuration; None when ``out`` is to be made.
 
     Raises UserError when ``out`` holds something else and ``overwrite`` is off, or when it is no
-    folder of ours, which is never replaced; RunError that names a damaged file.
+    folder of ours, which is never replaced; RunError that names a damaged file. ``settings`` tell
+    what differs.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
-    if not (out / MANIFEST_NAME).is_file():
-        raise UserError(
-            f"{out} exists and is no {kind} folder of feldspar, so it is not replaced",
-            do="choose another folder",
-        )
-    if overwrite:
+    if overwrite and holds_manifest(out, kind):
         require_replaceable(out, kind)
         return None
-    finished = open_folder(out, kind)
+    finished = finished_folder(out, kind)
+    if finished is None:
+        return None
     if finished.manifest.configuration != configuration:
         raise UserError(
             f"{out} was built with other settings",
+            found=changes_since(finished.manifest, settings or {}),
             do="choose another folder, or pass --overwrite to replace it",
         )
     finished.verify()
@@ -163,8 +178,36 @@ def finished_report(out: Path, kind: str, configuration: str, overwrite: bool) -
     return report_from_json(finished.file(REPORT_NAME).read_text(encoding="utf-8"))
 
 
+def finished_folder(out: Path, kind: str) -> VerifiedFolder | None:
+    """The finished folder ``out``; None where it is absent or empty.
+
+    Raises UserError when it is no folder of ours, RunError that names a damaged file.
+    """
+    return open_folder(out, kind) if holds_manifest(out, kind) else None
+
+
+def holds_manifest(out: Path, kind: str) -> bool:
+    """Whether ``out`` holds a manifest; False where it is absent or empty.
+
+    Raises UserError when it holds something else.
+    """
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return False
+    if not (out / MANIFEST_NAME).is_file():
+        raise UserError(
+            f"{out} exists and is no {kind} folder of feldspar, so it is not replaced",
+            do="choose another folder",
+        )
+    return True
+
+
 def finish_folder(
-    folder: Path, kind: str, configuration: str, command: str, report: Report
+    folder: Path,
+    kind: str,
+    configuration: str,
+    command: str,
+    report: Report,
+    settings: dict[str, Any] | None = None,
 ) -> None:
     """Write the report and the manifest, which name every other file."""
     text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
@@ -198,5 +241,6 @@ def finish_folder(
         counts=total,
         files=records_of(folder),
         warnings=report.warnings,
+        settings=settings or {},
     )
     write_manifest(folder, manifest)

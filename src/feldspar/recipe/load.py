@@ -4,6 +4,7 @@ Order: defaults < ``extends`` < file < ``choose`` < command line.
 """
 
 import json
+import shlex
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from feldspar.core.differences import differences
 from feldspar.core.errors import UserError, nearest
 from feldspar.core.files import digest_of
 from feldspar.core.progress import say
@@ -22,7 +24,6 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.shipped import find_recipe, recipes_folder
 from feldspar.recipe.tree import (
     Origins,
-    differences,
     dotted,
     get_value,
     merge,
@@ -47,6 +48,15 @@ class Loaded:
     recipe: Recipe | VisionRecipe | DataRecipe
     tree: dict[str, Any]
     origins: Origins
+    reference: str = ""
+    """The file, shipped name or run folder that was asked for."""
+    overrides: tuple[str, ...] = ()
+    """The ``key=value`` overrides that were given with it."""
+
+    @property
+    def arguments(self) -> str:
+        """The recipe and its overrides as a shell takes them behind a command."""
+        return shlex.join([self.reference or "RECIPE", *self.overrides])
 
     @contextmanager
     def locating_errors(self) -> Generator[None]:
@@ -161,7 +171,8 @@ def load_any_recipe(
         tree, origins, folders = _read_with_parents(path, ())
     else:
         tree, origins, folders = recorded.values, _origins_of(recorded, path), {}
-    return _loaded(tree, origins, folders, overrides)
+    loaded = _loaded(tree, origins, folders, overrides)
+    return replace(loaded, reference=reference, overrides=tuple(overrides or ()))
 
 
 def _loaded(
@@ -233,19 +244,34 @@ def _read_with_parents(
     origins: Origins = {key: f"{path}:{line}" for key, line in lines.items()}
     inside_package = path.resolve().is_relative_to(recipes_folder().resolve())
     folders = {str(path): Path.cwd() if inside_package else path.resolve().parent}
-    parent = value.pop("extends", None)
-    if parent is None:
-        return value, origins, folders
-    where = origins["extends",]
-    if not isinstance(parent, str):
-        raise UserError("extends: one parent, a file or a shipped name", where=where, found=parent)
+    given = value.pop("extends", [])
+    parents = [given] if isinstance(given, str) else given
+    if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
+        raise UserError(
+            "extends: files or shipped names are needed, one or a list of them",
+            where=origins["extends",],
+            found=given,
+        )
+    tree: dict[str, Any] = {}
+    inherited: Origins = {}
+    for index, parent in enumerate(parents):
+        where = origin_of(origins, ("extends", index))
+        found, found_origins, found_folders = _read_with_parents(
+            _parent_file(path, parent, where), (*seen, path.resolve())
+        )
+        tree, inherited = merge(tree, found), inherited | found_origins
+        folders = found_folders | folders
+    return merge(tree, value), inherited | origins, folders
+
+
+def _parent_file(path: Path, parent: str, where: str) -> Path:
+    """The file that ``extends: parent`` of the recipe in ``path`` names."""
     beside = path.parent / parent
-    is_file = beside.is_file() or beside.suffix in (".yaml", ".yml")
-    if is_file and not beside.is_file():
+    if beside.is_file():
+        return beside
+    if beside.suffix in (".yaml", ".yml"):
         raise UserError(f"extends: the file {beside} does not exist", where=where)
-    parent_path = beside if is_file else find_recipe(parent)
-    tree, parent_origins, parent_folders = _read_with_parents(parent_path, (*seen, path.resolve()))
-    return merge(tree, value), parent_origins | origins, parent_folders | folders
+    return find_recipe(parent)
 
 
 def _parse_override(text: str) -> tuple[KeyPath, Any]:

@@ -13,10 +13,10 @@ def recipes_folder() -> Path:
 
 
 def shipped_names() -> list[str]:
-    """All shipped recipes that can be run; shared parents (``method``) left out."""
+    """All shipped recipes that can be run; shared parents (``method``, ``data/``) left out."""
     root = recipes_folder()
     names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-    return sorted(name for name in names if not name.endswith("/method"))
+    return sorted(n for n in names if not n.endswith("/method") and not n.startswith("data/"))
 
 
 def find_recipe(reference: str) -> Path:

@@ -78,28 +78,3 @@ def origin_of(origins: Origins, path: KeyPath) -> str:
             return origins[path[:length]]
     inside = (origin for key, origin in origins.items() if key[: len(path)] == path)
     return next(inside, "default")
-
-
-def differences(old: Any, new: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """List the dotted keys under which two recipes' plain values differ, with both values.
-
-    Of lists of phases of different lengths the shared ones are compared.
-    """
-    if isinstance(old, dict) and isinstance(new, dict):
-        found = []
-        for name in {**old, **new}:
-            inner = f"{key}.{name}" if key else str(name)
-            found += differences(old.get(name), new.get(name), inner)
-        return found
-    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            difference
-            for index, (a, b) in enumerate(zip(old, new, strict=True))
-            for difference in differences(a, b, f"{key}.{index}")
-        ]
-    if isinstance(old, list) and isinstance(new, list) and key == "phases":
-        shared = min(len(old), len(new))
-        return differences(old[:shared], new[:shared], key) + [
-            (f"{key}.{index}", "absent", "added") for index in range(len(old), len(new))
-        ]
-    return [] if old == new else [(key, old, new)]

@@ -27,7 +27,7 @@ from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.ladder import CLEARLY, Gain
 from feldspar.reproduce.paper import (
-    QUICKSTART_BYTES,
+    Data,
     Figures,
     Findings,
     Paper,
@@ -248,7 +248,7 @@ PAPER = Paper(
     name="alibi-interpolation",
     title="Position interpolation for ALiBi",
     number="2310.13017",
-    data=QUICKSTART_BYTES,
+    data=Data(SMALL),
     stages=stages,
     measure=measure,
     judge=judge,

@@ -18,7 +18,7 @@ from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.ladder import Gain, ladder_table
 from feldspar.reproduce.loss_by_position import losses_by_position
 from feldspar.reproduce.paper import (
-    QUICKSTART_BYTES,
+    Data,
     Figures,
     Findings,
     Paper,
@@ -326,7 +326,7 @@ PAPER = Paper(
     name="btlm",
     title="BTLM-3B-8K: one recipe, two context lengths",
     number="2309.11568",
-    data=QUICKSTART_BYTES,
+    data=Data(RECIPE),
     stages=stages,
     measure=measure,
     judge=judge,

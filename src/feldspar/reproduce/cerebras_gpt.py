@@ -14,7 +14,7 @@ from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.family import Member, claims
 from feldspar.reproduce.family_tables import family_figure, family_tables, law_words
 from feldspar.reproduce.paper import (
-    QUICKSTART_BYTES,
+    Data,
     Figures,
     Findings,
     Paper,
@@ -191,7 +191,7 @@ PAPER = Paper(
     name="cerebras-gpt",
     title="Cerebras-GPT: a compute-optimal family and its law",
     number="2304.03208",
-    data=QUICKSTART_BYTES,
+    data=Data("cerebras-gpt/small"),
     stages=stages,
     measure=measure,
     judge=judge,

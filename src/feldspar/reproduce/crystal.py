@@ -4,7 +4,6 @@ The same seeds train the recipe as it is and with one thing taken back: fill-in-
 replay of prose in the last phase, or the order itself (the text of the first two phases pooled).
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
@@ -59,17 +58,6 @@ ARMS: dict[str, dict[str, str]] = {
 }
 """What is trained, by the choices of the small recipe."""
 PAPER_RUN = Trial("crystal", ())
-
-MARKS = ["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"]
-DATA = Data(
-    "quickstart",
-    (
-        "tokenizer.vocab_size=261",
-        "shards.path=data/quickstart/infilling-bytes",
-        f"tokenizer.special_tokens={json.dumps(MARKS)}",
-    ),
-)
-"""The quickstart's documents as bytes, with the tokens that mark a gap."""
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
@@ -200,7 +188,7 @@ PAPER = Paper(
     name="crystal",
     title="Crystal: language, then code",
     number="2411.04156",
-    data=DATA,
+    data=Data(RECIPE),
     stages=stages,
     measure=measure,
     judge=judge,

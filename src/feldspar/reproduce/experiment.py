@@ -17,8 +17,10 @@ from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.progress import progress, say
+from feldspar.prepare.build import build_missing
+from feldspar.prepare.stages import STARTS
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.cost import RunCost, run_cost
-from feldspar.reproduce.data import prepare
 from feldspar.reproduce.paper import Figures, Findings, Paper, Results, Scale, plain
 from feldspar.study.trials import TrialResult, run_trials
 
@@ -55,7 +57,7 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
     record = open_folder(folder, paper, scale)
     if scale is not Scale.PAPER:
         for data in (paper.data, *paper.more_data):
-            prepare(data)
+            build_missing(load_recipe(data.recipe, list(data.overrides)), without=STARTS)
     results: dict[str, list[TrialResult]] = {}
     with _counting_time(folder, record):
         for stage in paper.stages(scale):

@@ -36,7 +36,7 @@ from feldspar.reproduce.norm_against_total import (
     relation_figures,
 )
 from feldspar.reproduce.paper import (
-    QUICKSTART_BYTES,
+    Data,
     Figures,
     Findings,
     Paper,
@@ -238,7 +238,7 @@ PAPER = Paper(
     name="gns",
     title="Gradient noise scale from norm layers",
     number="2411.00999",
-    data=QUICKSTART_BYTES,
+    data=Data("gns/small"),
     stages=stages,
     measure=measure,
     judge=judge,

@@ -165,7 +165,7 @@ PAPER = Paper(
     name="mediswift",
     title="MediSwift: sparse pre-training, dense fine-tuning",
     number="2403.00952",
-    data=Data(SMALL, before="feldspar corpus ontology hpo --out data/mediswift/hpo"),
+    data=Data(SMALL),
     stages=stages,
     measure=measure,
     judge=judge,

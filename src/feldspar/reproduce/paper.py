@@ -72,18 +72,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Data:
-    """The recipe, with overrides, that ``tokens build`` makes an experiment's shards from."""
+    """The recipe, with overrides, whose documents and shards an experiment reads."""
 
     recipe: str
     overrides: tuple[str, ...] = ()
-    before: str = ""
-    """The command that fetches what the documents are made of, where the recipe does not."""
-
-
-QUICKSTART_BYTES = Data(
-    "quickstart", ("tokenizer.vocab_size=257", "shards.path=data/quickstart/bytes")
-)
-"""The quickstart's documents as bytes: 256 of them and the end of a document, no merges."""
 
 
 Figures = dict[str, Any]

@@ -15,7 +15,7 @@ from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.ladder import CLEARLY, Gain
 from feldspar.reproduce.paper import (
-    QUICKSTART_BYTES,
+    Data,
     Figures,
     Findings,
     Paper,
@@ -208,7 +208,7 @@ PAPER = Paper(
     name="slimpajama-dc",
     title="SlimPajama-DC: data combinations",
     number="2309.10818",
-    data=QUICKSTART_BYTES,
+    data=Data(RECIPE),
     more_data=tuple(data_of(scope) for scope in SCOPES),
     stages=stages,
     measure=measure,

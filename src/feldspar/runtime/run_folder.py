@@ -79,6 +79,11 @@ class RunFolder:
         """Read the records of the steps, in order; what is damaged is left out."""
         return read_steps(self.metrics)
 
+    @property
+    def holds_checkpoint(self) -> bool:
+        """Whether a checkpoint was finished; its files are not read."""
+        return any(self.checkpoints.glob("*/manifest.json"))
+
     def write_recipe(self, text: str) -> None:
         """Save the resolved recipe."""
         write_atomically(self.path / RECIPE_NAME, text)
@@ -156,3 +161,14 @@ class RunFolder:
             file.write(f"process {os.getpid()} on {socket.gethostname()}")
             file.flush()
             yield
+
+
+def require_run(path: Path) -> None:
+    """Raise UserError where ``path`` is no run with a checkpoint, before torch is loaded."""
+    if not path.is_dir():
+        raise UserError(f"{path} is no run folder: there is no such folder")
+    folder = RunFolder(path)
+    if not folder.holds_run:
+        raise UserError(f"{path} is no run folder: it holds no {RECIPE_NAME}")
+    if not folder.holds_checkpoint:
+        raise UserError(f"{path} holds no checkpoint yet", do=f"train it: feldspar train {path}")

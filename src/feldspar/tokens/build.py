@@ -1,6 +1,5 @@
 """Documents to shards: tokenizer, tokens and manifest in one folder that appears whole."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -9,29 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from feldspar import __version__
-from feldspar.core.errors import FeldsparError, UserError
+from feldspar.core.errors import FeldsparError
 from feldspar.core.execution import available_cores, executor
-from feldspar.core.files import TEMPORARY_MARK, digest_of, new_folder
-from feldspar.core.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    records_of,
-    write_manifest,
-)
+from feldspar.core.files import TEMPORARY_MARK, new_folder
+from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
 from feldspar.core.verified import open_folder, require_replaceable
 from feldspar.tokens.encoding import encode_unit, units_of
 from feldspar.tokens.infilling import Infiller
-from feldspar.tokens.settings import ExtendTokenizer, ShardSettings, TokenizerSettings, TrainBpe
+from feldspar.tokens.settings import ShardSettings, TokenizerSettings
+from feldspar.tokens.shard_shape import KIND, ShardShape, finished_shards
 from feldspar.tokens.tokenizer import TextTokenizer
-from feldspar.tokens.tokenizer_sources import base_of, tokenizer_from_settings
+from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
 from feldspar.tokens.writer import SourceCounts, write_source
 
 if TYPE_CHECKING:
     from feldspar.corpus import Document
 
-KIND = "shards"
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation", "test")
 SERIAL_BYTES = 4_000_000
@@ -114,34 +108,23 @@ def build_shards(
     """
     path = shard_settings.path
     parent = open_folder(documents, "documents").manifest.digest
-    given = (
-        None
-        if isinstance(tokenizer_settings, TrainBpe | ExtendTokenizer)
-        else tokenizer_from_settings(tokenizer_settings, None, seed)
-    )
-    configuration = digest_of(
-        KIND,
-        # A tokenizer from files is its content, wherever the files lie.
-        given.digest if given else _made_from(tokenizer_settings),
-        given.end_of_document if given else "",
-        str(shard_settings.shard_tokens),
-        str(seed),
-    )
-    if (finished := _finished(path, configuration, parent, overwrite)) is not None:
+    shape = ShardShape.of(tokenizer_settings, shard_settings, seed)
+    if (finished := _kept(path, shape, parent, overwrite)) is not None:
         say(f"{path} is up to date")
         return ShardReport.of(path, finished, up_to_date=True)
     for left in path.parent.glob(f"{path.name}{TEMPORARY_MARK}*"):
         shutil.rmtree(left, ignore_errors=True)
     workers = available_cores() if workers is None else workers
     with new_folder(path, overwrite) as folder:
-        tokenizer = given or tokenizer_from_settings(tokenizer_settings, documents, seed)
+        tokenizer = shape.given or tokenizer_from_settings(tokenizer_settings, documents, seed)
         if fill_in_the_middle:
             Infiller(tokenizer)  # refuses, before anything is encoded
         tokenizer.save(folder / TOKENIZER_FOLDER)
         splits = _encode_all(documents, folder, tokenizer, shard_settings, seed, workers)
         manifest = Manifest(
             kind=KIND,
-            configuration=configuration,
+            configuration=shape.configuration,
+            settings=shape.settings,
             version=__version__,
             command=command,
             parents={"documents": parent},
@@ -162,42 +145,24 @@ def build_shards(
     return ShardReport.of(path, manifest, up_to_date=False)
 
 
-def _made_from(settings: TokenizerSettings) -> str:
-    """What shapes a tokenizer that is made here; a base counts by its content."""
-    values = settings.model_dump(mode="json")
-    if isinstance(settings, ExtendTokenizer):
-        values["base"] = base_of(settings).digest
-    return json.dumps(values)
-
-
-def _finished(path: Path, configuration: str, parent: str, overwrite: bool) -> Manifest | None:
+def _kept(path: Path, shape: ShardShape, parent: str, overwrite: bool) -> Manifest | None:
     """Return the manifest of a whole folder that needs no building; None when there is work to do.
 
     Raises UserError when the folder holds something else, RunError when it is damaged, both unless
     ``overwrite``.
     """
-    if not path.exists():
-        return None
-    differs = "holds something else"
-    if (path / MANIFEST_NAME).is_file():
-        try:
-            found = open_folder(path, KIND)
-            same = found.manifest.configuration == configuration
-            if same and found.manifest.parents == {"documents": parent}:
-                found.verify()
-                return found.manifest
-        except FeldsparError:
-            if not overwrite:
-                raise
-            require_replaceable(path, KIND)
+    try:
+        found = finished_shards(path)
+        if found is None:
             return None
-        differs = "was built from other documents" if same else "was built with other settings"
-    if overwrite:
+        shape.require_same(path, found.manifest, parent)
+        found.verify()
+    except FeldsparError:
+        if not overwrite:
+            raise
+        require_replaceable(path, KIND)
         return None
-    raise UserError(
-        f"shards.path: {path} {differs}",
-        do="choose another shards.path, or pass --overwrite to replace it",
-    )
+    return found.manifest
 
 
 def _encode_all(

@@ -53,7 +53,7 @@ def tokenizer_from_settings(
 
 def base_of(settings: ExtendTokenizer) -> TextTokenizer:
     """The tokenizer that ``settings`` extend. Raises UserError when it is not there."""
-    return _read_hugging_face(settings.base, settings.end_of_document)
+    return _read_hugging_face(settings.base, settings.end_of_document, "tokenizer.base")
 
 
 def _extended(settings: ExtendTokenizer, documents: Path | None, seed: int) -> TextTokenizer:
@@ -74,30 +74,32 @@ def _sources(documents: Path) -> list[str]:
     return corpus.sources(documents)
 
 
-def _read_hugging_face(reference: str, end_of_document: str | None) -> TextTokenizer:
+def _read_hugging_face(
+    reference: str, end_of_document: str | None, key: str = "tokenizer.path"
+) -> TextTokenizer:
     path = Path(reference).expanduser()
     if path.is_file():
         return TextTokenizer.from_file(path, end_of_document or end_of_sequence_token(path.parent))
     if path.is_dir():
         return TextTokenizer.load(path, end_of_document)
-    return TextTokenizer.load(_cached_folder(reference), end_of_document)
+    return TextTokenizer.load(_cached_folder(reference, key), end_of_document)
 
 
-def _cached_folder(name: str) -> Path:
+def _cached_folder(name: str, key: str) -> Path:
     """The snapshot folder of a name in the local Hugging Face cache; the network is never asked."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
+    do = f"give a folder with {TOKENIZER_FILE}"
     try:
         found = huggingface_hub.try_to_load_from_cache(name, TOKENIZER_FILE)
         huggingface_hub.try_to_load_from_cache(name, "tokenizer_config.json")
+        do += f", or fetch it once: hf download {name} {TOKENIZER_FILE} tokenizer_config.json"
     except HFValidationError:
         found = None
     if not isinstance(found, str):
         raise UserError(
-            f"tokenizer.path: {name!r} is no folder, no file and not in the Hugging Face cache",
-            do=f"give a folder with {TOKENIZER_FILE}, or fetch it once: hf download {name} "
-            f"{TOKENIZER_FILE} tokenizer_config.json",
+            f"{key}: {name!r} is no folder, no file and not in the Hugging Face cache", do=do
         )
     return Path(found).parent
 

@@ -1,6 +1,6 @@
 """The training data of a recipe: shards opened and checked, each phase's mixture resolved."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from feldspar.core.errors import UserError
@@ -54,10 +54,9 @@ def open_shards(recipe: Recipe) -> ShardSet:
             do="add shards: {path: FOLDER} and run feldspar tokens build RECIPE",
         )
     if not recipe.shards.path.is_dir():
-        source = "RECIPE" if recipe.corpus is not None else "quickstart"
         raise UserError(
             f"shards.path: {recipe.shards.path} does not exist",
-            do=f"build the shards first: feldspar tokens build {source}",
+            do="build the shards first: feldspar tokens build RECIPE",
         )
     shards = ShardSet.open(recipe.shards.path)
     rows = recipe.model.vocab_size
@@ -102,7 +101,7 @@ def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
     if recipe.model.vocab_size is not None:
         return loaded
     model = recipe.model.model_copy(update={"vocab_size": recipe.vocabulary_rows(size)})
-    return LoadedRecipe(recipe.model_copy(update={"model": model}), loaded.tree, loaded.origins)
+    return replace(loaded, recipe=recipe.model_copy(update={"model": model}))
 
 
 def plan_loaded(loaded: LoadedRecipe) -> Plan:

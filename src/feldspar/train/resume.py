@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from feldspar.core.differences import differences
 from feldspar.core.errors import UserError
 from feldspar.recipe.recorded import recorded_values
-from feldspar.recipe.tree import differences
 
 FIXED_SECTIONS = (
     *("seed", "start_from", "adapt", "model", "parametrization", "optimizer"),
@@ -43,6 +43,8 @@ def _alters_past(key: str, phase_index: int) -> bool:
     parts = key.split(".")
     if parts[0] == "images" and parts[-1] in ("train", "validation", "train_images"):
         return False  # the data are compared by content
+    if parts == ["start_from", "recipe"]:
+        return False  # only tells how to train the run that is named
     if parts[0] in FIXED_SECTIONS:
         return True
     if parts[0] == "phases" and len(parts) > 2:

@@ -354,6 +354,8 @@ class StartFromRun(Settings):
     """The run folder."""
     checkpoint: str = "last"
     """last, or the number of tokens of a checkpoint."""
+    recipe: str | None = None
+    """The recipe that trains that run: named where the run is missing."""
 
 
 class StartFromHuggingFace(Settings):

@@ -1,0 +1,16 @@
+"""What a recipe needs before it trains: found, built where it is missing, or refused."""
+
+from feldspar.core.lazy import lazy_exports
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "STARTS": "stages",
+        "Stage": "stages",
+        "State": "stages",
+        "stages_of": "stages",
+        "build_missing": "build",
+        "require_buildable": "build",
+        "require_ready": "build",
+    },
+)

@@ -1,0 +1,103 @@
+"""Build what a recipe needs and does not have: its ontology, documents, tokenizer and shards.
+
+What is finished stays; a build that was stopped goes on.
+"""
+
+import os
+from collections.abc import Collection
+
+from feldspar.core.errors import UserError
+from feldspar.core.execution import available_cores
+from feldspar.core.progress import say
+from feldspar.prepare.stages import AnyLoaded, Stage, State, stages_of
+
+
+def build_missing(
+    loaded: AnyLoaded, *, offline: bool = False, without: Collection[str] = ()
+) -> list[Stage]:
+    """Build the stages that are missing, and return all of them but those named in ``without``.
+
+    ``offline`` uses only archives that were fetched before. Raises UserError, before anything is
+    built, for a stage that cannot be built or was built otherwise; and what the builders raise.
+    """
+    stages = [stage for stage in stages_of(loaded) if stage.name not in without]
+    require_buildable(stages)
+    names = [stage.name for stage in stages if stage.state is State.TO_BUILD]
+    if not names:
+        return stages
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        require_ready(loaded, stages)
+    if "documents" in names:
+        build_documents(loaded, offline)
+    elif "ontology" in names:
+        build_only_ontology(loaded, offline)
+    if "shards" in names:
+        build_tokens(loaded)
+    return stages
+
+
+def require_buildable(stages: list[Stage]) -> None:
+    """Raise the error of the first stage that is missing or refused."""
+    for stage in stages:
+        if stage.state in (State.MISSING, State.REFUSED):
+            if stage.error is not None:
+                raise stage.error
+            raise UserError(stage.note, found=stage.found, do=stage.do)
+
+
+def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
+    """Raise UserError where anything is still to build, with the commands that build it."""
+    stages = stages_of(loaded) if stages is None else stages
+    require_buildable(stages)
+    missing = [stage for stage in stages if stage.state is State.TO_BUILD]
+    if missing:
+        commands = dict.fromkeys(stage.do for stage in missing if stage.do)
+        raise UserError(
+            f"{missing[0].name}: {missing[0].path} is not built yet",
+            do=" && ".join(commands),
+        )
+
+
+def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:
+    """Write the ontology's folder."""
+    from feldspar.corpus.ontology import build_ontology
+
+    corpus = loaded.recipe.corpus
+    assert corpus is not None and corpus.ontology is not None, "its stage says so"
+    say(f"== ontology: {corpus.ontology.path}")
+    build_ontology(corpus.ontology, offline)
+
+
+def build_documents(loaded: AnyLoaded, offline: bool) -> None:
+    """Read, clean, deduplicate and split the sources."""
+    from feldspar.corpus.build import build_corpus
+
+    corpus = loaded.recipe.corpus
+    assert corpus is not None, "its stage says so"
+    say(f"== documents: {', '.join(corpus.sources)} into {corpus.path}")
+    build_corpus(
+        corpus,
+        corpus.path,
+        command=f"feldspar corpus build {loaded.arguments}",
+        workers=available_cores(),
+        offline=offline,
+    )
+
+
+def build_tokens(loaded: AnyLoaded) -> None:
+    """Train or read the tokenizer, and encode the documents."""
+    from feldspar.tokens.build import build_shards
+
+    recipe = loaded.recipe
+    corpus, tokenizer, shards = recipe.corpus, recipe.tokenizer, recipe.shards
+    assert corpus is not None and tokenizer is not None and shards is not None, "their stage says"
+    say(f"== tokenizer and shards: {corpus.path} into {shards.path}")
+    build_shards(
+        corpus.path,
+        tokenizer,
+        shards,
+        seed=recipe.seed,
+        command=f"feldspar tokens build {loaded.arguments}",
+        workers=available_cores(),
+        fill_in_the_middle=recipe.infills,
+    )

@@ -1,0 +1,261 @@
+"""The stages between raw text and a run that can begin, each with its folder and its state.
+
+Nothing is built or fetched here, and no torch is loaded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from feldspar.core.errors import FeldsparError, UserError
+from feldspar.core.manifest import Manifest, changes_since
+from feldspar.corpus.build import configuration_digest, finished_folder, shaping_settings
+from feldspar.corpus.settings import CorpusSettings, HuggingFaceReader
+from feldspar.corpus.store import KIND as DOCUMENTS
+from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
+from feldspar.recipe.root import Recipe
+from feldspar.runtime.run_folder import RunFolder
+from feldspar.tokens.settings import TrainBpe
+from feldspar.tokens.shard_shape import ShardShape, finished_shards
+from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
+
+AnyLoaded = LoadedRecipe | LoadedDataRecipe
+
+
+class State(StrEnum):
+    """Where a stage stands."""
+
+    READY = "ready"
+    TO_BUILD = "will be built"
+    NOT_NEEDED = "not needed"
+    MISSING = "missing"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing that a recipe needs before it trains."""
+
+    name: str
+    path: Path | None
+    state: State
+    note: str = ""
+    """What it is made from, or why it is missing or refused."""
+    found: str | None = None
+    """What differs, where it was built otherwise."""
+    do: str | None = None
+    """The command that makes it, or what the user has to do."""
+    error: FeldsparError | None = None
+    """Why it is refused, where a reader said so."""
+
+    def lines(self) -> list[str]:
+        """The stage for people; what the user has to do stands on a line of its own."""
+        place = [] if self.path is None else [shown_path(self.path)]
+        details = [self.note] if self.found is None else [self.note, self.found]
+        text = ": ".join(part for part in [*place, *details] if part)
+        lines = [f"{self.name:12}{self.state.value:15}{text}"]
+        if self.do is not None and self.state in (State.MISSING, State.REFUSED):
+            lines.append(f"{'':12}do: {self.do}")
+        return lines
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The stage for machines."""
+        return {
+            "name": self.name,
+            "path": None if self.path is None else str(self.path),
+            "state": self.state.value,
+            "note": self.note,
+            "found": self.found,
+            "do": self.do,
+        }
+
+
+def stages_of(loaded: AnyLoaded) -> list[Stage]:
+    """List what the recipe needs, in the order in which it is made."""
+    corpus = loaded.recipe.corpus
+    ontology = [] if corpus is None else list(_ontology(loaded, corpus))
+    written = [stage.path for stage in ontology if stage.path and stage.state is State.TO_BUILD]
+    documents = None if corpus is None else _documents(loaded, corpus, written)
+    shards = _shards(loaded, documents)
+    if documents is not None and shards.state is State.READY and documents.state in _ABSENT:
+        note = "the shards hold their tokens"
+        documents = Stage("documents", documents.path, State.NOT_NEEDED, note)
+    tokenizer = _tokenizer(loaded, shards)
+    if tokenizer is not None and tokenizer.state is State.MISSING:
+        note = f"shards.path: {shards.path} does not exist, and is made with the tokenizer"
+        shards = replace(shards, state=State.MISSING, note=note)
+    data = [stage for stage in (documents, tokenizer, shards) if stage]
+    if not isinstance(loaded.recipe, Recipe):
+        return [*ontology, *data]
+    return [*_starts(loaded.recipe), *ontology, *data, *_pairs(loaded.recipe, written)]
+
+
+def shown_path(path: Path) -> str:
+    """A path as the user would write it: relative where it lies below the current folder."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+STARTS = ("start_from", "adapt.embeddings.donor")
+"""Names of the stages that another run or download makes, one for each of many runs perhaps."""
+_ABSENT = (State.TO_BUILD, State.MISSING)
+
+
+def _ontology(loaded: AnyLoaded, corpus: CorpusSettings) -> Iterator[Stage]:
+    settings = corpus.ontology
+    if settings is None:
+        return
+    if settings.path.is_dir():
+        yield Stage("ontology", settings.path, State.READY)
+    elif settings.file is not None and not settings.file.is_file():
+        note = f"corpus.ontology.file: {settings.file} does not exist"
+        yield Stage("ontology", settings.path, State.MISSING, note, do="put the file there")
+    else:
+        source = settings.file or "the Human Phenotype Ontology of the package index"
+        command = f"feldspar corpus build {loaded.arguments}"
+        yield Stage("ontology", settings.path, State.TO_BUILD, f"from {source}", do=command)
+
+
+def _documents(loaded: AnyLoaded, corpus: CorpusSettings, written: list[Path]) -> Stage:
+    command = f"feldspar corpus build {loaded.arguments}"
+    try:
+        folder = finished_folder(corpus.path, DOCUMENTS)
+    except FeldsparError as error:
+        return _refused("documents", corpus.path, error)
+    if folder is None:
+        return _unbuilt_documents(corpus, command, written)
+    if folder.manifest.configuration != configuration_digest(corpus):
+        return Stage(
+            "documents",
+            corpus.path,
+            State.REFUSED,
+            f"corpus.path: {corpus.path} was built with other settings",
+            found=changes_since(folder.manifest, shaping_settings(corpus)),
+            do=f"set another corpus.path, or replace it: {command} --overwrite",
+        )
+    return Stage("documents", corpus.path, State.READY)
+
+
+def _unbuilt_documents(corpus: CorpusSettings, command: str, written: list[Path]) -> Stage:
+    for name, source in corpus.sources.items():
+        path = source.path
+        if path is None or path.exists() or any(path.is_relative_to(folder) for folder in written):
+            continue
+        named = isinstance(source.reader, HuggingFaceReader) and source.reader.name is not None
+        if not named:
+            note = f"corpus.sources.{name}.path: {path} does not exist"
+            do = f"put the text of {name} there, or set corpus.sources.{name}.path"
+            return Stage("documents", corpus.path, State.MISSING, note, do=do)
+    note = f"from {', '.join(corpus.sources)}"
+    return Stage("documents", corpus.path, State.TO_BUILD, note, do=command)
+
+
+def _shards(loaded: AnyLoaded, documents: Stage | None) -> Stage:
+    recipe = loaded.recipe
+    if recipe.shards is None:
+        do = "add the section shards: {path: FOLDER}"
+        return Stage("shards", None, State.MISSING, "shards: the recipe has no such section", do=do)
+    path = recipe.shards.path
+    command = f"feldspar tokens build {loaded.arguments}"
+    try:
+        folder = finished_shards(path)
+        if folder is not None:
+            _require_same(loaded, folder.manifest, documents)
+            return Stage("shards", path, State.READY)
+    except FeldsparError as error:
+        return _refused("shards", path, error, f"{command} --overwrite")
+    if recipe.corpus is None or recipe.tokenizer is None or documents is None:
+        absent = "corpus" if recipe.corpus is None else "tokenizer"
+        note = f"shards.path: {path} does not exist, and the recipe has no section {absent}"
+        do = f"add the section {absent}, or set shards.path to a folder of shards"
+        return Stage("shards", path, State.MISSING, note, do=do)
+    if documents.state in (State.MISSING, State.REFUSED):
+        note = f"shards.path: {path} does not exist, and is made from the documents"
+        return Stage("shards", path, State.MISSING, note, do=command)
+    note = f"from {shown_path(recipe.corpus.path)}"
+    return Stage("shards", path, State.TO_BUILD, note, do=command)
+
+
+def _require_same(loaded: AnyLoaded, manifest: Manifest, documents: Stage | None) -> None:
+    """Raise UserError when shards were not built by this recipe, as far as it says how."""
+    recipe = loaded.recipe
+    if recipe.corpus is None or recipe.tokenizer is None or recipe.shards is None:
+        return
+    if documents is not None and documents.state is State.REFUSED:
+        raise UserError("shards.path: its documents were built otherwise than the recipe says")
+    digest = None
+    if documents is not None and documents.state is State.READY:
+        made = finished_folder(recipe.corpus.path, DOCUMENTS)
+        digest = None if made is None else made.manifest.digest
+    try:
+        shape = ShardShape.of(recipe.tokenizer, recipe.shards, recipe.seed)
+    except UserError:
+        return  # shards hold a copy of a tokenizer whose files are gone
+    shape.require_same(recipe.shards.path, manifest, digest, any_seed=True)
+
+
+def _tokenizer(loaded: AnyLoaded, shards: Stage) -> Stage | None:
+    """The tokenizer, which lies in the folder of the shards."""
+    recipe = loaded.recipe
+    if shards.path is None or recipe.tokenizer is None or shards.state is State.REFUSED:
+        return None
+    path = shards.path / "tokenizer"
+    if shards.state is State.READY:
+        return Stage("tokenizer", path, State.READY)
+    if isinstance(recipe.tokenizer, TrainBpe):
+        note = f"{recipe.tokenizer.vocab_size:,} tokens, trained on the documents"
+        return Stage("tokenizer", path, State.TO_BUILD, note, do=shards.do)
+    try:
+        assert recipe.shards is not None, "the shards have a path"
+        ShardShape.of(recipe.tokenizer, recipe.shards, recipe.seed)
+    except FeldsparError as error:
+        return Stage("tokenizer", path, State.MISSING, error.what, error.found, error.do)
+    return Stage("tokenizer", path, State.TO_BUILD, "from its files", do=shards.do)
+
+
+def _starts(recipe: Recipe) -> Iterator[Stage]:
+    donor = None if recipe.adapt is None else recipe.adapt.embeddings.donor
+    for name, start in zip(STARTS, (recipe.start_from, donor), strict=True):
+        if start is None or isinstance(start, StartFromScratch):
+            continue
+        path = Path(start.path)
+        if isinstance(start, StartFromRun):
+            yield _parent_run(name, path, start)
+        elif isinstance(start, StartFromHuggingFace):
+            yield _parent_folder(name, path)
+
+
+def _parent_run(name: str, path: Path, start: StartFromRun) -> Stage:
+    if RunFolder(path).holds_checkpoint:
+        return Stage(name, path, State.READY)
+    command = f"feldspar train {start.recipe or 'ITS-RECIPE'} --out {path}"
+    return Stage(name, path, State.MISSING, f"{name}: {path} holds no checkpoint", do=command)
+
+
+def _parent_folder(name: str, path: Path) -> Stage:
+    if (path / "config.json").is_file():
+        return Stage(name, path, State.READY)
+    do = "put config.json and the safetensors files of the model there"
+    return Stage(name, path, State.MISSING, f"{name}: {path} holds no config.json", do=do)
+
+
+def _pairs(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:
+    for index, phase in enumerate(recipe.phases):
+        if phase.pairs is None:
+            continue
+        path = phase.pairs.path
+        if path.is_file():
+            yield Stage("pairs", path, State.READY)
+        elif any(path.is_relative_to(folder) for folder in written):
+            yield Stage("pairs", path, State.TO_BUILD, "from the ontology")
+        else:
+            note = f"phases.{index}.data.path: {path} does not exist"
+            yield Stage("pairs", path, State.MISSING, note, do="put the pairs there as JSON lines")
+
+
+def _refused(name: str, path: Path, error: FeldsparError, replacing: str = "") -> Stage:
+    """A folder that is damaged, or holds something else than the recipe asks for."""
+    if replacing and isinstance(error, UserError):
+        error.do = f"set another {name}.path, or replace it: {replacing}"
+    return Stage(name, path, State.REFUSED, error.what, error.found, error.do, error)
