@@ -65,7 +65,9 @@ def test_a_record_is_judged_again_and_a_quick_one_has_no_verdict(
     assert "mechanism shown  fewer-flops" in said, "FLOPs are counted: no seed moves them"
     assert "too few for a verdict" in said and "0 reproduced, 1 mechanism shown" in said
     assert run_with(["reproduce", "btlm", "--judge", str(copy)]) == 2
-    assert "records another paper" in capsys.readouterr().err
+    assert run_with(["reproduce", "mediswift", "--judge", str(copy), "--quick"]) == 2
+    said = capsys.readouterr().err
+    assert "records another paper" in said and "leave out --quick" in said
 
 
 @pytest.mark.slow

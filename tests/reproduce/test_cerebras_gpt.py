@@ -83,6 +83,18 @@ def test_a_family_off_its_law_is_told() -> None:
     assert "H100 hours" in largest.cost
 
 
+def test_the_width_of_the_interval_does_not_decide() -> None:
+    """It grows with noise, so that a noisier family would pass more easily."""
+
+    def rule(values: dict[str, Any]) -> float:
+        return law(values, FALLING) * (1.025 if values[SIZE] == "373k" else 1.0)
+
+    _, found = run(rule)
+    largest = found["law-predicts-the-largest"]
+    assert "outside the prediction interval" in largest.ours and largest.borne_out
+    assert "(-2." in largest.ours
+
+
 def test_losses_that_do_not_fall_give_no_law_and_no_claim() -> None:
     _, found = run(lambda values: 2.0)
     for name in ("law-predicts-the-largest", "mup-below-the-law-of-sp"):

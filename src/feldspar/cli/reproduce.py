@@ -63,6 +63,11 @@ def register(app: typer.Typer) -> None:
 
         chosen = paper_named(paper)
         if judge is not None:
+            if quick or dry_run or out or workers:
+                raise UserError(
+                    "--judge trains nothing and writes beside its record",
+                    do="leave out --quick, --dry-run, --out and --workers",
+                )
             show_record(judge_again(chosen, judge), json)
             return
         if quick and scale == "paper":
