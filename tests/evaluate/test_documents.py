@@ -1,12 +1,15 @@
 """Files as documents, and files that are none."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, normalizers
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate import TextModel, text_files, text_losses
+from feldspar.tokens import TextTokenizer
 
 
 def test_a_file_is_a_document(make_model: Callable[..., TextModel], tmp_path: Path) -> None:
@@ -42,3 +45,22 @@ def test_other_files_are_refused_in_one_line(
     with pytest.raises(UserError, match=message) as caught:
         text_files(make_model(), [path])
     assert str(path) in caught.value.what and "\n" not in caught.value.what
+
+
+def lossy(model: TextModel) -> TextModel:
+    """The model with a tokenizer that lower-cases."""
+    inner = Tokenizer.from_str(model.tokenizer.to_json())
+    inner.normalizer = normalizers.Lowercase()
+    return replace(model, tokenizer=TextTokenizer(inner, model.tokenizer.end_of_document))
+
+
+def test_text_that_does_not_come_back_has_no_figure(
+    make_model: Callable[..., TextModel], tmp_path: Path
+) -> None:
+    model, path = lossy(make_model()), tmp_path / "Text.txt"
+    path.write_text("lower case only\n")
+    assert text_files(model, [path])[0].bytes == 16
+    path.write_text("lower case only,\nbut ONE\n")
+    with pytest.raises(UserError, match=r"give back 3 of the 25 bytes of .*Text.txt") as caught:
+        text_files(model, [path])
+    assert caught.value.where == "line 2, byte 21"

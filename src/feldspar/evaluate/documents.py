@@ -6,20 +6,29 @@ from pathlib import Path
 from feldspar.core.errors import UserError
 from feldspar.evaluate.text_loss import DocumentLoss, document_losses
 from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.round_trip import require_given_back
 
 
 def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
     """The loss of each file, in their order.
 
-    Raises UserError for a file that is missing, empty or not UTF-8.
+    Raises UserError for a file that is missing, empty or not UTF-8, or whose text the tokenizer
+    does not give back.
     """
     texts = [read_text(path) for path in files]
-    return text_losses(model, texts)
+    documents = model.tokenizer.encode_documents(texts)
+    for path, text, document in zip(files, texts, documents, strict=True):
+        require_given_back(model.tokenizer, [text], [document], str(path))
+    return document_losses(model, documents, [len(text.encode()) for text in texts])
 
 
 def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
-    """The loss of each text, in their order."""
+    """The loss of each text, in their order.
+
+    Raises UserError for texts that the tokenizer does not give back.
+    """
     documents = model.tokenizer.encode_documents(texts)
+    require_given_back(model.tokenizer, texts, documents, "the texts")
     return document_losses(model, documents, [len(text.encode()) for text in texts])
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import say
 from feldspar.evaluate.text_loss import DocumentLoss, document_losses, total_loss
 from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.round_trip import changed_by, require_given_back_bytes
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 
@@ -59,16 +61,21 @@ def evaluate_shards(
 ) -> HeldOutLoss:
     """The loss of every source of ``split``.
 
-    Raises UserError when the shards were made with another tokenizer, or hold no such split.
+    Raises UserError when the shards were made with another tokenizer, hold no such split, or hold
+    text that the tokenizer does not give back.
     """
     if shards.tokenizer_digest != model.tokenizer.digest:
         raise UserError(
             f"{shards.path} was encoded with another tokenizer than the model's",
             do="evaluate on text instead: --text FILE",
         )
+    change = changed_by(model.tokenizer)
+    if change is not None:
+        say(f"warning: the tokenizer changes text ({change}): figures are those of changed text")
     losses = {}
     for name in require_split(shards, split):
         documents = held_out_documents(shards, split, name, model.tokenizer, max_tokens_per_source)
+        require_given_back_bytes(model.tokenizer, documents.tokens, documents.text_bytes, name)
         # Only the sum is known to the byte: the shards count a source's bytes, not a document's.
         unknown = [0] * len(documents.tokens)
         loss = total_loss(document_losses(model, documents.tokens, unknown))

@@ -17,6 +17,7 @@ from feldspar.core.streams import stream_seed
 from feldspar.evaluate.continuations import Continuation, score_continuations
 from feldspar.evaluate.generate_until import generate_until
 from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.round_trip import require_given_back
 
 if TYPE_CHECKING:
     from lm_eval.api.model import TemplateLM
@@ -97,8 +98,11 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
             self, requests: list[Any], disable_tqdm: bool = False
         ) -> list[float]:
             windows, owners = [], []
-            for number, request in enumerate(requests):
-                tokens = _encode(model, request.args[0])
+            texts = [request.args[0] for request in requests]
+            encoded = model.tokenizer.encode_documents(texts)
+            require_given_back(model.tokenizer, texts, encoded, "the items")
+            for number in range(len(texts)):
+                tokens = encoded[number].tolist()
                 for window in get_rolling_token_windows(
                     tokens, model.end_of_document_id, model.context_length, context_len=1
                 ):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
@@ -150,6 +151,13 @@ class TextTokenizer:
         No normaliser, pre-token or added token has a part in it.
         """
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
+
+    @property
+    def gives_back_all(self) -> bool:
+        """Tell whether every text comes back: byte-level BPE with all bytes, nothing normalised."""
+        return self._pretokens is not None and all(
+            self.id_of(character) is not None for character in ByteLevel.alphabet()
+        )
 
     def to_json(self) -> str:
         """The content of its ``tokenizer.json``."""
