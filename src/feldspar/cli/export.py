@@ -39,8 +39,8 @@ def register(app: typer.Typer) -> None:
         import torch
 
         from feldspar.cli.console import print_json
+        from feldspar.core.json_files import read_json
         from feldspar.huggingface import export_model
-        from feldspar.huggingface.weights import read_json
         from feldspar.train import load_run
 
         loaded = load_run(run, checkpoint)

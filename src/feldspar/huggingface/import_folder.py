@@ -1,6 +1,8 @@
 """A Hugging Face folder read as a decoder's settings and weights; no code of the folder runs."""
 
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,11 +13,11 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
 from feldspar.core.verified import open_if_finished
+from feldspar.core.json_files import read_json
 from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
 from feldspar.huggingface.weights import (
-    read_json,
     read_weights,
     require_finite,
     require_names,
@@ -25,6 +27,7 @@ from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
 from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
 
+CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
 SCALING_NAME = "position_scaling.json"
 """Beside it, where the positions are scaled."""
@@ -55,29 +58,23 @@ def import_model(folder: Path) -> ImportedModel:
     if (finished := open_if_finished(folder)) is not None:
         finished.verify()
     tokenizer_folder = folder if (folder / TOKENIZER_FILES[0]).is_file() else None
-    if (folder / SETTINGS_NAME).is_file():
-        text = (folder / SETTINGS_NAME).read_text(encoding="utf-8")
-        try:
-            settings = ModelSettings.model_validate_json(text)
-        except ValidationError as error:
-            raise UserError(
-                f"{folder / SETTINGS_NAME} does not describe a model: {error}"
-            ) from error
+    own, path = folder / SETTINGS_NAME, folder / CONFIGURATION_NAME
+    if own.is_file():
+        with _described_by(own):
+            settings = ModelSettings.model_validate_json(own.read_text(encoding="utf-8"))
         state, forward = read_weights(folder), plain_multipliers(settings)
     else:
-        configuration = read_json(folder / "config.json")
-        adapter = of_model_type(configuration.get("model_type"))
-        try:
+        configuration = read_json(path)
+        with _described_by(path):
+            adapter = of_model_type(configuration.get("model_type"))
             settings = adapter.from_configuration(configuration)
-        except KeyError as error:
-            raise UserError(f"{folder / 'config.json'} lacks {error}") from error
-        except ValidationError as error:
-            raise UserError(f"{folder / 'config.json'} is not supported: {error}") from error
-        forward = declared_multipliers(configuration, settings)
-        state = adapter.from_hf(read_weights(folder), settings)
+            forward = declared_multipliers(configuration, settings)
+        with _located(folder):
+            state = adapter.from_hf(read_weights(folder), settings)
     shapes = {row.name: row.shape for row in model_shapes(settings).rows}
-    require_names(state, shapes)
-    require_finite(state, str(folder))
+    with _located(folder):
+        require_names(state, shapes)
+        require_finite(state)
     ordered = {name: state[name].contiguous() for name in shapes}
     if not is_plain(settings, forward):
         folded = fold(ordered, settings, forward)
@@ -86,22 +83,46 @@ def import_model(folder: Path) -> ImportedModel:
 
 
 def imported_scaling(folder: Path) -> PositionScaling:
-    """How the positions of the model in ``folder`` are scaled; its weights are not read.
+    """Return how the positions of the model in ``folder`` are scaled; its weights are not read.
 
     Raises UserError for a scaling that we do not compute.
     """
-    try:
-        if (folder / SCALING_NAME).is_file():
-            text = (folder / SCALING_NAME).read_text(encoding="utf-8")
+    own, path = folder / SCALING_NAME, folder / CONFIGURATION_NAME
+    if own.is_file():
+        with _described_by(own):
+            text = own.read_text(encoding="utf-8")
             return TypeAdapter[PositionScaling](PositionScaling).validate_json(text)
-        if (folder / SETTINGS_NAME).is_file():
-            return NoScaling()
-        configuration = read_json(folder / "config.json")
+    if (folder / SETTINGS_NAME).is_file():
+        return NoScaling()
+    configuration = read_json(path)
+    with _described_by(path):
         return of_model_type(configuration.get("model_type")).scaling_of(configuration)
+
+
+@contextmanager
+def _described_by(path: Path) -> Generator[None]:
+    """Name ``path`` in whatever is wrong with the values that the block takes from it."""
+    try:
+        with _located(path):
+            yield
     except KeyError as error:
-        raise UserError(f"{folder}: the scaling of positions lacks {error}") from error
+        raise UserError(f"{path} lacks {error}") from error
     except ValidationError as error:
-        raise UserError(f"{folder}: the scaling of positions is not supported: {error}") from error
+        raise UserError(f"{path} does not describe a model that we know: {error}") from error
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path} holds a value of a wrong type: {error}") from error
+
+
+@contextmanager
+def _located(place: Path) -> Generator[None]:
+    """Give an error of the block that says no place this one."""
+    try:
+        yield
+    except UserError as error:
+        error.where = error.where or str(place)
+        raise
 
 
 def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> None:

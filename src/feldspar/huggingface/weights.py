@@ -11,6 +11,7 @@ from torch import Tensor
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import disk_errors, write_atomically
+from feldspar.core.json_files import read_json
 
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
@@ -84,19 +85,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return state
 
 
-def read_json(path: Path) -> dict:
-    """A JSON mapping. Raises UserError when the file is missing or is something else."""
-    if not path.is_file():
-        raise UserError(f"{path} does not exist")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON mapping")
-    return value
-
-
 def require_names(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Raise UserError unless ``state`` has exactly these names and shapes, all of floats."""
     missing = [name for name in shapes if name not in state]
@@ -118,14 +106,13 @@ def require_names(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
             raise UserError(f"{name} holds no floating-point numbers", found=tensor.dtype)
 
 
-def require_finite(state: Mapping[str, Tensor], where: str) -> None:
+def require_finite(state: Mapping[str, Tensor]) -> None:
     """Raise UserError that names the first tensor with a NaN or an infinity."""
     for name, tensor in state.items():
         bad = int((~torch.isfinite(tensor)).sum())
         if bad:
             raise UserError(
                 f"{name} holds numbers that are not finite",
-                where=where,
                 found=f"{bad:,} of {tensor.numel():,}",
                 do="get the weights again from where they were published",
             )

@@ -19,7 +19,7 @@ class RecipeTop(Settings):
 
     schema_version: Literal[1]
     """Version of this schema."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run; `train` writes to runs/NAME unless --out is given."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Root of every random stream."""

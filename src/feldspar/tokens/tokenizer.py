@@ -18,6 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
 from feldspar.core.verified import open_if_finished
+from feldspar.core.json_files import read_json
 from feldspar.tokens.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.pretokens import pattern_for
 
@@ -216,10 +217,7 @@ def end_of_sequence_token(folder: Path) -> str | None:
         path = folder / name
         if not path.is_file():
             continue
-        try:
-            token = json.loads(path.read_text(encoding="utf-8")).get("eos_token")
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is not a JSON mapping: {error}") from error
+        token = read_json(path).get("eos_token")
         if isinstance(token, dict):
             token = token.get("content")
         if isinstance(token, str):

@@ -233,7 +233,7 @@ Mixture = Literal["natural"] | dict[str, Annotated[float, Field(ge=0)] | Mixture
 class PhaseSettings(Settings):
     """What may change during a run; a phase inherits nothing but the weights."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name in logs and metrics."""
     length: Amount
     """Tokens, steps, tokens_per_parameter, sequences or epochs; rounded down to whole steps."""
