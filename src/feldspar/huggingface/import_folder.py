@@ -12,8 +12,8 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
-from feldspar.core.verified import open_if_finished
 from feldspar.core.json_files import read_json
+from feldspar.core.verified import open_if_finished
 from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers

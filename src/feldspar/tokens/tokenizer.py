@@ -17,8 +17,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
-from feldspar.core.verified import open_if_finished
 from feldspar.core.json_files import read_json
+from feldspar.core.verified import open_if_finished
 from feldspar.tokens.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.pretokens import pattern_for
 
