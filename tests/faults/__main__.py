@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -97,6 +98,7 @@ def main() -> int:
     warm_up()
     began = time.monotonic()
     verdicts = []
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Not below a user's own temporary folder: another user must be able to walk there.
     root = Path(tempfile.mkdtemp(prefix="faults-"))
     root.chmod(0o755)
@@ -113,9 +115,7 @@ def main() -> int:
                 verdict = bench.try_out(fault)
                 verdicts.append(verdict)
                 for problem, seen in verdict.problems.items():
-                    print(
-                        f"{problem}: {fault.kind}: {fault.name}\n    {indented(seen)}", flush=True
-                    )
+                    print(f"{problem}: {fault.kind}: {fault.name}\n{indented(seen)}", flush=True)
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(table(verdicts))
@@ -139,7 +139,7 @@ def fast_part(chosen: list[Fault]) -> list[Fault]:
 
 def indented(text: str) -> str:
     """The text's lines, each a little to the right."""
-    return text.replace("\n", "\n    ")
+    return "    " + text.replace("\n", "\n    ")
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ class Fault:
     must_refuse: bool = False
     """Success is a fault: nobody can do what was asked."""
     again: bool = True
-    """Whether the command is given once more when the fault is gone."""
+    """Whether the command, if it failed, is given once more when the fault is gone."""
     deaths: tuple[int, ...] = ()
     """Signals that may end the process; the fault sends them."""
 
@@ -106,7 +106,7 @@ class Bench:
                 verdict.problems["silent"] = "it succeeded with another result"
         if fault.undo is not None:
             fault.undo(self.work)
-        if fault.again and fault.task.makes:
+        if ended.code != 0 and fault.again and fault.task.makes:
             self._again(fault, verdict)
         return verdict
 
@@ -176,6 +176,7 @@ def _become_the_command(
         from feldspar.cli.main import run_with
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         inside()
         code = run_with(list(arguments))
         sys.stdout.flush()

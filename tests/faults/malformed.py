@@ -60,7 +60,7 @@ def _rewritten(work: Path, file: str, write: Write) -> None:
 
 
 def recipe_values() -> Iterator[Fault]:
-    """Each value of the recipe replaced by each of the wrong ones: planned or refused by its key."""
+    """Each value of the recipe replaced by each of the wrong ones."""
     text = (Path(__file__).parent / "workspace.py").read_text().split('RECIPE = """\\\n')[1]
     tree = YAML(typ="safe").load(text.split('"""')[0])
     for key in _keys(tree, ()):

@@ -1,10 +1,11 @@
 """What the system refuses: space, at each write; permission, for each file and folder; links."""
 
+import ctypes
 import errno
 import os
 import resource
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,8 @@ SYSTEM_ERRORS = (errno.EIO, errno.EMFILE, errno.EROFS)
 SIZE_LIMITS = (0, 100, 3000, 12_000)
 PAGE = 4096
 FILLER = "filler"
-NOBODY = 65534
+CAPABILITY_VERSION = 0x20080522
+"""Version 3, that of the structures below."""
 
 
 def disk_full(reference: Path, changes: Mapping[str, int], mounted: bool) -> Iterator[Fault]:
@@ -92,18 +94,18 @@ def empty_again(work: Path) -> None:
 
 
 def permissions(reference: Path) -> Iterator[Fault]:
-    """Files and folders that an ordinary user may not read, and places where it may not write."""
+    """Files and folders that a user may not read, and places where it may not write."""
     for task, name in _inputs(reference):
-        yield _forbidden(reference, task, name, 0)
+        yield _forbidden(reference, task, name)
     for name in MAKERS:
         task = TASKS[name]
         yield Fault(
             "permissions",
             f"{name}: the workspace may not be written",
             task,
-            strike=_given_to_nobody(lambda work: work.chmod(0o555)),
+            strike=lambda work: work.chmod(0o555),
             undo=lambda work: work.chmod(0o755),
-            inside=become_nobody,
+            inside=give_up_privileges,
             names=task.makes,
         )
 
@@ -129,35 +131,29 @@ def _inputs(reference: Path) -> Iterator[tuple[Task, str]]:
                     yield task, name
 
 
-def _forbidden(reference: Path, task: Task, name: str, mode: int) -> Fault:
+def _forbidden(reference: Path, task: Task, name: str) -> Fault:
     folder = name.partition("/")[0]
     return Fault(
         "permissions",
         f"{task.name}: {name} may not be read",
         task,
-        strike=_given_to_nobody(lambda work: (work / name).chmod(mode)),
+        strike=lambda work: (work / name).chmod(0),
         undo=lambda work: restore(reference, work, name),
-        inside=become_nobody,
+        inside=give_up_privileges,
         names=(Path(name).name, folder),
     )
 
 
-def _given_to_nobody(forbid: Callable[[Path], object]) -> Callable[[Path], None]:
-    def strike(work: Path) -> None:
-        os.chown(work, NOBODY, NOBODY)
-        for directory, folders, files in os.walk(work):
-            for name in (*folders, *files):
-                os.chown(Path(directory) / name, NOBODY, NOBODY)
-        forbid(work)
+def give_up_privileges() -> None:
+    """Let the bits of files and folders hold for this process, although it belongs to root."""
 
-    return strike
+    class Header(ctypes.Structure):
+        _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
 
-
-def become_nobody() -> None:
-    """Take the place of a user without rights."""
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
+    header, nothing = Header(CAPABILITY_VERSION, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.capset(ctypes.byref(header), ctypes.byref(nothing)):
+        raise OSError(ctypes.get_errno(), "capset")
 
 
 def links(reference: Path) -> Iterator[Fault]:
