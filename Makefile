@@ -10,12 +10,13 @@ NUMERIC := tests/model tests/noise_scale tests/reversible tests/huggingface
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow vectors oldest check format bench
+.PHONY: help quickstart test slow faults vectors oldest check format bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
 	@echo "make test        the quick tests"
 	@echo "make slow        the slow tests"
+	@echo "make faults      kills, damage, full disks, signals, links, bad input: all must be harmless"
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make check       lint, types and architecture; make format mends what it can"
@@ -47,6 +48,9 @@ test: $(VENV)/.dev
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n 2 -m "slow or gpu"
+
+faults: $(VENV)/.dev
+	PYTHONPATH=src:. $(BIN)/python -m tests.faults
 
 vectors: $(VENV)/.dev
 	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 $(QUICK) $(NUMERIC)

@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -30,14 +30,12 @@ FAST_FAULTS = 5
 FAILURES = ("lost", "silent", "traceback", "unnamed", "hang")
 
 
-def warm_up() -> None:
-    """Import what commands import, so that a fork does not."""
-    import torch
-
-    from feldspar.cli.main import application
-
-    application()
-    torch.set_num_threads(1)
+def import_all(names: Iterable[str]) -> None:
+    """Import what a command has imported, so that the next fork need not."""
+    for name in names:
+        if name not in sys.modules:
+            with suppress(Exception):
+                importlib.import_module(name)
 
 
 def make_bench(root: Path) -> Bench:
@@ -49,13 +47,11 @@ def make_bench(root: Path) -> Bench:
     for name in (*MAKERS, *(name for name in TASKS if name not in MAKERS)):
         task = TASKS[name]
         stage(reference, work, task)
-        ended = run(task.arguments, work, count_into(root / "changes", root / "modules"))
+        ended = run(task.arguments, work, count_into(root / "changes"), root / "modules")
         if ended.code != 0:
             sys.exit(f"{name} fails when nothing is wrong:\n{ended.err}")
         changes[name] = (root / "changes").stat().st_size
-        for module in (root / "modules").read_text().split():
-            with suppress(Exception):
-                importlib.import_module(module)
+        import_all((root / "modules").read_text().splitlines())
         results[name] = result_of(work, task, ended)
         for folder in task.makes:
             shutil.copytree(work / folder, reference / folder, symlinks=True)
@@ -97,7 +93,6 @@ def main() -> int:
     parser.add_argument("--only", help="one class, or words of a fault's name")
     parser.add_argument("--json", type=Path, help="write the verdicts into this file")
     options = parser.parse_args()
-    warm_up()
     began = time.monotonic()
     verdicts = []
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

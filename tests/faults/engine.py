@@ -149,15 +149,26 @@ def _judge_end(fault: Fault, ended: Ended, verdict: Verdict) -> None:
         problems["unnamed"] = f"exit {ended.code}: {said.strip()[-400:]}"
 
 
-def run(arguments: tuple[str, ...], work: Path, inside: Callable[[], object] = _nothing) -> Ended:
-    """Run a feldspar command in a fork of this process."""
+def run(
+    arguments: tuple[str, ...],
+    work: Path,
+    inside: Callable[[], object] = _nothing,
+    modules: Path | None = None,
+) -> Ended:
+    """Run a feldspar command in a fork of this process.
+
+    The names of all that is imported in the end go into the file ``modules``.
+    """
     began = time.monotonic()
     (out_read, out_write), (err_read, err_write) = os.pipe(), os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
-        _become_the_command(arguments, work, inside, out_write, err_write)
+        for descriptor, number in ((out_write, 1), (err_write, 2)):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        _become_the_command(arguments, work, inside, modules)
     os.close(out_write)
     os.close(err_write)
     texts, timed_out = _read(pid, (out_read, err_read), began)
@@ -167,16 +178,12 @@ def run(arguments: tuple[str, ...], work: Path, inside: Callable[[], object] = _
 
 
 def _become_the_command(
-    arguments: tuple[str, ...], work: Path, inside: Callable[[], object], out: int, err: int
+    arguments: tuple[str, ...], work: Path, inside: Callable[[], object], modules: Path | None
 ) -> None:
     """Never returns: this fork is the command from here on."""
     code = 70
     try:
         os.setsid()
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-        for descriptor in (out, err):
-            os.close(descriptor)
         os.chdir(work)
         from feldspar.cli.main import run_with
 
@@ -184,6 +191,8 @@ def _become_the_command(
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         inside()
         code = run_with(list(arguments))
+        if modules is not None:
+            modules.write_text("\n".join(sys.modules))
         sys.stdout.flush()
         sys.stderr.flush()
     except BaseException as error:

@@ -48,21 +48,15 @@ def at_event(number: int, act: Callable[[str, str], None]) -> Callable[[], None]
     return install
 
 
-def count_into(path: Path, modules: Path) -> Callable[[], None]:
-    """Return what installs a hook that writes a byte into ``path`` at each event.
-
-    What the command imports goes into ``modules``: this process can import it before it forks.
-    """
+def count_into(path: Path) -> Callable[[], None]:
+    """Return what installs a hook that writes a byte into ``path`` at each event."""
 
     def install() -> None:
-        imported = modules.open("w")
         work = str(Path.cwd())
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            if event == "import":
-                print(arguments[0], file=imported, flush=True)
-            elif writes(event, arguments, work):
+            if writes(event, arguments, work):
                 os.write(descriptor, b".")
 
         sys.addaudithook(hook)

@@ -127,6 +127,7 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
     assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 2
     again = import_model(tmp_path / "ours")
     assert torch.equal(logits_of(again, tokens), logits_of(imported, tokens))
+    (tmp_path / "ours" / "manifest.json").unlink()
     next((tmp_path / "ours").glob("model-00002*")).unlink()
     with pytest.raises(RunError, match="is missing, though the index names it"):
         import_model(tmp_path / "ours")
@@ -140,7 +141,7 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
         ({"n_layer": 3}, "the folder's weights lack h.2"),
         ({"n_layer": 1}, "the weights do not fit the configuration"),
         ({"n_embd": 32}, "another shape than the configuration says"),
-        ({"n_layer": "two"}, "is not supported"),
+        ({"n_layer": "two"}, "does not describe a model that we know"),
     ],
 )
 def test_what_we_would_compute_differently_is_refused(tmp_path, changes, message):
@@ -250,3 +251,24 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"token_embedding\.weight holds numbers that are not"):
         import_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": []},
+        {"model_type": {"a": 1}},
+        {"rope_parameters": "words"},
+        {"rope_parameters": [1]},
+        {"num_hidden_layers": 10**18},
+        {"hidden_size": "words"},
+        {"rms_norm_eps": [1]},
+    ],
+)
+def test_values_of_wrong_types_are_refused_by_file(tmp_path, changes):
+    random_llama().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(UserError) as caught:
+        import_model(tmp_path)
+    assert "config.json" in str(caught.value)

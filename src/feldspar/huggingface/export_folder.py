@@ -16,7 +16,12 @@ from feldspar.core.files import new_folder, write_atomically
 from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
-from feldspar.huggingface.weights import require_names, save_tensors, write_weights
+from feldspar.huggingface.weights import (
+    finish_model_folder,
+    require_names,
+    save_tensors,
+    write_weights,
+)
 from feldspar.model.settings import (
     ModelSettings,
     NoScaling,
@@ -108,6 +113,7 @@ def export_model(
                     shutil.copyfile(tokenizer_folder / name, folder / name)
         if isinstance(adapter, OwnAdapter):
             write_code(folder)
+        finish_model_folder(folder)
     return settings
 
 

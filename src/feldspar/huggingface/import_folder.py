@@ -18,6 +18,7 @@ from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
 from feldspar.huggingface.weights import (
+    finish_model_folder,
     read_weights,
     require_finite,
     require_names,
@@ -136,3 +137,4 @@ def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> 
             for name in TOKENIZER_FILES:
                 if (model.tokenizer_folder / name).is_file():
                     shutil.copyfile(model.tokenizer_folder / name, folder / name)
+        finish_model_folder(folder)

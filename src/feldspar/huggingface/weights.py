@@ -9,13 +9,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from feldspar import __version__
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import disk_errors, write_atomically
 from feldspar.core.json_files import read_json
+from feldspar.core.manifest import Manifest, records_of, write_manifest
 
+KIND = "model"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 LARGEST_FILE_BYTES = 5 * 10**9
+
+
+def finish_model_folder(folder: Path) -> None:
+    """Write the manifest of a model folder that is otherwise complete; readers verify it."""
+    write_manifest(folder, Manifest(KIND, "", __version__, files=records_of(folder)))
 
 
 def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
