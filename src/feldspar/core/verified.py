@@ -36,7 +36,7 @@ _AGAIN = {
     "shards": "build the shards again: feldspar tokens build RECIPE --overwrite",
     "tokenizer": "restore the folder from a copy, or make the tokenizer again",
     "checkpoint": "restore it from a copy; without it the run goes on from the one before",
-    "model": "export or import the model again; after a change on purpose, delete its manifest.json",
+    "model": "export or import it again; after a change on purpose, delete its manifest.json",
     "release": "release the run again: feldspar release RUN --to FOLDER --overwrite",
 }
 
