@@ -41,8 +41,8 @@ runtime: {trackers: [], threads: 1, device: cpu}
 """
 
 VOLATILE_FILES = {"events.jsonl", ".lock"}
-VOLATILE_KEYS = {"tokens_per_second", "model_flop_utilisation", "threads"}
-"""Of metrics.jsonl: they hold times."""
+VOLATILE_KEYS = {"tokens_per_second", "model_flop_utilisation", "threads", "records"}
+"""Of metrics.jsonl, which holds times, and of state.json, which holds the digest of the records."""
 
 FREE_BYTES = 48 << 20
 """Size of the file system that the faults happen on, where one may be mounted."""
@@ -173,17 +173,25 @@ def snapshot(work: Path, names: tuple[str, ...]) -> dict[str, str]:
     for name in names:
         paths = sorted((work / name).rglob("*")) if (work / name).is_dir() else [work / name]
         for path in paths:
-            if path.is_file() and path.name not in VOLATILE_FILES:
+            within = path.relative_to(work).as_posix()
+            if path.is_file() and path.name not in VOLATILE_FILES and not _of_times(within):
                 data = path.read_bytes()
-                if path.name == "metrics.jsonl":
+                if path.name in ("metrics.jsonl", "state.json"):
                     data = _without_times(data)
-                found[path.relative_to(work).as_posix()] = hashlib.sha256(data).hexdigest()
+                found[within] = hashlib.sha256(data).hexdigest()
     return found
 
 
+def _of_times(name: str) -> bool:
+    """Whether a file is the manifest of a checkpoint, whose state knows the digest of times."""
+    return "/checkpoints/" in name and name.endswith("/manifest.json")
+
+
 def _without_times(data: bytes) -> bytes:
+    """Drop what differs from run to run from JSON lines, or from one JSON mapping."""
     try:
-        records = [json.loads(line) for line in data.splitlines()]
+        lines = data.splitlines() if data.startswith(b'{"') else [data]
+        records = [json.loads(line) for line in lines]
         kept = [{k: v for k, v in r.items() if k not in VOLATILE_KEYS} for r in records]
     except (ValueError, AttributeError):
         return data
