@@ -1,6 +1,7 @@
 """Decontamination by shared runs of words: planted runs are found, nothing else is."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,16 @@ def test_an_item_is_found_in_any_case_punctuation_and_surroundings(
     if words:
         assert runs.overlapping(shown) == ["set"]
         assert runs.overlapping(shown.replace(" ", " !? ")) == ["set"]
+
+
+def test_composed_and_decomposed_letters_are_the_same() -> None:
+    composed = "caf\u00e9 na\u00efve \u00fcber \uac00\uac01"
+    decomposed = unicodedata.normalize("NFD", composed)
+    assert composed != decomposed
+    for item, text in ((composed, decomposed), (decomposed, composed)):
+        runs = RunsOfWords(4)
+        assert runs.add("set", [item]).ngrams == 1
+        assert runs.overlapping(f"so {text} it is") == ["set"]
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate import BagOfWords, TextModel, evaluate_labels
 from feldspar.evaluate.generate_until import generate_until
 from feldspar.evaluate.label_figures import label_figures
-from feldspar.evaluate.labels import parse_labels
+from feldspar.evaluate.labels import likeliest_labels, parse_labels
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
 from feldspar.tokens.pair_reader import PairReader
@@ -86,6 +86,36 @@ def test_the_likeliest_label_has_the_least_training_loss(prompted: TextModel) ->
     assert score.by_likelihood is not None and score.by_likelihood.accuracy == right / len(pairs)
     assert score.parse_failures == 1.0  # random weights write no labels
     assert score.by_generation.accuracy == score.by_generation.micro_f1 == 0.0
+
+
+def test_the_end_of_a_target_counts(prompted: TextModel) -> None:
+    values = tuple("abcdefgh")  # equally long: the end decides now and then
+    template = TypeAdapter(PairTemplate).validate_python(
+        {"source": "{q}", "target": "{labels}", "labels": {"field": "a", "values": values}}
+    )
+    layout = layout_of(prompted)
+    texts = [PairText(f"{n * n}\n", "a", ("a",), "") for n in range(24)]
+    pairs = encode_pairs(texts, prompted.tokenizer)
+    targets = [ids.tolist() for ids in prompted.tokenizer.encode_documents(values)]
+    with_end, without = [], []
+    for pair in pairs:
+        context = layout.context(pair, 1).tolist()
+        scores = [token_scores(prompted, context, target) for target in targets]
+        whole, begun = [sum(each) for each in scores], [each[0] for each in scores]
+        with_end.append((values[whole.index(max(whole))],))
+        without.append((values[begun.index(max(begun))],))
+    assert likeliest_labels(prompted, pairs, layout, template) == with_end
+    assert with_end != without
+
+
+def token_scores(model: TextModel, context: list[int], target: list[int]) -> list[float]:
+    """The log-likelihood of each token of a target, its end the last."""
+    wanted = [*target, model.end_of_document_id]
+    with torch.no_grad():
+        hidden = model.decoder(torch.tensor([context + wanted[:-1]]))
+        logits = model.decoder.logits(hidden)[0, len(context) - 1 :, :257]
+    logs = logits.double().log_softmax(-1)
+    return [float(logs[place, token]) for place, token in enumerate(wanted)]
 
 
 def test_generation_reads_the_vectors_with_a_cache_as_without(prompted: TextModel) -> None:

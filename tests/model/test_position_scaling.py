@@ -39,6 +39,20 @@ def test_printed_slopes() -> None:
     assert found[-1] == pytest.approx(0.0009765625, rel=1e-12)
 
 
+@pytest.mark.parametrize("length", [1, 63, 64, torch.tensor([1, 63, 64])])
+def test_shorter_than_trained_nothing_is_stretched(length: Any) -> None:
+    plain = torch.tensor(alibi_slopes(4), dtype=torch.float64)
+    found = slopes(4, scaling("linear", train_length=64), length)
+    assert torch.equal(found, plain[:, None].expand(found.shape) if found.dim() > 1 else plain)
+    unscaled = frequencies(NoScaling())
+    for chosen in (
+        scaling("linear", train_length=64),
+        scaling("ntk", factor=4, train_length=64),
+    ):
+        growing = frequencies(chosen, length)
+        torch.testing.assert_close(growing, unscaled.expand(growing.shape), rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("n_heads", [2, 8, 12, 71])
 def test_a_factor_of_one_changes_no_bit(n_heads: int) -> None:
     plain = torch.tensor(alibi_slopes(n_heads), dtype=torch.float64)

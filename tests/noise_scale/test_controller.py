@@ -133,6 +133,32 @@ def test_a_decision_waits_for_the_warm_up_and_for_the_averages() -> None:
     assert controller.decide(1206, sure).after == 32
 
 
+def test_a_resumed_run_waits_as_long_for_the_averages() -> None:
+    sure = Reading(500, 400, 600)
+    before = BatchController(rules(), 8, 100, warmup_tokens=1000)
+    assert before.decide(1006, sure).after == 16
+    resumed = BatchController(rules(), 8, 100, warmup_tokens=1000)
+    resumed.load_state(json.loads(json.dumps(before.state())))
+    held = resumed.decide(1100, sure)
+    assert (held.after, held.reason) == (16, "changed lately")
+    assert resumed.decide(1206, sure).after == 32
+
+
+def test_it_is_raised_on_the_low_end_and_lowered_on_the_high_end_only() -> None:
+    def after(level: int, reading: Reading) -> int:
+        controller = BatchController(rules(monotone=False, level_ratio=2.0), 8, 10, 0)
+        controller.load_state({"sequences": level, "last_change": 0})
+        return controller.decide(100, reading).after
+
+    # Levels 8, 16, 32, ...: a band across a level changes nothing.
+    assert after(16, Reading(100, 31, 200)) == 16
+    assert after(16, Reading(100, 32, 200)) == 32
+    assert after(16, Reading(4, 2, 6.5)) == 16  # not below 8 by a fifth
+    assert after(16, Reading(4, 2, 6.3)) == 8
+    assert after(32, Reading(4, 2, 13)) == 32
+    assert after(32, Reading(4, 2, 12.7)) == 16
+
+
 def test_the_learning_rate_follows_up_to_twofold() -> None:
     controller = BatchController(rules(max_factor=100.0), 8, 10, warmup_tokens=0)
     assert controller.learning_rate_factor == 1

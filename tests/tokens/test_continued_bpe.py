@@ -1,15 +1,18 @@
 """Continued BPE against its definition: tokenise everything afresh before each merge."""
 
 import itertools
+import json
 from collections import Counter
 
 import pytest
+from tokenizers import Tokenizer
 
 from feldspar.tokens.continued_bpe import continue_merges
 from feldspar.tokens.growth import Growth, Vocabulary, unreachable
 from feldspar.tokens.merge_learning import MINIMUM_COUNT
 from feldspar.tokens.scripts import TargetCharacters
 from feldspar.tokens.spelling import Spelling, spelling_of
+from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.words import Words
 from tests.tokens.bases import KINDS, MISSING, base, cipher
 
@@ -69,3 +72,18 @@ def test_missing_characters_come_first_by_frequency() -> None:
     assert set(growth.pieces) == set(MISSING)
     assert growth.merges == ()
     assert continue_merges(vocabulary, spelling, words, 1).pieces == ("ذ",)
+
+
+def test_no_merge_makes_a_piece_that_is_there_already() -> None:
+    # The base knows the word but has no merge that makes it, so its parts stay side by side.
+    parts = json.loads(base("llama").to_json())
+    added = {"\u0628\u062a": len(parts["model"]["vocab"]) + 9}
+    (letters,) = added
+    parts["model"]["vocab"] |= {c: len(parts["model"]["vocab"]) + n for n, c in enumerate(letters)}
+    parts["model"]["vocab"] |= added
+    tokenizer = TextTokenizer(Tokenizer.from_str(json.dumps(parts)), base("llama").end_of_document)
+    vocabulary, spelling = Vocabulary(tokenizer), spelling_of(tokenizer, TARGET)
+    words = Counter({f"\u2581{first}{letters}": 20 for first in "\u062c\u062d\u062f"})
+    growth = continue_merges(vocabulary, spelling, words, 12)
+    assert growth.merges and not set(growth.pieces) & set(vocabulary.ids)
+    assert len(set(growth.pieces)) == len(growth.pieces)
