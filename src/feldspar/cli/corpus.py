@@ -52,7 +52,9 @@ class EngineName(StrEnum):
 Memory = Annotated[
     str,
     typer.Option(
-        metavar="2GB", help="What a process may hold; more spills to disk, with equal results."
+        metavar="2GB",
+        help="What a process may hold beside the interpreter and its libraries (about 180 MB, with "
+        "numba 260); more spills to disk, with equal results.",
     ),
 ]
 Short = Annotated[

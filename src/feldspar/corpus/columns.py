@@ -1,6 +1,8 @@
 """Documents as columns of Parquet: fixed row groups, no times, hence the same bytes every time."""
 
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Self
@@ -25,6 +27,23 @@ def arrow() -> tuple[Any, ModuleType]:
     except ImportError as error:
         raise missing_extra("pyarrow", "data") from error
     return pyarrow, parquet
+
+
+@contextmanager
+def frugal_memory() -> Generator[None]:
+    """Let Arrow give back in the block what it no longer needs: its own pools keep it.
+
+    A pool that ARROW_DEFAULT_MEMORY_POOL names stays.
+    """
+    pyarrow, _ = arrow()
+    before = pyarrow.default_memory_pool()
+    if "ARROW_DEFAULT_MEMORY_POOL" not in os.environ:
+        pyarrow.set_memory_pool(pyarrow.system_memory_pool())
+    try:
+        yield
+    finally:
+        pyarrow.default_memory_pool().release_unused()
+        pyarrow.set_memory_pool(before)
 
 
 def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:

@@ -26,6 +26,8 @@ from feldspar.corpus.stages import Stages
 KEPT_SPLIT = "kept"
 RESIDENT_BYTES = 300
 """Integers of one document that are held in memory at most."""
+UNIT_BYTES = 48_000_000
+"""What a unit of work holds beside them: parts of text, their cleaned form, columns to write."""
 
 
 @dataclass(frozen=True)
@@ -127,10 +129,11 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
 
 
 def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
-    if documents * RESIDENT_BYTES > settings.memory_bytes:
+    needed = documents * RESIDENT_BYTES + UNIT_BYTES
+    if needed > settings.memory_bytes:
         raise UserError(
             f"memory: {settings.memory} do not hold the integers of {documents:,} documents",
-            allowed=f"at least {documents * RESIDENT_BYTES / 1e9:.2f} GB",
+            allowed=f"at least {-(-needed // 10**6)}MB",
             do="give more (--memory, deduplicate.memory); with deduplicate: null, where pairs are "
             "sought for the split only, split.decontamination: exact needs none",
         )

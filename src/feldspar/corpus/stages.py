@@ -25,6 +25,7 @@ from feldspar.core.manifest import (
     verify_files,
 )
 from feldspar.core.progress import progress
+from feldspar.corpus.columns import frugal_memory
 from feldspar.corpus.unit_files import unit_folder
 
 KIND = "unit of a stage"
@@ -51,7 +52,8 @@ def perform(task: Task) -> dict[str, Any]:
     if counts is not None:
         return counts
     with suppress(_OvertakenError), new_folder(task.folder, True, task.flush) as folder:
-        counts = task.run(task.unit, folder)
+        with frugal_memory():
+            counts = task.run(task.unit, folder)
         manifest = Manifest(
             kind=KIND,
             configuration=task.configuration,

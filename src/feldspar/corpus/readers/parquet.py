@@ -20,6 +20,8 @@ from feldspar.corpus.settings import SourceSettings
 
 PARQUET_SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1024
+_BUFFER_BYTES = 1 << 20
+"""Bytes of a column, and of rows, that are read at a time: not whole row groups."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +102,24 @@ def _batches(
     _, parquet = arrow()
     row = rows.row if rows else 1
     groups = list(rows.groups) if rows else None
-    with _whole(path), parquet.ParquetFile(path) as file:
+    opened = parquet.ParquetFile
+    with _whole(path), opened(path, buffer_size=_BUFFER_BYTES, pre_buffer=False) as file:
         names = file.schema_arrow.names
         columns = names if fields is None else _columns(names, fields, path)
-        for batch in file.iter_batches(_BATCH_ROWS, groups, columns):
+        together = _rows_together(file.metadata, groups)
+        for batch in file.iter_batches(together, groups, columns, use_threads=False):
             yield row, batch
             row += len(batch)
     if row == 1:
         raise UserError(f"{path} holds no row")
+
+
+def _rows_together(metadata: Any, groups: Sequence[int] | None) -> int:
+    """Choose so many rows that they hold about ``_BUFFER_BYTES``, where rows are longest."""
+    numbers = range(metadata.num_row_groups) if groups is None else groups
+    described = (metadata.row_group(number) for number in numbers)
+    longest = max((each.total_byte_size / max(1, each.num_rows) for each in described), default=1)
+    return max(1, min(_BATCH_ROWS, int(_BUFFER_BYTES / max(1, longest))))
 
 
 @contextmanager
