@@ -58,10 +58,10 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         lines([{"source": "web"}]),
         "x.jsonl:1: the record has no field 'text'",
     ),
-    "missing source": (
+    "null source": (
         "x.jsonl",
-        lines([{"text": "a"}]),
-        "x.jsonl:1: the record has no field 'source'",
+        lines([{"text": "a", "source": None}]),
+        "x.jsonl:1: field 'source' is not text",
     ),
     "path-like source": (
         "x.jsonl",
@@ -128,10 +128,9 @@ def test_bad_files(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_a_table_without_the_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for missing, columns in (("text", {"source": ["a"]}), ("source", {"text": ["a"]})):
-        parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
-        error = refused(capsys, "dedup", tmp_path / "x.parquet", "--out", tmp_path / "out")
-        assert f"x.parquet has no column '{missing}'" in error
+    parquet.write_table(pyarrow.table({"source": ["a"]}), tmp_path / "x.parquet")
+    error = refused(capsys, "dedup", tmp_path / "x.parquet", "--out", tmp_path / "out")
+    assert "x.parquet has no column 'text'" in error
 
 
 def test_bad_records_are_left_out_up_to_the_number_given_and_told_of(

@@ -95,6 +95,18 @@ def test_dedup_takes_the_fields_and_the_source_of_foreign_files(
     assert isinstance(other.exception, UserError) and "other settings" in other.exception.what
 
 
+def test_a_file_of_short_documents_does_not_end_the_work(jsonl: Jsonl, tmp_path: Path) -> None:
+    paths = jsonl("a.jsonl", [{"text": prose(1)}]), jsonl("b.jsonl", [{"text": "short"}])
+    result = run("dedup", *paths, "--out", tmp_path / "out", "--workers", 1, "--json")
+    removed = {
+        name: counts["removed"]["short"]["documents"]
+        for name, counts in json.loads(result.stdout)["sources"].items()
+    }
+    assert removed == {"a": 0, "b": 1}
+    other = run("dedup", paths[1], paths[1], "--out", tmp_path / "other", "--workers", 1)
+    assert "source b has no document left" in str(other.exception)
+
+
 def test_bad_records_of_files_that_mix_sources_are_counted(jsonl: Jsonl, tmp_path: Path) -> None:
     path = jsonl("mixed.jsonl", [{"source": "a", "text": prose(1)}, {"source": "b", "text": 1}])
     out = tmp_path / "out"

@@ -64,17 +64,18 @@ def process(
     """Read, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError for a source without a document of sufficient length, or with too much that is
-    not UTF-8.
+    Raises UserError where one of them, or all of the others together, have no document of
+    sufficient length, and for a source with too much that is not UTF-8.
     """
     preparation = Preparation(
         plan.clean.normalise, plan.clean.short, plan.sought, plan.transliterations
     )
-    read = read_corpus(pieces, names, preparation, tolerance, decontaminator, stages)
+    needed = list(names)
+    read = read_corpus(pieces, needed, preparation, tolerance, decontaminator, stages)
     files, features, names = read.files, read.features, read.names
     short = features.characters < plan.clean.short
     replaced = replaced_characters(names, features, files)
-    _check_sources(names, features.sources, short, plan.clean.short)
+    _check_sources(needed or names, features.sources, short, plan.clean.short, bool(needed))
     settings = plan.deduplicate or DeduplicateSettings()
     if not plan.sought:
         found = keep_all(files.documents)
@@ -139,14 +140,21 @@ def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
         )
 
 
-def _check_sources(names: list[str], sources: np.ndarray, short: np.ndarray, least: int) -> None:
-    for number, name in enumerate(names):
-        own = sources == number
+def _check_sources(
+    names: Sequence[str], sources: np.ndarray, short: np.ndarray, least: int, each: bool
+) -> None:
+    """Check that ``each`` of the sources has a document left, or all of them together."""
+    groups = [[number] for number in range(len(names))] if each else [list(range(len(names)))]
+    for group in groups:
+        own = np.isin(sources, group)
         if not (own & ~short).any():
+            title = "source" if len(group) == 1 else "sources"
             raise UserError(
-                f"source {name} has no document left after cleaning: of {int(own.sum())} read, "
-                f"{int((own & short).sum())} have fewer than {least} cleaned characters",
-                do="correct the source, or lower clean.short",
+                f"{title} {', '.join(names[number] for number in group)} "
+                f"{'has' if len(group) == 1 else 'have'} no document left after cleaning: of "
+                f"{int(own.sum())} read, {int((own & short).sum())} have fewer than {least} "
+                "cleaned characters",
+                do="correct the source, or lower clean.short (corpus dedup: --short)",
             )
 
 

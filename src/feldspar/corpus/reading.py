@@ -123,7 +123,8 @@ def read_corpus(
     ranks = {name: rank for rank, name in enumerate(names)}
     folders, features, documents = [], [], []
     here = [unit.here for unit, _ in units]
-    for done in stages.run(STAGE, read_unit, units, len(units), here):
+    sizes = [sum(piece.bytes for piece in unit.pieces) for unit, _ in units]
+    for done in stages.run(STAGE, read_unit, units, len(units), here, sizes):
         tolerance.add(done.counts["tolerated"])
         if decontaminator:
             decontaminator.add(done.counts["overlaps"])

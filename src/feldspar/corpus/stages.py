@@ -26,6 +26,7 @@ from feldspar.core.manifest import (
 )
 from feldspar.core.progress import progress
 from feldspar.corpus.columns import frugal_memory
+from feldspar.corpus.read_progress import metered, read_progress
 from feldspar.corpus.unit_files import unit_folder
 
 KIND = "unit of a stage"
@@ -41,6 +42,8 @@ class Task:
     unit: Any
     folder: Path
     configuration: str
+    meter: Path | None = None
+    """Where it writes down how far it is."""
     flush: bool = False
     """Whether its files must be on disk when it is done: where the machine that made them may stop
     while the run goes on. Else what a power cut tears is found by its digests, and made again."""
@@ -52,7 +55,7 @@ def perform(task: Task) -> dict[str, Any]:
     if counts is not None:
         return counts
     with suppress(_OvertakenError), new_folder(task.folder, True, task.flush) as folder:
-        with frugal_memory():
+        with frugal_memory(), metered(task.meter):
             counts = task.run(task.unit, folder)
         manifest = Manifest(
             kind=KIND,
@@ -112,32 +115,47 @@ class Stages:
         units: Iterable[tuple[Any, str]],
         total: int | None = None,
         here: Sequence[bool] = (),
+        sizes: Sequence[int] = (),
     ) -> Iterator[Done]:
         """Run ``function`` on each (unit, digest of its own content), in order.
 
-        ``here`` tells by unit which ones no other machine can run.
+        ``here`` tells by unit which ones no other machine can run; ``sizes``, how many bytes each
+        reads, where progress is to be told in bytes.
         """
         self.bind(name)
         folder = self.work / name
         remove_incomplete(folder)
 
-        def tasks() -> Iterator[Task]:
+        def tasks(meter: Callable[[int], Path | None]) -> Iterator[Task]:
             for number, (unit, own) in enumerate(units):
                 task = Task(
                     function,
                     unit,
                     unit_folder(folder, number),
                     digest_of(self._configuration, str(number), own),
+                    meter(number),
                     self.pool.elsewhere,
                 )
                 if self.pool.elsewhere and number < len(here) and here[number]:
                     perform(task)  # whoever is given it then finds it done
                 yield task
 
-        with progress(name, total, "units") as advance:
-            for number, counts in enumerate(self.pool.map(perform, tasks())):
+        with self._shown(name, total, sizes) as (meter, finish):
+            for number, counts in enumerate(self.pool.map(perform, tasks(meter))):
                 yield Done(unit_folder(folder, number), counts)
-                advance(1)
+                finish(number)
+
+    @contextmanager
+    def _shown(
+        self, name: str, total: int | None, sizes: Sequence[int]
+    ) -> Generator[tuple[Callable[[int], Path | None], Callable[[int], None]]]:
+        """Show progress; give the file in which a unit tells it, and what to call at its end."""
+        if sizes:
+            with read_progress(name, self.work / f"{name}-progress", sizes) as told:
+                yield told.meter, told.finish
+        else:
+            with progress(name, total, "units") as advance:
+                yield lambda number: None, lambda number: advance(1)
 
 
 @contextmanager

@@ -6,21 +6,42 @@ import zlib
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 from feldspar.core.errors import UserError, missing_extra
+from feldspar.corpus.read_progress import bytes_read
 
 BLOCK_BYTES = 1 << 20
 
 
+class _CountedFile:
+    """Tells of the bytes that are read, before they are decompressed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read and count."""
+        data = self._file.read(size)
+        bytes_read(len(data))
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        """Take everything else from the file itself."""
+        return getattr(self._file, name)
+
+
 @contextmanager
-def opened(path: Path) -> Generator[BinaryIO]:
-    """Open a file. Raises UserError in the block for one that is empty, unreadable or cut."""
+def opened(path: Path, counted: bool = True) -> Generator[BinaryIO]:
+    """Open a file, whose reading counts as progress unless ``counted`` is off.
+
+    Raises UserError in the block for one that is empty, unreadable or cut.
+    """
     try:
         with path.open("rb") as file:
             if path.stat().st_size == 0:
                 raise UserError(f"{path} is empty")
-            yield file
+            yield cast("BinaryIO", _CountedFile(file)) if counted else file
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is truncated or damaged: {error}") from error
     except OSError as error:

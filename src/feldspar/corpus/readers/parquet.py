@@ -11,6 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.parts import DocumentTable
+from feldspar.corpus.read_progress import bytes_read
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read, file_state
 from feldspar.corpus.readers.plain_rows import plain_table
@@ -109,6 +110,7 @@ def _batches(
         together = _rows_together(file.metadata, groups)
         for batch in file.iter_batches(together, groups, columns, use_threads=False):
             yield row, batch
+            bytes_read(batch.nbytes)
             row += len(batch)
     if row == 1:
         raise UserError(f"{path} holds no row")

@@ -13,6 +13,7 @@ from typing import Any
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import REPLACEMENT, decode, repaired
+from feldspar.corpus.read_progress import bytes_read
 from feldspar.corpus.readers.blocks import BLOCK_BYTES, BlockStream, decompressed, opened
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
 from feldspar.corpus.readers.listing import files_below
@@ -50,7 +51,10 @@ def warc_documents(
     assert isinstance(settings.reader, WarcReader)
     kinds = WarcRecordType.conversion | WarcRecordType.response
     whole = _whole_records(path, source, tolerance)
+    position = 0
     for _, record in zip(range(whole), ArchiveIterator(str(path), fsspec_args=False), strict=False):
+        bytes_read(record.stream_pos - position)
+        position = record.stream_pos
         if not record.record_type & kinds:
             continue
         origin = f"{name}:{record.stream_pos}"
@@ -82,7 +86,7 @@ def _whole_records(path: Path, source: str, tolerance: Tolerance) -> int:
     """
     whole = 0
     try:
-        with opened(path) as file:
+        with opened(path, counted=False) as file:
             stream = io.BufferedReader(BlockStream(decompressed(file, path)), BLOCK_BYTES)
             for _ in _records(stream):
                 whole += 1
