@@ -67,6 +67,61 @@ class LayerNorm(nn.LayerNorm):
 
     parameter_roles: ParameterRoles = NORM_ROLES
 
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # torch names it input
+        """Normalise; on a processor, gradients do not depend on the number of threads."""
+        same = x.dtype == self.weight.dtype
+        if x.device.type != "cpu" or not same or torch.compiler.is_compiling():
+            return super().forward(x)
+        shape = self.normalized_shape
+        return cast(
+            tuple[Tensor, Tensor, Tensor],
+            _LayerNormOnCpu.apply(x, self.weight, self.bias, shape, self.eps),
+        )[0]
+
+
+class _LayerNormOnCpu(torch.autograd.Function):
+    """Torch's own kernels, with one thread for the sums over rows.
+
+    With several threads torch adds up the rows of each thread first, so that the gradients of gain
+    and bias would depend on the number of threads. All else in it is a matter of single rows.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, shape: tuple[int, ...], epsilon: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.native_layer_norm(x, shape, weight, bias, epsilon)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, weight, bias, ctx.shape, _ = inputs
+        _, mean, inverse = output
+        ctx.mark_non_differentiable(mean, inverse)
+        ctx.save_for_backward(x, weight, bias, mean, inverse)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, mean, inverse = ctx.saved_tensors
+        wants_x, *wants = ctx.needs_input_grad[:3]
+        threads = torch.get_num_threads()
+
+        def gradients(mask: list[bool]) -> tuple[Tensor | None, ...]:
+            return torch.ops.aten.native_layer_norm_backward(
+                grads[0], x, ctx.shape, mean, inverse, weight, bias, mask
+            )
+
+        if threads == 1 or not any(wants):
+            return (*gradients([wants_x, *wants]), None, None)
+        grad_x = gradients([True, False, False])[0] if wants_x else None
+        torch.set_num_threads(1)
+        try:
+            _, grad_weight, grad_bias = gradients([False, *wants])
+        finally:
+            torch.set_num_threads(threads)
+        return grad_x, grad_weight, grad_bias, None, None
+
 
 class RMSNorm(nn.RMSNorm):
     """Division by the root mean square over the last dimension, then a gain."""

@@ -130,8 +130,9 @@ def _rule_type(name: str, module: nn.Module) -> type[Rule]:
         return LayerNormRule
     if forward is nn.RMSNorm.forward:
         return RMSNormRule
-    if isinstance(module, nn.RMSNorm) and _fits(module, RMSNormRule):
-        return RMSNormRule
+    for base, rule_type in ((nn.LayerNorm, LayerNormRule), (nn.RMSNorm, RMSNormRule)):
+        if isinstance(module, base) and _fits(module, rule_type):
+            return rule_type
     one_input = len(signature(forward).parameters) == 2  # beside self
     if is_norm(module) and one_input and _fits(module, ExpandedNormRule):
         return ExpandedNormRule
