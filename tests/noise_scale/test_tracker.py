@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn import functional as F
 
@@ -334,3 +335,28 @@ def test_an_input_without_examples_is_refused():
             tracker.microbatch(),
         ):
             layer(torch.randn(5)).sum().backward()
+
+
+def test_contributions_are_divided_by_the_number_of_processes():
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    def step():
+        torch.manual_seed(0)
+        model, x = nn.Linear(5, 4).double(), torch.randn(3, 7, 5).double()
+        tracker = instrument(model, "all", per_example=True)
+        with tracker.microbatch():
+            (8.0 * model(x)).square().sum().backward()
+        return tracker.finish(3, loss_scale=8.0)
+
+    alone = step()
+    # A group whose sums change nothing: the other process saw no example.
+    dist.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    try:
+        shared = step()
+    finally:
+        dist.destroy_process_group()
+    for name, moments in shared.items():
+        assert moments.m1 == pytest.approx(alone[name].m1 / 4, rel=1e-12)
+        assert moments.grad_sq == pytest.approx(alone[name].grad_sq, rel=1e-12)
+    for name, norms in shared.per_example.items():
+        torch.testing.assert_close(norms, alone.per_example[name] / 4)

@@ -6,12 +6,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from feldspar.cli.main import run_with
 from feldspar.cli.release import release_run
+from feldspar.evaluate import open_exported
 from feldspar.release import verify_release
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
+from feldspar.train import load_run
 from tests.release.conftest import CLASSES
 
 
@@ -114,6 +117,35 @@ def test_what_is_no_release_is_refused(
     for folder in (tmp_path, runs["GPT2LMHeadModel"]):
         assert run_with(["release", str(folder), "--verify"]) == 2
         assert "manifest.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_an_exported_run_comes_back_as_the_same_model(
+    name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, back = tmp_path / "out", tmp_path / "back"
+    assert run_with(["export", str(runs[name]), "--to", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["class"] == name
+    assert run_with(["export", str(runs[name]), "--to", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert run_with(["import", str(out), "--to", str(back), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["start_from"]["path"] == str(back)
+    run = load_run(runs[name])
+    model = open_exported(back)
+    prompt = torch.arange(1, 9)[None]
+    with torch.no_grad():
+        expected = run.decoder.logits(run.decoder(prompt))[..., : model.tokenizer.vocab_size]
+        found = model.decoder.logits(model.decoder(prompt))
+    # Multipliers are folded into the weights: float32 rounding of sums over 64 terms.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_another_class_that_cannot_express_the_model_is_refused(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = str(runs["GPT2LMHeadModel"]), tmp_path / "out"
+    assert run_with(["export", run, "--to", str(out), "--architecture", "llama"]) == 2
+    assert "norm: rms" in capsys.readouterr().err and not out.exists()
 
 
 def test_training_says_the_class_and_what_keeps_it_from_being_a_common_one(

@@ -11,7 +11,7 @@ from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import OptimizerSettings
+from feldspar.train.settings import OptimizerSettings, RmsPropSettings, SgdSettings
 
 RATE = 0.5
 SETTINGS = OptimizerSettings(epsilon=1e-4, weight_decay=0.0, clip_norm="none")
@@ -59,3 +59,39 @@ def test_the_epsilons_of_a_table_reach_the_update() -> None:
         step = RATE * entry.learning_rate_multiplier / (1 + entry.epsilon_multiplier)
         moved = (before[name] - value.detach()).mean().item()
         assert moved == pytest.approx(step, rel=1e-4), name
+
+
+OPTIMIZERS = {
+    "adamw": OptimizerSettings(epsilon=1e-8, weight_decay=0.1, clip_norm=1.0),
+    "sgd": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.9),
+    "sgd without momentum": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.0),
+    "rmsprop": RmsPropSettings(type="rmsprop", learning_rate=1.0, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_an_optimizer_goes_on_from_its_state_to_the_same_bits(kind: str) -> None:
+    def made(values: torch.Tensor) -> tuple[nn.Parameter, Optimizer]:
+        parameter = nn.Parameter(values.clone())
+        group = ParameterGroup(("p",), (parameter,), 1.0, 1.0, 1.0)
+        return parameter, Optimizer([group], OPTIMIZERS[kind])
+
+    def update(parameter: nn.Parameter, optimizer: Optimizer, step: int) -> None:
+        optimizer.set_rates(0.1 / (step + 1), 0.01)
+        parameter.grad = torch.sin(parameter.detach() * (step + 1))
+        optimizer.step(optimizer.gradient_norm())
+        optimizer.zero_gradients()
+
+    parameter, optimizer = made(torch.linspace(-1, 1, 7))
+    for step in range(3):
+        update(parameter, optimizer, step)
+    saved = {name: value.clone() for name, value in optimizer.state().items()}
+    resumed, other = made(parameter.detach())
+    assert saved.keys() == other.state().keys()
+    for name, value in other.state().items():
+        value.copy_(saved[name])
+    for step in range(3, 6):
+        update(parameter, optimizer, step)
+        update(resumed, other, step)
+        assert torch.equal(parameter, resumed)
+    assert all(torch.equal(value, other.state()[name]) for name, value in optimizer.state().items())
