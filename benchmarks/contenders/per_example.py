@@ -104,7 +104,7 @@ def untracked(model: nn.Module, loss: Step) -> Step:
 
 def tracked(model: nn.Module, loss: Step, coverage: Any, n_examples: int) -> Step:
     """The same with our norms and statistics; ``model`` stays instrumented."""
-    tracker = instrument(model, coverage)
+    tracker = instrument(model, coverage, shared=())
 
     def step() -> None:
         model.zero_grad()
