@@ -14,7 +14,7 @@ Predict = Annotated[
 ]
 Convention = Annotated[
     str,
-    typer.Option("--convention", help="How the FLOPs of runs are counted: see feldspar plan."),
+    typer.Option("--convention", help="How the FLOPs of runs are counted, as plan prints them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 

@@ -48,7 +48,9 @@ def read_law(path: Path) -> FittedLaw:
         held_out, huber, basis = record["held_out_sizes"], record["huber"], record["basis"]
         ratios = [size["tokens"] / size["parameters"] for size in record.get("sizes", ())]
     except FileNotFoundError:
-        raise UserError(f"{path} does not exist", do="fit a law: feldspar scaling fit") from None
+        raise UserError(
+            f"{path} does not exist", do="fit a law: feldspar scaling fit RUN... --out FOLDER"
+        ) from None
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} is no record of a law", found=error) from None
     if basis is None:

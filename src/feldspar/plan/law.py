@@ -62,7 +62,7 @@ class Basis:
                 found=", ".join(given[name] for name in wrong),
                 allowed=", ".join(own[name] for name in wrong),
                 do="give numbers of the law's own basis, or fit a law to your own runs: "
-                "feldspar scaling fit",
+                "feldspar scaling fit RUN... --out FOLDER",
             )
 
 

@@ -28,7 +28,7 @@ def explain(key: str) -> list[str]:
         hint = nearest(wanted, keys)
         raise UserError(
             f"{key}: no such key" + (f"; did you mean {hint!r}?" if hint else ""),
-            do="feldspar config schema prints all of them",
+            do="see all of them: feldspar config schema",
         )
     lines = []
     for name in matches:

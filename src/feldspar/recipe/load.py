@@ -116,7 +116,7 @@ def load_recipe(
         raise UserError(
             f"{reference} describes documents only: it has no model and no phases",
             do="add the sections model, parametrization and phases; without them it serves "
-            "feldspar corpus build and feldspar tokens build",
+            "corpus build and tokens build",
         )
     raise _of_vision(reference)
 
@@ -124,7 +124,7 @@ def load_recipe(
 def _of_vision(reference: str) -> UserError:
     return UserError(
         f"{reference} is the recipe of a vision model, which this command does not take",
-        do="feldspar vision --help lists those that do",
+        do="see those that do: feldspar vision --help",
     )
 
 

@@ -286,7 +286,7 @@ def _opened(folder: Path) -> VerifiedFolder:
         raise UserError(
             f"{folder} is no corpus",
             found=kind,
-            allowed="a folder that feldspar corpus build or feldspar corpus dedup made",
+            allowed="a folder that corpus build or corpus dedup made",
         )
     return open_folder(folder, *KINDS)
 

@@ -51,7 +51,7 @@ def open_shards(recipe: Recipe) -> ShardSet:
     if recipe.shards is None:
         raise UserError(
             "shards: the recipe names no shards to train on",
-            do="add shards: {path: FOLDER} and run feldspar tokens build RECIPE",
+            do="add shards: {path: FOLDER} to the recipe, then: feldspar tokens build RECIPE",
         )
     if not recipe.shards.path.is_dir():
         raise UserError(

@@ -1,0 +1,148 @@
+"""Every command that help, docs and messages name, as the arguments that a shell would pass."""
+
+import ast
+import itertools
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from feldspar.cli.main import application
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src" / "feldspar"
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((PACKAGE / "recipes").rglob("*.md")),
+)
+COMMAND_LINE: Any = typer.main.get_command(application())
+FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+IN_BLOCK = re.compile(r"(?:^|[ =])(feldspar (?:'[^']*'|\\\n|[^'\n])*)", re.MULTILINE)
+"""A command up to the end of its line, which a backslash or an open quote puts off."""
+INLINE = re.compile(r"`(feldspar [^`]+)`")
+NAMED = re.compile(rf"feldspar (?=(?:{'|'.join(COMMAND_LINE.commands)})\b)")
+"""The beginning of a command in a message; "feldspar failed" is none."""
+
+PLACES = {
+    "RECIPE": "alibi-interpolation/small",
+    "ITS-RECIPE": "quickstart",
+    "PAPER": "btlm",
+    "RUN": "runs/quickstart",
+    "MODEL": "runs/quickstart",
+    "HF_FOLDER": "exported",
+    "SHARDS": "data/quickstart/shards",
+    "FOLDER": "folder",
+    "DIR": "folder",
+    "PATH": "release",
+    "FILE": "notes.txt",
+    "INPUT": "docs.jsonl",
+    "KEY=VALUE": "seed=1",
+    "KEY": "model.positions",
+    "FLOPS": "1e19",
+    "N": "2",
+}
+"""What stands for something of the reader's, and something that fits there."""
+VALUES = {
+    "loaded.arguments": "quickstart seed=1",
+    "start.recipe or 'ITS-RECIPE'": "ITS-RECIPE",
+    "paper.name": "PAPER",
+    "paper": "PAPER",
+    "record['paper']": "PAPER",
+    "options[scale]": "--quick",
+    "wanted": "ddp",
+    "path": "FOLDER",
+    "folder": "RUN",
+    "run": "RUN",
+}
+"""What a message puts in at run time, by its expression."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command and where it stands."""
+
+    place: str
+    text: str
+
+    @property
+    def arguments(self) -> list[str]:
+        """What follows ``feldspar``, with something in each of the reader's places."""
+        words = shlex.split(filled(self.text), comments=True)
+        stops = [words.index(stop) for stop in (">", "&&", "|") if stop in words]
+        return words[1 : min(stops, default=len(words))]
+
+
+def filled(text: str) -> str:
+    """The command of a synopsis or an example: no brackets, no dots, every place filled."""
+    if "[--" in text or "[KEY" in text:
+        text = text.replace("[", "").replace("]", "")
+    text = text.replace("...", "")
+    for place, value in PLACES.items():
+        text = re.sub(rf"(?<![\w=.-]){re.escape(place)}(?![\w=-])", value, text)
+    return text
+
+
+def help_examples(command: Any = COMMAND_LINE, path: str = "feldspar") -> Iterator[Example]:
+    """The examples of each command's help."""
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from help_examples(inner, f"{path} {name}")
+    for text in (command.help, command.epilog):
+        for found in re.findall(r"Example: (feldspar .*?)(?:\n\n|\Z)", text or "", re.DOTALL):
+            yield Example(f"{path} --help", " ".join(found.split()))
+
+
+def page_examples() -> Iterator[Example]:
+    """The commands in code of README, docs and the recipes' pages."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        place = str(page.relative_to(ROOT))
+        for block in FENCED.findall(text):
+            for found in IN_BLOCK.finditer(re.sub(r"\s#\s.*", "", block)):
+                yield Example(place, found[1].replace("\\\n", " "))
+        for code in INLINE.findall(FENCED.sub("", text)):
+            yield Example(place, code)
+
+
+def message_examples() -> Iterator[Example]:
+    """The commands in strings of the source that are no docstrings."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        source = path.read_text(encoding="utf-8")
+        tree = ast.parse(source)
+        passed = {id(node) for holder in ast.walk(tree) for node in skipped_in(holder)}
+        for node in ast.walk(tree):
+            text = None if id(node) in passed else text_of(node, source)
+            if text and not text.startswith("Example: "):
+                starts = [found.start() for found in NAMED.finditer(text)]
+                for start, end in itertools.pairwise([*starts, len(text)]):
+                    place = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)}"
+                    yield Example(place, text[start:end].partition("`")[0])
+
+
+def skipped_in(holder: ast.AST) -> Iterator[ast.AST]:
+    """Docstrings, and the parts of strings that are read as a whole."""
+    if isinstance(holder, ast.Module | ast.ClassDef | ast.FunctionDef):
+        yield from (node.value for node in holder.body if isinstance(node, ast.Expr))
+    if isinstance(holder, ast.JoinedStr):
+        yield from (node for node in ast.walk(holder) if node is not holder)
+
+
+def text_of(node: ast.AST, source: str) -> str | None:
+    """A string of the source, with something in place of what is put in at run time."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts = []
+    for part in node.values:
+        if isinstance(part, ast.FormattedValue):
+            expression = ast.get_source_segment(source, part.value) or ""
+            parts.append(VALUES.get(expression, f"<{expression}>"))
+        else:
+            parts.append(text_of(part, source) or "")
+    return "".join(parts)
