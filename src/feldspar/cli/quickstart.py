@@ -25,7 +25,6 @@ PROMPTS = (
     "ROMEO.",
 )
 SAMPLE_TOKENS = 96
-SUMMARY_NAME = "summary.json"
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. phases.0.length='2e6 tokens'")
@@ -74,6 +73,7 @@ class Quickstart:
     def run(self) -> None:
         """Every stage that is not done yet."""
         from feldspar.core.files import write_atomically
+        from feldspar.recipe.recorded import SUMMARY_NAME
         from feldspar.report import write_run_report
         from feldspar.train.lifecycle import check_folder
 
@@ -188,20 +188,31 @@ def seconds_before(path: Path, loaded: "LoadedRecipe") -> dict[str, float]:
     """What earlier calls of this recipe spent on each stage before they were stopped."""
     if not path.is_file():
         return {}
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return record["seconds"] if record["recipe"] == loaded.digest else {}
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        spent = record["seconds"] if record["recipe"] == loaded.digest else {}
+        return {str(stage): float(seconds) for stage, seconds in spent.items()}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return {}  # times that cannot be read are counted from here on
 
 
 def is_done(folder: Path, loaded: "LoadedRecipe") -> bool:
     """Whether the folder holds a finished quickstart of this recipe, its release whole."""
+    from feldspar.core.errors import RunError
+    from feldspar.core.progress import say
     from feldspar.release import verify_release
+    from feldspar.report.run_summary import read_summary
 
-    summary = folder / SUMMARY_NAME
-    if not summary.is_file() or not (folder / "report.html").is_file():
-        return False
-    same = json.loads(summary.read_text(encoding="utf-8"))["recipe"] == loaded.digest
     release = folder / "release"
-    return same and release.is_dir() and not verify_release(release)
+    if not (folder / "report.html").is_file() or not release.is_dir():
+        return False
+    try:
+        summary = read_summary(folder)
+        same = summary is not None and summary.recipe == loaded.digest
+        return same and not verify_release(release)
+    except RunError as error:
+        say(f"{error.what}: it is made again")
+        return False
 
 
 def samples_of(release: Path, seed: int) -> list[str]:

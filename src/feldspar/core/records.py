@@ -16,6 +16,9 @@ from typing import Any, TypeGuard
 
 from feldspar.core.files import disk_errors, write_atomically
 
+MOST = 2**63
+"""Steps and positions are smaller."""
+
 
 @dataclass(frozen=True)
 class Mark:
@@ -176,7 +179,7 @@ def _step_of(record: dict[str, Any], counted: str | None = None) -> tuple[int, i
 
 
 def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
 
 
 def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:

@@ -12,6 +12,8 @@ from feldspar.core.errors import FeldsparError
 from feldspar.core.verified import open_folder
 
 RECIPE_NAME = "recipe.yaml"
+METRICS_NAME = "metrics.jsonl"
+SUMMARY_NAME = "summary.json"
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"
 STATE_NAME = "state.json"

@@ -24,10 +24,10 @@ def find_recipe(reference: str) -> Path:
 
     Raises UserError that names the nearest shipped recipe.
     """
-    shipped = recipes_folder() / f"{reference}.yaml"
-    if shipped.is_file():
-        return shipped
     path = Path(reference)
+    shipped = recipes_folder() / f"{reference}.yaml"
+    if shipped.is_file() and not path.is_absolute():
+        return shipped
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     if path.is_dir() and is_run(path):

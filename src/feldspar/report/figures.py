@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from feldspar.core.errors import missing_extra
 
+LARGEST_DRAWN = 1e100
+"""Beyond, the margins of a figure would leave the floating-point numbers."""
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
 
 
@@ -39,6 +41,15 @@ class Figure:
     svg: str
 
 
+def number_of(value: Any) -> float:
+    """Return a recorded value as a number that can be drawn; NaN for all else."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+    return number if abs(number) < LARGEST_DRAWN else math.nan
+
+
 def line_figure(
     title: str,
     series: Sequence[Series],
@@ -67,7 +78,7 @@ def line_figure(
         axes.plot(item.x, item.y, label=item.label, **styles[item.style])
     if log_x:
         axes.set_xscale("log")
-    if log_y:
+    if log_y and any(value > 0 for item in series for value in item.y):
         axes.set_yscale("log")
     if any(item.label for item in (*series, *bands)):
         axes.legend(frameon=False, fontsize=8)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feldspar.report.figures import Band, Figure, Series, line_figure
+from feldspar.report.figures import Band, Figure, Series, line_figure, number_of
 from feldspar.report.page import Section
 
 KEY = "noise_scale/total"
@@ -36,14 +36,14 @@ def noise_scale_figures(rows: Records) -> list[Figure]:
     tokens = [row["tokens"] for row in rows]
 
     def values(key: str) -> list[float]:
-        return [float(row.get(key, "nan")) for row in rows]
+        return [number_of(row.get(key)) for row in rows]
 
     figures = [
         line_figure(
             "Noise scale and batch",
             [
                 Series("noise scale", tokens, values(KEY)),
-                Series("batch", tokens, [row["sequences"] for row in rows]),
+                Series("batch", tokens, values("sequences")),
             ],
             "tokens",
             "sequences",

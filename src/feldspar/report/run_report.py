@@ -1,18 +1,21 @@
 """The page of one or several runs, from their recorded JSON: curves, data, figures, samples."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.files import write_atomically
-from feldspar.report.figures import Figure, Series, bar_figure, line_figure
+from feldspar.core.records import gaps, read_steps
+from feldspar.recipe.load import load_any_recipe
+from feldspar.recipe.recorded import METRICS_NAME
+from feldspar.recipe.write import recipe_text
+from feldspar.report.figures import Figure, Series, bar_figure, line_figure, number_of
 from feldspar.report.noise_scale_figures import noise_scale_sections
 from feldspar.report.page import Section, Table, render_page
+from feldspar.report.run_summary import OVERALL, DocumentCounts, Summary, read_summary
 
 REPORT_NAME = "report.html"
-SUMMARY_NAME = "summary.json"
 SMOOTHED_STEPS = 40
 
 
@@ -27,36 +30,64 @@ def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def run_page(runs: Sequence[Path]) -> str:
-    """The page of one run, or of several side by side."""
-    records = {run.name: read_metrics(run) for run in runs}
+    """The page of one run, or of several side by side.
+
+    Whatever is damaged or missing in a folder is named in its place. Raises UserError for a folder
+    without any step.
+    """
+    folders = _named(runs)
+    records = {name: read_metrics(run) for name, run in folders.items()}
     sections = [Section("Training", figures=training_figures(records))]
+    sections += [missing_steps(name, rows) for name, rows in records.items()]
     sections += noise_scale_sections(records)
-    for run in runs:
-        sections += summary_sections(run)
+    for name, run in folders.items():
+        sections += summary_sections(name, run)
     sections += [
-        Section(f"Recipe of {run.name}", texts=[(run / "recipe.yaml").read_text(encoding="utf-8")])
-        for run in runs
+        Section(f"Recipe of {name}", texts=[_recipe_of(run)]) for name, run in folders.items()
     ]
-    names = ", ".join(records)
     last, counted = next(iter(records.values()))[-1], counted_by(records)
     subtitle = f"{last[counted]:,} {counted} in {last['step']:,} steps"
-    return render_page(f"Run {names}", subtitle, sections)
+    shown = [section for section in sections if section is not None]
+    return render_page(f"Run {', '.join(records)}", subtitle, shown)
+
+
+def _named(runs: Sequence[Path]) -> dict[str, Path]:
+    """Name each run after its folder, or by its path where two folders share a name."""
+    names = [run.resolve().name for run in runs]
+    shared = len(set(names)) < len(names)
+    return {str(run) if shared else name: run for name, run in zip(names, runs, strict=True)}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl; a torn last line is left out."""
-    path = run / "metrics.jsonl"
+    """Read the records of a run's steps that have a loss; what is damaged is left out.
+
+    Raises UserError where there are none.
+    """
+    path = run / METRICS_NAME
     if not path.is_file():
-        raise UserError(f"{run} is no run folder: it holds no metrics.jsonl")
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+        raise UserError(f"{run} is no run folder: it holds no {METRICS_NAME}")
+    records = [record for record in read_steps(path) if "train/loss" in record]
     if not records:
         raise UserError(f"{path} holds no step yet", do="train the run first")
     return records
+
+
+def missing_steps(name: str, rows: Sequence[Mapping[str, Any]]) -> Section | None:
+    """Name the steps that have no record; None where none is missing."""
+    rest = gaps([row["step"] for row in rows], rows[-1]["step"])
+    if not rest:
+        return None
+    told = ", ".join(f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in rest)
+    words = "metrics.jsonl has no readable record of these steps; the figures leave them out:"
+    return Section(f"Missing steps of {name}", [f"{words} {told}."])
+
+
+def _recipe_of(run: Path) -> str:
+    """The recipe that the run was trained by, or why it cannot be read."""
+    try:
+        return recipe_text(load_any_recipe(str(run.resolve())))
+    except FeldsparError as error:
+        return f"It cannot be read: {error.what}"
 
 
 def counted_by(records: dict[str, list[dict[str, Any]]]) -> str:
@@ -76,7 +107,7 @@ def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     loss = []
     for name, rows in records.items():
         positions = [row[counted] for row in rows]
-        values = [_number(row["train/loss"]) for row in rows]
+        values = [number_of(row["train/loss"]) for row in rows]
         if one:
             loss.append(Series("", positions, values, "faint"))
         loss.append(Series("training" if one else name, positions, smoothed(values)))
@@ -104,7 +135,7 @@ def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
         if not all(key in row for rows in records.values() for row in rows):
             continue
         lines = [
-            Series("" if one else name, [r[counted] for r in rows], [_number(r[key]) for r in rows])
+            Series("" if one else name, *_points(rows, counted, key))
             for name, rows in records.items()
         ]
         figures.append(line_figure(title, lines, counted, label))
@@ -127,46 +158,46 @@ def validation_series(
         for key in keys:
             source = key.split("/")[1] if key.count("/") == 2 else "mean"
             known = [row for row in measured if key in row]
-            x = [row[counted] for row in known]
-            series.append(Series(f"{prefix}{source}", x, [row[key] for row in known], "points"))
+            series.append(Series(f"{prefix}{source}", *_points(known, counted, key), "points"))
     return series
 
 
-def summary_sections(run: Path) -> list[Section]:
+def _points(
+    rows: Sequence[Mapping[str, Any]], counted: str, key: str
+) -> tuple[list[float], list[float]]:
+    """Positions and values of one measurement."""
+    return [row[counted] for row in rows], [number_of(row[key]) for row in rows]
+
+
+def summary_sections(name: str, run: Path) -> list[Section]:
     """Held-out figures beside the baselines, documents, stages and samples, where recorded."""
-    path = run / SUMMARY_NAME
-    if not path.is_file():
+    try:
+        summary = read_summary(run)
+    except RunError as error:
+        return [Section(f"Held-out figures of {name}", [f"{error.what}. They are left out."])]
+    if summary is None:
         return []
-    summary = json.loads(path.read_text(encoding="utf-8"))
+    stages = [[stage, f"{seconds:.1f}"] for stage, seconds in summary.seconds.items()]
     return [
         held_out_section(summary),
-        documents_section(summary["documents"]),
-        Section(
-            "Time",
-            tables=[
-                Table(
-                    ["stage", "seconds"],
-                    [[name, f"{value:.1f}"] for name, value in summary["seconds"].items()],
-                )
-            ],
-        ),
+        documents_section(summary.documents),
+        Section("Time", tables=[Table(["stage", "seconds"], stages)]),
         Section(
             "Samples",
             ["Written by the exported folder through transformers, without selection."],
-            texts=summary.get("samples", []),
+            texts=summary.samples,
         ),
     ]
 
 
-def held_out_section(summary: dict[str, Any]) -> Section:
+def held_out_section(summary: Summary) -> Section:
     """Bits per byte of the model, the trigram and the compressors on held-out documents."""
-    model = summary["bits_per_byte"]
-    columns = {"model": model} | summary["baselines_by_source"]
-    sources = ["overall", *(name for name in model if name != "overall")]
+    columns = summary.columns
+    sources = [OVERALL, *(name for name in summary.bits_per_byte if name != OVERALL)]
     rows = [
         [source, *(f"{values[source]:.3f}" for values in columns.values())] for source in sources
     ]
-    bars = {name: values["overall"] for name, values in columns.items()}
+    bars = {name: values[OVERALL] for name, values in columns.items()}
     return Section(
         "Held-out bits per byte",
         [
@@ -181,11 +212,11 @@ def held_out_section(summary: dict[str, Any]) -> Section:
     )
 
 
-def documents_section(documents: dict[str, Any]) -> Section:
+def documents_section(documents: DocumentCounts) -> Section:
     """What came in, what was removed and why."""
-    rows = [["read", documents["read"]]]
-    rows += [[f"removed: {reason}", count] for reason, count in documents["removed"].items()]
-    rows.append(["kept", documents["kept"]])
+    rows: list[list[Any]] = [["read", documents.read]]
+    rows += [[f"removed: {reason}", count] for reason, count in documents.removed.items()]
+    rows.append(["kept", documents.kept])
     return Section("Documents", tables=[Table(["", "documents"], rows)])
 
 
@@ -196,8 +227,3 @@ def smoothed(values: Sequence[float]) -> list[float]:
         window = values[max(0, end - SMOOTHED_STEPS) : end]
         means.append(sum(window) / len(window))
     return means
-
-
-def _number(value: Any) -> float:
-    """JSON has no NaN: such values are recorded as text."""
-    return float(value)

@@ -21,14 +21,18 @@ from feldspar.core.records import (
     restore_steps,
     truncate_records,
 )
-from feldspar.recipe.recorded import CHECKPOINTS_NAME, RECIPE_NAME, is_run
+from feldspar.recipe.recorded import (
+    CHECKPOINTS_NAME,
+    METRICS_NAME,
+    RECIPE_NAME,
+    SUMMARY_NAME,
+    is_run,
+)
 
 TABLES_NAME = "parametrization.json"
 ADAPTATION_NAME = "adaptation.json"
-METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "events.jsonl"
 BAD_BATCHES_NAME = "bad_batches.jsonl"
-SUMMARY_NAME = "summary.json"
 LOCK_NAME = ".lock"
 
 

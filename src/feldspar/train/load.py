@@ -84,7 +84,7 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     if not is_run(path):
         raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
-    loaded = load_recipe(str(path), recorded=chosen.recipe)
+    loaded = load_recipe(str(path.resolve()), recorded=chosen.recipe)
     run_tokenizer(path, chosen)
     prompt_length = loaded.recipe.soft_prompt_length
     shapes = model_shapes(loaded.recipe.model, prompt_length)

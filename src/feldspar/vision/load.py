@@ -39,7 +39,7 @@ def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True)
     if not is_run(path):
         raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
-    loaded = load_vision_recipe(str(path), recorded=chosen.recipe)
+    loaded = load_vision_recipe(str(path.resolve()), recorded=chosen.recipe)
     network = RevBiFPN(loaded.recipe.model, loaded.recipe.runtime.activation_memory)
     tensors = tensors_of(network)
     if loaded.recipe.average_weights is not None:
