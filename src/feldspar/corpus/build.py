@@ -195,8 +195,8 @@ def holds_manifest(out: Path, kind: str) -> bool:
         return False
     if not (out / MANIFEST_NAME).is_file():
         raise UserError(
-            f"{out} exists and is no {kind} folder of feldspar, so it is not replaced",
-            do="choose another folder",
+            f"{out} exists and holds no {MANIFEST_NAME}: it is no finished {kind} folder",
+            do="choose another folder; what feldspar did not make is never replaced",
         )
     return True
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
 from feldspar.core.json_files import read_json
+from feldspar.core.manifest import MANIFEST_NAME
+from feldspar.core.progress import say
 from feldspar.core.verified import open_if_finished
 from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
@@ -70,6 +72,8 @@ def import_model(folder: Path) -> ImportedModel:
             adapter = of_model_type(configuration.get("model_type"))
             settings = adapter.from_configuration(configuration)
             forward = declared_multipliers(configuration, settings)
+        if finished is None and "feldspar_version" in configuration:
+            say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
         with _located(folder):
             state = adapter.from_hf(read_weights(folder), settings)
     shapes = {row.name: row.shape for row in model_shapes(settings).rows}

@@ -129,7 +129,7 @@ class CheckpointStore:
         if damaged:
             raise RunError(
                 f"none of the {len(damaged)} checkpoints in {self.folder} is whole",
-                found=first_problem,
+                where=first_problem,
                 do="restore one from a copy, or delete the folder to start from the beginning",
             )
         return None, damaged
