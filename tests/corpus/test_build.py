@@ -137,7 +137,7 @@ def test_finished_changed_and_foreign_folders(settings: CorpusSettings, tmp_path
     foreign = tmp_path / "home"
     foreign.mkdir()
     (foreign / "letter.txt").write_text("dear")
-    with pytest.raises(UserError, match="not replaced"):
+    with pytest.raises(UserError, match="holds no manifest"):
         build_corpus(settings, foreign, overwrite=True)
     assert (foreign / "letter.txt").exists()
 
