@@ -25,7 +25,7 @@ from tests.faults.engine import Bench, Fault, Verdict, result_of, run, spread
 from tests.faults.instants import count_into
 from tests.faults.workspace import MAKERS, TASKS, small_disk, stage, write_texts
 
-FAST_FAULTS = 5
+FAST_FAULTS = 3
 """Of each class in the fast part, from the first to the last."""
 FAILURES = ("lost", "silent", "traceback", "unnamed", "hang")
 
