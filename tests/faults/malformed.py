@@ -23,6 +23,8 @@ HUGE = 10**18
 VALUES: tuple[Any, ...] = (HUGE, -1, 1e300, "words", [], {"a": 1})
 """In place of each value of the recipe."""
 
+ENORMOUS = ("model.d_model=65536", "model.d_ff=262144", "model.n_layers=1000")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -38,6 +40,15 @@ class Case:
 def inputs(reference: Path) -> Iterator[Fault]:
     """All of them."""
     yield from recipe_values()
+    yield Fault(
+        "recipes",
+        "train: a model that no machine holds",
+        TASKS["train"],
+        names=("memory",),
+        arguments=(*TASKS["train"].arguments, *ENORMOUS),
+        must_refuse=True,
+        again=False,
+    )
     cases = [*recipe_texts(), *records(), *configurations(reference), *weights(), *tokenizers()]
     for case in cases:
         task = TASKS[case.task]

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.plan import effective_table, plan_recipe
 from feldspar.recipe import load_recipe
+from feldspar.runtime.run_folder import RunFolder
 from feldspar.train import load_run, train
+from feldspar.train.lifecycle import check_folder
+from feldspar.train.session import require_memory
 from tests.train.conftest import losses_of, metrics_of
 
 
@@ -199,3 +202,19 @@ def test_a_folder_with_other_things_is_left_alone(recipe_file: Path, tmp_path: P
     with pytest.raises(UserError, match="something else than a run"):
         train(load_recipe(str(recipe_file)), out, overwrite=True)
     assert (out / "chapter.txt").read_text() == "precious"
+
+
+def test_a_run_that_ended_before_its_recipe_was_written_is_begun_again(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with RunFolder(out).lock():
+        (out / "tokenizer").mkdir()
+    check_folder(out)
+
+
+def test_a_model_that_no_memory_holds_is_refused_before_it_is_made(recipe_file: Path) -> None:
+    planned = plan_recipe(load_recipe(str(recipe_file)).recipe).memory()
+    require_memory(planned, torch.device("cpu"))
+    with pytest.raises(SetupError, match="not enough memory: weights, gradients and moments"):
+        require_memory(planned, torch.device("cpu"), limit=1000)

@@ -79,6 +79,11 @@ class RunFolder:
         """Whether a run began here."""
         return is_run(self.path)
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a process has begun to train here; it may have ended before it wrote more."""
+        return (self.path / LOCK_NAME).is_file()
+
     def steps(self) -> list[dict[str, Any]]:
         """Read the records of the steps, in order; what is damaged is left out."""
         return read_steps(self.metrics)

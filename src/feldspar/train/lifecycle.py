@@ -346,7 +346,7 @@ def check_folder(path: Path) -> None:
             do="mount or restore what it points to; remove the link to start from the beginning",
         )
     foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
-    if foreign and not folder.holds_run:
+    if foreign and not folder.holds_run and not folder.is_claimed:
         raise UserError(
             f"{path} holds something else than a run",
             found=", ".join(sorted(foreign)[:5]),

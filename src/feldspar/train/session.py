@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from feldspar.adapt.embeddings import Adaptation
+from feldspar.core.errors import SetupError
+from feldspar.core.memory import memory_bytes
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.memory import Memory
 from feldspar.plan.micro_batch import check_divides
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
@@ -125,6 +128,8 @@ def build_session(
     for item in plan.timeline.phases:
         for sequences in item.divisible_sequences if item.steering is None else ():
             check_divides(sequences, distribution.world_size, f"phases.{item.index}.batch")
+    if distribution.shards == 1:
+        require_memory(plan.memory(), distribution.device)
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, distribution.device)
     adaptation = None
@@ -170,6 +175,22 @@ def build_session(
     )
     session.begin_phase(phase)
     return session
+
+
+def require_memory(planned: Memory, device: torch.device, limit: int | None = None) -> None:
+    """Raise SetupError where weights, gradients and moments alone exceed a processor's memory.
+
+    The system grants more memory than there is, and ends the process without a word when it is
+    used. ``limit`` is in bytes; None: what the machine has.
+    """
+    limit = limit or memory_bytes()
+    needed = planned.weights_bytes + planned.gradients_bytes + planned.optimizer_bytes
+    if device.type == "cpu" and limit is not None and needed > limit:
+        raise SetupError(
+            f"not enough memory: weights, gradients and moments take {needed / 1e9:,.3g} GB",
+            found=f"{limit / 1e9:,.3g} GB on this machine",
+            do="use a smaller model (feldspar plan shows what it takes), or a larger machine",
+        )
 
 
 def build_optimizer(
