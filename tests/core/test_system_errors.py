@@ -138,6 +138,16 @@ def test_names_and_depths_that_cannot_be(tmp_path: Path) -> None:
         assert isinstance(translated(caught.value), UserError)
 
 
+def test_a_loop_of_links_is_named(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises((RuntimeError, OSError)) as caught:
+        loop.resolve(strict=True)
+    told = translated(caught.value)
+    assert isinstance(told, UserError)
+    assert told.what == f"{loop}: its symbolic links form a loop"
+
+
 def test_other_errors_stay_faults() -> None:
     assert translated(KeyError("x")) is None
     assert translated(RecursionError("maximum recursion depth exceeded")) is None

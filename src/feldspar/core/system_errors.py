@@ -69,6 +69,7 @@ _MEANINGS: dict[int, Meaning] = {
 
 _RUST_NUMBER = re.compile(r"\(os error (\d+)\)")
 _COPY_NUMBER = re.compile(r"\[Errno (\d+)\]")
+_LINK_LOOP = re.compile(r"Symlink loop from (.*)")
 _SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
 _NO_MEMORY = re.compile(
     r"can't allocate memory|out of memory|unable to mmap|STATUS_ALLOC_FAILED", re.IGNORECASE
@@ -150,6 +151,8 @@ def _number(error: BaseException, text: str) -> int | None:
         if error.errno is None and isinstance(error, FileNotFoundError):  # safetensors
             return errno.ENOENT
         return error.errno
+    if isinstance(error, RuntimeError) and _LINK_LOOP.match(text):  # pathlib before Python 3.13
+        return errno.ELOOP
     found = _RUST_NUMBER.search(text)
     return int(found[1]) if found else None
 
@@ -159,6 +162,8 @@ def _subject(error: BaseException, number: int, path: Path | None) -> str | None
     name = getattr(error, "filename", None)
     if name is None and number == errno.ENOENT and not isinstance(error, shutil.Error):
         name = str(error).rpartition(": ")[2]  # safetensors
+    if name is None and (found := _LINK_LOOP.match(str(error))):
+        name = found[1].strip("'")
     if path is not None and (name is None or number in FULL_DISK):
         return str(path)
     if name is None or isinstance(name, int):

@@ -148,8 +148,11 @@ class RunFolder:
         The system drops the lock of a process that died, so none is ever stale. Raises UserError
         when another process holds it, SetupError where the file system has no locks.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / LOCK_NAME).open("a+", encoding="utf-8") as file:
+        path = self.path / LOCK_NAME
+        with disk_errors(path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = path.open("a+b", buffering=0)
+        with file:
             try:
                 # lockf, not flock: a forked data worker that outlives us must not keep the lock.
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,7 +160,7 @@ class RunFolder:
                 file.seek(0)
                 raise UserError(
                     f"another process is training in {self.path}",
-                    found=file.read() or "a process that gave no name",
+                    found=file.read().decode("utf-8", "replace") or "a process that gave no name",
                     do="wait for it or stop it, or choose another folder with --out",
                 ) from error
             except OSError as error:
@@ -166,9 +169,9 @@ class RunFolder:
                     found=str(error),
                     do="choose a folder on another file system with --out",
                 ) from error
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            with disk_errors(path):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
             yield
 
 
