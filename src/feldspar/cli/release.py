@@ -92,14 +92,14 @@ def release_facts(
     licences: dict[str, str] = {}
     documents: dict[str, int] = {}
     manifests = {"recipe": loaded.loaded.digest}
-    if recipe.corpus is not None and recipe.corpus.path.is_dir():
+    if recipe.corpus is not None and _is_there(recipe.corpus.path, "documents and their licences"):
         manifest = read_manifest(recipe.corpus.path, "documents")
         manifests["documents"] = manifest.digest
         for name, counts in manifest.counts["by_source"].items():
             documents[name] = counts["documents"]
             declared = recipe.corpus.sources[name].licence
             licences[name] = declared or licence_text(counts["licences"])
-    if recipe.shards is not None and recipe.shards.path.is_dir():
+    if recipe.shards is not None and _is_there(recipe.shards.path, "the digest of its shards"):
         manifests["shards"] = read_manifest(recipe.shards.path, "shards").digest
     return ReleaseFacts(
         name=recipe.name,
@@ -115,3 +115,12 @@ def release_facts(
         held_out=held_out,
         manifests=manifests,
     )
+
+
+def _is_there(folder: Path, what: str) -> bool:
+    """Whether a folder that the card takes ``what`` from is there; said where it is not."""
+    from feldspar.core.progress import say
+
+    if not folder.is_dir():
+        say(f"warning: {folder} is not there: the card leaves out {what}")
+    return folder.is_dir()

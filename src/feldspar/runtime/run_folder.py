@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import SetupError, UserError
-from feldspar.core.files import write_atomically
+from feldspar.core.files import disk_errors, write_atomically
 from feldspar.core.progress import say
 from feldspar.core.records import (
     Damage,
