@@ -176,4 +176,6 @@ def test_an_unfinished_run_is_said_everywhere(
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{first.tokens:,} of {last.tokens:,} planned tokens" in card
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]
+    assert run_with(["evaluate", str(tmp_path / "out"), "--text", str(Path(__file__))]) == 0
+    assert f"unfinished: {first.tokens:,} of {last.tokens:,} planned" in capsys.readouterr().err
     assert counts["tokens"] == first.tokens and counts["planned_tokens"] == last.tokens

@@ -115,6 +115,7 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     from feldspar.core.progress import say
     from feldspar.evaluate import open_exported
     from feldspar.recipe.recorded import is_run
+    from feldspar.release.folder import unfinished_release
     from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
     from feldspar.runtime.threads import set_threads
@@ -124,6 +125,8 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     if not path.is_dir():
         raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
     if not is_run(path):
+        if unfinished := unfinished_release(path):
+            say(f"warning: the run that this was released from is unfinished: {unfinished}")
         return None, open_exported(path, choose_device(RuntimeSettings()))
     run = load_run(path, checkpoint)
     if run.unfinished:

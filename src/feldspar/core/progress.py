@@ -78,3 +78,8 @@ def say(line: str) -> None:
 def show(line: str | None) -> None:
     """Show the state of long work in one line that replaces the one before; None takes it away."""
     _listener.get().show(line)
+
+
+def tokens_of_plan(tokens: int, planned: int) -> str:
+    """Say how many of the planned tokens a run has read."""
+    return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"

@@ -5,6 +5,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import Any
 
+from feldspar.core.progress import tokens_of_plan
 from feldspar.model.export_class import OWN
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
@@ -41,11 +42,8 @@ class ReleaseFacts:
         if self.planned_tokens is None:
             return f"{self.tokens:,} tokens (how many were planned is not known)"
         if self.tokens < self.planned_tokens:
-            share = self.tokens / self.planned_tokens
-            return (
-                f"{self.tokens:,} of {self.planned_tokens:,} planned tokens ({share:.1%}): "
-                "**the run is unfinished**"
-            )
+            done = tokens_of_plan(self.tokens, self.planned_tokens)
+            return f"{done}: **the run is unfinished**"
         return f"{self.tokens:,} tokens, as planned"
 
 

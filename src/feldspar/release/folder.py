@@ -6,11 +6,14 @@ from feldspar import __version__
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import (
     Manifest,
+    kind_of,
     read_manifest,
     records_of,
     verify_files,
     write_manifest,
 )
+from feldspar.core.progress import tokens_of_plan
+from feldspar.core.verified import open_folder
 from feldspar.release.card import ReleaseFacts, model_card
 
 KIND = "release"
@@ -43,3 +46,17 @@ def verify_release(folder: Path) -> list[str]:
     release, RunError when its manifest was altered.
     """
     return verify_files(folder, read_manifest(folder, KIND))
+
+
+def unfinished_release(folder: Path) -> str | None:
+    """Say how far the run was that a folder was released from; None where it was at its end.
+
+    Also None for a folder that is no release.
+    """
+    if kind_of(folder) != KIND:
+        return None
+    counts = open_folder(folder, KIND).manifest.counts
+    tokens, planned = counts.get("tokens"), counts.get("planned_tokens")
+    if not isinstance(tokens, int) or not isinstance(planned, int) or tokens >= planned:
+        return None
+    return tokens_of_plan(tokens, planned)

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from feldspar.core.errors import FeldsparError, RunError, UserError
+from feldspar.core.progress import tokens_of_plan
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.model.shapes import model_shapes
@@ -72,7 +73,7 @@ class LoadedRun:
         tokens, planned = self.checkpoint.tokens, self.planned_tokens
         if planned is None or tokens >= planned:
             return None
-        return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"
+        return tokens_of_plan(tokens, planned)
 
 
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
