@@ -195,6 +195,8 @@ def test_config_explain_and_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("phases.N.batch: ")
     assert run_with(["config", "schema"]) == 0
     assert "properties" in json.loads(capsys.readouterr().out)
+    assert run_with(["config", "schema", "documents"]) == 0
+    assert "model" not in json.loads(capsys.readouterr().out)["properties"]
 
 
 def test_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,20 @@ def test_a_web_archive_that_was_cut_is_refused_or_counted(tmp_path: Path, form: 
         assert tolerance.skipped == {"s": 1}
 
 
+@pytest.mark.parametrize("change", [(b"WARC/1.0", b"WARC/9"), (b"\r\n", b"\n")])
+def test_records_that_the_parser_passes_over_are_told_of(
+    tmp_path: Path, change: tuple[bytes, bytes]
+) -> None:
+    pytest.importorskip("fastwarc")
+    path = tmp_path / "x.warc.wet"
+    path.write_bytes(RECORDS[0] + RECORDS[1].replace(*change) + RECORDS[2])
+    with pytest.raises(UserError, match=r"x\.warc\.wet: \d of 3 records cannot be read"):
+        texts(path, Tolerance())
+    tolerance = Tolerance(1)
+    assert "one" in texts(path, tolerance)
+    assert tolerance.skipped == {"s": 1}
+
+
 def test_a_web_archive_with_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("fastwarc")
     ending, parts = packed("gzip")

@@ -36,12 +36,13 @@ def register(app: typer.Typer) -> None:
     @config.command()
     def schema(
         kind: Annotated[
-            Literal["language", "vision"], typer.Argument(help="Of which models' recipes.")
+            Literal["language", "vision", "documents"],
+            typer.Argument(help="Recipes of which models, or of documents alone."),
         ] = "language",
     ) -> None:
         """Print the JSON schema of recipes. Example: feldspar config schema > recipe.schema.json"""
         from feldspar.cli.console import print_json
-        from feldspar.recipe import Recipe, VisionRecipe
+        from feldspar.recipe import DataRecipe, Recipe, VisionRecipe
 
-        root = VisionRecipe if kind == "vision" else Recipe
-        print_json(root.model_json_schema(by_alias=True))
+        roots = {"language": Recipe, "vision": VisionRecipe, "documents": DataRecipe}
+        print_json(roots[kind].model_json_schema(by_alias=True))

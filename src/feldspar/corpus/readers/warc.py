@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +46,12 @@ def warc_documents(
     records (requests, images, redirects) are passed over. Raises UserError with file and offset.
     """
     try:
-        from fastwarc.warc import ArchiveIterator, WarcRecordType
+        from fastwarc.warc import WarcRecordType
     except ImportError as error:
         raise missing_extra("fastwarc", "web") from error
     assert isinstance(settings.reader, WarcReader)
     kinds = WarcRecordType.conversion | WarcRecordType.response
-    whole = _whole_records(path, source, tolerance)
-    position = 0
-    for _, record in zip(range(whole), ArchiveIterator(str(path), fsspec_args=False), strict=False):
-        bytes_read(record.stream_pos - position)
-        position = record.stream_pos
+    for record in _read_records(path, source, tolerance):
         if not record.record_type & kinds:
             continue
         origin = f"{name}:{record.stream_pos}"
@@ -76,6 +73,26 @@ def warc_documents(
             settings.licence,
             replaced=page.replaced,
         )
+
+
+def _read_records(path: Path, source: str, tolerance: Tolerance) -> Iterator[Any]:
+    """Yield the whole records; those that FastWARC does not understand are one bad record."""
+    from fastwarc.warc import ArchiveIterator
+
+    whole = _whole_records(path, source, tolerance)
+    seen = position = 0
+    problem = "FastWARC does not find them"
+    try:
+        for record in islice(ArchiveIterator(str(path), fsspec_args=False), whole):
+            seen += 1
+            bytes_read(record.stream_pos - position)
+            position = record.stream_pos
+            yield record
+    except OSError as error:
+        problem = str(error)
+    if seen < whole:
+        what = f"{path}: {whole - seen} of {whole} records cannot be read: {problem}"
+        tolerance.skip(source, UserError(what))
 
 
 def _whole_records(path: Path, source: str, tolerance: Tolerance) -> int:
