@@ -12,8 +12,11 @@ import pytest
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.files import (
     TEMPORARY_MARK,
+    copy_folder,
     digest_of,
+    empty_folder,
     new_folder,
+    remove_folder,
     remove_incomplete,
     sha256_of_file,
     write_atomically,
@@ -116,6 +119,44 @@ def test_a_full_disk_leaves_no_half_folder(tiny_disk: Path) -> None:
     with pytest.raises(SetupError, match="no space left"), new_folder(path) as temporary:
         (temporary / "a").write_bytes(b"x" * 10**6)
     assert list(tiny_disk.iterdir()) == []
+
+
+def test_a_link_stays_and_what_it_stands_for_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "old").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    with new_folder(tmp_path / "link", overwrite=True) as folder:
+        (folder / "new").write_text("")
+    assert (tmp_path / "link").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "link"]
+
+
+def test_a_copy_can_be_written_and_folders_without_permission_be_removed(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    (source / "inner").mkdir(parents=True)
+    (source / "inner" / "a").write_text("text")
+    (source / "inner" / "a").chmod(0o444)
+    (source / "inner").chmod(0o555)
+    for _ in range(2):
+        copy_folder(source, tmp_path / "copy")
+        assert (tmp_path / "copy" / "inner" / "a").read_text() == "text"
+        for path in ("inner", "inner/a"):
+            assert (tmp_path / "copy" / path).stat().st_mode & 0o200
+    remove_folder(source)
+    assert not source.exists()
+
+
+def test_a_folder_is_emptied_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "disk" / "inner").mkdir(parents=True)
+    (tmp_path / "disk" / "a").write_text("")
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "disk" / "away").symlink_to(tmp_path / "kept")
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    empty_folder(tmp_path / "link")
+    assert list((tmp_path / "disk").iterdir()) == []
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "kept").is_dir()
+    empty_folder(tmp_path / "nothing")
 
 
 def test_digests(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.files import TEMPORARY_MARK
 from feldspar.core.manifest import read_manifest
 from feldspar.core.progress import listening
@@ -149,6 +149,24 @@ def test_a_finished_folder_is_kept(documents: Path, bpe: TrainBpe, tmp_path: Pat
     assert again.splits == {
         split: dict(sorted(sources.items())) for split, sources in first.splits.items()
     }
+
+
+def test_a_damaged_folder_is_refused_and_built_again_on_request(
+    documents: Path, bpe: TrainBpe, tmp_path: Path
+) -> None:
+    settings = ShardSettings(path=tmp_path / "shards")
+    whole = build_shards(documents, bpe, settings, seed=5, workers=1)
+    for name in ("train/prose/00000.tokens", "manifest.json"):
+        path = settings.path / name
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 4
+        path.write_bytes(data)
+        with pytest.raises(FeldsparError) as caught:
+            build_shards(documents, bpe, settings, seed=5, workers=1)
+        assert caught.value.exit_code in (2, 4) and name in str(caught.value)
+        again = build_shards(documents, bpe, settings, seed=5, workers=1, overwrite=True)
+        assert not again.up_to_date and again.digest == whole.digest
+        ShardSet.open(settings.path).verify()
 
 
 def test_other_settings_need_overwrite(documents: Path, bpe: TrainBpe, tmp_path: Path) -> None:

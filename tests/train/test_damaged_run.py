@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import torch
 
+from feldspar.cli.main import run_with
 from feldspar.core.errors import FeldsparError, RunError, SetupError, UserError
 from feldspar.core.progress import SilentListener, listening
 from feldspar.recipe import load_recipe
 from feldspar.runtime import CheckpointStore
+from feldspar.tokens import ShardSettings, TrainBpe, build_shards
 from feldspar.train import RunResult, load_run, train
 from feldspar.train.run_tokenizer import run_tokenizer
 from tests.train.conftest import losses_of, metrics_of
@@ -299,6 +301,32 @@ def test_read_only_shards_do_not_stop_a_restart(
     (out / "tokenizer").chmod(0o555)  # as an earlier version copied it
     train(load_recipe(str(recipe_file), once), out, overwrite=True)
     assert (out / "tokenizer" / "tokenizer.json").is_file()
+
+
+def test_every_other_file_may_be_garbage(finished: Path, run: Path) -> None:
+    """Whatever lies beside the checkpoints: the run is resumed to the same weights."""
+    back_to(run, 8 * 128)
+    for path in [path for path in run.rglob("*") if path.is_file()]:
+        if "checkpoints" not in path.parts:
+            path.write_bytes(b"\xff{garbage")
+    more(run.parent / "tiny.yaml", run)
+    assert losses_of(run) == losses_of(finished)[-4:]
+    assert torch.equal(logits(run), logits(finished))
+
+
+def test_held_out_documents_of_other_shards_are_refused(
+    shards_folder: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = shutil.copytree(shards_folder, tmp_path / "shards")
+    once = [f"shards.path={shards}", "phases.0.length=2 steps", "phases.1.length=1 steps"]
+    train(load_recipe(str(recipe_file), once), tmp_path / "run")
+    command = ["evaluate", str(tmp_path / "run"), "--split", "validation"]
+    assert run_with(command) == 0
+    settings = ShardSettings(path=shards)
+    documents = shards_folder.parent / "documents"
+    build_shards(documents, TrainBpe(vocab_size=300), settings, seed=1, overwrite=True, workers=1)
+    assert run_with(command) == 2
+    assert "other shards than" in capsys.readouterr().err
 
 
 def test_state_names_what_the_run_is_made_of(run: Path) -> None:

@@ -162,10 +162,10 @@ def report_held_out(
     """The figures of each source of the run's shards, and what they are to beat."""
     from feldspar.cli.console import print_json
     from feldspar.evaluate import evaluate_shards, held_out_baselines
-    from feldspar.train import open_shards
+    from feldspar.train.load import held_out_shards
     from feldspar.train.seen import seen_tokens
 
-    shards = open_shards(run.recipe)
+    shards = held_out_shards(run)
     result = evaluate_shards(model, shards, split, limit)
     beside: dict[str, dict[str, float]] = {}
     if baselines:
@@ -191,9 +191,9 @@ def report_infilling(
     """What the middles of held-out documents cost, by source and overall."""
     from feldspar.cli.console import print_json
     from feldspar.evaluate.infilling import evaluate_infilling, infilling_record
-    from feldspar.train import open_shards
+    from feldspar.train.load import held_out_shards
 
-    shards = open_shards(run.recipe)
+    shards = held_out_shards(run)
     record = infilling_record(evaluate_infilling(model, shards, run.recipe.seed, split, limit))
     if json:
         print_json(record)
@@ -285,7 +285,7 @@ def report_length_sweep(
     from feldspar.evaluate.documents import read_text
     from feldspar.evaluate.held_out import require_split
     from feldspar.recipe import load_recipe
-    from feldspar.train import open_shards
+    from feldspar.train.load import held_out_shards
 
     settings = load_recipe(recipe).recipe.evaluation.length_sweep
     if settings is None:
@@ -295,7 +295,7 @@ def report_length_sweep(
         )
     documents = model.tokenizer.encode_documents([read_text(path) for path in files])
     if run is not None and not files:
-        shards = open_shards(run.recipe)
+        shards = held_out_shards(run)
         for name in require_split(shards, split):
             documents += held_out_documents(shards, split, name, model.tokenizer).tokens
     trained = model.context_length

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from feldspar.core.manifest import Manifest
     from feldspar.release import ReleaseFacts
     from feldspar.train import LoadedRun
 
@@ -80,27 +81,50 @@ def release_run(
     return to
 
 
+def trained_documents(loaded: "LoadedRun") -> "Manifest | None":
+    """Return the manifest of the documents that a run was trained on.
+
+    None where the recipe names none, and where they or the shards are gone, damaged or changed
+    since, which is said.
+    """
+    from feldspar.core.errors import FeldsparError
+    from feldspar.core.manifest import read_manifest
+    from feldspar.core.progress import say
+
+    corpus, shards = loaded.recipe.corpus, loaded.recipe.shards
+    if corpus is None or shards is None:
+        return None
+    try:
+        encoded = read_manifest(shards.path, "shards")
+        manifest = read_manifest(corpus.path, "documents")
+        same = encoded.digest == loaded.checkpoint.state["shards"]
+        if same and manifest.digest == encoded.parents.get("documents"):
+            return manifest
+        reason = f"{corpus.path} and {shards.path} are not what the run was trained on"
+    except FeldsparError as error:
+        reason = error.what
+    say(f"warning: {reason}: the card leaves out documents and their licences")
+    return None
+
+
 def release_facts(
     loaded: "LoadedRun", architecture: str, held_out: dict[str, float]
 ) -> "ReleaseFacts":
     """What the run and its data say for the card."""
-    from feldspar.core.manifest import read_manifest
     from feldspar.model.shapes import model_shapes
     from feldspar.release.card import ReleaseFacts, licence_text
 
     recipe = loaded.recipe
     licences: dict[str, str] = {}
     documents: dict[str, int] = {}
-    manifests = {"recipe": loaded.loaded.digest}
-    if recipe.corpus is not None and _is_there(recipe.corpus.path, "documents and their licences"):
-        manifest = read_manifest(recipe.corpus.path, "documents")
+    manifests = {"recipe": loaded.loaded.digest, "shards": loaded.checkpoint.state["shards"]}
+    manifest = trained_documents(loaded)
+    if manifest is not None and recipe.corpus is not None:
         manifests["documents"] = manifest.digest
         for name, counts in manifest.counts["by_source"].items():
             documents[name] = counts["documents"]
             declared = recipe.corpus.sources[name].licence
             licences[name] = declared or licence_text(counts["licences"])
-    if recipe.shards is not None and _is_there(recipe.shards.path, "the digest of its shards"):
-        manifests["shards"] = read_manifest(recipe.shards.path, "shards").digest
     return ReleaseFacts(
         name=recipe.name,
         description=recipe.description,
@@ -115,12 +139,3 @@ def release_facts(
         held_out=held_out,
         manifests=manifests,
     )
-
-
-def _is_there(folder: Path, what: str) -> bool:
-    """Whether a folder that the card takes ``what`` from is there; said where it is not."""
-    from feldspar.core.progress import say
-
-    if not folder.is_dir():
-        say(f"warning: {folder} is not there: the card leaves out {what}")
-    return folder.is_dir()

@@ -24,7 +24,8 @@ from feldspar.runtime.run_folder import RunFolder
 from feldspar.sparsity.density import sparsities
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
-from feldspar.train.data import plan_loaded
+from feldspar.tokens.shards import ShardSet
+from feldspar.train.data import open_shards, plan_loaded
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 
 SCALING_KEY = "position_scaling"
@@ -98,6 +99,21 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     set_forward_multipliers(decoder, forward)
     decoder.scale_positions(scaling_from_state(chosen.state))
     return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
+
+
+def held_out_shards(run: LoadedRun) -> ShardSet:
+    """Open the shards of a run to measure it on what they hold out.
+
+    Raises UserError where they are not those that it was trained on.
+    """
+    shards = open_shards(run.recipe)
+    if shards.digest != run.checkpoint.state["shards"]:
+        raise UserError(
+            f"{shards.path} holds other shards than {run.path} was trained on: what they hold out "
+            "may have been trained on",
+            do="restore the shards, or measure on text: feldspar evaluate RUN --text FILE",
+        )
+    return shards
 
 
 def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
