@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import sysconfig
+import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pytest
 from feldspar.corpus.parts import PartFiles, part_folder, write_index
 from feldspar.corpus.settings import CorpusSettings
 from feldspar.corpus.unit_files import unit_folder
+from tests.made_text import documents, edited
 
 
 def prose(seed: int, words: int = 80) -> str:
@@ -40,15 +41,14 @@ def corpus_settings(path: Path, sources: dict[str, Any], **sections: Any) -> Cor
 
 
 @pytest.fixture(scope="session")
-def library_texts() -> list[str]:
-    """A few hundred real texts: files of the interpreter's standard library, and edited copies."""
-    folder = Path(sysconfig.get_paths()["stdlib"])
-    files = sorted(folder.glob("*.py"))[:110] + sorted((folder / "encodings").glob("*.py"))
-    texts = [file.read_text(encoding="utf-8")[:4000] for file in files]
-    edited = [text.replace("self", "this").replace("return", "give back") for text in texts[:60]]
+def long_texts() -> list[str]:
+    """A few hundred texts of a language, edited, cut and shouted copies among them."""
+    texts = documents(230, 450, longest=4000)
+    generator = random.Random(0)
+    changed = [edited(text, generator, 0.02) for text in texts[:60]]
     cut = [text[: len(text) * 9 // 10] for text in texts[:60]]
     shouted = [text.upper() for text in texts[:20]]
-    return [text for text in texts + edited + cut + shouted if len(text) > 400]
+    return texts + changed + cut + shouted
 
 
 def empty_parts(folder: Path, documents: list[int]) -> PartFiles:

@@ -5,11 +5,11 @@ import fcntl
 import importlib.util
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
@@ -24,12 +24,11 @@ from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
 from feldspar.corpus.engine import started
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.readers.installed import standard_library_files
-from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.corpus.stages import Task, perform
 from tests.corpus.conftest import prose
 from tests.corpus.test_build import content
+from tests.made_text import documents, edited
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]
 MEMORY_BYTES = 64_000_000
@@ -163,23 +162,15 @@ def test_a_task_that_no_machine_can_hold_is_refused(cluster: None, tmp_path: Pat
 
 
 @pytest.fixture(scope="module")
-def real_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 files of installed code, and 1,300 of them again with words replaced."""
-    installed = files_below(Path(sysconfig.get_paths()["purelib"]), (".py",))
-    files = [*standard_library_files((".py",)), *installed]
-    texts: list[str] = []
-    for _, path in files:
-        text = path.read_text(encoding="utf-8", errors="replace")[:12000]
-        if len(text) >= 400:
-            texts.append(text)
-        if len(texts) == 2000:
-            break
-    edited = [text.replace("self", "this").replace("return", "give back") for text in texts[:1300]]
-    path = tmp_path_factory.mktemp("real") / "in.jsonl"
+def large_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,000 long documents, and 1,300 of them again with words replaced."""
+    texts = documents(2000, 1500, longest=12_000)
+    generator = random.Random(0)
+    copies = [edited(text, generator, 0.01) for text in texts[:1300]]
+    path = tmp_path_factory.mktemp("large") / "in.jsonl"
     with path.open("w") as file:
-        for number, text in enumerate(texts + edited):
+        for number, text in enumerate(texts + copies):
             file.write(json.dumps({"source": "abc"[number % 3], "text": text}) + "\n")
-    assert len(texts) == 2000
     return path
 
 
@@ -187,10 +178,10 @@ SETTINGS = DeduplicateSettings(memory="64MB", cluster="representative")
 
 
 @pytest.fixture(scope="module")
-def unbroken(real_corpus: Path) -> dict[str, bytes]:
+def unbroken(large_corpus: Path) -> dict[str, bytes]:
     """The whole output of the serial engine."""
-    out = real_corpus.with_name("serial")
-    report = deduplicate_files([real_corpus], out, SETTINGS, engine="serial")
+    out = large_corpus.with_name("serial")
+    report = deduplicate_files([large_corpus], out, SETTINGS, engine="serial")
     assert report.dropped > 200
     assert report.edges > report.dropped
     return content(out)
@@ -199,19 +190,19 @@ def unbroken(real_corpus: Path) -> dict[str, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [2, 8])
 def test_processes_give_the_bytes_of_one(
-    workers: int, real_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
+    workers: int, large_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
 ) -> None:
-    deduplicate_files([real_corpus], tmp_path / "out", SETTINGS, workers=workers)
+    deduplicate_files([large_corpus], tmp_path / "out", SETTINGS, workers=workers)
     assert content(tmp_path / "out") == unbroken
 
 
 @needs_ray
 @pytest.mark.slow
 def test_ray_gives_the_bytes_of_one_process_although_a_worker_is_killed(
-    cluster: None, real_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
+    cluster: None, large_corpus: Path, unbroken: dict[str, bytes], tmp_path: Path
 ) -> None:
     with killing_busy_workers(2) as killed:
-        deduplicate_files([real_corpus], tmp_path / "out", SETTINGS, engine="ray", workers=2)
+        deduplicate_files([large_corpus], tmp_path / "out", SETTINGS, engine="ray", workers=2)
     assert killed
     assert content(tmp_path / "out") == unbroken
 
@@ -243,6 +234,7 @@ def killing_busy_workers(most: int) -> Generator[list[int]]:
 STARTED = """
 import os, sys
 from feldspar.core.execution import executor
+from tests.made_text import documents, edited
 from tests.corpus.test_engines import hold
 
 lock, fifo = sys.argv[1:]

@@ -42,14 +42,13 @@ def true_edges(texts: list[str]) -> dict[tuple[int, int], float]:
 
 
 def test_precision_and_recall_against_brute_force(
-    jsonl: Jsonl, library_texts: list[str], tmp_path: Path
+    jsonl: Jsonl, long_texts: list[str], tmp_path: Path
 ) -> None:
     records = [
-        {"id": f"{i:04d}", "source": "ab"[i % 2], "text": text}
-        for i, text in enumerate(library_texts)
+        {"id": f"{i:04d}", "source": "ab"[i % 2], "text": text} for i, text in enumerate(long_texts)
     ]
     path = jsonl("in.jsonl", records)
-    truth = true_edges(library_texts)
+    truth = true_edges(long_texts)
     outs = {}
     for scope in ("global", "local"):
         outs[scope] = tmp_path / scope

@@ -1,4 +1,4 @@
-"""Small base tokenizers of the kinds that are in use, trained on real English, and a target text.
+"""Small base tokenizers of the kinds that are in use, trained on a made English, and a target text.
 
 The target language is a cipher of the same text: letters become Arabic ones, so that it has the
 statistics of a language, marks of its own, and shares no letter with English.
@@ -7,12 +7,12 @@ statistics of a language, marks of its own, and shares no letter with English.
 import json
 import re
 from functools import cache
-from pydoc_data import topics
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
 from feldspar.tokens import TextTokenizer
+from tests.made_text import paragraphs
 
 ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنه"
 MISSING = "ثخذ"
@@ -25,9 +25,8 @@ _LLAMA3 = r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\
 
 @cache
 def english() -> list[str]:
-    """Paragraphs of Python's language reference."""
-    text = "\n\n".join(topics.topics[name] for name in sorted(topics.topics))
-    return [" ".join(part.split()) for part in text.split("\n\n") if len(part) > 80][:900]
+    """Paragraphs of a made language in English letters."""
+    return list(paragraphs(900))
 
 
 @cache

@@ -136,4 +136,4 @@ BROKEN = [
 @pytest.mark.parametrize(("message", "change"), BROKEN)
 def test_a_broken_clause_is_named(message: str, change: Any) -> None:
     with pytest.raises(UserError, match=message):
-        check_contract(base("metaspace"), altered("metaspace", change), TARGET, ["zq buzz zq"])
+        check_contract(base("metaspace"), altered("metaspace", change), TARGET, ["zzq buzz zzq"])

@@ -100,9 +100,9 @@ def test_documents_longer_than_a_unit(way: str, tmp_path: Path) -> None:
     assert (shared, union) == (len(shingles(long[: len(long) // 2])), len(shingles(long)))
 
 
-def records(path: Path, library_texts: list[str]) -> Path:
+def records(path: Path, long_texts: list[str]) -> Path:
     """Real texts, some edited, some in letters whose lower case needs Python."""
-    texts = [*library_texts, *(text.replace("i", "\u0130") for text in library_texts[:40])]
+    texts = [*long_texts, *(text.replace("i", "\u0130") for text in long_texts[:40])]
     texts += [prose(number % 25, 80 + number // 25) for number in range(200)]
     with path.open("w") as file:
         for number, text in enumerate(texts):
@@ -113,13 +113,13 @@ def records(path: Path, library_texts: list[str]) -> Path:
 @pytest.mark.parametrize("given", [{}, {"cluster": "representative"}, {"preset": "slimpajama"}])
 def test_a_whole_run_has_the_same_bytes(
     given: dict[str, str],
-    library_texts: list[str],
+    long_texts: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not compiled():
         pytest.skip("numba is not installed, or off")
-    path = records(tmp_path / "in.jsonl", library_texts)
+    path = records(tmp_path / "in.jsonl", long_texts)
     contents = []
     for numba_off in ("0", "1"):
         monkeypatch.setenv("NUMBA_DISABLE_JIT", numba_off)

@@ -100,8 +100,8 @@ def test_long_texts() -> None:
     check(["a" * 10_000_000, "ab" * 500_000, letters, letters[:1_000_000] + "\u4e2d\u03a3"])
 
 
-def test_real_documents(library_texts: list[str]) -> None:
-    check(library_texts)
+def test_real_documents(long_texts: list[str]) -> None:
+    check(long_texts)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
