@@ -163,10 +163,10 @@ def test_a_task_that_no_machine_can_hold_is_refused(cluster: None, tmp_path: Pat
 
 @pytest.fixture(scope="module")
 def large_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """2,000 long documents, and 1,300 of them again with words replaced."""
+    """2,000 long documents, 1,000 of them again with words replaced, 300 a third time."""
     texts = documents(2000, 1500, longest=12_000)
     generator = random.Random(0)
-    copies = [edited(text, generator, 0.01) for text in texts[:1300]]
+    copies = [edited(text, generator, 0.01) for text in texts[:1000] + texts[:300]]
     path = tmp_path_factory.mktemp("large") / "in.jsonl"
     with path.open("w") as file:
         for number, text in enumerate(texts + copies):

@@ -134,7 +134,6 @@ print("equal")
 """
 
 
-@pytest.mark.slow
 def test_the_kernel_in_tritons_interpreter():
     pytest.importorskip("triton")
     environment = os.environ | {"TRITON_INTERPRET": "1"}
