@@ -54,7 +54,7 @@ phases:
 CHILD = """\
 # Ours.
 extends: ../parent.yaml
-name: child
+name: child  # a name
 shards: {path: shards}
 choices:
   size:
@@ -71,7 +71,7 @@ def test_comments_and_paths_of_a_file_come_along(tmp_path: Path) -> None:
     child = tmp_path / "own" / "child.yaml"
     child.write_text(CHILD)
     text = flat_recipe(str(child), tmp_path)
-    assert text.startswith("# Ours.\n# What all share.\nschema_version: 1\nname: child\n")
+    assert text.startswith("# Ours.\n# What all share.\nschema_version: 1\nname: child  # a name\n")
     assert "# How wide.\nmodel: {n_layers: 1," in text
     assert "# tuned\nparametrization: {learning_rate: 0.01}" in text
     assert "    # As big as it gets.\n    big: {model.d_model: 16, shards.path: own/other}" in text

@@ -41,7 +41,7 @@ class ExportClass:
             return f"{self.name}, which transformers loads by itself"
         return (
             f"{self.name}, which brings its own code (trust_remote_code=True): "
-            f"{self.nearest} would need {', '.join(self.needs)}"
+            f"{self.nearest} would need {'; '.join(self.needs)}"
         )
 
     def record(self) -> dict[str, Any]:

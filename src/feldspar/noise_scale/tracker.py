@@ -67,6 +67,7 @@ def instrument(
             f"there is no coverage {coverage!r}", allowed=[*COVERAGES, "a function of your own"]
         )
     covers = COVERAGES[coverage] if isinstance(coverage, str) else coverage
+    shared = [shared] if isinstance(shared, str) else shared
     assignment = assign(model, covers, masks or {}, shared)
     if not assignment.uses:
         raise UserError(

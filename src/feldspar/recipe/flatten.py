@@ -23,6 +23,8 @@ from feldspar.recipe.tree import Origins, get_value, origin_of, set_value, split
 from feldspar.recipe.write import dumped
 from feldspar.recipe.yaml import KeyPath
 
+_OfKey = tuple[list[str], str | None]
+"""The lines above a key, and the text behind it."""
 FLOW_WIDTH = 100
 """Longer sections are written one key a line."""
 INDENT = 2
@@ -100,7 +102,7 @@ def _paths_in(section: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 @dataclass
 class _Remarks:
-    """The comments of a file, or those of a key."""
+    """The comments of a file."""
 
     head: list[str] = field(default_factory=list)
     """Lines at the very top of a file."""
@@ -145,23 +147,35 @@ def _tokens(node: Any) -> Iterator[CommentToken]:
             yield from _tokens(inner)
 
 
-def _by_key(origins: Origins, remarks: dict[str, _Remarks]) -> dict[KeyPath, list[str]]:
-    """Give each comment to the outermost key of its line, those above first."""
+def _by_key(origins: Origins, remarks: dict[str, _Remarks]) -> dict[KeyPath, _OfKey]:
+    """Give each comment to the outermost key of its line."""
     first: dict[str, KeyPath] = {}
     for path, origin in origins.items():
         if origin not in first or len(path) < len(first[origin]):
             first[origin] = path
-    found = {}
+    found: dict[KeyPath, _OfKey] = {}
     for origin, path in first.items():
         file, _, line = origin.rpartition(":")
-        own = remarks[file]
-        behind = own.behind.get(int(line))
-        found[path] = [*own.above.get(int(line), []), *([] if behind is None else [behind])]
-    return {path: lines for path, lines in found.items() if lines}
+        above, behind = remarks[file].above, remarks[file].behind
+        if int(line) in above or int(line) in behind:
+            found[path] = above.get(int(line), []), behind.get(int(line))
+    return found
 
 
-def _commented(value: Any, path: KeyPath, remarks: dict[KeyPath, list[str]]) -> Any:
-    """Turn plain values into nodes: short ones in one line, comments above their keys."""
+def _add_remarks(node: CommentedMap, path: KeyPath, remarks: _OfKey) -> None:
+    """Hang comments on the last key of ``path``: behind a plain value, else above the key."""
+    key, (above, behind) = path[-1], remarks
+    if behind is not None and not isinstance(node[key], dict | list):
+        node.yaml_add_eol_comment(behind, key)
+    elif behind is not None:
+        above = [*above, behind]
+    if above:
+        column = INDENT * sum(isinstance(part, str) for part in path[:-1])
+        node.yaml_set_comment_before_after_key(key, before="\n".join(above), indent=column)
+
+
+def _commented(value: Any, path: KeyPath, remarks: dict[KeyPath, _OfKey]) -> Any:
+    """Turn plain values into nodes: short ones in one line, comments above or behind their keys."""
     if not isinstance(value, dict | list):
         return value
     node: CommentedMap | CommentedSeq
@@ -171,10 +185,7 @@ def _commented(value: Any, path: KeyPath, remarks: dict[KeyPath, list[str]]) -> 
             inner = (*path, key)
             node[key] = _commented(item, inner, remarks)
             if inner in remarks:
-                column = INDENT * sum(isinstance(part, str) for part in path)
-                node.yaml_set_comment_before_after_key(
-                    key, before="\n".join(remarks[inner]), indent=column
-                )
+                _add_remarks(node, inner, remarks[inner])
     else:
         node = CommentedSeq(
             [_commented(item, (*path, index), remarks) for index, item in enumerate(value)]
