@@ -69,6 +69,41 @@ def test_no_torch_is_loaded(arguments: list[str]) -> None:
     assert result.returncode == (2 if "no/such" in arguments else 0), result.stderr
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "runs/none"],
+        ["export", "runs/none", "--to", "exported"],
+        ["release", "runs/none"],
+        ["release", "runs/none", "--verify"],
+        ["report", "runs/none"],
+        ["noise-scale", "replay", "runs/none"],
+        ["noise-scale", "schedule", "runs/none", "--minimum", "8", "--maximum", "16"],
+        ["noise-scale", "branch", "runs/none", "--tokens", "100", "--out", "branches"],
+        ["vision", "evaluate", "runs/none"],
+        ["import", "none", "--to", "imported"],
+        ["scaling", "fit", "runs/none"],
+        ["train", "runs/none"],
+        ["transfer", "none.yaml"],
+        ["tokens", "show", "none"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_missing_is_refused_before_torch_is_loaded(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    script = (
+        "import sys\n"
+        "from feldspar.cli.main import run_with\n"
+        "code = run_with(sys.argv[1:])\n"
+        "assert 'torch' not in sys.modules\n"
+        "sys.exit(code)\n"
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.startswith("error: "), result.stderr
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_with(["--version"]) == 0
     assert capsys.readouterr().out.strip() == __version__

@@ -103,6 +103,18 @@ def test_a_parent_run_is_named_with_the_command_that_trains_it(
     assert "tokenizer.base" in stage("bilingual/small", "tokenizer")
 
 
+@pytest.mark.parametrize("configuration", ["config.json", "model.json"])
+def test_a_parent_folder_is_a_model_of_a_hub_or_an_imported_one(
+    fresh: Path, configuration: str
+) -> None:
+    start = "start_from={type: huggingface, path: base}"
+    assert states(fresh, start)["start_from"] is MISSING
+    assert "do: put config.json" in stage(fresh, "start_from", start)
+    (fresh.parent / "base").mkdir()
+    (fresh.parent / "base" / configuration).write_text("{}")
+    assert states(fresh, start)["start_from"] is READY
+
+
 def test_an_ontology_and_its_pairs_are_made_before_the_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

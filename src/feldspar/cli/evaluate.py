@@ -113,8 +113,14 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     """A run or an exported model on its device; the run too when it is one."""
     from feldspar.core.errors import UserError
     from feldspar.core.progress import say
-    from feldspar.evaluate import open_exported
     from feldspar.recipe.recorded import is_run
+    from feldspar.runtime.run_folder import require_run
+
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
+    if is_run(path):
+        require_run(path)
+    from feldspar.evaluate import open_exported
     from feldspar.release.folder import unfinished_release
     from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
@@ -122,8 +128,6 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     from feldspar.train import load_run
     from feldspar.train.text_model import text_model_of
 
-    if not path.is_dir():
-        raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
     if not is_run(path):
         if unfinished := unfinished_release(path):
             say(f"warning: the run that this was released from is unfinished: {unfinished}")

@@ -36,6 +36,9 @@ def register(app: typer.Typer) -> None:
             raise UserError(f"--dtype {dtype} is not known", allowed=DTYPES)
         if to.exists() and not overwrite:
             raise UserError(f"{to} exists already", do="choose another, or pass --overwrite")
+        from feldspar.runtime.run_folder import require_run
+
+        require_run(run)
         import torch
 
         from feldspar.cli.console import print_json

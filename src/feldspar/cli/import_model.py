@@ -26,6 +26,8 @@ def register(app: typer.Typer) -> None:
         """
         if to.exists() and not overwrite:
             raise UserError(f"{to} exists already", do="choose another, or pass --overwrite")
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder")
         from feldspar.cli.console import print_json
         from feldspar.huggingface import import_model, write_imported
 

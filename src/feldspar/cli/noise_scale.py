@@ -156,6 +156,9 @@ def branch(
     """
     from feldspar.cli.console import print_json
     from feldspar.core.numbers import finite
+    from feldspar.runtime.run_folder import require_run
+
+    require_run(run)
     from feldspar.study.branch_test import branch_test
 
     found = branch_test(run, tokens, out, checkpoint)

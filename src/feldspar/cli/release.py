@@ -47,14 +47,16 @@ def release_run(
     from feldspar.core.errors import UserError
     from feldspar.core.files import new_folder, write_atomically
     from feldspar.core.progress import say
+    from feldspar.runtime.run_folder import ADAPTATION_NAME, adaptation_text, require_run
+
+    require_run(run)
+    if to.exists() and not overwrite:
+        raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
     from feldspar.huggingface import export_model
     from feldspar.release import finish_release
-    from feldspar.runtime.run_folder import ADAPTATION_NAME, adaptation_text
     from feldspar.train import load_run
     from feldspar.train.run import ADAPTATION_KEY
 
-    if to.exists() and not overwrite:
-        raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
     loaded = load_run(run)
     if loaded.unfinished:
         say(f"warning: the run is unfinished: {loaded.unfinished}")

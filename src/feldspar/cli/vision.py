@@ -99,6 +99,9 @@ def _add_evaluate(vision: typer.Typer) -> None:
         Example: feldspar vision evaluate runs/revbifpn-small --json
         """
         from feldspar.cli.console import print_json
+        from feldspar.runtime.run_folder import require_run
+
+        require_run(run)
         from feldspar.vision import evaluate_run
 
         measured = evaluate_run(run, images, checkpoint, resolution, averaged=not raw)

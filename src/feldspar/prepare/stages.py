@@ -234,10 +234,10 @@ def _parent_run(name: str, path: Path, start: StartFromRun) -> Stage:
 
 
 def _parent_folder(name: str, path: Path) -> Stage:
-    if (path / "config.json").is_file():
+    if any((path / name).is_file() for name in ("config.json", "model.json")):
         return Stage(name, path, State.READY)
     do = "put config.json and the safetensors files of the model there"
-    return Stage(name, path, State.MISSING, f"{name}: {path} holds no config.json", do=do)
+    return Stage(name, path, State.MISSING, f"{name}: {path} holds no model", do=do)
 
 
 def _pairs(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:

@@ -181,6 +181,6 @@ def require_run(path: Path) -> None:
         raise UserError(f"{path} is no run folder: there is no such folder")
     folder = RunFolder(path)
     if not folder.holds_run:
-        raise UserError(f"{path} is no run folder: it holds no {RECIPE_NAME}")
+        raise UserError(f"{path} is no run folder: it holds no {RECIPE_NAME} and no checkpoint")
     if not folder.holds_checkpoint:
         raise UserError(f"{path} holds no checkpoint yet", do=f"train it: feldspar train {path}")
