@@ -118,6 +118,13 @@ def test_where_bits_are_the_same_both_numbers_are_tried() -> None:
     assert choice.home == torch.get_num_threads() == 2
 
 
+def test_one_thread_updates_where_there_is_a_choice() -> None:
+    for choice, number in ((ThreadChoice(2, 1), 1), (ThreadChoice(2), 2)):
+        with choice.update():
+            assert torch.get_num_threads() == number
+        assert torch.get_num_threads() == 2
+
+
 @pytest.mark.parametrize(("recorded", "home"), [(1, 1), (None, 2)])
 def test_passes_that_may_change_nothing_stay_at_home(recorded: int | None, home: int) -> None:
     done: list[int] = []

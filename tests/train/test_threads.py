@@ -19,6 +19,7 @@ from tests.train.conftest import losses_of
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 RMS = ("model.norm=rms", "model.bias=false", "runtime.threads=auto")
 LAYER = ("runtime.threads=auto",)
+NOISE = ("runtime.threads=auto", "noise_scale={}")
 
 
 @pytest.fixture(autouse=True)
@@ -44,11 +45,11 @@ def choices_of(out: Path) -> list[dict[str, Any]]:
 
 
 @two_cores
-@pytest.mark.parametrize("overrides", [RMS, LAYER])
+@pytest.mark.parametrize("overrides", [RMS, LAYER, NOISE])
 def test_a_continued_run_is_the_unbroken_one(
     recipe_file: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:
-    """Whatever number was chosen: the loss of each step is that of a run with ``home`` fixed."""
+    """The losses are the same, whatever number was chosen and however often it changed."""
     overrides = (*overrides, "checkpoints.keep.last=9")
     out = run(recipe_file, tmp_path / "run", *overrides)
     unbroken = losses_of(out)
@@ -63,6 +64,7 @@ def test_a_continued_run_is_the_unbroken_one(
     run(recipe_file, out, *overrides)
     assert choices_of(out) == [choice]
     assert losses_of(out) == unbroken
+    # So small an update is not divided among threads.
     fixed = f"runtime.threads={choice['home']}"
     assert losses_of(run(recipe_file, tmp_path / "fixed", *overrides, fixed)) == unbroken
 

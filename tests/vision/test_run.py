@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from feldspar.core.errors import NonFiniteError, SetupError, UserError
+from feldspar.core.execution import available_cores
 from feldspar.recipe import load_vision_recipe
 from feldspar.report import write_run_report
 from feldspar.runtime.run_folder import truncate_records
@@ -66,6 +68,24 @@ def test_a_run_goes_on_to_the_same_bits(run: Path, recipe_file: Path, checkpoint
     for key in ("train/loss", "gradient_norm", "validation/loss", "validation/top1"):
         assert [record.get(key) for record in again] == [record.get(key) for record in whole]
     assert weights_of(run) == before
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_a_choice_of_threads_goes_on_to_the_same_bits(recipe_file: Path, tmp_path: Path) -> None:
+    """With batch norm, dropout, stochastic depth and an average, which a rehearsal may not move."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        train(recipe_file, tmp_path / "run", "runtime.threads=auto")
+        events = (tmp_path / "run" / "events.jsonl").read_text().splitlines()
+        homes = [event["home"] for event in map(json.loads, events) if "home" in event]
+        whole = losses_of(tmp_path / "run"), weights_of(tmp_path / "run")
+        go_back(tmp_path / "run", 60)
+        train(recipe_file, tmp_path / "run", "runtime.threads=auto")
+    finally:
+        torch.set_num_threads(before)
+    assert len(homes) == 1 and homes[0] in (1, 2)
+    assert (losses_of(tmp_path / "run"), weights_of(tmp_path / "run")) == whole
 
 
 def weights_of(run: Path) -> dict[str, Any]:

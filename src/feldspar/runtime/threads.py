@@ -8,8 +8,8 @@ The number of threads may change the order in which an operation adds, hence the
 result. That depends on the shapes of tensors, not on their values. Each shape of micro-batch is
 therefore rehearsed with both numbers when it first comes. Where all gradients have the same bits,
 any number may be taken at any time. Elsewhere the run keeps the number that it chose at its start
-(``home``), which its records name. All that is not a pass of a micro-batch (clipping, update,
-validation) runs with ``home`` always.
+(``home``), which its records name. The update of the weights is small: one thread does it in a run
+that has the choice, whatever the passes take. Validation runs with ``home``.
 """
 
 import time
@@ -150,6 +150,18 @@ class ThreadChoice:
         if changed is not None:
             self._now = pace.number
             self._tell({"number": pace.number, "before": pace.other}, changed)
+
+    @contextmanager
+    def update(self) -> Generator[None]:
+        """Around all that follows a step's passes: with one thread, where there is a choice."""
+        if self._other is None:
+            yield
+            return
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(self.home)
 
     def take_news(self) -> list[dict[str, Any]]:
         """What was decided since the last call, for the run's events."""

@@ -78,6 +78,12 @@ class StepRunner:
                 loss_sum = self._passes(micro_batch, scale)
             summed += float(loss_sum.detach())
         loss = all_reduce_sum([summed])[0] / count
+        with self.threads.update():
+            gradient_norm, finite = self._update(step, loss)
+        return StepResult(loss, float(gradient_norm), finite, int(cut_tokens))
+
+    def _update(self, step: StepPlan, loss: float) -> tuple[Tensor, bool]:
+        """Update by the gradients in place; their norm, and whether all was finite."""
         self.masks.apply_to_gradients(self.model)
         gradient_norm = self.optimizer.gradient_norm()
         finite = all_finite(loss, gradient_norm)
@@ -89,7 +95,7 @@ class StepRunner:
             if self.average is not None:
                 self.average.update(self.model)
         self.optimizer.zero_gradients()
-        return StepResult(loss, float(gradient_norm), finite, int(cut_tokens))
+        return gradient_norm, finite
 
     def _passes(self, micro_batch: tuple[Tensor, ...], scale: float) -> Tensor:
         """Forward and backward pass; the micro-batch's summed loss."""
