@@ -59,6 +59,7 @@ def test_scalars(text: str, value: Any) -> None:
         ("? [a]\n: 1", "plain words", None),
         ("~: 1", "plain words", None),
         ("a: \x07", "malformed", None),
+        ('\nb: {c: "x\\0y"}', "b.c: the character NUL", 2),
         ("[" * 3000, "nested too deeply", None),
     ],
 )

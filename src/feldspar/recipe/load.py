@@ -271,7 +271,11 @@ def _parent_file(path: Path, parent: str, where: str) -> Path:
         return beside
     if beside.suffix in (".yaml", ".yml"):
         raise UserError(f"extends: the file {beside} does not exist", where=where)
-    return find_recipe(parent)
+    try:
+        return find_recipe(parent)
+    except UserError as error:
+        error.where = error.where or where
+        raise
 
 
 def _parse_override(text: str) -> tuple[KeyPath, Any]:

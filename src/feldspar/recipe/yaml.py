@@ -99,6 +99,11 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
             f"{'.'.join(map(str, path)) or name} is not a finite number",
             where=f"{name}:{lines.get(path, 1)}",
         )
+    if isinstance(node, str) and "\0" in node:
+        raise UserError(
+            f"{'.'.join(map(str, path)) or name}: the character NUL stands in no name or text",
+            where=f"{name}:{lines.get(path, 1)}",
+        )
     for plain in (int, float, str):
         if isinstance(node, plain) and not isinstance(node, TaggedScalar):
             return plain(node)  # the parser's own kinds of numbers and texts hold their layout too
