@@ -105,6 +105,7 @@ TASKS = {
             ("evaluate", "run", "--json"),
             (*BASE, "documents", "shards", "run"),
         ),
+        Task("report", ("report", "run"), (*BASE, "documents", "shards", "run")),
         Task("plan", ("plan", "recipe.yaml", "--json"), BASE),
     )
 }
