@@ -63,10 +63,12 @@ def check_sums(report: Report, records: list[dict]) -> None:
         assert counts.read.documents == len(own)
         assert counts.read.bytes == sum(len(each["text"]) for each in own)
         for kind in ("documents", "bytes"):
-            read, *parts = [getattr(amount, kind) for amount in counts.amounts]
-            assert read == sum(parts)
+            parts = [getattr(each, kind) for each in (*counts.removed.values(), counts.kept)]
+            assert getattr(counts.read, kind) == sum(parts)
             lost = sum(getattr(amount, kind) for amount in report.lost_to[source].values())
-            assert lost == getattr(counts.exact, kind) + getattr(counts.near, kind)
+            assert lost == sum(
+                getattr(counts.removed[reason], kind) for reason in ("exact", "near")
+            )
         for other in report.sources:
             assert report.pairs[source][other] == report.pairs[other][source]
             met, back = report.duplicated[source][other], report.duplicated[other][source]
