@@ -3,12 +3,15 @@
 import json
 import math
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from feldspar.core.errors import RunError, UserError
+from feldspar.core.manifest import read_manifest, records_of, write_manifest
 from feldspar.plan import Point, plan_recipe, training_flops
 from feldspar.recipe import load_recipe
 from feldspar.study import Family, read_runs, run_family, targets_of_widths
@@ -89,14 +92,18 @@ def test_a_family_is_trained_fitted_and_not_trained_again(study_file: Path, tmp_
 def _runs_on_another_basis_are_refused(folders: list[Path], tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(folders[0], other)
-    text = (other / "recipe.yaml").read_text()
-    (other / "recipe.yaml").write_text(text.replace("holdout: all", "holdout: [code]"))
+    _as_if_trained_otherwise(other, lambda recipe: recipe["evaluation"].update(holdout=["code"]))
     with pytest.raises(UserError, match="are no family: other shards"):
         read_runs([folders[2], other])
-    (other / "recipe.yaml").write_text(text)
+    _as_if_trained_otherwise(other, lambda recipe: recipe["evaluation"].update(holdout="all"))
     assert read_runs([folders[2], other])[1].loss == read_runs([folders[0]])[0].loss
     with (other / "tokenizer" / "tokenizer.json").open("a") as file:
         file.write(" ")
+    with pytest.raises(RunError, match=r"tokenizer\.json is damaged"):
+        read_runs([folders[2], other])
+    whole = read_manifest(other / "tokenizer")
+    write_manifest(other / "tokenizer", replace(whole, files=records_of(other / "tokenizer")))
+    _as_if_trained_otherwise(other, lambda recipe: None)
     with pytest.raises(UserError, match="are no family: other tokenizers"):
         read_runs([folders[2], other])
     with pytest.raises(UserError, match="ended without validation/accuracy") as caught:
@@ -113,6 +120,16 @@ def _runs_on_another_basis_are_refused(folders: list[Path], tmp_path: Path) -> N
         read_runs([other])
     with pytest.raises(UserError, match="is no run folder"):
         read_runs([tmp_path])
+
+
+def _as_if_trained_otherwise(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Let the checkpoints of a run tell another recipe, and the tokenizer that lies beside them."""
+    for folder in (run / "checkpoints").iterdir():
+        state = json.loads((folder / "state.json").read_text())
+        change(state["recipe"])
+        state["tokenizer"] = read_manifest(run / "tokenizer").digest
+        (folder / "state.json").write_text(json.dumps(state))
+        write_manifest(folder, replace(read_manifest(folder), files=records_of(folder)))
 
 
 def test_a_family_without_a_law_is_refused_before_it_is_trained(

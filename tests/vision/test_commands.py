@@ -51,7 +51,7 @@ def test_the_plan_of_a_paper_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "{recipe}", "model.classes=4"], "model.classes: the network tells 4 classes"),
         (["train", "{recipe}", "phases.0.resolution=30"], "no multiple of 8"),
         (["evaluate", "{folder}"], "is no run folder"),
-        (["plan", "btlm/small"], "the recipe of a language model"),
+        (["plan", "btlm/small"], "is no recipe of a vision model"),
     ],
 )
 def test_bad_input_ends_in_a_line_and_exit_code_two(
