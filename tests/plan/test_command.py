@@ -104,7 +104,16 @@ def test_the_records_of_a_run_folder(plan: Plan, recipe_file: Path, tmp_path: Pa
     run = tmp_path / "run"
     run.mkdir()
     recipe_file.rename(run / "recipe.yaml")
-    records = [{"phase": "short", "tokens_per_second": rate} for rate in (7.0, 300.0, 300.0)]
+    records = [
+        {
+            "step": step,
+            "tokens": 128 * step,
+            "phase": "short",
+            "train/loss": 5.0,
+            "tokens_per_second": rate,
+        }
+        for step, rate in enumerate((7.0, 300.0, 300.0), start=1)
+    ]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, records)) + "\ntorn{")
     values = plan(run, "--measured", run)
     assert values["time"]["source"] == "measured over 3 steps"
