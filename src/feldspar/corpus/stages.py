@@ -42,11 +42,11 @@ class Task:
     unit: Any
     folder: Path
     configuration: str
-    meter: Path | None = None
-    """Where it writes down how far it is."""
     flush: bool = False
     """Whether its files must be on disk when it is done: where the machine that made them may stop
     while the run goes on. Else what a power cut tears is found by its digests, and made again."""
+    meter: Path | None = None
+    """Where it writes down how far it is."""
 
 
 def perform(task: Task) -> dict[str, Any]:
@@ -133,8 +133,8 @@ class Stages:
                     unit,
                     unit_folder(folder, number),
                     digest_of(self._configuration, str(number), own),
-                    meter(number),
                     self.pool.elsewhere,
+                    meter(number),
                 )
                 if self.pool.elsewhere and number < len(here) and here[number]:
                     perform(task)  # whoever is given it then finds it done
