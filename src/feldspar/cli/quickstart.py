@@ -73,18 +73,20 @@ class Quickstart:
     def run(self) -> None:
         """Every stage that is not done yet."""
         from feldspar.core.files import write_atomically
+        from feldspar.prepare import build_documents, build_tokens, require_buildable, stages_of
         from feldspar.recipe.recorded import SUMMARY_NAME
         from feldspar.report import write_run_report
         from feldspar.train.lifecycle import check_folder
 
         check_folder(self.folder)
+        require_buildable(stages_of(self.loaded))
         with self.stage("documents"):
-            report = self._documents()
+            report = build_documents(self.loaded, self.offline)
         from feldspar.cli.corpus import tell_documents
 
         tell_documents(report)
         with self.stage("tokens"):
-            shards = self._shards()
+            shards = build_tokens(self.loaded)
         tell_shards(shards)
         with self.stage("training"):
             self._train()
@@ -119,33 +121,6 @@ class Quickstart:
             self.seconds[name] = spent
             record = {"recipe": self.loaded.digest, "seconds": self.seconds}
             write_atomically(self.times, json.dumps(record) + "\n")
-
-    def _documents(self) -> "Report":
-        from feldspar.core.execution import available_cores
-        from feldspar.corpus import build_corpus
-
-        assert self.recipe.corpus is not None, "the shipped recipe has a corpus"
-        return build_corpus(
-            self.recipe.corpus,
-            self.recipe.corpus.path,
-            command="feldspar quickstart",
-            workers=available_cores(),
-            offline=self.offline,
-        )
-
-    def _shards(self) -> "ShardReport":
-        from feldspar.tokens import build_shards
-
-        recipe = self.recipe
-        assert recipe.corpus is not None and recipe.tokenizer is not None
-        assert recipe.shards is not None, "the shipped recipe has all three"
-        return build_shards(
-            recipe.corpus.path,
-            recipe.tokenizer,
-            recipe.shards,
-            seed=recipe.seed,
-            command="feldspar quickstart",
-        )
 
     def _train(self) -> None:
         from feldspar.train import train

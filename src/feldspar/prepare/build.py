@@ -5,11 +5,16 @@ What is finished stays; a build that was stopped goes on.
 
 import os
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from feldspar.core.errors import UserError
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
 from feldspar.prepare.stages import AnyLoaded, Stage, State, stages_of
+
+if TYPE_CHECKING:
+    from feldspar.corpus import Report
+    from feldspar.tokens import ShardReport
 
 
 def build_missing(
@@ -64,18 +69,18 @@ def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:
 
     corpus = loaded.recipe.corpus
     assert corpus is not None and corpus.ontology is not None, "its stage says so"
-    say(f"== ontology: {corpus.ontology.path}")
+    say(f"ontology: {corpus.ontology.path}")
     build_ontology(corpus.ontology, offline)
 
 
-def build_documents(loaded: AnyLoaded, offline: bool) -> None:
-    """Read, clean, deduplicate and split the sources."""
+def build_documents(loaded: AnyLoaded, offline: bool) -> "Report":
+    """Read, clean, deduplicate and split the sources, unless that is done."""
     from feldspar.corpus.build import build_corpus
 
     corpus = loaded.recipe.corpus
     assert corpus is not None, "its stage says so"
-    say(f"== documents: {', '.join(corpus.sources)} into {corpus.path}")
-    build_corpus(
+    say(f"documents: {', '.join(corpus.sources)} into {corpus.path}")
+    return build_corpus(
         corpus,
         corpus.path,
         command=f"feldspar corpus build {loaded.arguments}",
@@ -84,15 +89,15 @@ def build_documents(loaded: AnyLoaded, offline: bool) -> None:
     )
 
 
-def build_tokens(loaded: AnyLoaded) -> None:
-    """Train or read the tokenizer, and encode the documents."""
+def build_tokens(loaded: AnyLoaded) -> "ShardReport":
+    """Train or read the tokenizer and encode the documents, unless that is done."""
     from feldspar.tokens.build import build_shards
 
     recipe = loaded.recipe
     corpus, tokenizer, shards = recipe.corpus, recipe.tokenizer, recipe.shards
     assert corpus is not None and tokenizer is not None and shards is not None, "their stage says"
-    say(f"== tokenizer and shards: {corpus.path} into {shards.path}")
-    build_shards(
+    say(f"tokenizer and shards: {corpus.path} into {shards.path}")
+    return build_shards(
         corpus.path,
         tokenizer,
         shards,
