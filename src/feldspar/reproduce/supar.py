@@ -36,6 +36,7 @@ PARAMETRIZATION = "choose.parametrization"
 SPARSITY = "phases.0.sparsity.sparsity"
 RATE = "parametrization.learning_rate"
 NAMES = {"sp": "SP", "mup": "muP", "supar": "SmuPar"}
+QUICK_STEPS = 50
 DENSE = 1.0
 LOWEST = "1/128"
 """The lowest density of the paper's 610M models."""
@@ -84,7 +85,7 @@ def sweep_trials(scale: Scale) -> list[Trial]:
     points, seeds = grid(scale)
     trials = []
     for point in points:
-        overrides = []
+        overrides = [f"phases.0.length={QUICK_STEPS} steps"] if scale is Scale.QUICK else []
         if scale is Scale.PAPER:
             overrides.append("choose.experiment=sweep")
             if point[PARAMETRIZATION] == "sp":
