@@ -22,8 +22,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from tests.faults import damage, interruptions, malformed, refusals
 from tests.faults.engine import Bench, Fault, Verdict, result_of, run, spread
-from tests.faults.instants import count_into
-from tests.faults.workspace import MAKERS, TASKS, small_disk, stage, write_texts
+from tests.faults.instants import at_event, count_into, send
+from tests.faults.workspace import HALF, MAKERS, TASKS, small_disk, stage, write_texts
 
 FAST_FAULTS = 3
 """Of each class in the fast part, from the first to the last."""
@@ -54,7 +54,14 @@ def make_bench(root: Path) -> Bench:
         import_all((root / "modules").read_text().splitlines())
         results[name] = result_of(work, task, ended)
         for folder in task.makes:
-            shutil.copytree(work / folder, reference / folder, symlinks=True)
+            if name in MAKERS:
+                shutil.copytree(work / folder, reference / folder, symlinks=True)
+        if name == "train":
+            stop = at_event(changes[name] // 3, send(signal.SIGTERM))
+            stage(reference, work, task)
+            assert run(task.arguments, work, stop).code == 128 + signal.SIGTERM
+            shutil.copytree(work / "run", reference / HALF, symlinks=True)
+    assert results["resume"] == results["train"], "a stop and a restart change nothing"
     return Bench(reference, work, results, changes)
 
 

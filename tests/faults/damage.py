@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from tests.faults.engine import Fault
-from tests.faults.workspace import TASKS, Task, files_of, restore
+from tests.faults.workspace import HALF, TASKS, Task, files_of, place_of, restore
 
 READERS: dict[str, tuple[str, ...]] = {
     "documents": ("encode", "train"),
     "shards": ("train", "show"),
+    HALF: ("resume",),
     "run": ("evaluate", "export", "release", "report"),
     "exported": ("import",),
     "release": ("verify",),
@@ -46,7 +47,7 @@ def flips(reference: Path) -> Iterator[Fault]:
     """Each file, three places."""
     for task, name in _read_files(reference):
         for place in PLACES if (reference / name).stat().st_size else ():
-            strike = partial(flip, name=name, place=place)
+            strike = partial(flip, name=place_of(name), place=place)
             yield _fault("flips", reference, task, name, f"at {place:.0%}", strike)
 
 
@@ -54,14 +55,16 @@ def truncations(reference: Path) -> Iterator[Fault]:
     """Each file: emptied, halved, and without its last byte."""
     for task, name in _read_files(reference):
         for share in (0.0, 0.5, 1 - 1e-9) if (reference / name).stat().st_size else ():
-            strike = partial(cut, name=name, share=share)
+            strike = partial(cut, name=place_of(name), share=share)
             yield _fault("truncations", reference, task, name, f"cut to {share:.0%}", strike)
 
 
 def deletions(reference: Path) -> Iterator[Fault]:
     """Each file."""
     for task, name in _read_files(reference):
-        yield _fault("deletions", reference, task, name, "gone", partial(remove, name=name))
+        yield _fault(
+            "deletions", reference, task, name, "gone", partial(remove, name=place_of(name))
+        )
 
 
 def _fault(
@@ -72,7 +75,7 @@ def _fault(
     what: str,
     strike: Callable[[Path], object],
 ) -> Fault:
-    folder = name.partition("/")[0]
+    folder = place_of(name).partition("/")[0]
     return Fault(
         kind,
         f"{task.name}: {name} {what}",
@@ -80,6 +83,7 @@ def _fault(
         strike=strike,
         undo=lambda work: restore(reference, work, name),
         names=(Path(name).name, folder),
+        file=place_of(name),
     )
 
 

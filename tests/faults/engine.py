@@ -48,6 +48,8 @@ class Fault:
     """One of these stands in the error; empty: any words will do."""
     arguments: tuple[str, ...] | None = None
     """In place of the task's."""
+    file: str = ""
+    """What the fault itself alters: where nobody reads it, it may stay as it is."""
     must_refuse: bool = False
     """Success is a fault: nobody can do what was asked."""
     again: bool = True
@@ -105,7 +107,7 @@ class Bench:
                 verdict.problems["silent"] = "it succeeded"
             elif (
                 fault.arguments is None
-                and result_of(self.work, fault.task, ended) != expected
+                and differing(fault, result_of(self.work, fault.task, ended), expected)
                 and not any(name in ended.err for name in fault.names[:1])
             ):
                 verdict.problems["silent"] = "it succeeded with another result, and said nothing"
@@ -120,12 +122,16 @@ class Bench:
         ended = run(fault.task.arguments, self.work)
         if ended.code != 0:
             verdict.problems["lost"] = f"given again: exit {ended.code}: {ended.err.strip()[-600:]}"
-        elif (found := result_of(self.work, fault.task, ended)) != self.results[fault.task.name]:
-            expected = self.results[fault.task.name]
-            differing = sorted(
-                name for name in found.keys() | expected if found.get(name) != expected.get(name)
-            )
-            verdict.problems["lost"] = f"given again: other results in {differing[:4]}"
+        elif others := differing(
+            fault, result_of(self.work, fault.task, ended), self.results[fault.task.name]
+        ):
+            verdict.problems["lost"] = f"given again: other results in {others[:4]}"
+
+
+def differing(fault: Fault, found: dict[str, str], expected: dict[str, str]) -> list[str]:
+    """Return the names of results that are not the undisturbed ones."""
+    names = sorted(found.keys() | expected)
+    return [name for name in names if name != fault.file and found.get(name) != expected.get(name)]
 
 
 def result_of(work: Path, task: Task, ended: Ended) -> dict[str, str]:

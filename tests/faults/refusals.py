@@ -11,7 +11,16 @@ from pathlib import Path
 
 from tests.faults.engine import Fault, spread
 from tests.faults.instants import at_event, refuse
-from tests.faults.workspace import FREE_BYTES, MAKERS, TASKS, Task, files_of, restore
+from tests.faults.workspace import (
+    FREE_BYTES,
+    HALF,
+    MAKERS,
+    TASKS,
+    Task,
+    files_of,
+    place_of,
+    restore,
+)
 
 FULL_AT_EVENTS = 8
 FULL_AT_PAGES = 8
@@ -115,7 +124,8 @@ def _inputs(reference: Path) -> Iterator[tuple[Task, str]]:
         "texts": ("build",),
         "documents": ("encode", "train"),
         "shards": ("train", "show"),
-        "run": ("evaluate", "train", "export"),
+        HALF: ("resume",),
+        "run": ("evaluate", "export"),
         "exported": ("import",),
         "release": ("verify",),
     }.items():
@@ -132,12 +142,12 @@ def _inputs(reference: Path) -> Iterator[tuple[Task, str]]:
 
 
 def _forbidden(reference: Path, task: Task, name: str) -> Fault:
-    folder = name.partition("/")[0]
+    folder = place_of(name).partition("/")[0]
     return Fault(
         "permissions",
         f"{task.name}: {name} may not be read",
         task,
-        strike=lambda work: (work / name).chmod(0),
+        strike=lambda work: (work / place_of(name)).chmod(0),
         undo=lambda work: restore(reference, work, name),
         inside=give_up_privileges,
         names=(Path(name).name, folder),

@@ -64,6 +64,8 @@ class Task:
 
 
 BASE = ("texts", "recipe.yaml")
+HALF = "half"
+"""A run that was stopped half-way; it lies at ``run`` in the workspace."""
 TASKS = {
     task.name: task
     for task in (
@@ -83,6 +85,12 @@ TASKS = {
             "train",
             ("train", "recipe.yaml", "--out", "run"),
             (*BASE, "documents", "shards"),
+            ("run",),
+        ),
+        Task(
+            "resume",
+            ("train", "recipe.yaml", "--out", "run"),
+            (*BASE, "documents", "shards", HALF),
             ("run",),
         ),
         Task(
@@ -135,7 +143,13 @@ def stage(reference: Path, work: Path, task: Task) -> None:
         shutil.rmtree(work)
     work.mkdir()
     for name in task.needs:
-        copy(reference / name, work / name)
+        copy(reference / name, work / place_of(name))
+
+
+def place_of(name: str) -> str:
+    """Return where a file or folder of the reference lies in the workspace."""
+    first, slash, rest = name.partition("/")
+    return ("run" if first == HALF else first) + slash + rest
 
 
 def copy(source: Path, target: Path) -> None:
@@ -148,7 +162,7 @@ def copy(source: Path, target: Path) -> None:
 
 def restore(reference: Path, work: Path, name: str) -> None:
     """Put one file or folder back as it was."""
-    target = work / name
+    target = work / place_of(name)
     for parent in reversed(target.relative_to(work).parents):
         if (work / parent).is_dir():
             (work / parent).chmod(0o755)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.core.files import TEMPORARY_MARK
 from feldspar.core.records import RecordFile
 from feldspar.runtime import RunFolder
 
@@ -99,3 +100,10 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not_waited_for(
         pass
     with RunFolder(tmp_path).lock():
         pass
+
+
+def test_what_a_killed_process_left_goes_and_a_release_in_the_making_stays(tmp_path: Path) -> None:
+    for name in ("tokenizer", "recipe.yaml", "release"):
+        (tmp_path / f"{name}{TEMPORARY_MARK}1").mkdir()
+    RunFolder(tmp_path).remove_incomplete()
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"release{TEMPORARY_MARK}1"]

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import uuid
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -123,12 +123,16 @@ def empty_folder(folder: Path) -> None:
             entry.unlink()
 
 
-def remove_incomplete(folder: Path) -> None:
-    """Delete what an interrupted process left behind in ``folder`` under temporary names."""
+def remove_incomplete(folder: Path, names: Collection[str] | None = None) -> None:
+    """Delete what an interrupted process left behind in ``folder`` under temporary names.
+
+    ``names`` are the files and folders that it was to become; None: all.
+    """
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
-        if TEMPORARY_MARK in entry.name:
+        name, mark, _ = entry.name.partition(TEMPORARY_MARK)
+        if mark and (names is None or name in names):
             if entry.is_dir():
                 shutil.rmtree(entry, ignore_errors=True)
             else:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import SetupError, UserError
-from feldspar.core.files import disk_errors, write_atomically
+from feldspar.core.files import disk_errors, remove_incomplete, write_atomically
 from feldspar.core.progress import say
 from feldspar.core.records import (
     Damage,
@@ -34,6 +34,11 @@ ADAPTATION_NAME = "adaptation.json"
 EVENTS_NAME = "events.jsonl"
 BAD_BATCHES_NAME = "bad_batches.jsonl"
 LOCK_NAME = ".lock"
+OWN_NAMES = (
+    *(RECIPE_NAME, TABLES_NAME, ADAPTATION_NAME, METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME),
+    "tokenizer",
+)
+"""What training writes beside checkpoints."""
 
 
 def adaptation_text(record: Mapping[str, Any]) -> str:
@@ -83,6 +88,13 @@ class RunFolder:
     def is_claimed(self) -> bool:
         """Whether a process has begun to train here; it may have ended before it wrote more."""
         return (self.path / LOCK_NAME).is_file()
+
+    def remove_incomplete(self) -> None:
+        """Delete what a killed process left half-written here; only for the process that trains.
+
+        Half-written releases and exports may belong to a process that is alive.
+        """
+        remove_incomplete(self.path, OWN_NAMES)
 
     def steps(self) -> list[dict[str, Any]]:
         """Read the records of the steps, in order; what is damaged is left out."""

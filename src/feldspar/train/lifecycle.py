@@ -159,6 +159,7 @@ class Run(ABC, Generic[SessionT]):
     def prepare(self) -> SessionT:
         """The session at the run's newest checkpoint, or at its start."""
         self.store.remove_incomplete()
+        on_first(self.folder.remove_incomplete)
         checkpoint = self.store.newest_valid()
         if checkpoint is not None:
             return self._resume(checkpoint)
