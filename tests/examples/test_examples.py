@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from feldspar.cli.main import run_with
 from feldspar.recipe import load_any_recipe, load_recipe, load_vision_recipe
 from feldspar.recipe.explain import explain
 from feldspar.reproduce import paper_named
@@ -94,3 +95,38 @@ def test_all_kinds_of_places_are_read() -> None:
 
 def test_the_workspace_is_used(workspace: Path) -> None:
     assert load_recipe("my-recipe.yaml").reference == "my-recipe.yaml" and workspace.is_dir()
+
+
+EXECUTED = {
+    ("plan",): (),
+    ("vision", "plan"): (),
+    ("config", "show"): (),
+    ("config", "explain"): (),
+    ("config", "schema"): (),
+    ("recipe", "list"): (),
+    ("recipe", "show"): (),
+    ("train",): ("--dry-run",),
+    ("reproduce",): ("--dry-run",),
+}
+"""Commands that need no data and no device, and what is added to them; the others are only read:
+they train for minutes or hours, download, need a device, or files of the reader's."""
+NEEDS_FILES = ("--law runs/", "--measured", "--judge")
+"""Options of them that name files which no example makes here."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "example",
+    [
+        example
+        for example in EXAMPLES
+        if parsed(example.arguments)[0] in EXECUTED
+        and parsed(example.arguments)[1]
+        and not any(option in example.text for option in NEEDS_FILES)
+    ],
+    ids=lambda each: f"{each.place}: {each.text}",
+)
+def test_what_needs_no_data_runs(example: Example) -> None:
+    path, params = parsed(example.arguments)
+    added = [option for option in EXECUTED[path] if not params.get("dry_run")]
+    assert run_with([*example.arguments, *added]) == 0

@@ -189,7 +189,7 @@ def require_memory(planned: Memory, device: torch.device, limit: int | None = No
         raise SetupError(
             f"not enough memory: weights, gradients and moments take {needed / 1e9:,.3g} GB",
             found=f"{limit / 1e9:,.3g} GB on this machine",
-            do="use a smaller model (feldspar plan shows what it takes), or a larger machine",
+            do="use a larger machine or a smaller model; see what one takes: feldspar plan RECIPE",
         )
 
 
