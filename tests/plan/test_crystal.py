@@ -1,7 +1,5 @@
 """Crystal's phases (2411.04156) as shipped: tokens, rates, shares and passes of each source."""
 
-import shlex
-
 import pytest
 
 from feldspar.core.errors import UserError
@@ -9,7 +7,6 @@ from feldspar.plan import Plan, plan_recipe
 from feldspar.plan.sources import data_record, resolve_mixtures
 from feldspar.recipe import load_recipe
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.shipped import recipes_folder
 from feldspar.tokens.settings import FillInTheMiddle, TrainBpe
 from tests.plan.test_timeline import CRYSTAL_RATES
 
@@ -138,15 +135,10 @@ def test_unknown_sizes_stay_unknown() -> None:
     assert record["sources"]["py-stdlib"]["epochs"] is None
 
 
-def test_the_shards_that_small_needs_can_be_asked_for() -> None:
-    wanted = recipe("small").tokenizer
-    text = (recipes_folder() / "crystal" / "README.md").read_text(encoding="utf-8")
-    command = shlex.split(text.split("```")[1].replace("\\\n", " "))
-    assert command[:4] == ["feldspar", "tokens", "build", "quickstart"]
-    given = load_recipe("quickstart", command[4:]).recipe
-    assert isinstance(wanted, TrainBpe) and isinstance(given.tokenizer, TrainBpe)
-    assert given.tokenizer.special_tokens == wanted.special_tokens
-    assert given.tokenizer.vocab_size == wanted.vocab_size
-    small = recipe("small").shards
-    assert given.shards is not None and small is not None
-    assert given.shards.path.name == small.path.name
+def test_small_reads_the_documents_of_the_quickstart() -> None:
+    small, quickstart = recipe("small"), load_recipe("quickstart").recipe
+    assert small.corpus is not None and small.corpus == quickstart.corpus
+    assert isinstance(small.tokenizer, TrainBpe)
+    assert small.tokenizer.vocab_size == 256 + len(small.tokenizer.special_tokens)
+    assert small.shards is not None and quickstart.shards is not None
+    assert small.shards.path != quickstart.shards.path

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from feldspar.cli.release import release_run
-from feldspar.core.errors import UserError
+from feldspar.core.errors import RunError, UserError
 from feldspar.huggingface import export_model
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan import plan_recipe
@@ -259,6 +259,9 @@ def test_a_plain_folder_is_adapted_too(
     from_run = run(recipe, tmp_path / "run", *short)
     assert from_folder == pytest.approx(from_run, rel=1e-5)
     (folder / "tokenizer.json").unlink()
+    with pytest.raises(RunError, match=r"tokenizer\.json is damaged: missing"):
+        run(recipe, tmp_path / "other", start)
+    (folder / "manifest.json").unlink()
     with pytest.raises(UserError, match=r"holds no tokenizer\.json"):
         run(recipe, tmp_path / "other", start)
 

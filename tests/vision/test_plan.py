@@ -96,7 +96,7 @@ def test_one_image_that_batch_norm_cannot_normalise_is_refused(recipe_file: Path
 def test_each_kind_of_recipe_has_commands_of_its_own(recipe_file: Path) -> None:
     with pytest.raises(UserError, match="recipe of a vision model"):
         load_recipe(str(recipe_file))
-    with pytest.raises(UserError, match="recipe of a language model"):
+    with pytest.raises(UserError, match="is no recipe of a vision model"):
         load_vision_recipe("cerebras-gpt/small")
     with pytest.raises(UserError, match=r"phases.0.length: 5 images has no meaning"):
         load_recipe("cerebras-gpt/small", ["phases.0.length=5 images"])
