@@ -191,14 +191,14 @@ def table(situation: str, measured: dict[str, Any]) -> str:
 
 
 def choices(run: Path) -> list[dict[str, Any]]:
-    """What the run's events say of threads."""
+    """Read the events about threads from the run's records."""
     lines = (run / "events.jsonl").read_text(encoding="utf-8").splitlines()
     events = [json.loads(line) for line in lines]
     return [event for event in events if event["event"] == "threads"]
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Describe the machine that the figures were measured on."""
     import torch
 
     from feldspar.core.execution import available_cores

@@ -54,7 +54,7 @@ DATA_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("tokens", "build", "mediswift/small"),
     ("train", "bilingual/base", "--out", "runs/bilingual-base"),
 )
-"""What every small recipe reads, in the order in which one command needs another's output."""
+"""Commands that make the data of the small recipes, each after those whose output it needs."""
 TRAINED = (
     "quickstart",
     "alibi-interpolation/small",

@@ -140,7 +140,7 @@ FAST = {"middle", "cut", "delete"}
 
 
 def is_harmless(name: str, damage: str, kind: str) -> bool:
-    """Whether a damage is none: white space at the end of a manifest; a folder of a model without
+    """Tell whether a damage is none: white space at the end of a manifest; a folder of a model without
     any manifest is one of a model hub, which is said."""
     if name != "manifest.json":
         return False

@@ -86,7 +86,7 @@ def test_file_names_records_and_arguments_cannot_steer_the_terminal(
 
 
 class Terminal(io.StringIO):
-    """What is written to a terminal."""
+    """Collect what is written to a terminal."""
 
     def isatty(self) -> bool:
         return True

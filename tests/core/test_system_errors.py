@@ -1,4 +1,4 @@
-"""What the system and libraries refuse, in words that a person can act on."""
+"""Errors of the system and of libraries are told in words that a person can act on."""
 
 import errno
 import json

@@ -36,7 +36,7 @@ def packed(form: str) -> tuple[str, list[bytes]]:
 
 
 def texts(path: Path, tolerance: Tolerance) -> list[str]:
-    """What is read of a web archive."""
+    """Read a web archive."""
     settings = SourceSettings.model_validate({"reader": "warc", "path": path}, strict=False)
     return [document.text for document in read_source("s", settings, tolerance, offline=True)]
 

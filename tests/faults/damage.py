@@ -17,7 +17,7 @@ READERS: dict[str, tuple[str, ...]] = {
 }
 """The folders of the workspace, and who reads them."""
 REPORTED = ("run/metrics.jsonl", "run/recipe.yaml")
-"""What a report is made of; it takes seconds."""
+"""The files that a report is made of; it takes seconds."""
 
 PLACES = (0.0, 0.37, 0.99)
 """Where in a file a byte is flipped, as shares of its size."""

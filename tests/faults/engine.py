@@ -49,18 +49,18 @@ class Fault:
     arguments: tuple[str, ...] | None = None
     """In place of the task's."""
     file: str = ""
-    """What the fault itself alters: where nobody reads it, it may stay as it is."""
+    """Files that the fault itself alters: where nobody reads them, they may stay as they are."""
     must_refuse: bool = False
     """Success is a fault: nobody can do what was asked."""
     again: bool = True
-    """Whether the command, if it failed, is given once more when the fault is gone."""
+    """If true, a command that failed is given once more when the fault is gone."""
     deaths: tuple[int, ...] = ()
     """Signals that may end the process; the fault sends them."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The end of a command."""
 
     code: int
     """The exit code, or minus the signal."""
@@ -72,7 +72,7 @@ class Ended:
 
 @dataclass
 class Verdict:
-    """What a fault did."""
+    """The effect of a fault."""
 
     fault: Fault
     problems: dict[str, str] = field(default_factory=dict)
@@ -87,9 +87,9 @@ class Bench:
     reference: Path
     work: Path
     results: dict[str, dict[str, str]]
-    """What each task makes when nothing is wrong."""
+    """The result of each task when nothing is wrong."""
     changes: dict[str, int]
-    """How often each task changes the file system (``instants``)."""
+    """The number of times that each task changes the file system (``instants``)."""
 
     def try_out(self, fault: Fault) -> Verdict:
         """Run one fault through the rule."""

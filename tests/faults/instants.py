@@ -16,7 +16,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 def writes(event: str, arguments: tuple[Any, ...], work: str) -> bool:
-    """Whether an event changes something in the workspace."""
+    """Tell whether an event changes something in the workspace."""
     if event == "open":
         path, _, flags = arguments
         return _within(path, work) and bool(flags & _WRITING)

@@ -1,4 +1,4 @@
-"""What the system refuses: space, at each write; permission, for each file and folder; links."""
+"""Faults of the system: no space at each write; no permission for each file and folder; links."""
 
 import ctypes
 import errno

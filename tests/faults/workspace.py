@@ -59,7 +59,7 @@ class Task:
 
     @property
     def prints(self) -> bool:
-        """Whether the result is what the command prints."""
+        """If true, the result is what the command prints."""
         return not self.makes
 
 
@@ -198,7 +198,7 @@ def snapshot(work: Path, names: tuple[str, ...]) -> dict[str, str]:
 
 
 def _of_times(name: str) -> bool:
-    """Whether a file is the manifest of a checkpoint, whose state knows the digest of times."""
+    """Tell whether a file is the manifest of a checkpoint, whose state holds digests of times."""
     return "/checkpoints/" in name and name.endswith("/manifest.json")
 
 

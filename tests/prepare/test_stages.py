@@ -1,4 +1,4 @@
-"""What is ready, will be built, is missing or refused, before anything is done."""
+"""Stages are ready, to be built, missing or refused before anything is done."""
 
 from pathlib import Path
 

@@ -21,5 +21,5 @@ def finished(trials: Iterable[Trial], loss: Callable[[dict[str, Any]], float]) -
 
 
 def judged_by(paper: Paper, results: Results, scale: Scale) -> Findings:
-    """What the paper's rules say of made-up results, before a quick run's verdicts are dropped."""
+    """Judge made-up results by the paper's rules, before a quick run's verdicts are dropped."""
     return paper.judge(numbers(json.loads(json.dumps(plain(paper.measure(results, scale))))), scale)

@@ -1,4 +1,4 @@
-"""What docs/results holds is what the code of today says of the recorded figures."""
+"""The pages of docs/results equal what today's code says of the recorded figures."""
 
 import json
 from pathlib import Path

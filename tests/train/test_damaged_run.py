@@ -1,4 +1,4 @@
-"""What lies in a run's folder is compared with its checkpoint: altered files change no figure."""
+"""The files of a run's folder are compared with its checkpoint: altered ones change no figure."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""How many sequences fit: tried on CUDA, the same on each process."""
+"""The number of sequences that fit is tried on CUDA, and is the same on each process."""
 
 import os
 import subprocess

@@ -128,7 +128,7 @@ def kind_of(folder: Path) -> str | None:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether ``path`` is a manifest of ours, whole or damaged; other tools use the name too."""
+    """Tell whether ``path`` is our manifest, whole or damaged; other tools use the name too."""
     if not path.is_file():
         return False
     try:

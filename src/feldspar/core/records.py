@@ -101,7 +101,7 @@ def read_steps(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Damage:
-    """What was found wrong with the records of a run's steps."""
+    """Faults found in the records of a run's steps."""
 
     missing: tuple[tuple[int, int], ...] = ()
     """First and last of each row of steps that have no record."""

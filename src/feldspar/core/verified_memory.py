@@ -23,7 +23,7 @@ State = list[int]
 
 
 class VerifiedMemory:
-    """What is remembered of the files of one folder, by their names in it."""
+    """Remembered checks of the files of one folder, by their names in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -187,7 +187,7 @@ def finished_folder(out: Path, kind: str) -> VerifiedFolder | None:
 
 
 def holds_manifest(out: Path, kind: str) -> bool:
-    """Whether ``out`` holds a manifest; False where it is absent or empty.
+    """Tell whether ``out`` holds a manifest; False where it is absent or empty.
 
     Raises UserError when it holds something else.
     """

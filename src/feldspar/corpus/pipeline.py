@@ -27,7 +27,7 @@ KEPT_SPLIT = "kept"
 RESIDENT_BYTES = 300
 """Integers of one document that are held in memory at most."""
 UNIT_BYTES = 48_000_000
-"""What a unit of work holds beside them: parts of text, their cleaned form, columns to write."""
+"""Bytes that a unit of work holds beside them: parts of text, their cleaned form, columns."""
 
 
 @dataclass(frozen=True)

@@ -223,8 +223,8 @@ class DeduplicateSettings(Settings):
     priority: tuple[str, ...] = ()
     """Sources in order of preference (keep: source_priority)."""
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*(MB|GB|TB)$")] = "2GB"
-    """What one process may hold beside the interpreter and its libraries (about 180 MB, with numba
-    260): 500MB, 2GB; more spills to disk. It does not change the result."""
+    """Memory that one process may hold beside the interpreter and its libraries (about 180 MB, with
+    numba 260): 500MB, 2GB; more spills to disk. It does not change the result."""
 
     @model_validator(mode="after")
     def _priority_where_used(self) -> Self:

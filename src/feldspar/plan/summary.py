@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def validation(self) -> Validation:
-        """How much each validation during training measures."""
+        """Amount of text that each validation during training measures."""
         holdout = self.recipe.evaluation.holdout
         n_sources = len(self.source_tokens if holdout == "all" else holdout) or None
         return plan_validation(self.recipe, self.shapes, self.timeline, n_sources)

@@ -25,7 +25,7 @@ class Validation:
     """All validations of a run."""
 
     times: int
-    """How often the run is validated, at most."""
+    """Count the validations of a run, at most."""
     sequences: int
     """Sequences of each source, each time."""
     share: float | None
@@ -61,7 +61,7 @@ def plan_validation(
 
 
 def _times(recipe: Recipe, timeline: Timeline, phase: PhasePlan) -> int:
-    """How often a phase is validated at most: once in each interval that is begun."""
+    """Count the validations of a phase, at most: one in each interval that is begun."""
     every = recipe.phases[phase.index].evaluate_every or recipe.evaluation.every
     interval = timeline.interval_tokens(every, phase, "evaluation.every")
     return min(phase.steps, -(-phase.tokens // interval))

@@ -1,4 +1,4 @@
-"""What a recipe needs before it trains: found, built where it is missing, or refused."""
+"""Find what a recipe needs before it trains; build what is missing, or refuse."""
 
 from feldspar.core.lazy import lazy_exports
 

@@ -41,9 +41,9 @@ class Stage:
     path: Path | None
     state: State
     note: str = ""
-    """What it is made from, or why it is missing or refused."""
+    """Its source, or the reason why it is missing or refused."""
     found: str | None = None
-    """What differs, where it was built otherwise."""
+    """The settings that differ, if it was built with others."""
     do: str | None = None
     """The command that makes it, or what the user has to do."""
     error: FeldsparError | None = None

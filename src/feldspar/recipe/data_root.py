@@ -13,7 +13,7 @@ class DataRecipe(RecipeTop):
     corpus: CorpusSettings
     """Documents in, documents out."""
     tokenizer: Tokenizer | None = None
-    """How text becomes tokens; needed by `tokens build`."""
+    """The tokenizer that turns text into tokens; needed by `tokens build`."""
     shards: ShardSettings | None = None
     """Where `tokens build` writes."""
 

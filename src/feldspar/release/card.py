@@ -9,9 +9,9 @@ from feldspar.core.progress import tokens_of_plan
 from feldspar.model.export_class import OWN
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
-"""What Markdown or HTML may take for more than text."""
+"""Characters that Markdown or HTML may take for markup."""
 LINE_START = re.compile(r"^([0-9]*)([-+=:.)])")
-"""What begins a list, a rule or a heading at the start of a line."""
+"""Characters that begin a list, a rule or a heading at the start of a line."""
 
 
 @dataclass(frozen=True)

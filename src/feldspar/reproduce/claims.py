@@ -42,7 +42,7 @@ class Claim:
     borne_out: bool | None
     """True or False for a claim that was judged; None for one that was not."""
     cost: str = ""
-    """What the paper's own runs would take, where the claim was not shown."""
+    """Cost of the paper's own runs, where the claim was not shown."""
     counted: bool = False
     """Our figure is counted or computed, so that no seed moves it."""
 

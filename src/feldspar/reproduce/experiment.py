@@ -36,7 +36,7 @@ class Outcome:
     paper: Paper
     scale: Scale
     figures: Figures
-    """What was measured, as JSON holds it."""
+    """The measured figures, as JSON holds them."""
     findings: Findings
     results: Results
     wall_seconds: float

@@ -13,7 +13,7 @@ from feldspar.report.page import Table
 NOISE = 0.005
 """Differences below this share of the loss are noise of the seed at small scale."""
 CLEARLY = f"by more than {NOISE:.1%} on average, with a 95% interval above zero"
-"""What ``Gain.is_clear`` asks for where the noise is the usual one, in words."""
+"""The condition of ``Gain.is_clear`` in words, where the noise is the usual one."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Gain:
 
     @property
     def needed(self) -> str:
-        """What ``is_clear`` asks for, in words."""
+        """Say in words when ``is_clear`` holds."""
         return f"more than {self.noise:.1%} on average, with a 95% interval above zero"
 
     def is_at_least(self, margin: float) -> bool:

@@ -15,7 +15,7 @@ LEARNED = 0.1
 """What the dense model has to find beyond the most frequent label for a comparison to mean
 anything."""
 MOST_FREQUENT = "most frequent label"
-"""What needs no model, as the evaluation of labels names it."""
+"""Baselines without a model, as the evaluation of labels names them."""
 UNTUNED = "no learning rate was tuned for an arm"
 CLOSE = 0.02
 """Accuracies that differ by no more are held to be level: two points."""

@@ -1,4 +1,4 @@
-"""What a paper's module provides: its data, its experiment in stages, and what it finds.
+"""Define what a paper's module provides: its data, its experiment in stages, and its findings.
 
 Findings come in two steps: ``measure`` reads figures from the runs, and ``judge`` makes claims,
 tables and drawings from the figures alone. A record that holds its figures can therefore be judged
@@ -79,7 +79,7 @@ class Data:
 
 
 Figures = dict[str, Any]
-"""What was measured, as plain values: numbers by seed, named as the paper's module likes."""
+"""The measured figures as plain values: numbers by seed, under the names of the paper's module."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Findings:
     """The one that says most, written beside the report as SVG; None where the figures that were
     recorded do not hold it."""
     notes: tuple[str, ...] = ()
-    """What a reader of the claims has to know of how the experiment came about."""
+    """Remarks on how the experiment came about, which a reader of the claims has to know."""
 
 
 @dataclass(frozen=True)

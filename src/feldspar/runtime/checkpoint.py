@@ -45,7 +45,7 @@ class Checkpoint:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the loop gave as state, its tensors under ``tensors``; its checksum is compared."""
+        """Read the loop's state, its tensors under ``tensors``, and compare its checksum."""
         state = json.loads(self._opened.file(STATE_NAME).read_text(encoding="utf-8"))
         tensors = self.files_of(TENSORS)
         if tensors.names():

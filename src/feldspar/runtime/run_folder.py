@@ -38,7 +38,7 @@ OWN_NAMES = (
     *(RECIPE_NAME, TABLES_NAME, ADAPTATION_NAME, METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME),
     "tokenizer",
 )
-"""What training writes beside checkpoints."""
+"""Files that training writes beside checkpoints."""
 
 
 def adaptation_text(record: Mapping[str, Any]) -> str:
@@ -81,12 +81,12 @@ class RunFolder:
 
     @property
     def holds_run(self) -> bool:
-        """Whether a run began here."""
+        """Tell whether a run began here."""
         return is_run(self.path)
 
     @property
     def is_claimed(self) -> bool:
-        """Whether a process has begun to train here; it may have ended before it wrote more."""
+        """Tell whether a process began to train here; it may have ended before it wrote more."""
         return (self.path / LOCK_NAME).is_file()
 
     def remove_incomplete(self) -> None:
@@ -102,7 +102,7 @@ class RunFolder:
 
     @property
     def holds_checkpoint(self) -> bool:
-        """Whether a checkpoint was finished; its files are not read."""
+        """Tell whether a checkpoint was finished; its files are not read."""
         return any(self.checkpoints.glob("*/manifest.json"))
 
     def write_recipe(self, text: str) -> None:

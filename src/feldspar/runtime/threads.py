@@ -34,7 +34,7 @@ FASTER = 1.1
 TRIAL_SHARE = 0.02
 """Share of the time that trials of the slower number may cost."""
 START_SECONDS, START_ROUNDS = 1.0, (2, 8)
-"""How long, and how many times, each number is timed at a run's start."""
+"""Seconds, and fewest and most rounds, for timing each number at a run's start."""
 REPEATED_AT = (1, 2, 4, 8, 16)
 """Passes before which a shape is rehearsed, as long as a gradient of zeros proves nothing."""
 
@@ -103,7 +103,7 @@ class Pace:
 
 @dataclass
 class _Shape:
-    """What is known of micro-batches of one shape."""
+    """Knowledge about micro-batches of one shape."""
 
     passes: int = 0
     same_bits: bool | None = None
@@ -164,12 +164,12 @@ class ThreadChoice:
             torch.set_num_threads(self.home)
 
     def take_news(self) -> list[dict[str, Any]]:
-        """What was decided since the last call, for the run's events."""
+        """Return the decisions since the last call, for the run's events."""
         news, self._news = self._news, []
         return news
 
     def _prepared(self, key: Hashable, rehearse: Rehearsal, may_change: bool) -> _Shape:
-        """What is known of the shape, after a rehearsal where one is due."""
+        """Return the knowledge about the shape, after a rehearsal where one is due."""
         assert self._other is not None
         shape = self._shapes.setdefault(key, _Shape())
         shape.passes += 1

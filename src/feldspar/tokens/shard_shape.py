@@ -1,4 +1,4 @@
-"""What shapes the shards of a recipe, compared with what shaped a folder that is there."""
+"""Compare the settings that shape a recipe's shards with those of an existing folder."""
 
 import json
 from dataclasses import dataclass

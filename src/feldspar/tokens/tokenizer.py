@@ -26,7 +26,7 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, EXTENSION_FILE)
-"""What a tokenizer's folder may hold."""
+"""Names of the files that a tokenizer's folder may hold."""
 U16_VOCABULARY = 65_536
 CACHED_PRETOKENS = 2**20
 CACHED_CHARACTERS = 64

@@ -52,7 +52,7 @@ class TrainingRun(Run[Session]):
         super().__init__(self.loaded, self.plan.timeline, out, distribution)
         self._held_out: dict[int, list[HeldOutSource]] = {}
         self._adaptation: dict[str, Any] | None = None
-        """What was done to the model that the run began with."""
+        """The record of what was done to the model that the run began with."""
 
     def begin(self) -> Session:
         """A session at the run's start."""

@@ -282,7 +282,7 @@ def _normal(name: str) -> str:
 
 
 def _is_of(file: str, name: str, version: str) -> bool:
-    """Whether a file's name is that of a source archive or a wheel of this version."""
+    """Tell whether a file's name is that of a source archive or a wheel of this version."""
     if file.endswith(".whl"):
         parts = file.split("-")
         return [_normal(part) for part in parts[:2]] == [_normal(name), _normal(version)]

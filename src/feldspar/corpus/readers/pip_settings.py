@@ -21,7 +21,7 @@ _BUNDLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 @dataclass(frozen=True)
 class PipSettings:
-    """What pip is configured to use; ``indexes`` are asked in their order."""
+    """Pip's configuration; ``indexes`` are asked in their order."""
 
     indexes: tuple[str, ...]
     trusted_hosts: frozenset[str] = frozenset()
@@ -84,7 +84,7 @@ def _address(index: str) -> str:
 
 
 def _pip(*arguments: str) -> str:
-    """What pip prints."""
+    """Run pip and return its output."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
     environment = {**os.environ, "COLUMNS": _WIDE}
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
