@@ -140,8 +140,10 @@ FAST = {"middle", "cut", "delete"}
 
 
 def is_harmless(name: str, damage: str, kind: str) -> bool:
-    """Tell whether a damage is none: white space at the end of a manifest; a folder of a model without
-    any manifest is one of a model hub, which is said."""
+    """Tell whether a damage changes nothing: white space at the end of a manifest.
+
+    A model's folder without any manifest is one of a model hub, which is said.
+    """
     if name != "manifest.json":
         return False
     return damage in ("cut", "grow") or (damage == "delete" and kind in ("release", "tokenizer"))
