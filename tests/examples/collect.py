@@ -69,6 +69,8 @@ class Example:
 
     place: str
     text: str
+    prose: bool = False
+    """Whether it stands between words, where a command may be named without its arguments."""
 
     @property
     def arguments(self) -> list[str]:
@@ -106,7 +108,7 @@ def page_examples() -> Iterator[Example]:
             for found in IN_BLOCK.finditer(re.sub(r"\s#\s.*", "", block)):
                 yield Example(place, found[1].replace("\\\n", " "))
         for code in INLINE.findall(FENCED.sub("", text)):
-            yield Example(place, code)
+            yield Example(place, code, prose=True)
 
 
 def message_examples() -> Iterator[Example]:

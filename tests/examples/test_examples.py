@@ -1,12 +1,16 @@
 """Every command that help, docs and messages name is one that the command line takes."""
 
+import os
+import shlex
+import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from feldspar.cli.main import run_with
+from feldspar.cli.main import USAGE_ERROR, run_with
 from feldspar.recipe import load_any_recipe, load_recipe, load_vision_recipe
 from feldspar.recipe.explain import explain
 from feldspar.reproduce import paper_named
@@ -17,55 +21,58 @@ from tests.examples.collect import (
     message_examples,
     page_examples,
 )
+from tests.examples.shorten import shortened
+from tests.examples.table import RUN, TABLE, Row, row_of
+from tests.examples.workspace import Folder, make_workspace, write_recipes
 
 EXAMPLES = sorted(
     {*help_examples(), *page_examples(), *message_examples()},
     key=lambda example: (example.place, example.text),
 )
-MINE = """\
-extends: cerebras-gpt/small
-name: mine
-"""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def workspace(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with recipes of the reader's own and those that other commands write."""
     folder = tmp_path_factory.mktemp("examples")
-    for name in ("my-recipe.yaml", "recipe.yaml", "folder/best.yaml"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_text(MINE)
-    (folder / "runs/quickstart").mkdir(parents=True)
-    (folder / "folder/recipe.yaml").write_text(MINE)
-    (folder / "runs/quickstart/recipe.yaml").write_text("extends: quickstart\n")
-    for run in ("steered", "pilot"):
-        (folder / "runs" / run).mkdir()
-        (folder / "runs" / run / "recipe.yaml").write_text("extends: gns/small\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        write_recipes()
+        for name in ("folder/best.yaml", "folder/recipe.yaml", f"{RUN}/recipe.yaml"):
+            Path(name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy("my-recipe.yaml", name)
         yield folder
 
 
-def parsed(arguments: list[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """The path of the command and what its parameters become; its usage errors are raised."""
-    command, path, rest = COMMAND_LINE, [], list(arguments)
+def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
+    """The path of the command and its parameters; None where it is only named or asked for help.
+
+    Usage errors are raised.
+    """
+    command, path, rest = COMMAND_LINE, [], list(example.arguments)
     while hasattr(command, "commands"):
         if not rest or rest[0] in ("--help", "--version"):
-            return tuple(path), {}
+            assert rest or example.prose, "a group of commands does nothing by itself"
+            return tuple(path), None
         name = rest.pop(0)
         if name != "--quiet":
             assert name in command.commands, f"there is no command {' '.join([*path, name])}"
             command = command.commands[name]
             path.append(name)
-    if not rest or rest == ["--help"]:
-        return tuple(path), {}  # the command by its name
+    takes = any(parameter.param_type_name == "argument" for parameter in command.params)
+    if rest == ["--help"] or (example.prose and takes and not rest):
+        return tuple(path), None
     return tuple(path), command.make_context(path[-1], rest).params
+
+
+def sweep_of(name: str) -> None:
+    assert load_recipe(name).recipe.evaluation.length_sweep is not None, f"{name} has no sweep"
 
 
 CHECKS: dict[str, Callable[[Any], Any]] = {
     "paper": paper_named,
     "key": explain,
-    "length_sweep": lambda name: name and load_recipe(name).recipe.evaluation.length_sweep,
+    "length_sweep": sweep_of,
 }
 """What must exist, by the name of the parameter that names it."""
 
@@ -74,7 +81,9 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "example", EXAMPLES, ids=lambda example: f"{example.place}: {example.text}"
 )
 def test_the_command_line_takes_it(example: Example) -> None:
-    path, params = parsed(example.arguments)
+    path, params = parsed(example)
+    if params is None:
+        return
     for name, check in CHECKS.items():
         if params.get(name) is not None:
             check(params[name])
@@ -93,40 +102,83 @@ def test_all_kinds_of_places_are_read() -> None:
     assert len(EXAMPLES) > 150, "fewer would mean that they are no longer found"
 
 
-def test_the_workspace_is_used(workspace: Path) -> None:
-    assert load_recipe("my-recipe.yaml").reference == "my-recipe.yaml" and workspace.is_dir()
+@pytest.mark.parametrize("text", ["feldspar train", "feldspar", "feldspar tokens"])
+def test_a_command_is_named_without_arguments_in_prose_only(text: str) -> None:
+    assert parsed(Example("a page", text, prose=True))[1] is None
+    with pytest.raises((USAGE_ERROR, AssertionError)):
+        parsed(Example("a block", text))
 
 
-EXECUTED = {
-    ("plan",): (),
-    ("vision", "plan"): (),
-    ("config", "show"): (),
-    ("config", "explain"): (),
-    ("config", "schema"): (),
-    ("recipe", "list"): (),
-    ("recipe", "show"): (),
-    ("train",): ("--dry-run",),
-    ("reproduce",): ("--dry-run",),
-}
-"""Commands that need no data and no device, and what is added to them; the others are only read:
-they train for minutes or hours, download, need a device, or files of the reader's."""
-NEEDS_FILES = ("--law runs/", "--measured", "--judge")
-"""Options of them that name files which no example makes here."""
+def test_a_sweep_is_of_a_recipe_that_has_one() -> None:
+    with pytest.raises(AssertionError, match="has no sweep"):
+        test_the_command_line_takes_it(Example("", "feldspar evaluate x --length-sweep quickstart"))
+
+
+def is_whole(example: Example) -> bool:
+    """Whether it is more than a name, and one that the command line takes."""
+    with suppress(USAGE_ERROR, AssertionError):
+        return parsed(example)[1] is not None
+    return False
+
+
+COMMANDS = sorted({tuple(each.arguments) for each in EXAMPLES if is_whole(each)})
+
+
+def test_every_row_of_the_table_is_of_use() -> None:
+    used = {row_of(command) for command in COMMANDS}
+    assert [row.commands for row in TABLE if row not in used] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "example",
-    [
-        example
-        for example in EXAMPLES
-        if parsed(example.arguments)[0] in EXECUTED
-        and parsed(example.arguments)[1]
-        and not any(option in example.text for option in NEEDS_FILES)
-    ],
-    ids=lambda each: f"{each.place}: {each.text}",
+    "command",
+    [each for each in COMMANDS if not (row_of(each).data or row_of(each).only_read)],
+    ids=" ".join,
 )
-def test_what_needs_no_data_runs(example: Example) -> None:
-    path, params = parsed(example.arguments)
-    added = [option for option in EXECUTED[path] if not params.get("dry_run")]
-    assert run_with([*example.arguments, *added]) == 0
+def test_what_needs_no_data_runs(command: tuple[str, ...]) -> None:
+    assert run_with(row_of(command).words(command)) == 0
+
+
+@pytest.fixture
+def one_core() -> Any:
+    """Leave one core, where that can be asked for: processes would import everything again."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("one_core")
+def test_what_needs_data_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One test, since each worker of pytest would make the folder anew."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    make_workspace()
+    folder, failed = Folder(work, tmp_path / "kept"), []
+    for command in COMMANDS:
+        row = row_of(command)
+        if not row.data or row.only_read:
+            continue
+        capsys.readouterr()
+        if (code := run_with(whole(row, command))) != row.exits:
+            failed.append((shlex.join(command), code, capsys.readouterr().err[-500:]))
+        folder.restore()
+    assert failed == []
+
+
+def whole(row: Row, command: tuple[str, ...]) -> list[str]:
+    """The command that is run."""
+    words = row.words(command)
+    if not row.small:
+        return words
+    _, params = parsed(Example("", shlex.join(["feldspar", *words])))
+    assert params is not None
+    overrides = [word for word in params["overrides"] or () if "=" in word]
+    return [*words, *shortened(params.get("recipe", "quickstart"), overrides)]

@@ -1,5 +1,6 @@
 """``feldspar tokenizer``: train one, extend one, and report how well it fits each source."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +48,7 @@ def train(
     Example: feldspar tokenizer train recipe.yaml --output data/tokenizer
     """
     settings, folder, seed = _asked_for(recipe, overrides or [], documents, vocab_size)
-    command = " ".join(["feldspar tokenizer train", recipe or "", *(overrides or [])])
+    command = _command("train", recipe, overrides)
     tokenizer = _write(settings, folder, seed, output, overwrite, command)
     _print(json, _summary(output, tokenizer))
 
@@ -96,7 +97,7 @@ def extend(
         settings, folder, seed = _from_recipe(recipe, overrides or [], documents)
         if not isinstance(settings, ExtendTokenizer):
             raise UserError(f"{recipe}: tokenizer is of type {settings.type}, not extend")
-    command = " ".join(["feldspar tokenizer extend", recipe or "", *(overrides or [])])
+    command = _command("extend", recipe, overrides)
     tokenizer = _write(settings, folder, seed, output, overwrite, command)
     if tokenizer.extension is None:
         raise UserError(f"{output} holds no record of its extension")
@@ -163,6 +164,10 @@ def _write(
         )
         write_manifest(target, manifest)
     return tokenizer
+
+
+def _command(name: str, recipe: str | None, overrides: list[str] | None) -> str:
+    return shlex.join(["feldspar", "tokenizer", name, *filter(None, [recipe]), *(overrides or [])])
 
 
 def _summary(output: Path, tokenizer: "TextTokenizer") -> dict[str, Any]:

@@ -5,6 +5,7 @@ In JSON an infinite loss (a run that diverged) is null.
 
 import json
 import math
+import shlex
 from typing import Any
 
 from feldspar.core.files import write_atomically
@@ -166,7 +167,7 @@ def write_transfer(transfer: Transfer) -> None:
             if shape.curve.at_edge
         ]
         sections.insert(0, Section("Verification", notes, [Table(header, rows)], [figure]))
-    command = " ".join(["feldspar transfer", transfer.recipe, *transfer.overrides])
+    command = shlex.join(["feldspar", "transfer", transfer.recipe, *transfer.overrides])
     page = render_page("Transfer of hyper-parameters", command, sections)
     write_atomically(transfer.folder / PAGE_NAME, page)
 

@@ -1,0 +1,141 @@
+"""The way in which each example is tested: run as it stands, run in a shorter way, or only read.
+
+The first row whose expression matches the beginning of a command holds for it.
+"""
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """Commands, and what is done with them."""
+
+    commands: str
+    why: str = ""
+    """The reason for anything else than running the command as it stands."""
+    added: tuple[str, ...] = ()
+    """Words that are added; the last value of an option counts."""
+    small: bool = False
+    """Whether the recipe gets the overrides of ``shortened``."""
+    places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Words that stand for something of the reader's, and what they become."""
+    exits: int = 0
+    only_read: bool = False
+    data: bool = True
+    """Whether it needs more than recipes."""
+
+    def words(self, arguments: Sequence[str]) -> list[str]:
+        """The command that is run, without the overrides of ``shortened``."""
+        placed = [self.places.get(word, (word,)) for word in arguments]
+        return [*chain.from_iterable(placed), *self.added]
+
+
+RECIPE, RUN, FOLDER = "alibi-interpolation/small", "runs/quickstart", "folder"
+TEXT = "text of packages and of the web is made here, training takes two steps"
+ANEW = "--overwrite"
+STUDY = "study={vary: {parametrization.learning_rate: [0.01, 0.02]}, targets: [{model.d_ff: 64}]}"
+FOUR_RUNS = ("runs/a", "runs/b", "runs/c", "runs/d")
+DOCUMENTS = "data/quickstart/documents"
+PAIRS = "data/mediswift/hpo/validation.jsonl"
+BEST = "folder/best.yaml"
+TABLE = (
+    # Plans
+    Row(r"(--help|vision --help|config |recipe |doctor|vision plan )", data=False),
+    Row(
+        r"plan .*--law runs/family",
+        "a law serves recipes of its own data",
+        places={RECIPE: ("my-recipe.yaml",)},
+    ),
+    Row(r"plan .*--measured", "the recipe of that run", small=True),
+    Row(r"plan ", data=False),
+    Row(r"reproduce .*--judge", "a file for FOLDER", places={FOLDER: ("docs/results/btlm.json",)}),
+    Row(r"reproduce \S+ --scale small", "the same as without --scale", only_read=True, data=False),
+    Row(r"reproduce ", "minutes, or days on GPUs", added=("--dry-run",), data=False),
+    Row(
+        r"(train|vision train) \S+/paper",
+        "the papers' data and GPUs",
+        added=("--dry-run",),
+        data=False,
+    ),
+    # Training
+    Row(r"quickstart", TEXT, small=True, added=("--out", "runs/again")),
+    Row(r"train \S+ runtime.distribution=ddp", "refused without torchrun", small=True, exits=3),
+    Row(r"train my-recipe.yaml", "the workspace holds the run", added=(ANEW,)),
+    Row(r"train runs/"),
+    Row(rf"train {BEST}", "values that transfer found", places={BEST: ("my-recipe.yaml",)}),
+    Row(r"train folder$", "a run for FOLDER", places={FOLDER: ("runs/mine",)}),
+    Row(r"train ", TEXT, small=True, added=(ANEW,)),
+    Row(r"vision train ", TEXT, small=True, added=(ANEW,)),
+    Row(r"coordinate-check ", "a minute each with --quick", only_read=True),
+    Row(r"transfer my-recipe", "two trials of 16", added=("--trials", "2", STUDY)),
+    Row(
+        r"transfer ",
+        f"{TEXT}, two rates and one target",
+        small=True,
+        added=("--trials", "2", "--workers", "1", STUDY),
+    ),
+    Row(r"scaling run my-recipe", "the workspace holds the family", added=("--out", "again")),
+    Row(r"scaling run \S+ --out", "a recipe with targets", places={RECIPE: ("my-recipe.yaml",)}),
+    Row(r"scaling run ", TEXT, small=True, added=("--workers", "1")),
+    Row(r"scaling fit runs/quickstart", "a family for RUN...", places={RUN: FOUR_RUNS}),
+    Row(r"scaling fit "),
+    Row(
+        r"noise-scale replay runs/quickstart",
+        "a steered run for RUN",
+        places={RUN: ("runs/steered",)},
+    ),
+    Row(r"noise-scale replay "),
+    Row(r"noise-scale schedule ", "a pilot for RUN", places={RUN: ("runs/pilot",)}),
+    Row(
+        r"noise-scale branch ",
+        "shorter branches of a pilot",
+        places={RUN: ("runs/pilot",)},
+        added=("--tokens", "16384"),
+    ),
+    # Measuring and giving away
+    Row(r"evaluate \S+ --infilling", "a run that infills", places={RUN: ("runs/crystal-small",)}),
+    Row(
+        r"evaluate \S+ --pairs",
+        "a run of pairs",
+        places={RUN: ("runs/mediswift-small",), "notes.txt": (PAIRS,)},
+    ),
+    Row(r"evaluate \S+ --length-sweep", "a short sweep", places={RECIPE: ("my-recipe.yaml",)}),
+    Row(r"evaluate "),
+    Row(r"vision evaluate "),
+    Row(r"release .*--verify"),
+    Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
+    Row(r"export ", "the workspace holds the folder", added=(ANEW,)),
+    Row(r"(release|import|report|trace) "),
+    # Text
+    Row(r"corpus build slimpajama-dc/paper", "the paper's documents", only_read=True),
+    Row(r"corpus build ", TEXT, small=True, added=(ANEW,)),
+    Row(
+        r"corpus dedup raw/",
+        "one process for a cluster, a folder here for a disk that is shared",
+        added=("--engine", "serial", "--workers", "1", "--out", "clean"),
+    ),
+    Row(r"corpus dedup "),
+    Row(r"corpus ontology hpo", "fetched from the package index", only_read=True),
+    Row(r"corpus ontology ", "few terms", added=("--least", "5")),
+    Row(r"corpus report folder", "documents for DIR", places={FOLDER: (DOCUMENTS,)}),
+    Row(r"corpus report "),
+    Row(r"tokenizer extend \S+$", TEXT, small=True, places={RECIPE: ("bilingual/small",)}),
+    Row(r"tokenizer extend .*--new-tokens", "little text", added=("--new-tokens", "20")),
+    Row(r"tokenizer "),
+    Row(r"tokens build \S+/paper", "the papers' documents", only_read=True),
+    Row(r"tokens build ", TEXT, small=True, added=(ANEW,)),
+    Row(r"tokens "),
+)
+
+
+def row_of(arguments: Sequence[str]) -> Row:
+    """The row of a command. Raises LookupError for one that has none."""
+    text = shlex.join(arguments)
+    for row in TABLE:
+        if re.match(row.commands, text):
+            return row
+    raise LookupError(f"tests/examples/table.py has no row for: feldspar {text}")

@@ -1,0 +1,164 @@
+"""A reader's folder: the files that examples name, and what the real commands make of them."""
+
+import shutil
+from pathlib import Path
+
+from feldspar.cli.main import run_with
+from feldspar.evaluate import write_cloze_task
+from feldspar.recipe import load_recipe
+from tests.examples.shorten import PICTURES, ontology_text, shortened, write_texts
+from tests.made_text import documents
+from tests.vision.pictures import some_pictures, write_split
+
+ROOT = Path(__file__).parents[2]
+MINE = """\
+schema_version: 1
+name: mine
+corpus:
+  path: data/mine/documents
+  sources: {notes: {reader: jsonl, path: texts/notes.jsonl}}
+  split: {validation: 0.1, test: 0.1}
+tokenizer: {type: train_bpe, vocab_size: 257}
+shards: {path: data/mine/shards}
+model: {n_layers: 1, d_model: 16, n_heads: 2, d_ff: 32, max_sequence_length: 32}
+parametrization: {learning_rate: 1e-2}
+phases: [{name: all, length: 4 steps, batch: {sequences: 4}}]
+evaluation:
+  every: 100% of run
+  validation_sequences: 4
+  length_sweep: {lengths: [32, 64], measures: [loss_by_position], documents: 2}
+runtime: {trackers: [], threads: 1}
+study:
+  vary: {parametrization.learning_rate: {low: 5e-3, high: 2e-2, points: 3}}
+  targets:
+    - {model.d_model: 8, phases.0.length: 2 steps}
+    - {model.d_model: 12, phases.0.length: 8 steps}
+    - {model.d_model: 20, phases.0.length: 24 steps}
+    - {model.d_model: 32, phases.0.length: 60 steps}
+"""
+"""A recipe of the reader's own, with a study and a sweep."""
+TWO_LANGUAGES = """\
+schema_version: 1
+name: languages
+corpus:
+  path: data/documents
+  sources:
+    english: {reader: jsonl, path: texts/english.jsonl}
+    arabic: {reader: jsonl, path: texts/arabic.jsonl}
+tokenizer: {type: train_bpe, vocab_size: 300}
+shards: {path: data/shards}
+"""
+SOURCES = ("notes", "english", "arabic", "cipher")
+READ_BY = ("quickstart", "slimpajama-dc/releases")
+"""Recipes whose sources have a text here too."""
+POINTS = "flops,loss\n1e17,3.9\n1e18,3.4\n1e19,3.0\n1e20,2.7\n1e21,2.5\n"
+MICRO = "runtime.micro_batch_sequences=2"
+TRAINED = {
+    "runs/crystal-small": ("crystal/small",),
+    "runs/mediswift-small": ("mediswift/small",),
+    "runs/alibi-interpolation-small": ("alibi-interpolation/small",),
+    "runs/bilingual-base": ("bilingual/base",),
+    "runs/pilot": ("gns/small", "choose.batch=constant-8", MICRO, "phases.0.length=64 steps"),
+    "runs/steered": ("gns/small", "choose.batch=closed-loop", MICRO),
+}
+"""Runs that are trained from shipped recipes."""
+COPIES = {
+    "runs/first": "runs/mine",
+    "data/slimpajama-dc/documents": "data/quickstart/documents",
+    "data/slimpajama-dc/shards": "data/quickstart/shards",
+    "raw": "texts",
+    "more": "texts",
+    "gpt2": "downloads/gpt2",
+    "release": "runs/quickstart/release",
+}
+"""What stands for folders of the reader's or of papers."""
+
+
+def write_recipes() -> None:
+    """Write the reader's recipes into the current folder."""
+    Path("my-recipe.yaml").write_text(MINE)
+    Path("recipe.yaml").write_text(TWO_LANGUAGES)
+
+
+def make_workspace() -> None:
+    """Fill the current folder."""
+    write_recipes()
+    write_raw()
+    run("quickstart", *shortened("quickstart", []))
+    run("train", "my-recipe.yaml", "--out", "runs/mine")
+    run("scaling", "run", "my-recipe.yaml", "--out", "runs/family")
+    for name, trained in zip("abcd", sorted(Path("runs/family/runs").iterdir()), strict=True):
+        shutil.copytree(trained, f"runs/{name}")
+    for out, (recipe, *overrides) in TRAINED.items():
+        run("train", recipe, *shortened(recipe, overrides), *overrides, "--out", out)
+    run("vision", "train", "revbifpn/small", *shortened("revbifpn/small", []))
+    run("corpus", "build", "bilingual/small", *shortened("bilingual/small", []))
+    run("tokens", "build", "recipe.yaml")
+    run("export", "runs/mine", "--to", "downloads/gpt2")
+    run("export", "runs/alibi-interpolation-small", "--to", "exported")
+    for copy, original in COPIES.items():
+        shutil.copytree(original, copy)
+
+
+def run(*words: str) -> None:
+    """Run a command of ours, which must succeed."""
+    assert run_with(["--quiet", *words]) == 0, words
+
+
+def write_raw() -> None:
+    """Write what a reader has before the first command: texts, pictures, an ontology, points."""
+    import pyarrow.parquet as parquet
+    from pyarrow import Table
+
+    Path("texts").mkdir()
+    corpora = [load_recipe(recipe).recipe.corpus for recipe in READ_BY]
+    names = [*SOURCES, *(name for corpus in corpora if corpus for name in corpus.sources)]
+    for seed, name in enumerate(names):
+        write_texts(Path("texts"), name, seed)
+    shutil.copy("texts/notes.jsonl", "docs.jsonl")
+    for name in ("a.parquet", "code.parquet"):
+        parquet.write_table(
+            Table.from_pylist([{"text": text} for text in documents(20, 300)]), name
+        )
+    for name in ("held-out.txt", "notes.txt", "README.md"):
+        Path(name).write_text(documents(1, 1500)[0])
+    phase = load_recipe("mediswift/small").recipe.phases[1]
+    assert phase.pairs is not None and phase.pairs.template.labels is not None
+    Path("go.obo").write_text(ontology_text(list(phase.pairs.template.labels.values)))
+    Path("points.csv").write_text(POINTS)
+    write_split(Path("data/fashion-mnist/train"), *some_pictures(1, PICTURES))
+    write_split(Path("data/fashion-mnist/t10k"), *some_pictures(2, 24))
+    shutil.copytree(ROOT / "docs/results", "docs/results")
+    write_cloze_task(Path("tasks"), documents(6, 400, seed=2), "held_out")
+
+
+class Folder:
+    """The files of a folder as they were, which come back after each example."""
+
+    def __init__(self, work: Path, kept: Path) -> None:
+        shutil.copytree(work, kept)
+        self.work, self.kept = work, kept
+        self.before = self.stamps()
+
+    def stamps(self) -> dict[str, tuple[int, ...]]:
+        """Size, time and inode of each file."""
+        found = {}
+        for path in self.work.rglob("*"):
+            if path.is_file():
+                known = path.stat()
+                stamp = (known.st_size, known.st_mtime_ns, known.st_ino)
+                found[path.relative_to(self.work).as_posix()] = stamp
+        return found
+
+    def restore(self) -> None:
+        """Remove what is new, and bring back what was changed or removed."""
+        now = self.stamps()
+        for name in now.keys() - self.before.keys():
+            (self.work / name).unlink()
+        for name in {name for name, stamp in self.before.items() if now.get(name) != stamp}:
+            (self.work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(self.kept / name, self.work / name)
+        for folder in sorted(self.work.rglob("*"), reverse=True):
+            if folder.is_dir() and not (self.kept / folder.relative_to(self.work)).exists():
+                folder.rmdir()
+        self.before = self.stamps()
