@@ -4,7 +4,7 @@ VENV ?= .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-QUICK := -m "not slow and not gpu"
+QUICK := --durations 12 -m "not slow and not gpu"
 # Numeric tests, which must pass whatever vector instructions the processor has.
 NUMERIC := tests/model tests/noise_scale tests/reversible tests/huggingface
 ARCHITECTURE := tests/test_architecture.py
@@ -47,7 +47,7 @@ test: $(VENV)/.dev
 	$(BIN)/pytest -n 2 $(QUICK) --ignore $(ARCHITECTURE)
 
 slow: $(VENV)/.dev
-	$(BIN)/pytest -n 2 -m "slow or gpu"
+	$(BIN)/pytest -n 2 --durations 12 -m "slow or gpu"
 
 faults: $(VENV)/.dev
 	PYTHONPATH=src:. $(BIN)/python -m tests.faults
