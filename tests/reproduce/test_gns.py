@@ -341,8 +341,8 @@ def test_a_real_run_that_measured_all_its_layers(recipe_file: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_the_noise_scale_quickly_for_real(feldspar: Command, tmp_path: Path) -> None:
     """On the interpreter's own source, where CI has no other text."""
-    text = "shards.path=data/quickstart/bytes"
-    for command in (["corpus", "build", "supar/small"], ["tokens", "build", "supar/small", text]):
+    text = ["tokenizer.sample_bytes=8000000", "shards.path=data/quickstart/bytes"]
+    for command in (["corpus", "build", "supar/small"], ["tokens", "build", "supar/small", *text]):
         made = feldspar(*command, cwd=tmp_path, timeout=600)
         assert made.returncode == 0, made.stderr
     first = feldspar("reproduce", "gns", "--quick", "--json", cwd=tmp_path, timeout=1200)
