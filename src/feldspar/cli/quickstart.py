@@ -194,7 +194,9 @@ def samples_of(release: Path, seed: int) -> list[str]:
     """Text that the released folder writes through transformers, one sample a prompt."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     # The folder was just written here, and so was the code that it may hold.
     tokenizer: Any = AutoTokenizer.from_pretrained(release, trust_remote_code=True)
     model = AutoModelForCausalLM.from_pretrained(release, trust_remote_code=True)
