@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import fill
 from typing import Any, Literal
 
 from feldspar.core.errors import missing_extra
@@ -11,6 +12,8 @@ from feldspar.core.errors import missing_extra
 LARGEST_DRAWN = 1e100
 """Beyond, the margins of a figure would leave the floating-point numbers."""
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
+NAME_COLUMNS = 12
+"""Characters of a bar's name in one line, so that neighbours do not overlap."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +89,11 @@ def line_figure(
 
 
 def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
-    """One bar per name, its value above it."""
+    """One bar per name, its value above it; long names take several lines."""
     figure, axes = _new_axes("", y_label)
-    drawn = axes.bar(list(bars), list(bars.values()), width=0.6)
-    axes.bar_label(drawn, fmt="%.3f", fontsize=8)
+    names = [fill(name, NAME_COLUMNS) for name in bars]
+    drawn = axes.bar(names, list(bars.values()), width=0.6)
+    axes.bar_label(drawn, fmt="%.4g", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     axes.margins(y=0.15)
     return Figure(title, _svg(figure))
