@@ -232,7 +232,7 @@ def _without_user(address: str) -> str:
 
 def _files_of(response: HTTPResponse) -> list[IndexFile]:
     """The files that a project's page names."""
-    base = response.geturl()
+    base = response.url
     data = response.read()
     if response.headers.get_content_type() == JSON_TYPE:
         return _json_files(data, base)
