@@ -162,7 +162,8 @@ def shipped_recipes() -> list[str]:
     folder = ROOT / "src" / "feldspar" / "recipes"
     paths = sorted(folder.rglob("*.yaml"))
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    return [name for name in names if not name.endswith("method") and "revbifpn" not in name]
+    unplanned = ("data/", "revbifpn/")
+    return [name for name in names if not name.startswith(unplanned) and "/method" not in name]
 
 
 def plan_of(recipe: str) -> Callable[[Side], Any]:
