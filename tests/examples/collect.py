@@ -47,7 +47,7 @@ PLACES = {
     "FLOPS": "1e19",
     "N": "2",
 }
-"""What stands for something of the reader's, and something that fits there."""
+"""Placeholders for something of the reader's, each with something that fits there."""
 VALUES = {
     "loaded.arguments": "quickstart seed=1",
     "start.recipe or 'ITS-RECIPE'": "ITS-RECIPE",
@@ -60,7 +60,7 @@ VALUES = {
     "folder": "RUN",
     "run": "RUN",
 }
-"""What a message puts in at run time, by its expression."""
+"""Values that a message puts in at run time, by their expressions."""
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Example:
     place: str
     text: str
     prose: bool = False
-    """Whether it stands between words, where a command may be named without its arguments."""
+    """True between words, where a command may be named without its arguments."""
 
     @property
     def arguments(self) -> list[str]:
-        """What follows ``feldspar``, with something in each of the reader's places."""
+        """Return what follows ``feldspar``, with something in each of the reader's places."""
         words = shlex.split(filled(self.text), comments=True)
         stops = [words.index(stop) for stop in (">", "&&", "|") if stop in words]
         return words[1 : min(stops, default=len(words))]

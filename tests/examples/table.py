@@ -20,13 +20,13 @@ class Row:
     added: tuple[str, ...] = ()
     """Words that are added; the last value of an option counts."""
     small: bool = False
-    """Whether the recipe gets the overrides of ``shortened``."""
+    """True if the recipe gets the overrides of ``shortened``."""
     places: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Words that stand for something of the reader's, and what they become."""
     exits: int = 0
     only_read: bool = False
     data: bool = True
-    """Whether it needs more than recipes."""
+    """True if the command needs more than recipes."""
 
     def words(self, arguments: Sequence[str]) -> list[str]:
         """The command that is run, without the overrides of ``shortened``."""

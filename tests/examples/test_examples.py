@@ -74,7 +74,7 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "key": explain,
     "length_sweep": sweep_of,
 }
-"""What must exist, by the name of the parameter that names it."""
+"""Things that must exist, by the name of the parameter that names them."""
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_sweep_is_of_a_recipe_that_has_one() -> None:
 
 
 def is_whole(example: Example) -> bool:
-    """Whether it is more than a name, and one that the command line takes."""
+    """Tell whether it is more than a name, and one that the command line takes."""
     with suppress(USAGE_ERROR, AssertionError):
         return parsed(example)[1] is not None
     return False

@@ -71,7 +71,7 @@ COPIES = {
     "gpt2": "downloads/gpt2",
     "release": "runs/quickstart/release",
 }
-"""What stands for folders of the reader's or of papers."""
+"""Stand-ins for folders of the reader's or of papers."""
 
 
 def write_recipes() -> None:
