@@ -21,7 +21,8 @@ import numpy as np
 from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
-from feldspar.tokens import PhaseData, SequenceReader, ShardSet
+from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.writer import ENDS_SUFFIX, TOKENS_SUFFIX
 
 RESULTS = Path(__file__).parent / "results" / "data_loading.json"

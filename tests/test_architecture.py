@@ -1,7 +1,6 @@
 """What `docs/architecture.md` and the house rules say of the code, held against the code."""
 
 import ast
-import importlib
 import itertools
 import re
 import subprocess
@@ -12,15 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import (
-    LoadedVisionRecipe,
-    Recipe,
-    VisionRecipe,
-    load_any_recipe,
-    shipped_names,
-)
+from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.keys import all_keys
+from feldspar.recipe.load import LoadedVisionRecipe, load_any_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.shipped import shipped_names
+from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.plan import plan_vision_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -202,22 +198,6 @@ def test_torch_free_files_load_no_torch() -> None:
     command = [sys.executable, "-c", script, *torch_free_modules()]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-
-
-# A file of the same name hides the function once it was imported: rename one of the two.
-ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
-
-
-@pytest.mark.parametrize("room", ROOMS)
-def test_every_public_name_of_a_room_resolves(room: str) -> None:
-    package = importlib.import_module(f"feldspar.{room}")
-    if hasattr(package, "__getattr__"):
-        files = {path.stem for path in (PACKAGE / room).iterdir()}
-        for name in package.__dir__():
-            getattr(package, name)
-            assert name not in files, name
-        with pytest.raises(AttributeError):
-            _ = package.no_such_name
 
 
 def test_every_key_of_a_recipe_is_described() -> None:

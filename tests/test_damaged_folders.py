@@ -15,12 +15,14 @@ from feldspar.core.errors import FeldsparError
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.settings import DeduplicateSettings
-from feldspar.evaluate import open_exported
-from feldspar.recipe import load_recipe
-from feldspar.runtime import CheckpointStore
-from feldspar.tokens import ShardSet, ShardSettings, TrainBpe, build_shards
+from feldspar.evaluate.exported import open_exported
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.settings import ShardSettings, TrainBpe
+from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
-from feldspar.train import train
+from feldspar.train.run import train
 from tests.tokens.conftest import some_texts, write_documents
 from tests.train.conftest import RECIPE
 

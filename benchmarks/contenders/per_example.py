@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings
-from feldspar.noise_scale import instrument
+from feldspar.noise_scale.tracker import instrument
 
 Step = Callable[[], Any]
 

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from feldspar.adapt import Adaptation, Donor, EmbeddingAdaptation, NewTokens, adapt_embeddings
+from feldspar.adapt.donor import Donor
+from feldspar.adapt.embeddings import Adaptation, NewTokens, adapt_embeddings
+from feldspar.adapt.settings import EmbeddingAdaptation
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings

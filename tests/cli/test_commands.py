@@ -13,7 +13,7 @@ import typer
 from feldspar import __version__
 from feldspar.cli.main import application, run_with
 from feldspar.core.errors import InternalError, RunError, SetupError, UserError
-from feldspar.recipe import shipped_names
+from feldspar.recipe.shipped import shipped_names
 
 
 def commands(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

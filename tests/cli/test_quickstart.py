@@ -7,7 +7,7 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.cli.quickstart import Quickstart
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 
 
 def test_seconds_add_up_over_calls_that_were_stopped(tmp_path: Path) -> None:

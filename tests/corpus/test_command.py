@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from feldspar.cli import corpus
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_data_recipe, load_recipe
+from feldspar.recipe.load import load_data_recipe, load_recipe
 from tests.corpus.conftest import prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]

@@ -12,10 +12,13 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from feldspar.core.manifest import Manifest, records_of, write_manifest
-from feldspar.evaluate import TextModel
+from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings
-from feldspar.tokens import ShardSet, ShardSettings, TextTokenizer, TrainBpe, build_shards
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.settings import ShardSettings, TrainBpe
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 
 END = "<|endoftext|>"
 LINES = [

@@ -5,8 +5,11 @@ import lzma
 import numpy as np
 import pytest
 
-from feldspar.evaluate import TokenTrigram, compression_baselines, held_out_baselines
-from feldspar.tokens import ShardSet, TextTokenizer
+from feldspar.evaluate.baselines import held_out_baselines
+from feldspar.evaluate.compression import compression_baselines
+from feldspar.evaluate.trigram import TokenTrigram
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.evaluate.conftest import held_out_texts
 
 

@@ -7,8 +7,7 @@ import pytest
 import zstandard
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import compression_baselines
-from feldspar.evaluate.compression import compress_xz
+from feldspar.evaluate.compression import compress_xz, compression_baselines
 
 
 def test_bits_per_byte_are_those_of_the_files() -> None:

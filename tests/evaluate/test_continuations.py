@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import Continuation, TextModel, score_continuations
+from feldspar.evaluate.continuations import Continuation, score_continuations
 from feldspar.evaluate.generate_until import cut_at_first, generate_until
+from feldspar.evaluate.text_model import TextModel
 from feldspar.model.generation import generate
 from feldspar.model.settings import LinearScaling
 

@@ -8,8 +8,9 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TextModel, text_files, text_losses
-from feldspar.tokens import TextTokenizer
+from feldspar.evaluate.documents import text_files, text_losses
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.tokenizer import TextTokenizer
 
 
 def test_a_file_is_a_document(make_model: Callable[..., TextModel], tmp_path: Path) -> None:

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TextModel, evaluate_shards, text_losses, total_loss
-from feldspar.tokens import ShardSet, TextTokenizer
+from feldspar.evaluate.documents import text_losses
+from feldspar.evaluate.held_out import evaluate_shards
+from feldspar.evaluate.text_loss import total_loss
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.evaluate.conftest import held_out_texts, shards_with
 
 Make = Callable[..., TextModel]

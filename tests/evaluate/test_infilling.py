@@ -8,10 +8,14 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
-from feldspar.evaluate import TextModel, evaluate_infilling
 from feldspar.evaluate.held_out import held_out_documents
-from feldspar.evaluate.infilling import gaps, infilling_record
-from feldspar.tokens import Infiller, ShardSet, ShardSettings, TextTokenizer, TrainBpe, build_shards
+from feldspar.evaluate.infilling import evaluate_infilling, gaps, infilling_record
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.infilling import Infiller
+from feldspar.tokens.settings import ShardSettings, TrainBpe
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.evaluate.conftest import END, LINES, held_out_texts, write_documents
 from tests.tokens.conftest import FIM
 

@@ -8,11 +8,12 @@ import pytest
 from feldspar.cli.main import run_with
 from feldspar.core.files import write_atomically
 from feldspar.evaluate.infilling import evaluate_infilling, infilling_record
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.tokens.build import build_shards
 from feldspar.tokens.settings import ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
-from feldspar.train import load_run, train
+from feldspar.train.load import load_run
+from feldspar.train.run import train
 from feldspar.train.text_model import text_model_of
 from tests.evaluate.conftest import held_out_texts, write_documents
 

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import BagOfWords, TextModel, evaluate_labels
+from feldspar.evaluate.bag_of_words import BagOfWords
 from feldspar.evaluate.generate_until import generate_until
 from feldspar.evaluate.label_figures import label_figures
-from feldspar.evaluate.labels import likeliest_labels, parse_labels
+from feldspar.evaluate.labels import evaluate_labels, likeliest_labels, parse_labels
+from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
 from feldspar.tokens.pair_reader import PairReader

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TextModel, open_exported, run_lm_eval, write_cloze_task
-from feldspar.evaluate.lm_eval_adapter import lm_eval_model
-from feldspar.huggingface import export_model
+from feldspar.evaluate.exported import open_exported
+from feldspar.evaluate.lm_eval_adapter import lm_eval_model, run_lm_eval
+from feldspar.evaluate.tasks import write_cloze_task
+from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.tables import ForwardMultipliers
 
 lm_eval = pytest.importorskip("lm_eval")

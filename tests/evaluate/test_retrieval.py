@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TextModel, answer_questions, questions
-from feldspar.evaluate.retrieval import DEPTHS, Question, tokenize
-from feldspar.evaluate.retrieval_score import is_exact, wilson_interval
+from feldspar.evaluate.retrieval import DEPTHS, Question, questions, tokenize
+from feldspar.evaluate.retrieval_score import answer_questions, is_exact, wilson_interval
+from feldspar.evaluate.text_model import TextModel
 from feldspar.model.settings import LinearScaling
-from feldspar.tokens import ShardSet, TextTokenizer
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 
 Make = Callable[..., TextModel]
 TASKS = ["passkey", "key_value", "lines"]

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import write_cloze_task
-from feldspar.evaluate.tasks import cloze_items
+from feldspar.evaluate.tasks import cloze_items, write_cloze_task
 
 DOCUMENTS = [
     "\n".join(f"document {name} says line {n} of its own" for n in range(6)) for name in "abcdef"

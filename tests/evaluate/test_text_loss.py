@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.evaluate import DocumentLoss, TextModel, document_losses, text_losses, total_loss
-from feldspar.evaluate.text_model import framed
+from feldspar.evaluate.documents import text_losses
+from feldspar.evaluate.text_loss import DocumentLoss, document_losses, total_loss
+from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.model.settings import LinearScaling, NoScaling
-from feldspar.tokens import train_bpe
+from feldspar.tokens.bpe import train_bpe
 
 END = 256
 Make = Callable[..., TextModel]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TokenTrigram, total_loss
+from feldspar.evaluate.text_loss import total_loss
+from feldspar.evaluate.trigram import TokenTrigram
 
 END = 6
 VOCABULARY = 7

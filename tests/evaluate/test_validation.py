@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import TextModel, held_out_sources, validate
-from feldspar.tokens import ShardSet
+from feldspar.evaluate.text_model import TextModel
+from feldspar.evaluate.validation import held_out_sources, validate
+from feldspar.tokens.shards import ShardSet
 from feldspar.train.task import LanguageModelLoss
 
 CPU = torch.device("cpu")

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from feldspar.noise_scale.settings import NoiseScaleBatch
-from feldspar.recipe import load_any_recipe
 from feldspar.recipe.data_root import DataRecipe
+from feldspar.recipe.load import load_any_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.tokens.settings import ExtendTokenizer, TrainBpe

@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from feldspar.huggingface import export_model
+from feldspar.huggingface.export_folder import export_model
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import ModelSettings
 from feldspar.parametrization.application import set_forward_multipliers

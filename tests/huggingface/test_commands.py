@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.model.generation import generate
-from feldspar.train import load_run
+from feldspar.train.load import load_run
 from tests.rounding import assert_within_rounding, terms_of
 from tests.train.conftest import feldspar, recipe_file, shards_folder
 

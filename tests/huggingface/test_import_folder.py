@@ -8,9 +8,10 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.huggingface import import_folder, import_model, weights, write_imported
+from feldspar.huggingface import import_folder, weights
+from feldspar.huggingface.import_folder import import_model, write_imported
 from feldspar.model.decoder import Decoder
-from feldspar.parametrization import set_forward_multipliers
+from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2
 from tests.rounding import assert_within_rounding, terms_of

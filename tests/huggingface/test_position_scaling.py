@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate import open_exported
-from feldspar.huggingface import import_model, imported_scaling, write_imported
+from feldspar.evaluate.exported import open_exported
+from feldspar.huggingface.import_folder import import_model, imported_scaling, write_imported
 from feldspar.model.generation import generate
 from feldspar.model.settings import NoScaling
 from tests.huggingface.conftest import BTLM, CRYSTAL, LLAMA

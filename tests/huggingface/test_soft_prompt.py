@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from feldspar.core.errors import UserError
-from feldspar.huggingface import import_model
+from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
 from feldspar.model.settings import SoftPromptSettings
 from feldspar.parametrization.application import set_forward_multipliers

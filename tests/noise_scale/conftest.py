@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from feldspar.noise_scale import StepStatistics, instrument
+from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.noise_scale.tracker import instrument
 from tests.rounding import assert_within_rounding
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}

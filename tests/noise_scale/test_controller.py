@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale import Moments, NoiseScaleMeter, StepStatistics
 from feldspar.noise_scale.controller import BatchController, Reading, batch_sizes
+from feldspar.noise_scale.meter import NoiseScaleMeter
 from feldspar.noise_scale.settings import NoiseScaleBatch
+from feldspar.noise_scale.statistics import Moments, StepStatistics
 
 DIMENSIONS = 256
 BUDGET = 400_000

@@ -12,7 +12,7 @@ from feldspar.core.errors import UserError
 from feldspar.model.layers import LayerNorm as OurLayerNorm
 from feldspar.model.layers import PositionEmbedding
 from feldspar.model.layers import RMSNorm as OurRMSNorm
-from feldspar.noise_scale import instrument
+from feldspar.noise_scale.tracker import instrument
 from tests.noise_scale.conftest import assert_norms, looped_norms, measure, vmapped_norms
 from tests.noise_scale.test_products import A, indexed
 

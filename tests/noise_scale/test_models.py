@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import RMSNorm as OurRMSNorm
 from feldspar.model.settings import ModelSettings
-from feldspar.noise_scale import instrument
+from feldspar.noise_scale.tracker import instrument
 from tests.noise_scale.conftest import assert_norms, looped_norms, measure
 from tests.noise_scale.test_layers import PlainRMSNorm
 from tests.rounding import assert_within_rounding, terms_of

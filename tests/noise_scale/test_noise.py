@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale import (
-    Moments,
-    NoiseScaleMeter,
-    StepStatistics,
-    instrument,
-    noise_scale_of_steps,
-    regress_through_origin,
-    track_groups,
-)
+from feldspar.noise_scale.analysis import noise_scale_of_steps, regress_through_origin
+from feldspar.noise_scale.group_tracker import track_groups
+from feldspar.noise_scale.meter import NoiseScaleMeter
+from feldspar.noise_scale.statistics import Moments, StepStatistics
+from feldspar.noise_scale.tracker import instrument
 
 GOLDEN = np.array([[1.0, 0], [0, 1], [1, 1], [2, 0]])
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale import instrument
+from feldspar.noise_scale.tracker import instrument
 
 
 def small_model():

@@ -8,16 +8,13 @@ from torch import nn
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, ParameterRole, Role
-from feldspar.model import Decoder, ModelSettings, model_shapes, module_rows
-from feldspar.parametrization import (
-    ParametrizationTable,
-    TensorEntry,
-    apply,
-    parameter_groups,
-    table,
-)
-from feldspar.parametrization.application import initial_values, initialise
+from feldspar.model.decoder import Decoder
+from feldspar.model.rows import module_rows
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import apply, initial_values, initialise, parameter_groups
 from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.parametrization.tables import ParametrizationTable, TensorEntry, table
 
 
 def decoder_settings(**changes: object) -> ModelSettings:

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from feldspar.model import Decoder, ModelSettings, generate
-from feldspar.parametrization import ForwardMultipliers, set_forward_multipliers
+from feldspar.model.decoder import Decoder
+from feldspar.model.generation import generate
+from feldspar.model.settings import ModelSettings
+from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.parametrization.tables import ForwardMultipliers
 
 MULTIPLIERS = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.37)
 WEIGHTS = {

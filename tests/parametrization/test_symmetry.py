@@ -8,9 +8,12 @@ theta, and the update must shrink by it.
 import pytest
 import torch
 
-from feldspar.model import Decoder, ModelSettings, model_shapes
-from feldspar.parametrization import ParameterGroup, apply, table
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.parametrization.tables import table
 
 SETTINGS = ParametrizationSettings(
     type="mup",

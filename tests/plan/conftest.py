@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.plan import Plan, plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 from tests.train.conftest import feldspar, recipe_file, shards_folder
 
 __all__ = ["feldspar", "plan_text", "recipe_file", "shards_folder"]

@@ -17,7 +17,7 @@ from feldspar.plan.batches import (
     tokens_at_step,
     tokens_of_sequences,
 )
-from feldspar.recipe import Amount
+from feldspar.recipe.amounts import Amount
 from feldspar.train.settings import BatchByTokens, BatchRamp, ConstantBatch
 
 Rule = Callable[[int, int], int]  # (steps, tokens) -> sequences

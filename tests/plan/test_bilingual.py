@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from feldspar.model.decoder import Decoder
-from feldspar.plan import Plan, plan_recipe
 from feldspar.plan.sources import data_record
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 
 # Parameters with 32,000 and 64,000 rows; tokens of English, Arabic and code in billions.
 SIZES = {

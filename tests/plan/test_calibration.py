@@ -3,9 +3,9 @@
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import plan_recipe
 from feldspar.plan.memory import Machine
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from tests.plan.conftest import PlanText
 
 STEERED = """\

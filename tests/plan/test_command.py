@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from feldspar.cli.main import run_with
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from tests.train.conftest import Command
 
 Plan = Callable[..., dict[str, Any]]

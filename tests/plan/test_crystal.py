@@ -3,9 +3,9 @@
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import Plan, plan_recipe
 from feldspar.plan.sources import data_record, resolve_mixtures
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.tokens.settings import FillInTheMiddle, TrainBpe
 from tests.plan.test_timeline import CRYSTAL_RATES

@@ -3,18 +3,18 @@
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import (
+from feldspar.plan.expectation import expectation_warnings, expected_loss
+from feldspar.plan.law import (
+    CEREBRAS_GPT_POINTS,
     Basis,
     ComputeLaw,
     PowerLaw,
     compute_law,
-    expectation_warnings,
-    expected_loss,
     law_named,
-    plan_recipe,
 )
-from feldspar.plan.law import CEREBRAS_GPT_POINTS
-from feldspar.recipe import Recipe, load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.root import Recipe
 
 LAW = compute_law("cerebras-gpt")
 ORACLE = (2.6030, 2.3685, 2.1680, 1.9915, 1.8491, 1.6871, 1.5796)

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import Basis, compute_law, find_law, fit_law, law_record, parametric_law
-from feldspar.plan.fitted_law import FittedLaw
-from feldspar.plan.law import CEREBRAS_GPT_POINTS
+from feldspar.plan.fitted_law import FittedLaw, find_law
+from feldspar.plan.law import CEREBRAS_GPT_POINTS, Basis, compute_law, parametric_law
+from feldspar.plan.law_fit import fit_law
+from feldspar.plan.law_report import law_record
 
 BASIS = Basis("6P", "validation/loss of 1f", "2e")
 

@@ -6,8 +6,8 @@ import math
 import pytest
 
 from feldspar.cli.main import run_with
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 
 CONTEXT = 2048
 MICRO_BATCH = 8

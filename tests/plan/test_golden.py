@@ -6,8 +6,8 @@ import pytest
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.plan import Plan, effective_table, plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, effective_table, plan_recipe
+from feldspar.recipe.load import load_recipe
 
 
 @dataclass(frozen=True)

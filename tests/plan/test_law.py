@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import Basis, compute_law, parametric_law, plan_recipe, training_flops
+from feldspar.plan.flops import training_flops
 from feldspar.plan.law import (
     CEREBRAS_GPT_MUP_POINTS,
     CEREBRAS_GPT_POINTS,
     COMPUTE_LAWS,
     PARAMETRIC_LAWS,
+    Basis,
+    compute_law,
+    parametric_law,
 )
 from feldspar.plan.law_basis import planned_flops, recipe_basis
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 
 LAW = compute_law("cerebras-gpt")
 PAPER = LAW.basis

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import numpy_stream
-from feldspar.plan import Point, PowerLaw, compute_law, fit_law, law_record
-from feldspar.plan.law import CEREBRAS_GPT_POINTS
-from feldspar.plan.law_fit import check_sizes
+from feldspar.plan.law import CEREBRAS_GPT_POINTS, Point, PowerLaw, compute_law
+from feldspar.plan.law_fit import check_sizes, fit_law
 from feldspar.plan.law_form import FormFit
+from feldspar.plan.law_report import law_record
 from feldspar.plan.law_solver import fit_curves
 
 PAPER = CEREBRAS_GPT_POINTS

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import Point, read_points
-from feldspar.plan.law_points import clean_points
+from feldspar.plan.law import Point
+from feldspar.plan.law_points import clean_points, read_points
 
 
 def write(folder: Path, text: str) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.plan import Plan, plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 
 RECIPE = """\
 schema_version: 1

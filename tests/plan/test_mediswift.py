@@ -2,8 +2,8 @@
 
 import pytest
 
-from feldspar.plan import Plan, plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 
 SIZES = {
     # Parameters of the blocks' matrices; dense FLOPs of pre-training; ratios at 50 and 75 %.

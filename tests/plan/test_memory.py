@@ -20,11 +20,12 @@ from feldspar.model.decoder import Decoder
 from feldspar.model.footprint import MicroBatch, activation_bytes, head_bytes, product_copy_bytes
 from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization import apply
-from feldspar.plan import Machine, Memory, Plan, plan_recipe
+from feldspar.parametrization.application import apply
+from feldspar.plan.memory import Machine, Memory
 from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
+from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.trained import trained_rows
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.trainable import set_trainable
 from tests.plan.conftest import PlanText

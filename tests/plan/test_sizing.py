@@ -8,20 +8,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.plan import (
-    Plan,
+from feldspar.plan.law import ParametricLaw, law_named, parametric_law
+from feldspar.plan.sizing import (
+    WARMUP_TOKENS,
     Sizing,
-    law_named,
-    parametric_law,
-    plan_recipe,
     size_recipe,
     sizing_warnings,
     split_by_law,
     split_by_rule,
 )
-from feldspar.plan.law import ParametricLaw
-from feldspar.plan.sizing import WARMUP_TOKENS
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
 from tests.plan.conftest import PlanText
 
 RECIPES = ["cerebras-gpt/paper", "btlm/paper", "quickstart", "cerebras-gpt/small", "btlm/small"]

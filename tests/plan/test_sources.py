@@ -3,8 +3,9 @@
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import plan_recipe, resolve_mixtures
-from feldspar.recipe import load_recipe
+from feldspar.plan.sources import resolve_mixtures
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.tokens.resolve import MeasuredTokens
 from tests.plan.conftest import PlanText
 

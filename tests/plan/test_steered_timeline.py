@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.plan import Plan, Timeline, plan_recipe
-from feldspar.plan.timeline import Pace, StepPlan
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.plan.timeline import Pace, StepPlan, Timeline
+from feldspar.recipe.load import load_recipe
 from tests.plan.conftest import MODEL, PlanText
 
 STEERED = """\

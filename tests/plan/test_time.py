@@ -4,15 +4,10 @@ import pytest
 
 from feldspar.core.accelerators import accelerator_named
 from feldspar.core.errors import UserError
-from feldspar.plan import (
-    Machine,
-    Plan,
-    data_sheet_speed,
-    measured_speed,
-    plan_recipe,
-    stated_speed,
-)
-from feldspar.recipe import load_recipe
+from feldspar.plan.memory import Machine
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.plan.time import data_sheet_speed, measured_speed, stated_speed
+from feldspar.recipe.load import load_recipe
 
 A100 = accelerator_named("A100")
 

@@ -5,8 +5,10 @@ from decimal import Decimal
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import StepPlan, Timeline, plan_recipe
-from feldspar.recipe import Amount, load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.plan.timeline import StepPlan, Timeline
+from feldspar.recipe.amounts import Amount
+from feldspar.recipe.load import load_recipe
 from tests.plan.conftest import PlanText
 
 TWO_PHASES = """\

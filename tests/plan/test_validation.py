@@ -2,9 +2,10 @@
 
 import pytest
 
-from feldspar.plan import Plan, plan_recipe
+from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.validation import LARGEST_SHARE, MOST_SEQUENCES
-from feldspar.recipe import load_recipe, shipped_names
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.shipped import shipped_names
 from tests.plan.conftest import PlanText
 
 SHORT = """

@@ -7,8 +7,9 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.prepare import STARTS, build_missing, require_ready
-from feldspar.recipe import load_recipe
+from feldspar.prepare.build import build_missing, require_ready
+from feldspar.prepare.stages import STARTS
+from feldspar.recipe.load import load_recipe
 from tests.corpus.test_ontology import OBO
 
 TRAINING = ("model", "parametrization", "phases", "evaluation", "runtime")

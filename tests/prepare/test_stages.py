@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from feldspar.cli.main import run_with
-from feldspar.prepare import State, build_missing, stages_of
-from feldspar.recipe import load_recipe
+from feldspar.prepare.build import build_missing
+from feldspar.prepare.stages import State, stages_of
+from feldspar.recipe.load import load_recipe
 
 READY, TO_BUILD, NOT_NEEDED, MISSING, REFUSED = (
     State.READY,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import Amount, Unit
+from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 
 NUMBERED_UNITS = [unit for unit in Unit if unit is not Unit.REST]

@@ -5,9 +5,11 @@ import json
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import Recipe, load_any_recipe, shipped_names
 from feldspar.recipe.explain import explain
 from feldspar.recipe.keys import all_keys, known_keys
+from feldspar.recipe.load import load_any_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.shipped import shipped_names
 
 KEYS = sorted({key for key, _ in all_keys(Recipe)})
 

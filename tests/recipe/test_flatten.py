@@ -5,8 +5,11 @@ from pathlib import Path
 import pytest
 
 from feldspar.cli.main import run_with
-from feldspar.recipe import Recipe, VisionRecipe, load_any_recipe, shipped_names
 from feldspar.recipe.flatten import copy_recipe, flat_recipe
+from feldspar.recipe.load import load_any_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.shipped import shipped_names
+from feldspar.recipe.vision_root import VisionRecipe
 
 
 def options_of(name: str) -> list[list[str]]:

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_any_recipe, load_recipe, recipe_text, shipped_names
-from feldspar.recipe.load import value_at
-from feldspar.recipe.shipped import find_recipe
+from feldspar.recipe.load import load_any_recipe, load_recipe, value_at
+from feldspar.recipe.shipped import find_recipe, shipped_names
 from feldspar.recipe.tree import merge, origin_of, set_value, split_key
+from feldspar.recipe.write import recipe_text
 
 CHOICES = """\
 choices:

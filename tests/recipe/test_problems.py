@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.recipe.problems import RecipeError
 
 SECOND = "  - {name: two, length: 5 steps, batch: {sequences: 4}, learning_rate: %s}\n"

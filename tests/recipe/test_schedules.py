@@ -10,9 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import Amount, CompiledSchedule, Schedule, Unit, compile_schedule
+from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
-from feldspar.recipe.schedules import ScheduleField, constant
+from feldspar.recipe.schedules import (
+    CompiledSchedule,
+    Schedule,
+    ScheduleField,
+    compile_schedule,
+    constant,
+)
 
 
 class Holder(Settings):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.recipe import load_recipe
-from feldspar.train import train
+from feldspar.recipe.load import load_recipe
+from feldspar.train.run import train
 from tests.train.conftest import RECIPE, shards_folder
 
 __all__ = ["shards_folder"]

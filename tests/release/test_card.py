@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from feldspar.release import ReleaseFacts, model_card
-from feldspar.release.card import plain_text
+from feldspar.release.card import ReleaseFacts, model_card, plain_text
 
 FACTS = ReleaseFacts(
     name="tiny",

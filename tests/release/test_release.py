@@ -10,11 +10,11 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.cli.release import release_run
-from feldspar.evaluate import open_exported
-from feldspar.release import verify_release
+from feldspar.evaluate.exported import open_exported
+from feldspar.release.folder import verify_release
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.train import load_run
+from feldspar.train.load import load_run
 from tests.release.conftest import CLASSES
 
 

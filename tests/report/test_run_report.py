@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import FeldsparError, RunError, UserError
-from feldspar.recipe import load_recipe, recipe_text
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.write import recipe_text
 from feldspar.report.run_report import read_metrics, run_page
 from feldspar.report.run_summary import read_summary
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.bilingual import (
     BASE,
     MIXTURES,

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.btlm import (
     LADDER,
     LONG_TOKENS,

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from feldspar.plan import training_flops
+from feldspar.plan.flops import training_flops
 from feldspar.reproduce.cerebras_gpt import (
     CONVENTION,
     PAPER,

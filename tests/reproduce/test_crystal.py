@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.evaluate.infilling import InfillingScore
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.claims import Claim, Verdict
 from feldspar.reproduce.crystal import ARMS, SEEDS, curve_figure, mean_curve, phase_table, trials
 from feldspar.reproduce.crystal_claims import (

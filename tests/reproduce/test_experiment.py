@@ -8,31 +8,26 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.prepare import State, stages_of
-from feldspar.recipe import load_recipe
-from feldspar.report import Section, Series, line_figure
-from feldspar.reproduce import (
-    PAPERS,
-    Paper,
-    Scale,
-    judge_again,
-    paper_named,
-    planned_costs,
-    run_experiment,
-    write_report,
-)
+from feldspar.prepare.stages import State, stages_of
+from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Series, line_figure
+from feldspar.report.page import Section
 from feldspar.reproduce.claims import judged, unrecorded
-from feldspar.reproduce.experiment import open_folder
+from feldspar.reproduce.experiment import open_folder, planned_costs, run_experiment
 from feldspar.reproduce.loss_by_position import loss_by_position
 from feldspar.reproduce.paper import (
     Data,
     Figures,
     Findings,
+    Paper,
     Results,
+    Scale,
     Stage,
     values_of,
 )
+from feldspar.reproduce.papers import PAPERS, paper_named
 from feldspar.reproduce.phase_switch import phase_switch
+from feldspar.reproduce.report import judge_again, write_report
 from feldspar.study.trials import Trial
 from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
 

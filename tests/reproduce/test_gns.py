@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.claims import UNRECORDED, Claim, Verdict
 from feldspar.reproduce.equal_loss import (
     BatchRuns,
@@ -41,7 +41,7 @@ from feldspar.reproduce.norm_against_total import (
 )
 from feldspar.reproduce.paper import Scale, plain, values_of
 from feldspar.study.trials import Trial, TrialResult
-from feldspar.train import train
+from feldspar.train.run import train
 from tests.reproduce.conftest import judged_by
 from tests.train.conftest import Command, feldspar, metrics_of, recipe_file, shards_folder
 

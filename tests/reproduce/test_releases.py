@@ -11,7 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.settings import PackageReader
 from feldspar.corpus.store import documents
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.claims import Verdict
 from feldspar.reproduce.common_held_out import bits_per_byte, common_held_out
 from feldspar.reproduce.releases import (
@@ -26,7 +26,7 @@ from feldspar.reproduce.releases import (
     scope_claims,
 )
 from feldspar.reproduce.repetition import Repetition
-from feldspar.train import train
+from feldspar.train.run import train
 from tests.corpus.conftest import corpus_settings, prose
 from tests.train.conftest import recipe_file, shards_folder
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import pytest
 
-from feldspar.reproduce import PAPERS
+from feldspar.reproduce.papers import PAPERS
 from feldspar.reproduce.report import judged_record, read_record, summary
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.claims import Claim, Verdict
 from feldspar.reproduce.paper import Scale, values_of
 from feldspar.reproduce.supar import (

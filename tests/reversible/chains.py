@@ -6,7 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from feldspar.reversible import ReversibleBlock, ReversibleChain
+from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.chain import ReversibleChain
 from feldspar.reversible.steps import Part, Step
 
 Memory = Literal["store", "recompute", "reversible"]

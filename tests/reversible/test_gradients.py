@@ -7,15 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.reversible import (
-    Part,
-    ReversibleBlock,
-    ReversibleChain,
-    Step,
-    is_recomputing,
-    recomputed,
-    reconstruction_errors,
-)
+from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.chain import ReversibleChain
+from feldspar.reversible.drift import reconstruction_errors
+from feldspar.reversible.recompute import recomputed
+from feldspar.reversible.replay import is_recomputing
+from feldspar.reversible.steps import Part, Step
 from tests.reversible.chains import (
     MODES,
     chain_of,

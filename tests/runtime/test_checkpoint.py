@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from feldspar.core.errors import RunError, SetupError
-from feldspar.runtime import Checkpoint, CheckpointStore
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.checkpoint_store import CheckpointStore
 
 Start = Callable[..., subprocess.Popen[str]]
 

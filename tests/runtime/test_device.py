@@ -12,16 +12,17 @@ import pytest
 import torch
 
 from feldspar.core.errors import SetupError
-from feldspar.runtime import (
-    RuntimeSettings,
+from feldspar.runtime.device import (
     autocast,
     choose_compile,
     choose_device,
     choose_precision,
+    cpu_multiplies_bfloat16,
     peak_flops,
-    set_threads,
+    utilisation,
 )
-from feldspar.runtime.device import cpu_multiplies_bfloat16, utilisation
+from feldspar.runtime.settings import RuntimeSettings
+from feldspar.runtime.threads import set_threads
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 

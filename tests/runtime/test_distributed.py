@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import SetupError, UserError
-from feldspar.runtime import CheckpointStore, Distribution, RuntimeSettings
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.runtime.distributed import Distribution
+from feldspar.runtime.settings import RuntimeSettings
 
 Torchrun = Callable[..., str]
 

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from feldspar.runtime import Speed, SpeedMeter, TrainingDisplay
-from feldspar.runtime.live import duration
+from feldspar.runtime.live import Speed, SpeedMeter, TrainingDisplay, duration
 
 
 def test_the_line_says_what_counts() -> None:

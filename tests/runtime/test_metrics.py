@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from feldspar.core.records import read_records
-from feldspar.runtime import MetricsWriter, RunFolder
+from feldspar.runtime.metrics import MetricsWriter
+from feldspar.runtime.run_folder import RunFolder
 
 
 def test_tensorboard_gets_what_the_file_gets(tmp_path: Path) -> None:

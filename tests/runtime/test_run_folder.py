@@ -10,7 +10,7 @@ import pytest
 from feldspar.core.errors import UserError
 from feldspar.core.files import TEMPORARY_MARK
 from feldspar.core.records import RecordFile
-from feldspar.runtime import RunFolder
+from feldspar.runtime.run_folder import RunFolder
 
 
 def write(folder: RunFolder, steps: range) -> None:

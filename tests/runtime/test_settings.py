@@ -6,8 +6,12 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from feldspar.runtime import CheckpointSettings, RuntimeSettings
-from feldspar.runtime.settings import FsdpDistribution, SkipNonFinite
+from feldspar.runtime.settings import (
+    CheckpointSettings,
+    FsdpDistribution,
+    RuntimeSettings,
+    SkipNonFinite,
+)
 
 
 def test_defaults() -> None:

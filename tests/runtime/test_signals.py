@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.runtime import CheckpointStore, GracefulStop
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.runtime.signals import GracefulStop
 
 Start = Callable[..., subprocess.Popen[str]]
 SIGNALS = [

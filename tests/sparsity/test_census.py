@@ -4,10 +4,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from feldspar.model import Decoder, ModelSettings, model_shapes
-from feldspar.parametrization import apply, table
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import apply
 from feldspar.parametrization.settings import ParametrizationSettings
-from feldspar.sparsity import Masks, StaticSparsity, take_census
+from feldspar.parametrization.tables import table
+from feldspar.sparsity.census import take_census
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.settings import StaticSparsity
 
 SHAPE = {
     "n_layers": 2,

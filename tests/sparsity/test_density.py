@@ -9,11 +9,18 @@ from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.model import ModelSettings, model_shapes
-from feldspar.parametrization import table
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.settings import ParametrizationSettings
-from feldspar.sparsity import StaticSparsity, densities, kept_count, kept_counts
-from feldspar.sparsity.density import density_of, meagre_fan_in_warning
+from feldspar.parametrization.tables import table
+from feldspar.sparsity.density import (
+    densities,
+    density_of,
+    kept_count,
+    kept_counts,
+    meagre_fan_in_warning,
+)
+from feldspar.sparsity.settings import StaticSparsity
 
 GPT = {
     "n_layers": 2,

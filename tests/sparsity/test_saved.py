@@ -9,15 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError
-from feldspar.sparsity import (
-    Masks,
-    StaticSparsity,
+from feldspar.sparsity.masks import Masks, draw_mask
+from feldspar.sparsity.saved import (
     describe_masks,
     digest_of_masks,
-    draw_mask,
     masks_from_state,
     masks_to_state,
 )
+from feldspar.sparsity.settings import StaticSparsity
 
 SETTINGS = StaticSparsity(type="static", sparsity=0.75, per_tensor={"blocks.0.*": 0.5})
 

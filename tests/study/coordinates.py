@@ -1,12 +1,12 @@
 """Candidates and runs that the tests of the coordinate check begin from."""
 
 from feldspar.core.rows import Role
-from feldspar.model import model_shapes
-from feldspar.parametrization import table
+from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.coordinates import Axis
-from feldspar.recipe import Recipe, load_recipe
-from feldspar.study import Candidate
-from feldspar.study.coordinate_points import candidates_of, model_at, point_on
+from feldspar.parametrization.tables import table
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.study.coordinate_points import Candidate, candidates_of, model_at, point_on
 from feldspar.study.coordinate_runs import CoordinateRun
 
 

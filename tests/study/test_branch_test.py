@@ -7,9 +7,9 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.study.branch_test import branch_test, is_no_worse, paired_excess
-from feldspar.train import train
+from feldspar.train.run import train
 from tests.train.conftest import metrics_of, recipe_file, shards_folder
 
 __all__ = ["recipe_file", "shards_folder"]

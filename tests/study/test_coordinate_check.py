@@ -11,11 +11,11 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.parametrization import ParametrizationTable, table
 from feldspar.parametrization.coordinates import ATTENTION_MULTIPLIER, Axis, Measure, bounds
 from feldspar.parametrization.settings import ParametrizationSettings
-from feldspar.study import CoordinateCheck, Judgement, judge, write_check
-from feldspar.study.coordinate_check import attention_slope
+from feldspar.parametrization.tables import ParametrizationTable, table
+from feldspar.study.coordinate_check import CoordinateCheck, Judgement, attention_slope, judge
+from feldspar.study.coordinate_page import write_check
 from feldspar.study.coordinate_points import QUICK, Spread, TableRule
 from tests.study.coordinates import PLAIN, candidate
 

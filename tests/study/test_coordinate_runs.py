@@ -7,10 +7,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from feldspar.model import Decoder, ModelSettings, model_shapes
-from feldspar.parametrization import apply, table
+from feldspar.model.decoder import Decoder
+from feldspar.model.settings import ModelSettings
+from feldspar.model.shapes import model_shapes
+from feldspar.parametrization.application import apply
 from feldspar.parametrization.coordinates import Measure
 from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.parametrization.tables import table
 from feldspar.sparsity.masks import Masks
 from feldspar.study.coordinate_runs import draw_batches, measure_run, observe, static_sparsity
 from tests.study.coordinates import a_run

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from feldspar.study import Curve, compare_curves
+from feldspar.study.curves import Curve, compare_curves
 
 RATES = tuple(2.0**power for power in range(-9, -2))
 

@@ -12,10 +12,12 @@ import pytest
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.manifest import read_manifest, records_of, write_manifest
-from feldspar.plan import Point, plan_recipe, training_flops
-from feldspar.recipe import load_recipe
-from feldspar.study import Family, read_runs, run_family, targets_of_widths
-from feldspar.study.family import plan_family
+from feldspar.plan.flops import training_flops
+from feldspar.plan.law import Point
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.study.family import Family, plan_family, run_family, targets_of_widths
+from feldspar.study.run_points import read_runs
 from tests.train.conftest import metrics_of
 
 WIDTHS = {8: 2, 12: 8, 20: 24, 32: 60}

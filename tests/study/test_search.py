@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.study import search_proxy
 from feldspar.study.search import (
     STARTUP_TRIALS,
     RandomSampler,
     Sampler,
     TpeSampler,
     best_point,
+    search_proxy,
 )
 from feldspar.study.settings import Range
 from tests.train.conftest import metrics_of

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.recipe.yaml import parse_yaml
-from feldspar.study import run_sweep
-from feldspar.study.sweep import NAME_LIMIT, as_overrides, run_name, short_names
+from feldspar.study.sweep import NAME_LIMIT, as_overrides, run_name, run_sweep, short_names
 from tests.train.conftest import metrics_of
 
 RATE = "parametrization.learning_rate"

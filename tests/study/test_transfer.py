@@ -12,13 +12,12 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_recipe
-from feldspar.study import run_transfer
+from feldspar.recipe.load import load_recipe
 from feldspar.study.settings import Range, StudySettings
 from feldspar.study.sweep import SweepPoint
-from feldspar.study.transfer import verification_rates, write_best
+from feldspar.study.transfer import run_transfer, verification_rates, write_best
 from feldspar.study.transfer_report import summary, write_transfer
-from feldspar.train import train
+from feldspar.train.run import train
 from tests.train.conftest import metrics_of
 
 RATE = "parametrization.learning_rate"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.study import Trial, run_trials
+from feldspar.study.trials import Trial, run_trials
 from tests.train.conftest import metrics_of
 
 FIRST = Trial("first", ("parametrization.learning_rate=1e-2",))

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feldspar.core.manifest import Manifest, records_of, write_manifest
-from feldspar.tokens import ShardSet, ShardSettings, TrainBpe, build_shards
-from feldspar.tokens.settings import FillInTheMiddle
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.settings import FillInTheMiddle, ShardSettings, TrainBpe
+from feldspar.tokens.shards import ShardSet
 
 WORDS = ["the", "a", "river", "stone", "light", "runs", "over", "under", "old", "new", "house"]
 WORDS += ["tree", "écoute", "東京", "café", "12", "7", "3.5", "x_y"]

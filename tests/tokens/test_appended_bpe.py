@@ -3,7 +3,6 @@
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
-from feldspar.tokens import TextTokenizer
 from feldspar.tokens.appended_bpe import append_pieces, trained_pieces
 from feldspar.tokens.contract import check_contract
 from feldspar.tokens.decomposition import decompositions
@@ -11,6 +10,7 @@ from feldspar.tokens.extension import Extension
 from feldspar.tokens.growth import Growth, Vocabulary, unreachable
 from feldspar.tokens.scripts import TargetCharacters
 from feldspar.tokens.spelling import spelling_of
+from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.words import Words
 from tests.tokens.bases import KINDS, base, cipher, english
 

@@ -10,17 +10,12 @@ from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.files import TEMPORARY_MARK
 from feldspar.core.manifest import read_manifest
 from feldspar.core.progress import listening
-from feldspar.corpus import documents as read_documents
-from feldspar.tokens import (
-    HuggingFaceTokenizer,
-    ShardSet,
-    ShardSettings,
-    TextTokenizer,
-    TrainBpe,
-    build_shards,
-    encoding,
-)
-from feldspar.tokens.build import SERIAL_BYTES
+from feldspar.corpus.store import documents as read_documents
+from feldspar.tokens import encoding
+from feldspar.tokens.build import SERIAL_BYTES, build_shards
+from feldspar.tokens.settings import HuggingFaceTokenizer, ShardSettings, TrainBpe
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.conftest import some_texts, write_documents
 
 

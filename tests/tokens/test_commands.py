@@ -13,7 +13,8 @@ from typer.testing import CliRunner
 from feldspar.cli import tokenizer as tokenizer_command
 from feldspar.cli import tokens as tokens_command
 from feldspar.core.errors import RunError, UserError
-from feldspar.tokens import ShardSet, TextTokenizer
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 
 
 @pytest.fixture

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import ExtendWith, TextTokenizer, extend_tokenizer
 from feldspar.tokens.contract import check_contract
 from feldspar.tokens.decomposition import decompositions
+from feldspar.tokens.extend import extend_tokenizer
 from feldspar.tokens.scripts import TargetCharacters
+from feldspar.tokens.settings import ExtendWith
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.bases import ARABIC, KINDS, base, cipher, english
 
 TARGET = TargetCharacters.of_scripts(("arabic",))

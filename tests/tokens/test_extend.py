@@ -10,17 +10,13 @@ from typer.testing import CliRunner
 
 from feldspar.cli import tokenizer as tokenizer_command
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_recipe
-from feldspar.tokens import (
-    ExtendTokenizer,
-    ExtendWith,
-    ShardSet,
-    ShardSettings,
-    TextTokenizer,
-    build_shards,
-    decompositions,
-    extend_tokenizer,
-)
+from feldspar.recipe.load import load_recipe
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.decomposition import decompositions
+from feldspar.tokens.extend import extend_tokenizer
+from feldspar.tokens.settings import ExtendTokenizer, ExtendWith, ShardSettings
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
 from tests.tokens.bases import base, cipher, english
 from tests.tokens.conftest import write_documents

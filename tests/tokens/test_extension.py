@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import TextTokenizer, train_bpe
+from feldspar.tokens.bpe import train_bpe
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.settings import END_OF_DOCUMENT
+from feldspar.tokens.tokenizer import TextTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from feldspar.core.errors import InternalError, UserError
-from feldspar.tokens import PhaseData, PrefetchingLoader, SequenceReader, ShardSet
+from feldspar.tokens.loader import PrefetchingLoader
+from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards import ShardSet
 
 HALF = {"prose": Fraction(1, 2), "code": Fraction(1, 2)}
 

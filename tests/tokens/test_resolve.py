@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import MixtureContext, UnknownTokens, resolve_mixture
+from feldspar.tokens.resolve import MixtureContext, UnknownTokens, resolve_mixture
 from feldspar.train.settings import MixtureEntry
 
 CONTEXT = MixtureContext(

@@ -5,8 +5,8 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import SilentListener, listening
-from feldspar.tokens import TextTokenizer
 from feldspar.tokens.round_trip import changed_by, require_given_back, require_given_back_bytes
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.bases import KINDS, base
 
 END = "<|end|>"

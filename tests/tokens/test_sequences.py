@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import Cursor, PhaseData, SequenceReader, ShardSet
+from feldspar.tokens.sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.stream import Cursor
 
 HALF = {"prose": Fraction(1, 2), "code": Fraction(1, 2)}
 MOSTLY_CODE = {"prose": Fraction(1, 10), "code": Fraction(9, 10)}

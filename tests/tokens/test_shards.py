@@ -8,7 +8,7 @@ import pytest
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.manifest import Manifest, records_of, write_manifest
-from feldspar.tokens import ShardSet
+from feldspar.tokens.shards import ShardSet
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from feldspar.core.errors import UserError
-from feldspar.tokens import TextTokenizer
 from feldspar.tokens.bpe import byte_characters
 from feldspar.tokens.scripts import TargetCharacters
 from feldspar.tokens.spelling import ByteSpelling, Spelling, spelling_of
+from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.bases import base
 
 ARABIC = TargetCharacters.of_scripts(("arabic",))

@@ -14,17 +14,19 @@ from torch import Tensor, nn
 
 from feldspar.cli.release import release_run
 from feldspar.core.errors import RunError, UserError
-from feldspar.huggingface import export_model
+from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.application import ParameterGroup
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
-from feldspar.release import verify_release
-from feldspar.tokens import HuggingFaceTokenizer, ShardSettings, TextTokenizer, build_shards
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.release.folder import verify_release
+from feldspar.tokens.build import build_shards
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extension import Extension
-from feldspar.train import load_run, train
-from feldspar.train.load import find_checkpoint
+from feldspar.tokens.settings import HuggingFaceTokenizer, ShardSettings
+from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.train.load import find_checkpoint, load_run
 from feldspar.train.optimizer import Optimizer
+from feldspar.train.run import train
 from feldspar.train.settings import OptimizerSettings
 from tests.tokens.conftest import some_texts, write_documents
 from tests.train.conftest import RECIPE, losses_of, metrics_of

@@ -13,10 +13,13 @@ import torch
 from feldspar.cli.main import run_with
 from feldspar.core.errors import FeldsparError, RunError, SetupError, UserError
 from feldspar.core.progress import SilentListener, listening
-from feldspar.recipe import load_recipe
-from feldspar.runtime import CheckpointStore
-from feldspar.tokens import ShardSettings, TrainBpe, build_shards
-from feldspar.train import RunResult, load_run, train
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.tokens.build import build_shards
+from feldspar.tokens.settings import ShardSettings, TrainBpe
+from feldspar.train.lifecycle import RunResult
+from feldspar.train.load import load_run
+from feldspar.train.run import train
 from feldspar.train.run_tokenizer import run_tokenizer
 from tests.train.conftest import losses_of, metrics_of
 

@@ -8,10 +8,10 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.statistics import Moments
-from feldspar.recipe import load_recipe
-from feldspar.runtime import Distribution
-from feldspar.train import load_run, train
-from feldspar.train.run import TrainingRun
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.distributed import Distribution
+from feldspar.train.load import load_run
+from feldspar.train.run import TrainingRun, train
 from tests.train.conftest import losses_of, metrics_of
 
 SHORT = ("phases.0.length=6 steps", "phases.1.length=2 steps", "evaluation.every=8 steps")

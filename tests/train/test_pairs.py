@@ -10,13 +10,13 @@ import torch
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.model.shapes import SOFT_PROMPT
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
-from feldspar.tokens import ShardSet
-from feldspar.train import load_run, train
+from feldspar.tokens.shards import ShardSet
 from feldspar.train.data import plan_loaded
+from feldspar.train.load import load_run
 from feldspar.train.pairs import labelled_phase, open_pairs
-from feldspar.train.run import TrainingRun
+from feldspar.train.run import TrainingRun, train
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.test_distributed import torchrun
 

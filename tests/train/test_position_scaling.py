@@ -6,11 +6,12 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.huggingface import imported_scaling
+from feldspar.huggingface.import_folder import imported_scaling
 from feldspar.model.settings import LinearScaling, NoScaling
-from feldspar.recipe import load_recipe
-from feldspar.runtime import CheckpointStore
-from feldspar.train import load_run, train
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.train.load import load_run
+from feldspar.train.run import train
 from tests.train.conftest import losses_of
 
 LINEAR = LinearScaling(type="linear", factor=2)

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from feldspar.core.errors import RunError, SetupError, UserError
-from feldspar.plan import effective_table, plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import effective_table, plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.train import load_run, train
 from feldspar.train.lifecycle import check_folder
+from feldspar.train.load import load_run
+from feldspar.train.run import train
 from feldspar.train.session import require_memory
 from tests.train.conftest import losses_of, metrics_of
 

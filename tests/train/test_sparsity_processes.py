@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from feldspar.runtime import CheckpointStore
+from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.shards import TensorFiles
-from feldspar.sparsity import digest_of_masks
-from feldspar.train import load_run
+from feldspar.sparsity.saved import digest_of_masks
+from feldspar.train.load import load_run
 from tests.train.conftest import Command, losses_of
 from tests.train.test_distributed import torchrun
 from tests.train.test_resume import start, wait_for_steps

@@ -11,10 +11,10 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import RunError, UserError
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.report.run_report import write_run_report
-from feldspar.train import train
+from feldspar.train.run import train
 from feldspar.train.steering import Steering, StepTimes, require_agreement
 from tests.train.conftest import RECIPE, metrics_of
 

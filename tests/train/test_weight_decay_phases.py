@@ -4,9 +4,10 @@ from pathlib import Path
 
 import torch
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
-from feldspar.train import load_run, train
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.train.load import load_run
+from feldspar.train.run import train
 from tests.train.conftest import metrics_of
 
 TWO_PHASES = (

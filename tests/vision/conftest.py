@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.recipe import load_vision_recipe
-from feldspar.vision import train_on_images
+from feldspar.recipe.load import load_vision_recipe
+from feldspar.vision.run import train_on_images
 from tests.train.conftest import feldspar  # noqa: F401 - a fixture
 from tests.vision.pictures import some_pictures, write_split
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import listening
-from feldspar.recipe import VisionRecipe, load_vision_recipe
+from feldspar.recipe.load import load_vision_recipe
+from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.data import open_images
 from feldspar.vision.folder import open_folder, read_image
 from feldspar.vision.idx import open_idx, read_idx

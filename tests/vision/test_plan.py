@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_recipe, load_vision_recipe
 from feldspar.recipe.explain import explain
-from feldspar.vision import RevBiFPN, plan_vision_recipe
+from feldspar.recipe.load import load_recipe, load_vision_recipe
 from feldspar.vision.memory import activation_entries, step_memory
+from feldspar.vision.plan import plan_vision_recipe
+from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.settings import SIZES, RevBiFPNSettings
 from tests.reversible.peak_memory import peak_bytes
 from tests.vision.test_counts import GOLDEN

@@ -5,9 +5,11 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.vision import RevBiFPN, count_network, revbifpn_settings, space_to_depth
+from feldspar.vision.counts import count_network
 from feldspar.vision.layout import network_layout
-from feldspar.vision.settings import RevBiFPNSettings
+from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.settings import RevBiFPNSettings, revbifpn_settings
+from feldspar.vision.stem import space_to_depth
 from tests.reversible.peak_memory import peak_bytes
 
 TINY = RevBiFPNSettings(

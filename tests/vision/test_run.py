@@ -15,11 +15,12 @@ import torch
 
 from feldspar.core.errors import NonFiniteError, SetupError, UserError
 from feldspar.core.execution import available_cores
-from feldspar.recipe import load_vision_recipe
-from feldspar.report import write_run_report
+from feldspar.recipe.load import load_vision_recipe
+from feldspar.report.run_report import write_run_report
 from feldspar.runtime.run_folder import truncate_records
-from feldspar.vision import evaluate_run, load_vision_run, train_on_images
-from feldspar.vision.run import VisionRun
+from feldspar.vision.evaluate import evaluate_run
+from feldspar.vision.load import load_vision_run
+from feldspar.vision.run import VisionRun, train_on_images
 from tests.train.conftest import Command, losses_of, metrics_of
 from tests.vision.pictures import some_pictures, write_folder, write_split
 
@@ -303,6 +304,6 @@ def test_a_signal_saves_and_the_run_goes_on(
 def one_processor() -> Any:
     import torch
 
-    from feldspar.runtime import Distribution
+    from feldspar.runtime.distributed import Distribution
 
     return Distribution("single", torch.device("cpu"))

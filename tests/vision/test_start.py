@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_vision_recipe
-from feldspar.vision import RevBiFPN, load_vision_run, revbifpn_settings
+from feldspar.recipe.load import load_vision_recipe
 from feldspar.vision.authors import authors_names, read_authors_weights
-from feldspar.vision.settings import RevBiFPNSettings
+from feldspar.vision.load import load_vision_run
+from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.settings import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.start import start_network
 
 NAMES = {

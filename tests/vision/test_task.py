@@ -10,7 +10,7 @@ from torch import nn
 
 from feldspar.core.errors import InternalError, UserError
 from feldspar.parametrization.application import ParameterGroup
-from feldspar.recipe import load_vision_recipe
+from feldspar.recipe.load import load_vision_recipe
 from feldspar.train.average import WeightAverage
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.settings import RmsPropSettings, SgdSettings

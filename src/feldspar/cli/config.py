@@ -29,7 +29,8 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar config show btlm/paper
         """
-        from feldspar.recipe import load_any_recipe, recipe_text
+        from feldspar.recipe.load import load_any_recipe
+        from feldspar.recipe.write import recipe_text
 
         typer.echo(recipe_text(load_any_recipe(recipe, overrides)), nl=False)
 
@@ -42,7 +43,9 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Print the JSON schema of recipes. Example: feldspar config schema > recipe.schema.json"""
         from feldspar.cli.console import print_json
-        from feldspar.recipe import DataRecipe, Recipe, VisionRecipe
+        from feldspar.recipe.data_root import DataRecipe
+        from feldspar.recipe.root import Recipe
+        from feldspar.recipe.vision_root import VisionRecipe
 
         roots = {"language": Recipe, "vision": VisionRecipe, "documents": DataRecipe}
         print_json(roots[kind].model_json_schema(by_alias=True))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.study import CoordinateCheck
+    from feldspar.study.coordinate_check import CoordinateCheck
 
 
 def register(app: typer.Typer) -> None:
@@ -35,8 +35,9 @@ def register(app: typer.Typer) -> None:
         """
         from feldspar.cli.console import print_json
         from feldspar.core.errors import EXIT_CHECK_FAILED
-        from feldspar.recipe import load_recipe
-        from feldspar.study import check_recipe, write_check
+        from feldspar.recipe.load import load_recipe
+        from feldspar.study.coordinate_check import check_recipe
+        from feldspar.study.coordinate_page import write_check
 
         loaded = load_recipe(recipe, overrides)
         with loaded.locating_errors():

@@ -12,7 +12,8 @@ from feldspar.cli.console import print_json
 from feldspar.core.errors import UserError, shorten
 
 if TYPE_CHECKING:
-    from feldspar.corpus import DeduplicateSettings, Report
+    from feldspar.corpus.report import Report
+    from feldspar.corpus.settings import DeduplicateSettings
 
 BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
 REPORT_EXAMPLE = "Example: feldspar corpus report data/quickstart/documents"
@@ -138,7 +139,7 @@ def build_command(
 ) -> None:
     """Build the documents that a recipe describes."""
     from feldspar.corpus.build import build_corpus
-    from feldspar.recipe import load_data_recipe
+    from feldspar.recipe.load import load_data_recipe
 
     settings = load_data_recipe(recipe, overrides).recipe.corpus
     if settings is None:
@@ -200,7 +201,7 @@ def dedup_command(
     json: Json = False,
 ) -> None:
     """Remove exact and near duplicates from files; who lost to whom is written beside."""
-    from feldspar.corpus import deduplicate_files
+    from feldspar.corpus.files import deduplicate_files
 
     given = {
         "preset": preset.value,
@@ -236,7 +237,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write one HTML page: what was removed and why, pairs side by side, who duplicated whom."""
-    from feldspar.report import write_corpus_report
+    from feldspar.report.corpus_report import write_corpus_report
 
     typer.echo(str(write_corpus_report(folder, out)))
 
@@ -282,7 +283,7 @@ def ontology_command(
 
 
 def _settings(given: dict[str, Any]) -> "DeduplicateSettings":
-    from feldspar.corpus import DeduplicateSettings
+    from feldspar.corpus.settings import DeduplicateSettings
 
     try:
         return DeduplicateSettings.model_validate(given)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.evaluate import TextModel
-    from feldspar.train import LoadedRun
+    from feldspar.evaluate.text_model import TextModel
+    from feldspar.train.load import LoadedRun
 
 
 def register(app: typer.Typer) -> None:
@@ -120,12 +120,12 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
         raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
     if is_run(path):
         require_run(path)
-    from feldspar.evaluate import open_exported
+    from feldspar.evaluate.exported import open_exported
     from feldspar.release.folder import unfinished_release
     from feldspar.runtime.device import choose_device
     from feldspar.runtime.settings import RuntimeSettings
     from feldspar.runtime.threads import set_threads
-    from feldspar.train import load_run
+    from feldspar.train.load import load_run
     from feldspar.train.text_model import text_model_of
 
     if not is_run(path):
@@ -143,7 +143,8 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
 def report_text(model: "TextModel", files: list[Path], json: bool) -> None:
     """Each file's figures, and all files' together."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate import text_files, total_loss
+    from feldspar.evaluate.documents import text_files
+    from feldspar.evaluate.text_loss import total_loss
 
     losses = text_files(model, files)
     if json:
@@ -165,7 +166,8 @@ def report_held_out(
 ) -> None:
     """The figures of each source of the run's shards, and what they are to beat."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate import evaluate_shards, held_out_baselines
+    from feldspar.evaluate.baselines import held_out_baselines
+    from feldspar.evaluate.held_out import evaluate_shards
     from feldspar.train.load import held_out_shards
     from feldspar.train.seen import seen_tokens
 
@@ -227,7 +229,7 @@ def report_tasks(
 ) -> None:
     """What lm-eval measures."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate import run_lm_eval
+    from feldspar.evaluate.lm_eval_adapter import run_lm_eval
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     figures: dict[str, dict[str, Any]] = run_lm_eval(model, names, include_path, limit=limit)
@@ -252,7 +254,7 @@ def report_pairs(
 ) -> None:
     """Labels of pairs, found by the template and layout of the run's last phase of pairs."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate import evaluate_labels
+    from feldspar.evaluate.labels import evaluate_labels
     from feldspar.tokens.pairs import encode_pairs, read_pairs
     from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
 
@@ -285,10 +287,10 @@ def report_length_sweep(
     """What a recipe's ``evaluation.length_sweep`` says of the model, on text or held-out shards."""
     from feldspar.cli.console import print_json
     from feldspar.core.errors import UserError
-    from feldspar.evaluate import held_out_documents, sweep_lengths
     from feldspar.evaluate.documents import read_text
-    from feldspar.evaluate.held_out import require_split
-    from feldspar.recipe import load_recipe
+    from feldspar.evaluate.held_out import held_out_documents, require_split
+    from feldspar.evaluate.length_sweep import sweep_lengths
+    from feldspar.recipe.load import load_recipe
     from feldspar.train.load import held_out_shards
 
     settings = load_recipe(recipe).recipe.evaluation.length_sweep

@@ -43,8 +43,8 @@ def register(app: typer.Typer) -> None:
 
         from feldspar.cli.console import print_json
         from feldspar.core.json_files import read_json
-        from feldspar.huggingface import export_model
-        from feldspar.train import load_run
+        from feldspar.huggingface.export_folder import export_model
+        from feldspar.train.load import load_run
 
         loaded = load_run(run, checkpoint)
         settings = export_model(

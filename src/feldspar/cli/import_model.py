@@ -29,7 +29,7 @@ def register(app: typer.Typer) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
         from feldspar.cli.console import print_json
-        from feldspar.huggingface import import_model, write_imported
+        from feldspar.huggingface.import_folder import import_model, write_imported
 
         model = import_model(folder)
         write_imported(model, to, overwrite)

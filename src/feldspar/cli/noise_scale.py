@@ -36,7 +36,7 @@ def replay(
     from feldspar.cli.console import print_json
     from feldspar.core.errors import EXIT_CHECK_FAILED, UserError
     from feldspar.plan.batch_replay import replay_batches
-    from feldspar.recipe import load_recipe
+    from feldspar.recipe.load import load_recipe
     from feldspar.report.run_report import read_metrics
     from feldspar.train.data import plan_loaded
 
@@ -98,7 +98,7 @@ def schedule(
     from feldspar.core.errors import UserError
     from feldspar.noise_scale.settings import NoiseScaleBatch
     from feldspar.plan.batch_fit import fitted_schedule
-    from feldspar.recipe import load_recipe
+    from feldspar.recipe.load import load_recipe
     from feldspar.report.run_report import read_metrics
     from feldspar.train.data import plan_loaded
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.plan import Machine, Plan, Speed
+    from feldspar.plan.memory import Machine
+    from feldspar.plan.summary import Plan
+    from feldspar.plan.time import Speed
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=590M")
@@ -82,7 +84,7 @@ def register(app: typer.Typer) -> None:
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
-        from feldspar.plan import effective_table
+        from feldspar.plan.summary import effective_table
 
         questions = Questions(
             recipe,
@@ -114,9 +116,11 @@ def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
     Raises UserError for questions that contradict each other, the recipe or a law.
     """
     from feldspar.core.accelerators import accelerator_named
-    from feldspar.plan import Machine, expectation_warnings, expected_loss, find_law
+    from feldspar.plan.expectation import expectation_warnings, expected_loss
+    from feldspar.plan.fitted_law import find_law
     from feldspar.plan.law import ComputeLaw
-    from feldspar.recipe import load_recipe
+    from feldspar.plan.memory import Machine
+    from feldspar.recipe.load import load_recipe
     from feldspar.train.data import plan_loaded
 
     _check(questions)
@@ -176,10 +180,15 @@ def _sized(
     """The plan of the recipe that the budget buys, how it was found, and what is in doubt."""
     import shlex
 
-    from feldspar.plan import size_recipe, sizing_warnings, split_by_law, split_by_rule
     from feldspar.plan.law import ParametricLaw
-    from feldspar.plan.sizing import DEFAULT_TOKENS_PER_PARAMETER
-    from feldspar.recipe import load_recipe
+    from feldspar.plan.sizing import (
+        DEFAULT_TOKENS_PER_PARAMETER,
+        size_recipe,
+        sizing_warnings,
+        split_by_law,
+        split_by_rule,
+    )
+    from feldspar.recipe.load import load_recipe
     from feldspar.train.data import plan_loaded
 
     assert questions.budget is not None
@@ -202,9 +211,8 @@ def _sized(
 
 
 def _speed(questions: Questions, planned: "Plan", machine: "Machine") -> "Speed | None":
-    from feldspar.plan import data_sheet_speed, stated_speed
     from feldspar.plan.memory import device_count
-    from feldspar.plan.time import DEFAULT_UTILISATION
+    from feldspar.plan.time import DEFAULT_UTILISATION, data_sheet_speed, stated_speed
 
     if questions.tokens_per_second is not None:
         return stated_speed(questions.tokens_per_second)
@@ -223,8 +231,8 @@ def _speed(questions: Questions, planned: "Plan", machine: "Machine") -> "Speed 
 
 def _measured(run: Path) -> "Speed":
     """The speed of a run folder. Raises UserError for anything else."""
-    from feldspar.plan import measured_speed
-    from feldspar.recipe import load_recipe
+    from feldspar.plan.time import measured_speed
+    from feldspar.recipe.load import load_recipe
     from feldspar.report.run_report import read_metrics
     from feldspar.train.data import plan_loaded
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.corpus import Report
-    from feldspar.recipe import LoadedRecipe
-    from feldspar.tokens import ShardReport
+    from feldspar.corpus.report import Report
+    from feldspar.recipe.load import LoadedRecipe
+    from feldspar.tokens.build import ShardReport
 
 PROMPTS = (
     "class Field(object):",
@@ -48,7 +48,7 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar quickstart
         """
-        from feldspar.recipe import load_recipe
+        from feldspar.recipe.load import load_recipe
 
         choice = ["choose.data=offline"] if offline else []
         loaded = load_recipe("quickstart", [*choice, *(overrides or [])])
@@ -73,9 +73,10 @@ class Quickstart:
     def run(self) -> None:
         """Every stage that is not done yet."""
         from feldspar.core.files import write_atomically
-        from feldspar.prepare import build_documents, build_tokens, require_buildable, stages_of
+        from feldspar.prepare.build import build_documents, build_tokens, require_buildable
+        from feldspar.prepare.stages import stages_of
         from feldspar.recipe.recorded import SUMMARY_NAME
-        from feldspar.report import write_run_report
+        from feldspar.report.run_report import write_run_report
         from feldspar.train.lifecycle import check_folder
 
         check_folder(self.folder)
@@ -123,7 +124,7 @@ class Quickstart:
             write_atomically(self.times, json.dumps(record) + "\n")
 
     def _train(self) -> None:
-        from feldspar.train import train
+        from feldspar.train.run import train
 
         result = train(self.loaded, self.folder)
         typer.echo(f"{result.tokens:,} tokens in {result.steps:,} steps")
@@ -131,7 +132,8 @@ class Quickstart:
     def _evaluate(self) -> dict[str, Any]:
         """Bits per byte of the model and of the baselines, per source and overall."""
         from feldspar.cli.evaluate import open_model
-        from feldspar.evaluate import evaluate_shards, held_out_baselines
+        from feldspar.evaluate.baselines import held_out_baselines
+        from feldspar.evaluate.held_out import evaluate_shards
         from feldspar.train.data import open_shards
         from feldspar.train.seen import seen_tokens
 
@@ -175,7 +177,7 @@ def is_done(folder: Path, loaded: "LoadedRecipe") -> bool:
     """Whether the folder holds a finished quickstart of this recipe, its release whole."""
     from feldspar.core.errors import RunError
     from feldspar.core.progress import say
-    from feldspar.release import verify_release
+    from feldspar.release.folder import verify_release
     from feldspar.report.run_summary import read_summary
 
     release = folder / "release"

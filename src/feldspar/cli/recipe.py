@@ -17,7 +17,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """List the shipped recipes. Example: feldspar recipe list"""
         from feldspar.cli.console import print_json
-        from feldspar.recipe import load_any_recipe, shipped_names
+        from feldspar.recipe.load import load_any_recipe
+        from feldspar.recipe.shipped import shipped_names
 
         described = {name: load_any_recipe(name).recipe.description for name in shipped_names()}
         if json:

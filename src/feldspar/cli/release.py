@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from feldspar.core.manifest import Manifest
-    from feldspar.release import ReleaseFacts
-    from feldspar.train import LoadedRun
+    from feldspar.release.card import ReleaseFacts
+    from feldspar.train.load import LoadedRun
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Release a run. Example: feldspar release runs/quickstart --to releases/quickstart"""
         if verify:
-            from feldspar.release import verify_release
+            from feldspar.release.folder import verify_release
 
             problems = verify_release(path)
             typer.echo("\n".join(problems) if problems else f"{path} is whole")
@@ -52,9 +52,9 @@ def release_run(
     require_run(run)
     if to.exists() and not overwrite:
         raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
-    from feldspar.huggingface import export_model
-    from feldspar.release import finish_release
-    from feldspar.train import load_run
+    from feldspar.huggingface.export_folder import export_model
+    from feldspar.release.folder import finish_release
+    from feldspar.train.load import load_run
     from feldspar.train.run import ADAPTATION_KEY
 
     loaded = load_run(run)

@@ -17,6 +17,6 @@ def register(app: typer.Typer) -> None:
         ] = None,
     ) -> None:
         """Write one self-contained HTML page of runs. Example: feldspar report runs/quickstart"""
-        from feldspar.report import write_run_report
+        from feldspar.report.run_report import write_run_report
 
         typer.echo(str(write_run_report(runs, out)))

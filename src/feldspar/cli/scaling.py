@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.plan import LawFit
+    from feldspar.plan.law_fit import LawFit
 
 Predict = Annotated[
     list[float] | None,
@@ -56,7 +56,7 @@ def fit(
 
     Example: feldspar scaling fit points.csv --predict 1e21 1e22
     """
-    from feldspar.plan import fit_law
+    from feldspar.plan.law_fit import fit_law
 
     paths, flops = split_numbers(sources, predict or [])
     points, basis = points_of(paths, convention, metric)
@@ -94,9 +94,9 @@ def run(
     Sizes are the recipe's study.targets; study.seeds and study.held_out count too.
     Example: feldspar scaling run cerebras-gpt/small --widths 64,96,128,192,256 --workers 2
     """
-    from feldspar.prepare import build_missing
-    from feldspar.recipe import load_recipe
-    from feldspar.study import run_family, targets_of_widths
+    from feldspar.prepare.build import build_missing
+    from feldspar.recipe.load import load_recipe
+    from feldspar.study.family import run_family, targets_of_widths
 
     given, flops = split_numbers(overrides or [], predict or [])
     loaded = load_recipe(recipe, given)
@@ -142,7 +142,7 @@ def parse_widths(text: str) -> list[int]:
 def points_of(paths: list[str], convention: str, metric: str) -> tuple[list[Any], Any]:
     """The points of one CSV file, or of run folders, which also have a basis."""
     from feldspar.core.errors import UserError
-    from feldspar.plan import read_points
+    from feldspar.plan.law_points import read_points
 
     folders = [Path(path) for path in paths if Path(path).is_dir()]
     if not folders and len(paths) == 1:
@@ -152,7 +152,7 @@ def points_of(paths: list[str], convention: str, metric: str) -> tuple[list[Any]
         raise UserError(
             "points come from one CSV file or from run folders, not from both", found=others[0]
         )
-    from feldspar.study import read_runs
+    from feldspar.study.run_points import read_runs
 
     runs = read_runs(folders, convention=convention, metric=metric)
     return [item.point for item in runs], runs[0].basis
@@ -163,8 +163,8 @@ def show(
 ) -> None:
     """Write and print a fitted law with its predictions."""
     from feldspar.cli.console import print_json
-    from feldspar.plan import law_record
-    from feldspar.report import write_scaling
+    from feldspar.plan.law_report import law_record
+    from feldspar.report.scaling_report import write_scaling
 
     record = law_record(fitted, flops)
     record |= extra | {"warnings": [*extra.get("warnings", ()), *record["warnings"]]}

@@ -200,7 +200,7 @@ def _from_recipe(
     recipe: str, overrides: list[str], documents: Path | None
 ) -> "tuple[TokenizerSettings, Path, int]":
     from feldspar.core.errors import UserError
-    from feldspar.recipe import load_data_recipe
+    from feldspar.recipe.load import load_data_recipe
 
     loaded = load_data_recipe(recipe, overrides).recipe
     if loaded.tokenizer is None:

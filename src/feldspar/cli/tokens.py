@@ -37,8 +37,9 @@ def build(
     Example: feldspar tokens build quickstart shards.path=data/shards
     """
     from feldspar.core.errors import UserError
-    from feldspar.prepare import STARTS, build_missing
-    from feldspar.recipe import load_data_recipe
+    from feldspar.prepare.build import build_missing
+    from feldspar.prepare.stages import STARTS
+    from feldspar.recipe.load import load_data_recipe
     from feldspar.tokens.build import build_shards
 
     loaded = load_data_recipe(recipe, overrides or [])

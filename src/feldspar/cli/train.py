@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.prepare import Stage
-    from feldspar.recipe import LoadedRecipe
+    from feldspar.prepare.stages import Stage
+    from feldspar.recipe.load import LoadedRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. phases.0.length='1e6 tokens'")
@@ -47,19 +47,19 @@ def register(app: typer.Typer) -> None:
         Example: feldspar train cerebras-gpt/small --out runs/first
         """
         from feldspar.cli.console import print_json
-        from feldspar.recipe import load_recipe
+        from feldspar.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)
         if dry_run:
             show_dry_run(loaded, json)
             return
-        from feldspar.prepare import build_missing, require_ready
+        from feldspar.prepare.build import build_missing, require_ready
 
         if no_build:
             require_ready(loaded)
         else:
             build_missing(loaded, offline=offline)
-        from feldspar.train import train as train_recipe
+        from feldspar.train.run import train as train_recipe
 
         folder = out or Path("runs") / loaded.recipe.name
         result = train_recipe(loaded, folder, overwrite)
@@ -78,7 +78,8 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     """Print what the run needs and its plan, refused where training would refuse it."""
     from feldspar.cli.console import print_json
     from feldspar.cli.plan import print_plan
-    from feldspar.prepare import State, require_buildable, stages_of
+    from feldspar.prepare.build import require_buildable
+    from feldspar.prepare.stages import State, stages_of
 
     stages = stages_of(loaded)
     if any(stage.state is State.REFUSED for stage in stages):
@@ -101,7 +102,7 @@ def show_stages(stages: "list[Stage]") -> None:
 
 def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
     """The plan as plain values. Raises UserError for mixtures that the shards do not allow."""
-    from feldspar.plan import resolve_mixtures
+    from feldspar.plan.sources import resolve_mixtures
     from feldspar.tokens.resolve import UnknownTokens
     from feldspar.train.data import plan_loaded
 

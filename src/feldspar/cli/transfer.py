@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         """
         from feldspar.cli.console import print_json
         from feldspar.core.errors import UserError
-        from feldspar.recipe import load_recipe
+        from feldspar.recipe.load import load_recipe
 
         given = list(overrides or [])
         if trials is not None:
@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
         if workers is not None and workers < 1:
             raise UserError("--workers: at least one run at a time", found=workers)
         loaded = load_recipe(recipe, given)
-        from feldspar.prepare import build_missing
+        from feldspar.prepare.build import build_missing
         from feldspar.study.transfer import run_transfer
         from feldspar.study.transfer_report import (
             check_report_extra,

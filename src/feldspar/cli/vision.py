@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.recipe import LoadedVisionRecipe
+    from feldspar.recipe.load import LoadedVisionRecipe
 
 RecipeName = Annotated[str, typer.Argument(help="Recipe file, shipped name or run folder.")]
 Overrides = Annotated[
@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar vision plan revbifpn/paper choose.size=S6
         """
-        from feldspar.recipe import load_vision_recipe
+        from feldspar.recipe.load import load_vision_recipe
 
         show_plan(load_vision_recipe(recipe, overrides), json)
 
@@ -51,13 +51,13 @@ def register(app: typer.Typer) -> None:
         Example: feldspar vision train revbifpn/small --out runs/first
         """
         from feldspar.cli.console import print_json
-        from feldspar.recipe import load_vision_recipe
+        from feldspar.recipe.load import load_vision_recipe
 
         loaded = load_vision_recipe(recipe, overrides)
         if dry_run:
             show_plan(loaded, json, with_images=True)
             return
-        from feldspar.vision import train_on_images
+        from feldspar.vision.run import train_on_images
 
         folder = out or Path("runs") / loaded.recipe.name
         result = train_on_images(loaded, folder, overwrite)
@@ -102,7 +102,7 @@ def _add_evaluate(vision: typer.Typer) -> None:
         from feldspar.runtime.run_folder import require_run
 
         require_run(run)
-        from feldspar.vision import evaluate_run
+        from feldspar.vision.evaluate import evaluate_run
 
         measured = evaluate_run(run, images, checkpoint, resolution, averaged=not raw)
         if json:

@@ -6,7 +6,7 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.text_model import TextModel
-from feldspar.huggingface import import_model
+from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
 from feldspar.tokens.tokenizer import TextTokenizer
 

@@ -13,8 +13,8 @@ from feldspar.core.progress import say
 from feldspar.prepare.stages import AnyLoaded, Stage, State, stages_of
 
 if TYPE_CHECKING:
-    from feldspar.corpus import Report
-    from feldspar.tokens import ShardReport
+    from feldspar.corpus.report import Report
+    from feldspar.tokens.build import ShardReport
 
 
 def build_missing(

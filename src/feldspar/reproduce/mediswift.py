@@ -6,8 +6,8 @@ weights that 75 % leave, and fine-tuned dense; one more arm keeps its masks.
 
 from statistics import fmean
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, bar_figure
 from feldspar.report.page import Section, Table
 from feldspar.reproduce.cost import on_accelerators, run_cost

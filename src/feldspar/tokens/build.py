@@ -24,7 +24,7 @@ from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
 from feldspar.tokens.writer import SourceCounts, write_source
 
 if TYPE_CHECKING:
-    from feldspar.corpus import Document
+    from feldspar.corpus.document import Document
 
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation", "test")
@@ -199,13 +199,13 @@ def _encode_all(
 def _texts_by_source(
     documents: Path, advance: Callable[[float], None]
 ) -> Iterator[tuple[str, str, Iterator[str]]]:
-    from feldspar import corpus
+    from feldspar.corpus import store
 
-    names = corpus.sources(documents)
+    names = store.sources(documents)
     for split in SPLITS:
         for name in names:
             if (documents / split / name).is_dir():
-                yield split, name, _texts(corpus.documents(documents, split, name), advance)
+                yield split, name, _texts(store.documents(documents, split, name), advance)
 
 
 def _texts(found: "Iterable[Document]", advance: Callable[[float], None]) -> Iterator[str]:

@@ -114,13 +114,13 @@ def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) ->
 
 def probe_texts(documents: Path, names: Iterable[str]) -> dict[str, list[str]]:
     """The first megabyte of each source, of its validation documents where it has some."""
-    from feldspar import corpus
+    from feldspar.corpus import store
 
     found: dict[str, list[str]] = {}
     for name in names:
         for split in ("validation", "train"):
             texts, size = [], 0
-            for document in corpus.documents(documents, split, name):
+            for document in store.documents(documents, split, name):
                 if document.text.strip():
                     texts.append(document.text)
                     size += len(document.text.encode())

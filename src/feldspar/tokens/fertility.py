@@ -16,15 +16,15 @@ def measure_fertility(
 
     Raises UserError when the split holds no documents.
     """
-    from feldspar import corpus
+    from feldspar.corpus import store
 
     digest = TextTokenizer.load(tokenizer_folder).digest
     counted = {}
     with progress("encoding") as advance:
-        for name in corpus.sources(documents):
+        for name in store.sources(documents):
             if not (documents / split / name).is_dir():
                 continue
-            texts = (document.text for document in corpus.documents(documents, split, name))
+            texts = (document.text for document in store.documents(documents, split, name))
             found = 0, 0, 0, 0, 0
             for unit in units_of(texts, tokenizer_folder, digest):
                 encoded = encode_unit(unit)

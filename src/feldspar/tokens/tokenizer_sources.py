@@ -69,9 +69,9 @@ def _extended(settings: ExtendTokenizer, documents: Path | None, seed: int) -> T
 
 
 def _sources(documents: Path) -> list[str]:
-    from feldspar import corpus
+    from feldspar.corpus import store
 
-    return corpus.sources(documents)
+    return store.sources(documents)
 
 
 def _read_hugging_face(
@@ -108,12 +108,12 @@ def _training_texts(
     documents: Path, names: list[str], sample_bytes: int | None, seed: int
 ) -> Iterator[str]:
     """All training texts, or a sample drawn evenly over sources by hash of the document's place."""
-    from feldspar import corpus
+    from feldspar.corpus import store
 
     chosen = None if sample_bytes is None else _sample(documents, names, sample_bytes, seed)
     with progress("training the tokenizer") as advance:
         for name in names:
-            for ordinal, document in enumerate(corpus.documents(documents, TRAINING_SPLIT, name)):
+            for ordinal, document in enumerate(store.documents(documents, TRAINING_SPLIT, name)):
                 if chosen is None or chosen[name][ordinal]:
                     yield document.text
                     advance(1)
@@ -121,11 +121,11 @@ def _training_texts(
 
 def _sample(documents: Path, names: list[str], budget: int, seed: int) -> dict[str, np.ndarray]:
     """For each source, which documents are drawn; what a small source leaves goes to the others."""
-    from feldspar import corpus
+    from feldspar.corpus import store
 
     sizes = {
         name: np.array(
-            [len(d.text.encode()) for d in corpus.documents(documents, TRAINING_SPLIT, name)],
+            [len(d.text.encode()) for d in store.documents(documents, TRAINING_SPLIT, name)],
             dtype=np.int64,
         )
         for name in names

@@ -54,7 +54,7 @@ def read_source(
         checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
         tokenizer = run_tokenizer(path, checkpoint)
         return Source(settings.path, checkpoint.read_model(), tokenizer, checkpoint)
-    from feldspar.huggingface import import_model
+    from feldspar.huggingface.import_folder import import_model
 
     model = import_model(path)
     return Source(settings.path, model.state, model.tokenizer_folder)

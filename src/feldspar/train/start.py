@@ -71,7 +71,7 @@ def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling
     source = recipe.start_from
     # Only a run that begins needs the folder, and says so itself where it is gone.
     if isinstance(source, StartFromHuggingFace) and Path(source.path).is_dir():
-        from feldspar.huggingface import imported_scaling
+        from feldspar.huggingface.import_folder import imported_scaling
 
         return imported_scaling(Path(source.path))
     return NoScaling()
@@ -139,7 +139,7 @@ def start_weights(
     source = read_source(plan.recipe.start_from, start)
     weights = source.state
     if start is None:
-        from feldspar.huggingface import unfold
+        from feldspar.huggingface.folding import unfold
 
         weights = unfold(weights, plan.recipe.model, plan.table.forward)
     adaptation = None

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
-from feldspar.reversible import ActivationMemory, ReversibleChain, recomputed
+from feldspar.reversible.chain import ActivationMemory, ReversibleChain
+from feldspar.reversible.recompute import recomputed
 from feldspar.vision.bottleneck import InvertedBottleneck, NormalisedConvolution
 from feldspar.vision.layout import network_layout
 from feldspar.vision.settings import RevBiFPNSettings

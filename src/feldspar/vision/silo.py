@@ -2,7 +2,8 @@
 
 from torch import nn
 
-from feldspar.reversible import Part, ReversibleBlock, Step
+from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.steps import Part, Step
 from feldspar.vision.bottleneck import InvertedBottleneck
 from feldspar.vision.layout import Coupling, Fusion, Silo
 

@@ -13,8 +13,10 @@ from tests.noise_scale.conftest import looped_norms
 from tests.noise_scale.test_models import draw, make_decoder
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale import instrument, track_groups
-from feldspar.runtime import Distribution, RuntimeSettings, accumulate
+from feldspar.noise_scale.group_tracker import track_groups
+from feldspar.noise_scale.tracker import instrument
+from feldspar.runtime.distributed import Distribution, accumulate
+from feldspar.runtime.settings import RuntimeSettings
 from feldspar.train.task import LanguageModelLoss
 
 kind, *cases = sys.argv[1:]

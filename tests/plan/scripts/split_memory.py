@@ -13,10 +13,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.parametrization import apply, parameter_groups
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
-from feldspar.runtime import Distribution, accumulate
+from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.distributed import Distribution, accumulate
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.task import LanguageModelLoss
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from feldspar.core.files import TEMPORARY_MARK
-from feldspar.runtime import CheckpointStore
+from feldspar.runtime.checkpoint_store import CheckpointStore
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from feldspar.runtime import CheckpointStore, GracefulStop
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.runtime.signals import GracefulStop
 
 torch.set_num_threads(1)
 with GracefulStop() as stop:

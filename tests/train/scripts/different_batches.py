@@ -4,9 +4,9 @@ import sys
 
 from feldspar.core.errors import RunError
 from feldspar.noise_scale.controller import Reading
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
-from feldspar.runtime import Distribution
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.settings import RuntimeSettings
 from feldspar.train.steering import Steering
 

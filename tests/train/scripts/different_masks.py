@@ -4,9 +4,10 @@ import sys
 
 from feldspar.core.errors import SetupError
 from feldspar.core.rows import ParameterRow, Role
-from feldspar.runtime import Distribution
+from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.settings import RuntimeSettings
-from feldspar.sparsity import Masks, StaticSparsity
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.settings import StaticSparsity
 from feldspar.train.start import require_same_masks
 
 

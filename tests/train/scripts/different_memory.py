@@ -4,7 +4,7 @@ import sys
 
 import torch
 
-from feldspar.runtime import Distribution
+from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.settings import RuntimeSettings
 from feldspar.train.micro_batch import choose_micro_batch
 

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
-from feldspar.plan import plan_recipe
-from feldspar.recipe import load_recipe
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
-from feldspar.runtime import Checkpoint, CheckpointStore
-from feldspar.sparsity import Masks
-from feldspar.train import train
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.checkpoint_store import CheckpointStore
+from feldspar.sparsity.masks import Masks
+from feldspar.train.run import train
 from tests.train.conftest import RECIPE, losses_of
 
 BASE = (

@@ -6,12 +6,11 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.model import Decoder
-from feldspar.parametrization import apply
-from feldspar.parametrization.application import ParameterGroup
-from feldspar.plan import plan_recipe
-from feldspar.sparsity import digest_of_masks
-from feldspar.train import load_run
+from feldspar.model.decoder import Decoder
+from feldspar.parametrization.application import ParameterGroup, apply
+from feldspar.plan.summary import plan_recipe
+from feldspar.sparsity.saved import digest_of_masks
+from feldspar.train.load import load_run
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.settings import OptimizerSettings
 from tests.train.conftest import losses_of, metrics_of

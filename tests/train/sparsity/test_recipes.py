@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.recipe import load_recipe
+from feldspar.recipe.load import load_recipe
 from tests.train.sparsity.conftest import DENSE_LATER, SPARSE, recipe_of
 
 

@@ -9,8 +9,8 @@ from safetensors.torch import load_file, save_file
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.manifest import read_manifest, records_of, write_manifest
-from feldspar.sparsity import Masks
-from feldspar.train import load_run
+from feldspar.sparsity.masks import Masks
+from feldspar.train.load import load_run
 from tests.train.conftest import losses_of
 from tests.train.sparsity.conftest import KEEP_ALL, SPARSE, checkpoint, drawn, forget_newest, run
 

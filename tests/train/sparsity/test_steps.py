@@ -11,12 +11,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.func import functional_call
 
-from feldspar.model import Decoder
-from feldspar.parametrization import apply, parameter_groups
-from feldspar.plan import Plan, plan_recipe
-from feldspar.sparsity import Masks, digest_of_masks
-from feldspar.train import load_run, open_shards
-from feldspar.train.data import open_training_data
+from feldspar.model.decoder import Decoder
+from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import digest_of_masks
+from feldspar.train.data import open_shards, open_training_data
+from feldspar.train.load import load_run
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.task import LanguageModelLoss
 from tests.train.conftest import losses_of, metrics_of

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from feldspar.core.lazy import lazy_exports
 from feldspar.core.progress import listening, progress, say, show
 
 
@@ -49,11 +48,3 @@ def test_a_failed_piece_of_work_ends_too() -> None:
     with listening(recorder), pytest.raises(KeyError), progress("work"):
         raise KeyError
     assert recorder.events[-1] == "finish"
-
-
-def test_lazy_names() -> None:
-    resolve, names = lazy_exports("feldspar.core", {"UserError": "errors", "Role": "rows"})
-    assert names() == ["Role", "UserError"]
-    assert resolve("UserError").__name__ == "UserError"
-    with pytest.raises(AttributeError, match="no attribute 'Missing'"):
-        resolve("Missing")
