@@ -87,8 +87,8 @@ def main() -> None:
 
 def build(folder: Path, megabytes: float) -> Path:
     """Shards of the standard library."""
+    from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
     from feldspar.tokens.build import build_shards
-    from feldspar.tokens.settings import ShardSettings, TrainBpe
 
     documents = write_documents(folder / "documents", megabytes)
     settings = ShardSettings(path=folder / "shards")

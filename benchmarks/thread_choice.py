@@ -87,8 +87,8 @@ def write_recipes(
     folder: Path, settings: dict[str, str | int], options: argparse.Namespace
 ) -> dict[str, Path]:
     """A recipe for each contender, in a folder of its own, that lasts for all turns."""
+    from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
     from feldspar.tokens.build import build_shards
-    from feldspar.tokens.settings import ShardSettings, TrainBpe
 
     documents = write_documents(folder / "documents", options.megabytes)
     shards = folder / "shards"

@@ -23,9 +23,9 @@ import pyarrow.parquet as pq
 from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import Manifest, records_of, write_manifest
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.tokens.bpe import train_bpe
 from feldspar.tokens.build import build_shards
-from feldspar.tokens.settings import HuggingFaceTokenizer, ShardSettings
 
 RESULTS = Path(__file__).parent / "results" / "tokenization.json"
 SOURCES = ("first", "second", "third")

@@ -92,10 +92,8 @@ def imports(nodes: Iterator[ast.AST]) -> Iterator[str]:
 
 
 def room_of(module: str) -> str | None:
-    """The room of a module of feldspar; settings count as recipe; None: feldspar itself."""
+    """Return the room of a module of feldspar, or None for feldspar itself."""
     parts = module.split(".")
-    if "settings" in parts[2:3]:
-        return "recipe"
     return parts[1] if len(parts) > 1 and parts[1] in ALLOWED else None
 
 
@@ -111,9 +109,7 @@ def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
     own = room_of(module_of(path))
     if own is None:
         return
-    allowed = set(ALLOWED[own])
-    if path.name == "settings.py":
-        allowed.add(path.parent.name)  # torch-free constants of its own room
+    allowed = ALLOWED[own]
     for module in set(imports(ast.walk(tree_of(path)))):
         if module.startswith("feldspar."):
             room = room_of(module)
@@ -182,7 +178,7 @@ def torch_free_modules() -> list[str]:
         torch = TABLE[room][1] if room in TABLE else "no"
         kind, _, name = re.sub(r"[`,]| the", "", torch).rpartition(" ")
         loads_torch = {"": name == "yes", "only": path.stem == name, "all but": path.stem != name}
-        if path.stem in ("settings", "__init__") or not loads_torch[kind]:
+        if path.stem == "__init__" or not loads_torch[kind]:
             modules.append(module)
     return modules
 

@@ -14,12 +14,12 @@ from feldspar.cli.release import release_run
 from feldspar.core.errors import FeldsparError
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.evaluate.exported import open_exported
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.corpus import DeduplicateSettings
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.tokens.build import build_shards
-from feldspar.tokens.settings import ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.run import train

@@ -6,10 +6,10 @@ import numpy as np
 
 from contenders.all_pairs import Truth
 from feldspar.corpus.clean import cleaned_texts
-from feldspar.corpus.duplicates.banding import PRESETS
 from feldspar.corpus.duplicates.candidates import least_agreement
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES, agreement, sketch_texts
 from feldspar.corpus.packed import PackedTexts
+from feldspar.recipe.sections.corpus import PRESETS
 
 THRESHOLD = 0.8
 

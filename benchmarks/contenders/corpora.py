@@ -20,7 +20,7 @@ from feldspar.corpus.clean import cleaned
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cache_folder
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 LONGEST_CHARACTERS = 14_000
 SHORTEST_CLEANED = 200

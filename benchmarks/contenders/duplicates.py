@@ -105,7 +105,7 @@ Prepared = Callable[[Path, Path], Callable[[], Found]]
 def feldspar(memory: str, workers: int) -> Prepared:
     """The public function behind ``feldspar corpus dedup``, with all that it writes."""
     from feldspar.corpus.files import deduplicate_files
-    from feldspar.corpus.settings import DeduplicateSettings
+    from feldspar.recipe.sections.corpus import DeduplicateSettings
 
     settings = DeduplicateSettings.model_validate({"memory": memory})
 

@@ -9,8 +9,8 @@ from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.noise_scale.tracker import instrument
+from feldspar.recipe.sections.model import ModelSettings
 
 Step = Callable[[], Any]
 

@@ -174,7 +174,7 @@ def with_trainer(recipe: Path, gate: Gate, tuned: bool) -> None:
 
     from feldspar.huggingface.gpt2 import Gpt2Adapter
     from feldspar.huggingface.llama import LlamaAdapter
-    from feldspar.model.settings import NoScaling
+    from feldspar.recipe.sections.model import NoScaling
 
     _, settings, windows = model_and_windows(recipe)
     adapter = LlamaAdapter() if settings.positions.type == "rotary" else Gpt2Adapter()

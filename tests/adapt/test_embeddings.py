@@ -11,10 +11,10 @@ from torch import Tensor
 
 from feldspar.adapt.donor import Donor
 from feldspar.adapt.embeddings import Adaptation, NewTokens, adapt_embeddings
-from feldspar.adapt.settings import EmbeddingAdaptation
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.adapt import EmbeddingAdaptation
+from feldspar.recipe.sections.model import ModelSettings
 
 OLD, NEW, WIDTH = 12, 5, 8
 TOKENS = NewTokens(

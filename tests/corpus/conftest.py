@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from feldspar.corpus.parts import PartFiles, part_folder, write_index
-from feldspar.corpus.settings import CorpusSettings
 from feldspar.corpus.unit_files import unit_folder
+from feldspar.recipe.sections.corpus import CorpusSettings
 from tests.made_text import documents, edited
 
 

@@ -12,9 +12,9 @@ from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.build import build_corpus, configuration_digest
-from feldspar.corpus.settings import CorpusSettings
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.store import documents, sources
+from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.report.corpus_report import corpus_page
 from tests.corpus.conftest import corpus_settings, prose
 

@@ -15,7 +15,7 @@ from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.evaluation import evaluation_items
 from feldspar.corpus.readers.members import read_members
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 from tests.corpus.conftest import corpus_settings, prose
 from tests.corpus.test_readers import read
 from tests.corpus.test_web_and_hub import response, warc_record

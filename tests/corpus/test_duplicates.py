@@ -7,7 +7,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.corpus.duplicates.banding import PRESETS
 from feldspar.corpus.duplicates.candidates import (
     ALL_PAIRS_LIMIT,
     BandUnit,
@@ -23,6 +22,7 @@ from feldspar.corpus.duplicates.runs import Range
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, survivors
 from feldspar.corpus.duplicates.verify import at_least, intersection_size
+from feldspar.recipe.sections.corpus import PRESETS
 from tests.corpus.conftest import empty_parts
 
 EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)

@@ -24,8 +24,8 @@ from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.core.execution import Executor
 from feldspar.corpus.engine import started
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.corpus.stages import Task, perform
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 from tests.corpus.test_build import content
 from tests.made_text import documents, edited

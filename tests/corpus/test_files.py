@@ -12,7 +12,7 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.corpus.clean import cleaned
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 from tests.corpus.test_build import content
 

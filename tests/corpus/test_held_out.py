@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from feldspar.corpus.build import build_corpus
-from feldspar.corpus.settings import SplitSettings
 from feldspar.corpus.store import documents
+from feldspar.recipe.sections.corpus import SplitSettings
 from tests.corpus.conftest import corpus_settings, prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]

@@ -27,7 +27,7 @@ from feldspar.corpus.readers import pieces_of
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.reading import ReadUnit, read_units
-from feldspar.corpus.settings import DeduplicateSettings, SourceSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings, SourceSettings
 from tests.corpus.conftest import corpus_settings, prose
 from tests.corpus.test_build import content
 

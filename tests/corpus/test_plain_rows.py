@@ -96,7 +96,7 @@ def test_deduplicating_parquet_imports_no_pandas(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; "
         "from feldspar.corpus.files import deduplicate_files; "
-        "from feldspar.corpus.settings import DeduplicateSettings; "
+        "from feldspar.recipe.sections.corpus import DeduplicateSettings; "
         "deduplicate_files([Path(sys.argv[1])], Path(sys.argv[2]), DeduplicateSettings()); "
         "sys.exit('pandas' in sys.modules)"
     )

@@ -13,7 +13,7 @@ from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.read_progress import WRITTEN_BYTES, ReadProgress, metered
 from feldspar.corpus.readers.jsonl import jsonl_pieces_of
 from feldspar.corpus.readers.records import Fields, RecordReader
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 
 

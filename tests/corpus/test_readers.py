@@ -20,7 +20,7 @@ from feldspar.corpus.document import Document, Tolerance, check_source_name
 from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.globs import matches
 from feldspar.corpus.readers.members import read_members
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 LINE = '{"id": "a", "text": "one"}\n{"text": "two"}\n'
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from feldspar.corpus.examples import EXCERPT_CHARACTERS, LEAD_CHARACTERS, excerpts
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.report import report_from_json
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]

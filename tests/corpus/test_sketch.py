@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.streams import hash_integers
-from feldspar.corpus.duplicates.banding import PRESETS
 from feldspar.corpus.duplicates.bands import band_keys
 from feldspar.corpus.duplicates.shingles import (
     WORD_KEY,
@@ -15,6 +14,7 @@ from feldspar.corpus.duplicates.shingles import (
 )
 from feldspar.corpus.duplicates.sketch import ROUND_KEY, SKETCH_VALUES, agreement, sketches
 from feldspar.corpus.packed import PackedTexts
+from feldspar.recipe.sections.corpus import PRESETS
 
 MASK = (1 << 64) - 1
 

@@ -11,8 +11,8 @@ from pydantic import ValidationError
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cached_archive
-from feldspar.corpus.settings import SourceSettings, SplitSettings
 from feldspar.corpus.split import assign, bucket, side
+from feldspar.recipe.sections.corpus import SourceSettings, SplitSettings
 
 DJANGO = {
     "django==4.2.16": "6f1616c2786c408ce86ab7e10f792b8f15742f7b7b7460243929cb371e7f1dad",

@@ -14,9 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.build import build_shards
-from feldspar.tokens.settings import ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 

@@ -11,7 +11,7 @@ from feldspar.evaluate.continuations import Continuation, score_continuations
 from feldspar.evaluate.generate_until import cut_at_first, generate_until
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.generation import generate
-from feldspar.model.settings import LinearScaling
+from feldspar.recipe.sections.model import LinearScaling
 
 Make = Callable[..., TextModel]
 

@@ -11,9 +11,9 @@ from feldspar.core.streams import stream_seed
 from feldspar.evaluate.held_out import held_out_documents
 from feldspar.evaluate.infilling import evaluate_infilling, gaps, infilling_record
 from feldspar.evaluate.text_model import TextModel
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.build import build_shards
 from feldspar.tokens.infilling import Infiller
-from feldspar.tokens.settings import ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 from tests.evaluate.conftest import END, LINES, held_out_texts, write_documents

@@ -17,9 +17,9 @@ from feldspar.evaluate.labels import evaluate_labels, likeliest_labels, parse_la
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
+from feldspar.recipe.sections.phase_data import PairTemplate
 from feldspar.tokens.pair_reader import PairReader
 from feldspar.tokens.pairs import Pair, PairLayout, PairText, encode_pairs, target_text
-from feldspar.tokens.settings import PairTemplate
 
 VALUES = ("yes", "no", "maybe")
 TEMPLATE = TypeAdapter(PairTemplate).validate_python(

@@ -11,7 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.retrieval import DEPTHS, Question, questions, tokenize
 from feldspar.evaluate.retrieval_score import answer_questions, is_exact, wilson_interval
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.settings import LinearScaling
+from feldspar.recipe.sections.model import LinearScaling
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 

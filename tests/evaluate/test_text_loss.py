@@ -11,7 +11,7 @@ from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate.documents import text_losses
 from feldspar.evaluate.text_loss import DocumentLoss, document_losses, total_loss
 from feldspar.evaluate.text_model import TextModel, framed
-from feldspar.model.settings import LinearScaling, NoScaling
+from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from feldspar.tokens.bpe import train_bpe
 
 END = 256

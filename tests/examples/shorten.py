@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.data_root import DataRecipe
 from feldspar.recipe.load import load_any_recipe
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
+from feldspar.recipe.sections.tokens import ExtendTokenizer, TrainBpe
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.tokens.settings import ExtendTokenizer, TrainBpe
 from tests.made_text import documents
 from tests.tokens.bases import CIPHER
 from tests.vision.pictures import KINDS

@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from feldspar.huggingface.export_folder import export_model
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.recipe.sections.model import ModelSettings
 
 GPT2 = {
     "n_layers": 2,

@@ -11,11 +11,11 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.export_folder import export_model
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers, unfold
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply, set_forward_multipliers
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import ForwardMultipliers, table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 from tests.rounding import assert_within_rounding, terms_of
 

@@ -10,7 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
 from feldspar.huggingface.import_folder import import_model, imported_scaling, write_imported
 from feldspar.model.generation import generate
-from feldspar.model.settings import NoScaling
+from feldspar.recipe.sections.model import NoScaling
 from tests.huggingface.conftest import BTLM, CRYSTAL, LLAMA
 from tests.model.test_position_scaling import scaling
 from tests.rounding import assert_within_rounding, terms_of

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from feldspar.core.errors import UserError
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import SoftPromptSettings
 from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.recipe.sections.model import SoftPromptSettings
 from tests.huggingface.conftest import BTLM, GPT2, LLAMA, MUP
 from tests.rounding import assert_within_rounding, terms_of
 

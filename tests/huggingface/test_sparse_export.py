@@ -13,9 +13,9 @@ from feldspar.huggingface.import_folder import import_model
 from feldspar.huggingface.weights import read_weights
 from feldspar.model.decoder import Decoder
 from feldspar.model.shapes import model_shapes
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks
-from feldspar.sparsity.settings import StaticSparsity
 from tests.huggingface.conftest import BTLM, GPT2, LLAMA, MUP
 from tests.rounding import assert_within_rounding, terms_of
 

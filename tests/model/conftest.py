@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings
 
 SMALL = {
     "n_layers": 2,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
     LinearScaling,

@@ -4,7 +4,7 @@ import pytest
 
 from feldspar.huggingface.architectures import choose
 from feldspar.model.export_class import GPT2, LLAMA, OWN, export_class
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     LinearScaling,
     ModelSettings,
     NormSettings,

@@ -13,7 +13,7 @@ from feldspar.model.footprint import (
     head_bytes,
     product_copy_bytes,
 )
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings
 
 TOLERANCE = 0.15
 """What the documentation promises; most of these agree to a percent."""

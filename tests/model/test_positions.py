@@ -15,7 +15,7 @@ from feldspar.model.positions import (
     rotary_tables,
     rotate,
 )
-from feldspar.model.settings import RotaryPositions
+from feldspar.recipe.sections.model import RotaryPositions
 from tests.model.naive_decoder import naive_rotation, naive_slope
 
 

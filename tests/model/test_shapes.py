@@ -8,8 +8,8 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ParameterRole, Role
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import module_rows
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
+from feldspar.recipe.sections.model import ModelSettings
 
 CEREBRAS_GPT = {
     (10, 768, 12, 3072): 111_050_496,

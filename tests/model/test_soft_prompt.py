@@ -10,8 +10,8 @@ from feldspar.model.generation import generate
 from feldspar.model.rows import module_rows
 from feldspar.model.shapes import SOFT_PROMPT, model_shapes
 from feldspar.parametrization.application import apply, parameter_groups
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from tests.model.test_generation import POSITIONS
 
 LENGTH = 3

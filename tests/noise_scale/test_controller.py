@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.controller import BatchController, Reading, batch_sizes
 from feldspar.noise_scale.meter import NoiseScaleMeter
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.noise_scale.statistics import Moments, StepStatistics
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 DIMENSIONS = 256
 BUDGET = 400_000

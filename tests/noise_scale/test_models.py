@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import RMSNorm as OurRMSNorm
-from feldspar.model.settings import ModelSettings
 from feldspar.noise_scale.tracker import instrument
+from feldspar.recipe.sections.model import ModelSettings
 from tests.noise_scale.conftest import assert_norms, looped_norms, measure
 from tests.noise_scale.test_layers import PlainRMSNorm
 from tests.rounding import assert_within_rounding, terms_of

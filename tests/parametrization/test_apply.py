@@ -10,11 +10,11 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, ParameterRole, Role
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import module_rows
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply, initial_values, initialise, parameter_groups
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import ParametrizationTable, TensorEntry, table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 
 def decoder_settings(**changes: object) -> ModelSettings:

@@ -18,7 +18,7 @@ from feldspar.parametrization.coordinates import (
     clear_growth,
     slope,
 )
-from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 FEED_FORWARD_0 = Measure("feed_forward_output", "size", 0)
 RESIDUAL_1 = Measure("residual_stream", "change", 1)

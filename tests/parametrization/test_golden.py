@@ -9,12 +9,12 @@ import itertools
 import pytest
 
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 
 def shapes(**changes: object) -> ModelShapes:

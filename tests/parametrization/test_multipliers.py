@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
-from feldspar.model.settings import ModelSettings
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.recipe.sections.model import ModelSettings
 
 MULTIPLIERS = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.37)
 WEIGHTS = {

@@ -14,10 +14,10 @@ import pytest
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from tests.parametrization.printed_table import RULES, Printed, Sizes, faults, kind
 
 WIDTH, INNER_WIDTH, DEPTH = 4, 8, 3  # m_d, m_f, m_L: all different, so that none can be mixed up

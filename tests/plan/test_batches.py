@@ -18,7 +18,7 @@ from feldspar.plan.batches import (
     tokens_of_sequences,
 )
 from feldspar.recipe.amounts import Amount
-from feldspar.train.settings import BatchByTokens, BatchRamp, ConstantBatch
+from feldspar.recipe.sections.batch import BatchByTokens, BatchRamp, ConstantBatch
 
 Rule = Callable[[int, int], int]  # (steps, tokens) -> sequences
 

@@ -7,7 +7,8 @@ from feldspar.plan.sources import data_record, resolve_mixtures
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.settings import FillInTheMiddle, TrainBpe
+from feldspar.recipe.sections.phase_data import FillInTheMiddle
+from feldspar.recipe.sections.tokens import TrainBpe
 from tests.plan.test_timeline import CRYSTAL_RATES
 
 STEP_TOKENS = 2112 * 2048

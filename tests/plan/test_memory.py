@@ -18,7 +18,6 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import chosen_rows
 from feldspar.model.decoder import Decoder
 from feldspar.model.footprint import MicroBatch, activation_bytes, head_bytes, product_copy_bytes
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.plan.memory import Machine, Memory
@@ -26,6 +25,7 @@ from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_mi
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.trained import trained_rows
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.trainable import set_trainable
 from tests.plan.conftest import PlanText

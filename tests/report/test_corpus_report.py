@@ -13,7 +13,7 @@ from feldspar.core.errors import RunError, UserError
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from feldspar.report.comparison import compare
 from feldspar.report.corpus_report import corpus_page, write_corpus_report
 from feldspar.report.figures import heat_map

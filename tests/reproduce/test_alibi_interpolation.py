@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.settings import LinearScaling, NoScaling, PositionScaling
+from feldspar.recipe.sections.model import LinearScaling, NoScaling, PositionScaling
 from feldspar.reproduce.alibi_interpolation import (
     ARMS,
     SEEDS,

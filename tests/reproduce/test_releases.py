@@ -9,9 +9,9 @@ import pytest
 
 from feldspar.core.errors import UserError
 from feldspar.corpus.build import build_corpus
-from feldspar.corpus.settings import PackageReader
 from feldspar.corpus.store import documents
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.corpus import PackageReader
 from feldspar.reproduce.claims import Verdict
 from feldspar.reproduce.common_held_out import bits_per_byte, common_held_out
 from feldspar.reproduce.releases import (

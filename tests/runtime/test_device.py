@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import SetupError
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.device import (
     autocast,
     choose_compile,
@@ -21,7 +22,6 @@ from feldspar.runtime.device import (
     peak_flops,
     utilisation,
 )
-from feldspar.runtime.settings import RuntimeSettings
 from feldspar.runtime.threads import set_threads
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import SetupError, UserError
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.distributed import Distribution
-from feldspar.runtime.settings import RuntimeSettings
 
 Torchrun = Callable[..., str]
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError
 from feldspar.core.records import read_records
+from feldspar.recipe.sections.runtime import SkipNonFinite, StopOnNonFinite
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector, all_finite
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.runtime.settings import SkipNonFinite, StopOnNonFinite
 
 NAN, INFINITY = float("nan"), float("inf")
 

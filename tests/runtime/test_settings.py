@@ -6,7 +6,7 @@ import sys
 import pytest
 from pydantic import ValidationError
 
-from feldspar.runtime.settings import (
+from feldspar.recipe.sections.runtime import (
     CheckpointSettings,
     FsdpDistribution,
     RuntimeSettings,

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime import threads
-from feldspar.runtime.settings import RuntimeSettings
 from feldspar.runtime.threads import Pace, Rehearsal, ThreadChoice, choose_threads, set_threads
 
 CPU = torch.device("cpu")

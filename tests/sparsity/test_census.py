@@ -5,14 +5,14 @@ import torch
 from torch import Tensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.census import take_census
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.settings import StaticSparsity
 
 SHAPE = {
     "n_layers": 2,

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.density import (
     densities,
     density_of,
@@ -20,7 +21,6 @@ from feldspar.sparsity.density import (
     kept_counts,
     meagre_fan_in_warning,
 )
-from feldspar.sparsity.settings import StaticSparsity
 
 GPT = {
     "n_layers": 2,

@@ -10,8 +10,8 @@ from torch import nn
 
 from feldspar.core.errors import RunError
 from feldspar.core.rows import FanIn, ParameterRow, Role
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks, draw_mask
-from feldspar.sparsity.settings import StaticSparsity
 
 
 def rows(*names: str) -> list[ParameterRow]:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks, draw_mask
 from feldspar.sparsity.saved import (
     describe_masks,
@@ -16,7 +17,6 @@ from feldspar.sparsity.saved import (
     masks_from_state,
     masks_to_state,
 )
-from feldspar.sparsity.settings import StaticSparsity
 
 SETTINGS = StaticSparsity(type="static", sparsity=0.75, per_tensor={"blocks.0.*": 0.5})
 

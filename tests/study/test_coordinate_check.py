@@ -12,8 +12,8 @@ import pytest
 from feldspar.cli.main import run_with
 from feldspar.core.rows import ModelShapes, Role
 from feldspar.parametrization.coordinates import ATTENTION_MULTIPLIER, Axis, Measure, bounds
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import ParametrizationTable, table
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.study.coordinate_check import CoordinateCheck, Judgement, attention_slope, judge
 from feldspar.study.coordinate_page import write_check
 from feldspar.study.coordinate_points import QUICK, Spread, TableRule

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from feldspar.cli.main import run_with
-from feldspar.model.settings import ModelSettings
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.study.coordinate_points import (
     FULL,
     QUICK,

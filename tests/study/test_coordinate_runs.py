@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.parametrization.coordinates import Measure
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.sparsity.masks import Masks
 from feldspar.study.coordinate_runs import draw_batches, measure_run, observe, static_sparsity
 from tests.study.coordinates import a_run

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError, UserError
+from feldspar.recipe.sections.study import Range
 from feldspar.study.search import (
     STARTUP_TRIALS,
     RandomSampler,
@@ -20,7 +21,6 @@ from feldspar.study.search import (
     best_point,
     search_proxy,
 )
-from feldspar.study.settings import Range
 from tests.train.conftest import metrics_of
 
 RATE = "parametrization.learning_rate"

@@ -13,7 +13,7 @@ import pytest
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import load_recipe
-from feldspar.study.settings import Range, StudySettings
+from feldspar.recipe.sections.study import Range, StudySettings
 from feldspar.study.sweep import SweepPoint
 from feldspar.study.transfer import run_transfer, verification_rates, write_best
 from feldspar.study.transfer_report import summary, write_transfer

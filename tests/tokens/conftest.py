@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from feldspar.core.manifest import Manifest, records_of, write_manifest
+from feldspar.recipe.sections.phase_data import FillInTheMiddle
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.build import build_shards
-from feldspar.tokens.settings import FillInTheMiddle, ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 
 WORDS = ["the", "a", "river", "stone", "light", "runs", "over", "under", "old", "new", "house"]

@@ -11,9 +11,9 @@ from feldspar.core.files import TEMPORARY_MARK
 from feldspar.core.manifest import read_manifest
 from feldspar.core.progress import listening
 from feldspar.corpus.store import documents as read_documents
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings, TrainBpe
 from feldspar.tokens import encoding
 from feldspar.tokens.build import SERIAL_BYTES, build_shards
-from feldspar.tokens.settings import HuggingFaceTokenizer, ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.conftest import some_texts, write_documents

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.tokens import ExtendWith
 from feldspar.tokens.contract import check_contract
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extend import extend_tokenizer
 from feldspar.tokens.scripts import TargetCharacters
-from feldspar.tokens.settings import ExtendWith
 from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.bases import ARABIC, KINDS, base, cipher, english
 

@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 from feldspar.cli import tokenizer as tokenizer_command
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.tokens import ExtendTokenizer, ExtendWith, ShardSettings
 from feldspar.tokens.build import build_shards
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extend import extend_tokenizer
-from feldspar.tokens.settings import ExtendTokenizer, ExtendWith, ShardSettings
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer_sources import tokenizer_from_settings

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.tokens import END_OF_DOCUMENT
 from feldspar.tokens.bpe import train_bpe
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extension import EXTENSION_FILE, Extension
-from feldspar.tokens.settings import END_OF_DOCUMENT
 from feldspar.tokens.tokenizer import TextTokenizer
 
 

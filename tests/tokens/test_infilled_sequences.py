@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
 from feldspar.tokens.build import build_shards
 from feldspar.tokens.loader import PrefetchingLoader
 from feldspar.tokens.sequences import PhaseData, SequenceReader
-from feldspar.tokens.settings import END_OF_DOCUMENT, ShardSettings, TrainBpe
 from feldspar.tokens.shards import ShardSet
 from tests.tokens.conftest import FIM, infilling, segments
 

@@ -12,10 +12,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, tra
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import hash_integers
+from feldspar.recipe.sections.tokens import END_OF_DOCUMENT
 from feldspar.tokens.bpe import train_bpe
 from feldspar.tokens.exact_text import exact_tokenizer
 from feldspar.tokens.infilling import DRAWS, Infiller, Sentinels
-from feldspar.tokens.settings import END_OF_DOCUMENT
 from feldspar.tokens.tokenizer import TextTokenizer
 from tests.tokens.conftest import FIM, infilling, segments, some_texts
 

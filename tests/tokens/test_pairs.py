@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.phase_data import TEMPLATES, PairsData, PairTemplate
 from feldspar.tokens.pair_reader import PairReader, packed
 from feldspar.tokens.pairs import Pair, PairLayout, read_pairs
-from feldspar.tokens.settings import PairsData, PairTemplate
-from feldspar.tokens.templates import TEMPLATES
 
 END, FIRST = 0, 1000
 

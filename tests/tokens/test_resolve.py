@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.phases import MixtureEntry
 from feldspar.tokens.resolve import MixtureContext, UnknownTokens, resolve_mixture
-from feldspar.train.settings import MixtureEntry
 
 CONTEXT = MixtureContext(
     tokens={"web": 6000, "code": 3000, "books": 1000},

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.phase_data import Select
 from feldspar.tokens.resolve import MeasuredTokens, tokens_of
 from feldspar.tokens.selection import select_documents
 from feldspar.tokens.sequences import PhaseData, SequenceReader
-from feldspar.tokens.settings import Select
 from feldspar.tokens.shards import ShardSet, SourceTokens
 
 EVEN, ODD = Select(files="even"), Select(files="odd")

@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from feldspar.core.errors import RunError, UserError
+from feldspar.recipe.sections.tokens import (
+    END_OF_DOCUMENT,
+    BpeFiles,
+    HuggingFaceTokenizer,
+    TrainBpe,
+)
 from feldspar.tokens.bpe import train_bpe
-from feldspar.tokens.settings import END_OF_DOCUMENT, BpeFiles, HuggingFaceTokenizer, TrainBpe
 from feldspar.tokens.tokenizer import TextTokenizer, pack_ids
 from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
 from tests.tokens.conftest import some_text, some_texts, write_documents

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.build import build_shards
-from feldspar.tokens.settings import ShardSettings, TrainBpe
 from tests.tokens.conftest import some_texts, write_documents
 
 RECIPE = """

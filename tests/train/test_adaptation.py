@@ -18,16 +18,16 @@ from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.release.folder import verify_release
 from feldspar.tokens.build import build_shards
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.extension import Extension
-from feldspar.tokens.settings import HuggingFaceTokenizer, ShardSettings
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.train.load import find_checkpoint, load_run
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.run import train
-from feldspar.train.settings import OptimizerSettings
 from tests.tokens.conftest import some_texts, write_documents
 from tests.train.conftest import RECIPE, losses_of, metrics_of
 from tests.train.test_distributed import torchrun

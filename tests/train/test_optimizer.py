@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import ParameterGroup, apply
-from feldspar.parametrization.settings import ParametrizationSettings
 from feldspar.parametrization.tables import table
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import OptimizerSettings, RmsPropSettings, SgdSettings
 
 RATE = 0.5
 SETTINGS = OptimizerSettings(epsilon=1e-4, weight_decay=0.0, clip_norm="none")

@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance, ImageOps
 from torch import Tensor
 
-from feldspar.vision.augment import augment, erased
-from feldspar.vision.crops import centre_crop, resize, training_crop
-from feldspar.vision.random_operations import OPERATIONS, rand_augment
-from feldspar.vision.settings import (
+from feldspar.recipe.sections.vision import (
     AugmentationSettings,
     CentreCrop,
     PaddedCrop,
     RandAugment,
     RandomResizedCrop,
 )
+from feldspar.vision.augment import augment, erased
+from feldspar.vision.crops import centre_crop, resize, training_crop
+from feldspar.vision.random_operations import OPERATIONS, rand_augment
 
 BY_NAME = {operation.__name__.strip("_"): operation for operation in OPERATIONS}
 

@@ -3,8 +3,8 @@
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.vision import SIZES, RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.counts import count_network
-from feldspar.vision.settings import SIZES, RevBiFPNSettings, revbifpn_settings
 
 GOLDEN = {
     # parameters, convolutions' multiply-adds, biases, classifier, norms x 2, upsampling x 11, all

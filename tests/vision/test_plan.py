@@ -10,10 +10,10 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.recipe.explain import explain
 from feldspar.recipe.load import load_recipe, load_vision_recipe
+from feldspar.recipe.sections.vision import SIZES, RevBiFPNSettings
 from feldspar.vision.memory import activation_entries, step_memory
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.revbifpn import RevBiFPN
-from feldspar.vision.settings import SIZES, RevBiFPNSettings
 from tests.reversible.peak_memory import peak_bytes
 from tests.vision.test_counts import GOLDEN
 

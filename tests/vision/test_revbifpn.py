@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.vision import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.counts import count_network
 from feldspar.vision.layout import network_layout
 from feldspar.vision.revbifpn import RevBiFPN
-from feldspar.vision.settings import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.stem import space_to_depth
 from tests.reversible.peak_memory import peak_bytes
 

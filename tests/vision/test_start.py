@@ -8,10 +8,10 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import load_vision_recipe
+from feldspar.recipe.sections.vision import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.authors import authors_names, read_authors_weights
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.revbifpn import RevBiFPN
-from feldspar.vision.settings import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.start import start_network
 
 NAMES = {

@@ -11,16 +11,16 @@ from torch import nn
 from feldspar.core.errors import InternalError, UserError
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.recipe.load import load_vision_recipe
+from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.vision import AugmentationSettings
 from feldspar.train.average import WeightAverage
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import RmsPropSettings, SgdSettings
 from feldspar.vision.data import open_images, open_split
 from feldspar.vision.images import LabelledImages
 from feldspar.vision.loader import ImageLoader, TrainingImages, held_out_batches
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.session import build_optimizer
-from feldspar.vision.settings import AugmentationSettings
 from feldspar.vision.task import (
     Classification,
     ClassificationLoss,

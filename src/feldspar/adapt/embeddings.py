@@ -20,7 +20,10 @@ from feldspar.adapt.draws import (
     random_rows,
 )
 from feldspar.adapt.projection import ENOUGH, fit_affine, ridge_for
-from feldspar.adapt.settings import (
+from feldspar.adapt.similarity import focus, similar_topk
+from feldspar.core.errors import UserError
+from feldspar.core.streams import stream_seed
+from feldspar.recipe.sections.adapt import (
     EmbeddingAdaptation,
     FocusRows,
     LinearProjectionRows,
@@ -30,9 +33,6 @@ from feldspar.adapt.settings import (
     RandomRows,
     SimilarTopKRows,
 )
-from feldspar.adapt.similarity import focus, similar_topk
-from feldspar.core.errors import UserError
-from feldspar.core.streams import stream_seed
 
 EMBEDDING = "token_embedding.weight"
 MATRICES = (EMBEDDING, "output.weight")

@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from feldspar.corpus.report import Report
-    from feldspar.corpus.settings import DeduplicateSettings
+    from feldspar.recipe.sections.corpus import DeduplicateSettings
 
 BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
 REPORT_EXAMPLE = "Example: feldspar corpus report data/quickstart/documents"
@@ -265,7 +265,7 @@ def ontology_command(
     from dataclasses import asdict
 
     from feldspar.corpus.ontology import build_ontology
-    from feldspar.corpus.settings import OntologySettings
+    from feldspar.recipe.sections.corpus import OntologySettings
 
     if ontology != "hpo" and root is None:
         raise UserError("--root is needed: the term of the file whose children are the labels")
@@ -283,7 +283,7 @@ def ontology_command(
 
 
 def _settings(given: dict[str, Any]) -> "DeduplicateSettings":
-    from feldspar.corpus.settings import DeduplicateSettings
+    from feldspar.recipe.sections.corpus import DeduplicateSettings
 
     try:
         return DeduplicateSettings.model_validate(given)

@@ -121,9 +121,9 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
     if is_run(path):
         require_run(path)
     from feldspar.evaluate.exported import open_exported
+    from feldspar.recipe.sections.runtime import RuntimeSettings
     from feldspar.release.folder import unfinished_release
     from feldspar.runtime.device import choose_device
-    from feldspar.runtime.settings import RuntimeSettings
     from feldspar.runtime.threads import set_threads
     from feldspar.train.load import load_run
     from feldspar.train.text_model import text_model_of

@@ -96,9 +96,9 @@ def schedule(
 
     from feldspar.cli.console import print_json
     from feldspar.core.errors import UserError
-    from feldspar.noise_scale.settings import NoiseScaleBatch
     from feldspar.plan.batch_fit import fitted_schedule
     from feldspar.recipe.load import load_recipe
+    from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
     from feldspar.report.run_report import read_metrics
     from feldspar.train.data import plan_loaded
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from feldspar.recipe.sections.tokens import TokenizerSettings
     from feldspar.tokens.extension import Extension
-    from feldspar.tokens.settings import TokenizerSettings
     from feldspar.tokens.tokenizer import TextTokenizer
 
 Overrides = Annotated[
@@ -81,7 +81,7 @@ def extend(
     --new-tokens 8000 --output data/tokenizer
     """
     from feldspar.core.errors import UserError
-    from feldspar.tokens.settings import ExtendTokenizer
+    from feldspar.recipe.sections.tokens import ExtendTokenizer
 
     if recipe is None:
         if base is None or documents is None or not corpus or new_tokens is None:
@@ -185,7 +185,7 @@ def _asked_for(
 ) -> "tuple[TokenizerSettings, Path, int]":
     """Settings, documents and seed, from a recipe or from the options."""
     from feldspar.core.errors import UserError
-    from feldspar.tokens.settings import TrainBpe
+    from feldspar.recipe.sections.tokens import TrainBpe
 
     if recipe is not None:
         return _from_recipe(recipe, overrides, documents)

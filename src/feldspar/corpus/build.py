@@ -27,11 +27,11 @@ from feldspar.corpus.pipeline import Plan, process, quality_field, write_pairs
 from feldspar.corpus.readers import fetch_archives, pieces_of
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.report import Report, make_report, report_from_json
-from feldspar.corpus.settings import CorpusSettings, DeduplicateSettings, PackageReader
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.store import KIND, split_folder
 from feldspar.corpus.writing import write_kept
+from feldspar.recipe.sections.corpus import CorpusSettings, DeduplicateSettings, PackageReader
 
 REPORT_NAME = "report.json"
 WITHOUT_EFFECT = frozenset({"path", "ontology"})

@@ -19,7 +19,7 @@ from feldspar.core.streams import hash_integers
 from feldspar.corpus.clean import cleaned, normalised
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.evaluation import evaluation_items
-from feldspar.corpus.settings import DecontaminateSettings, EvaluationSet
+from feldspar.recipe.sections.corpus import DecontaminateSettings, EvaluationSet
 
 UNKNOWN = 0
 """The number of a word that no evaluation set holds."""

@@ -41,10 +41,10 @@ from feldspar.corpus.duplicates.verify import (
 )
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
-from feldspar.corpus.settings import DeduplicateSettings, HighestValue
 from feldspar.corpus.stages import Stages
 from feldspar.corpus.text_files import TextFiles, write_places
 from feldspar.corpus.unit_files import UnitFiles
+from feldspar.recipe.sections.corpus import DeduplicateSettings, HighestValue
 
 
 @dataclass(frozen=True)

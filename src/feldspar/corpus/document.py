@@ -7,8 +7,8 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
+from feldspar.recipe.sections.corpus import SOURCE_NAME_PATTERN
 
-SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
 
 

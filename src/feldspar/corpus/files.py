@@ -27,9 +27,9 @@ from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
-from feldspar.corpus.settings import CleanSettings, DeduplicateSettings
 from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.writing import write_kept
+from feldspar.recipe.sections.corpus import CleanSettings, DeduplicateSettings
 
 KIND = "deduplication"
 _SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)

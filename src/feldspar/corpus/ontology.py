@@ -20,7 +20,7 @@ from feldspar.core.files import new_folder
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.members import read_members
-from feldspar.corpus.settings import Archive, OntologySettings
+from feldspar.recipe.sections.corpus import Archive, OntologySettings
 
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")

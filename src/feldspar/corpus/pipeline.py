@@ -19,9 +19,14 @@ from feldspar.corpus.outcome import JACCARD_DECIMALS, Outcome
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.reading import read_corpus
 from feldspar.corpus.replaced import replaced_characters
-from feldspar.corpus.settings import CleanSettings, DeduplicateSettings, HighestValue, SplitSettings
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
+from feldspar.recipe.sections.corpus import (
+    CleanSettings,
+    DeduplicateSettings,
+    HighestValue,
+    SplitSettings,
+)
 
 KEPT_SPLIT = "kept"
 RESIDENT_BYTES = 300

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from feldspar.corpus.duplicates.components import component_labels
-from feldspar.corpus.settings import SplitSettings
+from feldspar.recipe.sections.corpus import SplitSettings
 
 SPLITS = ("train", "validation", "test")
 BUCKETS = 1000

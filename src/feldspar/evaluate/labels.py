@@ -14,8 +14,8 @@ from feldspar.evaluate.continuations import Continuation, score_continuations
 from feldspar.evaluate.generate_until import generate_until
 from feldspar.evaluate.label_figures import LabelFigures, Labels, label_figures
 from feldspar.evaluate.text_model import TextModel
+from feldspar.recipe.sections.phase_data import LABELS, PairTemplate
 from feldspar.tokens.pairs import LABEL_SEPARATOR, Pair, PairLayout, target_text
-from feldspar.tokens.settings import LABELS, PairTemplate
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from feldspar.core.progress import say
 from feldspar.evaluate.by_position import buckets_of, crossing, losses_by_position
 from feldspar.evaluate.retrieval import TASKS, questions
 from feldspar.evaluate.retrieval_score import NEW_TOKENS, answer_questions
-from feldspar.evaluate.settings import LengthSweepSettings
 from feldspar.evaluate.text_loss import document_losses, total_loss
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.settings import PositionScaling
+from feldspar.recipe.sections.evaluation import LengthSweepSettings
+from feldspar.recipe.sections.model import PositionScaling
 
 BUCKETS = 32
 """Of the longest length; the others have buckets of the same width."""

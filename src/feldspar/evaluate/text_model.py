@@ -7,7 +7,7 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import LearnedPositions
+from feldspar.recipe.sections.model import LearnedPositions
 from feldspar.tokens.tokenizer import TextTokenizer
 
 

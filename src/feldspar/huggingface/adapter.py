@@ -6,7 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.settings import ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 
 class Adapter(Protocol):

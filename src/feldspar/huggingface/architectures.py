@@ -5,7 +5,7 @@ from feldspar.huggingface.adapter import Adapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
 from feldspar.huggingface.llama import LlamaAdapter
 from feldspar.huggingface.own import OwnAdapter
-from feldspar.model.settings import ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),

@@ -10,8 +10,8 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.folding import plain_multipliers
-from feldspar.model.settings import ModelSettings
 from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.recipe.sections.model import ModelSettings
 
 EMBEDDING, OUTPUT, WIDTH = "mup_embeddings_scale", "mup_output_alpha", "mup_width_scale"
 ATTENTION = "mup_scale_qk_dot_by_d"

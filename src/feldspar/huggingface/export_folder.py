@@ -22,14 +22,14 @@ from feldspar.huggingface.weights import (
     save_tensors,
     write_weights,
 )
-from feldspar.model.settings import (
+from feldspar.model.shapes import SOFT_PROMPT, model_shapes
+from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.recipe.sections.model import (
     ModelSettings,
     NoScaling,
     PositionScaling,
     SoftPromptSettings,
 )
-from feldspar.model.shapes import SOFT_PROMPT, model_shapes
-from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
 from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES

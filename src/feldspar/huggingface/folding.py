@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.recipe.sections.model import ModelSettings
 
 EMBEDDING = "token_embedding.weight"
 TABLES = (EMBEDDING, "position_embedding.weight", SOFT_PROMPT)

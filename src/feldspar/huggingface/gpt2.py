@@ -8,12 +8,7 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
 from feldspar.model.export_class import GPT2, gpt2_misfits
-from feldspar.model.settings import (
-    ModelSettings,
-    NormSettings,
-    NoScaling,
-    PositionScaling,
-)
+from feldspar.recipe.sections.model import ModelSettings, NormSettings, NoScaling, PositionScaling
 
 MODULES = {
     "attention_norm": "ln_1",

@@ -26,8 +26,8 @@ from feldspar.huggingface.weights import (
     require_names,
     write_weights,
 )
-from feldspar.model.settings import ModelSettings, NoScaling, PositionScaling
 from feldspar.model.shapes import model_shapes
+from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
 from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
 
 CONFIGURATION_NAME = "config.json"

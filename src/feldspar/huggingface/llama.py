@@ -10,7 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
 from feldspar.model.export_class import LLAMA, llama_misfits
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     ModelSettings,
     NormSettings,
     PositionScaling,

@@ -11,7 +11,7 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.model.export_class import OWN
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
     ModelSettings,

@@ -6,7 +6,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
 from feldspar.model.position_scaling import LLAMA3_FAST_TURNS, LLAMA3_SLOW_TURNS
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     LinearScaling,
     Llama3Scaling,
     NoScaling,

@@ -9,7 +9,7 @@ from feldspar.model.attention_paths import attend
 from feldspar.model.context import SequenceContext
 from feldspar.model.layers import Linear
 from feldspar.model.positions import rotate
-from feldspar.model.settings import ModelSettings, RotaryPositions
+from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
 
 
 class Attention(nn.Module):

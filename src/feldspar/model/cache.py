@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings
 
 
 class KeyValueCache:

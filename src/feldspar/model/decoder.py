@@ -34,7 +34,9 @@ from feldspar.model.positions import (
     document_positions,
     rotary_tables,
 )
-from feldspar.model.settings import (
+from feldspar.model.shapes import resolved_vocab_size
+from feldspar.model.soft_prompt import SoftPrompt
+from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
     LinearScaling,
@@ -44,8 +46,6 @@ from feldspar.model.settings import (
     RotaryPositions,
     scaling_misfit,
 )
-from feldspar.model.shapes import resolved_vocab_size
-from feldspar.model.soft_prompt import SoftPrompt
 
 
 class Block(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     LearnedPositions,
     LinearScaling,
     ModelSettings,

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from feldspar.core.rows import FanIn, ParameterRole, Role
 from feldspar.model.activation import gelu
 from feldspar.model.layers import Linear
-from feldspar.model.settings import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings
 
 
 class FeedForward(nn.Module):

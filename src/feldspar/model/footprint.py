@@ -7,13 +7,13 @@ where the planner can read them, and used by the modules.
 
 from dataclasses import dataclass
 
-from feldspar.model.settings import (
+from feldspar.model.shapes import resolved_vocab_size
+from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
     ModelSettings,
     RotaryPositions,
 )
-from feldspar.model.shapes import resolved_vocab_size
 
 WIDE = 4
 """Bytes of float32: the residual stream, normalisation, attention's statistics."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.model.cache import KeyValueCache
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import LearnedPositions
+from feldspar.recipe.sections.model import LearnedPositions
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feldspar.core.rows import ParameterRole, ParameterRoles, Role
-from feldspar.model.settings import NormSettings
+from feldspar.recipe.sections.model import NormSettings
 
 
 class Linear(nn.Linear):

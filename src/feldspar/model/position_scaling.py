@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from feldspar.model.positions import rotary_frequencies
-from feldspar.model.settings import (
+from feldspar.recipe.sections.model import (
     LinearScaling,
     Llama3Scaling,
     NoScaling,

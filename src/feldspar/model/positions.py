@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from feldspar.model.settings import RotaryPositions
+from feldspar.recipe.sections.model import RotaryPositions
 
 
 def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:

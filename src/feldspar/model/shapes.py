@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
-from feldspar.model.settings import LearnedPositions, ModelSettings
+from feldspar.recipe.sections.model import LearnedPositions, ModelSettings
 
 SOFT_PROMPT = "soft_prompt.weight"
 """The name of the learned vectors' table."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.meter import NoiseScaleMeter
-from feldspar.noise_scale.settings import PAPER_FACTOR
 from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 
 HALF_LIVES = 10.0
 """The factor moves more slowly than the noise scale: so many of its half-lives."""

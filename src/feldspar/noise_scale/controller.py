@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.settings import NoiseScaleBatch
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 DWELL_HALF_LIVES = 2
 """Averages have forgotten the batch before after so many."""

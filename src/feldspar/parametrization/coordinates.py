@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 Axis = Literal["width", "density", "depth"]
 Kind = Literal["size", "change"]

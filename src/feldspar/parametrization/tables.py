@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
-from feldspar.parametrization.settings import ParametrizationSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 
 @dataclass(frozen=True)

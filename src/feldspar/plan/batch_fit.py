@@ -15,8 +15,8 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.controller import batch_sizes
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.summary import Plan
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 LEAST_POINTS = 5
 POINTS = 100

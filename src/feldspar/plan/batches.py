@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.recipe.amounts import Unit
-from feldspar.train.settings import Batch, BatchByTokens, BatchRamp, ConstantBatch
-from feldspar.vision.settings import ImageBatch
+from feldspar.recipe.sections.batch import Batch, BatchByTokens, BatchRamp, ConstantBatch
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
+from feldspar.recipe.sections.vision import ImageBatch
 
 
 @dataclass(frozen=True)

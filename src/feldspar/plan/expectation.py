@@ -9,7 +9,7 @@ from feldspar.plan.fitted_law import FittedLaw
 from feldspar.plan.law import Basis, ComputeLaw
 from feldspar.plan.law_basis import basis_by_shards
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.settings import HuggingFaceTokenizer
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer
 
 DATA_SETS = {"pile": "the Pile, test"}
 """Sources by the names that shipped recipes give them, and the text that a law's loss is of."""

@@ -6,8 +6,8 @@ table counted as a one-hot product and the softmax as three operations a score.
 """
 
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.model.settings import ModelSettings
 from feldspar.plan.timeline import Timeline
+from feldspar.recipe.sections.model import ModelSettings
 
 CONVENTIONS = ("6P", "6P+attention", "detailed")
 UTILISATION_CONVENTION = "6P+attention"

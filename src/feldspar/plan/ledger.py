@@ -9,8 +9,8 @@ phase is not what was executed: that is what the other conventions count.
 from collections.abc import Mapping
 
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.model.settings import ModelSettings
 from feldspar.plan.timeline import PhasePlan
+from feldspar.recipe.sections.model import ModelSettings
 
 
 def phase_ledger(

@@ -19,7 +19,7 @@ from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_mi
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
-from feldspar.runtime.settings import FsdpDistribution
+from feldspar.recipe.sections.runtime import FsdpDistribution
 from feldspar.sparsity.density import densities
 
 WIDE = 4

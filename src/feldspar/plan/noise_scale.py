@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, Role
 from feldspar.noise_scale.controller import BatchController
-from feldspar.noise_scale.settings import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.plan.memory import Memory
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_rows
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 
 DEFAULT_SHARE = 100
 """The half-life is this part of the run,"""

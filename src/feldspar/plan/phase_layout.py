@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.batches import Stretch, batch_levels, fill_up, lay_out
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.batch import Batch, ConstantBatch
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
+from feldspar.recipe.sections.phases import PhaseSettings
+from feldspar.recipe.sections.vision import ImageBatch, VisionPhaseSettings
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.tokens.resolve import MeasuredTokens
-from feldspar.train.settings import Batch, ConstantBatch, PhaseSettings
-from feldspar.vision.settings import ImageBatch, VisionPhaseSettings
 
 
 def lay_out_phases(

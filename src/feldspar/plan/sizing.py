@@ -13,12 +13,12 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import Role
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.plan.law import ParametricLaw
 from feldspar.plan.schedule_scaling import scaled_schedule
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan, Rate
+from feldspar.recipe.sections.model import ModelSettings
 
 CONVENTION = "6P"
 DEFAULT_TOKENS_PER_PARAMETER = 20.0

@@ -8,6 +8,7 @@ from feldspar.core.errors import UserError
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.phase_data import Select
 from feldspar.tokens.resolve import (
     MixtureContext,
     ResolvedMixture,
@@ -15,7 +16,6 @@ from feldspar.tokens.resolve import (
     resolve_mixture,
     tokens_of,
 )
-from feldspar.tokens.settings import Select
 
 MANY_EPOCHS = 4
 """Up to here repeated tokens are worth about as much as new ones (2305.16264)."""

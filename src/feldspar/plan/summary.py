@@ -22,9 +22,10 @@ from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
 from feldspar.tokens.resolve import MeasuredTokens
-from feldspar.train.settings import OptimizerSettings, StartFromRun
 
 ONE_DEVICE = Machine()
 """A processor, unless the recipe says cuda."""

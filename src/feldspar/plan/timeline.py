@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.settings import NoiseScaleBatch
 from feldspar.plan.batches import Stretch, step_at_tokens, tokens_at_step, tokens_of_sequences
 from feldspar.plan.phase_layout import lay_out_phases
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.schedules import CompiledSchedule, Schedule, compile_schedule
+from feldspar.recipe.sections.batch import Batch
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
+from feldspar.recipe.sections.vision import ImageBatch
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.train.settings import Batch
-from feldspar.vision.settings import ImageBatch
 
 
 @dataclass(frozen=True)

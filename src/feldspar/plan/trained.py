@@ -6,7 +6,7 @@ from dataclasses import replace
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role, chosen_rows
 from feldspar.recipe.root import Recipe
-from feldspar.train.settings import TrainableRows
+from feldspar.recipe.sections.phases import TrainableRows
 
 VOCABULARY_ROLES = (Role.EMBEDDING, Role.OUTPUT)
 """Roles of parameters with a row for each token."""

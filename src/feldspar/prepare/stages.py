@@ -11,14 +11,14 @@ from pathlib import Path
 from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.manifest import Manifest, changes_since
 from feldspar.corpus.build import configuration_digest, finished_folder, shaping_settings
-from feldspar.corpus.settings import CorpusSettings, HuggingFaceReader
 from feldspar.corpus.store import KIND as DOCUMENTS
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
+from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
+from feldspar.recipe.sections.tokens import TrainBpe
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.tokens.settings import TrainBpe
 from feldspar.tokens.shard_shape import ShardShape, finished_shards
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
 
 AnyLoaded = LoadedRecipe | LoadedDataRecipe
 

@@ -1,8 +1,8 @@
 """The recipe of documents, and of tokens where it says so: nothing of it needs a model."""
 
-from feldspar.corpus.settings import CorpusSettings
+from feldspar.recipe.sections.corpus import CorpusSettings
+from feldspar.recipe.sections.tokens import ShardSettings, Tokenizer
 from feldspar.recipe.top import RecipeTop
-from feldspar.tokens.settings import ShardSettings, Tokenizer
 
 
 class DataRecipe(RecipeTop):

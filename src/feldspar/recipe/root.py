@@ -4,33 +4,28 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from feldspar.adapt.settings import AdaptSettings
-from feldspar.corpus.settings import CorpusSettings
-from feldspar.evaluate.settings import EvaluationSettings
-from feldspar.model.settings import (
+from feldspar.recipe.amounts import Unit
+from feldspar.recipe.base import NameOrMapping
+from feldspar.recipe.sections.adapt import AdaptSettings
+from feldspar.recipe.sections.corpus import CorpusSettings
+from feldspar.recipe.sections.evaluation import EvaluationSettings
+from feldspar.recipe.sections.model import (
     LearnedPositions,
     ModelSettings,
     NoScaling,
     PositionScaling,
     scaling_misfit,
 )
-from feldspar.noise_scale.settings import NoiseScaleBatch, NoiseScaleSettings
-from feldspar.parametrization.settings import ParametrizationSettings
-from feldspar.recipe.amounts import Unit
-from feldspar.recipe.base import NameOrMapping
+from feldspar.recipe.sections.noise_scale import NoiseScaleBatch, NoiseScaleSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
+from feldspar.recipe.sections.runtime import CheckpointSettings, FsdpDistribution, RuntimeSettings
+from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
+from feldspar.recipe.sections.start_from import StartFrom, StartFromScratch
+from feldspar.recipe.sections.study import StudySettings
+from feldspar.recipe.sections.tokens import ShardSettings, Tokenizer
 from feldspar.recipe.top import RecipeTop, refuse_units
-from feldspar.runtime.settings import CheckpointSettings, FsdpDistribution, RuntimeSettings
-from feldspar.sparsity.settings import Dense, StaticSparsity
-from feldspar.study.settings import StudySettings
-from feldspar.tokens.settings import ShardSettings, Tokenizer
-from feldspar.train.settings import (
-    MixtureEntry,
-    OptimizerSettings,
-    PhaseSettings,
-    RunSchedule,
-    StartFrom,
-    StartFromScratch,
-)
 
 SCHEMA_VERSION = 1
 

@@ -6,16 +6,11 @@ from pydantic import Field, model_validator
 
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.base import NameOrMapping
-from feldspar.recipe.top import RecipeTop, refuse_units
-from feldspar.runtime.settings import CheckpointSettings
-from feldspar.train.settings import (
-    RmsPropSettings,
-    RunSchedule,
-    SgdSettings,
-    StartFromRun,
-    StartFromScratch,
-)
-from feldspar.vision.settings import (
+from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.phases import RunSchedule
+from feldspar.recipe.sections.runtime import CheckpointSettings
+from feldspar.recipe.sections.start_from import StartFromRun, StartFromScratch
+from feldspar.recipe.sections.vision import (
     AugmentationSettings,
     AverageWeightsSettings,
     ClassificationTask,
@@ -26,6 +21,7 @@ from feldspar.vision.settings import (
     VisionPhaseSettings,
     VisionRuntimeSettings,
 )
+from feldspar.recipe.top import RecipeTop, refuse_units
 
 VISION_KEYS = ("images", "task", "augmentation", "average_weights")
 """Sections that no recipe of a language model has."""

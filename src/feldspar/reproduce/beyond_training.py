@@ -10,7 +10,7 @@ from feldspar.evaluate.by_position import losses_by_position
 from feldspar.evaluate.held_out import held_out_documents, require_split
 from feldspar.evaluate.length_sweep import long_documents
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.settings import LinearScaling, NoScaling, NtkScaling, PositionScaling
+from feldspar.recipe.sections.model import LinearScaling, NoScaling, NtkScaling, PositionScaling
 from feldspar.train.data import open_shards
 from feldspar.train.load import load_run
 from feldspar.train.text_model import text_model_of

@@ -9,6 +9,7 @@ from functools import cache
 from feldspar.plan.flops import training_flops
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.study import Range
 from feldspar.report.page import Section
 from feldspar.reproduce.cost import on_accelerators, run_cost
 from feldspar.reproduce.family import Member, claims
@@ -24,7 +25,6 @@ from feldspar.reproduce.paper import (
     values_of,
 )
 from feldspar.reproduce.rate_sweep import Cell, RateSweep
-from feldspar.study.settings import Range
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from feldspar.noise_scale.settings import PAPER_FACTOR
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 from feldspar.reproduce.claims import Claim, judged, not_run, unrecorded
 from feldspar.reproduce.equal_loss import BatchRuns, StepTime, loss_at, saved
 from feldspar.reproduce.ladder import Gain

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.noise_scale.settings import PAPER_FACTOR
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.reproduce.equal_loss import BatchRuns, StepTime

@@ -12,6 +12,7 @@ from typing import Any
 
 from feldspar.core.student_t import unpaired_half_width
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.study import Range
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.reproduce.claims import Claim, judged, not_run
@@ -28,7 +29,6 @@ from feldspar.reproduce.paper import (
     values_of,
 )
 from feldspar.reproduce.rate_sweep import Cell, RateSweep, octaves
-from feldspar.study.settings import Range
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 

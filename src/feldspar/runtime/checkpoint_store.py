@@ -7,6 +7,7 @@ from feldspar.core.errors import RunError
 from feldspar.core.files import TEMPORARY_MARK, remove_folder, remove_incomplete
 from feldspar.core.progress import say
 from feldspar.recipe.amounts import Unit
+from feldspar.recipe.sections.runtime import CheckpointSettings
 from feldspar.runtime.checkpoint import (
     MODEL,
     OPTIMIZER,
@@ -16,7 +17,6 @@ from feldspar.runtime.checkpoint import (
 )
 from feldspar.runtime.collectives import on_each, on_first
 from feldspar.runtime.retention import Candidate, best_of, kept
-from feldspar.runtime.settings import CheckpointSettings
 
 DIGITS = 15
 

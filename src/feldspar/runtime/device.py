@@ -11,7 +11,7 @@ import torch
 from feldspar.core.accelerators import accelerator_of
 from feldspar.core.errors import SetupError
 from feldspar.core.progress import say
-from feldspar.runtime.settings import CommonRuntime, RuntimeSettings
+from feldspar.recipe.sections.runtime import CommonRuntime, RuntimeSettings
 
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 """Processor flags (x86, ARM) of instructions that multiply bfloat16."""

@@ -17,9 +17,9 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 from feldspar.core.errors import SetupError, UserError
+from feldspar.recipe.sections.runtime import FsdpDistribution, RuntimeSettings
 from feldspar.runtime import collectives
 from feldspar.runtime.device import choose_device
-from feldspar.runtime.settings import FsdpDistribution, RuntimeSettings
 
 Kind = Literal["single", "ddp", "fsdp"]
 TIMEOUT = timedelta(minutes=30)

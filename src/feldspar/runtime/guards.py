@@ -11,9 +11,9 @@ import torch.distributed as dist
 from feldspar.core.errors import NonFiniteError
 from feldspar.core.progress import say
 from feldspar.core.records import append_record
+from feldspar.recipe.sections.runtime import NonFiniteVariant, SkipNonFinite
 from feldspar.runtime.collectives import gather_json, is_first, world_size
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.runtime.settings import NonFiniteVariant, SkipNonFinite
 
 
 def all_finite(loss: torch.Tensor | float, gradient_norm: torch.Tensor | float) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 
-from feldspar.runtime.settings import KeepSettings
+from feldspar.recipe.sections.runtime import KeepSettings
 
 
 @dataclass(frozen=True)

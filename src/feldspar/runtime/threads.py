@@ -23,7 +23,7 @@ import torch
 
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
-from feldspar.runtime.settings import CommonRuntime
+from feldspar.recipe.sections.runtime import CommonRuntime
 
 RECENT = 3
 """Passes that show the present speed, and passes of the other number that justify a change."""

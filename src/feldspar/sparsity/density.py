@@ -7,7 +7,7 @@ from math import floor
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role
-from feldspar.sparsity.settings import Dense, StaticSparsity
+from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
 
 MEAGRE_FAN_IN = 8
 """Below this many kept inputs of a neuron the parametrization's averages no longer hold."""

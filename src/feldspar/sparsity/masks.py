@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from feldspar.core.errors import RunError
 from feldspar.core.rows import ParameterRow
 from feldspar.core.streams import numpy_stream
+from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
 from feldspar.sparsity.density import kept_count, sparsities
-from feldspar.sparsity.settings import Dense, StaticSparsity
 
 
 def draw_mask(

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from feldspar.core.errors import RunError
+from feldspar.recipe.sections.sparsity import Sparsity
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.settings import Sparsity
 
 KEY = "sparsity"
 PREFIX = "mask/"

@@ -18,7 +18,6 @@ from feldspar.core.numbers import finite
 from feldspar.core.progress import progress, say
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.coordinates import (
@@ -32,6 +31,7 @@ from feldspar.parametrization.coordinates import (
     slope,
 )
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.sparsity.density import MEAGRE_FAN_IN, densities
 from feldspar.study.coordinate_points import (
     HEAD_DIM,

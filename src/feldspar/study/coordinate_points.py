@@ -13,13 +13,13 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.model.settings import ModelSettings, RotaryPositions
 from feldspar.parametrization.coordinates import AXES, Axis
-from feldspar.parametrization.settings import ParametrizationSettings, ParametrizationType
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
+from feldspar.recipe.sections.parametrization import ParametrizationSettings, ParametrizationType
+from feldspar.recipe.sections.study import Range
 from feldspar.study.coordinate_runs import CONTEXT_TOKENS, VOCAB_SIZE
-from feldspar.study.settings import Range
 
 HEAD_DIM = 32
 BASE_D_MODEL = 64

@@ -17,7 +17,6 @@ from feldspar.corpus.readers.installed import standard_library_files
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
 from feldspar.model.feed_forward import FeedForward
-from feldspar.model.settings import ModelSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.parametrization.coordinates import (
@@ -31,10 +30,11 @@ from feldspar.parametrization.coordinates import (
     Measure,
 )
 from feldspar.parametrization.tables import ParametrizationTable
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.settings import StaticSparsity
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import OptimizerSettings
 
 VOCAB_SIZE = 256
 CONTEXT_TOKENS = 64

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.model.settings import ModelSettings
 from feldspar.plan.law import Point
 from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops
 from feldspar.plan.law_fit import LawFit, check_sizes, fit_law
 from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.study import StudySettings
 from feldspar.study.run_points import read_runs
-from feldspar.study.settings import StudySettings
 from feldspar.study.sweep import as_overrides, trial_of
 from feldspar.study.trials import TrialResult, run_trials
 from feldspar.train.data import plan_loaded

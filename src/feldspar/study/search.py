@@ -15,8 +15,8 @@ from feldspar.core.errors import RunError, UserError, missing_extra
 from feldspar.core.progress import say
 from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.recipe.sections.study import Range, StudySettings
 from feldspar.recipe.tree import origin_of
-from feldspar.study.settings import Range, StudySettings
 from feldspar.study.sweep import SweepPoint, as_overrides, trial_of
 from feldspar.study.trials import run_trials
 

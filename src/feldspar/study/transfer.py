@@ -16,12 +16,12 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.progress import say
 from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.recipe.sections.study import Range, StudySettings
 from feldspar.recipe.shipped import find_recipe, recipes_folder
 from feldspar.recipe.tree import origin_of
 from feldspar.recipe.yaml import parse_yaml
 from feldspar.study.curves import Curve, Move, Verdict, compare_curves
 from feldspar.study.search import best_point, search_proxy, study_of
-from feldspar.study.settings import Range, StudySettings
 from feldspar.study.sweep import SweepPoint, as_overrides, run_name, run_sweep
 from feldspar.study.trials import check_trial
 

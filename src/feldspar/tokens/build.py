@@ -15,9 +15,9 @@ from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
 from feldspar.core.verified import open_folder, require_replaceable
+from feldspar.recipe.sections.tokens import ShardSettings, TokenizerSettings
 from feldspar.tokens.encoding import encode_unit, units_of
 from feldspar.tokens.infilling import Infiller
-from feldspar.tokens.settings import ShardSettings, TokenizerSettings
 from feldspar.tokens.shard_shape import KIND, ShardShape, finished_shards
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer_sources import tokenizer_from_settings

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
+from feldspar.recipe.sections.tokens import ExtendWith
 from feldspar.tokens.appended_bpe import append_pieces, trained_pieces
 from feldspar.tokens.continued_bpe import continue_merges
 from feldspar.tokens.contract import check_contract
@@ -18,7 +19,6 @@ from feldspar.tokens.extension import Extension
 from feldspar.tokens.extension_report import compare_fertility, refuse_shared_characters
 from feldspar.tokens.growth import Vocabulary
 from feldspar.tokens.scripts import TargetCharacters, dominant_script
-from feldspar.tokens.settings import ExtendWith
 from feldspar.tokens.spelling import spelling_of
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.words import Words

@@ -14,8 +14,8 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import hash_integers
+from feldspar.recipe.sections.phase_data import FillInTheMiddle
 from feldspar.tokens.exact_text import exact_tokenizer
-from feldspar.tokens.settings import FillInTheMiddle
 from feldspar.tokens.tokenizer import TextTokenizer
 
 SPELLINGS = ("<|fim_{}|>", "<fim_{}>")

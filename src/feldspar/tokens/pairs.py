@@ -16,7 +16,7 @@ from feldspar.core.errors import UserError, nearest, shorten
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.jsonl import jsonl_records
 from feldspar.corpus.readers.records import value_of
-from feldspar.tokens.settings import LABELS, PairLabels, PairTemplate
+from feldspar.recipe.sections.phase_data import LABELS, PairLabels, PairTemplate
 from feldspar.tokens.tokenizer import TextTokenizer
 
 LABEL_SEPARATOR = ", "

@@ -10,8 +10,8 @@ from math import isfinite
 from typing import Literal, Protocol, runtime_checkable
 
 from feldspar.core.errors import UserError, nearest
+from feldspar.recipe.sections.phase_data import Select
 from feldspar.tokens.mixture import exact
-from feldspar.tokens.settings import Select
 
 SUM_TOLERANCE = Fraction(1, 10**6)
 AGREEMENT = Fraction(1, 100)

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.phase_data import Select
 from feldspar.tokens.mixture import exact
-from feldspar.tokens.settings import Select
 from feldspar.tokens.shards import SourceTokens
 
 

@@ -14,10 +14,10 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
+from feldspar.recipe.sections.phase_data import FillInTheMiddle, Select
 from feldspar.tokens.infilling import Infiller
 from feldspar.tokens.mixture import named_sampler
 from feldspar.tokens.selection import select_documents
-from feldspar.tokens.settings import FillInTheMiddle, Select
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.shuffle import WindowOrder
 from feldspar.tokens.stream import Cursor, SourceStream

@@ -9,7 +9,12 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of
 from feldspar.core.manifest import MANIFEST_NAME, Manifest, changes_since
 from feldspar.core.verified import VerifiedFolder, open_folder
-from feldspar.tokens.settings import ExtendTokenizer, ShardSettings, TokenizerSettings, TrainBpe
+from feldspar.recipe.sections.tokens import (
+    ExtendTokenizer,
+    ShardSettings,
+    TokenizerSettings,
+    TrainBpe,
+)
 from feldspar.tokens.tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer_sources import base_of, tokenizer_from_settings
 

@@ -8,14 +8,9 @@ import numpy as np
 from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 from feldspar.core.streams import hash_integers, stream_seed
+from feldspar.recipe.sections.tokens import BpeFiles, ExtendTokenizer, TokenizerSettings, TrainBpe
 from feldspar.tokens.bpe import read_bpe_files, train_bpe
 from feldspar.tokens.extend import extend_tokenizer, probe_texts, target_sources
-from feldspar.tokens.settings import (
-    BpeFiles,
-    ExtendTokenizer,
-    TokenizerSettings,
-    TrainBpe,
-)
 from feldspar.tokens.tokenizer import TOKENIZER_FILE, TextTokenizer, end_of_sequence_token
 
 TRAINING_SPLIT = "train"

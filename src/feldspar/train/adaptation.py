@@ -15,13 +15,13 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.core.manifest import read_manifest
 from feldspar.plan.summary import Plan
+from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 from feldspar.runtime.checkpoint import KIND, Checkpoint
 from feldspar.tokens.decomposition import decompositions
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
 from feldspar.train.load import find_checkpoint
 from feldspar.train.run_tokenizer import run_tokenizer
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun
 
 
 @dataclass(frozen=True)

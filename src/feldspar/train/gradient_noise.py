@@ -17,11 +17,11 @@ from feldspar.noise_scale.controller import Reading
 from feldspar.noise_scale.group_tracker import Groups, GroupTracker, track_groups
 from feldspar.noise_scale.meter import Estimate, NoiseScaleMeter
 from feldspar.noise_scale.parameter_types import ParameterType
-from feldspar.noise_scale.settings import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.noise_scale.statistics import StepStatistics
 from feldspar.noise_scale.tracker import Tracker, instrument
 from feldspar.plan.noise_scale import half_life_tokens
 from feldspar.plan.timeline import StepPlan, Timeline
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.runtime.collectives import world_size
 from feldspar.train.intervals import is_due
 

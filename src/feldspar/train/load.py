@@ -11,13 +11,13 @@ from pydantic import TypeAdapter
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.recorded import is_run
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.model import NoScaling, PositionScaling, SoftPromptSettings
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.parametrization.application import ParameterGroup
-from feldspar.train.settings import OptimizerSettings, RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
 
 AnyOptimizer = OptimizerSettings | SgdSettings | RmsPropSettings
 

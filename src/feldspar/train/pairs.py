@@ -7,9 +7,9 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.bag_of_words import BagOfWords
 from feldspar.evaluate.label_figures import label_figures
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.phase_data import PairTemplate
 from feldspar.tokens.pair_reader import PairReader
 from feldspar.tokens.pairs import PairLayout, PairText, encode_pairs, read_pairs
-from feldspar.tokens.settings import PairTemplate
 from feldspar.tokens.shards import ShardSet
 from feldspar.tokens.tokenizer import TextTokenizer
 

@@ -15,12 +15,12 @@ from feldspar.plan.memory import Memory
 from feldspar.plan.micro_batch import check_divides
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan
+from feldspar.recipe.sections.sparsity import Dense
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.device import autocast, choose_compile, choose_precision
 from feldspar.runtime.distributed import Distribution, accumulate, unwrap
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.settings import Dense
 from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.loop import StepRunner

@@ -11,22 +11,22 @@ from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
-from feldspar.model.settings import NoScaling, PositionScaling
 from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.model import NoScaling, PositionScaling
+from feldspar.recipe.sections.sparsity import Dense
+from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import gather_json
 from feldspar.runtime.shards import Box, local_part
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
-from feldspar.sparsity.settings import Dense
 from feldspar.tokens.shards import ShardSet
 from feldspar.train.adaptation import adapt_to_shards, read_source, require_same_tokens
 from feldspar.train.load import find_checkpoint, scaling_from_state
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.train.soft_prompt import begin_soft_prompt
 
 

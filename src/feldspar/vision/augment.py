@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from feldspar.recipe.sections.vision import AugmentationSettings
 from feldspar.vision.crops import training_crop
 from feldspar.vision.random_operations import rand_augment
-from feldspar.vision.settings import AugmentationSettings
 
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_RATIO = (0.3, 1 / 0.3)

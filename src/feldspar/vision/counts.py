@@ -8,8 +8,8 @@ bilinear interpolation writes. The latter gives the authors' printed integers fo
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
 from feldspar.vision.layout import Bottleneck, NetworkLayout, network_layout
-from feldspar.vision.settings import STEM_STRIDE, RevBiFPNSettings
 
 NORM_COST = 2
 UPSAMPLING_COST = 11

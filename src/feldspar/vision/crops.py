@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feldspar.vision.settings import CentreCrop, PaddedCrop, RandomResizedCrop
+from feldspar.recipe.sections.vision import CentreCrop, PaddedCrop, RandomResizedCrop
 
 ATTEMPTS = 10
 """Draws of a part that fits, before the middle of the image is taken."""

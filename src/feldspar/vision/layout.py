@@ -7,7 +7,7 @@ Kernels, expansions and squeeze ratios by stream are those of the authors' code.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from feldspar.vision.settings import RevBiFPNSettings
+from feldspar.recipe.sections.vision import RevBiFPNSettings
 
 RESIDUAL_KERNELS = (3, 5, 5, 5)
 EXPANSIONS = (1, 1, 2, 2)

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from feldspar.core.errors import InternalError
 from feldspar.core.streams import numpy_stream
+from feldspar.recipe.sections.vision import AugmentationSettings
 from feldspar.vision.augment import augment
 from feldspar.vision.crops import centre_crop
 from feldspar.vision.images import LabelledImages
-from feldspar.vision.settings import AugmentationSettings
 
 IMAGES_AT_ONCE = 16
 """Of one thread's turn."""

@@ -7,9 +7,9 @@ activations are kept (2206.14098: the backbone's outputs only, whatever its dept
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
 from feldspar.vision.counts import count_network
 from feldspar.vision.layout import Bottleneck, NetworkLayout, Stage, network_layout
-from feldspar.vision.settings import STEM_STRIDE, RevBiFPNSettings
 
 FLOAT_BYTES = 4
 

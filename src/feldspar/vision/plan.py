@@ -6,8 +6,8 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.amounts import Unit
+from feldspar.recipe.sections.optimizer import RmsPropSettings
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.train.settings import RmsPropSettings
 from feldspar.vision.counts import NetworkCounts, count_network
 from feldspar.vision.memory import VisionMemory, step_memory
 

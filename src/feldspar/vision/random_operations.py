@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feldspar.vision.settings import RandAugment
+from feldspar.recipe.sections.vision import RandAugment
 
 STRONGEST = 10.0
 LUMINANCE = (0.299, 0.587, 0.114)

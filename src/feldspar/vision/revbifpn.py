@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
+from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory, ReversibleChain
 from feldspar.reversible.recompute import recomputed
 from feldspar.vision.bottleneck import InvertedBottleneck, NormalisedConvolution
 from feldspar.vision.layout import network_layout
-from feldspar.vision.settings import RevBiFPNSettings
 from feldspar.vision.silo import residual_layer, reversible_silo
 from feldspar.vision.stem import Stem
 

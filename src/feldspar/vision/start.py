@@ -10,8 +10,8 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
+from feldspar.recipe.sections.start_from import StartFromRun, StartFromScratch
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.train.settings import StartFromRun, StartFromScratch
 from feldspar.vision.authors import read_authors_weights
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.revbifpn import RevBiFPN

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
 from feldspar.vision.counts import require_divisible
-from feldspar.vision.settings import STEM_STRIDE, RevBiFPNSettings
 
 
 def space_to_depth(images: Tensor, factor: int) -> Tensor:

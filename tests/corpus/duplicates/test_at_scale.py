@@ -12,7 +12,7 @@ from pyarrow.json import read_json as json_table
 
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.parts import PART_BYTES
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.test_build import content
 
 KILLED = """
@@ -20,7 +20,7 @@ import os, signal, sys
 from pathlib import Path
 from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 
 path, out, workers, moments, *stages = sys.argv[1:]
 work = Path(out + ".incomplete-work")
@@ -59,7 +59,7 @@ MEASURED = """
 import sys
 from pathlib import Path
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 
 deduplicate_files([Path(sys.argv[1])], Path(sys.argv[2]), DeduplicateSettings(memory="64MB"))
 # not getrusage, whose maximum outlives exec: it may be that of the process of the tests

@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.report import Report
-from feldspar.corpus.settings import DeduplicateSettings, HighestValue
+from feldspar.recipe.sections.corpus import DeduplicateSettings, HighestValue
 from tests.corpus.conftest import prose
 
 SOURCES = ("web", "books", "code")

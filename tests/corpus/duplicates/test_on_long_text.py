@@ -19,7 +19,7 @@ from benchmarks.contenders.all_pairs import (
 from pyarrow import parquet
 
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.settings import DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.made_text import document_of_its_own, documents, edited
 
 DOCUMENTS, COPIES = 10_000, 2_000

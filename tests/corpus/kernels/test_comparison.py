@@ -17,8 +17,8 @@ from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.kernels.comparison import cut_pairs
 from feldspar.corpus.kernels.selection import compiled
 from feldspar.corpus.parts import tables_of, text_begins, write_table
-from feldspar.corpus.settings import DeduplicateSettings
 from feldspar.corpus.text_files import TextFiles, write_places
+from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import empty_parts, prose
 from tests.corpus.test_build import content
 

@@ -3,9 +3,9 @@
 import os
 
 from feldspar.core.system_errors import translated
+from feldspar.recipe.sections.runtime import DdpDistribution, RuntimeSettings
 from feldspar.runtime.collectives import barrier, on_each, rank
 from feldspar.runtime.distributed import Distribution
-from feldspar.runtime.settings import DdpDistribution, RuntimeSettings
 
 with Distribution.start(RuntimeSettings(device="cpu", distribution=DdpDistribution())):
     barrier()

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.distributed import Distribution, unwrap
-from feldspar.runtime.settings import RuntimeSettings
 
 torch.set_num_threads(1)
 verb, folder, mode, tokens = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])

@@ -10,13 +10,13 @@ from torch import nn
 
 from feldspar.core.errors import RunError, SetupError
 from feldspar.core.records import read_records
+from feldspar.recipe.sections.runtime import RuntimeSettings, SkipNonFinite
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.collectives import gather_json, on_each, on_first
 from feldspar.runtime.distributed import Distribution, accumulate
 from feldspar.runtime.guards import NonFinitePolicy, all_finite
 from feldspar.runtime.metrics import MetricsWriter
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.runtime.settings import RuntimeSettings, SkipNonFinite
 from feldspar.runtime.signals import GracefulStop
 
 torch.set_num_threads(1)

@@ -6,8 +6,8 @@ from feldspar.core.errors import RunError
 from feldspar.noise_scale.controller import Reading
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.distributed import Distribution
-from feldspar.runtime.settings import RuntimeSettings
 from feldspar.train.steering import Steering
 
 

@@ -4,10 +4,10 @@ import sys
 
 from feldspar.core.errors import SetupError
 from feldspar.core.rows import ParameterRow, Role
+from feldspar.recipe.sections.runtime import RuntimeSettings
+from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.runtime.distributed import Distribution
-from feldspar.runtime.settings import RuntimeSettings
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.settings import StaticSparsity
 from feldspar.train.start import require_same_masks
 
 

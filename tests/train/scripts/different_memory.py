@@ -4,8 +4,8 @@ import sys
 
 import torch
 
+from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.distributed import Distribution
-from feldspar.runtime.settings import RuntimeSettings
 from feldspar.train.micro_batch import choose_micro_batch
 
 

@@ -9,10 +9,10 @@ from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.load import load_run
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.settings import OptimizerSettings
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.sparsity.conftest import (
     DENSE_LATER,

@@ -3,7 +3,7 @@
 import numpy as np
 
 from feldspar.core.streams import hash_integers
-from feldspar.corpus.duplicates.banding import Banding
+from feldspar.recipe.sections.corpus import Banding
 
 
 def band_keys(sketches: np.ndarray, banding: Banding) -> np.ndarray:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.corpus.duplicates.banding import Banding
 from feldspar.corpus.duplicates.bands import all_pairs, band_groups, band_keys, star_pairs
 from feldspar.corpus.duplicates.exact import canonical_pairs
 from feldspar.corpus.duplicates.runs import Range, sorted_rows
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
+from feldspar.recipe.sections.corpus import Banding
 
 ALL_PAIRS_LIMIT = 256
 """Band groups of more documents become stars around their first documents."""

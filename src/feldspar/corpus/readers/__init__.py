@@ -14,7 +14,7 @@ from feldspar.corpus.readers.parquet import parquet_pieces
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.text import text_pieces
 from feldspar.corpus.readers.warc import warc_pieces
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 __all__ = ["cache_folder", "fetch_archives", "pieces_of", "read_source"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.text import whole_files
-from feldspar.corpus.settings import CodeReader, SourceSettings
+from feldspar.recipe.sections.corpus import CodeReader, SourceSettings
 
 
 def code_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:

@@ -20,7 +20,7 @@ from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.plain_values import plain_values
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
-from feldspar.corpus.settings import HuggingFaceReader, SourceSettings
+from feldspar.recipe.sections.corpus import HuggingFaceReader, SourceSettings
 
 Rows = Iterator[Mapping[str, Any]]
 STATE_NAME = "state.json"

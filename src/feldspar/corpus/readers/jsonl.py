@@ -15,7 +15,7 @@ from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 

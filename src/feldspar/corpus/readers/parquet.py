@@ -17,7 +17,7 @@ from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read, file_state
 from feldspar.corpus.readers.plain_rows import plain_table
 from feldspar.corpus.readers.plain_values import plain_values
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 PARQUET_SUFFIXES = (".parquet",)
 _BATCH_ROWS = 1024

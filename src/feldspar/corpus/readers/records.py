@@ -11,7 +11,7 @@ from typing import Any
 from feldspar.core.errors import UserError, shorten
 from feldspar.corpus.document import Document, Documents, Tolerance, check_source_name
 from feldspar.corpus.encoding import check_encodable, repaired
-from feldspar.corpus.settings import SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.globs import matches
 from feldspar.corpus.readers.listing import files_below, read_bytes
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.corpus.settings import SourceSettings, TextReader
+from feldspar.recipe.sections.corpus import SourceSettings, TextReader
 
 
 def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:

@@ -19,7 +19,7 @@ from feldspar.corpus.readers.blocks import BLOCK_BYTES, BlockStream, decompresse
 from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.corpus.settings import SourceSettings, WarcReader
+from feldspar.recipe.sections.corpus import SourceSettings, WarcReader
 
 WARC_SUFFIXES = tuple(f".{kind}{end}" for kind in ("warc", "wet") for end in ("", ".gz", ".zst"))
 PAGE_TYPES = ("text/html", "application/xhtml+xml")

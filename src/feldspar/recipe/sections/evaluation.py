@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from feldspar.model.settings import PositionScaling
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.base import Count, Settings
+from feldspar.recipe.sections.model import PositionScaling
 
 Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", "lines"]
 

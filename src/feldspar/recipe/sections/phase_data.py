@@ -1,4 +1,4 @@
-"""Tokenizer and shards."""
+"""The data of a phase: shards or pairs, selection of documents, fill-in-the-middle."""
 
 from pathlib import Path
 from string import Formatter
@@ -7,111 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from feldspar.recipe.base import Count, NameOrMapping, Settings
-from feldspar.tokens.templates import TEMPLATES
-
-END_OF_DOCUMENT = "<|endoftext|>"
-
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class TrainBpe(Settings):
-    """Train a byte-level BPE on the recipe's own documents."""
-
-    type: Literal["train_bpe"] = "train_bpe"
-    vocab_size: Annotated[int, Field(ge=257)]
-    """Tokens, the 256 bytes and the special tokens included."""
-    sample_bytes: Count | None = None
-    """Train on at most this much text, drawn evenly over the sources; default: all of it."""
-    special_tokens: tuple[str, ...] = (END_OF_DOCUMENT,)
-    """Special tokens; the first one ends a document."""
-
-
-class HuggingFaceTokenizer(Settings):
-    """An existing Hugging Face tokenizer: a folder, a tokenizer.json, or a cached name."""
-
-    type: Literal["huggingface"] = "huggingface"
-    path: str
-    """Folder, file or name."""
-    end_of_document: str | None = None
-    """Token that ends a document; default: the tokenizer's own end-of-sequence token."""
-    special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after its vocabulary."""
-    vocab_size: Count | None = None
-    """Declared size for dry runs without the files, special_tokens included; checked when they are
-    there."""
-
-
-class BpeFiles(Settings):
-    """A byte-level BPE as GPT-2 ships it: a vocabulary and a list of merges."""
-
-    type: Literal["bpe_files"] = "bpe_files"
-    vocab: Path
-    """JSON file, token to id."""
-    merges: Path
-    """Text file, one merge a line."""
-    end_of_document: str = END_OF_DOCUMENT
-    """Token that ends a document."""
-    special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after its vocabulary."""
-
-
-class ExtendWith(Settings):
-    """What a vocabulary is extended with."""
-
-    corpus: str | tuple[str, ...]
-    """Sources of the recipe's corpus in the new language; the others are in the old one."""
-    new_tokens: Count
-    """Pieces to add."""
-    script: str | tuple[str, ...] | None = None
-    """Scripts of the new language, such as arabic or devanagari: each new piece is in their
-    characters. Default: the script of most letters of its sources."""
-    characters: str | None = None
-    """The characters themselves, in place of script."""
-    method: Literal["continued", "append"] = "continued"
-    """continued: go on merging target text that the base has tokenised. append: train on target
-    text alone, then append what fits."""
-    sample_bytes: Count | None = None
-    """Learn from at most this much text, drawn evenly over the sources; default: all of it."""
-    allow_resegmentation: bool = False
-    """Extend even if the old language is written in the same characters, and is cut otherwise
-    from then on."""
-
-    @model_validator(mode="after")
-    def _one_set(self) -> Self:
-        if self.script is not None and self.characters is not None:
-            raise ValueError("give either script or characters")
-        return self
-
-
-class ExtendTokenizer(Settings):
-    """Add pieces of another language to an existing BPE; its own ids and text stay as they are."""
-
-    type: Literal["extend"] = "extend"
-    base: str
-    """The tokenizer to extend: folder, file or name, as for type huggingface."""
-    with_: Annotated[ExtendWith, Field(alias="with")]
-    """What to add."""
-    end_of_document: str | None = None
-    """Token that ends a document; default: the base's own end-of-sequence token."""
-    special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after the new pieces."""
-    vocab_size: Count | None = None
-    """Declared size for dry runs, old and new tokens; checked when the tokenizer is made."""
-
-
-TokenizerSettings = TrainBpe | HuggingFaceTokenizer | BpeFiles | ExtendTokenizer
-"""Where a recipe's tokenizer comes from."""
-
-Tokenizer = Annotated[TokenizerSettings, Field(discriminator="type"), NameOrMapping]
-
-
-class ShardSettings(Settings):
-    """Where ``tokens build`` writes and training reads."""
-
-    path: Path
-    """Folder of the shards, one sub-folder a split and source."""
-    shard_tokens: Count = 2**28
-    """A new shard file starts after this many tokens, at a document's end."""
+from feldspar.recipe.sections.tokens import Share
 
 
 class FillInTheMiddle(Settings):
@@ -224,6 +120,37 @@ class PairTemplate(Settings):
         if self.labels is not None and len(fields_in(self.target)) > 1:
             raise ValueError("target: beside {labels} there can be no other field")
         return self
+
+
+HALLMARKS = (
+    "activating invasion and metastasis",
+    "avoiding immune destruction",
+    "cellular energetics",
+    "enabling replicative immortality",
+    "evading growth suppressors",
+    "genomic instability and mutation",
+    "inducing angiogenesis",
+    "resisting cell death",
+    "sustaining proliferative signaling",
+    "tumor promoting inflammation",
+)
+
+TEMPLATES: dict[str, dict[str, Any]] = {
+    "question_context_answer": {
+        "source": "question: {question}\ncontext: {context}\n",
+        "target": "the answer to the question given the context is {labels}.",
+        "labels": {"field": "answer", "values": ("yes", "no", "maybe")},
+    },
+    "text_hallmarks": {
+        "source": "{text}\n",
+        "target": "the hallmarks of cancer in this text are {labels}.",
+        "labels": {"field": "hallmarks", "values": HALLMARKS, "several": True},
+    },
+    "source_target": {"source": "{source}\n", "target": "{target}"},
+}
+"""The templates that come with the package, by name. Records of PubMedQA name their fields
+differently (``QUESTION``, ``CONTEXTS``, ``final_decision``): a recipe may give its own template, or
+a script may rename the fields."""
 
 
 def _shipped_template(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from feldspar.recipe.base import Count, NameOrMapping, Settings
-from feldspar.train.settings import StartFromHuggingFace, StartFromRun
+from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 
 
 class RandomRows(Settings):

@@ -9,7 +9,7 @@ from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.recipe.schedules import ScheduleField
-from feldspar.runtime.settings import CommonRuntime
+from feldspar.recipe.sections.runtime import CommonRuntime
 
 STEM_STRIDE = 4
 """Image pixels along each side that become one position of the finest stream."""

@@ -1,14 +1,32 @@
 """Documents in, documents out: sources, cleaning, deduplication, split."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, model_validator
 
-from feldspar.corpus.document import SOURCE_NAME_PATTERN
-from feldspar.corpus.duplicates.banding import PRESETS, Banding
 from feldspar.recipe.base import Count, NameOrMapping, Settings
+
+SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""A name that is safe as a folder name."""
+
+
+@dataclass(frozen=True)
+class Banding:
+    """How many bands of how many values; ``verified``: whether pairs are then checked exactly."""
+
+    bands: int
+    rows: int
+    verified: bool
+
+
+PRESETS = {
+    "verified": Banding(bands=20, rows=6, verified=True),
+    "slimpajama": Banding(bands=9, rows=13, verified=False),
+}
+"""Bandings of the sketches by name. Documents of similarity J become candidates with probability
+1 - (1 - J^rows)^bands."""
 
 
 class JsonlReader(Settings):

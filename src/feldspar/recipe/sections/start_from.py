@@ -1,0 +1,34 @@
+"""The weights that a run starts with."""
+
+from typing import Literal
+
+from feldspar.recipe.base import Settings
+
+
+class StartFromScratch(Settings):
+    """Random weights from the parametrization's table."""
+
+    type: Literal["scratch"] = "scratch"
+
+
+class StartFromRun(Settings):
+    """The weights of another run's checkpoint."""
+
+    type: Literal["run"]
+    path: str
+    """The run folder."""
+    checkpoint: str = "last"
+    """last, or the number of tokens of a checkpoint."""
+    recipe: str | None = None
+    """The recipe that trains that run: named where the run is missing."""
+
+
+class StartFromHuggingFace(Settings):
+    """The weights of a Hugging Face folder."""
+
+    type: Literal["huggingface"]
+    path: str
+    """The folder."""
+
+
+StartFrom = StartFromScratch | StartFromRun | StartFromHuggingFace
