@@ -21,9 +21,9 @@ import numpy as np
 from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
-from feldspar.tokens.sequences import PhaseData, SequenceReader
-from feldspar.tokens.shards import ShardSet
-from feldspar.tokens.writer import ENDS_SUFFIX, TOKENS_SUFFIX
+from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.shards.writer import ENDS_SUFFIX, TOKENS_SUFFIX
 
 RESULTS = Path(__file__).parent / "results" / "data_loading.json"
 SHARES = {"web": Fraction(7, 10), "code": Fraction(2, 10), "books": Fraction(1, 10)}

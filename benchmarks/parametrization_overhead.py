@@ -88,7 +88,7 @@ def main() -> None:
 def build(folder: Path, megabytes: float) -> Path:
     """Shards of the standard library."""
     from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-    from feldspar.tokens.build import build_shards
+    from feldspar.tokens.shards.build_shards import build_shards
 
     documents = write_documents(folder / "documents", megabytes)
     settings = ShardSettings(path=folder / "shards")

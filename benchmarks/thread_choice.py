@@ -88,7 +88,7 @@ def write_recipes(
 ) -> dict[str, Path]:
     """A recipe for each contender, in a folder of its own, that lasts for all turns."""
     from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-    from feldspar.tokens.build import build_shards
+    from feldspar.tokens.shards.build_shards import build_shards
 
     documents = write_documents(folder / "documents", options.megabytes)
     shards = folder / "shards"

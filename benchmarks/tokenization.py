@@ -24,8 +24,8 @@ from contenders.machine import processor
 from feldspar.core.execution import available_cores
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
-from feldspar.tokens.bpe import train_bpe
-from feldspar.tokens.build import build_shards
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.tokenizer.bpe import train_bpe
 
 RESULTS = Path(__file__).parent / "results" / "tokenization.json"
 SOURCES = ("first", "second", "third")

@@ -100,7 +100,7 @@ def main() -> None:
 def write_recipe(folder: Path, shape: str, options: argparse.Namespace) -> Path:
     """Shards of the standard library, and a recipe over them that lasts for all turns."""
     from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-    from feldspar.tokens.build import build_shards
+    from feldspar.tokens.shards.build_shards import build_shards
 
     documents = write_documents(folder / "documents", options.megabytes)
     vocab_size = SHAPES[shape]["vocab_size"]

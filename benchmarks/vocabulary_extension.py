@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from contenders.machine import processor
-from feldspar.tokens.appended_bpe import append_pieces, trained_pieces
-from feldspar.tokens.bpe import train_bpe
-from feldspar.tokens.continued_bpe import continue_merges
-from feldspar.tokens.contract import check_contract
-from feldspar.tokens.extension import Extension
-from feldspar.tokens.growth import Growth, Vocabulary
-from feldspar.tokens.scripts import TargetCharacters
-from feldspar.tokens.spelling import spelling_of
-from feldspar.tokens.tokenizer import TextTokenizer
-from feldspar.tokens.words import Words
+from feldspar.tokens.tokenizer.appended_bpe import append_pieces, trained_pieces
+from feldspar.tokens.tokenizer.bpe import train_bpe
+from feldspar.tokens.tokenizer.continued_bpe import continue_merges
+from feldspar.tokens.tokenizer.contract import check_contract
+from feldspar.tokens.tokenizer.extension import Extension
+from feldspar.tokens.tokenizer.growth import Growth, Vocabulary
+from feldspar.tokens.tokenizer.scripts import TargetCharacters
+from feldspar.tokens.tokenizer.spelling import spelling_of
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.words import Words
 from tokenization import library_texts
 
 RESULTS = Path(__file__).parent / "results" / "vocabulary_extension.json"

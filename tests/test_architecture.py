@@ -64,7 +64,7 @@ NAMED_FILES = {
         "feldspar.model.footprint",
         "feldspar.model.export_class",
     ),
-    ("plan", "tokens"): ("feldspar.tokens.resolve",),
+    ("plan", "tokens"): ("feldspar.tokens.sequences.resolve",),
     ("plan", "noise_scale"): ("feldspar.noise_scale.controller",),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
 }
@@ -116,6 +116,19 @@ def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
             assert room is None or room in allowed, f"{own} must not import {module}"
             only = NAMED_FILES.get((own, room or ""), (module,))
             assert module.startswith(only), f"{own} may import {only} only, not {module}"
+
+
+FLOORS = {"tokens": ("tokenizer", "shards", "sequences")}
+"""Floors of a room, each of which may import those before it."""
+
+
+@pytest.mark.parametrize("room", FLOORS)
+def test_a_floor_imports_only_the_floors_below_it(room: str) -> None:
+    for height, floor in enumerate(FLOORS[room]):
+        upper = tuple(f"feldspar.{room}.{other}" for other in FLOORS[room][height + 1 :])
+        for path in (PACKAGE / room / floor).rglob("*.py"):
+            above = [name for name in imports(ast.walk(tree_of(path))) if name.startswith(upper)]
+            assert not above, f"{path}: {above}"
 
 
 def test_no_file_imports_itself_by_a_detour() -> None:

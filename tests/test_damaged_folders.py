@@ -19,9 +19,9 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.runtime.checkpoint_store import CheckpointStore
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.shards import ShardSet
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.run import train
 from tests.tokens.conftest import some_texts, write_documents
 from tests.train.conftest import RECIPE

@@ -9,7 +9,7 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.cli.scaling import split_numbers
-from feldspar.plan.law import CEREBRAS_GPT_POINTS
+from feldspar.plan.laws.law import CEREBRAS_GPT_POINTS
 from tests.train.conftest import feldspar, recipe_file, shards_folder
 
 __all__ = ["feldspar", "recipe_file", "shards_folder"]

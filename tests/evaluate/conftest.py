@@ -16,9 +16,9 @@ from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.shards import ShardSet
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 END = "<|endoftext|>"
 LINES = [

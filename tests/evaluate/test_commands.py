@@ -11,13 +11,13 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.files import write_atomically
-from feldspar.evaluate.documents import text_files
-from feldspar.evaluate.text_loss import total_loss
+from feldspar.evaluate.loss.documents import text_files
+from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.load import load_recipe
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.run import train
 
 RECIPE = """
@@ -139,7 +139,7 @@ def test_tasks_of_ones_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("lm_eval")
-    from feldspar.evaluate.tasks import write_cloze_task
+    from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "datasets"))
     texts = ["\n".join(f"{name} {n} and a longer line" for n in range(4)) for name in "abcde"]

@@ -7,11 +7,11 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.files import write_atomically
-from feldspar.evaluate.infilling import evaluate_infilling, infilling_record
+from feldspar.evaluate.tasks.filled_gaps import evaluate_infilling, infilling_record
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.load import load_run
 from feldspar.train.run import train
 from feldspar.train.text_model import text_model_of

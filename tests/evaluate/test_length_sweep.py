@@ -11,14 +11,14 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.evaluate.by_position import buckets_of, crossing, losses_by_position
 from feldspar.evaluate.length_sweep import sweep_lengths
+from feldspar.evaluate.loss.by_position import buckets_of, crossing, losses_by_position
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.model import LinearScaling, NoScaling
-from tests.evaluate.test_text_loss import random_documents
+from tests.evaluate.loss.test_text_loss import random_documents
 
 Make = Callable[..., TextModel]
 HALVED = LinearScaling(type="linear", factor=2)

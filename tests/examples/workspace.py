@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from feldspar.cli.main import run_with
-from feldspar.evaluate.tasks import write_cloze_task
+from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.recipe.load import load_recipe
 from tests.examples.shorten import PICTURES, ontology_text, shortened, write_texts
 from tests.made_text import documents

@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.plan.law import ParametricLaw, law_named, parametric_law
+from feldspar.plan.laws.law import ParametricLaw, law_named, parametric_law
 from feldspar.plan.sizing import (
     WARMUP_TOKENS,
     Sizing,

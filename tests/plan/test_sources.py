@@ -6,7 +6,7 @@ from feldspar.core.errors import UserError
 from feldspar.plan.sources import resolve_mixtures
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.tokens.resolve import MeasuredTokens
+from feldspar.tokens.sequences.resolve import MeasuredTokens
 from tests.plan.conftest import PlanText
 
 TWO_PHASES = """\

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.evaluate.infilling import InfillingScore
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore
 from feldspar.recipe.load import load_recipe
 from feldspar.reproduce.claims import Claim, Verdict
 from feldspar.reproduce.crystal import ARMS, SEEDS, curve_figure, mean_curve, phase_table, trials

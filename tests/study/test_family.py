@@ -13,7 +13,7 @@ import pytest
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.manifest import read_manifest, records_of, write_manifest
 from feldspar.plan.flops import training_flops
-from feldspar.plan.law import Point
+from feldspar.plan.laws.law import Point
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.study.family import Family, plan_family, run_family, targets_of_widths

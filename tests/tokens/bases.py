@@ -11,7 +11,7 @@ from functools import cache
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from tokenizers.trainers import BpeTrainer
 
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.made_text import paragraphs
 
 ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنه"

@@ -11,8 +11,8 @@ import pytest
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.recipe.sections.phase_data import FillInTheMiddle
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.shards.shard_folder import ShardSet
 
 WORDS = ["the", "a", "river", "stone", "light", "runs", "over", "under", "old", "new", "house"]
 WORDS += ["tree", "écoute", "東京", "café", "12", "7", "3.5", "x_y"]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
-from feldspar.tokens.build import build_shards
+from feldspar.tokens.shards.build_shards import build_shards
 from tests.tokens.conftest import some_texts, write_documents
 
 RECIPE = """

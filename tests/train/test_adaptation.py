@@ -21,10 +21,10 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.release.folder import verify_release
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.decomposition import decompositions
-from feldspar.tokens.extension import Extension
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.extension import Extension
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import find_checkpoint, load_run
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.run import train

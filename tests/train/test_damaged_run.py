@@ -16,7 +16,7 @@ from feldspar.core.progress import SilentListener, listening
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.runtime.checkpoint_store import CheckpointStore
-from feldspar.tokens.build import build_shards
+from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.train.lifecycle import RunResult
 from feldspar.train.load import load_run
 from feldspar.train.run import train

@@ -10,8 +10,8 @@ from feldspar.core.errors import UserError
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
-from feldspar.tokens.build import build_shards
-from feldspar.tokens.loader import SequenceTensors
+from feldspar.tokens.sequences.loader import SequenceTensors
+from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.train.run import train
 from feldspar.train.task import _model_inputs
 from tests.tokens.conftest import FIM, some_texts, write_documents

@@ -12,7 +12,7 @@ from feldspar.core.errors import UserError
 from feldspar.model.shapes import SOFT_PROMPT
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import plan_loaded
 from feldspar.train.load import load_run
 from feldspar.train.pairs import labelled_phase, open_pairs

@@ -15,7 +15,7 @@ from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.data import open_images
 from feldspar.vision.folder import open_folder, read_image
 from feldspar.vision.idx import open_idx, read_idx
-from tests.core.test_progress_and_lazy import Recorder
+from tests.core.test_progress import Recorder
 from tests.vision.pictures import KINDS, SIDE, some_pictures, write_folder, write_idx, write_split
 
 

@@ -143,8 +143,8 @@ def open_model(path: Path, checkpoint: str = "last") -> "tuple[LoadedRun | None,
 def report_text(model: "TextModel", files: list[Path], json: bool) -> None:
     """Each file's figures, and all files' together."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate.documents import text_files
-    from feldspar.evaluate.text_loss import total_loss
+    from feldspar.evaluate.loss.documents import text_files
+    from feldspar.evaluate.loss.text_loss import total_loss
 
     losses = text_files(model, files)
     if json:
@@ -166,8 +166,8 @@ def report_held_out(
 ) -> None:
     """The figures of each source of the run's shards, and what they are to beat."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate.baselines import held_out_baselines
-    from feldspar.evaluate.held_out import evaluate_shards
+    from feldspar.evaluate.baselines.all_baselines import held_out_baselines
+    from feldspar.evaluate.loss.held_out_loss import evaluate_shards
     from feldspar.train.load import held_out_shards
     from feldspar.train.seen import seen_tokens
 
@@ -196,7 +196,10 @@ def report_infilling(
 ) -> None:
     """What the middles of held-out documents cost, by source and overall."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate.infilling import evaluate_infilling, infilling_record
+    from feldspar.evaluate.tasks.filled_gaps import (
+        evaluate_infilling,
+        infilling_record,
+    )
     from feldspar.train.load import held_out_shards
 
     shards = held_out_shards(run)
@@ -229,7 +232,7 @@ def report_tasks(
 ) -> None:
     """What lm-eval measures."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate.lm_eval_adapter import run_lm_eval
+    from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     figures: dict[str, dict[str, Any]] = run_lm_eval(model, names, include_path, limit=limit)
@@ -254,8 +257,8 @@ def report_pairs(
 ) -> None:
     """Labels of pairs, found by the template and layout of the run's last phase of pairs."""
     from feldspar.cli.console import print_json
-    from feldspar.evaluate.labels import evaluate_labels
-    from feldspar.tokens.pairs import encode_pairs, read_pairs
+    from feldspar.evaluate.tasks.labels import evaluate_labels
+    from feldspar.tokens.sequences.pairs import encode_pairs, read_pairs
     from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
 
     index, template = labelled_phase(run.recipe)
@@ -287,9 +290,9 @@ def report_length_sweep(
     """What a recipe's ``evaluation.length_sweep`` says of the model, on text or held-out shards."""
     from feldspar.cli.console import print_json
     from feldspar.core.errors import UserError
-    from feldspar.evaluate.documents import read_text
-    from feldspar.evaluate.held_out import held_out_documents, require_split
     from feldspar.evaluate.length_sweep import sweep_lengths
+    from feldspar.evaluate.loss.documents import read_text
+    from feldspar.evaluate.loss.held_out_loss import held_out_documents, require_split
     from feldspar.recipe.load import load_recipe
     from feldspar.train.load import held_out_shards
 

@@ -116,9 +116,9 @@ def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
     Raises UserError for questions that contradict each other, the recipe or a law.
     """
     from feldspar.core.accelerators import accelerator_named
-    from feldspar.plan.expectation import expectation_warnings, expected_loss
-    from feldspar.plan.fitted_law import find_law
-    from feldspar.plan.law import ComputeLaw
+    from feldspar.plan.laws.expectation import expectation_warnings, expected_loss
+    from feldspar.plan.laws.fitted_law import find_law
+    from feldspar.plan.laws.law import ComputeLaw
     from feldspar.plan.memory import Machine
     from feldspar.recipe.load import load_recipe
     from feldspar.train.data import plan_loaded
@@ -146,7 +146,7 @@ def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
 def _check(questions: Questions) -> None:
     """Raise UserError for an option that means nothing without, or beside, another."""
     from feldspar.core.errors import UserError
-    from feldspar.plan.law import PARAMETRIC_LAWS
+    from feldspar.plan.laws.law import PARAMETRIC_LAWS
 
     given = {name for name, value in vars(questions).items() if value is not None}
     for option, needed in (
@@ -180,7 +180,7 @@ def _sized(
     """The plan of the recipe that the budget buys, how it was found, and what is in doubt."""
     import shlex
 
-    from feldspar.plan.law import ParametricLaw
+    from feldspar.plan.laws.law import ParametricLaw
     from feldspar.plan.sizing import (
         DEFAULT_TOKENS_PER_PARAMETER,
         size_recipe,

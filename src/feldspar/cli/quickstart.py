@@ -15,7 +15,7 @@ import typer
 if TYPE_CHECKING:
     from feldspar.corpus.report import Report
     from feldspar.recipe.load import LoadedRecipe
-    from feldspar.tokens.build import ShardReport
+    from feldspar.tokens.shards.build_shards import ShardReport
 
 PROMPTS = (
     "class Field(object):",
@@ -132,8 +132,8 @@ class Quickstart:
     def _evaluate(self) -> dict[str, Any]:
         """Bits per byte of the model and of the baselines, per source and overall."""
         from feldspar.cli.evaluate import open_model
-        from feldspar.evaluate.baselines import held_out_baselines
-        from feldspar.evaluate.held_out import evaluate_shards
+        from feldspar.evaluate.baselines.all_baselines import held_out_baselines
+        from feldspar.evaluate.loss.held_out_loss import evaluate_shards
         from feldspar.train.data import open_shards
         from feldspar.train.seen import seen_tokens
 

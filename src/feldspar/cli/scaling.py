@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.plan.law_fit import LawFit
+    from feldspar.plan.laws.law_fit import LawFit
 
 Predict = Annotated[
     list[float] | None,
@@ -56,7 +56,7 @@ def fit(
 
     Example: feldspar scaling fit points.csv --predict 1e21 1e22
     """
-    from feldspar.plan.law_fit import fit_law
+    from feldspar.plan.laws.law_fit import fit_law
 
     paths, flops = split_numbers(sources, predict or [])
     points, basis = points_of(paths, convention, metric)
@@ -142,7 +142,7 @@ def parse_widths(text: str) -> list[int]:
 def points_of(paths: list[str], convention: str, metric: str) -> tuple[list[Any], Any]:
     """The points of one CSV file, or of run folders, which also have a basis."""
     from feldspar.core.errors import UserError
-    from feldspar.plan.law_points import read_points
+    from feldspar.plan.laws.law_points import read_points
 
     folders = [Path(path) for path in paths if Path(path).is_dir()]
     if not folders and len(paths) == 1:
@@ -163,7 +163,7 @@ def show(
 ) -> None:
     """Write and print a fitted law with its predictions."""
     from feldspar.cli.console import print_json
-    from feldspar.plan.law_report import law_record
+    from feldspar.plan.laws.law_report import law_record
     from feldspar.report.scaling_report import write_scaling
 
     record = law_record(fitted, flops)

@@ -9,8 +9,8 @@ import typer
 
 if TYPE_CHECKING:
     from feldspar.recipe.sections.tokens import TokenizerSettings
-    from feldspar.tokens.extension import Extension
-    from feldspar.tokens.tokenizer import TextTokenizer
+    from feldspar.tokens.tokenizer.extension import Extension
+    from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. tokenizer.vocab_size=8192")
@@ -119,8 +119,8 @@ def report(
     Example: feldspar tokenizer report data/shards/tokenizer --documents data/documents
     """
     from feldspar.cli.console import print_json
-    from feldspar.tokens.build import counts_with_ratios
-    from feldspar.tokens.fertility import measure_fertility
+    from feldspar.tokens.shards.build_shards import counts_with_ratios
+    from feldspar.tokens.tokenizer.fertility import measure_fertility
 
     counted = measure_fertility(tokenizer, documents, split)
     if json:
@@ -146,7 +146,7 @@ def _write(
     from feldspar import __version__
     from feldspar.core.files import digest_of, new_folder
     from feldspar.core.manifest import Manifest, read_manifest, records_of, write_manifest
-    from feldspar.tokens.tokenizer_sources import tokenizer_from_settings
+    from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
 
     with new_folder(output, overwrite) as target:
         tokenizer = tokenizer_from_settings(settings, documents, seed)

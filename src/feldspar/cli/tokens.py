@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.tokens.build import ShardReport
+    from feldspar.tokens.shards.build_shards import ShardReport
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. shards.path=data/shards")
@@ -40,7 +40,7 @@ def build(
     from feldspar.prepare.build import build_missing
     from feldspar.prepare.stages import STARTS
     from feldspar.recipe.load import load_data_recipe
-    from feldspar.tokens.build import build_shards
+    from feldspar.tokens.shards.build_shards import build_shards
 
     loaded = load_data_recipe(recipe, overrides or [])
     asked = loaded.recipe
@@ -73,8 +73,8 @@ def show(
 
     Example: feldspar tokens show data/shards
     """
-    from feldspar.tokens.build import ShardReport
-    from feldspar.tokens.shards import ShardSet
+    from feldspar.tokens.shards.build_shards import ShardReport
+    from feldspar.tokens.shards.shard_folder import ShardSet
 
     shards = ShardSet.open(folder)
     shards.verify()
@@ -120,8 +120,8 @@ def compare(
     from dataclasses import asdict
 
     from feldspar.cli.console import print_json
-    from feldspar.tokens.distribution import compare_sources
-    from feldspar.tokens.shards import ShardSet
+    from feldspar.tokens.shards.distribution import compare_sources
+    from feldspar.tokens.shards.shard_folder import ShardSet
 
     names, compared, unique = compare_sources(ShardSet.open(folder), split, alpha)
     if json:

@@ -103,7 +103,7 @@ def show_stages(stages: "list[Stage]") -> None:
 def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
     """The plan as plain values. Raises UserError for mixtures that the shards do not allow."""
     from feldspar.plan.sources import resolve_mixtures
-    from feldspar.tokens.resolve import UnknownTokens
+    from feldspar.tokens.sequences.resolve import UnknownTokens
     from feldspar.train.data import plan_loaded
 
     planned = plan_loaded(loaded)

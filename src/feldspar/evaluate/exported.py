@@ -8,7 +8,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def open_exported(folder: Path, device: torch.device | None = None) -> TextModel:

@@ -9,10 +9,10 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
-from feldspar.evaluate.by_position import buckets_of, crossing, losses_by_position
-from feldspar.evaluate.retrieval import TASKS, questions
-from feldspar.evaluate.retrieval_score import NEW_TOKENS, answer_questions
-from feldspar.evaluate.text_loss import document_losses, total_loss
+from feldspar.evaluate.loss.by_position import buckets_of, crossing, losses_by_position
+from feldspar.evaluate.loss.text_loss import document_losses, total_loss
+from feldspar.evaluate.tasks.retrieval import TASKS, questions
+from feldspar.evaluate.tasks.retrieval_score import NEW_TOKENS, answer_questions
 from feldspar.evaluate.text_model import TextModel
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.model import PositionScaling

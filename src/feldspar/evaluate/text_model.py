@@ -8,7 +8,7 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.model.decoder import Decoder
 from feldspar.recipe.sections.model import LearnedPositions
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 @dataclass(frozen=True)

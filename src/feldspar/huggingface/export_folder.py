@@ -32,8 +32,8 @@ from feldspar.recipe.sections.model import (
 )
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
-from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 SOFT_PROMPT_FILE = "soft_prompt.safetensors"
 VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")

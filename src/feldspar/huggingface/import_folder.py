@@ -28,7 +28,7 @@ from feldspar.huggingface.weights import (
 )
 from feldspar.model.shapes import model_shapes
 from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
-from feldspar.tokens.tokenizer import FILES as TOKENIZER_FILES
+from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
 
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"

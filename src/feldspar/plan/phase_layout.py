@@ -11,7 +11,7 @@ from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 from feldspar.recipe.sections.phases import PhaseSettings
 from feldspar.recipe.sections.vision import ImageBatch, VisionPhaseSettings
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.tokens.resolve import MeasuredTokens
+from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 
 def lay_out_phases(

@@ -14,7 +14,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.core.rows import Role
 from feldspar.model.shapes import model_shapes
-from feldspar.plan.law import ParametricLaw
+from feldspar.plan.laws.law import ParametricLaw
 from feldspar.plan.schedule_scaling import scaled_schedule
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan, Rate

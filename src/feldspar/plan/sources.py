@@ -9,7 +9,7 @@ from feldspar.plan.timeline import Timeline
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import Select
-from feldspar.tokens.resolve import (
+from feldspar.tokens.sequences.resolve import (
     MixtureContext,
     ResolvedMixture,
     UnknownTokens,

@@ -25,7 +25,7 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
-from feldspar.tokens.resolve import MeasuredTokens
+from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 ONE_DEVICE = Machine()
 """A processor, unless the recipe says cuda."""

@@ -14,7 +14,7 @@ from feldspar.prepare.stages import AnyLoaded, Stage, State, stages_of
 
 if TYPE_CHECKING:
     from feldspar.corpus.report import Report
-    from feldspar.tokens.build import ShardReport
+    from feldspar.tokens.shards.build_shards import ShardReport
 
 
 def build_missing(
@@ -91,7 +91,7 @@ def build_documents(loaded: AnyLoaded, offline: bool) -> "Report":
 
 def build_tokens(loaded: AnyLoaded) -> "ShardReport":
     """Train or read the tokenizer and encode the documents, unless that is done."""
-    from feldspar.tokens.build import build_shards
+    from feldspar.tokens.shards.build_shards import build_shards
 
     recipe = loaded.recipe
     corpus, tokenizer, shards = recipe.corpus, recipe.tokenizer, recipe.shards

@@ -18,7 +18,7 @@ from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.recipe.sections.tokens import TrainBpe
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.tokens.shard_shape import ShardShape, finished_shards
+from feldspar.tokens.shards.shard_shape import ShardShape, finished_shards
 
 AnyLoaded = LoadedRecipe | LoadedDataRecipe
 

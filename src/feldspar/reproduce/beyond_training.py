@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.by_position import losses_by_position
-from feldspar.evaluate.held_out import held_out_documents, require_split
 from feldspar.evaluate.length_sweep import long_documents
+from feldspar.evaluate.loss.by_position import losses_by_position
+from feldspar.evaluate.loss.held_out_loss import held_out_documents, require_split
 from feldspar.evaluate.text_model import TextModel
 from feldspar.recipe.sections.model import LinearScaling, NoScaling, NtkScaling, PositionScaling
 from feldspar.train.data import open_shards

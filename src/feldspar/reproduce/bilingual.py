@@ -35,7 +35,7 @@ from feldspar.reproduce.paper import Data, Figures, Findings, Paper, Results, Sc
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 
 BASE, RECIPE, LARGE = "bilingual/base", "bilingual/small", "bilingual/ablation"
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}

@@ -11,8 +11,8 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
-from feldspar.evaluate.documents import text_losses
-from feldspar.evaluate.text_loss import total_loss
+from feldspar.evaluate.loss.documents import text_losses
+from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.train.load import load_run
 from feldspar.train.text_model import text_model_of
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 
-from feldspar.evaluate.infilling import InfillingScore
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.reproduce.cost import on_accelerators, run_cost

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from feldspar.evaluate.infilling import InfillingScore
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore
 from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.ladder import CLEARLY, Gain
 from feldspar.reproduce.text_kinds import CODE_KIND, LANGUAGE_KIND, Bits

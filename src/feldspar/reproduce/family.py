@@ -8,13 +8,8 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.student_t import half_width, t_quantile
-from feldspar.plan.law import (
-    CEREBRAS_GPT_MUP_POINTS,
-    CEREBRAS_GPT_POINTS,
-    Point,
-    compute_law,
-)
-from feldspar.plan.law_fit import LawFit, fit_law
+from feldspar.plan.laws.law import CEREBRAS_GPT_MUP_POINTS, CEREBRAS_GPT_POINTS, Point, compute_law
+from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.reproduce.claims import Claim, judged, not_run
 from feldspar.reproduce.rate_sweep import Cell, RateSweep, octaves, percent, pooled_std
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from feldspar.core.errors import UserError
-from feldspar.plan.law import PowerLaw
+from feldspar.plan.laws.law import PowerLaw
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Table
 from feldspar.reproduce.family import NAMES, Member, law_of, noise_of, of, swept

@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.infilling import InfillingScore, evaluate_infilling
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore, evaluate_infilling
 from feldspar.train.data import open_shards
 from feldspar.train.load import load_run
 from feldspar.train.text_model import text_model_of

@@ -5,11 +5,11 @@ from pathlib import Path
 from statistics import fmean
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.labels import likeliest_labels
+from feldspar.evaluate.tasks.labels import likeliest_labels
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import PairTemplate
-from feldspar.tokens.pairs import PairText, encode_pairs, read_pairs
+from feldspar.tokens.sequences.pairs import PairText, encode_pairs, read_pairs
 from feldspar.train.load import load_run
 from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
 from feldspar.train.text_model import text_model_of

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.validation import held_out_sources
+from feldspar.evaluate.loss.validation import held_out_sources
 from feldspar.train.data import open_shards
 from feldspar.train.load import load_run
 

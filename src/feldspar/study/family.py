@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.plan.law import Point
-from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops
-from feldspar.plan.law_fit import LawFit, check_sizes, fit_law
+from feldspar.plan.laws.law import Point
+from feldspar.plan.laws.law_basis import CONVENTION, METRIC, planned_flops
+from feldspar.plan.laws.law_fit import LawFit, check_sizes, fit_law
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.study import StudySettings

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import sha256_of_file
-from feldspar.plan.law import Basis, Point
-from feldspar.plan.law_basis import CONVENTION, METRIC, planned_flops, recipe_basis
+from feldspar.plan.laws.law import Basis, Point
+from feldspar.plan.laws.law_basis import CONVENTION, METRIC, planned_flops, recipe_basis
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.tokens.tokenizer import TOKENIZER_FILE
+from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE
 from feldspar.train.data import plan_loaded
 from feldspar.train.run_tokenizer import run_tokenizer
 

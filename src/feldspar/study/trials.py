@@ -27,7 +27,7 @@ from feldspar.recipe.root import Recipe
 from feldspar.runtime.device import choose_device
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.workers import side_by_side
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import open_shards, source_tokens, with_vocabulary
 from feldspar.train.run import train
 

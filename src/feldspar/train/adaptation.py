@@ -17,9 +17,12 @@ from feldspar.core.manifest import read_manifest
 from feldspar.plan.summary import Plan
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 from feldspar.runtime.checkpoint import KIND, Checkpoint
-from feldspar.tokens.decomposition import decompositions
-from feldspar.tokens.shards import ShardSet
-from feldspar.tokens.tokenizer import TextTokenizer, end_of_sequence_token
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.text_tokenizer import (
+    TextTokenizer,
+    end_of_sequence_token,
+)
 from feldspar.train.load import find_checkpoint
 from feldspar.train.run_tokenizer import run_tokenizer
 

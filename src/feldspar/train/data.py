@@ -9,11 +9,15 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.extension import Extension
-from feldspar.tokens.resolve import MeasuredTokens, ResolvedMixture
-from feldspar.tokens.selection import select_documents
-from feldspar.tokens.sequences import PhaseData, SequenceReader, Sequences
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.sequences.phase_sequences import (
+    PhaseData,
+    SequenceReader,
+    Sequences,
+)
+from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture
+from feldspar.tokens.sequences.selection import select_documents
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.extension import Extension
 from feldspar.train.pairs import Pairs, open_pairs, pass_tokens
 
 

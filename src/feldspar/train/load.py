@@ -24,7 +24,7 @@ from feldspar.runtime.run_folder import RunFolder
 from feldspar.sparsity.density import sparsities
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import open_shards, plan_loaded
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 

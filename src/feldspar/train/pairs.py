@@ -4,14 +4,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate.bag_of_words import BagOfWords
-from feldspar.evaluate.label_figures import label_figures
+from feldspar.evaluate.baselines.bag_of_words import BagOfWords
+from feldspar.evaluate.tasks.label_figures import label_figures
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import PairTemplate
-from feldspar.tokens.pair_reader import PairReader
-from feldspar.tokens.pairs import PairLayout, PairText, encode_pairs, read_pairs
-from feldspar.tokens.shards import ShardSet
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.sequences.pair_reader import PairReader
+from feldspar.tokens.sequences.pairs import (
+    PairLayout,
+    PairText,
+    encode_pairs,
+    read_pairs,
+)
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 Pairs = Mapping[int, PairReader]
 """By the index of the phase."""

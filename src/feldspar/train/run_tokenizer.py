@@ -8,8 +8,8 @@ from feldspar.core.files import copy_folder
 from feldspar.core.manifest import Manifest, write_manifest
 from feldspar.core.verified import open_folder
 from feldspar.runtime.checkpoint import Checkpoint
-from feldspar.tokens.build import TOKENIZER_FOLDER
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.build_shards import TOKENIZER_FOLDER
+from feldspar.tokens.shards.shard_folder import ShardSet
 
 KIND = "tokenizer"
 TOKENIZER_KEY = "tokenizer"

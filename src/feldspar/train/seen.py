@@ -6,7 +6,7 @@ import numpy as np
 
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.root import Recipe
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import open_training_data, source_tokens
 
 SEQUENCES_AT_ONCE = 256

@@ -24,7 +24,7 @@ from feldspar.runtime.collectives import gather_json
 from feldspar.runtime.shards import Box, local_part
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
-from feldspar.tokens.shards import ShardSet
+from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.adaptation import adapt_to_shards, read_source, require_same_tokens
 from feldspar.train.load import find_checkpoint, scaling_from_state
 from feldspar.train.soft_prompt import begin_soft_prompt

@@ -14,7 +14,11 @@ from feldspar.core.streams import stream_seed
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.decoder import Decoder
 from feldspar.plan.timeline import StepPlan
-from feldspar.tokens.loader import PrefetchingLoader, Reader, SequenceTensors
+from feldspar.tokens.sequences.loader import (
+    PrefetchingLoader,
+    Reader,
+    SequenceTensors,
+)
 
 
 class Task(Protocol):

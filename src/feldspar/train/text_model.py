@@ -1,7 +1,7 @@
 """A trained run as what evaluation asks of a model."""
 
 from feldspar.evaluate.text_model import TextModel
-from feldspar.tokens.tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import LoadedRun
 
 

@@ -1,0 +1,1 @@
+"""Baselines: compressors, trigrams and bags of words."""

@@ -1,0 +1,84 @@
+"""Loss by position: one long document a row, from its first token on, and its buckets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import progress
+from feldspar.evaluate.loss.text_loss import BATCH_TOKENS, BATCH_TOKENS_DEFAULT
+from feldspar.evaluate.text_model import TextModel, framed
+
+RISE = 1.02
+"""A bucket lies beyond the reach of a model when its loss is that much above the loss in length."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Positions ``begin`` to ``end`` - 1: mean loss over ``tokens``, standard error over documents.
+
+    The error is None for a single document.
+    """
+
+    begin: int
+    end: int
+    tokens: int
+    nats_per_token: float
+    standard_error: float | None
+
+
+def losses_by_position(
+    model: TextModel, documents: Sequence[np.ndarray], length_tokens: int
+) -> np.ndarray:
+    """Loss (documents, length) in nats of each document's first tokens, behind a separator.
+
+    Nothing is packed: position i has i tokens of its own document before it. Raises UserError for a
+    document that is shorter.
+    """
+    shortest = min(map(len, documents))
+    if shortest < length_tokens:
+        raise UserError(f"a document of {shortest} tokens is shorter than {length_tokens}")
+    budget = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
+    rows = max(1, budget // length_tokens)
+    found = []
+    model.decoder.eval()
+    with progress("loss by position", len(documents), "documents") as advance:
+        for begin in range(0, len(documents), rows):
+            batch = documents[begin : begin + rows]
+            framed_rows = [
+                framed(document, model.end_of_document_id, 0, length_tokens + 1)
+                for document in batch
+            ]
+            tokens = torch.from_numpy(np.stack(framed_rows)).to(model.device)
+            losses = model.decoder.token_losses(
+                tokens[:, :-1], tokens[:, 1:], n_real_vocab=model.n_real_vocab
+            )
+            found.append(losses.double().cpu().numpy())
+            advance(len(batch))
+    return np.concatenate(found)
+
+
+def buckets_of(losses: np.ndarray, width_tokens: int) -> list[Bucket]:
+    """Means over ``width_tokens`` positions each (the last may be narrower)."""
+    n_documents, length = losses.shape
+    buckets = []
+    for begin in range(0, length, width_tokens):
+        part = losses[:, begin : begin + width_tokens]
+        means = part.mean(axis=1)
+        error = float(means.std(ddof=1) / n_documents**0.5) if n_documents > 1 else None
+        buckets.append(Bucket(begin, begin + part.shape[1], part.size, float(means.mean()), error))
+    return buckets
+
+
+def crossing(losses: np.ndarray, buckets: Sequence[Bucket], train_length: int) -> int | None:
+    """Where the loss first lies 2 % above its mean over positions [L/2, L), beyond L tokens.
+
+    None when it nowhere does, or the windows end before L = ``train_length``.
+    """
+    if losses.shape[1] < train_length:
+        return None
+    inside = float(losses[:, train_length // 2 : train_length].mean())
+    beyond = (bucket for bucket in buckets if bucket.begin >= train_length)
+    return next((bucket.begin for bucket in beyond if bucket.nats_per_token > RISE * inside), None)

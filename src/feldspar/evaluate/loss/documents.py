@@ -1,0 +1,50 @@
+"""Bits per byte of text files, one document a file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.tokenizer.round_trip import require_given_back
+
+
+def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
+    """The loss of each file, in their order.
+
+    Raises UserError for a file that is missing, empty or not UTF-8, or whose text the tokenizer
+    does not give back.
+    """
+    texts = [read_text(path) for path in files]
+    documents = model.tokenizer.encode_documents(texts)
+    for path, text, document in zip(files, texts, documents, strict=True):
+        require_given_back(model.tokenizer, [text], [document], str(path))
+    return document_losses(model, documents, [len(text.encode()) for text in texts])
+
+
+def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
+    """The loss of each text, in their order.
+
+    Raises UserError for texts that the tokenizer does not give back.
+    """
+    documents = model.tokenizer.encode_documents(texts)
+    require_given_back(model.tokenizer, texts, documents, "the texts")
+    return document_losses(model, documents, [len(text.encode()) for text in texts])
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, byte for byte. Raises UserError when it is missing, empty or no UTF-8."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder, not a text file")
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if not data:
+        raise UserError(f"{path} is empty: it has no bytes to measure bits per byte on")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error

@@ -1,0 +1,156 @@
+"""The loss of whole documents: every token and the document's end scored exactly once.
+
+A document is [end of document] tokens [end of document]: its first token is predicted from the
+separator alone, and knowing where the text ends is part of the task. The sum over documents does
+not depend on how they are batched, to rounding.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import RunError, UserError
+from feldspar.core.progress import progress
+from feldspar.evaluate.loss.windows import Window, windows_of
+from feldspar.evaluate.text_model import TextModel, framed
+from feldspar.model.cross_entropy import IGNORED_LABEL
+from feldspar.model.position_scaling import grows_with_length
+
+BATCH_TOKENS = {"cpu": 4096}
+"""Tokens scored at once by device: what keeps a processor's caches warm, ..."""
+BATCH_TOKENS_DEFAULT = 65_536
+"""... or an accelerator busy."""
+
+
+@dataclass(frozen=True)
+class DocumentLoss:
+    """Summed loss of one or many documents; add them up as you like."""
+
+    nats: float = 0.0
+    """Negative log-likelihood of all scored tokens."""
+    tokens: int = 0
+    """Scored tokens, the documents' ends included."""
+    bytes: int = 0
+    """UTF-8 bytes of the text."""
+
+    def __add__(self, other: "DocumentLoss") -> "DocumentLoss":
+        return DocumentLoss(
+            self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes
+        )
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Comparable between tokenizers, and with compressors.
+
+        Raises UserError for text without a byte.
+        """
+        if self.bytes == 0:
+            raise UserError("there is no byte of text to measure bits per byte on")
+        return self.nats / log(2) / self.bytes
+
+    @property
+    def nats_per_token(self) -> float:
+        """The mean loss."""
+        return self.nats / self.tokens
+
+    def as_dict(self) -> dict[str, float]:
+        """The figures for ``--json``."""
+        return {
+            "bits_per_byte": self.bits_per_byte,
+            "nats_per_token": self.nats_per_token,
+            "tokens": self.tokens,
+            "bytes": self.bytes,
+        }
+
+
+def total_loss(losses: Iterable[DocumentLoss]) -> DocumentLoss:
+    """The sum of several."""
+    return sum(losses, DocumentLoss())
+
+
+def document_losses(
+    model: TextModel,
+    documents: Sequence[np.ndarray],
+    document_bytes: Sequence[int],
+    batch_tokens: int | None = None,
+    stride: int | None = None,
+    ends: bool = True,
+) -> list[DocumentLoss]:
+    """The loss of each document, in their order.
+
+    ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
+    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once; windows
+    begin ``stride`` tokens apart, by default half a context. Without ``ends``, for documents that
+    were cut, the end is not scored. Raises RunError when the model gives a loss that is no finite
+    number.
+    """
+    budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
+    windows = [
+        window
+        for index, document in enumerate(documents)
+        for window in windows_of(index, len(document) + ends, model.context_length, stride)
+    ]
+    nats = np.zeros(len(documents))
+    was_training = model.decoder.training
+    model.decoder.eval()
+    try:
+        with progress("scoring", sum(window.length for window in windows), "tokens") as advance:
+            alike = grows_with_length(model.decoder.position_scaling)
+            for batch in _batches(windows, budget, alike):
+                losses = _window_losses(model, documents, batch)
+                np.add.at(nats, [window.document for window in batch], losses)
+                advance(sum(window.length for window in batch))
+    finally:
+        model.decoder.train(was_training)
+    if not np.isfinite(nats).all():
+        raise RunError(
+            "the model's loss is not a finite number: its weights are damaged or it diverged",
+            found=f"{float(nats[~np.isfinite(nats)][0])} on one of {len(documents):,} documents",
+        )
+    return [
+        DocumentLoss(float(loss), len(document) + ends, size)
+        for loss, document, size in zip(nats, documents, document_bytes, strict=True)
+    ]
+
+
+def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[Window]]:
+    """Windows of like length together, the longest first, so that little is padding.
+
+    With ``alike``, of equal length only: where the length of a row changes its positions.
+    """
+    ordered = sorted(windows, key=lambda window: -window.length)
+    begin = 0
+    while begin < len(ordered):
+        end = begin + max(1, budget // ordered[begin].length)
+        if alike:
+            length = ordered[begin].length
+            end = begin + sum(window.length == length for window in ordered[begin:end])
+        yield ordered[begin:end]
+        begin = end
+
+
+def _window_losses(
+    model: TextModel, documents: Sequence[np.ndarray], batch: list[Window]
+) -> np.ndarray:
+    """The summed loss of each window's scored tokens."""
+    length = batch[0].length
+    # The model is causal, so what fills a row behind its own tokens changes nothing before it.
+    inputs = np.full((len(batch), length), model.end_of_document_id, np.int64)
+    labels = np.full((len(batch), length), IGNORED_LABEL, np.int64)
+    for row, window in enumerate(batch):
+        tokens = framed(
+            documents[window.document], model.end_of_document_id, window.begin, window.end + 1
+        )
+        inputs[row, : window.length] = tokens[:-1]
+        scored = window.first_scored - window.begin
+        labels[row, scored : window.length] = tokens[scored + 1 :]
+    losses: Tensor = model.decoder.token_losses(
+        torch.from_numpy(inputs).to(model.device),
+        torch.from_numpy(labels).to(model.device),
+        n_real_vocab=model.n_real_vocab,
+    )
+    return losses.double().sum(dim=1).cpu().numpy()

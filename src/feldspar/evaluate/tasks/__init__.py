@@ -1,0 +1,1 @@
+"""Tasks: labels, filled gaps, retrieval and lm-eval."""

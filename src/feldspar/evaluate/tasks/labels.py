@@ -1,0 +1,137 @@
+"""Labels of pairs: the likeliest continuation of each source, and what greedy decoding writes.
+
+The first cannot fail to be an answer: every label's whole target, with its end, is scored and the
+likeliest taken. The second is read back by the template; what does not read is a failure. Where an
+example has several labels their combinations are too many to score, and only the second is made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from feldspar.core.progress import progress
+from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
+from feldspar.evaluate.tasks.generate_until import generate_until
+from feldspar.evaluate.tasks.label_figures import LabelFigures, Labels, label_figures
+from feldspar.evaluate.text_model import TextModel
+from feldspar.recipe.sections.phase_data import LABELS, PairTemplate
+from feldspar.tokens.sequences.pairs import (
+    LABEL_SEPARATOR,
+    Pair,
+    PairLayout,
+    target_text,
+)
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """What a model finds on pairs with labels."""
+
+    n_pairs: int
+    by_likelihood: LabelFigures | None
+    """None where an example has several labels."""
+    by_generation: LabelFigures
+    parse_failures: float
+    """Share of generated answers that are no labels."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        likelihood = self.by_likelihood
+        return {
+            "pairs": self.n_pairs,
+            "by_likelihood": None if likelihood is None else likelihood.as_dict(),
+            "by_generation": self.by_generation.as_dict(),
+            "parse_failures": self.parse_failures,
+        }
+
+
+def evaluate_labels(
+    model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
+) -> LabelScore:
+    """Both measures on ``pairs``, laid out as in training. The template must have labels.
+
+    Raises UserError for a pair that is too long for the layout.
+    """
+    settings = template.labels
+    assert settings is not None, "the caller asks for labels"
+    true = [pair.labels for pair in pairs]
+    contexts, targets = _asked(model, pairs, layout, template)
+    likelihood = None
+    if not settings.several:
+        likeliest = _likeliest(model, contexts, targets, settings.values)
+        likelihood = label_figures(true, likeliest, settings.values)
+    room = max(map(len, targets))
+    if settings.several:
+        (every,) = _encoded(model, [target_text(template, settings.values)])
+        room = len(every)
+    found: list[Labels | None] = []
+    with progress("generating", len(pairs), "answers") as advance:
+        for context in contexts:
+            # One more than the longest target, so that its end can be seen to be missing.
+            new = min(room + 1, layout.longest - 1 - len(context))
+            found.append(parse_labels(generate_until(model, context, (), new), template))
+            advance(1)
+    failures = sum(labels is None for labels in found) / len(pairs)
+    figures = label_figures(true, found, settings.values)
+    return LabelScore(len(pairs), likelihood, figures, failures)
+
+
+def parse_labels(text: str, template: PairTemplate) -> Labels | None:
+    """The labels that a target says, in the template's order; None where it is no target."""
+    settings = template.labels
+    assert settings is not None, "the caller asks for labels"
+    # A label that no template can have shows what stands around labels.
+    before, after = template.target.format(**{LABELS: "\0"}).split("\0")
+    if not (text.startswith(before) and text[len(before) :].endswith(after)):
+        return None
+    inner = text[len(before) : len(text) - len(after)]
+    parts = [inner]
+    if settings.several:
+        parts = inner.split(LABEL_SEPARATOR) if inner else []
+    if len(set(parts)) < len(parts) or not set(parts) <= set(settings.values):
+        return None
+    return tuple(label for label in settings.values if label in parts)
+
+
+def likeliest_labels(
+    model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
+) -> list[Labels]:
+    """The label of each pair whose whole target, with its end, the model finds likeliest.
+
+    The template must have labels, one an example.
+    """
+    settings = template.labels
+    assert settings is not None and not settings.several, "one label an example"
+    contexts, targets = _asked(model, pairs, layout, template)
+    return _likeliest(model, contexts, targets, settings.values)
+
+
+def _asked(
+    model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
+) -> tuple[list[list[int]], list[list[int]]]:
+    """What stands before each pair's target, and the target of each label."""
+    assert template.labels is not None, "the caller asks for labels"
+    texts = [target_text(template, [label]) for label in template.labels.values]
+    targets = _encoded(model, texts)
+    longest = max(map(len, targets))
+    return [layout.context(pair, longest).tolist() for pair in pairs], targets
+
+
+def _likeliest(
+    model: TextModel,
+    contexts: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    values: Sequence[str],
+) -> list[Labels]:
+    end = model.end_of_document_id
+    requests = [Continuation(c, [*target, end]) for c in contexts for target in targets]
+    scores = [score.log_likelihood for score in score_continuations(model, requests)]
+    found: list[Labels] = []
+    for begin in range(0, len(scores), len(targets)):
+        own = scores[begin : begin + len(targets)]
+        found.append((values[own.index(max(own))],))
+    return found
+
+
+def _encoded(model: TextModel, texts: Sequence[str]) -> list[list[int]]:
+    return [tokens.tolist() for tokens in model.tokenizer.encode_documents(texts)]

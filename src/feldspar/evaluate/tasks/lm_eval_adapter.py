@@ -1,0 +1,174 @@
+"""Our decoder under lm-eval (EleutherAI's evaluation harness): its tasks, its figures.
+
+Texts are cut into tokens and windows as lm-eval's own ``hf`` model does, so that a run and its
+exported folder give the same figures: no separator before a context, and rolling log-likelihoods
+over windows that do not overlap.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from feldspar.core.errors import UserError, missing_extra, nearest
+from feldspar.core.progress import progress
+from feldspar.core.streams import stream_seed
+from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
+from feldspar.evaluate.tasks.generate_until import generate_until
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.tokenizer.round_trip import require_given_back
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import TemplateLM
+
+DEFAULT_NEW_TOKENS = 256
+
+
+def run_lm_eval(
+    model: TextModel,
+    tasks: Sequence[str],
+    include_path: Path | None = None,
+    *,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """Metrics by task, standard errors among them under ``METRIC_stderr``.
+
+    ``include_path`` holds task files of your own; ``limit`` is a number of items of each task.
+    Raises SetupError without lm-eval, UserError for an unknown task or data that cannot be had.
+    """
+    try:
+        from lm_eval.evaluator import simple_evaluate
+    except ImportError as error:
+        raise missing_extra("lm-eval", "eval") from error
+    manager = _task_manager(tasks, include_path)
+    try:
+        result = simple_evaluate(
+            model=lm_eval_model(model, seed),
+            tasks=list(tasks),
+            task_manager=manager,
+            limit=limit,
+            num_fewshot=num_fewshot,
+            random_seed=seed,
+            numpy_random_seed=seed,
+            torch_random_seed=seed,
+            fewshot_random_seed=seed,
+        )
+    except OSError as error:  # what datasets raises without network, or for absent files
+        names = ", ".join(tasks)
+        raise UserError(f"the data of a task among {names} cannot be had: {error}") from error
+    assert result is not None, "only other ranks get nothing"
+    return {task: _plain(metrics) for task, metrics in result["results"].items()}
+
+
+def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
+    """``model`` as an ``lm_eval.api.model.LM``, for lm-eval's own functions.
+
+    Raises SetupError when lm-eval is not installed.
+    """
+    try:
+        from lm_eval.api.model import TemplateLM
+        from lm_eval.models.utils import normalize_gen_kwargs
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    except ImportError as error:
+        raise missing_extra("lm-eval", "eval") from error
+
+    class FeldsparLM(TemplateLM):
+        tokenizer_name = f"feldspar-{model.tokenizer.digest[:12]}"
+
+        @property
+        def eot_token_id(self) -> int:
+            return model.end_of_document_id
+
+        def tok_encode(
+            self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+        ) -> list[int]:
+            return _encode(model, string)
+
+        def _loglikelihood_tokens(
+            self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
+        ) -> list[tuple[float, bool]]:
+            wanted = [Continuation(context, tokens) for _, context, tokens in requests]
+            scores = score_continuations(model, wanted)
+            return [(score.log_likelihood, score.is_greedy) for score in scores]
+
+        def loglikelihood_rolling(
+            self, requests: list[Any], disable_tqdm: bool = False
+        ) -> list[float]:
+            windows, owners = [], []
+            texts = [request.args[0] for request in requests]
+            encoded = model.tokenizer.encode_documents(texts)
+            require_given_back(model.tokenizer, texts, encoded, "the items")
+            for number in range(len(texts)):
+                tokens = encoded[number].tolist()
+                for window in get_rolling_token_windows(
+                    tokens, model.end_of_document_id, model.context_length, context_len=1
+                ):
+                    windows.append(Continuation(*make_disjoint_window(window)))
+                    owners.append(number)
+            totals = [0.0] * len(requests)
+            for owner, score in zip(owners, score_continuations(model, windows), strict=True):
+                totals[owner] += score.log_likelihood
+            return totals
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+            default = min(DEFAULT_NEW_TOKENS, model.context_length // 2)
+            texts = []
+            with progress("generating", len(requests), "texts") as advance:
+                for number, request in enumerate(requests):
+                    context, given = request.args
+                    options = normalize_gen_kwargs(given, default)
+                    texts.append(_generate(model, context, options, stream_seed(seed, number)))
+                    advance(1)
+            return texts
+
+    return FeldsparLM()
+
+
+def _encode(model: TextModel, text: str) -> list[int]:
+    return model.tokenizer.encode_documents([text])[0].tolist()
+
+
+def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
+    return generate_until(
+        model,
+        _encode(model, context),
+        options["until"],
+        int(options["max_gen_toks"]),
+        float(options.get("temperature", 0.0)) if options["do_sample"] else 0.0,
+        torch.Generator(model.device).manual_seed(seed),
+    )
+
+
+def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
+    """The tasks' index; lm-eval's own thousands are only read when one of them is asked for."""
+    from lm_eval.tasks import TaskManager
+
+    if include_path is not None:
+        if not include_path.is_dir():
+            raise UserError(f"{include_path} is no folder of task files")
+        manager = TaskManager(include_path=str(include_path.resolve()), include_defaults=False)
+        if set(tasks) <= set(manager.all_tasks):
+            return manager
+    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+    known = set(manager.all_tasks)
+    for task in tasks:
+        if task not in known:
+            hint = nearest(task, known)
+            raise UserError(
+                f"lm-eval knows no task {task!r}" + (f"; did you mean {hint!r}?" if hint else ""),
+                do="name the folder that holds your task files: --include-path DIR",
+            )
+    return manager
+
+
+def _plain(metrics: dict[str, Any]) -> dict[str, float]:
+    """``acc,none`` as ``acc``, ``exact_match,strict`` as ``exact_match/strict``; numbers only."""
+    plain = {}
+    for key, value in metrics.items():
+        name, _, kind = key.partition(",")
+        if kind and isinstance(value, int | float):
+            plain[name if kind == "none" else f"{name}/{kind}"] = float(value)
+    return plain

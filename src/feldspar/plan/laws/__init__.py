@@ -1,0 +1,1 @@
+"""Scaling laws: published ones, fitting, and the loss that a law expects."""

@@ -1,0 +1,1 @@
+"""Training sequences: mixture, order, packing and pairs."""

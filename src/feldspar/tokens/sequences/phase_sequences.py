@@ -1,0 +1,218 @@
+"""The training sequences of a run's phases: sample n of a phase, whoever asks, whenever.
+
+What a sample holds depends on the shards, the seed, the phase and those before it; not on the
+number of processes, on batch sizes or on where a run was resumed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from feldspar.core.errors import UserError
+from feldspar.core.streams import stream_seed
+from feldspar.recipe.sections.phase_data import FillInTheMiddle, Select
+from feldspar.tokens.sequences.mixture import named_sampler
+from feldspar.tokens.sequences.selection import select_documents
+from feldspar.tokens.sequences.shuffle import WindowOrder
+from feldspar.tokens.sequences.stream import Cursor, SourceStream
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.infilling import Infiller
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+Documents = Literal["concatenate", "mask"]
+
+
+@dataclass(frozen=True)
+class PhaseData:
+    """What one phase reads."""
+
+    name: str
+    probabilities: dict[str, Fraction]
+    """Share of sequences from each source; sums to 1."""
+    context_length: int
+    """Tokens of a sequence, its last label not counted."""
+    sequences: int
+    """How many sequences the phase reads."""
+    documents: Documents = "concatenate"
+    """``mask`` also yields document ids and positions for attention within documents."""
+    selections: Mapping[str, Select] = field(default_factory=dict)
+    """Sources of which the phase reads a part; a part is a stream of its own."""
+    infillings: Mapping[str, FillInTheMiddle] = field(default_factory=dict)
+    """Sources whose documents are transformed for filling in the middle."""
+
+    def stream(self, source: str) -> str:
+        """The name of the stream that the phase reads of ``source``."""
+        select = self.selections.get(source)
+        return source if select is None else select.label(source)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """B sequences of context length L."""
+
+    tokens: np.ndarray
+    """(B, L+1) i64: inputs are all but the last column, labels all but the first."""
+    document_ids: np.ndarray | None = None
+    """(B, L) i32: 0, 1, ... for the documents of each sequence; only with ``mask``."""
+    positions: np.ndarray | None = None
+    """(B, L) i32: place within the document's part of the sequence; only with ``mask``."""
+    label_mask: np.ndarray | None = None
+    """(B, L) bool: False where a label does not count; only with fill-in-the-middle."""
+    cut_tokens: int = 0
+    """Tokens that fill-in-the-middle pushed out of these sequences."""
+
+
+class SequenceReader:
+    """Reads the sequences of ``phases``, one after the other, from one split of ``shards``.
+
+    A later phase goes on in each source where the one before it stopped: at that very token when
+    both have the same context length, else at the next document start. Within a phase the windows
+    come shuffled (``shuffle``); with ``shuffled`` off in the stream's own order. Safe to use from
+    several threads. Raises UserError for a source that the shards lack or that is too short.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        phases: Sequence[PhaseData],
+        seed: int,
+        split: str = "train",
+        shuffled: bool = True,
+    ) -> None:
+        self.phases = tuple(phases)
+        self._seed = seed
+        self._shuffled = shuffled
+        self._end_of_document_id = shards.end_of_document_id
+        mixtures = [named_sampler(phase.probabilities) for phase in self.phases]
+        self._names = [names for names, _ in mixtures]
+        self._samplers = [sampler for _, sampler in mixtures]
+        self._streams: dict[str, SourceStream] = {}
+        for phase, names in zip(self.phases, self._names, strict=True):
+            for name in names:
+                label = phase.stream(name)
+                if label not in self._streams:
+                    source = select_documents(
+                        shards.read(split, name), phase.selections.get(name), name
+                    )
+                    self._streams[label] = SourceStream(source, label, seed)
+                # Also the check that a whole epoch holds at least one window.
+                stream = self._streams[label]
+                stream.locate(Cursor(0, stream.tokens), phase.context_length, 0)
+        self._infiller = None
+        if any(phase.infillings for phase in self.phases):
+            tokenizer = TextTokenizer.load(shards.tokenizer, shards.end_of_document)
+            self._infiller = Infiller(tokenizer)
+        self._start_cursors = lru_cache(maxsize=None)(self._cursors_at_start)
+        self._orders = lru_cache(maxsize=None)(self._window_orders)
+
+    def read(self, phase_index: int, start: int, stop: int) -> Sequences:
+        """The sequences ``start`` to ``stop`` - 1 of a phase.
+
+        Raises UserError when the phase does not have so many.
+        """
+        phase = self.phases[phase_index]
+        if not 0 <= start <= stop <= phase.sequences:
+            raise UserError(
+                f"sequences {start} to {stop} lie outside phase {phase.name!r}, which has "
+                f"{phase.sequences}"
+            )
+        length, infiller = phase.context_length, self._infiller
+        tokens = np.empty((stop - start, length + 1), np.int64)
+        label_mask = np.ones((stop - start, length), bool) if phase.infillings else None
+        cut_tokens = 0
+        sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
+        for row, (source, number) in enumerate(
+            zip(sources.tolist(), ordinals.tolist(), strict=True)
+        ):
+            name = self._names[phase_index][source]
+            cursor = self._cursor(phase_index, source, number)
+            self._streams[phase.stream(name)].copy_window(cursor, tokens[row])
+            how = phase.infillings.get(name)
+            if how is not None and label_mask is not None and infiller is not None:
+                key = stream_seed(self._seed, "data.infilling", phase.stream(name), cursor.epoch)
+                filled = infiller.window(tokens[row], how, key, cursor.token)
+                tokens[row], label_mask[row] = filled.tokens, filled.label_mask
+                cut_tokens += filled.cut_tokens
+        marks = (
+            documents_in(tokens[:, :-1], self._end_of_document_id)
+            if phase.documents == "mask"
+            else (None, None)
+        )
+        return Sequences(tokens, *marks, label_mask, cut_tokens)
+
+    def sources_of(self, phase_index: int, start: int, stop: int) -> list[str]:
+        """The source of each of these sequences."""
+        names = self._names[phase_index]
+        sources, _ = self._samplers[phase_index].sources_of(start, stop)
+        return [names[source] for source in sources.tolist()]
+
+    def _cursor(self, phase_index: int, source: int, number: int) -> Cursor:
+        """Where the window begins that the phase reads as ``number`` of its ``source``-th one."""
+        phase = self.phases[phase_index]
+        label = phase.stream(self._names[phase_index][source])
+        place = self._orders(phase_index)[source].place(number) if self._shuffled else number
+        start = self._start_cursors(phase_index)[label]
+        return self._streams[label].locate(start, phase.context_length, place)
+
+    def cursors(self, phase_index: int, sequences: int = 0) -> dict[str, Cursor]:
+        """Where each stream stands after so many sequences of a phase, streams of all phases.
+
+        A stream is named as its source, or as the part of it that a phase selects.
+        """
+        phase = self.phases[phase_index]
+        counts = self._samplers[phase_index].counts_before(sequences)
+        cursors = dict(self._start_cursors(phase_index))
+        for name, count in zip(self._names[phase_index], counts, strict=True):
+            label = phase.stream(name)
+            cursors[label] = self._streams[label].cursor_after(
+                cursors[label], phase.context_length, count
+            )
+        return cursors
+
+    def epochs(self, phase_index: int, sequences: int | None = None) -> dict[str, float]:
+        """Passes over each source of a phase by so many of its sequences (default: all of them).
+
+        Where the phase reads part of a source, passes over that part.
+        """
+        phase = self.phases[phase_index]
+        counts = self._samplers[phase_index].counts_before(
+            phase.sequences if sequences is None else sequences
+        )
+        return {
+            name: count * phase.context_length / self._streams[phase.stream(name)].tokens
+            for name, count in zip(self._names[phase_index], counts, strict=True)
+        }
+
+    def _window_orders(self, phase_index: int) -> list[WindowOrder]:
+        """One order a source of the phase."""
+        phase, cursors = self.phases[phase_index], self._start_cursors(phase_index)
+        totals = self._samplers[phase_index].counts_before(phase.sequences)
+        orders = []
+        for name, total in zip(self._names[phase_index], totals, strict=True):
+            label, length = phase.stream(name), phase.context_length
+            first = self._streams[label].windows_left(cursors[label], length)
+            per_epoch = self._streams[label].windows_left(Cursor(), length)
+            orders.append(WindowOrder(self._seed, label, phase_index, first, per_epoch, total))
+        return orders
+
+    def _cursors_at_start(self, phase_index: int) -> dict[str, Cursor]:
+        if phase_index == 0:
+            return dict.fromkeys(self._streams, Cursor())
+        before, phase = self.phases[phase_index - 1], self.phases[phase_index]
+        cursors = self.cursors(phase_index - 1, before.sequences)
+        if before.context_length == phase.context_length:
+            return cursors
+        return {name: self._streams[name].at_document(c) for name, c in cursors.items()}
+
+
+def documents_in(inputs: np.ndarray, end_of_document_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Document ids and positions, (B, L) i32, of the inputs (B, L), by their document ends."""
+    begins = np.zeros(inputs.shape, bool)
+    begins[:, 1:] = inputs[:, :-1] == end_of_document_id
+    places = np.arange(inputs.shape[1], dtype=np.int32)
+    starts = np.maximum.accumulate(np.where(begins, places, 0), axis=1)
+    return np.cumsum(begins, axis=1, dtype=np.int32), places - starts

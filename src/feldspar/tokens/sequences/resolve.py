@@ -1,0 +1,253 @@
+"""A phase's ``mixture`` as probabilities, with the passes over each source that they mean.
+
+Needs only the tokens of each source: from shards, or declared in the recipe for a dry run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import isfinite
+from typing import Literal, Protocol, runtime_checkable
+
+from feldspar.core.errors import UserError, nearest
+from feldspar.recipe.sections.phase_data import Select
+from feldspar.tokens.sequences.mixture import exact
+
+SUM_TOLERANCE = Fraction(1, 10**6)
+AGREEMENT = Fraction(1, 100)
+"""How far ``probability`` and ``epochs`` of one source may disagree."""
+NATURAL = "natural"
+
+
+@runtime_checkable
+class Entry(Protocol):
+    """A source's entry in a mixture, as the recipe's settings hold it."""
+
+    @property
+    def probability(self) -> float | None:
+        """Share of the phase's sequences."""
+        ...
+
+    @property
+    def epochs(self) -> float | None:
+        """Passes over the source."""
+        ...
+
+
+class MeasuredTokens(dict[str, int]):
+    """Tokens of each source of the shards, with those of the parts that are selected of them, and
+    of a pass over the pairs of phases that read pairs."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, int],
+        parts: Mapping[str, int],
+        pairs: Mapping[int, int] | None = None,
+    ) -> None:
+        super().__init__(sources)
+        self.parts = dict(parts)
+        """By the part's label."""
+        self.pairs = dict(pairs or {})
+        """By the phase's index, padding included."""
+
+
+def tokens_of(
+    tokens: Mapping[str, int | None], name: str, select: Select | None = None
+) -> int | None:
+    """Tokens of a source or of a part of it: as measured, else as its share lets expect."""
+    if select is not None and isinstance(tokens, MeasuredTokens):
+        return tokens.parts.get(select.label(name))
+    whole = tokens.get(name)
+    return whole if select is None or whole is None else int(whole * select.expected_share)
+
+
+MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
+
+
+class UnknownTokens(UserError):  # noqa: N818
+    """The mixture needs the number of tokens of a source that nobody knows yet."""
+
+
+@dataclass(frozen=True)
+class ResolvedMixture:
+    """What a phase reads of each source, in the order of the mixture; absent sources left out."""
+
+    probabilities: dict[str, Fraction]
+    epochs: dict[str, float | None]
+    """Passes in this phase; None while the source's tokens are unknown."""
+
+
+@dataclass(frozen=True)
+class MixtureContext:
+    """What a mixture is resolved against."""
+
+    tokens: Mapping[str, int | None]
+    """Tokens of every source of the corpus, or of the part that is read; None: unknown."""
+    length_tokens: int
+    """Tokens that the phase reads."""
+    context_length: int
+    allow_repeat: bool | Sequence[str] = False
+    """Sources that may be read more than once; True: all."""
+    normalize: bool = False
+    """Whether probabilities are divided by their sum instead of refused."""
+    length_in_epochs: bool = False
+    """Whether the phase's length was given in epochs, which declares repetition."""
+    epochs_before: Mapping[str, float] | None = None
+    """Passes over each source, or over what the part shares with others, in earlier phases."""
+    where: str = "mixture"
+    """The key that errors name, such as ``train.phases[1].mixture``."""
+
+
+def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMixture:
+    """Probabilities that sum to exactly 1, and the epochs they mean.
+
+    Raises UserError for what a recipe may not ask for, UnknownTokens where ``natural`` or
+    ``epochs`` needs the tokens of a source that are not known.
+    """
+    if not isinstance(context.allow_repeat, bool):
+        for name in context.allow_repeat:
+            _check_source(name, f"{context.where}: allow_repeat", context)
+    if isinstance(mixture, str):
+        shares = _natural(mixture, context)
+        declared: set[str] = set()
+    else:
+        shares, declared = _explicit(mixture, context)
+    shares = {name: share for name, share in shares.items() if share}
+    resolved = ResolvedMixture(
+        shares, {name: _epochs(share, name, context) for name, share in shares.items()}
+    )
+    for name in shares:
+        _check_length(name, context)
+        _check_repeats(name, resolved, declared, context)
+    return resolved
+
+
+def _natural(mixture: str, context: MixtureContext) -> dict[str, Fraction]:
+    if mixture != NATURAL:
+        raise UserError(
+            f"{context.where}: {mixture!r} is no mixture", allowed="natural, or {SOURCE: p, ...}"
+        )
+    if len(context.tokens) == 1:
+        return dict.fromkeys(context.tokens, Fraction(1))
+    known = {name: _known_tokens(name, context) for name in context.tokens}
+    total = sum(known.values())
+    if total == 0:
+        raise UserError(f"{context.where}: the corpus has no tokens")
+    return {name: Fraction(tokens, total) for name, tokens in known.items()}
+
+
+def _explicit(
+    mixture: Mapping[str, float | Entry], context: MixtureContext
+) -> tuple[dict[str, Fraction], set[str]]:
+    """Shares by source, and the sources whose epochs the recipe states."""
+    shares: dict[str, Fraction] = {}
+    declared = set()
+    for name, entry in mixture.items():
+        _check_source(name, context.where, context)
+        probability, epochs = (
+            (entry.probability, entry.epochs) if isinstance(entry, Entry) else (entry, None)
+        )
+        where = f"{context.where}.{name}"
+        _check_number(probability, f"{where}: probability")
+        _check_number(epochs, f"{where}: epochs")
+        if epochs is not None:
+            declared.add(name)
+        shares[name] = _share(probability, epochs, name, where, context)
+    return _summing_to_one(shares, context), declared
+
+
+def _share(
+    probability: float | None,
+    epochs: float | None,
+    name: str,
+    where: str,
+    context: MixtureContext,
+) -> Fraction:
+    if probability is None and epochs is None:
+        raise UserError(f"{where} needs a probability, or epochs, or both")
+    if epochs is None or (probability is not None and context.tokens[name] is None):
+        return exact(probability or 0)
+    meant = exact(epochs) * _known_tokens(name, context) / context.length_tokens
+    if probability is None:
+        return meant
+    given = exact(probability)
+    if abs(given - meant) > AGREEMENT * max(given, meant):
+        raise UserError(
+            f"{where}: {epochs:g} epochs of {context.tokens[name]:,} tokens in a phase of "
+            f"{context.length_tokens:,} are a probability of {float(meant):.6g}, "
+            f"not {probability:g}",
+            do="give one of the two, or make them agree within 1 %",
+        )
+    return given
+
+
+def _check_source(name: str, where: str, context: MixtureContext) -> None:
+    if name not in context.tokens:
+        hint = nearest(name, context.tokens)
+        raise UserError(
+            f"{where}: unknown source {name!r}" + (f"; did you mean {hint!r}?" if hint else ""),
+            allowed=context.tokens,
+        )
+
+
+def _check_number(value: float | None, where: str) -> None:
+    if value is not None and (not isfinite(value) or value < 0):
+        raise UserError(f"{where} is {value}", allowed="a finite number of at least 0")
+
+
+def _summing_to_one(shares: dict[str, Fraction], context: MixtureContext) -> dict[str, Fraction]:
+    total = sum(shares.values())
+    if total == 0:
+        raise UserError(
+            f"{context.where}: every probability is 0", do="give at least one source a share"
+        )
+    if abs(total - 1) > SUM_TOLERANCE and not context.normalize:
+        raise UserError(
+            f"{context.where}: the probabilities sum to {float(total):.9g}, not to 1",
+            found=", ".join(f"{name} {float(share):.6g}" for name, share in shares.items()),
+            do="correct them, or set normalize_mixture: true",
+        )
+    return {name: share / total for name, share in shares.items()}
+
+
+def _known_tokens(name: str, context: MixtureContext) -> int:
+    tokens = context.tokens[name]
+    if tokens is None:
+        raise UnknownTokens(
+            f"{context.where} needs the number of tokens of source {name!r}",
+            do=f"build the shards, or declare corpus.sources.{name}.tokens",
+        )
+    return tokens
+
+
+def _epochs(share: Fraction, name: str, context: MixtureContext) -> float | None:
+    tokens = context.tokens[name]
+    return float(share * context.length_tokens / tokens) if tokens else None
+
+
+def _check_length(name: str, context: MixtureContext) -> None:
+    tokens = context.tokens[name]
+    if tokens is not None and tokens < context.context_length + 1:
+        raise UserError(
+            f"{context.where}: source {name!r} has {tokens:,} tokens, fewer than one window of "
+            f"{context.context_length:,} and its last label",
+            do="use a shorter context_length, give more text, or give the source probability 0",
+        )
+
+
+def _check_repeats(
+    name: str, resolved: ResolvedMixture, declared: set[str], context: MixtureContext
+) -> None:
+    epochs, tokens = resolved.epochs[name], context.tokens[name]
+    allowed = context.allow_repeat
+    free = allowed if isinstance(allowed, bool) else name in allowed
+    if epochs is None or tokens is None or free or name in declared or context.length_in_epochs:
+        return
+    total = epochs + (context.epochs_before or {}).get(name, 0.0)
+    # Two windows of slack: the epoch's tail is dropped, and the mixture rounds to whole windows.
+    if total > 1 + 2 * context.context_length / tokens:
+        raise UserError(
+            f"{context.where}: source {name!r} ({tokens:,} tokens) would be read "
+            f"{total:.3g} times by the end of this phase",
+            do=f"state its epochs, or set allow_repeat: [{name}]",
+        )

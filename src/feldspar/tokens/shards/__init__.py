@@ -1,0 +1,1 @@
+"""Shards: documents written as token files, and reading them back."""

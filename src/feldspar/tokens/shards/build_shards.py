@@ -1,0 +1,214 @@
+"""Documents to shards: tokenizer, tokens and manifest in one folder that appears whole."""
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feldspar import __version__
+from feldspar.core.errors import FeldsparError
+from feldspar.core.execution import available_cores, executor
+from feldspar.core.files import TEMPORARY_MARK, new_folder
+from feldspar.core.manifest import Manifest, records_of, write_manifest
+from feldspar.core.progress import progress, say
+from feldspar.core.streams import stream_seed
+from feldspar.core.verified import open_folder, require_replaceable
+from feldspar.recipe.sections.tokens import ShardSettings, TokenizerSettings
+from feldspar.tokens.shards.shard_shape import KIND, ShardShape, finished_shards
+from feldspar.tokens.shards.writer import write_source
+from feldspar.tokens.tokenizer.encoding import SourceCounts, encode_unit, units_of
+from feldspar.tokens.tokenizer.infilling import Infiller
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
+
+if TYPE_CHECKING:
+    from feldspar.corpus.document import Document
+
+TOKENIZER_FOLDER = "tokenizer"
+SPLITS = ("train", "validation", "test")
+SERIAL_BYTES = 4_000_000
+"""Below so much compressed text, starting processes costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What a shard folder holds, by split and source."""
+
+    path: Path
+    digest: str
+    up_to_date: bool
+    """Whether the folder was there already."""
+    vocab_size: int
+    end_of_document: str
+    dtype: str
+    splits: dict[str, dict[str, SourceCounts]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report for ``--json``."""
+        return asdict(self) | {
+            "path": str(self.path),
+            "splits": {
+                split: {name: counts_with_ratios(counts) for name, counts in sources.items()}
+                for split, sources in self.splits.items()
+            },
+        }
+
+    @classmethod
+    def of(cls, path: Path, manifest: Manifest, up_to_date: bool) -> "ShardReport":
+        """The report that a manifest tells."""
+        counts = manifest.counts
+        return cls(
+            path=path,
+            digest=manifest.digest,
+            up_to_date=up_to_date,
+            vocab_size=counts["vocab_size"],
+            end_of_document=counts["end_of_document"],
+            dtype=counts["dtype"],
+            splits=splits_of(manifest),
+        )
+
+
+def counts_with_ratios(counts: SourceCounts) -> dict[str, Any]:
+    """Counts, tokens per word and bytes per token."""
+    ratios = {"tokens_per_word": counts.tokens_per_word, "bytes_per_token": counts.bytes_per_token}
+    return asdict(counts) | ratios
+
+
+def splits_of(manifest: Manifest) -> dict[str, dict[str, SourceCounts]]:
+    """The counts by split and source in a shard manifest."""
+    ratios = {"tokens_per_word", "bytes_per_token"}
+    return {
+        split: {
+            name: SourceCounts(**{key: n for key, n in counts.items() if key not in ratios})
+            for name, counts in sources.items()
+        }
+        for split, sources in manifest.counts["splits"].items()
+    }
+
+
+def build_shards(
+    documents: Path,
+    tokenizer_settings: TokenizerSettings,
+    shard_settings: ShardSettings,
+    *,
+    seed: int,
+    workers: int | None = None,
+    command: str = "",
+    overwrite: bool = False,
+    fill_in_the_middle: bool = False,
+) -> ShardReport:
+    """Encode every document of ``documents`` into ``shard_settings.path``.
+
+    A finished folder of the same configuration and documents is kept. The bytes written depend on
+    documents, settings and seed only, not on ``workers`` (default: all cores). Raises UserError
+    when the folder holds something else and ``overwrite`` is off, or when the tokenizer cannot
+    serve phases that ``fill_in_the_middle``.
+    """
+    path = shard_settings.path
+    parent = open_folder(documents, "documents").manifest.digest
+    shape = ShardShape.of(tokenizer_settings, shard_settings, seed)
+    if (finished := _kept(path, shape, parent, overwrite)) is not None:
+        say(f"{path} is up to date")
+        return ShardReport.of(path, finished, up_to_date=True)
+    for left in path.parent.glob(f"{path.name}{TEMPORARY_MARK}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    workers = available_cores() if workers is None else workers
+    with new_folder(path, overwrite) as folder:
+        tokenizer = shape.given or tokenizer_from_settings(tokenizer_settings, documents, seed)
+        if fill_in_the_middle:
+            Infiller(tokenizer)  # refuses, before anything is encoded
+        tokenizer.save(folder / TOKENIZER_FOLDER)
+        splits = _encode_all(documents, folder, tokenizer, shard_settings, seed, workers)
+        manifest = Manifest(
+            kind=KIND,
+            configuration=shape.configuration,
+            settings=shape.settings,
+            version=__version__,
+            command=command,
+            parents={"documents": parent},
+            counts={
+                "tokenizer_digest": tokenizer.digest,
+                "vocab_size": tokenizer.vocab_size,
+                "end_of_document": tokenizer.end_of_document,
+                "end_of_document_id": tokenizer.end_of_document_id,
+                "dtype": tokenizer.dtype.str,
+                "splits": {
+                    split: {name: counts_with_ratios(c) for name, c in sources.items()}
+                    for split, sources in splits.items()
+                },
+            },
+            files=records_of(folder),
+        )
+        write_manifest(folder, manifest)
+    return ShardReport.of(path, manifest, up_to_date=False)
+
+
+def _kept(path: Path, shape: ShardShape, parent: str, overwrite: bool) -> Manifest | None:
+    """Return the manifest of a whole folder that needs no building; None when there is work to do.
+
+    Raises UserError when the folder holds something else, RunError when it is damaged, both unless
+    ``overwrite``.
+    """
+    try:
+        found = finished_shards(path)
+        if found is None:
+            return None
+        shape.require_same(path, found.manifest, parent)
+        found.verify()
+    except FeldsparError:
+        if not overwrite:
+            raise
+        require_replaceable(path, KIND)
+        return None
+    return found.manifest
+
+
+def _encode_all(
+    documents: Path,
+    folder: Path,
+    tokenizer: TextTokenizer,
+    settings: ShardSettings,
+    seed: int,
+    workers: int,
+) -> dict[str, dict[str, SourceCounts]]:
+    compressed = sum(file.stat().st_size for file in documents.rglob("*.parquet"))
+    workers = 1 if compressed < SERIAL_BYTES else workers
+    make_units = partial(
+        units_of,
+        tokenizer=folder / TOKENIZER_FOLDER,
+        digest=tokenizer.digest,
+        order_seed=stream_seed(seed, "tokens.order"),
+        in_process=workers > 1,
+    )
+    splits: dict[str, dict[str, SourceCounts]] = {}
+    with executor(workers) as pool, progress("encoding") as advance:
+        for split, name, texts in _texts_by_source(documents, advance):
+            units = pool.map(encode_unit, make_units(texts))
+            counts = write_source(
+                folder / split / name, units, tokenizer.dtype, settings.shard_tokens
+            )
+            if not counts.documents:
+                shutil.rmtree(folder / split / name)
+            if counts.documents or counts.empty_documents:
+                splits.setdefault(split, {})[name] = counts
+    return splits
+
+
+def _texts_by_source(
+    documents: Path, advance: Callable[[float], None]
+) -> Iterator[tuple[str, str, Iterator[str]]]:
+    from feldspar.corpus import store
+
+    names = store.sources(documents)
+    for split in SPLITS:
+        for name in names:
+            if (documents / split / name).is_dir():
+                yield split, name, _texts(store.documents(documents, split, name), advance)
+
+
+def _texts(found: "Iterable[Document]", advance: Callable[[float], None]) -> Iterator[str]:
+    for document in found:
+        yield document.text
+        advance(1)

@@ -1,0 +1,1 @@
+"""Tokenizers: train, read, extend and check them."""

@@ -1,0 +1,118 @@
+"""What an extended tokenizer promises about its base, checked on text of both languages.
+
+C1 old ids keep their pieces, and new ids follow without a gap.
+C2 a text without a target character keeps its ids.
+C3 a text comes back from its ids as it did before.
+C4 new tokens are made of whole old tokens: no boundary appears where there was none.
+C5 every new piece is reached by the merges.
+C6 normaliser, pre-tokens, decoder, control tokens and the model's options stay.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.growth import Growth, Vocabulary, unreachable
+from feldspar.tokens.tokenizer.scripts import TargetCharacters, code_points
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+SHOWN_TOKENS = 5
+
+
+def check_contract(
+    base: TextTokenizer,
+    extended: TextTokenizer,
+    target: TargetCharacters,
+    probes: Iterable[str],
+) -> None:
+    """Hold ``extended`` against ``base``: its parts once, and each text of ``probes``.
+
+    Raises UserError that names the clause and an example, in code points.
+    """
+    _check_parts(base, extended)
+    pieces = decompositions(base, extended)
+    for text in probes:
+        without = target.pattern.sub("", text)
+        for clause, part in (("C2", without), ("C4", text)):
+            (old,), (new,) = base.encode_documents([part]), extended.encode_documents([part])
+            expected, found = old.tolist(), new.tolist()
+            if clause == "C2" and expected != found:
+                what = "a text without a target character changes"
+                raise _broken("C2", what, base, expected, found)
+            whole = [o for n in found for o in _old_ids(n, pieces, base.vocab_size)]
+            if whole != expected:
+                what = "a new token is not made of whole old tokens"
+                raise _broken("C4", what, base, expected, whole)
+            if base.decode(old) != extended.decode(new):
+                raise _broken("C3", "a text does not come back as before", base, expected, found)
+
+
+def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
+    """C1, C5 and C6, and that the old merges come first."""
+    old, new = (json.loads(tokenizer.to_json()) for tokenizer in (base, extended))
+    for identifier in range(base.vocab_size):
+        if base.piece(identifier) != extended.piece(identifier):
+            raise UserError(
+                f"the extended tokenizer breaks C1: the old id {identifier} has another piece",
+                found=ascii(extended.piece(identifier)),
+                allowed=ascii(base.piece(identifier)),
+            )
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"):
+        if old[name] != new[name]:
+            raise UserError(
+                f"the extended tokenizer breaks C6: its {name} differs from the base's",
+                found=json.dumps(new[name]),
+                allowed=json.dumps(old[name]),
+            )
+    if (options := _options(old)) != _options(new):
+        raise UserError(
+            "the extended tokenizer breaks C6: the model's options differ",
+            found=str(_options(new)),
+            allowed=str(options),
+        )
+    first, merges = base.vocab_size, old["model"]["merges"]
+    if new["model"]["merges"][: len(merges)] != merges:
+        raise UserError("the extended tokenizer breaks C4: its first merges are not the base's")
+    for pair in new["model"]["merges"][len(merges) :]:
+        if new["model"]["vocab"]["".join(pair)] < first:
+            raise UserError(
+                "the extended tokenizer breaks C4: a new merge makes an old piece",
+                found=" + ".join(map(code_points, pair)),
+            )
+    pieces = [extended.piece(identifier) for identifier in range(first, extended.vocab_size)]
+    if None in pieces:
+        gap = first + pieces.index(None)
+        raise UserError(f"the extended tokenizer breaks C1: the new id {gap} has no piece")
+    merging = Vocabulary(extended).merging(Growth())
+    if lost := unreachable(merging, [piece for piece in pieces if piece is not None]):
+        raise UserError(
+            f"the extended tokenizer breaks C5: {len(lost)} new pieces are never reached",
+            found=code_points(lost[0]),
+        )
+
+
+def _options(parts: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in parts["model"].items() if key not in ("vocab", "merges")}
+
+
+def _old_ids(identifier: int, pieces: list[list[int]], first_new: int) -> list[int]:
+    return [identifier] if identifier < first_new else pieces[identifier - first_new]
+
+
+def _broken(
+    clause: str, what: str, base: TextTokenizer, expected: list[int], found: list[int]
+) -> UserError:
+    """The error, with the old tokens around the first difference."""
+    place = next(
+        (n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b),
+        min(len(expected), len(found)),
+    )
+    around = base.decode(expected[max(0, place - SHOWN_TOKENS) : place + SHOWN_TOKENS])
+    return UserError(
+        f"the extended tokenizer breaks {clause}: {what}",
+        where=f"old token {place} of a text, at {code_points(around)}",
+        found=f"{found[place : place + SHOWN_TOKENS]}",
+        allowed=f"{expected[place : place + SHOWN_TOKENS]}",
+    )

@@ -1,0 +1,136 @@
+"""Documents to tokens, a few megabytes of text at a time, by as many processes as there are cores.
+
+A unit's result depends on its texts only; results are used in the units' order, so the number of
+processes changes nothing.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from feldspar.core.errors import RunError
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+UNIT_CHARACTERS = 2**21
+
+
+@dataclass(frozen=True)
+class SourceCounts:
+    """What the shards of one split and source hold."""
+
+    documents: int = 0
+    tokens: int = 0
+    """End-of-document tokens included."""
+    text_bytes: int = 0
+    """UTF-8 bytes of the documents."""
+    words: int = 0
+    """Runs of non-space characters."""
+    empty_documents: int = 0
+    """Documents without any text, left out."""
+
+    @property
+    def tokens_per_word(self) -> float | None:
+        """Fertility, the end-of-document tokens left out."""
+        return (self.tokens - self.documents) / self.words if self.words else None
+
+    @property
+    def bytes_per_token(self) -> float | None:
+        """Bytes of text for each token, the end-of-document tokens left out."""
+        own = self.tokens - self.documents
+        return self.text_bytes / own if own else None
+
+
+@dataclass(frozen=True)
+class EncodingUnit:
+    """Some documents of one source, and where their tokenizer lies."""
+
+    tokenizer: Path
+    tokenizer_digest: str
+    order_seed: int
+    texts: tuple[str, ...]
+    in_process: bool = False
+    """Whether a pool runs this unit: the tokenizer's own threads then stay off."""
+
+
+@dataclass(frozen=True)
+class EncodedUnit:
+    """A unit's tokens: document after document, each with its end-of-document token."""
+
+    tokens: bytes
+    lengths: np.ndarray
+    """Tokens of each document, i64."""
+    keys: np.ndarray
+    """The hash that orders the documents, u64."""
+    text_bytes: int
+    words: int
+    empty_documents: int
+
+
+def units_of(
+    texts: Iterable[str],
+    tokenizer: Path,
+    digest: str,
+    order_seed: int = 0,
+    in_process: bool = False,
+) -> Iterator[EncodingUnit]:
+    """Cut a source into units of about two million characters.
+
+    ``digest`` is the tokenizer's: a process loads the folder once for each.
+    """
+    held: list[str] = []
+    characters = 0
+    for text in texts:
+        held.append(text)
+        characters += len(text)
+        if characters >= UNIT_CHARACTERS:
+            yield EncodingUnit(tokenizer, digest, order_seed, tuple(held), in_process)
+            held, characters = [], 0
+    if held:
+        yield EncodingUnit(tokenizer, digest, order_seed, tuple(held), in_process)
+
+
+def encode_unit(unit: EncodingUnit) -> EncodedUnit:
+    """Encode one unit. Raises RunError when a text yields the end-of-document token itself."""
+    if unit.in_process:
+        os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = _tokenizer(unit.tokenizer, unit.tokenizer_digest)
+    texts = [text for text in unit.texts if text and not text.isspace()]
+    packed = tokenizer.encode_packed(texts)
+    end = np.array([tokenizer.end_of_document_id], tokenizer.dtype).tobytes()
+    tokens = b"".join(piece for data in packed for piece in (data, end))
+    ids = np.frombuffer(tokens, tokenizer.dtype)
+    if int(np.count_nonzero(ids == tokenizer.end_of_document_id)) != len(texts):
+        raise RunError(
+            f"a document's own text was encoded to the token {tokenizer.end_of_document!r}",
+            do="choose another end-of-document token with tokenizer.end_of_document",
+        )
+    if ids.size and int(ids.max()) >= tokenizer.vocab_size:
+        raise RunError(
+            f"the token id {int(ids.max())} lies outside the vocabulary of {tokenizer.vocab_size}"
+        )
+    raw = [text.encode() for text in texts]
+    return EncodedUnit(
+        tokens=tokens,
+        lengths=np.array([len(data) for data in packed], np.int64) // tokenizer.dtype.itemsize + 1,
+        keys=_order_keys(raw, unit.order_seed),
+        text_bytes=sum(map(len, raw)),
+        words=sum(len(text.split()) for text in texts),
+        empty_documents=len(unit.texts) - len(texts),
+    )
+
+
+def _order_keys(raw: list[bytes], seed: int) -> np.ndarray:
+    """A hash of each text's content with ``seed``: the place of a document is no part of it."""
+    key = seed.to_bytes(8, "little")
+    digests = b"".join(hashlib.blake2b(text, digest_size=8, key=key).digest() for text in raw)
+    return np.frombuffer(digests, "<u8")
+
+
+@lru_cache(maxsize=1)
+def _tokenizer(folder: Path, digest: str) -> TextTokenizer:
+    return TextTokenizer.load(folder)

@@ -1,0 +1,135 @@
+"""Extend a tokenizer by another language's pieces, hold it to its contract, and report.
+
+Method: vocabulary extension of bilingual adaptation (arXiv 2407.12869).
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import say
+from feldspar.recipe.sections.tokens import ExtendWith
+from feldspar.tokens.tokenizer.appended_bpe import append_pieces, trained_pieces
+from feldspar.tokens.tokenizer.continued_bpe import continue_merges
+from feldspar.tokens.tokenizer.contract import check_contract
+from feldspar.tokens.tokenizer.extension import Extension
+from feldspar.tokens.tokenizer.extension_report import (
+    compare_fertility,
+    refuse_shared_characters,
+)
+from feldspar.tokens.tokenizer.growth import Vocabulary
+from feldspar.tokens.tokenizer.scripts import TargetCharacters, dominant_script
+from feldspar.tokens.tokenizer.spelling import spelling_of
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from feldspar.tokens.tokenizer.words import Words
+
+PROBE_BYTES = 1_000_000
+"""How much text of each source the contract is checked and the report measured on."""
+SHARED_WORDS = 0.1
+"""The largest share of an old source's words that may hold target characters."""
+
+
+def target_sources(settings: ExtendWith, names: Sequence[str]) -> tuple[str, ...]:
+    """The new language's sources among ``names``.
+
+    Raises UserError for a name that is not there, and when no source is left for the old language.
+    """
+    chosen = (settings.corpus,) if isinstance(settings.corpus, str) else settings.corpus
+    if unknown := [name for name in chosen if name not in names]:
+        raise UserError(
+            f"tokenizer.with.corpus: the documents hold no source {unknown[0]!r}",
+            allowed=", ".join(names),
+        )
+    if not chosen or not set(names) - set(chosen):
+        raise UserError(
+            "tokenizer.with.corpus: a source of the new language and one of the old are needed, "
+            "to see that the old one's tokens stay",
+            found=f"new: {', '.join(chosen)}; all: {', '.join(names)}",
+        )
+    return tuple(chosen)
+
+
+def extend_tokenizer(
+    base: TextTokenizer,
+    settings: ExtendWith,
+    target_texts: Iterable[str],
+    old: Mapping[str, Sequence[str]],
+    new: Mapping[str, Sequence[str]],
+) -> TextTokenizer:
+    """``base`` with pieces learnt on ``target_texts``; its ``extension`` holds the report.
+
+    ``old`` and ``new`` are held-out texts of each source in the old and the new language. Raises
+    UserError when the base cannot be extended, when no piece is found, when the languages share
+    their characters, and when the result breaks its contract.
+    """
+    target = target_characters(settings, new)
+    spelling = spelling_of(base, target)
+    if not settings.allow_resegmentation:
+        refuse_shared_characters(target, old, SHARED_WORDS)
+    vocabulary = Vocabulary(base)
+    counts = Words(base).count(target_texts)
+    words = Counter({word: n for word, n in counts.items() if spelling.has_target(word)})
+    if settings.method == "continued":
+        growth = continue_merges(vocabulary, spelling, words, settings.new_tokens)
+    else:
+        pieces = trained_pieces(spelling, words)
+        growth = append_pieces(vocabulary, spelling, pieces, settings.new_tokens)
+    if not growth.pieces:
+        raise UserError(
+            "the target text yields no new piece",
+            found=f"{len(words):,} different words with a target character ({target.description})",
+        )
+    if len(growth.pieces) < settings.new_tokens:
+        say(f"the target text yields {len(growth.pieces):,} of {settings.new_tokens:,} new tokens")
+    extension = Extension(
+        base.digest,
+        base.vocab_size,
+        len(growth.pieces),
+        settings.method,
+        target.description,
+    )
+    extended = vocabulary.grown(growth, extension)
+    texts = {**new, **old}
+    check_contract(base, extended, target, itertools.chain.from_iterable(texts.values()))
+    sources, unused = compare_fertility(base, extended, target, texts)
+    extended.extension = replace(
+        extension,
+        report={
+            "asked_tokens": settings.new_tokens,
+            "left_out_unreachable": len(growth.unreachable),
+            "unused_new_tokens": unused,
+            "sources": {name: each.as_dict() for name, each in sources.items()},
+        },
+    )
+    return extended
+
+
+def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) -> TargetCharacters:
+    """The characters asked for; by default, of the script of most letters of ``new``."""
+    if settings.characters is not None:
+        return TargetCharacters.of_characters(settings.characters)
+    script = settings.script or dominant_script(text for part in new.values() for text in part)
+    return TargetCharacters.of_scripts((script,) if isinstance(script, str) else script)
+
+
+def probe_texts(documents: Path, names: Iterable[str]) -> dict[str, list[str]]:
+    """The first megabyte of each source, of its validation documents where it has some."""
+    from feldspar.corpus import store
+
+    found: dict[str, list[str]] = {}
+    for name in names:
+        for split in ("validation", "train"):
+            texts, size = [], 0
+            for document in store.documents(documents, split, name):
+                if document.text.strip():
+                    texts.append(document.text)
+                    size += len(document.text.encode())
+                if size >= PROBE_BYTES:
+                    break
+            if texts:
+                break
+        found[name] = texts
+    return found

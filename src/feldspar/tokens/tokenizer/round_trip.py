@@ -1,0 +1,118 @@
+"""Text that a tokenizer does not give back: found by decoding what it encoded.
+
+A normaliser may change a text (capitals, accents, spaces), and a vocabulary without all bytes drops
+the characters that it lacks. Whatever is measured on the tokens is then measured on another text.
+"""
+
+import string
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import numpy as np
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import say
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+NEWLINE = "\n"
+NEGLIGIBLE = 1e-3
+"""Share of a text's bytes: it moves bits per byte by less than a seed does."""
+SHOWN = 24
+"""Characters of a changed place that a message shows."""
+PLAIN = f"{string.ascii_letters}  {string.digits}{string.punctuation}\n\n\tZ z"
+"""Text of a kind that nearly every corpus holds."""
+
+
+def require_given_back(
+    tokenizer: TextTokenizer, texts: Sequence[str], documents: Sequence[np.ndarray], name: str
+) -> None:
+    """Raise UserError unless the tokens of ``texts``, measured together, decode to these texts.
+
+    ``documents`` are their tokens, ``name`` says what they are. A share below ``NEGLIGIBLE``, such
+    as the space before a text that SentencePiece takes for its own, is only said.
+    """
+    changed, place = 0, ("", "")
+    for text, document in zip(texts, documents, strict=True):
+        found = tokenizer.decode(document)
+        if found == text:
+            continue
+        if not changed:
+            place = _first_change(text, found)
+        changed += _changed_bytes(text, found)
+    total = sum(len(text.encode()) for text in texts)
+    if not changed:
+        return
+    what = f"the tokenizer does not give back {changed:,} of the {total:,} bytes of {name}"
+    where, difference = place
+    if changed <= NEGLIGIBLE * total:
+        say(f"warning: {what} ({where}: {difference})")
+        return
+    raise UserError(
+        f"{what}: bits per byte would be those of another text",
+        where=where,
+        found=difference,
+        do="evaluate on text that the tokenizer gives back (a lower-casing one needs lower case)",
+    )
+
+
+def require_given_back_bytes(
+    tokenizer: TextTokenizer, documents: Sequence[np.ndarray], text_bytes: int, name: str
+) -> None:
+    """Raise UserError unless the tokens of a source decode to as many bytes as it had.
+
+    A share below ``NEGLIGIBLE`` is only said.
+    """
+    if tokenizer.gives_back_all:
+        return
+    found = sum(len(tokenizer.decode(document).encode()) for document in documents)
+    if found != text_bytes:
+        what = f"{text_bytes:,} bytes of {name} came back from the tokenizer as {found:,}"
+        if abs(found - text_bytes) <= NEGLIGIBLE * text_bytes:
+            say(f"warning: {what}")
+            return
+        raise UserError(
+            f"{what}: bits per byte would be those of another text",
+            do="train with a tokenizer that gives back every text, such as a byte-level BPE",
+        )
+
+
+def changed_by(tokenizer: TextTokenizer) -> str | None:
+    """Say how the tokenizer changes letters, digits, signs and spaces of ASCII; None: it does not.
+
+    Of tokens alone, nobody can tell what the text was before.
+    """
+    if tokenizer.gives_back_all:
+        return None
+    (document,) = tokenizer.encode_documents([PLAIN])
+    found = tokenizer.decode(document)
+    if found == PLAIN:
+        return None
+    return _first_change(PLAIN, found)[1]
+
+
+def _first_change(text: str, found: str) -> tuple[str, str]:
+    """Say where ``found`` first differs from ``text``, and how."""
+    begin = _common(text, found)
+    where = f"line {text.count(NEWLINE, 0, begin) + 1}, byte {len(text[:begin].encode()):,}"
+    return where, f"{text[begin : begin + SHOWN]!r} became {found[begin : begin + SHOWN]!r}"
+
+
+def _changed_bytes(text: str, found: str) -> int:
+    """Count the bytes of ``text`` that ``found`` lacks, line by line."""
+    pairs = zip_longest(text.split(NEWLINE), found.split(NEWLINE), fillvalue="")
+    return max(1, sum(_changed_in_line(line, other) for line, other in pairs if line != other))
+
+
+def _changed_in_line(line: str, other: str) -> int:
+    """Count the bytes that differ, place by place where the lengths are equal."""
+    if len(line) == len(other):
+        return sum(len(a.encode()) for a, b in zip(line, other, strict=True) if a != b)
+    before = _common(line, other)
+    behind = _common(line[before:][::-1], other[before:][::-1])
+    return len(line[before : len(line) - behind].encode())
+
+
+def _common(one: str, other: str) -> int:
+    """Count the characters that both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

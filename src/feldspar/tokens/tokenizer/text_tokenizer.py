@@ -1,0 +1,241 @@
+"""A tokenizer for whole documents: text in, ids out, and decoding.
+
+Wraps ``tokenizers.Tokenizer``. Texts with the special tokens' own strings in them are encoded as
+text, so that no document can end itself.
+"""
+
+import json
+import sys
+from array import array
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+
+from feldspar.core.errors import RunError, UserError, nearest
+from feldspar.core.files import digest_of, write_atomically
+from feldspar.core.json_files import read_json
+from feldspar.core.verified import open_if_finished
+from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
+from feldspar.tokens.tokenizer.pretokens import pattern_for
+
+TOKENIZER_FILE = "tokenizer.json"
+CONFIG_FILE = "tokenizer_config.json"
+SPECIAL_TOKENS_FILE = "special_tokens_map.json"
+FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, EXTENSION_FILE)
+"""Names of the files that a tokenizer's folder may hold."""
+U16_VOCABULARY = 65_536
+CACHED_PRETOKENS = 2**20
+CACHED_CHARACTERS = 64
+
+
+class TextTokenizer:
+    """Encodes and decodes documents; ``end_of_document`` must be a token of ``tokenizer``.
+
+    ``extension`` tells how it extends another tokenizer. Raises UserError when the token is not
+    there.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, end_of_document: str, extension: Extension | None = None
+    ) -> None:
+        self._tokenizer = tokenizer
+        identifier = tokenizer.token_to_id(end_of_document)
+        if identifier is None:
+            known = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
+            hint = nearest(end_of_document, known)
+            raise UserError(
+                f"the tokenizer has no token {end_of_document!r} to end documents with"
+                + (f"; did you mean {hint!r}?" if hint else ""),
+                allowed=known or None,
+                do="name one with tokenizer.end_of_document",
+            )
+        # A special token is recognised by its string only where encode_special_tokens is off.
+        tokenizer.add_special_tokens([AddedToken(end_of_document, special=True, normalized=False)])
+        tokenizer.encode_special_tokens = True
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self.extension = extension
+        self.end_of_document = end_of_document
+        self.end_of_document_id: int = identifier
+        self.vocab_size: int = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
+        self.digest = digest_of(tokenizer.to_str())
+        self.dtype = token_dtype(self.vocab_size)
+        self._pretokens = (
+            _PretokenIds(tokenizer, self.dtype) if is_plain_byte_bpe(tokenizer) else None
+        )
+
+    @classmethod
+    def load(cls, folder: Path, end_of_document: str | None = None) -> "TextTokenizer":
+        """The tokenizer in ``folder``; documents end with its own end-of-sequence token by default.
+
+        In a finished folder its files are compared with their checksums. Raises UserError when
+        there is none, RunError that names a damaged file.
+        """
+        if (finished := open_if_finished(folder)) is not None:
+            finished.files([name for name in finished.names() if name in FILES])
+        return cls.from_file(
+            folder / TOKENIZER_FILE, end_of_document or end_of_sequence_token(folder)
+        )
+
+    @classmethod
+    def from_file(cls, path: Path, end_of_document: str | None) -> "TextTokenizer":
+        """The tokenizer in one ``tokenizer.json``. Raises UserError when it cannot be read."""
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: no tokenizer there")
+        if end_of_document is None:
+            raise UserError(
+                f"{path} comes with no end-of-sequence token",
+                do="name the token that ends a document with tokenizer.end_of_document",
+            )
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # the Rust library raises bare Exception
+            raise UserError(f"{path} is not a tokenizer: {error}") from error
+        return cls(tokenizer, end_of_document, Extension.load(path.parent))
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and a configuration that transformers' AutoTokenizer loads."""
+        configuration = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "eos_token": self.end_of_document,
+            "clean_up_tokenization_spaces": False,
+        }
+        write_atomically(folder / TOKENIZER_FILE, self._tokenizer.to_str(pretty=True) + "\n")
+        write_atomically(folder / CONFIG_FILE, json.dumps(configuration, indent=2) + "\n")
+        if self.extension is not None:
+            self.extension.save(folder)
+
+    def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """The ids of each text, without its end-of-document token, as u16 or u32 arrays."""
+        return [self.unpack(data) for data in self.encode_packed(texts)]
+
+    def encode_packed(self, texts: Sequence[str]) -> list[bytes]:
+        """As ``encode_documents``, each text's ids as little-endian bytes."""
+        packed: list[bytes | None] = [None] * len(texts)
+        slow = []
+        for index, text in enumerate(texts):
+            pattern = pattern_for(text) if self._pretokens is not None else None
+            if pattern is None or self._pretokens is None:
+                slow.append(index)
+            else:
+                packed[index] = b"".join(map(self._pretokens.__getitem__, pattern.findall(text)))
+        encodings = self._tokenizer.encode_batch_fast(
+            [texts[index] for index in slow], add_special_tokens=False
+        )
+        for index, encoding in zip(slow, encodings, strict=True):
+            packed[index] = pack_ids(encoding.ids, self.dtype)
+        return [data for data in packed if data is not None]
+
+    def unpack(self, packed: bytes) -> np.ndarray:
+        """The ids in what ``encode_packed`` gave."""
+        return np.frombuffer(packed, self.dtype)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its string; None when there is no such token."""
+        return self._tokenizer.token_to_id(token)
+
+    def piece(self, identifier: int) -> str | None:
+        """The string of a token as the vocabulary spells it; None when the id is not used."""
+        return self._tokenizer.id_to_token(identifier)
+
+    def is_added(self, identifier: int) -> bool:
+        """Whether an id is a token beside the model (a control token), found by its string."""
+        return self._tokenizer.model.id_to_token(identifier) is None
+
+    def merged(self, piece: str) -> list[int]:
+        """The ids of a string in the vocabulary's spelling by the merges alone.
+
+        No normaliser, pre-token or added token has a part in it.
+        """
+        return [token.id for token in self._tokenizer.model.tokenize(piece)]
+
+    @property
+    def gives_back_all(self) -> bool:
+        """Tell whether every text comes back: byte-level BPE with all bytes, nothing normalised."""
+        return self._pretokens is not None and all(
+            self.id_of(character) is not None for character in ByteLevel.alphabet()
+        )
+
+    def to_json(self) -> str:
+        """The content of its ``tokenizer.json``."""
+        return self._tokenizer.to_str()
+
+    def with_special_tokens(self, tokens: Sequence[str]) -> "TextTokenizer":
+        """This tokenizer with special ``tokens``; those that it lacks come after its vocabulary."""
+        if not tokens:
+            return self
+        copy = Tokenizer.from_str(self.to_json())
+        copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
+        return TextTokenizer(copy, self.end_of_document, self.extension)
+
+    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
+        """The text of ``ids``; special tokens appear as their strings."""
+        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
+
+
+class _PretokenIds(dict[str, bytes]):
+    """The packed ids of each pre-token met so far; bounded, so that no text can fill the memory."""
+
+    def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
+        self._tokenizer = tokenizer
+        self._dtype = dtype
+
+    def __missing__(self, pretoken: str) -> bytes:
+        data = pack_ids(self._tokenizer.encode(pretoken, add_special_tokens=False).ids, self._dtype)
+        if len(pretoken) <= CACHED_CHARACTERS and len(self) < CACHED_PRETOKENS:
+            self[pretoken] = data
+        return data
+
+
+def token_dtype(vocab_size: int) -> np.dtype:
+    """u16 for vocabularies of at most 65,536 tokens, else u32; always little-endian."""
+    return np.dtype("<u2" if vocab_size <= U16_VOCABULARY else "<u4")
+
+
+def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
+    """Ids as bytes of ``dtype``. Raises RunError for an id that does not fit, never wraps it."""
+    try:
+        # Several times faster than NumPy on the few ids of a word.
+        packed = array("H" if dtype.itemsize == 2 else "I", ids)
+    except OverflowError as error:
+        raise RunError(
+            f"a token id does not fit into {dtype.name}: {error}",
+            do="the tokenizer gives ids beyond its own vocabulary: check its files",
+        ) from error
+    if sys.byteorder == "big":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def end_of_sequence_token(folder: Path) -> str | None:
+    """What a Hugging Face folder declares as its end-of-sequence token."""
+    for name in (CONFIG_FILE, SPECIAL_TOKENS_FILE):
+        path = folder / name
+        if not path.is_file():
+            continue
+        token = read_json(path).get("eos_token")
+        if isinstance(token, dict):
+            token = token.get("content")
+        if isinstance(token, str):
+            return token
+    return None
+
+
+def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
+    """Whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
+    parts: dict[str, Any] = json.loads(tokenizer.to_str())
+    model, split = parts["model"], parts["pre_tokenizer"]
+    return (
+        parts["normalizer"] is None
+        and (split or {}).get("type") == "ByteLevel"
+        and split.get("add_prefix_space") is False
+        and split.get("use_regex", True) is True
+        and model["type"] == "BPE"
+        and not model.get("dropout")
+        and not model.get("byte_fallback")
+        and all(token["special"] for token in parts["added_tokens"])
+    )

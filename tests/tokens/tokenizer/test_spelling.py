@@ -1,0 +1,110 @@
+"""Which pieces may be added to which vocabulary."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from feldspar.core.errors import UserError
+from feldspar.tokens.tokenizer.bpe import byte_characters
+from feldspar.tokens.tokenizer.scripts import TargetCharacters
+from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling, spelling_of
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from tests.tokens.bases import base
+
+ARABIC = TargetCharacters.of_scripts(("arabic",))
+HINDI = TargetCharacters.of_scripts(("devanagari",))
+SPACE = "Ġ"
+
+
+@pytest.mark.parametrize("piece", ["ا", "▁ا", "السلام", "٣", "؟"])
+def test_pieces_that_fit(piece: str) -> None:
+    assert Spelling(ARABIC, splits_digits=True).fits(piece)
+
+
+@pytest.mark.parametrize("piece", ["", "▁", "▁▁ا", "ا▁", "aا", "ا3", "<0xD8>", "</s>", "ا٣", "▁٣"])
+def test_pieces_that_do_not(piece: str) -> None:
+    assert not Spelling(ARABIC, splits_digits=True).fits(piece)
+
+
+def test_digits_may_join_where_the_base_joins_them() -> None:
+    assert Spelling(ARABIC, splits_digits=False).fits("٣٣")
+    assert spelling_of(base("llama"), ARABIC).splits_digits
+
+
+def test_bytes_that_only_target_characters_have() -> None:
+    hindi, arabic = ByteSpelling(HINDI, False), ByteSpelling(ARABIC, False)
+    spelled = hindi.spelled("क")
+    assert hindi.fits(spelled) and hindi.fits(SPACE + spelled + spelled)
+    assert hindi.fits(spelled[:2]) and hindi.fits(SPACE + spelled[:2])
+    assert hindi.prefix(spelled) == spelled[:2]
+    assert not hindi.fits(spelled[:1]) and not hindi.fits(spelled[1:])
+    assert not hindi.fits(spelled + spelled[:1])
+    assert not hindi.fits(hindi.spelled("ก")[:2])
+    assert arabic.fits(arabic.spelled("ال")) and arabic.prefix(arabic.spelled("ا")) is None
+    # The row of U+FDC0 to U+FDFF holds noncharacters: its bytes are not Arabic's alone.
+    assert arabic.prefix(arabic.spelled("\ufdfa")) is None
+
+
+def test_characters_of_bytes() -> None:
+    spelling = ByteSpelling(HINDI, False)
+    piece = spelling.spelled("aकé")
+    a, ka, e = spelling.spelled("a"), spelling.spelled("क"), spelling.spelled("é")
+    assert spelling.characters(piece) == [a, ka, e]
+    assert spelling.characters(piece[:-1]) == [a, ka, e[:1]]
+    assert spelling.characters(piece[2:]) == [ka[1], ka[2], e]
+    assert spelling.place_of(ka[1:]) == "inside"
+    assert spelling.place_of(SPACE) == spelling.place_of(SPACE + ka) == "start"
+    assert spelling.place_of(ka + a) == "elsewhere"
+    assert spelling.place_of("<|endoftext|>") == "elsewhere"
+
+
+@given(st.text(st.characters(codec="utf-8"), max_size=20))
+def test_bytes_are_written_as_the_library_writes_them(text: str) -> None:
+    spelling = ByteSpelling(ARABIC, False)
+    written = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    assert spelling.spelled(text) == "".join(w for w, _ in written.pre_tokenize_str(text))
+    assert spelling.text(spelling.spelled(text)) == text
+    assert "".join(spelling.characters(spelling.spelled(text))) == spelling.spelled(text)
+    assert len(set(byte_characters())) == 256
+
+
+def changed(kind: str, **options: Any) -> TextTokenizer:
+    """A base with other options of its model."""
+    parts = json.loads(base(kind).to_json())
+    parts["model"] |= options
+    return TextTokenizer(Tokenizer.from_str(json.dumps(parts)), "</s>")
+
+
+def of_model(model: Any) -> TextTokenizer:
+    return TextTokenizer(Tokenizer(model), "</s>")
+
+
+def test_bases_that_cannot_be_extended() -> None:
+    unigram = of_model(models.Unigram([("</s>", 0.0), ("a", -1.0)], 0, False))
+    words = of_model(models.WordPiece({"</s>": 0, "a": 1}, unk_token="</s>"))
+    vocab = json.loads(base("gpt2").to_json())["model"]["vocab"]
+    refused = [
+        (unigram, "Unigram"),
+        (words, "WordPiece tokenizer cannot"),
+        (of_model(models.BPE({"</s>": 0, "a": 1}, [])), "neither byte-level nor"),
+        (of_model(models.BPE({"</s>": 0, "a": 1}, [], byte_fallback=True)), "256 of the 256 bytes"),
+        (changed("llama", dropout=0.1), "with dropout"),
+        (changed("gpt2", end_of_word_suffix="</w>"), "with end_of_word_suffix"),
+        (changed("gpt2", vocab={"</s>": 0, "a": 1}, merges=[]), "255 of the 256 bytes"),
+    ]
+    for tokenizer, message in refused:
+        with pytest.raises(UserError, match=message):
+            spelling_of(tokenizer, ARABIC)
+    assert isinstance(spelling_of(changed("gpt2", vocab=vocab), ARABIC), ByteSpelling)
+
+
+def test_a_space_of_unknown_spelling() -> None:
+    parts = json.loads(base("llama").to_json()) | {"normalizer": None}
+    tokenizer = Tokenizer.from_str(json.dumps(parts))
+    tokenizer.decoder = decoders.Fuse()
+    with pytest.raises(UserError, match=r"U\+2581 for the space"):
+        spelling_of(TextTokenizer(tokenizer, "</s>"), ARABIC)
