@@ -50,7 +50,7 @@ def test_refused(text: str) -> None:
 
 def test_settings_load_no_torch() -> None:
     code = (
-        "import sys; from feldspar.runtime import RuntimeSettings, RunFolder; "
+        "import sys, feldspar.recipe.sections.runtime, feldspar.runtime.run_folder; "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

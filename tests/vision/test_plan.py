@@ -153,8 +153,8 @@ def test_narrow_products_without_a_grid_are_warned_of(recipe_file: Path) -> None
 
 def test_a_plan_needs_no_torch() -> None:
     script = (
-        "import sys; from feldspar.recipe import load_vision_recipe; "
-        "from feldspar.vision import plan_vision_recipe; "
+        "import sys; from feldspar.recipe.load import load_vision_recipe; "
+        "from feldspar.vision.plan import plan_vision_recipe; "
         "plan_vision_recipe(load_vision_recipe('revbifpn/paper').recipe).summary(); "
         "sys.exit('torch' in sys.modules)"
     )
