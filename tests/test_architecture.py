@@ -98,7 +98,7 @@ def room_of(module: str) -> str | None:
 
 
 def test_the_table_holds_every_room_and_has_no_cycle() -> None:
-    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"recipes"}
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms <= set(TABLE), "docs/architecture.md lacks a room"
     list(TopologicalSorter({name: allowed for name, (allowed, _) in TABLE.items()}).static_order())
     assert not any("cli" in allowed for name, allowed in ALLOWED.items() if name != "cli")
@@ -120,6 +120,19 @@ def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
 
 FLOORS = {"tokens": ("tokenizer", "shards", "sequences")}
 """Floors of a room, each of which may import those before it."""
+KIT = "feldspar.papers.kit"
+"""What the experiments of all papers share."""
+
+
+def test_papers_import_the_kit_and_no_other_paper() -> None:
+    for path in sorted((PACKAGE / "papers").glob("*/*.py")):
+        own = f"feldspar.papers.{path.parent.name}"
+        others = [
+            name
+            for name in imports(ast.walk(tree_of(path)))
+            if name.startswith("feldspar.papers.") and not name.startswith((own, KIT))
+        ]
+        assert not others, f"{path}: {others}"
 
 
 @pytest.mark.parametrize("room", FLOORS)

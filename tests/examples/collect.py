@@ -19,7 +19,7 @@ PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     *sorted((ROOT / "docs").rglob("*.md")),
-    *sorted((PACKAGE / "recipes").rglob("*.md")),
+    *sorted((PACKAGE / "papers").rglob("*.md")),
 )
 COMMAND_LINE: Any = typer.main.get_command(application())
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)

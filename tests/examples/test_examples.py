@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from feldspar.cli.main import USAGE_ERROR, run_with
+from feldspar.papers.catalogue import paper_named
 from feldspar.recipe.explain import explain
 from feldspar.recipe.load import load_any_recipe, load_recipe, load_vision_recipe
-from feldspar.reproduce.papers import paper_named
 from tests.examples.collect import (
     COMMAND_LINE,
     Example,

@@ -199,11 +199,14 @@ def test_shipped_paths_start_from_the_working_directory(small: Path) -> None:
 
 def test_finding_recipes(small: Path) -> None:
     assert find_recipe("btlm/paper").name == "paper.yaml"
+    assert find_recipe("cerebras-gpt/paper").parent.name == "cerebras_gpt"
+    assert find_recipe("data/ontology").is_file() and "quickstart" in shipped_names()
     assert "btlm/method" not in shipped_names()
     with pytest.raises(UserError, match="did you mean 'btlm/paper'"):
         find_recipe("btml/paper")
-    with pytest.raises(UserError, match="neither a file nor"):
-        find_recipe(str(small.parent))
+    for name in (str(small.parent), "cerebras_gpt/paper", "crystal/claims"):
+        with pytest.raises(UserError, match="neither a file nor"):
+            find_recipe(name)
     (small.parent / "recipe.yaml").write_text(small.read_text())
     assert load_recipe(str(small.parent)).recipe.name == "small"
 

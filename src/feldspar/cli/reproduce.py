@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.reproduce.cost import RunCost
-    from feldspar.reproduce.paper import Paper, Scale
+    from feldspar.papers.kit.cost import RunCost
+    from feldspar.papers.kit.paper import Paper, Scale
 
 
 def register(app: typer.Typer) -> None:
@@ -59,9 +59,9 @@ def register(app: typer.Typer) -> None:
         Example: feldspar reproduce supar --quick
         """
         from feldspar.core.errors import UserError
-        from feldspar.reproduce.paper import Scale
-        from feldspar.reproduce.papers import paper_named
-        from feldspar.reproduce.report import judge_again
+        from feldspar.papers.catalogue import paper_named
+        from feldspar.papers.kit.paper import Scale
+        from feldspar.papers.kit.report import judge_again
 
         chosen = paper_named(paper)
         if judge is not None:
@@ -93,9 +93,9 @@ def show_outcome(
 ) -> None:
     """Run what is missing, write the report, print the verdicts."""
     from feldspar.core.execution import available_cores
-    from feldspar.reproduce.experiment import run_experiment
-    from feldspar.reproduce.paper import Scale
-    from feldspar.reproduce.report import write_report
+    from feldspar.papers.kit.experiment import run_experiment
+    from feldspar.papers.kit.paper import Scale
+    from feldspar.papers.kit.report import write_report
 
     folder = out or Path("runs") / "reproduce" / f"{paper.name}-{scale.value}"
     side_by_side = workers or (1 if scale is Scale.PAPER else available_cores())
@@ -126,7 +126,7 @@ def print_claims(record: dict[str, Any]) -> None:
     for note in record["notes"]:
         typer.echo(note)
     if record["scale"] == "quick":
-        from feldspar.reproduce.claims import QUICK_REASON
+        from feldspar.papers.kit.claims import QUICK_REASON
 
         typer.echo(QUICK_REASON)
     verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
@@ -137,8 +137,8 @@ def show_costs(paper: "Paper", scale: "Scale", json: bool, dry_run: bool) -> Non
     """Every run with its cost, and the sum."""
     from feldspar.cli.console import print_json
     from feldspar.core.execution import available_cores
-    from feldspar.reproduce.experiment import planned_costs
-    from feldspar.reproduce.paper import Scale
+    from feldspar.papers.kit.experiment import planned_costs
+    from feldspar.papers.kit.paper import Scale
 
     stages = planned_costs(paper, scale)
     workers = 1 if scale is Scale.PAPER else available_cores()
@@ -170,7 +170,7 @@ def show_costs(paper: "Paper", scale: "Scale", json: bool, dry_run: bool) -> Non
 
 def minutes(cost: "RunCost", scale: "Scale") -> float:
     """Of one run: on a GPU at the paper's scale, on one core otherwise."""
-    from feldspar.reproduce.paper import Scale
+    from feldspar.papers.kit.paper import Scale
 
     return cost.accelerator_hours * 60 if scale is Scale.PAPER else cost.core_seconds / 60
 

@@ -21,7 +21,7 @@ from feldspar.recipe.data_root import DataRecipe
 from feldspar.recipe.problems import key_named_in, recipe_error
 from feldspar.recipe.recorded import RECIPE_NAME, Recorded, recorded_recipe, recorded_values
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.shipped import find_recipe, recipes_folder
+from feldspar.recipe.shipped import find_recipe, is_shipped
 from feldspar.recipe.tree import (
     Origins,
     dotted,
@@ -242,8 +242,7 @@ def _read_with_parents(
     if not isinstance(value, dict):
         raise UserError(f"{path} holds no mapping of sections", found=value)
     origins: Origins = {key: f"{path}:{line}" for key, line in lines.items()}
-    inside_package = path.resolve().is_relative_to(recipes_folder().resolve())
-    folders = {str(path): Path.cwd() if inside_package else path.resolve().parent}
+    folders = {str(path): Path.cwd() if is_shipped(path) else path.resolve().parent}
     given = value.pop("extends", [])
     parents = [given] if isinstance(given, str) else given
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):

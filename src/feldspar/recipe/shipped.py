@@ -1,4 +1,8 @@
-"""The recipes that come with the package, by name (``btlm/paper``)."""
+"""The recipes that come with the package, by name: ``btlm/paper``, ``quickstart``.
+
+A paper's recipes lie in its folder ``papers/NAME``, whose name has underscores where the recipe's
+has hyphens. Recipes of no paper lie in ``recipes``.
+"""
 
 from importlib.resources import files
 from pathlib import Path
@@ -6,28 +10,35 @@ from pathlib import Path
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.recorded import is_run
 
+PAPERS, OTHERS = "papers", "recipes"
+"""Folders of the package that hold recipes."""
+CLAIMS = "claims"
+"""The file of a paper's folder that is no recipe."""
 
-def recipes_folder() -> Path:
-    """Where the shipped recipes lie."""
-    return Path(str(files("feldspar"))) / "recipes"
+
+def is_shipped(path: Path) -> bool:
+    """Return True for a file inside the package."""
+    return path.resolve().is_relative_to(_package().resolve())
 
 
 def shipped_names() -> list[str]:
-    """All shipped recipes that can be run; shared parents (``method``, ``data/``) left out."""
-    root = recipes_folder()
-    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+    """Return the names of all shipped recipes that can be run.
+
+    Shared parents (``method``, ``data/``) are left out.
+    """
+    names = _shipped_files()
     return sorted(n for n in names if not n.endswith("/method") and not n.startswith("data/"))
 
 
 def find_recipe(reference: str) -> Path:
-    """The file of a recipe given as a path or as a shipped name, or the folder of a run.
+    """Return the file of a recipe given as a path or as a shipped name, or the folder of a run.
 
     Raises UserError that names the nearest shipped recipe.
     """
-    path = Path(reference)
-    shipped = recipes_folder() / f"{reference}.yaml"
-    if shipped.is_file() and not path.is_absolute():
+    shipped = _shipped_files().get(reference)
+    if shipped is not None:
         return shipped
+    path = Path(reference)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
     if path.is_dir() and is_run(path):
@@ -38,3 +49,20 @@ def find_recipe(reference: str) -> Path:
         + (f"; did you mean {hint!r}?" if hint else ""),
         allowed=shipped_names(),
     )
+
+
+def _package() -> Path:
+    return Path(str(files("feldspar")))
+
+
+def _shipped_files() -> dict[str, Path]:
+    """Return the file of each shipped recipe and of each shared parent, by name."""
+    papers, others = _package() / PAPERS, _package() / OTHERS
+    found = {
+        f"{path.parent.name.replace('_', '-')}/{path.stem}": path
+        for path in papers.glob("*/*.yaml")
+        if path.stem != CLAIMS
+    }
+    return found | {
+        path.relative_to(others).with_suffix("").as_posix(): path for path in others.rglob("*.yaml")
+    }

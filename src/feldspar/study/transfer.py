@@ -17,7 +17,7 @@ from feldspar.core.files import write_atomically
 from feldspar.core.progress import say
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.sections.study import Range, StudySettings
-from feldspar.recipe.shipped import find_recipe, recipes_folder
+from feldspar.recipe.shipped import find_recipe, is_shipped
 from feldspar.recipe.tree import origin_of
 from feldspar.recipe.yaml import parse_yaml
 from feldspar.study.curves import Curve, Move, Verdict, compare_curves
@@ -194,7 +194,6 @@ def write_best(
         if _section(key) in CARRIED_SECTIONS or (key in best.values and _section(key) != "choose")
     }
     source = find_recipe(recipe)
-    shipped = source.resolve().is_relative_to(recipes_folder().resolve())
     lines = [
         f"# {study_of(loaded).score} {best.score:.6g} on the proxy",
         *(
@@ -202,7 +201,7 @@ def write_best(
             for key, value in given.items()
             if _section(key) != "study"
         ),
-        f"extends: {_json(recipe if shipped else str(source.resolve()))}",
+        f"extends: {_json(recipe if is_shipped(source) else str(source.resolve()))}",
         f"name: {loaded.recipe.name}-best",
         "choices:",
         "  transfer:",

@@ -1,0 +1,1 @@
+"""Position interpolation for ALiBi (arXiv 2310.13017)."""

@@ -1,0 +1,1 @@
+"""Bilingual adaptation (arXiv 2407.12869)."""

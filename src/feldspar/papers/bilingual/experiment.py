@@ -1,0 +1,300 @@
+"""Bilingual adaptation (2407.12869): an English model learns a cipher of English in other letters.
+
+Fixed before any run that is reported: recipes, steps, seeds, what is measured and the tolerances.
+Every seed has a base model of its own. New rows begin in four ways, each measured before training
+and after the first stage; from the first stage of ``subword_mean`` the second goes on with three
+mixtures; beside it a run trains everything from the start, for as many tokens.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from feldspar.papers.bilingual.claims import (
+    ENGLISH,
+    INITIALISATIONS,
+    LARGE_NEW,
+    NEW,
+    NONE,
+    Bits,
+    both_gain,
+    english_helps,
+    first_stage_keeps,
+    forgetting,
+    rows_begin,
+    token_tax,
+    two_stages,
+)
+from feldspar.papers.kit.claims import Claim, not_run
+from feldspar.papers.kit.cost import on_accelerators, run_cost
+from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
+from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.page import Section, Table
+from feldspar.runtime.run_folder import RunFolder
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial, TrialResult
+from feldspar.tokens.shards.shard_folder import ShardSet
+
+BASE, RECIPE, LARGE = "bilingual/base", "bilingual/small", "bilingual/ablation"
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}
+QUICK_STEPS = 20
+OLD_VOCABULARY = Data(RECIPE, ("choose.vocabulary=base",))
+MIXTURES = {"1:1": {NEW: 0.5, ENGLISH: 0.5}, "9:1": {NEW: 0.9, ENGLISH: 0.1}, "1:0": {NEW: 1.0}}
+"""New language to English in the second stage."""
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """Base models, rows, both stages; at the paper's scale two mixtures of its ablation."""
+    if scale is Scale.PAPER:
+        score = f"validation/{LARGE_NEW}/bits_per_byte"
+        return (Stage("second", LARGE, lambda _: paper_trials(), score),)
+    score = f"validation/{NEW}/bits_per_byte"
+    return (
+        Stage("base", BASE, lambda _: base_trials(scale), score, keeps_weights=True),
+        Stage("begun", RECIPE, lambda results: begun_trials(results, scale), score),
+        Stage("first", RECIPE, lambda results: first_trials(results, scale), score, True),
+        Stage("second", RECIPE, lambda results: second_trials(results, scale), score),
+        Stage("once", RECIPE, lambda results: once_trials(results, scale), score),
+    )
+
+
+def paper_trials() -> list[Trial]:
+    """Much English and little, with the 7B model."""
+    return [trial_of({"choose.mixture": name}, 0) for name in ("1:1", "9:1")]
+
+
+def base_trials(scale: Scale) -> list[Trial]:
+    """The English model of each seed."""
+    short = [f"phases.0.length={3 * QUICK_STEPS} steps"] if scale is Scale.QUICK else []
+    return [trial_of({}, seed, short) for seed in range(SEEDS[scale])]
+
+
+def begun_trials(results: Results, scale: Scale) -> list[Trial]:
+    """One step at rate 0, which only measures: the base as it is, and with each kind of rows."""
+    alone = only_phase(0, scale, length="1 steps", learning_rate=0)
+    points = [{"choose.vocabulary": "base"}, *map(_rows, INITIALISATIONS)]
+    trials = [
+        trial_of(point, seed, [alone, _start(results, "base", seed)])
+        for point in points
+        for seed in range(SEEDS[scale])
+    ]
+    return [Trial(f"untrained,{trial.name}", trial.overrides) for trial in trials]
+
+
+def first_trials(results: Results, scale: Scale) -> list[Trial]:
+    """The first stage from each kind of rows."""
+    return [
+        trial_of(_rows(name), seed, [only_phase(0, scale), _start(results, "base", seed)])
+        for name in INITIALISATIONS
+        for seed in range(SEEDS[scale])
+    ]
+
+
+def second_trials(results: Results, scale: Scale) -> list[Trial]:
+    """The second stage, with each mixture, from the first one's ``subword_mean``."""
+    return [
+        Trial(
+            f"mixture={name.replace(':', '-')},seed={seed}",
+            (
+                only_phase(1, scale, mixture=mixture),
+                _start(results, "first", seed),
+                "adapt=null",
+                f"seed={seed}",
+            ),
+        )
+        for name, mixture in MIXTURES.items()
+        for seed in range(SEEDS[scale])
+    ]
+
+
+def once_trials(results: Results, scale: Scale) -> list[Trial]:
+    """Everything trained in both stages."""
+    short = [f"phases.{index}.length={QUICK_STEPS} steps" for index in (0, 1)]
+    return [
+        trial_of(
+            {"choose.stages": "one"},
+            seed,
+            [_start(results, "base", seed), *(short if scale is Scale.QUICK else [])],
+        )
+        for seed in range(SEEDS[scale])
+    ]
+
+
+def only_phase(index: int, scale: Scale, **changes: Any) -> str:
+    """The override that leaves one phase of the small recipe, with ``changes``."""
+    values = load_recipe(RECIPE).tree["phases"][index]
+    shortened = {"length": f"{QUICK_STEPS} steps"} if scale is Scale.QUICK else {}
+    return "phases=" + json.dumps([values | shortened | changes])
+
+
+def _rows(name: str) -> dict[str, str]:
+    return {"adapt.embeddings.initialisation": name}
+
+
+def _start(results: Results, stage: str, seed: int) -> str:
+    """From the run of a seed; the first of a stage's runs are those of ``INITIALISATIONS[0]``."""
+    runs = results.get(stage, ())
+    path = str(runs[seed].folder) if runs else "runs/bilingual-base"
+    return "start_from=" + json.dumps({"type": "run", "path": path})
+
+
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the bits per byte of both languages, and the tokens a word."""
+    if scale is Scale.PAPER:
+        return {"second": by_name(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH), scale)}
+    both = (NEW, ENGLISH)
+    return {
+        "begun": by_name(results["begun"], (NONE, *INITIALISATIONS), both, scale),
+        "first": by_name(results["first"], INITIALISATIONS, both, scale),
+        "second": by_name(results["second"], tuple(MIXTURES), both, scale),
+        "once": by_name(results["once"], ("once",), both, scale)["once"],
+        "words": {
+            name: tokens_per_word(data) for name, data in (("old", OLD_VOCABULARY), ("new", NOW))
+        },
+        "first_curves": first_curves(results["first"], scale),
+    }
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and drawings."""
+    cost = on_accelerators([run_cost(LARGE, trial) for trial in paper_trials()])
+    second = figures["second"]
+    if scale is Scale.PAPER:
+        section = bits_section("Mixtures", {"after": second}, LARGE_NEW)
+        claims = (english_helps(second, LARGE_NEW, cost),)
+        return Findings(claims, (section,), mixture_figure(second, LARGE_NEW))
+    begun, first, once = (figures[name] for name in ("begun", "first", "once"))
+    figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
+    claims = (
+        token_tax(figures["words"], cost),
+        rows_begin(begun, first, cost),
+        first_stage_keeps(begun, first, cost),
+        two_stages(second, once, cost),
+        both_gain(begun, first, second, cost),
+        forgetting(second, cost),
+        english_helps(second, NEW, cost),
+        *claims_not_run(cost),
+    )
+    sections = (
+        bits_section("New rows", {"before training": begun, "after stage 1": first}, NEW, figure),
+        bits_section("Mixtures of stage 2", {"after": {**second, "once": once}}, NEW),
+    )
+    return Findings(claims, sections, figure)
+
+
+def by_name(
+    runs: Sequence[TrialResult], names: Sequence[str], languages: Sequence[str], scale: Scale
+) -> dict[str, dict[str, list[float]]]:
+    """Bits per byte of runs that come seed after seed for each name in turn."""
+    seeds = SEEDS[scale]
+    return {
+        name: {
+            language: [
+                run.metrics[f"validation/{language}/bits_per_byte"]
+                for run in runs[index * seeds : (index + 1) * seeds]
+            ]
+            for language in languages
+        }
+        for index, name in enumerate(names)
+    }
+
+
+def tokens_per_word(data: Data) -> dict[str, float]:
+    """Of the training text of each language, in the shards of ``data``."""
+    settings = load_recipe(data.recipe, list(data.overrides)).recipe.shards
+    assert settings is not None, "a shipped recipe"
+    shards = ShardSet.open(settings.path)
+    counts = {name: shards.counts("train", name) for name in (NEW, ENGLISH)}
+    return {name: count.tokens_per_word or 0.0 for name, count in counts.items()}
+
+
+def claims_not_run(cost: str) -> list[Claim]:
+    """What only models of the paper's size can show."""
+    return [
+        not_run(
+            "benchmarks",
+            statement="The adapted 7B, 13B and 70B reach 42.0, 46.6 and 51.5 on Arabic tasks.",
+            paper="averages of 15 tasks without examples, from the model card",
+            reason="A model of this size is at chance, and the cipher has no tasks.",
+            cost=on_accelerators([run_cost("bilingual/paper", Trial("7B", ()))]),
+        ),
+        not_run(
+            "other-languages",
+            statement="The way carries over to Llama 3 and to Hindi.",
+            paper="abstract of the second version",
+            reason="It is about large models.",
+            cost=cost,
+        ),
+    ]
+
+
+def bits_section(
+    title: str, groups: Mapping[str, Bits], new: str, figure: Figure | None = None
+) -> Section:
+    """A row of each name, two columns of each group: the new language and English."""
+    names = dict.fromkeys(name for group in groups.values() for name in group)
+    header = ["", *(f"{language}, {group}" for group in groups for language in (new, ENGLISH))]
+    rows = [
+        [
+            name,
+            *(
+                f"{fmean(group[name][language]):.4f}" if name in group else ""
+                for group in groups.values()
+                for language in (new, ENGLISH)
+            ),
+        ]
+        for name in names
+    ]
+    words = "Held-out bits per byte, mean over seeds; a letter of the cipher has two bytes."
+    return Section(title, [words], [Table(header, rows)], [figure] if figure else [])
+
+
+def first_curves(runs: Sequence[TrialResult], scale: Scale) -> dict[str, dict[str, list[float]]]:
+    """Average the new language through the first stage over seeds, for each kind of rows."""
+    seeds = SEEDS[scale]
+    key = f"validation/{NEW}/bits_per_byte"
+    found = {}
+    for index, name in enumerate(INITIALISATIONS):
+        curves = [
+            {record["step"]: record[key] for record in _records(run) if key in record}
+            for run in runs[index * seeds : (index + 1) * seeds]
+        ]
+        steps = sorted(curves[0])
+        means = [fmean(curve[step] for curve in curves) for step in steps]
+        found[name] = {"steps": steps, "bits_per_byte": means}
+    return found
+
+
+def stage_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Draw the new language through the first stage, a line for each kind of rows."""
+    series = [
+        Series(name, curve["steps"], curve["bits_per_byte"], "points")
+        for name, curve in curves.items()
+    ]
+    return line_figure("The cipher in the first stage", series, "steps", "bits per byte")
+
+
+def _records(run: TrialResult) -> list[dict[str, Any]]:
+    return RunFolder(run.folder).steps()
+
+
+def mixture_figure(second: Bits, language: str) -> Figure:
+    """Both mixtures as points."""
+    values = [fmean(by_language[language]) for by_language in second.values()]
+    series = [Series(language, list(range(len(values))), values, "markers")]
+    return line_figure("Mixtures", series, ", ".join(second), "bits per byte")
+
+
+NOW = Data(RECIPE)
+PAPER = Paper(
+    name="bilingual",
+    title="Bilingual adaptation",
+    number="2407.12869",
+    data=Data(BASE),
+    more_data=(NOW, OLD_VOCABULARY),
+    stages=stages,
+    measure=measure,
+    judge=judge,
+)

@@ -1,0 +1,1 @@
+"""Cerebras-GPT (arXiv 2304.03208)."""

@@ -1,0 +1,198 @@
+"""Cerebras-GPT (2304.03208): a family at 20 tokens per parameter, its law, and muP beside SP.
+
+SP's learning rate is tuned at every size, muP's on the smallest alone. The law of the SP family is
+fitted to all sizes but the largest and judged on it; the paper's own points are fitted again too.
+"""
+
+from functools import cache
+
+from feldspar.papers.cerebras_gpt.family import Member, claims
+from feldspar.papers.cerebras_gpt.family_tables import family_figure, family_tables, law_words
+from feldspar.papers.kit.cost import on_accelerators, run_cost
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    values_of,
+)
+from feldspar.papers.kit.rate_sweep import Cell, RateSweep
+from feldspar.plan.flops import training_flops
+from feldspar.plan.summary import Plan, plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.study import Range
+from feldspar.report.page import Section
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial
+
+PARAMETRIZATION, SIZE = "choose.parametrization", "choose.size"
+RATE = "parametrization.learning_rate"
+SCORE = "validation/loss"
+CONVENTION = "detailed"
+"""The count of FLOPs that comes closest to the paper's own."""
+
+MUP_SWEPT = 3
+"""How many of the smallest sizes muP's rate is swept on; the first is the proxy."""
+TWO_SEEDS = 4
+"""How many of the smallest sizes get a second seed, for the noise of a run."""
+PAPER_MUP = 5
+"""The paper trained muP up to 2.7B."""
+QUICK = ("phases.0.length=2 tokens_per_parameter",)
+QUICK_RATES = 2
+
+
+def recipe_of(scale: Scale) -> str:
+    """The shipped recipe of a scale."""
+    return "cerebras-gpt/paper" if scale is Scale.PAPER else "cerebras-gpt/small"
+
+
+@cache
+def sizes(scale: Scale) -> list[str]:
+    """The family, smallest first."""
+    return list(load_recipe(recipe_of(scale)).recipe.choices["size"])
+
+
+@cache
+def rates(parametrization: str, scale: Scale) -> list[float]:
+    """The rates of the recipe's study; for a quick run the inner ones."""
+    study = load_recipe(recipe_of(scale), [f"{PARAMETRIZATION}={parametrization}"]).recipe.study
+    assert study is not None, "the shipped recipe has a study"
+    values = study.vary[RATE]
+    assert isinstance(values, Range), "a range of rates"
+    grid = list(values.grid())
+    outside = (len(grid) - QUICK_RATES) // 2
+    return grid[outside : outside + QUICK_RATES] if scale is Scale.QUICK else grid
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """Rates first, then what is still missing of the families at the rates that were chosen."""
+    recipe = recipe_of(scale)
+    if scale is Scale.PAPER:
+        return (Stage("family", recipe, lambda _: paper_trials(), SCORE),)
+    return (
+        Stage("rates", recipe, lambda _: rate_trials(scale), SCORE),
+        Stage("family", recipe, lambda results: family_trials(results, scale), SCORE),
+    )
+
+
+def paper_trials() -> list[Trial]:
+    """Seven sizes of SP and five of muP, each at the paper's own rate."""
+    names = sizes(Scale.PAPER)
+    members = [("sp", size) for size in names] + [("mup", size) for size in names[:PAPER_MUP]]
+    return [trial_of({PARAMETRIZATION: name, SIZE: size}, 0) for name, size in members]
+
+
+def rate_trials(scale: Scale) -> list[Trial]:
+    """SP at every size and muP at the smallest ones, at every rate; the longest runs first."""
+    names = sizes(scale)
+    return [
+        member_trial(name, size, rate, 0, scale)
+        for size in reversed(names)
+        for name in ("sp", "mup")
+        if name == "sp" or size in names[:MUP_SWEPT]
+        for rate in rates(name, scale)
+    ]
+
+
+def family_trials(results: Results, scale: Scale) -> list[Trial]:
+    """muP at the proxy's rate where it was not swept, and second seeds; the longest runs first."""
+    names = sizes(scale)
+    swept = {trial.name for trial in rate_trials(scale)}
+    wanted = [
+        member_trial(name, size, chosen_rate(results, name, size, scale), seed, scale)
+        for size in reversed(names)
+        for name in ("mup", "sp")
+        for seed in ((0, 1) if scale is Scale.SMALL and size in names[:TWO_SEEDS] else (0,))
+    ]
+    return [trial for trial in wanted if trial.name not in swept]
+
+
+def member_trial(name: str, size: str, rate: float, seed: int, scale: Scale) -> Trial:
+    """One run of the family."""
+    values = {PARAMETRIZATION: name, SIZE: size, RATE: rate}
+    return trial_of(values, seed, QUICK if scale is Scale.QUICK else ())
+
+
+def chosen_rate(results: Results, name: str, size: str, scale: Scale) -> float:
+    """SP's best rate at this size, muP's best at the smallest; before any run, one of the grid."""
+    if "rates" not in results:
+        return rates(name, scale)[0]
+    tuned_at = sizes(scale)[0] if name == "mup" else size
+    return sweep_of(results, scale).best(name, plan_of(tuned_at, scale).shapes.parameters).rate
+
+
+def sweep_of(results: Results, scale: Scale) -> RateSweep:
+    """Loss over rate, one seed a cell; a variant is a count of parameters."""
+    parameters = {size: plan_of(size, scale).shapes.parameters for size in sizes(scale)}
+    cells = []
+    for run in results["rates"]:
+        values = values_of(run.trial)
+        variant = parameters[values[SIZE]]
+        cells.append(Cell(values[PARAMETRIZATION], variant, values[RATE], (run.score,)))
+    return RateSweep(tuple(cells), min(parameters.values()))
+
+
+@cache
+def plan_of(size: str, scale: Scale) -> Plan:
+    """The plan of a size."""
+    shortened = QUICK if scale is Scale.QUICK else ()
+    return plan_recipe(load_recipe(recipe_of(scale), [f"{SIZE}={size}", *shortened]).recipe)
+
+
+def family_of(results: Results, scale: Scale) -> list[Member]:
+    """Each parametrization's sizes at the rate that was chosen, with every seed that was run."""
+    members = []
+    runs = [(values_of(run.trial), run) for stage in results.values() for run in stage]
+    for size in sizes(scale):
+        plan = plan_of(size, scale)
+        flops = training_flops(plan.recipe.model, plan.shapes, plan.timeline)[CONVENTION]
+        for name in ("sp", "mup"):
+            own = [
+                pair for pair in runs if (pair[0][PARAMETRIZATION], pair[0][SIZE]) == (name, size)
+            ]
+            if scale is not Scale.PAPER:
+                rate = chosen_rate(results, name, size, scale)
+                own = [pair for pair in own if pair[0][RATE] == rate]
+            else:
+                rate = plan.recipe.parametrization.learning_rate
+            losses = tuple(run.score for _, run in own)
+            if losses:
+                members.append(Member(name, size, plan.shapes.parameters, flops, rate, losses))
+    return members
+
+
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read the losses of both families and of the sweeps of learning rate."""
+    family = family_of(results, scale)
+    found: Figures = {"family": [vars(member) | {"loss": member.loss} for member in family]}
+    if scale is not Scale.PAPER:
+        cells = sweep_of(results, scale).cells
+        found["rates"] = [vars(cell) | {"loss": cell.loss} for cell in cells]
+    return found
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and the drawing."""
+    family = [Member.from_dict(own) for own in figures["family"]]
+    sweep = None
+    if scale is not Scale.PAPER:
+        cells = tuple(map(Cell.from_dict, figures["rates"]))
+        sweep = RateSweep(cells, min(cell.variant for cell in cells))
+    cost = on_accelerators([run_cost("cerebras-gpt/paper", trial) for trial in paper_trials()])
+    figure = family_figure(family)
+    section = Section("The family", law_words(family), family_tables(family, sweep), [figure])
+    return Findings(tuple(claims(family, sweep, cost)), (section,), figure)
+
+
+PAPER = Paper(
+    name="cerebras-gpt",
+    title="Cerebras-GPT: a compute-optimal family and its law",
+    number="2304.03208",
+    data=Data("cerebras-gpt/small"),
+    stages=stages,
+    measure=measure,
+    judge=judge,
+)

@@ -1,0 +1,1 @@
+"""The gradient noise scale from norm layers (arXiv 2411.00999)."""

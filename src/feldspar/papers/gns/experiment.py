@@ -1,0 +1,240 @@
+"""Gradient noise scale from norm layers (2411.00999): does it stand for the model's, and what is a
+batch worth that grows with it?
+
+All batches of the recipe read the same tokens, each at several learning rates; a batch is taken at
+its best one. Beside them the same run measures all its layers, and short runs measure nothing.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from statistics import fmean
+
+from feldspar.core.errors import UserError
+from feldspar.papers.gns.claims import (
+    LOOP,
+    larger_model_claim,
+    overhead_claim,
+    relation_claims,
+    saving_claims,
+)
+from feldspar.papers.gns.equal_loss import BatchRuns, StepTime, fit_step_time, read_curve
+from feldspar.papers.gns.norm_against_total import (
+    BLOCKS,
+    logged_factors,
+    read_step_noise,
+    relation_figures,
+)
+from feldspar.papers.gns.tables import curve_figure, overhead_table, relation_section, worth_section
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.cost import on_accelerators, run_cost
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    values_of,
+)
+from feldspar.recipe.load import load_recipe
+from feldspar.report.page import Section
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial, TrialResult
+
+SCORE = "validation/loss"
+BATCH, RATE = "choose.batch", "parametrization.learning_rate"
+MEASURED_BATCH = "constant-32"
+"""The batch whose run is measured in all its layers too."""
+BASELINES = {Scale.QUICK: "constant-64", Scale.SMALL: "constant-64", Scale.PAPER: "constant"}
+"""The constant batch that the ramp ends at."""
+EXACT = ("noise_scale.coverage=all", "noise_scale.calibrate=none")
+MEASUREMENTS = {
+    "none": ("noise_scale=null",),
+    "norm": ("noise_scale.calibrate=none",),
+    "norm and micro-batches": (),
+    "all": EXACT,
+}
+TIMED_STEPS, SKIPPED_STEPS = 60, 10
+QUICK_TOKENS = 122_880
+QUICK = (
+    f"phases.0.length={QUICK_TOKENS} tokens",
+    "noise_scale.half_life=4096 tokens",
+    "evaluation.every=20% of run",
+)
+QUICK_BATCHES = ("constant-32", "constant-64", "ramp", LOOP)
+
+
+def recipe_of(scale: Scale) -> str:
+    """The shipped recipe of a scale."""
+    return "gns/paper" if scale is Scale.PAPER else "gns/small"
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """Batches, the exact measurement, and what measuring costs."""
+    recipe = recipe_of(scale)
+    found = (
+        Stage("batches", recipe, lambda _: batch_trials(scale), SCORE),
+        Stage("exact", recipe, lambda _: exact_trials(scale), SCORE),
+    )
+    if scale is Scale.PAPER:
+        return found
+    return *found, Stage("overhead", recipe, lambda _: overhead_trials(scale))
+
+
+def batch_trials(scale: Scale) -> list[Trial]:
+    """Every batch at every rate with every seed, seeds fastest; at the paper's scale one of each.
+
+    Raises UserError where the recipe has no study of batches and rates.
+    """
+    loaded = load_recipe(recipe_of(scale)).recipe
+    if scale is Scale.PAPER:
+        return [trial_of({BATCH: name}, 0) for name in loaded.choices["batch"]]
+    if scale is Scale.QUICK:
+        rate = loaded.parametrization.learning_rate
+        return [trial_of({BATCH: name, RATE: rate}, 0, shortened(name)) for name in QUICK_BATCHES]
+    study = loaded.study
+    if study is None or {BATCH, RATE} != set(study.vary):
+        raise UserError(f"{recipe_of(scale)} has no study of {BATCH} and {RATE}")
+    points = product(*(list(study.vary[key]) for key in (BATCH, RATE)))
+    return [
+        trial_of({BATCH: name, RATE: rate}, seed)
+        for name, rate in points
+        for seed in range(study.seeds)
+    ]
+
+
+def exact_trials(scale: Scale) -> list[Trial]:
+    """The measured batch with all layers measured, at the recipe's own rate."""
+    if scale is Scale.PAPER:
+        return [trial_of({BATCH: BASELINES[scale]}, 0, EXACT)]
+    study = load_recipe(recipe_of(scale)).recipe.study
+    quick = scale is Scale.QUICK
+    seeds = 1 if quick or study is None else study.seeds
+    extra = (*EXACT, *(QUICK if quick else ()))
+    return [trial_of({BATCH: MEASURED_BATCH}, seed, extra) for seed in range(seeds)]
+
+
+def overhead_trials(scale: Scale) -> list[Trial]:
+    """Short runs of the same steps that measure nothing, norm layers, and all layers in turn."""
+    steps = TIMED_STEPS // 2 if scale is Scale.QUICK else TIMED_STEPS
+    rounds = 1 if scale is Scale.QUICK else 3
+    extra = (
+        f"{BATCH}={BASELINES[scale]}",
+        f"phases.0.length={steps} steps",
+        "evaluation.every=100% of run",
+    )
+    return [
+        Trial(f"{name.replace(' ', '-')},seed={seed}", (*extra, *measured, f"seed={seed}"))
+        for seed in range(rounds)
+        for name, measured in MEASUREMENTS.items()
+    ]
+
+
+def shortened(batch: str) -> list[str]:
+    """What makes a run of the small recipe a quick one; the ramp is as long as the run."""
+    over = [f"phases.0.batch.over={QUICK_TOKENS} tokens"] if batch == "ramp" else []
+    return [*QUICK, *over]
+
+
+def measure(results: Results, scale: Scale) -> Figures:
+    """Read curves at the best rates, both noise scales and, below the paper's scale, step times."""
+    batches, time = batches_of(results["batches"])
+    noises = [read_step_noise(run.folder) for run in results["exact"]]
+    by_rate = losses_by_rate(results["batches"])
+    timed = step_seconds(results["overhead"]) if "overhead" in results else {}
+    return relation_figures(noises) | {
+        "calibrated": calibrated(results),
+        "batches": {name: runs.as_dict() for name, runs in batches.items()},
+        "rates": {
+            name: [{"rate": rate, "losses": losses} for rate, losses in own.items()]
+            for name, own in by_rate.items()
+        },
+        "step_time": vars(time),
+        "step_seconds": timed,
+    }
+
+
+def judge(figures: Figures, scale: Scale) -> Findings:
+    """Make claims, tables and drawings."""
+    baseline, at_paper_scale = BASELINES[scale], scale is Scale.PAPER
+    batches = {name: BatchRuns.from_dict(name, own) for name, own in figures["batches"].items()}
+    time = StepTime(**figures["step_time"])
+    seconds = figures["step_seconds"]
+    cost = on_accelerators([run_cost("gns/paper", trial) for trial in batch_trials(Scale.PAPER)])
+    figure = curve_figure("Held-out loss over tokens", batches, None)
+    claims: list[Claim] = [
+        *relation_claims(figures, cost, at_paper_scale),
+        *saving_claims(batches, baseline, time, cost, at_paper_scale),
+        *([overhead_claim(seconds, cost)] if seconds else []),
+        larger_model_claim(cost),
+    ]
+    sections = [worth_section(batches, figures.get("rates", {}), baseline, time, figure)]
+    if "relation" in figures:
+        sections.insert(0, relation_section(figures, batches))
+    if seconds:
+        sections.append(Section("What measuring costs", (), [overhead_table(seconds)]))
+    return Findings(tuple(claims), tuple(sections), figure)
+
+
+def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:
+    """Every batch at its best rate, and the time of a step by these runs.
+
+    Raises UserError where a batch diverged at every rate.
+    """
+    found: dict[str, BatchRuns] = {}
+    times = []
+    for name, by_rate in losses_by_rate(runs).items():
+        best = min(by_rate, key=lambda rate: fmean(by_rate[rate]))
+        if not math.isfinite(fmean(by_rate[best])):
+            raise UserError(f"the batch {name} diverged at every learning rate")
+        read = [read_curve(run.folder) for run in runs if is_of(run, name, best)]
+        times += [seconds for _, seconds in read]
+        found[name] = BatchRuns(name, best, tuple(curve for curve, _ in read))
+    return found, fit_step_time(times)
+
+
+def losses_by_rate(runs: Sequence[TrialResult]) -> dict[str, dict[float | None, list[float]]]:
+    """Final losses by seed of every batch at every rate; None: the recipe's rate."""
+    found: dict[str, dict[float | None, list[float]]] = {}
+    for run in runs:
+        values = values_of(run.trial)
+        by_rate = found.setdefault(values[BATCH], {})
+        by_rate.setdefault(values.get(RATE), []).append(run.score)
+    return found
+
+
+def is_of(run: TrialResult, batch: str, rate: float | None) -> bool:
+    """Whether a run has that batch and rate."""
+    values = values_of(run.trial)
+    return (values[BATCH], values.get(RATE)) == (batch, rate)
+
+
+def step_seconds(runs: Sequence[TrialResult]) -> dict[str, list[float]]:
+    """Seconds of single steps, by what was measured; the first ones are left out."""
+    names = list(MEASUREMENTS)
+    found: dict[str, list[float]] = {name: [] for name in names}
+    for index, run in enumerate(runs):
+        _, times = read_curve(run.folder)
+        [seconds] = times.values()
+        found[names[index % len(names)]] += seconds[SKIPPED_STEPS:]
+    return found
+
+
+def calibrated(results: Results) -> list[list[float]]:
+    """The factors that the runs of the measured batch calibrated, by seed and block of steps."""
+    rate = load_recipe(recipe_of(Scale.SMALL)).recipe.parametrization.learning_rate
+    wanted = [run for run in results["batches"] if is_of(run, MEASURED_BATCH, rate)]
+    return [logged_factors(run.folder, BLOCKS).tolist() for run in wanted]
+
+
+PAPER = Paper(
+    name="gns",
+    title="Gradient noise scale from norm layers",
+    number="2411.00999",
+    data=Data("gns/small"),
+    stages=stages,
+    measure=measure,
+    judge=judge,
+)

@@ -1,0 +1,159 @@
+"""Tables and figures of the noise scale's experiment."""
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from feldspar.papers.gns.claims import listed, time_savings, token_savings
+from feldspar.papers.gns.equal_loss import BatchRuns, StepTime
+from feldspar.papers.gns.norm_against_total import BLOCKS, FINE_BLOCKS
+from feldspar.papers.kit.ladder import relative_spread
+from feldspar.papers.kit.paper import Figures
+from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
+from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.page import Section, Table
+
+Losses = Mapping[str, Sequence[Mapping[str, Any]]]
+"""Every rate and its final losses by seed, of every batch."""
+
+
+def relation_section(figures: Figures, batches: Mapping[str, BatchRuns]) -> Section:
+    """Norm layers beside the total, and the batches that were steered by them."""
+    words = (
+        "Averages after a warm-up of a tenth of the tokens; the total is measured in all layers of "
+        f"the same steps. Beyond the trend: r of the logarithms' changes over {FINE_BLOCKS} "
+        "blocks, once a parabola in the logarithm of tokens is taken out of each."
+    )
+    tables = [relation_table(figures), factor_table(figures)]
+    return Section("Norm layers and total", [words], tables, [batch_figure(batches)])
+
+
+def worth_section(
+    batches: Mapping[str, BatchRuns],
+    losses: Losses,
+    baseline: str,
+    time: StepTime,
+    figure: Figure,
+) -> Section:
+    """What each batch came to at equal tokens and in how much time."""
+    words = (
+        "Each batch at the learning rate of its lowest held-out loss. Savings are shares of the "
+        f"tokens or time of {baseline} on the way to its final loss, by seed; negative where the "
+        "run ends above it. Time is modelled from the steps of all runs: "
+        f"{1000 * time.fixed_seconds:.2f} ms a step and {1e6 * time.seconds_per_token:.2f} us a "
+        "token. At equal time a run of more steps is read before its schedule has ended."
+    )
+    tables = [batch_table(batches, baseline, time)]
+    if losses:
+        tables.append(rate_table(losses))
+    figures = [figure]
+    if all(runs.has_steps for runs in batches.values()):
+        figures.append(curve_figure("Held-out loss over modelled time", batches, time))
+    return Section("Batches at equal tokens", [words], tables, figures)
+
+
+def relation_table(figures: Figures) -> Table:
+    """Slope and correlation by half-life and seed."""
+    rows = [
+        [f"half-life {length} steps", listed(own["slope"]), listed(own["correlation"])]
+        for length, own in figures["relation"].items()
+    ]
+    rows.append(["beyond the trend", "", listed(figures["beyond_trend"])])
+    return Table(["total on norm layers", "slope by seed", "r by seed"], rows)
+
+
+def factor_table(figures: Figures) -> Table:
+    """The exact factor by tenth of the tokens beside the calibrated one and the paper's."""
+    exact = np.mean(figures["factors"], axis=0)
+    scales = figures["block_scales"]
+    norm, total = (np.mean(scales[group], axis=0) for group in ("norm", "total"))
+    logged = figures["calibrated"]
+    online = np.mean(logged, axis=0) if logged else np.full(BLOCKS, np.nan)
+    rows = [
+        [
+            f"tenth {block + 1}",
+            f"{norm[block]:.1f}",
+            f"{total[block]:.1f}",
+            f"{exact[block]:.2f}",
+            f"{online[block]:.2f}" if math.isfinite(online[block]) else "-",
+            f"{PAPER_FACTOR}",
+        ]
+        for block in range(BLOCKS)
+    ]
+    header = ["tokens", "norm layers", "total", "factor", "calibrated in the run", "paper"]
+    return Table(header, rows)
+
+
+def batch_table(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime) -> Table:
+    """A row a batch: what it took, and what it came to."""
+    reference = batches[baseline]
+    rows = []
+    for name, runs in batches.items():
+        spread = relative_spread(runs.final_losses)
+        is_base = name == baseline
+        modelled = time_savings(runs, reference, time) if runs.has_steps else "-"
+        rows.append(
+            [
+                name,
+                rate_name(runs.rate),
+                f"{fmean([curve.n_steps for curve in runs.curves]):,.0f}",
+                f"{fmean(runs.final_losses):.4f}",
+                "-" if spread is None else f"{spread:.2%}",
+                "" if is_base else str(token_savings(runs, reference)),
+                "" if is_base else str(modelled),
+            ]
+        )
+    header = ["batch", "rate", "steps", "held-out loss", "spread"]
+    return Table([*header, "tokens saved", "time saved, modelled"], rows)
+
+
+def rate_table(losses: Losses) -> Table:
+    """Mean final loss of every batch at every rate."""
+    rates = list(dict.fromkeys(one["rate"] for own in losses.values() for one in own))
+    rows = []
+    for name, own in losses.items():
+        known = {one["rate"]: f"{fmean(one['losses']):.4f}" for one in own}
+        rows.append([name, *(known.get(rate, "-") for rate in rates)])
+    return Table(["held-out loss at base rate", *map(rate_name, rates)], rows)
+
+
+def rate_name(rate: float | None) -> str:
+    """A rate in a table."""
+    return "the recipe's" if rate is None else f"{rate:.4g}"
+
+
+def overhead_table(seconds: Mapping[str, Sequence[float]]) -> Table:
+    """The median step by what is measured."""
+    medians = {name: float(np.median(own)) for name, own in seconds.items()}
+    rows = [
+        [name, f"{1000 * value:.1f}", f"{value / medians['none'] - 1:+.1%}"]
+        for name, value in medians.items()
+    ]
+    return Table(["measured", "ms a step, median", "against none"], rows)
+
+
+def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | None) -> Figure:
+    """Held-out loss of the first seed over tokens, or over modelled time."""
+    lines = []
+    for name, runs in batches.items():
+        curve = runs.curves[0]
+        places = curve.tokens if time is None else time.of(curve)
+        late = [
+            place for place in range(len(places)) if curve.tokens[place] >= 0.2 * curve.tokens[-1]
+        ]
+        lines.append(
+            Series(name, [places[i] for i in late], [curve.losses[i] for i in late], "points")
+        )
+    return line_figure(title, lines, "tokens" if time is None else "seconds", "nats per byte")
+
+
+def batch_figure(batches: Mapping[str, BatchRuns]) -> Figure:
+    """The batch of every schedule over tokens, first seed."""
+    lines = [
+        Series(name, own.curves[0].tokens, own.curves[0].batches, "points")
+        for name, own in batches.items()
+    ]
+    return line_figure("Batch over tokens", lines, "tokens", "sequences", log_y=True)

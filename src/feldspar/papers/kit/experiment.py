@@ -1,0 +1,122 @@
+"""An experiment in its folder: stages of runs, continued where they stopped, and what they found.
+
+``FOLDER/trials/STAGE/RUN`` holds the run folders. The same command again reads finished runs and
+goes on with the others.
+"""
+
+import json
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar import __version__
+from feldspar.core.errors import UserError
+from feldspar.core.files import write_atomically
+from feldspar.core.progress import progress, say
+from feldspar.papers.kit.cost import RunCost, run_cost
+from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale, plain
+from feldspar.prepare.build import build_missing
+from feldspar.prepare.stages import STARTS
+from feldspar.recipe.load import load_recipe
+from feldspar.study.trials import TrialResult, run_trials
+
+RECORD_NAME = "experiment.json"
+TRIALS_NAME = "trials"
+CHECKPOINTS_NAME = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished experiment."""
+
+    paper: Paper
+    scale: Scale
+    figures: Figures
+    """The measured figures, as JSON holds them."""
+    findings: Findings
+    results: Results
+    wall_seconds: float
+    """Over all calls that it took."""
+    workers: int
+
+    @property
+    def runs(self) -> list[TrialResult]:
+        """Every run."""
+        return [result for stage in self.results.values() for result in stage]
+
+
+def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Outcome:
+    """Train what is missing of ``paper``'s experiment in ``folder``, and analyse it.
+
+    Raises UserError for a folder of something else, and where the data are missing.
+    """
+    record = open_folder(folder, paper, scale)
+    if scale is not Scale.PAPER:
+        for data in (paper.data, *paper.more_data):
+            build_missing(load_recipe(data.recipe, list(data.overrides)), without=STARTS)
+    results: dict[str, list[TrialResult]] = {}
+    with _counting_time(folder, record):
+        for stage in paper.stages(scale):
+            trials = stage.trials(results)
+            say(f"{stage.name}: {len(trials)} runs of {stage.recipe}")
+            place = folder / TRIALS_NAME / stage.name
+            results[stage.name] = run_trials(
+                stage.recipe, trials, place, score=stage.score, workers=workers
+            )
+            if not stage.keeps_weights:
+                for result in results[stage.name]:
+                    shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
+        figures = plain(paper.measure(results, scale))
+        findings = paper.findings(figures, scale)
+    return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers)
+
+
+def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:
+    """What every run would cost, by stage; needs neither data nor torch."""
+    stages = {stage.name: (stage.recipe, stage.trials({})) for stage in paper.stages(scale)}
+    total = sum(len(trials) for _, trials in stages.values())
+    costs: dict[str, list[RunCost]] = {}
+    with progress("planning", total, "runs") as advance:
+        for name, (recipe, trials) in stages.items():
+            costs[name] = []
+            for trial in trials:
+                costs[name].append(run_cost(recipe, trial))
+                advance(1)
+    return costs
+
+
+def open_folder(folder: Path, paper: Paper, scale: Scale) -> dict[str, Any]:
+    """The folder's record, new or continued. Raises UserError for anything else's folder."""
+    identity = {"paper": paper.name, "scale": scale.value, "version": __version__}
+    path = folder / RECORD_NAME
+    if path.is_file():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if any(record.get(key) != value for key, value in identity.items()):
+            raise UserError(
+                f"{folder} holds another experiment",
+                found=", ".join(f"{key} {record.get(key)}" for key in identity),
+                do="choose another --out",
+            )
+        return record
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} exists and holds no experiment", do="choose another --out, or empty it"
+        )
+    record = identity | {"wall_seconds": 0.0}
+    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    return record
+
+
+@contextmanager
+def _counting_time(folder: Path, record: dict[str, Any]) -> Generator[None]:
+    """Add the time of the block to the record, also when it is interrupted."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        record["wall_seconds"] += time.perf_counter() - began
+        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,210 @@
+"""The report of an experiment: report.html for people, claims.json for machines, and a summary.
+
+``claims.json`` holds the figures that claims are judged by, so that ``judge_again`` can write the
+report anew with the rules of today and without the runs. It is committed under docs/results, with
+``claims.md`` and ``claims.svg`` beside it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from feldspar import __version__
+from feldspar.core.errors import UserError
+from feldspar.core.files import write_atomically
+from feldspar.papers.kit.claims import Claim, counts, with_recorded
+from feldspar.papers.kit.experiment import Outcome
+from feldspar.papers.kit.machine import machine
+from feldspar.papers.kit.paper import Findings, Paper, Scale
+from feldspar.report.page import Section, Table, render_page
+
+PAGE_NAME, CLAIMS_NAME = "report.html", "claims.json"
+INTERVALS = (
+    "After +- stands half of a 95% interval around the mean by Student's t, over the seeds or over "
+    "the sizes of a family."
+)
+
+
+def write_report(outcome: Outcome, folder: Path) -> dict[str, Any]:
+    """Write the four files into ``folder``; returns what claims.json holds."""
+    record = record_of(outcome)
+    _write(record, outcome.findings, folder / CLAIMS_NAME)
+    write_atomically(folder / PAGE_NAME, page(record, outcome.findings))
+    return record
+
+
+def judge_again(paper: Paper, path: Path) -> dict[str, Any]:
+    """Judge the claims of a record by its own figures, and write it anew with what lies beside it.
+
+    A claim whose figures the record lacks is kept as it was. Raises UserError for a file that is no
+    record of ``paper``.
+    """
+    record, findings = judged_record(paper, read_record(paper, path))
+    _write(record, findings, path)
+    beside = path.with_name(PAGE_NAME)
+    if beside.is_file():
+        write_atomically(beside, page(record, findings))
+    return record
+
+
+def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any], Findings]:
+    """Return a record with its claims judged by its figures, and the findings."""
+    try:
+        findings = paper.findings(record["figures"], Scale(record["scale"]))
+    except KeyError as error:
+        raise UserError(
+            f"the record of {paper.name} lacks the figure {error}",
+            do=f"run it again: feldspar reproduce {paper.name}",
+        ) from error
+    claims = with_recorded(findings.claims, [Claim.from_dict(own) for own in record["claims"]])
+    own = {"verdicts": counts(claims), "claims": [claim.as_dict() for claim in claims]}
+    return record | own | {"notes": list(findings.notes)}, findings
+
+
+def read_record(paper: Paper, path: Path) -> dict[str, Any]:
+    """Read a record of ``paper``. Raises UserError for anything else."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{path} is no JSON file") from None
+    if not isinstance(record, dict) or not {"paper", "scale", "claims", "figures"} <= set(record):
+        raise UserError(
+            f"{path} is no record of an experiment",
+            do="give the claims.json of an experiment's folder, or a PAPER.json of docs/results",
+        )
+    if record["paper"] != paper.name:
+        raise UserError(
+            f"{path} records another paper",
+            found=record["paper"],
+            do=f"feldspar reproduce {record['paper']} --judge {path}",
+        )
+    return record
+
+
+def _write(record: dict[str, Any], findings: Findings, path: Path) -> None:
+    """Write the record, its summary, and the drawing where the figures hold it."""
+    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_atomically(path.with_suffix(".md"), summary(record))
+    if findings.figure is not None:
+        write_atomically(path.with_suffix(".svg"), findings.figure.svg + "\n")
+
+
+def command_of(paper: str, scale: Scale) -> str:
+    """Return the command that makes a report."""
+    options = {Scale.QUICK: "--quick", Scale.SMALL: "--scale small", Scale.PAPER: "--scale paper"}
+    return f"feldspar reproduce {paper} {options[scale]}"
+
+
+def record_of(outcome: Outcome) -> dict[str, Any]:
+    """Everything as plain values; a loss that is no finite number is null."""
+    runs = outcome.runs
+    return {
+        "paper": outcome.paper.name,
+        "title": outcome.paper.title,
+        "arxiv": outcome.paper.number,
+        "scale": outcome.scale.value,
+        "command": command_of(outcome.paper.name, outcome.scale),
+        "version": __version__,
+        "machine": machine(),
+        "runs": len(runs),
+        "seeds": sorted({seed_of(run.trial.overrides) for run in runs}),
+        "diverged": sum(run.diverged for run in runs),
+        "trained_tokens": sum(run.tokens for run in runs),
+        "training_seconds": round(sum(run.seconds for run in runs), 1),
+        "wall_seconds": round(outcome.wall_seconds, 1),
+        "workers": outcome.workers,
+        "verdicts": counts(outcome.findings.claims),
+        "claims": [claim.as_dict() for claim in outcome.findings.claims],
+        "notes": list(outcome.findings.notes),
+        "figures": outcome.figures,
+    }
+
+
+def seed_of(overrides: tuple[str, ...]) -> int:
+    """The seed among a run's overrides; recipes begin at 0."""
+    given = [item.removeprefix("seed=") for item in overrides if item.startswith("seed=")]
+    return int(given[-1]) if given else 0
+
+
+def circumstances(record: dict[str, Any]) -> str:
+    """What was run, on what, for how long, in a sentence or two."""
+    host = record["machine"]
+    seeds = ", ".join(map(str, record["seeds"]))
+    diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""
+    return (
+        f"{record['runs']} runs{diverged}, {record['trained_tokens'] / 1e6:,.0f} million tokens, "
+        f"seed{'s' if len(record['seeds']) > 1 else ''} {seeds}; "
+        f"{record['wall_seconds'] / 60:.1f} minutes with {record['workers']} worker"
+        f"{'s' if record['workers'] > 1 else ''} of one thread on {host['cores']} cores "
+        f"({host['processor']}, {host['memory_gib']:g} GiB), torch {host['torch']}, Python "
+        f"{host['python']}, feldspar {record['version']}."
+    )
+
+
+def page(record: dict[str, Any], findings: Findings) -> str:
+    """Render the claims with both figures, then the experiment's own tables and figures."""
+    claims = claims_of(record)
+    verdicts = ", ".join(f"{count} {name}" for name, count in record["verdicts"].items())
+    lines = [f"Verdicts: {verdicts}.", INTERVALS, *record["notes"]]
+    sections = [
+        Section("Claims", lines, [overview(claims)]),
+        *(claim_section(claim) for claim in claims),
+        *findings.sections,
+        Section("Circumstances", [circumstances(record)], texts=[record["command"]]),
+    ]
+    subtitle = f"arXiv {record['arxiv']}, {record['scale']} scale"
+    return render_page(f"Reproducing {record['title']}", subtitle, sections)
+
+
+def claims_of(record: dict[str, Any]) -> tuple[Claim, ...]:
+    """Read the claims of a record."""
+    return tuple(map(Claim.from_dict, record["claims"]))
+
+
+def overview(claims: tuple[Claim, ...]) -> Table:
+    """The verdicts at a glance."""
+    return Table(["claim", "verdict"], [[claim.statement, claim.verdict.value] for claim in claims])
+
+
+def claim_section(claim: Claim) -> Section:
+    """One claim: the paper's figure beside ours, and why the verdict is what it is."""
+    lines = [
+        claim.statement,
+        f"Paper: {claim.paper}.",
+        f"Here: {claim.ours}.",
+        f"Needed: {claim.tolerance}.",
+        claim.reason,
+    ]
+    if claim.cost:
+        lines.append(f"At the paper's scale: {claim.cost}.")
+    return Section(f"{claim.verdict.value}: {claim.name}", lines)
+
+
+def summary(record: dict[str, Any]) -> str:
+    """Write the claims as a table in Markdown, with the circumstances."""
+    claims = claims_of(record)
+    lines = [
+        f"# {record['title']} (arXiv {record['arxiv']}), {record['scale']} scale",
+        "",
+        f"`{record['command']}`: {circumstances(record)}",
+        "",
+        INTERVALS,
+        "",
+        "| claim | paper | here | verdict |",
+        "|---|---|---|---|",
+    ]
+    for claim in claims:
+        cells = (claim.statement, claim.paper, claim.ours, verdict_words(claim))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    for note in record["notes"]:
+        lines += ["", note]
+    costs = sorted({claim.cost for claim in claims if claim.cost})
+    lines += ["", *(f"At the paper's scale: {cost}." for cost in costs)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def verdict_words(claim: Claim) -> str:
+    """The verdict with its grounds."""
+    return f"**{claim.verdict.value}**. {claim.reason}"

@@ -1,0 +1,1 @@
+"""SlimPajama-DC (arXiv 2309.10818)."""

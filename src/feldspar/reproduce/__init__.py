@@ -1,1 +1,0 @@
-"""One module a paper: its claims, its experiment, its figure."""

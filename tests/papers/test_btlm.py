@@ -1,0 +1,159 @@
+"""BTLM's claims on made-up curves, ladders and records: each of them can fail."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from feldspar.papers.btlm.experiment import (
+    LADDER,
+    LONG_TOKENS,
+    MEASURED_TOKENS,
+    SHORT_TOKENS,
+    binned,
+    context_trials,
+    ladder_claims,
+    ladder_trials,
+    position_claims,
+    switch_claim,
+)
+from feldspar.papers.btlm.phase_switch import Switch, switch_of
+from feldspar.papers.kit.claims import Verdict
+from feldspar.papers.kit.ladder import Gain, ladder_table
+from feldspar.papers.kit.paper import Scale, by_name, values_of
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from tests.papers.conftest import finished
+
+
+def curves(two_phase: float, beyond: float, seeds: int = 3) -> dict[str, list[list[float]]]:
+    """Flat curves: ``two_phase`` from the short context on, ``beyond`` after the long one."""
+    curve = np.full(MEASURED_TOKENS, 2.0)
+    curve[SHORT_TOKENS:] = two_phase
+    curve[LONG_TOKENS:] = beyond
+    wobble = [0.001 * seed for seed in range(seeds)]
+    found = {"two-phase": curve, "short": np.full(MEASURED_TOKENS, 2.0), "long": curve}
+    return {name: [binned(own + shift).tolist() for shift in wobble] for name, own in found.items()}
+
+
+def test_a_second_phase_that_helps_is_recognised() -> None:
+    gained, beyond = position_claims(curves(two_phase=1.9, beyond=1.91), "cost")
+    assert gained.verdict is beyond.verdict is Verdict.MECHANISM_SHOWN
+    assert "1.9010 after two phases, 2.0010 after the short context alone" in gained.ours
+    assert "5.00% lower" in gained.ours
+
+
+def test_a_second_phase_that_does_not_help_is_not_claimed() -> None:
+    gained, beyond = position_claims(curves(two_phase=1.995, beyond=2.2), "cost")
+    assert gained.verdict is beyond.verdict is Verdict.NOT_BORNE_OUT
+    assert gained.borne_out is False and "ALiBi carries" in gained.reason
+    assert "2.2010" in beyond.ours
+
+
+def test_a_gain_has_to_exceed_the_noise() -> None:
+    assert Gain.of([1.98, 1.98], [2.0, 2.0]).is_clear
+    assert not Gain.of([1.995, 1.995], [2.0, 2.0]).is_clear, "less than half a percent"
+    assert not Gain.of([1.9, 2.06, 1.94], [2.0, 2.0, 2.0]).is_clear, "the seeds do not agree"
+    three = Gain.of([1.94, 1.96, 1.98], [2.0, 2.0, 2.0])
+    assert three.mean > 2 * 0.00577 and not three.is_clear, "two errors of three seeds are too few"
+    assert not Gain.of([2.1], [2.0]).is_clear
+    assert not Gain.of([float("inf")], [2.0]).is_clear
+    assert str(Gain.of([float("inf")], [2.0])) == "a run diverged"
+    assert str(Gain.of([1.9], [2.0])) == "5.00% (one seed)"
+    two = Gain.of([1.9, 1.8], [2.0, 2.0])
+    assert two.mean == pytest.approx(0.075) and two.half_width == pytest.approx(12.7062 * 0.025)
+
+
+def test_a_noisier_experiment_does_not_pass_more_easily() -> None:
+    for spread in (0.0, 0.001, 0.002, 0.01, 0.1):
+        own = Gain((-0.004 - spread, -0.004, -0.004 + spread))
+        assert own.is_at_least(-0.005) == (spread == 0.0) and not own.is_clear
+
+
+def test_the_ladder_judges_each_change_by_itself() -> None:
+    losses = {name: [2.0, 2.01] for name in LADDER}
+    losses["alibi"] = [1.9, 1.91]
+    losses["decay"] = [2.2, 2.21]
+    losses["all"] = [1.8, 1.81]
+    found = {claim.name: claim for claim in ladder_claims(losses, "cost")}
+    verdicts = {name: claim.borne_out for name, claim in found.items()}
+    assert verdicts == {
+        "change-swiglu": False,
+        "change-alibi": True,
+        "change-decay": False,
+        "change-all": True,
+    }
+    assert found["change-decay"].ours.startswith("9.98% higher")
+    assert found["change-decay"].reason == "The loss is not lower at all at this size."
+    assert found["change-all"].ours.endswith(
+        "5.25% lower (+- 0.18% over 2 seeds) than with alibi alone"
+    )
+    rows = {row[0]: row[1:] for row in ladder_table(losses, "base").rows}
+    assert rows["base"][2] == "" and rows["alibi"][2].startswith("4.99%")
+
+
+def records(jump: float = 0.0, tokens_after: int = 8) -> list[dict[str, Any]]:
+    """Thirty steps on a falling line, the last ten in another phase."""
+    found, tokens = [], 0
+    for step in range(1, 31):
+        late = step > 20
+        tokens += tokens_after if late else 8
+        found.append(
+            {
+                "step": step,
+                "tokens": tokens,
+                "phase": "long" if late else "short",
+                "learning_rate": 1.0 - 0.01 * step + (jump if late else 0.0),
+                "train/loss": 2.0 - 0.01 * step,
+                "gradient_norm": 0.5,
+            }
+        )
+    return found
+
+
+def test_a_switch_on_one_line_is_continuous() -> None:
+    switch = switch_of(records(), updates=30)
+    assert switch.is_continuous and switch.step == 20
+    assert switch.learning_rates == pytest.approx((0.8, 0.79))
+    assert switch.losses == pytest.approx((1.895, 1.745))
+    assert switch_claim([switch], "", at_paper_scale=False).verdict is Verdict.MECHANISM_SHOWN
+    assert switch_claim([switch], "", at_paper_scale=True).verdict is Verdict.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        switch_of(records(jump=0.01), updates=30),
+        switch_of(records(tokens_after=16), updates=30),
+        switch_of(records(), updates=10),
+    ],
+    ids=["a jump of the rate", "other tokens a step", "an optimizer that started anew"],
+)
+def test_a_break_at_the_switch_is_found(switch: Switch) -> None:
+    good = switch_of(records(), updates=30)
+    found = switch_claim([good, switch], "", at_paper_scale=False)
+    assert found.verdict is Verdict.NOT_BORNE_OUT and found.borne_out is False
+
+
+def test_every_rung_has_the_same_tokens_and_nearly_the_same_parameters() -> None:
+    plans = [
+        plan_recipe(load_recipe("btlm/small", list(trial.overrides)).recipe)
+        for trial in (*ladder_trials(Scale.SMALL)[::3], *context_trials(Scale.SMALL)[::3])
+    ]
+    assert len({plan.timeline.tokens for plan in plans}) == 1
+    swiglu, gelu = (
+        plan_recipe(load_recipe("btlm/small", [f"choose.feed_forward={name}"]).recipe)
+        for name in ("swiglu", "gelu")
+    )
+    assert swiglu.shapes.parameters == pytest.approx(gelu.shapes.parameters, rel=1e-3)
+
+
+def test_results_are_taken_apart_as_they_were_put_together() -> None:
+    trials = ladder_trials(Scale.SMALL)
+    results = finished(trials, lambda values: float(values["seed"]))
+    rungs = by_name(results, tuple(LADDER))
+    assert {name: [run.score for run in runs] for name, runs in rungs.items()} == {
+        name: [0.0, 1.0, 2.0] for name in LADDER
+    }
+    for name, runs in rungs.items():
+        assert LADDER[name].items() <= values_of(runs[0].trial).items()

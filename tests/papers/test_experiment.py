@@ -1,0 +1,222 @@
+"""An experiment in its folder: run, continued, refused; its report; its cost."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feldspar.core.errors import UserError
+from feldspar.papers.btlm.loss_by_position import loss_by_position
+from feldspar.papers.btlm.phase_switch import phase_switch
+from feldspar.papers.catalogue import PAPERS, paper_named
+from feldspar.papers.kit.claims import judged, unrecorded
+from feldspar.papers.kit.experiment import open_folder, planned_costs, run_experiment
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    values_of,
+)
+from feldspar.papers.kit.report import judge_again, write_report
+from feldspar.prepare.stages import State, stages_of
+from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Series, line_figure
+from feldspar.report.page import Section
+from feldspar.study.trials import Trial
+from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
+
+__all__ = ["recipe_file", "shards_folder"]
+
+NOTES = ("A note.",)
+SECTIONS = """
+corpus: {{path: {documents}, sources: {{prose: {{reader: text, path: nowhere}}}}}}
+tokenizer: {{type: train_bpe, vocab_size: 300}}
+"""
+
+
+def paper_of(recipe: Path, documents: Path) -> Paper:
+    """A paper of two stages over the tiny recipe; the second goes by the first."""
+    text = recipe.read_text() + SECTIONS.format(documents=documents)
+    full = recipe.with_name("full.yaml")
+    full.write_text(text)
+
+    def second(results: Results) -> list[Trial]:
+        best = min(results.get("rates", ()), key=lambda run: run.score, default=None)
+        chosen = () if best is None else best.trial.overrides
+        return [Trial("again", (*chosen, "seed=7"))]
+
+    def measure(results: Results, scale: Scale) -> Figures:
+        scores = [run.score for stage in results.values() for run in stage]
+        return {"scores": [*scores, float("inf")]}
+
+    def judge(figures: Figures, scale: Scale) -> Findings:
+        *scores, diverged = figures["scores"]
+        assert diverged == float("inf")
+        figure = line_figure("Scores", [Series("", range(len(scores)), scores)], "run", "loss")
+        claim = judged(
+            "falls",
+            statement="It <falls> | a lot.",
+            paper="1 %",
+            ours=f"{scores[0]:.3f}",
+            tolerance="any",
+            held=scores[-1] < 6,
+            same_quantity=False,
+            why="Seen.",
+            why_not="Not seen.",
+        )
+        missing = unrecorded("never-measured")
+        return Findings((claim, missing), (Section("Scores", figures=[figure]),), figure, NOTES)
+
+    rates = [
+        Trial(f"rate-{rate}", (f"parametrization.learning_rate={rate}",)) for rate in (1, 0.01)
+    ]
+    stages = (
+        Stage("rates", str(full), lambda _: rates),
+        Stage("chosen", str(full), second, keeps_weights=True),
+    )
+    return Paper("tiny", "Tiny", "0000.00000", Data(str(full)), lambda _: stages, measure, judge)
+
+
+def test_stages_follow_each_other_and_the_same_call_continues(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    paper, out = paper_of(recipe_file, tmp_path / "documents"), tmp_path / "out"
+    first = run_experiment(paper, Scale.QUICK, out, workers=1)
+    chosen = first.results["chosen"][0]
+    assert values_of(chosen.trial) == {"parametrization.learning_rate": 0.01, "seed": 7}
+    assert not (out / "trials" / "rates" / "rate-1" / "checkpoints").exists()
+    assert (chosen.folder / "checkpoints").is_dir()
+
+    shutil.rmtree(chosen.folder)
+    events = out / "trials" / "rates" / "rate-1" / "events.jsonl"
+    written = events.read_bytes()
+    again = run_experiment(paper, Scale.QUICK, out, workers=1)
+    assert events.read_bytes() == written, "a finished run is not touched"
+    assert [run.score for run in again.runs] == [run.score for run in first.runs]
+    assert again.wall_seconds > first.wall_seconds
+
+    record = write_report(again, out)
+    assert record == json.loads((out / "claims.json").read_text())
+    assert (record["runs"], record["seeds"], record["diverged"]) == (3, [0, 7], 0)
+    assert record["figures"]["scores"][-1] is None
+    assert record["machine"]["cores"] >= 1 and record["trained_tokens"] > 0
+    page = (out / "report.html").read_text()
+    assert "It &lt;falls&gt; | a lot." in page and "<svg" in page
+    assert "It <falls> \\| a lot." in (out / "claims.md").read_text()
+    assert (out / "claims.svg").read_text().startswith("<svg")
+    assert "<p>A note.</p>" in page and "\nA note.\n" in (out / "claims.md").read_text()
+    assert record["claims"][0]["verdict"] == "no verdict", "it is a quick run of one seed"
+    judged_anew(paper, out, record)
+
+    run = chosen.folder
+    switch = phase_switch(run)
+    assert (switch.step, switch.updates, switch.steps) == (24, 36, 36)
+    assert switch.is_continuous
+    curve = loss_by_position(run, length_tokens=16, sequences=4)
+    losses = metrics_of(run)
+    assert curve.shape == (16,) and abs(curve.mean() - losses[-1]["train/loss"]) < 1
+
+
+def judged_anew(paper: Paper, out: Path, record: dict[str, Any]) -> None:
+    """A record gives the same files again, by rules that may have changed meanwhile."""
+    names = ("claims.json", "claims.md", "claims.svg", "report.html")
+    before = {name: (out / name).read_bytes() for name in names}
+    better = record["claims"][0] | {"verdict": "reproduced", "ours": "better"}
+    changed = record | {"scale": "small", "claims": [better], "notes": []}
+    (out / "claims.json").write_text(json.dumps(changed))
+    again = judge_again(paper, out / "claims.json")
+    assert [claim["verdict"] for claim in again["claims"]] == ["mechanism shown", "no verdict"]
+    assert again["figures"] == record["figures"] and again["notes"] == list(NOTES)
+    (out / "claims.json").write_text(json.dumps(changed | {"scale": "quick"}))
+    judge_again(paper, out / "claims.json")
+    assert {name: (out / name).read_bytes() for name in names} == before
+
+
+def test_a_record_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "claims.json"
+    with pytest.raises(UserError, match=r"claims\.json cannot be read"):
+        judge_again(PAPERS["supar"], path)
+    for text, words in (
+        ("{", "no JSON file"),
+        ("[]", "no record"),
+        ('{"paper": "x"}', "no record"),
+    ):
+        path.write_text(text)
+        with pytest.raises(UserError, match=words):
+            judge_again(PAPERS["supar"], path)
+    path.write_text(json.dumps({"paper": "btlm", "scale": "small", "claims": [], "figures": {}}))
+    with pytest.raises(UserError, match="records another paper") as caught:
+        judge_again(PAPERS["supar"], path)
+    assert caught.value.do == f"feldspar reproduce btlm --judge {path}"
+    path.write_text(json.dumps({"paper": "supar", "scale": "small", "claims": [], "figures": {}}))
+    with pytest.raises(UserError, match="lacks the figure 'cells'"):
+        judge_again(PAPERS["supar"], path)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    supar, btlm = PAPERS["supar"], PAPERS["btlm"]
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="holds no experiment"):
+        open_folder(foreign, supar, Scale.QUICK)
+    ours = tmp_path / "ours"
+    open_folder(ours, supar, Scale.QUICK)
+    open_folder(ours, supar, Scale.QUICK)
+    with pytest.raises(UserError, match="holds another experiment"):
+        open_folder(ours, supar, Scale.SMALL)
+    with pytest.raises(UserError, match="holds another experiment"):
+        open_folder(ours, btlm, Scale.QUICK)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="holds no experiment"):
+        open_folder(tmp_path / "file", supar, Scale.QUICK)
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_experiment_builds_the_data_that_it_lacks(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, *others = (PAPERS[name].data, *PAPERS[name].more_data)
+    for data in (first, *others):
+        stages = stages_of(load_recipe(data.recipe, list(data.overrides)))
+        missing = {stage.name for stage in stages if stage.state is State.MISSING}
+        # A vocabulary is extended from that of the documents built first.
+        later = {"start_from", "tokenizer", "shards"} if data.recipe == "bilingual/small" else set()
+        assert missing <= later, data
+
+
+def test_an_unknown_paper_names_the_nearest() -> None:
+    assert paper_named("btlm").number == "2309.11568"
+    with pytest.raises(UserError, match="did you mean 'cerebras-gpt'"):
+        paper_named("cerebras")
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_quick_experiment_plans_to_minutes(name: str) -> None:
+    stages = planned_costs(PAPERS[name], Scale.QUICK)
+    costs = [cost for stage in stages.values() for cost in stage]
+    assert 0 < sum(cost.core_seconds for cost in costs) / 2 < 5 * 60
+    assert len({cost.name for cost in costs}) == len(costs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [Scale.SMALL, Scale.PAPER])
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_experiment_plans(name: str, scale: Scale) -> None:
+    stages = planned_costs(PAPERS[name], scale)
+    costs = [cost for stage in stages.values() for cost in stage]
+    if scale is Scale.SMALL:
+        assert sum(cost.core_seconds for cost in costs) / 2 < 60 * 60
+    else:
+        assert sum(cost.flops for cost in costs) > 1e18
+
+
+def test_the_recipe_of_these_tests_is_the_tiny_one() -> None:
+    assert "name: tiny" in RECIPE
