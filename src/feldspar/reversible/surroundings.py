@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 
 
+META = "meta"
+"""The device of tensors without values: it neither casts nor draws."""
+
+
 @dataclass(frozen=True)
 class Autocast:
     """Whether and to which type each kind of device casts."""
@@ -16,8 +20,8 @@ class Autocast:
 
     @classmethod
     def of_now(cls, device: torch.device) -> "Autocast":
-        """The settings in force, of the processor and of ``device``."""
-        kinds = sorted({"cpu", device.type})
+        """Return the settings in force of the processor and of ``device``."""
+        kinds = sorted({"cpu", device.type} - {META})
         return cls(
             tuple(
                 (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
@@ -47,7 +51,7 @@ class RandomState:
     def of_now(cls, device: torch.device) -> "RandomState":
         """The states in force."""
         states = [torch.get_rng_state()]
-        if device.type != "cpu":
+        if device.type not in ("cpu", META):
             states.append(torch.get_device_module(device).get_rng_state(device))
         return cls(device, tuple(states))
 
@@ -58,7 +62,7 @@ class RandomState:
     def restore(self) -> None:
         """Go back to these states."""
         torch.set_rng_state(self.states[0])
-        if self.device.type != "cpu":
+        if len(self.states) > 1:
             torch.get_device_module(self.device).set_rng_state(self.states[1], self.device)
 
     @contextmanager

@@ -1,0 +1,78 @@
+"""The bytes that autograd keeps for a backward pass, measured while a module runs.
+
+The module may stand on the meta device: its tensors then have shapes and storages, but no memory.
+"""
+
+import weakref
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+
+@dataclass
+class SavedActivations:
+    """The storages that autograd has saved and not yet released, each counted once."""
+
+    left_out: set[int]
+    """The keys of storages that do not count."""
+    bytes: int = 0
+    """Bytes of what is saved at the moment."""
+    most_bytes: int = 0
+    """The largest value that ``bytes`` had."""
+    _times_saved: dict[int, int] = field(default_factory=dict, repr=False)
+
+    def pack(self, tensor: Tensor) -> "_Saved":
+        """Count the storage of a tensor that autograd saves, until autograd releases it."""
+        # The result of an operation would hold the operation that holds it, so it is detached.
+        saved, key = _Saved(tensor.detach()), _storage_key(tensor)
+        if key in self.left_out:
+            return saved
+        size = tensor.untyped_storage().nbytes()
+        times = self._times_saved.get(key, 0)
+        self._times_saved[key] = times + 1
+        if not times:
+            self.bytes += size
+            self.most_bytes = max(self.most_bytes, self.bytes)
+        # The callback runs before the tensor is released, so that no other storage has its key yet.
+        weakref.finalize(saved, self._release, key, size)
+        return saved
+
+    def _release(self, key: int, size: int) -> None:
+        self._times_saved[key] -= 1
+        if not self._times_saved[key]:
+            del self._times_saved[key]
+            self.bytes -= size
+
+
+@contextmanager
+def saved_activations(left_out: Iterable[Tensor]) -> Generator[SavedActivations]:
+    """Count the tensors that autograd saves inside the context.
+
+    Run the forward pass in the context, and the backward pass too where that saves tensors anew, as
+    reversible blocks do. ``left_out`` are tensors whose storages do not count, as a rule a module's
+    parameters and buffers; the caller keeps them alive. What ``torch.utils.checkpoint`` computes
+    again is not seen.
+    """
+    counted = SavedActivations({_storage_key(tensor) for tensor in left_out})
+    with saved_tensors_hooks(counted.pack, lambda saved: saved.tensor):
+        yield counted
+
+
+class _Saved:
+    """A saved tensor; autograd drops it when the backward pass has used it."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def _storage_key(tensor: Tensor) -> int:
+    """Return a number that two living tensors have in common exactly if they share a storage.
+
+    Storages on the meta device have no address of data: the storage's own address serves.
+    """
+    return tensor.untyped_storage()._cdata
