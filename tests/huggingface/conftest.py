@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from feldspar.huggingface.export_folder import export_model
+from feldspar.huggingface.register import register_with_transformers
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
@@ -35,6 +36,12 @@ MUP = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.3
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def registered() -> None:
+    """Load exported folders with the installed class; test_remote.py loads their own copies."""
+    register_with_transformers()
 
 
 def plain(settings: ModelSettings) -> ForwardMultipliers:

@@ -28,9 +28,7 @@ CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
 
 
 def load(folder):
-    return AutoModelForCausalLM.from_pretrained(
-        folder, trust_remote_code=True, dtype=torch.float32
-    ).eval()
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
 @pytest.mark.parametrize("case", CASES)

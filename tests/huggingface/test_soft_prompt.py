@@ -41,7 +41,7 @@ def test_vectors_among_the_embeddings_give_our_logits(make_decoder, export, toke
     noted = json.loads((folder / "config.json").read_text())["soft_prompt"]
     assert noted == {"file": "soft_prompt.safetensors", "length": 3, "place": "between"}
     vectors = load_file(folder / noted["file"])["soft_prompt"]
-    model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
     table = model.get_input_embeddings()
     source, target = tokens[:, :8], tokens[:, 8:]
     ids = decoder.settings.vocab_size + torch.arange(3).expand(2, -1)

@@ -52,7 +52,7 @@ def test_zeros_survive_folding(make_masked, export, tokens, shape, dtype):
     zeros = sum(int((tensor == 0).sum()) for tensor in read_weights(folder).values())
     assert zeros == sum(int((~mask).sum()) for mask in masks.tensors.values())
     if dtype is torch.float32:
-        model = AutoModelForCausalLM.from_pretrained(folder, trust_remote_code=True).eval()
+        model = AutoModelForCausalLM.from_pretrained(folder).eval()
         with torch.no_grad():
             expected = decoder.logits(decoder(tokens))
             assert_within_rounding(model(tokens).logits, expected, terms_of(decoder, tokens))

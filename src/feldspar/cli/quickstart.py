@@ -198,10 +198,12 @@ def samples_of(release: Path, seed: int) -> list[str]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
+    from feldspar.huggingface.register import register_with_transformers
+
     logging.disable_progress_bar()
-    # The folder was just written here, and so was the code that it may hold.
-    tokenizer: Any = AutoTokenizer.from_pretrained(release, trust_remote_code=True)
-    model = AutoModelForCausalLM.from_pretrained(release, trust_remote_code=True)
+    register_with_transformers()
+    tokenizer: Any = AutoTokenizer.from_pretrained(release)
+    model = AutoModelForCausalLM.from_pretrained(release)
     samples = []
     for index, prompt in enumerate(PROMPTS):
         torch.manual_seed(seed + index)

@@ -1,4 +1,7 @@
-"""Our own class (`FeldsparForCausalLM`), whose code travels in the folder: every shape we train."""
+"""Adapter to our own class, `FeldsparForCausalLM`, which expresses every shape that we train.
+
+The class's code, `feldspar.huggingface.remote`, is copied into the exported folder.
+"""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -35,11 +38,11 @@ class OwnAdapter:
     hf_class = OWN
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """Nothing: the class expresses every shape and scaling."""
+        """Return nothing: the class expresses every shape and scaling."""
         return []
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape and the scaling of positions."""
+        """Return the part of ``config.json`` on the shape and the scaling of positions."""
         positions = settings.positions
         rotary = positions if isinstance(positions, RotaryPositions) else RotaryPositions()
         alibi = positions if isinstance(positions, AlibiPositions) else AlibiPositions()
@@ -74,7 +77,7 @@ class OwnAdapter:
         }
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """The settings of a ``config.json`` that ``to_configuration`` wrote."""
+        """Return the settings of a ``config.json`` that ``to_configuration`` wrote."""
         return ModelSettings(
             n_layers=configuration["num_hidden_layers"],
             d_model=configuration["hidden_size"],
@@ -94,16 +97,16 @@ class OwnAdapter:
         )
 
     def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """What ``to_configuration`` wrote; folders without the key are not scaled."""
+        """Return the scaling that ``to_configuration`` wrote; without the key there is none."""
         found = configuration.get("position_scaling") or {"type": "none"}
         return TypeAdapter[PositionScaling](PositionScaling).validate_python(found)
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Our tensors under the class's names."""
+        """Return our tensors under the class's names."""
         return {HEADS.get(name, PREFIX + name): tensor for name, tensor in state.items()}
 
     def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """The class's tensors under our names."""
+        """Return the class's tensors under our names."""
         heads = {theirs: ours for ours, theirs in HEADS.items()}
         renamed = {heads.get(name, name.removeprefix(PREFIX)): state[name] for name in state}
         if settings.tied_embeddings:
@@ -112,9 +115,9 @@ class OwnAdapter:
 
 
 def write_code(folder: Path) -> None:
-    """Put the class's two source files into ``folder``."""
+    """Copy the class's two source files into ``folder``."""
     for name in CODE:
-        text = files("feldspar.huggingface").joinpath(f"{name}.txt").read_text(encoding="utf-8")
+        text = files("feldspar.huggingface.remote").joinpath(f"{name}.py").read_text("utf-8")
         write_atomically(folder / f"{name}.py", text)
 
 

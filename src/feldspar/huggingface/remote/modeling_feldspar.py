@@ -1,20 +1,26 @@
-"""A decoder-only transformer, self-contained: torch and transformers only.
+"""A decoder-only transformer in one file, which needs torch and transformers only.
 
-Pre-norm blocks; learned, rotary (whole or partial, halves or neighbouring pairs), ALiBi or no
-positions, scaled to longer contexts or not; grouped queries; GELU or SwiGLU. Shapes: b sequences,
-t queries, s keys, h heads.
+Blocks normalise before each branch. Positions are learned, rotary (whole or partial, halves or
+neighbouring pairs), ALiBi or none, and may be scaled to longer contexts. Heads may share keys. The
+feed-forward layer is GELU or SwiGLU.
+
+Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 """
 
 import dataclasses
 import math
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, GenerationMixin, PreTrainedModel
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_feldspar import FeldsparConfig
+
+Scaling = dict[str, Any]
+Rotary = tuple[Tensor, Tensor]
 
 # Newer releases of transformers renamed past_key_values to cache.
 CACHE = (
@@ -24,45 +30,48 @@ CACHE = (
 )
 
 
-def alibi_slopes(n_heads, max_exponent):
+def alibi_slopes(n_heads: int, max_exponent: float) -> list[float]:
+    """Return the slope of each head (ALiBi, 2108.12409, for any number of heads)."""
     power = 2 ** int(math.log2(n_heads))
     slopes = [2.0 ** (-max_exponent * head / power) for head in range(1, power + 1)]
     extra = range(1, n_heads - power + 1)
     return slopes + [2.0 ** (-max_exponent * (2 * rank - 1) / (2 * power)) for rank in extra]
 
 
-def stretch(lengths, scaling):
-    """How many times longer than train_length, 1 at least: (b, t or 1)."""
+def stretch(lengths: Tensor, scaling: Scaling) -> Tensor:
+    """Divide lengths (b or 1, t or 1) by train_length; lengths up to train_length give 1."""
     return (lengths / scaling["train_length"]).clamp_min(1.0)
 
 
-def scaled_slopes(slopes, scaling, lengths):
-    """Slopes (h,), divided: (b or 1, h, t or 1, 1)."""
+def scaled_slopes(slopes: Tensor, scaling: Scaling, lengths: Tensor | None) -> Tensor:
+    """Divide slopes (h,) as the scaling says: (b or 1, h, t or 1, 1)."""
     if scaling["type"] == "ntk":
         ranks = slopes.argsort(descending=True).argsort().to(slopes.dtype)
         slopes = slopes / scaling["factor"] ** (ranks / (len(slopes) - 1))
     slopes = slopes[None, :, None, None]
     if scaling["type"] != "linear":
         return slopes
-    if scaling.get("factor") is not None:
+    if lengths is None:
         return slopes / scaling["factor"]
     return slopes / stretch(lengths, scaling)[:, None, :, None]
 
 
-def scaled_frequencies(exponents, base, scaling, lengths):
-    """Radians a position (p,) or (b, t or 1, p), and what cosine and sine are multiplied by."""
-    plain, kind, factor = base**-exponents, scaling["type"], scaling.get("factor")
-    n_pairs, length = len(plain), scaling.get("train_length")
+def scaled_frequencies(
+    exponents: Tensor, base: float, scaling: Scaling, lengths: Tensor | None
+) -> tuple[Tensor, float]:
+    """Return radians per position, (p,) or (b, t or 1, p), and a factor for cosine and sine."""
+    plain, kind, n_pairs = base**-exponents, scaling["type"], len(exponents)
+    factor: Any = scaling.get("factor")
+    length: Any = scaling.get("train_length")
     if kind == "linear":
-        by = factor if factor is not None else stretch(lengths, scaling)[..., None]
-        return plain / by, 1.0
+        return plain / (factor if lengths is None else stretch(lengths, scaling)[..., None]), 1.0
     if kind == "ntk":
-        if length is not None:
+        if lengths is not None:
             factor = factor * stretch(lengths, scaling)[..., None] - (factor - 1)
         return (base * factor ** (n_pairs / (n_pairs - 1))) ** -exponents, 1.0
     if kind == "yarn":
 
-        def pair_with(turns):
+        def pair_with(turns: int) -> float:
             return n_pairs * math.log(length / (turns * 2 * math.pi)) / math.log(base)
 
         low = max(math.floor(pair_with(32)), 0)
@@ -76,8 +85,8 @@ def scaled_frequencies(exponents, base, scaling, lengths):
     return plain, 1.0
 
 
-def rotate(x, cosine, sine, interleaved):
-    """x (b, h, t, head_dim); cosine and sine (b, 1, t, pairs)."""
+def rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
+    """Rotate the first dimensions of x (b, h, t, head_dim) by the tables (b, 1, t, pairs)."""
     n_pairs = cosine.shape[-1]
     if interleaved:
         first, second = x[..., 0 : 2 * n_pairs : 2], x[..., 1 : 2 * n_pairs : 2]
@@ -88,26 +97,32 @@ def rotate(x, cosine, sine, interleaved):
     return torch.cat([rotated.to(x.dtype), x[..., 2 * n_pairs :]], dim=-1)
 
 
-class RMSNorm(nn.Module):
-    def __init__(self, size, epsilon):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(size))
-        self.epsilon = epsilon
-
-    def forward(self, x):
-        wide = x if x.dtype == torch.float64 else x.float()
-        scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.epsilon)
-        return (wide * scale * self.weight.to(wide.dtype)).to(x.dtype)
+def wide_dtype(x: Tensor) -> torch.dtype:
+    """Return float32, or float64 where x has it: tables and norms are computed in it."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def make_norm(config):
+class RMSNorm(nn.RMSNorm):
+    """Division by the root mean square in float32 at least, then a gain."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise the last dimension."""
+        wide = wide_dtype(x)
+        gain = self.weight.to(wide)
+        return F.rms_norm(x.to(wide), self.normalized_shape, gain, self.eps).to(x.dtype)
+
+
+def make_norm(config: FeldsparConfig) -> nn.Module:
+    """Return the norm that the configuration names."""
     if config.norm_type == "rms":
         return RMSNorm(config.hidden_size, config.norm_epsilon)
     return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=config.use_bias)
 
 
 class Attention(nn.Module):
-    def __init__(self, config, layer):
+    """Multi-head or grouped-query attention with one fused projection."""
+
+    def __init__(self, config: FeldsparConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
         self.head_dim = config.head_dim
@@ -119,7 +134,10 @@ class Attention(nn.Module):
         self.query_key_value = nn.Linear(config.hidden_size, sum(self.widths), bias=config.use_bias)
         self.output = nn.Linear(queries, config.hidden_size, bias=config.use_bias)
 
-    def forward(self, x, rotary, bias, cache):
+    def forward(
+        self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
+    ) -> Tensor:
+        """Map (b, t, d) to (b, t, d); ``bias`` (b or 1, h or 1, t, s) is added to the scores."""
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for part in self.query_key_value(x).split(self.widths, dim=-1)
@@ -139,14 +157,17 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Module):
-    def __init__(self, config):
+    """GELU in its tanh form, or SwiGLU with one fused projection of gate and value."""
+
+    def __init__(self, config: FeldsparConfig) -> None:
         super().__init__()
         self.gated = config.feed_forward == "swiglu"
         inner = config.intermediate_size * (2 if self.gated else 1)
         self.input = nn.Linear(config.hidden_size, inner, bias=config.use_bias)
         self.output = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (b, t, d) to (b, t, d)."""
         inner = self.input(x)
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
@@ -155,26 +176,34 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, config, layer):
+    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+
+    def __init__(self, config: FeldsparConfig, layer: int) -> None:
         super().__init__()
         self.attention_norm = make_norm(config)
         self.attention = Attention(config, layer)
         self.feed_forward_norm = make_norm(config)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x, rotary, bias, cache):
+    def forward(
+        self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
+    ) -> Tensor:
+        """Map (b, t, d) to (b, t, d)."""
         x = x + self.attention(self.attention_norm(x), rotary, bias, cache)
         return x + self.feed_forward(self.feed_forward_norm(x))
 
 
 class FeldsparPreTrainedModel(PreTrainedModel):
+    """The parts that transformers asks of each class of a family."""
+
     config_class = FeldsparConfig
     base_model_prefix = "model"
     supports_gradient_checkpointing = False
     _no_split_modules = ["Block"]
+    _input_embed_layer = "token_embedding"
     _supports_sdpa = True
 
-    def _init_weights(self, module):
+    def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, (nn.Linear, nn.Embedding)):
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
@@ -182,7 +211,9 @@ class FeldsparPreTrainedModel(PreTrainedModel):
 
 
 class FeldsparModel(FeldsparPreTrainedModel):
-    def __init__(self, config):
+    """Positions, blocks and the final norm."""
+
+    def __init__(self, config: FeldsparConfig) -> None:
         super().__init__(config)
         self.token_embedding = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.position_type == "learned":
@@ -193,42 +224,45 @@ class FeldsparModel(FeldsparPreTrainedModel):
         self.final_norm = make_norm(config)
         self.post_init()
 
-    def get_input_embeddings(self):
-        return self.token_embedding
-
-    def set_input_embeddings(self, value):
-        self.token_embedding = value
-
-    def forward(self, inputs_embeds, attention_mask, position_ids, cache):
+    def forward(
+        self,
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        position_ids: Tensor | None,
+        cache: Cache | None,
+    ) -> Tensor:
+        """Map token embeddings (b, t, d) to the hidden states (b, t, d) after the final norm."""
         x = inputs_embeds
-        n_sequences, length = x.shape[:2]
-        past = 0 if cache is None else int(cache.get_seq_length())
+        past = 0 if cache is None else cache.get_seq_length()
         if position_ids is None:
-            position_ids = self._positions(x, attention_mask, past, length)
+            position_ids = self._positions(x, attention_mask, past)
         if self.config.position_type == "learned":
             x = x + self.position_embedding(position_ids)
         lengths = self._lengths(x, attention_mask, position_ids, past)
-        bias = self._bias(x, attention_mask, past, length, lengths)
+        bias = self._bias(x, attention_mask, past, lengths)
         rotary = self._rotary(x, position_ids, lengths)
         for block in self.blocks:
             x = block(x, rotary, bias, cache)
         return self.final_norm(x)
 
-    def _positions(self, x, attention_mask, past, length):
+    @property
+    def scaling(self) -> Scaling:
+        """Return how positions are scaled."""
+        return self.config.position_scaling or {"type": "none"}
+
+    def _positions(self, x: Tensor, attention_mask: Tensor | None, past: int) -> Tensor:
+        length = x.shape[1]
         if attention_mask is not None and attention_mask.dim() == 2:
             counted = attention_mask.long().cumsum(-1) - 1
             return counted.clamp_min(0)[:, -length:]
         return torch.arange(past, past + length, device=x.device)[None]
 
-    @property
-    def scaling(self):
-        return self.config.position_scaling or {"type": "none"}
-
-    def _lengths(self, x, attention_mask, position_ids, past):
-        """Tokens by which a growing scaling counts: (b or 1, t or 1)."""
-        scaling = self.scaling
+    def _lengths(
+        self, x: Tensor, attention_mask: Tensor | None, position_ids: Tensor, past: int
+    ) -> Tensor | None:
+        """Return the tokens that a growing scaling counts by, (b or 1, t or 1), else None."""
+        scaling, dtype = self.scaling, wide_dtype(x)
         grows = scaling["type"] in ("linear", "ntk") and scaling.get("train_length") is not None
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
         if not grows:
             return None
         if scaling.get("scope") == "query":
@@ -246,10 +280,10 @@ class FeldsparModel(FeldsparPreTrainedModel):
             )
         return total
 
-    def _rotary(self, x, position_ids, lengths):
+    def _rotary(self, x: Tensor, position_ids: Tensor, lengths: Tensor | None) -> Rotary | None:
         if self.config.position_type != "rotary":
             return None
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        dtype = wide_dtype(x)
         rotated = round(self.config.rotary_fraction * self.config.head_dim)
         exponents = torch.arange(0, rotated, 2, device=x.device, dtype=dtype) / rotated
         turned, multiplier = scaled_frequencies(
@@ -260,19 +294,22 @@ class FeldsparModel(FeldsparPreTrainedModel):
         angles = position_ids.to(dtype)[:, None, :, None] * turned
         return angles.cos() * multiplier, angles.sin() * multiplier
 
-    def _bias(self, x, attention_mask, past, length, lengths):
-        """What is added to the scores: (b or 1, h or 1, t, s); ALiBi in float32 at least."""
-        rows = torch.arange(past, past + length, device=x.device)
-        distance = rows[:, None] - torch.arange(past + length, device=x.device)
+    def _bias(
+        self, x: Tensor, attention_mask: Tensor | None, past: int, lengths: Tensor | None
+    ) -> Tensor:
+        """Return the bias of the scores, (b or 1, h or 1, t, s); ALiBi in float32 at least."""
+        n_keys = past + x.shape[1]
+        rows = torch.arange(past, n_keys, device=x.device)
+        distance = rows[:, None] - torch.arange(n_keys, device=x.device)
         visible = (distance >= 0)[None, None]
         if attention_mask is not None:
             given = attention_mask.bool()
             if given.dim() == 2:
-                given = given[:, None, None, : past + length]
+                given = given[:, None, None, :n_keys]
             # A padding query sees itself, so that its row is not empty.
             visible = visible & (given | (distance == 0))
         if self.config.position_type == "alibi":
-            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            dtype = wide_dtype(x)
             values = alibi_slopes(self.config.num_attention_heads, self.config.alibi_max_exponent)
             slopes = torch.tensor(values, device=x.device, dtype=dtype)
             bias = -scaled_slopes(slopes, self.scaling, lengths) * distance.to(dtype)
@@ -282,33 +319,33 @@ class FeldsparModel(FeldsparPreTrainedModel):
 
 
 class FeldsparForCausalLM(FeldsparPreTrainedModel, GenerationMixin):
+    """The decoder with its output matrix."""
+
     _tied_weights_keys = {"lm_head.weight": "model.token_embedding.weight"}
 
-    def __init__(self, config):
+    def __init__(self, config: FeldsparConfig) -> None:
         super().__init__(config)
         self.model = FeldsparModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
-    def get_output_embeddings(self):
-        return self.lm_head
-
-    def set_output_embeddings(self, value):
-        self.lm_head = value
-
     def forward(
         self,
-        input_ids=None,
-        attention_mask=None,
-        position_ids=None,
-        past_key_values=None,
-        cache=None,
-        inputs_embeds=None,
-        labels=None,
-        use_cache=None,
-        logits_to_keep=0,
-        **kwargs,
-    ):
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """Return logits (b, t, vocabulary), and the mean loss of ``labels`` (b, t) where given.
+
+        ``logits_to_keep`` is the number of last positions (0: all), or their indices.
+        """
         cache = past_key_values if cache is None else cache
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if use_cache and cache is None and not self.training:
@@ -316,13 +353,14 @@ class FeldsparForCausalLM(FeldsparPreTrainedModel, GenerationMixin):
         if inputs_embeds is None:
             inputs_embeds = self.model.token_embedding(input_ids)
         hidden = self.model(inputs_embeds, attention_mask, position_ids, cache)
-        if isinstance(logits_to_keep, int):
-            logits_to_keep = slice(-logits_to_keep, None) if logits_to_keep else slice(None)
-        logits = self.lm_head(hidden[:, logits_to_keep])
+        kept = (
+            slice(-logits_to_keep or None, None)
+            if isinstance(logits_to_keep, int)
+            else logits_to_keep
+        )
+        logits = self.lm_head(hidden[:, kept])
         loss = None
         if labels is not None:
-            shifted = logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten()
-            loss = F.cross_entropy(*shifted, ignore_index=-100)
-        return CausalLMOutputWithPast(
-            loss=loss, logits=logits, **{CACHE: cache if use_cache else None}
-        )
+            loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
+        kept_cache: dict[str, Any] = {CACHE: cache if use_cache else None}
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **kept_cache)

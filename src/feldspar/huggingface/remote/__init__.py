@@ -1,0 +1,1 @@
+"""Code that an exported folder carries: `transformers` imports copies of these files alone."""
