@@ -132,7 +132,7 @@ def test_the_measuring_step_moves_nothing() -> None:
     trial = begun_trials({}, SMALL)[0]
     planned = plan_recipe(load_recipe(RECIPE, list(trial.overrides)).recipe)
     (phase,) = planned.timeline.phases
-    assert phase.steps == 1 and phase.learning_rate.at(phase.end_tokens) == 0
+    assert phase.steps == 1 and phase.learning_rate.at(phase.end_position) == 0
 
 
 def test_findings_at_the_papers_scale() -> None:

@@ -141,7 +141,7 @@ def test_the_family_can_carry_a_law(scale: Scale) -> None:
     assert len(plans) >= 5
     per_parameter = 20 if scale is Scale.SMALL else 2
     for plan in plans:
-        tokens = plan.timeline.tokens / plan.shapes.parameters
+        tokens = plan.timeline.length / plan.shapes.parameters
         assert tokens == pytest.approx(per_parameter, rel=0.02)
 
 

@@ -154,7 +154,7 @@ def btlm() -> Plan:
 def test_btlm_switches_its_context_on_one_line(btlm: Plan) -> None:
     """Learning rate and tokens a step are continuous at step 119,727; the moments are kept."""
     first, second = btlm.timeline.phases
-    switch = first.end_tokens
+    switch = first.end_position
     assert (first.steps, second.start_step) == (119_727, 119_727)
     before, after = first.learning_rate.at(switch), second.learning_rate.at(switch)
     assert before == after == pytest.approx(3.0778e-3, abs=5e-8)
@@ -162,9 +162,9 @@ def test_btlm_switches_its_context_on_one_line(btlm: Plan) -> None:
     assert after * hidden.learning_rate_multiplier == pytest.approx(3.0778e-4, abs=5e-9)
     embedding = btlm.table.entry("token_embedding.weight")
     assert after * embedding.learning_rate_multiplier == after
-    assert {item.stretches[0].tokens_per_step for item in (first, second)} == {3_932_160}
+    assert {item.stretches[0].step_length for item in (first, second)} == {3_932_160}
     assert [btlm.recipe.phases[1].optimizer_state, first.context_length] == [None, 2048]
-    rates = [first.learning_rate.at(95 * 3_932_160), second.learning_rate.at(second.end_tokens)]
+    rates = [first.learning_rate.at(95 * 3_932_160), second.learning_rate.at(second.end_position)]
     assert rates == pytest.approx([1.2e-2, 1.0138e-4], rel=1e-3)
 
 

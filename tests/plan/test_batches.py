@@ -13,9 +13,9 @@ from feldspar.plan.batches import (
     Stretch,
     batch_levels,
     lay_out,
-    step_at_tokens,
-    tokens_at_step,
-    tokens_of_sequences,
+    length_of_sequences,
+    position_at_step,
+    step_at,
 )
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.sections.batch import BatchByTokens, BatchRamp, ConstantBatch
@@ -46,13 +46,13 @@ def check(stretches: tuple[Stretch, ...], expected: list[int], context: int) -> 
     positions = [0]
     for size in expected:
         positions.append(positions[-1] + size * context)
-    assert [tokens_at_step(stretches, step) for step in range(len(positions))] == positions
+    assert [position_at_step(stretches, step) for step in range(len(positions))] == positions
     for step, (position, following) in enumerate(pairwise(positions)):
         for tokens in {position, (position + following) // 2, following - 1}:
-            assert step_at_tokens(stretches, tokens) == step
-    assert step_at_tokens(stretches, positions[-1]) == len(expected)
+            assert step_at(stretches, tokens) == step
+    assert step_at(stretches, positions[-1]) == len(expected)
     for earlier, later in pairwise(stretches):
-        assert earlier.end_tokens == later.start_tokens
+        assert earlier.end_position == later.start_position
 
 
 def by_tokens(levels: list[tuple[int, int]], unit: str) -> BatchByTokens:
@@ -89,7 +89,7 @@ def laid_out(
     steps = amount if counts_steps else None
     tokens = None if counts_steps else amount * context * 3
     levels = batch_levels(batch, context, "batch")
-    return lay_out(levels, context, limit_tokens=tokens, limit_steps=steps), tokens, steps
+    return lay_out(levels, context, limit_length=tokens, limit_steps=steps), tokens, steps
 
 
 @given(st.integers(1, 5), st.integers(1, 4), LIMITS)
@@ -156,18 +156,20 @@ def test_the_open_loop_ramp_of_the_noise_scale_paper() -> None:
     stretches = lay_out(levels, 2048, limit_steps=18_953)
     sizes = sizes_of(stretches)
     assert len(sizes) == 18_953
-    assert stretches[-1].end_tokens == 2_220_179_456
+    assert stretches[-1].end_position == 2_220_179_456
     assert sizes[:3] == [16, 24, 24] and sizes[-1] == 120
     assert sum(sizes) / len(sizes) == pytest.approx(57.198, abs=5e-4)
     # The paper's loop runs while fewer than D_max tokens were seen.
-    assert tokens_at_step(stretches, 18_952) < 2_219_950_080 <= tokens_at_step(stretches, 18_953)
+    assert (
+        position_at_step(stretches, 18_952) < 2_219_950_080 <= position_at_step(stretches, 18_953)
+    )
 
 
 def test_past_the_end_the_last_size_goes_on() -> None:
     levels = batch_levels(by_tokens([(0, 1), (2, 3)], "steps"), 10, "batch")
     stretches = lay_out(levels, 10, limit_steps=4)
-    assert tokens_at_step(stretches, 6) == 80 + 60
-    assert step_at_tokens(stretches, 140) == 6
+    assert position_at_step(stretches, 6) == 80 + 60
+    assert step_at(stretches, 140) == 6
 
 
 @given(st.integers(0, 8), st.integers(0, 20))
@@ -177,4 +179,4 @@ def test_sequences_become_tokens_where_they_are(start_sequence: int, sequences: 
     lengths = [5] * 4 + [10] * 60
     start = sum(lengths[:start_sequence])
     expected = sum(lengths[start_sequence : start_sequence + sequences])
-    assert tokens_of_sequences(stretches, start, sequences) == expected
+    assert length_of_sequences(stretches, start, sequences) == expected

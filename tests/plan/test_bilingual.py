@@ -43,8 +43,8 @@ def test_tokens_and_shares_of_the_card(size: str) -> None:
     english, arabic, code = SIZES[size][2]
     total = english + arabic + code
     # Down to whole steps of 4,194,304 tokens in each phase.
-    assert plan.timeline.tokens == pytest.approx(total * 1e9, abs=2 * 4_194_304)
-    assert plan.timeline.phases[0].tokens == pytest.approx(15e9, abs=4_194_304)
+    assert plan.timeline.length == pytest.approx(total * 1e9, abs=2 * 4_194_304)
+    assert plan.timeline.phases[0].length == pytest.approx(15e9, abs=4_194_304)
     read = data_record(plan.recipe, plan.timeline, plan.source_tokens)["sources"]
     for name, billions in (("english", english), ("arabic", arabic), ("code", code)):
         assert read[name]["read_tokens"] == pytest.approx(billions * 1e9, rel=1e-3)
@@ -59,7 +59,7 @@ def test_moments_of_the_first_stage_are_those_of_two_matrices() -> None:
 
 def test_only_the_head_costs_more() -> None:
     plans = planned("7B", "model.vocab_size=32000", "tokenizer=null"), planned("7B")
-    before, after = (p.summary()["flops"]["ledger"] / p.timeline.tokens for p in plans)
+    before, after = (p.summary()["flops"]["ledger"] / p.timeline.length for p in plans)
     assert after - before == pytest.approx(3 * 2 * 32_000 * 4096)
 
 
@@ -76,8 +76,8 @@ def test_only_the_head_costs_more() -> None:
 def test_rates_of_the_ablation(rate: str, ends: tuple[float, float]) -> None:
     plan = plan_recipe(load_recipe("bilingual/ablation", [f"choose.rate={rate}"]).recipe)
     for phase in plan.timeline.phases:
-        middle = phase.start_tokens + phase.tokens // 100
-        found = phase.learning_rate.at(middle), phase.learning_rate.at(phase.end_tokens)
+        middle = phase.start_position + phase.length // 100
+        found = phase.learning_rate.at(middle), phase.learning_rate.at(phase.end_position)
         assert found == pytest.approx(ends, rel=0.01)
 
 

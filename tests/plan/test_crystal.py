@@ -44,12 +44,12 @@ def test_parameters_steps_and_tokens(planned: Plan) -> None:
     assert planned.shapes.parameters == 6_575_278_720
     phases = planned.timeline.phases
     assert [phase.steps for phase in phases] == [79_721, 214_387, 27_728]
-    assert [phase.tokens for phase in phases] == [344_823_300_096, 927_304_384_512, 119_934_025_728]
+    assert [phase.length for phase in phases] == [344_823_300_096, 927_304_384_512, 119_934_025_728]
 
 
 @pytest.mark.parametrize(("phase", "step", "rate"), CRYSTAL_RATES)
 def test_rates(planned: Plan, phase: int, step: int, rate: float) -> None:
-    start = planned.timeline.phases[phase].start_tokens
+    start = planned.timeline.phases[phase].start_position
     update = planned.timeline.next_step(start + (step - 1) * STEP_TOKENS)
     assert update is not None and update.phase.index == phase
     assert update.learning_rate == pytest.approx(rate, abs=5e-11)

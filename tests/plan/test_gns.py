@@ -36,7 +36,7 @@ def test_the_ramp_is_the_authors_loop(capsys: pytest.CaptureFixture[str]) -> Non
     tokens, steps = 0, []
     while (step := timeline.next_step(tokens)) is not None:
         steps.append(step)
-        tokens = step.tokens_after
+        tokens = step.position_after
     assert [step.sequences for step in steps] == expected
     assert [step.sequences for step in steps[:3]] == [16, 24, 24]
     assert steps[-1].sequences == 120
@@ -51,7 +51,7 @@ def test_the_rate_counts_tokens_so_that_ramp_and_baseline_share_it() -> None:
         assert phase.learning_rate.at(END_TOKENS) == pytest.approx(1.17e-4)
         rates.append([phase.learning_rate.at(tokens) for tokens in range(0, END_TOKENS, 10**8)])
         if batch == "constant":
-            assert (planned.timeline.steps, planned.timeline.tokens) == (9033, END_TOKENS)
+            assert (planned.timeline.steps, planned.timeline.length) == (9033, END_TOKENS)
     assert rates[0] == pytest.approx(rates[1])
 
 
@@ -67,6 +67,6 @@ def test_every_small_batch_reads_the_same_tokens_within_a_step() -> None:
     totals = {}
     for name in recipe.choices["batch"]:
         own = load_recipe("gns/small", [f"choose.batch={name}"]).recipe
-        totals[name] = plan_recipe(own).timeline.tokens
+        totals[name] = plan_recipe(own).timeline.length
     largest = max(totals.values())
     assert all(largest - tokens < 64 * own.model.max_sequence_length for tokens in totals.values())

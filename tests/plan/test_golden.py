@@ -67,9 +67,9 @@ def test_warm_up_and_length_follow_two_rules(size: str) -> None:
     planned = plan(f"choose.size={size}")
     last = planned.timeline.phases[0].stretches[-1]
     first = planned.timeline.phases[0].stretches[0]
-    assert planned.timeline.warmup_steps == 375_000_000 // first.tokens_per_step
+    assert planned.timeline.warmup_steps == 375_000_000 // first.step_length
     if size != "13B":
-        assert planned.timeline.steps == 20 * planned.shapes.parameters // last.tokens_per_step
+        assert planned.timeline.steps == 20 * planned.shapes.parameters // last.step_length
 
 
 def test_13b_executes_its_steps_at_two_batch_sizes() -> None:
@@ -121,7 +121,7 @@ def test_the_mup_proxy() -> None:
         "schedule.learning_rate=[{to: 1, over: 152 steps}, {to: 0.1, over: rest}]",
     )
     assert planned.shapes.parameters == 32_344_832
-    assert planned.timeline.tokens == 799_539_200 and planned.timeline.warmup_steps == 152
+    assert planned.timeline.length == 799_539_200 and planned.timeline.warmup_steps == 152
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -139,8 +139,8 @@ def test_released_standard_deviations(size: str) -> None:
 def test_btlm() -> None:
     planned = plan_recipe(load_recipe("btlm/paper").recipe)
     assert planned.shapes.parameters == 2_646_255_744
-    assert planned.timeline.tokens / planned.shapes.parameters == pytest.approx(237.2, abs=0.05)
-    assert [phase.tokens for phase in planned.timeline.phases] == [470_785_720_320, 156_928_573_440]
+    assert planned.timeline.length / planned.shapes.parameters == pytest.approx(237.2, abs=0.05)
+    assert [phase.length for phase in planned.timeline.phases] == [470_785_720_320, 156_928_573_440]
     table = planned.table
     hidden = table.entry("blocks.0.attention.query_key_value.weight")
     down = table.entry("blocks.31.feed_forward.output.weight")

@@ -27,7 +27,7 @@ def test_the_papers_sizes_tokens_and_ratios(size: str) -> None:
     assert ledgers["dense"] / ledgers["50%"] == pytest.approx(half, abs=5e-4)
     assert ledgers["dense"] / ledgers["75%"] == pytest.approx(quarter, abs=5e-4)
     pretrain = plans["75%"].timeline.phases[0]
-    assert (pretrain.tokens, pretrain.steps) == (104_857_600_000, 100_000)
+    assert (pretrain.length, pretrain.steps) == (104_857_600_000, 100_000)
     for sparsity, kept in (("dense", 1.0), ("50%", 0.5), ("75%", 0.25)):
         masked = plans[sparsity].active_parameters(0) - plans[sparsity].shapes.parameters
         assert masked == -matrices * (1 - kept)
@@ -39,10 +39,10 @@ def test_fine_tuning_is_dense_with_biogpts_set_up() -> None:
     assert planned.active_parameters(1) == planned.shapes.parameters
     assert recipe.optimizer_of(1).betas == (0.9, 0.98)
     assert (recipe.optimizer_of(1).clip_norm, recipe.optimizer_of(0).clip_norm) == ("none", 1.0)
-    assert phase.learning_rate.at(phase.start_tokens + 100 * 32768) == pytest.approx(1e-5)
-    assert phase.weight_decay.at(phase.end_tokens) == 0.01
+    assert phase.learning_rate.at(phase.start_position + 100 * 32768) == pytest.approx(1e-5)
+    assert phase.weight_decay.at(phase.end_position) == 0.01
     assert recipe.phases[1].soft_prompt_length == 9 and recipe.phases[1].loss.on == "target"
-    assert phase.tokens / 160_768 == pytest.approx(100, abs=0.2)
+    assert phase.length / 160_768 == pytest.approx(100, abs=0.2)
     hoc = plan(task="hoc")
     assert hoc.timeline.phases[1].steps == 20_000
     assert hoc.recipe.soft_prompt_length == 1
@@ -73,7 +73,7 @@ def test_spdfs_ledgers() -> None:
         sparse, dense = (ledger(size=size, sparsity=s)[0] for s in ("75%", "dense"))
         assert dense / sparse == pytest.approx(ratio, abs=5e-4)
     small = plan("spdf/paper", size="small").timeline.phases[0]
-    assert small.tokens == 2_505_048_064
+    assert small.length == 2_505_048_064
     whole = plan("spdf/paper", size="6.7B")
     sparse, dense = (phase["ledger"]["total"] for phase in whole.summary()["phases"][:2])
     assert f"{sparse:.4e}" == "1.1082e+21" and f"{sparse + dense:.3e}" == "1.969e+21"

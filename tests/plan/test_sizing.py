@@ -81,15 +81,15 @@ def test_overrides_keep_the_kind_and_spend_the_budget(
     assert new.head_width == old.head_width and new.d_model == new.n_heads * new.head_width
     assert (new.vocab_size, new.max_sequence_length) == (old.vocab_size, old.max_sequence_length)
     assert abs(new.d_ff - old.d_ff * new.d_model / old.d_model) <= math.gcd(old.d_ff, 64) / 2
-    flops = 6.0 * sized.shapes.parameters * sized.timeline.tokens
-    lost = sum(phase.stretches[0].tokens_per_step for phase in sized.timeline.phases)
+    flops = 6.0 * sized.shapes.parameters * sized.timeline.length
+    lost = sum(phase.stretches[0].step_length for phase in sized.timeline.phases)
     assert budget * (1 - 1e-12) - 6 * sized.shapes.parameters * (lost + 2) <= flops <= budget
     assert sized.timeline.warmup_steps > 0
     assert 2 * sized.timeline.warmup_steps < sized.timeline.steps
     phases = zip(before.timeline.phases, sized.timeline.phases, strict=True)
     for earlier, later in phases:
-        share = earlier.tokens / before.timeline.tokens
-        assert later.tokens / sized.timeline.tokens == pytest.approx(share, rel=0.05)
+        share = earlier.length / before.timeline.length
+        assert later.length / sized.timeline.length == pytest.approx(share, rel=0.05)
         assert later.context_length == earlier.context_length
     assert size_recipe(before, sizing.split) == sizing, "a pure function"
 
@@ -104,7 +104,7 @@ def test_large_shapes_are_near_the_ideal(budget: float) -> None:
 
 def test_the_batch_grows_with_the_root_of_the_size() -> None:
     steps = [
-        sized.timeline.phases[0].stretches[0].tokens_per_step
+        sized.timeline.phases[0].stretches[0].step_length
         for _, sized in (size("cerebras-gpt/paper", budget) for budget in (1e19, 1e21))
     ]
     assert steps[1] / steps[0] == pytest.approx(math.sqrt(10), rel=0.05)
@@ -112,7 +112,7 @@ def test_the_batch_grows_with_the_root_of_the_size() -> None:
 
 def test_a_short_run_warms_up_for_a_tenth() -> None:
     _, sized = size("cerebras-gpt/small", 1e14)
-    assert sized.timeline.tokens < 4 * WARMUP_TOKENS
+    assert sized.timeline.length < 4 * WARMUP_TOKENS
     assert sized.timeline.warmup_steps == pytest.approx(sized.timeline.steps / 10, rel=0.02)
 
 
@@ -120,9 +120,9 @@ def test_phases_keep_their_shares_and_equal_steps() -> None:
     _, sized = size("btlm/paper", 1e19)
     short, long = sized.timeline.phases
     assert (short.context_length, long.context_length) == (2048, 8192)
-    assert short.stretches[0].tokens_per_step == long.stretches[0].tokens_per_step
-    assert short.tokens / sized.timeline.tokens == pytest.approx(0.75, abs=0.002)
-    end = sized.timeline.next_step(sized.timeline.tokens - long.stretches[0].tokens_per_step)
+    assert short.stretches[0].step_length == long.stretches[0].step_length
+    assert short.length / sized.timeline.length == pytest.approx(0.75, abs=0.002)
+    end = sized.timeline.next_step(sized.timeline.length - long.stretches[0].step_length)
     assert end is not None and end.learning_rate == pytest.approx(0.00845 * 1.2e-2)
 
 
@@ -170,20 +170,20 @@ def test_schedules_keep_their_curves(plan_text: PlanText, tmp_path: Path) -> Non
     recipe = load_recipe(str(tmp_path / "recipe.yaml"), list(sizing.overrides)).recipe
     sized = plan_recipe(recipe)
     first, second = sized.timeline.phases
-    warmup = sized.timeline.warmup_steps * first.stretches[0].tokens_per_step
-    assert warmup == pytest.approx(first.tokens / 10, rel=0.02)
+    warmup = sized.timeline.warmup_steps * first.stretches[0].step_length
+    assert warmup == pytest.approx(first.length / 10, rel=0.02)
     assert first.learning_rate.at(warmup) == 1e-5
-    knee = warmup + (first.tokens - warmup) * 80 // 180
+    knee = warmup + (first.length - warmup) * 80 // 180
     assert first.learning_rate.at(knee) == pytest.approx(1e-5 * math.sqrt(warmup / knee), rel=1e-3)
-    assert first.learning_rate.at(first.tokens) == pytest.approx(1e-6)
+    assert first.learning_rate.at(first.length) == pytest.approx(1e-6)
     for share in (0.05, 0.1, 0.3, 0.5, 0.75, 1.0):
         old, new = before.timeline.phases[1], second
-        expected = old.learning_rate.at(old.start_tokens + round(share * old.tokens))
-        found = new.learning_rate.at(new.start_tokens + round(share * new.tokens))
+        expected = old.learning_rate.at(old.start_position + round(share * old.length))
+        found = new.learning_rate.at(new.start_position + round(share * new.length))
         assert found == pytest.approx(expected, rel=1e-3, abs=1e-9)
     for share in (0.1, 0.3, 0.9):
         decays = [
-            item.timeline.phases[0].weight_decay.at(round(share * item.timeline.tokens))
+            item.timeline.phases[0].weight_decay.at(round(share * item.timeline.length))
             for item in (before, sized)
         ]
         assert decays[1] == pytest.approx(decays[0], rel=1e-2)

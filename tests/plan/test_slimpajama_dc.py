@@ -91,7 +91,7 @@ def test_parameters_and_steps() -> None:
     plan = plan_recipe(recipe("paper"))
     # 24 layers of 4 x 2048^2 + 3 x 2048 x 5461 with biases, 50,257 embeddings of 2048.
     assert plan.shapes.parameters == pytest.approx(1.3e9, rel=0.01)
-    assert plan.timeline.phases[0].tokens // plan.timeline.steps == 976 * 2048
+    assert plan.timeline.phases[0].length // plan.timeline.steps == 976 * 2048
 
 
 def test_only_weight_decay_changes_in_the_7b_model() -> None:
@@ -106,6 +106,6 @@ def test_only_weight_decay_changes_in_the_7b_model() -> None:
     }
     assert len(same) == 1
     assert all(phase.optimizer_state is None for phase in given.phases)
-    tokens = {phase.tokens for phase in plan.timeline.phases}
+    tokens = {phase.length for phase in plan.timeline.phases}
     assert tokens == {110_000_000_000 // (6982 * 2048) * 6982 * 2048}
     resolve_mixtures(given, plan.timeline, declared(given))

@@ -42,7 +42,7 @@ def walk(timeline: Timeline, batches: list[int], quantum: int) -> list[StepPlan]
         if step is None:
             return steps
         steps.append(step)
-        tokens = step.tokens_after
+        tokens = step.position_after
 
 
 @settings(max_examples=60, deadline=None)
@@ -55,19 +55,19 @@ def test_any_paces_read_each_sequence_once(planned: Plan, quanta: list[int]) -> 
     assert reads[0][0] == 0
     assert all(end == first for (_, end), (first, _) in itertools.pairwise(reads))
     # 5001 tokens are 1250 sequences, 416 quanta of 3 of them.
-    assert reads[-1][1] == 1248 and steered[-1].tokens_after == timeline.phases[0].tokens == 4992
+    assert reads[-1][1] == 1248 and steered[-1].position_after == timeline.phases[0].length == 4992
     assert all(step.sequences % 3 == 0 for step in steered)
     assert timeline.phases[0].fewest_steps <= len(steered) <= timeline.phases[0].steps
     for step in steps:
-        assert step.learning_rate == step.phase.learning_rate.at(step.tokens_after)
-    assert len(steps) - len(steered) == 5 and steps[-1].tokens_after == timeline.tokens == 5092
+        assert step.learning_rate == step.phase.learning_rate.at(step.position_after)
+    assert len(steps) - len(steered) == 5 and steps[-1].position_after == timeline.length == 5092
 
 
 def test_another_quantum_leaves_less_than_itself_out(planned: Plan) -> None:
     steps = [s for s in walk(planned.timeline, [20, 40], 20) if s.phase.index == 0]
     assert sum(step.sequences for step in steps) == 1240
     assert all(step.sequences % 20 == 0 for step in steps)
-    assert steps[-1].tokens_after == planned.timeline.phases[0].tokens
+    assert steps[-1].position_after == planned.timeline.phases[0].length
 
 
 def test_the_plan_gives_the_bounds(planned: Plan) -> None:
@@ -79,5 +79,5 @@ def test_the_plan_gives_the_bounds(planned: Plan) -> None:
 
 def test_only_the_first_phase_warms_up(plan_text: PlanText) -> None:
     timeline = plan_text(STEERED).timeline
-    assert timeline.phases[0].warmup_tokens == 509
-    assert timeline.phases[1].warmup_tokens == 0
+    assert timeline.phases[0].warmup_length == 509
+    assert timeline.phases[1].warmup_length == 0

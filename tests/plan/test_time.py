@@ -35,7 +35,7 @@ def test_hours_are_flops_over_peak_utilisation_and_devices() -> None:
     assert sum(phase["hours"] for phase in summary["time"]["phases"]) == pytest.approx(expected)
     assert summary["time"]["flops_per_second"] == pytest.approx(312e12 * 0.4 * 32)
     short, long = summary["time"]["phases"]
-    tokens = [phase.tokens for phase in planned.timeline.phases]
+    tokens = [phase.length for phase in planned.timeline.phases]
     assert long["hours"] / tokens[1] > short["hours"] / tokens[0], "longer contexts cost more"
 
 

@@ -34,7 +34,7 @@ def steps_of(timeline: Timeline) -> list[StepPlan]:
     tokens = 0
     while (step := timeline.next_step(tokens)) is not None:
         steps.append(step)
-        tokens = step.tokens_after
+        tokens = step.position_after
     return steps
 
 
@@ -44,11 +44,11 @@ def test_walking_the_run(plan_text: PlanText) -> None:
     assert len(steps) == timeline.steps == timeline.fewest_steps
     # 16 tokens a step until 112 >= 100 tokens, then 32: 112 + 5 * 32 = 272 <= 300.
     assert [step.sequences for step in steps] == [6] * 5 + [2] * 7 + [4] * 5
-    assert steps[-1].tokens_after == timeline.tokens == 5 * 24 + 272
+    assert steps[-1].position_after == timeline.length == 5 * 24 + 272
     assert [step.phase.name for step in steps] == ["short"] * 5 + ["long"] * 12
     firsts = [step.first_sequence for step in steps]
     assert firsts[:6] == [0, 6, 12, 18, 24, 0] and firsts[-1] == 7 * 2 + 4 * 4
-    assert timeline.next_step(timeline.tokens) is None
+    assert timeline.next_step(timeline.length) is None
     assert timeline.warmup_steps == 3
 
 
@@ -59,11 +59,11 @@ def test_rates_are_taken_where_a_step_ends(plan_text: PlanText) -> None:
     assert steps[2].learning_rate == 2
     assert steps[-1].learning_rate == 0
     for step in steps[3:]:
-        share = (step.tokens_after - 72) / (timeline.tokens - 72)
+        share = (step.position_after - 72) / (timeline.length - 72)
         assert step.learning_rate == pytest.approx(2 * (1 - share))
     assert {step.weight_decay for step in steps[:5]} == {0.5}
     for step in steps[5:]:
-        assert step.weight_decay == pytest.approx(0.1 * (1 - (step.tokens_after - 120) / 272))
+        assert step.weight_decay == pytest.approx(0.1 * (1 - (step.position_after - 120) / 272))
 
 
 STAIRS = "{type: by_tokens, levels: [{from: 0 steps, sequences: 3}, {from: 2 steps, sequences: 6}]}"
@@ -104,14 +104,14 @@ def test_the_same_tokens_a_step_are_none(plan_text: PlanText, batches: tuple[str
 
 def test_the_same_tokens_rounded_down_to_other_sequences(plan_text: PlanText) -> None:
     first, second = plan_text(LATER % (("{tokens: 130}",) * 2)).timeline.phases
-    assert [item.stretches[0].tokens_per_step for item in (first, second)] == [128, 96]
+    assert [item.stretches[0].step_length for item in (first, second)] == [128, 96]
 
 
 def test_phases(plan_text: PlanText) -> None:
     timeline = plan_text(TWO_PHASES).timeline
     short, long = timeline.phases
-    assert (short.start_tokens, short.start_step, short.tokens, short.steps) == (0, 0, 120, 5)
-    assert (long.start_tokens, long.start_step, long.tokens, long.steps) == (120, 5, 272, 12)
+    assert (short.start_position, short.start_step, short.length, short.steps) == (0, 0, 120, 5)
+    assert (long.start_position, long.start_step, long.length, long.steps) == (120, 5, 272, 12)
     assert (short.sequences, long.sequences) == (30, 34)
     assert timeline.phase_at(119) is short and timeline.phase_at(120) is long
 
@@ -173,14 +173,14 @@ phases:
 def test_intervals(plan_text: PlanText, amount: str, tokens: int) -> None:
     timeline = plan_text(TWO_PHASES).timeline
     phase = timeline.phases[0]
-    assert timeline.interval_tokens(Amount.parse(amount), phase, "checkpoints.every") == tokens
+    assert timeline.interval(Amount.parse(amount), phase, "checkpoints.every") == tokens
 
 
 @pytest.mark.parametrize("amount", ["rest", "1 epochs"])
 def test_what_is_no_interval(plan_text: PlanText, amount: str) -> None:
     timeline = plan_text(TWO_PHASES).timeline
     with pytest.raises(UserError, match=r"checkpoints\.every: .* is no interval"):
-        timeline.interval_tokens(Amount.parse(amount), timeline.phases[0], "checkpoints.every")
+        timeline.interval(Amount.parse(amount), timeline.phases[0], "checkpoints.every")
 
 
 CRYSTAL = """\
@@ -223,14 +223,14 @@ CRYSTAL_RATES = [
 
 def test_crystal_tokens(plan_text: PlanText) -> None:
     # The model here reads 64 tokens at a time, Crystal 2048.
-    tokens = [phase.tokens * 32 for phase in plan_text(CRYSTAL).timeline.phases]
+    tokens = [phase.length * 32 for phase in plan_text(CRYSTAL).timeline.phases]
     assert tokens == [344_823_300_096, 927_304_384_512, 119_934_025_728]
 
 
 @pytest.mark.parametrize(("phase", "step", "rate"), CRYSTAL_RATES)
 def test_crystal_rates(plan_text: PlanText, phase: int, step: int, rate: float) -> None:
     timeline = plan_text(CRYSTAL).timeline
-    start = timeline.phases[phase].start_tokens
+    start = timeline.phases[phase].start_position
     planned = timeline.next_step(start + (step - 1) * 2112 * 64)
     assert planned is not None and planned.phase.index == phase
     assert planned.learning_rate == pytest.approx(rate, abs=5e-11)
@@ -243,9 +243,9 @@ def test_crystals_first_line_goes_on_through_its_second_phase(plan_text: PlanTex
 
 def test_btlm_lays_one_line_over_two_context_lengths() -> None:
     timeline = plan_recipe(load_recipe("btlm/paper").recipe).timeline
-    assert timeline.tokens == 627_714_293_760 and timeline.steps == 159_636
+    assert timeline.length == 627_714_293_760 and timeline.steps == 159_636
     assert timeline.warmup_steps == 95
-    boundary = timeline.phases[1].start_tokens
+    boundary = timeline.phases[1].start_position
     assert timeline.phases[1].start_step == 119_727
     assert boundary == 119_727 * 3_932_160
     last = timeline.next_step(boundary - 3_932_160)
@@ -255,7 +255,7 @@ def test_btlm_lays_one_line_over_two_context_lengths() -> None:
     slope = (1.2e-2 - 1.014e-4) / 159_541
     assert last.learning_rate - first.learning_rate == pytest.approx(slope, rel=1e-6)
     assert (last.phase.context_length, first.phase.context_length) == (2048, 8192)
-    end = timeline.next_step(timeline.tokens - 3_932_160)
+    end = timeline.next_step(timeline.length - 3_932_160)
     assert end is not None and end.learning_rate == pytest.approx(0.00845 * 1.2e-2)
 
 

@@ -110,14 +110,14 @@ def test_every_schedule_equals_the_look_up(case: tuple[Brute, float]) -> None:
 def test_a_number_is_a_constant() -> None:
     assert schedule("0.5") == constant(0.5)
     assert [compiled("0.5", 10).at(tokens) for tokens in (0, 5, 10)] == [0.5] * 3
-    assert compiled("0.5", 10).warmup_tokens == 0
+    assert compiled("0.5", 10).warmup_length == 0
 
 
 def test_linear_warm_up_and_decay() -> None:
     rate = compiled('[{"to": 1, "over": "4 tokens"}, {"to": 0.2, "over": "rest"}]', 12)
     assert [rate.at(tokens) for tokens in (0, 1, 4, 8, 12)] == pytest.approx([0, 0.25, 1, 0.6, 0.2])
     assert rate.at(12) == 0.2 and rate.at(4) == 1
-    assert rate.warmup_tokens == 4
+    assert rate.warmup_length == 4
 
 
 def test_warm_up_stable_decay() -> None:
@@ -150,7 +150,7 @@ def test_an_empty_segment_jumps_at_once() -> None:
 
 def test_a_last_share_stops_at_the_end() -> None:
     text = '[{"to": 1, "over": "60% of run"}, {"to": 0, "over": "60% of run"}]'
-    assert compiled(text, 10).pieces[-1].end_tokens == 10
+    assert compiled(text, 10).pieces[-1].end_position == 10
     assert compiled(text, 10).at(10) == 0
 
 
@@ -163,7 +163,7 @@ def test_a_last_share_stops_at_the_end() -> None:
         ('[{"to": 1, "over": "rest"}, {"to": 0, "over": "1 tokens"}]', "rate.1: the segment ends"),
         ('[{"over": "rest"}]', "rate.0.to: a linear segment needs"),
         ('[{"over": "rest", "shape": "cosine"}]', "rate.0.to: a cosine segment needs"),
-        ('[{"over": "rest", "shape": "inverse_sqrt"}]', "cannot start at token 0"),
+        ('[{"over": "rest", "shape": "inverse_sqrt"}]', "cannot start at position 0"),
         (
             '[{"to": 1, "over": "5 tokens"}, {"to": 1, "over": "rest", "shape": "inverse_sqrt"}]',
             "rate.1.to: inverse_sqrt has no end value",
@@ -198,4 +198,7 @@ def test_what_is_no_schedule(text: str) -> None:
 def test_pieces_are_joined() -> None:
     rate = compiled('[{"to": 1, "over": "4 tokens"}, {"to": 0.2, "over": "rest"}]', 12)
     for earlier, later in pairwise(rate.pieces):
-        assert (earlier.end_tokens, earlier.end_value) == (later.start_tokens, later.start_value)
+        assert (earlier.end_position, earlier.end_value) == (
+            later.start_position,
+            later.start_value,
+        )

@@ -168,14 +168,14 @@ def test_an_unfinished_run_is_said_everywhere(
     first, last = store.all()[0], store.all()[-1]
     for checkpoint in store.all()[1:]:
         shutil.rmtree(checkpoint.folder)
-    said = f"the run is unfinished: {first.tokens:,} of {last.tokens:,} planned tokens"
+    said = f"the run is unfinished: {first.position:,} of {last.position:,} planned tokens"
     assert run_with(["evaluate", str(run), "--text", str(Path(__file__))]) == 0
     assert said in capsys.readouterr().err
     assert run_with(["release", str(run), "--to", str(tmp_path / "out")]) == 0
     assert said in capsys.readouterr().err
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
-    assert f"{first.tokens:,} of {last.tokens:,} planned tokens" in card
+    assert f"{first.position:,} of {last.position:,} planned tokens" in card
     counts = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))["counts"]
     assert run_with(["evaluate", str(tmp_path / "out"), "--text", str(Path(__file__))]) == 0
-    assert f"unfinished: {first.tokens:,} of {last.tokens:,} planned" in capsys.readouterr().err
-    assert counts["tokens"] == first.tokens and counts["planned_tokens"] == last.tokens
+    assert f"unfinished: {first.position:,} of {last.position:,} planned" in capsys.readouterr().err
+    assert counts["tokens"] == first.position and counts["planned_tokens"] == last.position

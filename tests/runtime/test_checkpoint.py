@@ -54,7 +54,7 @@ def test_everything_comes_back_bit_for_bit(tmp_path: Path) -> None:
     folder = save(store, 1000, tensors=streams, metrics={"validation/loss": loss}, phase="one")
     assert folder.name == "000000000001000"
     checkpoint = store.newest_valid()
-    assert checkpoint == Checkpoint(folder) and checkpoint.tokens == 1000
+    assert checkpoint == Checkpoint(folder) and checkpoint.position == 1000
     filled = {name: torch.full_like(tensor, 7) for name, tensor in model().items()}
     moments = {name: torch.full_like(tensor, 7) for name, tensor in optimizer().items()}
     state = store.load(checkpoint, filled, moments)
@@ -116,10 +116,10 @@ def test_a_damaged_one_is_replaced_and_never_counted(tmp_path: Path) -> None:
     assert store.newest_valid() is not None
     save(store, 25)
     store.prune()
-    assert [checkpoint.tokens for checkpoint in store.all()] == [20, 25]
+    assert [checkpoint.position for checkpoint in store.all()] == [20, 25]
     save(store, 30)
     store.prune()
-    assert [checkpoint.tokens for checkpoint in store.all()] == [25, 30]
+    assert [checkpoint.position for checkpoint in store.all()] == [25, 30]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from feldspar.runtime.live import Speed, SpeedMeter, TrainingDisplay, duration
 
 
 def test_the_line_says_what_counts() -> None:
-    display = TrainingDisplay(total_tokens=1_000_000, peak_flops_per_second=1e12)
+    display = TrainingDisplay(length=1_000_000, peak_flops_per_second=1e12)
     line = display.line("warm-up", 12, 250_000, 3.14159, Speed(5_000.0, 0.4e12))
     assert line == (
         "warm-up | step 12 | 25.0% | loss 3.1416 | 5,000 tokens/s | 40% of peak | 2m30s left"
@@ -18,7 +18,7 @@ def test_the_line_says_what_counts() -> None:
 
 
 def test_it_goes_to_whoever_listens(news: Any) -> None:
-    display = TrainingDisplay(total_tokens=100)
+    display = TrainingDisplay(length=100)
     display.update("all", 1, 50, 2.0, None)
     display.close()
     assert news.shown == ["all | step 1 | 50.0% | loss 2.0000", None]
@@ -33,7 +33,7 @@ def test_speed_leaves_out_the_first_step_and_pauses() -> None:
     meter.pause()
     meter.step(1000, 10.0)
     speed = meter.step(1000, 10.0)
-    assert speed is not None and speed.tokens_per_second == pytest.approx(500.0)
+    assert speed is not None and speed.positions_per_second == pytest.approx(500.0)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
 @given(candidates(), POLICIES, st.one_of(st.none(), st.integers(1, 200)))
 def test_what_is_kept(found: list[Candidate], keep: KeepSettings, every: int | None) -> None:
     stay = kept(found, keep, every)
-    tokens = sorted(candidate.tokens for candidate in found)
+    tokens = sorted(candidate.position for candidate in found)
     assert set(tokens[-keep.last :]) <= stay <= set(tokens)
     if every is not None:
         for multiple in {t // every for t in tokens if t >= every}:
@@ -32,7 +32,7 @@ def test_what_is_kept(found: list[Candidate], keep: KeepSettings, every: int | N
     measured = [c for c in found if c.metric is not None and c.metric == c.metric]
     if keep.best and measured:
         best = (min if keep.best_is == "lowest" else max)(c.metric for c in measured)
-        assert min(c.tokens for c in measured if c.metric == best) == best_of(found, keep)
+        assert min(c.position for c in measured if c.metric == best) == best_of(found, keep)
         assert best_of(found, keep) in stay
     elif every is None:
         assert len(stay) == min(keep.last, len(tokens))
@@ -43,9 +43,9 @@ def test_pruning_as_one_goes_is_pruning_at_the_end(
     found: list[Candidate], keep: KeepSettings, every: int | None
 ) -> None:
     alive: list[Candidate] = []
-    for candidate in sorted(found, key=lambda c: c.tokens):
+    for candidate in sorted(found, key=lambda c: c.position):
         alive.append(candidate)
         stay = kept(alive, keep, every)
-        alive = [c for c in alive if c.tokens in stay]
+        alive = [c for c in alive if c.position in stay]
         assert kept(alive, keep, every) == stay
-    assert {c.tokens for c in alive} == kept(found, keep, every)
+    assert {c.position for c in alive} == kept(found, keep, every)

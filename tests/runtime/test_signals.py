@@ -27,7 +27,7 @@ def test_the_first_signal_lets_the_step_end_and_a_checkpoint_be_written(
     process.send_signal(number)
     assert process.wait(timeout=30) == code
     checkpoint = CheckpointStore(tmp_path).newest_valid()
-    assert checkpoint is not None and checkpoint.state["step"] == checkpoint.tokens
+    assert checkpoint is not None and checkpoint.state["step"] == checkpoint.position
 
 
 def test_the_second_signal_ends_at_once(start: Start) -> None:

@@ -174,7 +174,7 @@ def test_another_whole_tokenizer_is_refused(run: Path, tmp_path: Path) -> None:
 def test_a_checkpoint_with_a_file_too_many_is_passed_over(run: Path, news: list[str]) -> None:
     newest = sorted((run / "checkpoints").iterdir())[-1]
     shutil.copy(newest / "model.safetensors", newest / "model-rank00001.safetensors")
-    assert load_run(run).checkpoint.tokens == 8 * 128
+    assert load_run(run).checkpoint.position == 8 * 128
     assert any("model-rank00001.safetensors" in line for line in news)
 
 

@@ -35,7 +35,7 @@ def test_a_phase_is_scaled_and_what_comes_after_keeps_it(recipe_file: Path, tmp_
     plain, scaled = run(recipe_file, tmp_path / "plain"), run(recipe_file, tmp_path / "run", SCALED)
     assert scaled[:4] == plain[:4] and scaled[4] != plain[4]
     checkpoints = CheckpointStore(tmp_path / "run" / "checkpoints").all()
-    before, after = (load_run(tmp_path / "run", str(checkpoints[n].tokens)) for n in (0, -1))
+    before, after = (load_run(tmp_path / "run", str(checkpoints[n].position)) for n in (0, -1))
     assert before.decoder.position_scaling == NoScaling()
     assert after.decoder.position_scaling == LINEAR
     # Resumed in the middle of the scaled phase: bit for bit.

@@ -80,7 +80,7 @@ def test_dropout_resumes_on_the_same_stream(recipe_file: Path, tmp_path: Path) -
 def test_a_finished_run_says_so(recipe_file: Path, tmp_path: Path) -> None:
     first = run(recipe_file, tmp_path / "run")
     again = train(load_recipe(str(recipe_file)), tmp_path / "run")
-    assert again.tokens == 36 * 128
+    assert again.position == 36 * 128
     assert losses_of(tmp_path / "run") == first
 
 

@@ -202,7 +202,7 @@ def test_other_processes_give_another_quantum_on_resume_only(
     tokens, read = 32, 2
     while (step := steering.next_step(tokens)) is not None and step.phase.index == 0:
         assert step.sequences % 6 == 0 and step.first_sequence == read
-        tokens, read = step.tokens_after, read + step.sequences
+        tokens, read = step.position_after, read + step.sequences
     assert tokens == 8000 and 500 - read < 6
 
 

@@ -44,7 +44,7 @@ def test_steps_epochs_and_rates_of_a_recipe(recipe_file: Path) -> None:
     tokens = 0
     while (step := plan.timeline.next_step(tokens)) is not None:
         rates.append(step.learning_rate)
-        tokens = step.tokens_after
+        tokens = step.position_after
     assert rates[:4] == pytest.approx([0.1 * images / 52 for images in (12, 24, 36, 48)])
     assert rates[-1] == 0 and max(rates) == rates[4]
 

@@ -164,7 +164,7 @@ def test_images_of_other_classes_are_not_measured(recipe_file: Path, tmp_path: P
 
 def test_a_checkpoint_in_the_middle_is_read(run: Path) -> None:
     loaded = load_vision_run(run, "152")
-    assert loaded.checkpoint.tokens == 152
+    assert loaded.checkpoint.position == 152
     assert not loaded.network.training
 
 
@@ -298,7 +298,7 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert int(max(folder.name for folder in (out / "checkpoints").iterdir())) == done
     run = VisionRun(load_vision_recipe(str(recipe_file), [longer]), out, one_processor())
     run.prepare().task.close()
-    assert run.tokens == done
+    assert run.position == done
 
 
 def one_processor() -> Any:

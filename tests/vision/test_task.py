@@ -109,7 +109,7 @@ def test_a_step_holds_normalised_images_and_targets(recipe_file: Path) -> None:
         assert task.count((images, targets)) == step.sequences
         seen.update(targets.argmax(1).tolist())
         assert torch.equal(targets.sum(1), torch.ones(step.sequences))
-        tokens = step.tokens_after
+        tokens = step.position_after
     task.close()
     # 72 images of the first phase, then twelve steps of 16.
     assert tokens == 72 + 192 and sum(seen.values()) == tokens

@@ -119,7 +119,7 @@ def schedule(
     planned = plan_loaded(load_recipe(str(run)))
     fitted = fitted_schedule(planned, records, rules, phase)
     after = plan_loaded(load_recipe(str(run), [fitted["override"]]))
-    fitted |= {"tokens": after.timeline.tokens, "steps": after.timeline.steps}
+    fitted |= {"tokens": after.timeline.length, "steps": after.timeline.steps}
     if json:
         print_json(fitted)
         return

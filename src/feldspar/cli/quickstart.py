@@ -127,7 +127,7 @@ class Quickstart:
         from feldspar.train.run import train
 
         result = train(self.loaded, self.folder)
-        typer.echo(f"{result.tokens:,} tokens in {result.steps:,} steps")
+        typer.echo(f"{result.position:,} tokens in {result.steps:,} steps")
 
     def _evaluate(self) -> dict[str, Any]:
         """Bits per byte of the model and of the baselines, per source and overall."""

@@ -133,7 +133,7 @@ def release_facts(
         architecture=architecture,
         parameters=model_shapes(recipe.model, recipe.soft_prompt_length).parameters,
         context_length=recipe.model.max_sequence_length,
-        tokens=loaded.checkpoint.tokens,
+        tokens=loaded.checkpoint.position,
         planned_tokens=loaded.planned_tokens,
         parametrization=recipe.parametrization.type,
         licences=licences,

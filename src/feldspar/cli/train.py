@@ -65,13 +65,13 @@ def register(app: typer.Typer) -> None:
         result = train_recipe(loaded, folder, overwrite)
         if json:
             print_json(
-                {"run": str(folder), "tokens": result.tokens, "steps": result.steps}
+                {"run": str(folder), "tokens": result.position, "steps": result.steps}
                 | result.metrics
             )
             return
         loss = result.metrics.get("validation/loss")
         measured = "" if loss is None else f", validation loss {loss:.4f}"
-        typer.echo(f"{folder}: {result.tokens:,} tokens in {result.steps:,} steps{measured}")
+        typer.echo(f"{folder}: {result.position:,} tokens in {result.steps:,} steps{measured}")
 
 
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:

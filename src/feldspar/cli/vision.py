@@ -62,7 +62,7 @@ def register(app: typer.Typer) -> None:
         folder = out or Path("runs") / loaded.recipe.name
         result = train_on_images(loaded, folder, overwrite)
         if json:
-            record = {"run": str(folder), "images": result.tokens, "steps": result.steps}
+            record = {"run": str(folder), "images": result.position, "steps": result.steps}
             print_json(record | result.metrics)
             return
         measured = "".join(
@@ -70,7 +70,7 @@ def register(app: typer.Typer) -> None:
             for name, key in (("top-1", "validation/top1"), ("top-5", "validation/top5"))
             if key in result.metrics
         )
-        typer.echo(f"{folder}: {result.tokens:,} images in {result.steps:,} steps{measured}")
+        typer.echo(f"{folder}: {result.position:,} images in {result.steps:,} steps{measured}")
 
     _add_evaluate(vision)
 

@@ -122,7 +122,7 @@ class Damage:
 
 
 def restore_steps(
-    path: Path, step: int, position: int, counted: str, mark: Mark | None = None
+    path: Path, step: int, position: int, unit: str, mark: Mark | None = None
 ) -> Damage:
     """Keep the records of the steps up to ``step``, which ended at ``position``; say what is wrong.
 
@@ -137,7 +137,7 @@ def restore_steps(
     kept, unreadable, last = [], 0, 0
     lines = list(_lines(path))
     for number, (line, record) in enumerate(lines):
-        own = None if record is None else _step_of(record, counted)
+        own = None if record is None else _step_of(record, unit)
         if own is not None and (own[0] > step or own[1] > position):
             continue
         if own is None or own[0] <= last:
@@ -158,22 +158,22 @@ def gaps(steps: Sequence[int], last: int) -> tuple[tuple[int, int], ...]:
     return tuple((a + 1, b - 1) for a, b in pairwise(ends) if b - a > 1)
 
 
-def truncate_records(path: Path, position: int, counted: str) -> int:
+def truncate_records(path: Path, position: int, unit: str) -> int:
     """Keep the records up to a position; returns how many unreadable lines were dropped."""
     lines = list(_lines(path))
     kept = [
         line
         for line, record in lines
-        if record is not None and _is_count(record.get(counted)) and record[counted] <= position
+        if record is not None and _is_count(record.get(unit)) and record[unit] <= position
     ]
     if len(kept) < len(lines):
         write_atomically(path, b"".join(kept))
     return sum(record is None for _, record in lines[:-1])
 
 
-def _step_of(record: dict[str, Any], counted: str | None = None) -> tuple[int, int] | None:
+def _step_of(record: dict[str, Any], unit: str | None = None) -> tuple[int, int] | None:
     """Return a record's step and position; None where it lacks one of them."""
-    step, names = record.get("step"), (counted,) if counted else ("tokens", "images")
+    step, names = record.get("step"), (unit,) if unit else ("tokens", "images")
     positions = [value for name in names if _is_count(value := record.get(name))]
     return (step, positions[0]) if _is_count(step) and step > 0 and positions else None
 

@@ -55,7 +55,7 @@ class Cost:
 
 
 def pilot_steps(
-    records: Iterable[Mapping[str, Any]], phase: str, start_tokens: int
+    records: Iterable[Mapping[str, Any]], phase: str, start_position: int
 ) -> list[PilotStep]:
     """The steps of a phase from the first on whose noise scale was measured.
 
@@ -70,7 +70,7 @@ def pilot_steps(
         value = float(record.get("noise_scale/total", math.nan))
         last = value if value > 0 and math.isfinite(value) else last
         if last > 0:
-            tokens = int(record["tokens"]) - start_tokens
+            tokens = int(record["tokens"]) - start_position
             steps.append(PilotStep(tokens, int(record["sequences"]), last))
     if len(steps) < LEAST_POINTS:
         raise UserError(
@@ -158,9 +158,9 @@ def fitted_schedule(
     if phase is None:
         raise UserError(f"--phase: the run has no phase {phase_name!r}", allowed=phases)
     context = phase.context_length
-    steps = pilot_steps(records, phase.name, phase.start_tokens)
+    steps = pilot_steps(records, phase.name, phase.start_position)
     growth = fit_growth(steps)
-    levels = fit_levels(growth, batch, phase.tokens)
+    levels = fit_levels(growth, batch, phase.length)
     starts = [start for start, _ in levels]
 
     def stair(tokens: float) -> int:

@@ -58,7 +58,7 @@ def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> Replay:
         name = record["phase"]
         if name not in phases:
             continue
-        start, length = phases[name].start_tokens, phases[name].context_length
+        start, length = phases[name].start_position, phases[name].context_length
         replay.steps[name] += (position - before) / length / controllers[name].sequences
         if not controllers[name].due(before - start, position - start):
             continue

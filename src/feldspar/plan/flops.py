@@ -21,7 +21,7 @@ def training_flops(
     totals = dict.fromkeys(CONVENTIONS, 0.0)
     for phase in timeline.phases:
         for name, flops in flops_per_token(model, shapes, phase.context_length).items():
-            totals[name] += flops * phase.tokens
+            totals[name] += flops * phase.length
     return totals
 
 

@@ -32,6 +32,6 @@ def phase_ledger(
         "attention": 4 * model.n_layers * phase.context_length * width,
         "head": 2 * vocabulary * model.d_model,
     }
-    terms = {name: 3.0 * flops * phase.tokens for name, flops in forward.items()}
+    terms = {name: 3.0 * flops * phase.length for name, flops in forward.items()}
     total = sum(terms.values())
     return terms | {"total": total, "total_causal": total - terms["attention"] / 2}

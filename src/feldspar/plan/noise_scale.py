@@ -21,9 +21,9 @@ def half_life_tokens(settings: NoiseScaleSettings, timeline: Timeline) -> int:
     """Tokens after which a step counts half."""
     first = timeline.phases[0]
     if settings.half_life is not None:
-        return timeline.interval_tokens(settings.half_life, first, "noise_scale.half_life")
-    per_step = first.stretches[0].tokens_per_step
-    return max(timeline.tokens // DEFAULT_SHARE, LEAST_STEPS * per_step)
+        return timeline.interval(settings.half_life, first, "noise_scale.half_life")
+    per_step = first.stretches[0].step_length
+    return max(timeline.length // DEFAULT_SHARE, LEAST_STEPS * per_step)
 
 
 def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -> None:
@@ -109,5 +109,5 @@ def steering_of(
         phase.steering,
         quantum or phase.steering.quantum_sequences,
         half_life_tokens(recipe.noise_scale, timeline),
-        phase.warmup_tokens,
+        phase.warmup_length,
     )

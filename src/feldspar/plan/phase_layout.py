@@ -15,9 +15,9 @@ from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 
 def lay_out_phases(
-    recipe: Recipe | VisionRecipe, parameters: int, source_tokens: Mapping[str, int] | None
+    recipe: Recipe | VisionRecipe, parameters: int, source_sizes: Mapping[str, int] | None
 ) -> list[tuple[Stretch, ...]]:
-    """Each phase's stretches, in tokens and steps of the phase.
+    """Return each phase's stretches, their positions counted from the phase's start.
 
     Raises UserError for a length that holds no step, and a batch that changes unasked.
     """
@@ -26,16 +26,16 @@ def lay_out_phases(
     for index, (settings, context) in enumerate(zip(recipe.phases, contexts, strict=True)):
         key = f"phases.{index}"
         levels = batch_levels(settings.batch, context, f"{key}.batch")
-        sizes = _pass_over_pairs(settings, index, source_tokens)
+        sizes = _pass_over_pairs(settings, index, source_sizes)
         limit = _length_limit(settings, context, parameters, sizes, key)
         stretches = lay_out(levels, context, **limit)
         if isinstance(settings.batch, NoiseScaleBatch):
             quantum = settings.batch.quantum_sequences
-            stretches = fill_up(stretches, quantum, context, limit["limit_tokens"])
+            stretches = fill_up(stretches, quantum, context, limit["limit_length"])
         if not stretches:
             raise UserError(
                 f"{key}.length: {settings.length} is less than one step of "
-                f"{levels[0].sequences * context:,} {recipe.counted}"
+                f"{levels[0].sequences * context:,} {recipe.position_unit}"
             )
         if laid_out and settings.optimizer_state is None:
             before = recipe.phases[index - 1].batch
@@ -51,9 +51,10 @@ def _require_same_batch(
     after: Stretch,
     key: str,
 ) -> None:
-    """Moments and learning rates belong to a number of tokens a step: to change it is a decision.
+    """Raise UserError where a phase changes the length of a step without saying optimizer_state.
 
-    Two batches of the same tokens may differ by what is rounded down to whole sequences.
+    Moments and learning rates belong to a number of tokens a step, so changing it is a decision.
+    Two batches of equal tokens may differ by what is rounded down to whole sequences.
     """
     if isinstance(batch_before, NoiseScaleBatch):
         raise UserError(
@@ -61,13 +62,13 @@ def _require_same_batch(
             allowed="keep, fresh",
         )
     asked = [
-        batch.tokens if isinstance(batch, ConstantBatch) and batch.tokens else item.tokens_per_step
+        batch.tokens if isinstance(batch, ConstantBatch) and batch.tokens else item.step_length
         for batch, item in ((batch_before, before), (batch_after, after))
     ]
-    if before.tokens_per_step != after.tokens_per_step and asked[0] != asked[1]:
+    if before.step_length != after.step_length and asked[0] != asked[1]:
         raise UserError(
-            f"{key}.batch: a step of this phase has {after.tokens_per_step:,} tokens, one of the "
-            f"phase before {before.tokens_per_step:,}",
+            f"{key}.batch: a step of this phase has {after.step_length:,} tokens, one of the "
+            f"phase before {before.step_length:,}",
             do=f"keep the tokens of a step, or say {key}.optimizer_state: keep (or fresh)",
         )
 
@@ -75,12 +76,12 @@ def _require_same_batch(
 def _pass_over_pairs(
     settings: PhaseSettings | VisionPhaseSettings,
     index: int,
-    source_tokens: Mapping[str, int] | None,
+    source_sizes: Mapping[str, int] | None,
 ) -> Mapping[str, int] | None:
-    """What epochs of a phase count: the sources' tokens, or those of its pairs where it has any."""
+    """Return the sizes that an epoch counts: those of the phase's pairs, else of the sources."""
     if not isinstance(settings, PhaseSettings) or settings.pairs is None:
-        return source_tokens
-    measured = source_tokens.pairs if isinstance(source_tokens, MeasuredTokens) else {}
+        return source_sizes
+    measured = source_sizes.pairs if isinstance(source_sizes, MeasuredTokens) else {}
     tokens = measured.get(index, settings.pairs.tokens)
     return None if tokens is None else {"pairs": tokens}
 
@@ -89,7 +90,7 @@ def _length_limit(
     settings: PhaseSettings | VisionPhaseSettings,
     context_length: int,
     parameters: int,
-    source_tokens: Mapping[str, int] | None,
+    source_sizes: Mapping[str, int] | None,
     key: str,
 ) -> dict[str, int]:
     amount = settings.length
@@ -97,24 +98,24 @@ def _length_limit(
         case Unit.STEPS:
             return {"limit_steps": int(amount.value)}
         case Unit.TOKENS | Unit.IMAGES:
-            return {"limit_tokens": int(amount.value)}
+            return {"limit_length": int(amount.value)}
         case Unit.SEQUENCES:
-            return {"limit_tokens": int(amount.value) * context_length}
+            return {"limit_length": int(amount.value) * context_length}
         case Unit.TOKENS_PER_PARAMETER:
-            return {"limit_tokens": int(amount.value * parameters)}
+            return {"limit_length": int(amount.value * parameters)}
         case _:
             of_text = isinstance(settings, PhaseSettings)
             if of_text and settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
-            if of_text and settings.pairs is not None and not source_tokens:
+            if of_text and settings.pairs is not None and not source_sizes:
                 raise UserError(
                     f"{key}.length: {amount} needs the number of pairs",
                     do=f"put {settings.pairs.path.name} and the shards in their places, or declare "
                     f"{key}.data.tokens",
                 )
-            if not source_tokens:
+            if not source_sizes:
                 raise UserError(
                     f"{key}.length: {amount} needs the size of the sources",
                     do="build the shards, or declare corpus.sources.NAME.tokens",
                 )
-            return {"limit_tokens": int(amount.value * sum(source_tokens.values()))}
+            return {"limit_length": int(amount.value * sum(source_sizes.values()))}

@@ -21,7 +21,7 @@ def scaled_schedule(
     beyond its phase.
     """
     pieces = schedule.pieces
-    if pieces[-1].end_tokens > old_tokens:
+    if pieces[-1].end_position > old_tokens:
         raise UserError(
             f"{key}: this schedule extends beyond its phase and cannot be laid over another length",
             do="write one that ends with its phase",
@@ -30,13 +30,13 @@ def scaled_schedule(
         return
     segments = []
     old_start = new_start = 0
-    if warmup_steps and schedule.warmup_tokens:
+    if warmup_steps and schedule.warmup_length:
         segments.append(_segment(pieces[0], f"{warmup_steps} steps", first=True))
-        old_start, new_start = pieces[0].end_tokens, warmup_steps * step_tokens
+        old_start, new_start = pieces[0].end_position, warmup_steps * step_tokens
         pieces = pieces[1:]
     scale = (new_tokens - new_start) / max(old_tokens - old_start, 1)
     for index, piece in enumerate(pieces):
-        length = int((piece.end_tokens - piece.start_tokens) * scale)
+        length = int((piece.end_position - piece.start_position) * scale)
         over = "rest" if index == len(pieces) - 1 else f"{length} tokens"
         segments.append(_segment(piece, over, first=not segments))
     yield f"{key}=[{', '.join(segments)}]"

@@ -74,9 +74,9 @@ class Sizing:
             "rule": self.split.rule,
             "ideal": {"parameters": self.split.parameters, "tokens": self.split.tokens},
             "parameters": shapes.parameters,
-            "tokens": timeline.tokens,
-            "tokens_per_parameter": timeline.tokens / shapes.parameters,
-            "flops": 6.0 * shapes.parameters * timeline.tokens,
+            "tokens": timeline.length,
+            "tokens_per_parameter": timeline.length / shapes.parameters,
+            "flops": 6.0 * shapes.parameters * timeline.length,
             "shape": {
                 "n_layers": model.n_layers,
                 "d_model": model.d_model,
@@ -86,7 +86,7 @@ class Sizing:
                 "d_ff": model.d_ff,
             },
             "aspect": model.d_model / model.n_layers,
-            "batch_tokens": timeline.phases[0].stretches[0].tokens_per_step,
+            "batch_tokens": timeline.phases[0].stretches[0].step_length,
             "steps": timeline.steps,
             "warmup_steps": timeline.warmup_steps,
             "hidden_learning_rate_multipliers": hidden,
@@ -221,7 +221,7 @@ def _resized(model: ModelSettings, heads: int, layers: int) -> ModelSettings:
 def _phase_overrides(plan: Plan, tokens: int, growth: float) -> Iterator[str]:
     """Lengths, batches and schedules: each phase keeps its share of the run."""
     old = plan.timeline
-    lengths = [tokens * phase.tokens // old.tokens for phase in old.phases]
+    lengths = [tokens * phase.length // old.length for phase in old.phases]
     batches = _batch_tokens(old.phases, growth, tokens // MINIMUM_STEPS)
     steps = []
     for phase, length, batch in zip(old.phases, lengths, batches, strict=True):
@@ -241,20 +241,20 @@ def _phase_overrides(plan: Plan, tokens: int, growth: float) -> Iterator[str]:
                 continue
             first = warmup if phase.index == 0 and name == "learning_rate" else None
             key = f"phases.{phase.index}.{name}"
-            yield from scaled_schedule(key, rate.schedule, phase.tokens, length, first, steps[0])
+            yield from scaled_schedule(key, rate.schedule, phase.length, length, first, steps[0])
         if whole is None:
             yield f"schedule.{name}=1.0"  # no phase reads it
         else:
             first = warmup if name == "learning_rate" and own[0].learning_rate is None else None
             key = f"schedule.{name}"
-            yield from scaled_schedule(key, whole.schedule, old.tokens, run, first, steps[0])
+            yield from scaled_schedule(key, whole.schedule, old.length, run, first, steps[0])
 
 
 def _batch_tokens(phases: tuple[PhasePlan, ...], growth: float, limit: int) -> Iterator[int]:
     """Tokens of a step, by the square root of the size, which Cerebras-GPT's batches follow."""
     longest = max(phase.context_length for phase in phases)
     for phase in phases:
-        wanted = min(phase.tokens / phase.steps * growth, limit)
+        wanted = min(phase.length / phase.steps * growth, limit)
         grain = longest * (EVEN_SEQUENCES if wanted >= 2 * EVEN_SEQUENCES * longest else 1)
         yield max(round(wanted / grain), 1) * grain
 

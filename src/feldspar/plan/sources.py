@@ -44,7 +44,7 @@ def resolve_mixtures(
             MixtureContext(
                 tokens=dict(tokens)
                 | {n: tokens_of(tokens, n, select) for n, select in chosen.items() if n in tokens},
-                length_tokens=phase.tokens,
+                length_tokens=phase.length,
                 context_length=phase.context_length,
                 allow_repeat=allow_repeat or settings.allow_repeat,
                 normalize=settings.normalize_mixture,
@@ -107,7 +107,7 @@ def data_record(
                     "part": select.label(name) if (select := chosen.get(name)) else None,
                     "part_tokens": tokens_of(tokens, name, select),
                     "probability": float(share),
-                    "tokens": round(share * phase.tokens),
+                    "tokens": round(share * phase.length),
                     "epochs": mixture.epochs[name],
                 }
                 for name, share in mixture.probabilities.items()

@@ -119,7 +119,7 @@ class Plan:
                 "non_embedding": non_embedding_parameters(self.shapes),
                 **sparse,
             },
-            "tokens": self.timeline.tokens,
+            "tokens": self.timeline.length,
             "steps": self.timeline.steps,
             "fewest_steps": self.timeline.fewest_steps,
             "warmup_steps": self.timeline.warmup_steps,
@@ -143,20 +143,20 @@ class Plan:
 
     def _phase(self, index: int) -> dict[str, Any]:
         phase = self.timeline.phases[index]
-        first = self.timeline.next_step(phase.start_tokens)
+        first = self.timeline.next_step(phase.start_position)
         assert first is not None, "a phase has at least one step"
         steered = phase.steering is not None
         last = phase.largest_sequences if steered else phase.stretches[-1].sequences
         return {
             "name": phase.name,
-            "tokens": phase.tokens,
+            "tokens": phase.length,
             "steps": phase.steps,
             "fewest_steps": phase.fewest_steps,
             "sequences": [phase.stretches[0].sequences, last],
             "mean_sequences": None if steered else phase.sequences / phase.steps,
             "context_length": phase.context_length,
-            "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_tokens)],
-            "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],
+            "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
+            "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
             "active_parameters": self.active_parameters(index),
             "pairs": self._pairs(index),
             "trainable_parameters": self.trainable_parameters(index),
@@ -171,7 +171,7 @@ class Plan:
         measured = self.source_tokens
         tokens = measured.pairs.get(index) if isinstance(measured, MeasuredTokens) else None
         tokens = settings.pairs.tokens if tokens is None else tokens
-        read = self.timeline.phases[index].tokens
+        read = self.timeline.phases[index].length
         return {
             "path": str(settings.pairs.path),
             "tokens": tokens,

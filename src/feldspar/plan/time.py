@@ -99,13 +99,13 @@ def time_record(
     hours = []
     for phase in timeline.phases:
         flops = _phase_flops(recipe, shapes, phase)
-        hours.append(speed.seconds(phase.tokens, flops) / HOUR)
+        hours.append(speed.seconds(phase.length, flops) / HOUR)
     total = sum(hours)
     flops = sum(_phase_flops(recipe, shapes, phase) for phase in timeline.phases)
     return {
         "hours": total,
         "device_hours": total * devices,
-        "tokens_per_second": timeline.tokens / (total * HOUR),
+        "tokens_per_second": timeline.length / (total * HOUR),
         "flops_per_second": flops / (total * HOUR),
         "convention": UTILISATION_CONVENTION,
         "source": speed.source,
@@ -118,4 +118,4 @@ def time_record(
 
 def _phase_flops(recipe: Recipe, shapes: ModelShapes, phase: PhasePlan) -> float:
     per_token = flops_per_token(recipe.model, shapes, phase.context_length)
-    return per_token[UTILISATION_CONVENTION] * phase.tokens
+    return per_token[UTILISATION_CONVENTION] * phase.length

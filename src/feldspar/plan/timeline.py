@@ -1,9 +1,11 @@
-"""The timeline of a run: for any number of tokens seen, the next step's phase, batch and rates.
+"""The timeline of a run: at any position, the next step's phase, batch and rates.
 
-Everything is a function of tokens. The update that takes the run from ``a`` to ``b`` tokens draws
-its batch size at ``a`` and its learning rate and weight decay at ``b``: no step is spent at rate 0,
-and the last one reaches the schedule's last value. A batch that follows the noise scale comes from
-outside, as the pace; tokens and rates are known ahead all the same, the number of steps is not.
+A position counts what the run has seen, in the timeline's unit: tokens or images. Lengths are
+differences of positions. Everything is a function of the position. The update that takes the run
+from position ``a`` to ``b`` draws its batch size at ``a`` and its learning rate and weight decay at
+``b``: no step is spent at rate 0, and the last one reaches the schedule's last value. A batch that
+follows the noise scale comes from outside, as the pace; positions and rates are known ahead all the
+same, the number of steps is not.
 """
 
 from bisect import bisect_right
@@ -11,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
-from feldspar.plan.batches import Stretch, step_at_tokens, tokens_at_step, tokens_of_sequences
+from feldspar.plan.batches import Stretch, length_of_sequences, position_at_step, step_at
 from feldspar.plan.phase_layout import lay_out_phases
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.root import Recipe
@@ -19,46 +21,48 @@ from feldspar.recipe.schedules import CompiledSchedule, Schedule, compile_schedu
 from feldspar.recipe.sections.batch import Batch
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 from feldspar.recipe.sections.vision import ImageBatch
+from feldspar.recipe.top import PositionUnit
 from feldspar.recipe.vision_root import VisionRecipe
 
 
 @dataclass(frozen=True)
 class Rate:
-    """A schedule laid from ``offset_tokens`` on, times a peak."""
+    """A schedule laid from the position ``offset`` on, times a peak."""
 
     schedule: CompiledSchedule
     peak: float
-    offset_tokens: int
+    offset: int
 
-    def at(self, tokens: int) -> float:
-        """The value once the run has seen ``tokens``."""
-        return self.peak * self.schedule.at(tokens - self.offset_tokens)
+    def at(self, position: int) -> float:
+        """Return the value at a position of the run."""
+        return self.peak * self.schedule.at(position - self.offset)
 
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """One phase in tokens and steps of the run."""
+    """One phase: its place on the timeline, its steps and its rates."""
 
     index: int
     name: str
     context_length: int
-    start_tokens: int
+    """Length of one sequence; an image has length 1."""
+    start_position: int
     start_step: int
     stretches: tuple[Stretch, ...]
-    """Of a batch that follows the noise scale: the steps if it never left its minimum."""
+    """Steps of equal batches; of a batch that follows the noise scale, those at its minimum."""
     learning_rate: Rate
     weight_decay: Rate
     steering: NoiseScaleBatch | None = None
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the phase."""
-        return self.stretches[-1].end_tokens
+    def length(self) -> int:
+        """Length of the phase."""
+        return self.stretches[-1].end_position
 
     @property
-    def end_tokens(self) -> int:
-        """Tokens of the run when the phase ends."""
-        return self.start_tokens + self.tokens
+    def end_position(self) -> int:
+        """Position of the run when the phase ends."""
+        return self.start_position + self.length
 
     @property
     def steps(self) -> int:
@@ -81,30 +85,30 @@ class PhasePlan:
 
     @property
     def divisible_sequences(self) -> set[int]:
-        """What the processes must divide, so that they divide each step."""
+        """Numbers that the processes must divide, so that they divide each step."""
         if self.steering is not None:
             return {self.steering.quantum_sequences}
         return {stretch.sequences for stretch in self.stretches}
 
     @property
-    def warmup_tokens(self) -> int:
-        """Tokens of the phase until the first segment of its learning rate has risen."""
+    def warmup_length(self) -> int:
+        """Length of the phase until the first segment of its learning rate has risen."""
         rate = self.learning_rate
-        return max(rate.offset_tokens + rate.schedule.warmup_tokens - self.start_tokens, 0)
+        return max(rate.offset + rate.schedule.warmup_length - self.start_position, 0)
 
     @property
     def sequences(self) -> int:
-        """Sequences read in the phase."""
-        return self.tokens // self.context_length
+        """Sequences (or images) read in the phase."""
+        return self.length // self.context_length
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a steered phase takes a step, by the decisions so far."""
+    """Batch and rate of a steered phase by the decisions so far."""
 
     sequences: int
     quantum: int
-    """Each step is a multiple of so many sequences."""
+    """Number of sequences of which each step is a multiple."""
     learning_rate_factor: float = 1.0
 
 
@@ -113,26 +117,35 @@ class StepPlan:
     """The next optimizer step."""
 
     phase: PhasePlan
-    tokens_before: int
-    tokens_after: int
-    """Tokens seen once the step is done."""
+    position_before: int
+    position_after: int
+    """Position once the step is done."""
     first_sequence: int
+    """Number of the step's first sequence within the phase."""
     sequences: int
+    """Sequences (or images) of the step."""
     learning_rate: float
     weight_decay: float
+
+    @property
+    def length(self) -> int:
+        """Tokens (or images) of the step."""
+        return self.position_after - self.position_before
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """All phases, and conversions between tokens and steps of the whole run."""
+    """All phases, and conversions between positions and steps of the whole run."""
 
     phases: tuple[PhasePlan, ...]
     parameters: int
+    unit: PositionUnit = "tokens"
+    """Unit of all positions and lengths."""
 
     @property
-    def tokens(self) -> int:
-        """Tokens of the run."""
-        return self.phases[-1].end_tokens
+    def length(self) -> int:
+        """Length of the run: the position at which it ends."""
+        return self.phases[-1].end_position
 
     @property
     def steps(self) -> int:
@@ -148,81 +161,85 @@ class Timeline:
     def warmup_steps(self) -> int:
         """Steps of the first rising segment of the learning rate."""
         first = self.phases[0]
-        return step_at_tokens(first.stretches, first.learning_rate.schedule.warmup_tokens)
+        return step_at(first.stretches, first.learning_rate.schedule.warmup_length)
 
-    def phase_at(self, tokens: int) -> PhasePlan:
-        """The phase that the step after ``tokens`` belongs to."""
-        index = bisect_right(self.phases, tokens, key=lambda phase: phase.start_tokens) - 1
+    def phase_at(self, position: int) -> PhasePlan:
+        """Return the phase that the step after ``position`` belongs to."""
+        index = bisect_right(self.phases, position, key=lambda phase: phase.start_position) - 1
         return self.phases[index]
 
-    def next_step(self, tokens: int, pace: Pace | None = None) -> StepPlan | None:
-        """The step that follows once ``tokens`` were seen; None at the end of the run.
+    def next_step(self, position: int, pace: Pace | None = None) -> StepPlan | None:
+        """Return the step that begins at ``position``; None at the end of the run.
 
-        ``pace`` is that of a steered phase; None: the one that it begins with.
+        ``pace`` is that of a steered phase; None means the one that the phase begins with.
         """
-        if tokens >= self.tokens:
+        if position >= self.length:
             return None
-        phase = self.phase_at(tokens)
-        inside = tokens - phase.start_tokens
+        phase = self.phase_at(position)
+        inside = position - phase.start_position
         factor = 1.0
         if phase.steering is None:
-            index = bisect_right(phase.stretches, inside, key=lambda item: item.start_tokens) - 1
+            index = bisect_right(phase.stretches, inside, key=lambda item: item.start_position) - 1
             sequences = phase.stretches[index].sequences
-            after = tokens + phase.stretches[index].tokens_per_step
+            after = position + phase.stretches[index].step_length
         else:
             pace = pace or Pace(phase.stretches[0].sequences, phase.steering.quantum_sequences)
-            left = (phase.tokens - inside) // phase.context_length
+            left = (phase.length - inside) // phase.context_length
             sequences = min(pace.sequences, left // pace.quantum * pace.quantum)
             if sequences == 0:
-                return self.next_step(phase.end_tokens)
-            after = tokens + sequences * phase.context_length
+                return self.next_step(phase.end_position)
+            after = position + sequences * phase.context_length
             if left - sequences < pace.quantum:
-                after = phase.end_tokens
+                after = phase.end_position
             factor = pace.learning_rate_factor
         return StepPlan(
             phase=phase,
-            tokens_before=tokens,
-            tokens_after=after,
+            position_before=position,
+            position_after=after,
             first_sequence=inside // phase.context_length,
             sequences=sequences,
             learning_rate=factor * phase.learning_rate.at(after),
             weight_decay=phase.weight_decay.at(after),
         )
 
-    def interval_tokens(self, amount: Amount, phase: PhasePlan, key: str) -> int:
-        """Tokens of a repeated interval (``checkpoints.every``) inside ``phase``, at least 1."""
-        per_step = phase.stretches[0].tokens_per_step
+    def interval(self, amount: Amount, phase: PhasePlan, key: str) -> int:
+        """Return the length, 1 or more, of a repeated interval such as checkpoints.every.
+
+        Raises UserError, which names ``key``, for an amount that cannot recur.
+        """
+        per_step = phase.stretches[0].step_length
         match amount.unit:
             case Unit.TOKENS | Unit.IMAGES:
-                tokens = int(amount.value)
+                length = int(amount.value)
             case Unit.STEPS:
-                tokens = int(amount.value) * per_step
+                length = int(amount.value) * per_step
             case Unit.SEQUENCES:
-                tokens = int(amount.value) * phase.context_length
+                length = int(amount.value) * phase.context_length
             case Unit.TOKENS_PER_PARAMETER:
-                tokens = int(amount.value * self.parameters)
+                length = int(amount.value * self.parameters)
             case Unit.PERCENT_OF_RUN:
-                tokens = int(amount.value * self.tokens / 100)
+                length = int(amount.value * self.length / 100)
             case Unit.PERCENT_OF_PHASE:
-                tokens = int(amount.value * phase.tokens / 100)
+                length = int(amount.value * phase.length / 100)
             case _:
                 raise UserError(
-                    f"{key}: {amount} is no interval", allowed="tokens, steps, % of run"
+                    f"{key}: {amount} is no interval", allowed=f"{self.unit}, steps, % of run"
                 )
-        return max(tokens, 1)
+        return max(length, 1)
 
 
 def build_timeline(
-    recipe: Recipe | VisionRecipe, parameters: int, source_tokens: Mapping[str, int] | None = None
+    recipe: Recipe | VisionRecipe, parameters: int, source_sizes: Mapping[str, int] | None = None
 ) -> Timeline:
-    """Lay out a recipe's phases; what is said of tokens holds of images in a vision recipe.
+    """Lay out a recipe's phases.
 
-    ``parameters`` counts all of them, tied ones once; ``source_tokens`` (training tokens of each
-    source) is needed where an amount counts epochs. Raises UserError that names the key.
+    ``parameters`` counts all of them, tied ones once. ``source_sizes`` (training tokens or images
+    of each source) is needed where an amount counts epochs. Raises UserError that names the key.
     """
-    laid_out = lay_out_phases(recipe, parameters, source_tokens)
+    laid_out = lay_out_phases(recipe, parameters, source_sizes)
     run_stretches = _joined(laid_out)
-    total = run_stretches[-1].end_tokens
+    total = run_stretches[-1].end_position
+    unit = recipe.position_unit
     steered = [_steering(settings.batch) for settings in recipe.phases]
 
     def measure_run(amount: Amount, start: int) -> int:
@@ -231,12 +248,12 @@ def build_timeline(
         return _measure(amount, start, run_stretches, total, total, parameters)
 
     def laid_over_run(own: Schedule, name: str) -> CompiledSchedule:
-        return compile_schedule(own, total, measure_run, f"schedule.{name}", recipe.counted)
+        return compile_schedule(own, total, measure_run, f"schedule.{name}", unit)
 
     run_rate = laid_over_run(recipe.schedule.learning_rate, "learning_rate")
     run_decay = laid_over_run(recipe.schedule.weight_decay, "weight_decay")
     phases: list[PhasePlan] = []
-    start_tokens = start_step = 0
+    start_position = start_step = 0
     for index, (settings, stretches) in enumerate(zip(recipe.phases, laid_out, strict=True)):
 
         def rate(
@@ -245,27 +262,27 @@ def build_timeline(
             peak: float,
             name: str,
             stretches: tuple[Stretch, ...] = stretches,
-            offset: int = start_tokens,
+            offset: int = start_position,
             key: str = f"phases.{index}",
             steering: NoiseScaleBatch | None = steered[index],
         ) -> Rate:
             if own is None:
                 return Rate(whole, peak, 0)
-            length = stretches[-1].end_tokens
+            length = stretches[-1].end_position
 
             def measure(amount: Amount, start: int) -> int:
                 if steering is not None:
                     _refuse_steps(amount, f"{key}.{name}")
                 return _measure(amount, start, stretches, length, total, parameters)
 
-            laid = compile_schedule(own, length, measure, f"{key}.{name}", recipe.counted)
+            laid = compile_schedule(own, length, measure, f"{key}.{name}", unit)
             return Rate(laid, 1.0, offset)
 
         phase = PhasePlan(
             index=index,
             name=settings.name,
             context_length=recipe.context_lengths[index],
-            start_tokens=start_tokens,
+            start_position=start_position,
             start_step=start_step,
             stretches=stretches,
             learning_rate=rate(
@@ -280,20 +297,20 @@ def build_timeline(
             steering=steered[index],
         )
         phases.append(phase)
-        start_tokens += phase.tokens
+        start_position = phase.end_position
         start_step += phase.steps
-    return Timeline(tuple(phases), parameters)
+    return Timeline(tuple(phases), parameters, unit)
 
 
 def _joined(laid_out: list[tuple[Stretch, ...]]) -> tuple[Stretch, ...]:
-    """All phases' stretches with positions counted from the run's start."""
+    """Join the stretches of all phases, with positions counted from the run's start."""
     joined: list[Stretch] = []
-    step = tokens = 0
+    step = position = 0
     for stretches in laid_out:
         for item in stretches:
-            joined.append(Stretch(step, tokens, item.steps, item.sequences, item.tokens_per_step))
+            joined.append(Stretch(step, position, item.steps, item.sequences, item.step_length))
             step += item.steps
-            tokens += item.steps * item.tokens_per_step
+            position += item.steps * item.step_length
     return tuple(joined)
 
 
@@ -318,15 +335,15 @@ def _measure(
     total: int,
     parameters: int,
 ) -> int:
-    """Tokens of an amount that begins at ``start`` within ``length`` tokens of steps."""
+    """Return the length of an amount that begins at ``start`` within steps of ``length``."""
     match amount.unit:
         case Unit.TOKENS | Unit.IMAGES:
             return int(amount.value)
         case Unit.STEPS:
-            end = tokens_at_step(stretches, step_at_tokens(stretches, start) + int(amount.value))
+            end = position_at_step(stretches, step_at(stretches, start) + int(amount.value))
             return max(end - start, 0)
         case Unit.SEQUENCES:
-            return tokens_of_sequences(stretches, start, int(amount.value))
+            return length_of_sequences(stretches, start, int(amount.value))
         case Unit.TOKENS_PER_PARAMETER:
             return int(amount.value * parameters)
         case Unit.PERCENT_OF_RUN:

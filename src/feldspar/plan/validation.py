@@ -48,7 +48,7 @@ def plan_validation(
     for phase in timeline.phases:
         per_token = flops_per_token(recipe.model, shapes, phase.context_length)
         flops = per_token[UTILISATION_CONVENTION]
-        training += flops * phase.tokens
+        training += flops * phase.length
         in_phase = _times(recipe, timeline, phase)
         one_sequence += FORWARD_SHARE * flops * phase.context_length * in_phase
         times += in_phase
@@ -63,5 +63,5 @@ def plan_validation(
 def _times(recipe: Recipe, timeline: Timeline, phase: PhasePlan) -> int:
     """Count the validations of a phase, at most: one in each interval that is begun."""
     every = recipe.phases[phase.index].evaluate_every or recipe.evaluation.every
-    interval = timeline.interval_tokens(every, phase, "evaluation.every")
-    return min(phase.steps, -(-phase.tokens // interval))
+    interval = timeline.interval(every, phase, "evaluation.every")
+    return min(phase.steps, -(-phase.length // interval))

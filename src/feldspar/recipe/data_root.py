@@ -8,7 +8,7 @@ from feldspar.recipe.top import RecipeTop
 class DataRecipe(RecipeTop):
     """Documents, and how they become shards; a recipe for training has these sections too."""
 
-    counted = "tokens"
+    position_unit = "tokens"
 
     corpus: CorpusSettings
     """Documents in, documents out."""

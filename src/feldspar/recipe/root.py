@@ -33,7 +33,7 @@ SCHEMA_VERSION = 1
 class Recipe(RecipeTop):
     """The whole of a run: data, model, hyper-parameters, phases."""
 
-    counted = "tokens"
+    position_unit = "tokens"
 
     start_from: Annotated[StartFrom, Field(discriminator="type"), NameOrMapping] = (
         StartFromScratch()

@@ -1,4 +1,7 @@
-"""Schedules: functions of tokens seen, given as segments and compiled to pieces between knots."""
+"""Schedules: functions of the position in a run, given as segments and compiled to pieces.
+
+A position counts tokens or images; lengths are differences of positions.
+"""
 
 import math
 from bisect import bisect_left
@@ -38,7 +41,7 @@ class Schedule(Settings):
 
 
 def constant(value: float) -> Schedule:
-    """The schedule that stays at ``value``."""
+    """Return the schedule that stays at ``value``."""
     return Schedule(segments=(Segment(to=value, over=Amount.parse("rest"), shape="hold"),))
 
 
@@ -56,23 +59,23 @@ ScheduleField = Annotated[Schedule, BeforeValidator(_spell_out)]
 
 @dataclass(frozen=True)
 class Piece:
-    """A segment between two token positions."""
+    """A segment between two positions."""
 
-    start_tokens: int
-    end_tokens: int
+    start_position: int
+    end_position: int
     shape: Shape
     start_value: float
     end_value: float
 
-    def at(self, tokens: int) -> float:
-        """The value at a position inside the piece."""
+    def at(self, position: int) -> float:
+        """Return the value at a position inside the piece."""
         if self.shape == "hold":
             return self.end_value
         if self.shape == "inverse_sqrt":
-            return self.start_value * math.sqrt(self.start_tokens / max(tokens, 1))
-        if tokens >= self.end_tokens:
+            return self.start_value * math.sqrt(self.start_position / max(position, 1))
+        if position >= self.end_position:
             return self.end_value
-        share = (tokens - self.start_tokens) / (self.end_tokens - self.start_tokens)
+        share = (position - self.start_position) / (self.end_position - self.start_position)
         if self.shape == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start_value + (self.end_value - self.start_value) * share
@@ -80,34 +83,34 @@ class Piece:
 
 @dataclass(frozen=True)
 class CompiledSchedule:
-    """The pieces of a schedule over tokens."""
+    """The pieces of a schedule, in order."""
 
     pieces: tuple[Piece, ...]
 
-    def at(self, tokens: int) -> float:
-        """The value once ``tokens`` have been seen: at a knot, the value of the piece that ends."""
-        index = bisect_left(self.pieces, tokens, key=lambda piece: piece.end_tokens)
-        return self.pieces[min(index, len(self.pieces) - 1)].at(tokens)
+    def at(self, position: int) -> float:
+        """Return the value at a position; at a knot it is that of the piece that ends."""
+        index = bisect_left(self.pieces, position, key=lambda piece: piece.end_position)
+        return self.pieces[min(index, len(self.pieces) - 1)].at(position)
 
     @property
-    def warmup_tokens(self) -> int:
+    def warmup_length(self) -> int:
         """Length of the first segment where it rises, else 0."""
         first = self.pieces[0]
-        return first.end_tokens if first.end_value > first.start_value else 0
+        return first.end_position if first.end_value > first.start_value else 0
 
 
 def compile_schedule(
     schedule: Schedule,
-    total_tokens: int,
+    length: int,
     measure: Callable[[Amount, int], int],
     name: str,
-    counted: str = "tokens",
+    unit: str = "tokens",
 ) -> CompiledSchedule:
-    """Lay a schedule's segments over ``total_tokens``.
+    """Lay a schedule's segments over ``length``.
 
-    ``measure(amount, start)`` gives the tokens of an amount that begins at position ``start``.
-    ``name`` (a key of the recipe) and what is ``counted`` stand in the errors. Raises UserError
-    when the segments end early, or reach past the end without ``extends_beyond_phase``.
+    ``measure(amount, start)`` gives the length of an amount that begins at position ``start``.
+    ``name`` (a key of the recipe) and the ``unit`` of positions stand in the errors. Raises
+    UserError when the segments end early, or reach past the end without ``extends_beyond_phase``.
     """
     pieces: list[Piece] = []
     position = 0
@@ -119,25 +122,24 @@ def compile_schedule(
         if segment.from_ is not None:
             value = segment.from_
         end = position + measure(segment.over, position)
-        if end > total_tokens:
+        if end > length:
             if index == last and segment.over.relative:
-                end = total_tokens
+                end = length
             elif not (index == last and schedule.extends_beyond_phase):
                 raise UserError(
-                    f"{key}: the segment ends after {end:,} {counted}, past the end at "
-                    f"{total_tokens:,}",
+                    f"{key}: the segment ends after {end:,} {unit}, past the end at {length:,}",
                     do="shorten it, write `over: rest`, or set extends_beyond_phase: true",
                 )
         if segment.shape == "inverse_sqrt" and position == 0:
-            raise UserError(f"{key}: inverse_sqrt cannot start at token 0; warm up first")
+            raise UserError(f"{key}: inverse_sqrt cannot start at position 0; warm up first")
         piece = _piece(segment, position, end, value)
         if end > position or index == last:
             pieces.append(piece)
         value = piece.at(end)
         position = end
-    if position < total_tokens:
+    if position < length:
         raise UserError(
-            f"{name}: the segments end after {position:,} of {total_tokens:,} {counted}",
+            f"{name}: the segments end after {position:,} of {length:,} {unit}",
             do="add {shape: hold, over: rest} to stay at the last value",
         )
     return CompiledSchedule(tuple(pieces))

@@ -8,14 +8,14 @@ from pydantic import BaseModel, Field
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Settings
 
-Counted = Literal["tokens", "images"]
+PositionUnit = Literal["tokens", "images"]
 
 
 class RecipeTop(Settings):
     """The keys that recipes of language and of vision models share."""
 
-    counted: ClassVar[Counted]
-    """What the position in a run counts."""
+    position_unit: ClassVar[PositionUnit]
+    """Unit in which the position in a run is counted."""
 
     schema_version: Literal[1]
     """Version of this schema."""

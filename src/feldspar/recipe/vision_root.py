@@ -30,7 +30,7 @@ VISION_KEYS = ("images", "task", "augmentation", "average_weights")
 class VisionRecipe(RecipeTop):
     """The whole of a run on images: data, network, hyper-parameters, phases."""
 
-    counted = "images"
+    position_unit = "images"
 
     start_from: Annotated[
         StartFromScratch | StartFromRun | StartFromAuthors,

@@ -45,8 +45,8 @@ def run_page(runs: Sequence[Path]) -> str:
     sections += [
         Section(f"Recipe of {name}", texts=[_recipe_of(run)]) for name, run in folders.items()
     ]
-    last, counted = next(iter(records.values()))[-1], counted_by(records)
-    subtitle = f"{last[counted]:,} {counted} in {last['step']:,} steps"
+    last, unit = next(iter(records.values()))[-1], position_unit_of(records)
+    subtitle = f"{last[unit]:,} {unit} in {last['step']:,} steps"
     shown = [section for section in sections if section is not None]
     return render_page(f"Run {', '.join(records)}", subtitle, shown)
 
@@ -90,8 +90,8 @@ def _recipe_of(run: Path) -> str:
         return f"It cannot be read: {error.what}"
 
 
-def counted_by(records: dict[str, list[dict[str, Any]]]) -> str:
-    """What the runs' positions count: tokens or images. Raises UserError for runs of both kinds."""
+def position_unit_of(records: dict[str, list[dict[str, Any]]]) -> str:
+    """Return the unit of the runs' positions. Raises UserError for runs of both kinds."""
     kinds = {"tokens" if "tokens" in row else "images" for rows in records.values() for row in rows}
     if len(kinds) > 1:
         raise UserError(
@@ -103,47 +103,46 @@ def counted_by(records: dict[str, list[dict[str, Any]]]) -> str:
 
 def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
     """Loss, validation by source, accuracy, learning rate, batch and speed over the run."""
-    one, counted = len(records) == 1, counted_by(records)
+    one, unit = len(records) == 1, position_unit_of(records)
     loss = []
     for name, rows in records.items():
-        positions = [row[counted] for row in rows]
+        positions = [row[unit] for row in rows]
         values = [number_of(row["train/loss"]) for row in rows]
         if one:
             loss.append(Series("", positions, values, "faint"))
         loss.append(Series("training" if one else name, positions, smoothed(values)))
     figures = []
     for measure, title, label in (
-        ("loss", "", f"nats per {counted.removesuffix('s')}"),
+        ("loss", "", f"nats per {unit.removesuffix('s')}"),
         ("bits_per_byte", "Validation by source", "bits per byte"),
         ("top1", "Validation: the first class is right", "share of images"),
         ("top5", "Validation: one of five classes is right", "share of images"),
     ):
-        series = validation_series(records, measure, counted)
+        series = validation_series(records, measure, unit)
         if measure == "loss":
             total = [item for item in series if item.label.endswith("mean")]
             loss += [Series("validation", item.x, item.y, "points") for item in total if one]
-            figures.append(line_figure("Training loss", loss, counted, label))
+            figures.append(line_figure("Training loss", loss, unit, label))
         elif series:
-            figures.append(line_figure(title, series, counted, label))
+            figures.append(line_figure(title, series, unit, label))
     for key, title, label in (
         ("learning_rate", "Base learning rate", ""),
         ("sequences", "Sequences per step", "sequences"),
         ("batch_images", "Images per step", "images"),
         ("gradient_norm", "Gradient norm before clipping", ""),
-        (f"{counted}_per_second", "Speed", f"{counted} per second"),
+        (f"{unit}_per_second", "Speed", f"{unit} per second"),
     ):
         if not all(key in row for rows in records.values() for row in rows):
             continue
         lines = [
-            Series("" if one else name, *_points(rows, counted, key))
-            for name, rows in records.items()
+            Series("" if one else name, *_points(rows, unit, key)) for name, rows in records.items()
         ]
-        figures.append(line_figure(title, lines, counted, label))
+        figures.append(line_figure(title, lines, unit, label))
     return figures
 
 
 def validation_series(
-    records: dict[str, list[dict[str, Any]]], measure: str, counted: str = "tokens"
+    records: dict[str, list[dict[str, Any]]], measure: str, unit: str = "tokens"
 ) -> list[Series]:
     """One series per run and source, and the mean over sources."""
     series = []
@@ -158,15 +157,15 @@ def validation_series(
         for key in keys:
             source = key.split("/")[1] if key.count("/") == 2 else "mean"
             known = [row for row in measured if key in row]
-            series.append(Series(f"{prefix}{source}", *_points(known, counted, key), "points"))
+            series.append(Series(f"{prefix}{source}", *_points(known, unit, key), "points"))
     return series
 
 
 def _points(
-    rows: Sequence[Mapping[str, Any]], counted: str, key: str
+    rows: Sequence[Mapping[str, Any]], unit: str, key: str
 ) -> tuple[list[float], list[float]]:
     """Positions and values of one measurement."""
-    return [row[counted] for row in rows], [number_of(row[key]) for row in rows]
+    return [row[unit] for row in rows], [number_of(row[key]) for row in rows]
 
 
 def summary_sections(name: str, run: Path) -> list[Section]:

@@ -39,8 +39,8 @@ class Checkpoint:
     folder: Path
 
     @property
-    def tokens(self) -> int:
-        """Tokens (or images) seen when it was written."""
+    def position(self) -> int:
+        """Tokens (or images) that the run had seen when the checkpoint was written."""
         return int(self.folder.name)
 
     @property

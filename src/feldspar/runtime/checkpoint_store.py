@@ -24,22 +24,22 @@ DIGITS = 15
 class CheckpointStore:
     """The folder ``checkpoints`` of a run. Each process calls each method.
 
-    ``keep_every_tokens`` is ``settings.keep.every`` in tokens; it may be left out where that amount
-    is given in tokens.
+    ``keep_every`` is ``settings.keep.every`` as a length of the timeline; it may be left out where
+    that amount is given in tokens.
     """
 
     def __init__(
         self,
         folder: Path,
         settings: CheckpointSettings | None = None,
-        keep_every_tokens: int | None = None,
+        keep_every: int | None = None,
     ) -> None:
         self.folder = folder
         self._keep = (settings or CheckpointSettings()).keep
         every = self._keep.every
-        if keep_every_tokens is None and every is not None and every.unit is Unit.TOKENS:
-            keep_every_tokens = max(int(every.value), 1)
-        self._keep_every_tokens = keep_every_tokens
+        if keep_every is None and every is not None and every.unit is Unit.TOKENS:
+            keep_every = max(int(every.value), 1)
+        self._keep_every = keep_every
         self._damaged: set[int] = set()
 
     def remove_incomplete(self) -> None:
@@ -47,17 +47,17 @@ class CheckpointStore:
         on_first(lambda: remove_incomplete(self.folder))
 
     def save(
-        self, tokens: int, model_state: Tensors, optimizer_state: Tensors, state: dict[str, Any]
+        self, position: int, model_state: Tensors, optimizer_state: Tensors, state: dict[str, Any]
     ) -> Path:
-        """Write the checkpoint at ``tokens``, replacing one that is there; returns its folder.
+        """Write the checkpoint at ``position``, replacing one that is there; returns its folder.
 
         ``state`` is any JSON mapping; its ``tensors`` may hold tensors that are equal on all
         processes, its ``metrics`` the floats that ``keep.best`` chooses by. Raises SetupError when
         the disk is full; earlier checkpoints are then untouched.
         """
-        checkpoint = self._at(tokens)
+        checkpoint = self._at(position)
         write_checkpoint(checkpoint.folder, model_state, optimizer_state, state)
-        self._damaged.discard(tokens)
+        self._damaged.discard(position)
         return checkpoint.folder
 
     def all(self) -> list[Checkpoint]:
@@ -72,9 +72,9 @@ class CheckpointStore:
 
         Each damaged one is reported. Raises RunError when there are some, all of them damaged.
         """
-        tokens, damaged = on_first(self._search)
+        position, damaged = on_first(self._search)
         self._damaged.update(damaged)
-        return None if tokens is None else self._at(tokens)
+        return None if position is None else self._at(position)
 
     def load(
         self,
@@ -108,11 +108,11 @@ class CheckpointStore:
 
     def best(self) -> Checkpoint | None:
         """The one with the best value of ``keep.best``, among those that are still there."""
-        tokens = best_of(self._candidates(), self._keep)
-        return None if tokens is None else self._at(tokens)
+        position = best_of(self._candidates(), self._keep)
+        return None if position is None else self._at(position)
 
-    def _at(self, tokens: int) -> Checkpoint:
-        return Checkpoint(self.folder / f"{tokens:0{DIGITS}d}")
+    def _at(self, position: int) -> Checkpoint:
+        return Checkpoint(self.folder / f"{position:0{DIGITS}d}")
 
     def _search(self) -> tuple[int | None, list[int]]:
         damaged: list[int] = []
@@ -122,8 +122,8 @@ class CheckpointStore:
             if not problems:
                 if damaged:
                     say(f"continuing from the previous whole checkpoint {checkpoint.folder}")
-                return checkpoint.tokens, damaged
-            damaged.append(checkpoint.tokens)
+                return checkpoint.position, damaged
+            damaged.append(checkpoint.position)
             first_problem = first_problem or f"{checkpoint.folder}: {problems[0]}"
             say(f"damaged checkpoint {checkpoint.folder}: {'; '.join(problems)}")
         if damaged:
@@ -138,16 +138,16 @@ class CheckpointStore:
         name = self._keep.best
         candidates = []
         for checkpoint in self.all():
-            if checkpoint.tokens in self._damaged:
+            if checkpoint.position in self._damaged:
                 continue
             metric = checkpoint.metrics.get(name) if name else None
-            candidates.append(Candidate(checkpoint.tokens, metric))
+            candidates.append(Candidate(checkpoint.position, metric))
         return candidates
 
     def _prune(self) -> None:
-        stay = kept(self._candidates(), self._keep, self._keep_every_tokens)
+        stay = kept(self._candidates(), self._keep, self._keep_every)
         for checkpoint in self.all():
-            if checkpoint.tokens not in stay:
+            if checkpoint.position not in stay:
                 _remove(checkpoint)
 
 

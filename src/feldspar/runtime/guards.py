@@ -37,7 +37,7 @@ class NonFinitePolicy:
         self.skipped = 0
 
     def refuse(
-        self, step: int, tokens: int, batch: list[str], loss: float, gradient_norm: float
+        self, step: int, position: int, batch: list[str], loss: float, gradient_norm: float
     ) -> None:
         """Record the batch of a refused step (names of what was read) in bad_batches.jsonl.
 
@@ -48,7 +48,7 @@ class NonFinitePolicy:
         if is_first():
             record = {
                 "step": step,
-                self._folder.counted: tokens,
+                self._folder.position_unit: position,
                 "batch": list(dict.fromkeys(name for names, _ in parts for name in names)),
                 "loss_by_rank": [value for _, value in parts],
                 "gradient_norm": gradient_norm,

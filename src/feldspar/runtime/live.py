@@ -14,7 +14,7 @@ SMOOTHING_SECONDS = 20.0
 class Speed:
     """How fast a run goes."""
 
-    tokens_per_second: float
+    positions_per_second: float
     flops_per_second: float
 
 
@@ -24,21 +24,21 @@ class SpeedMeter:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._last: float | None = None
-        self._seconds = self._tokens = self._flops = 0.0
+        self._seconds = self._positions = self._flops = 0.0
 
-    def step(self, tokens: int, flops: float) -> Speed | None:
-        """Count one finished step of all processes; None for the first one."""
+    def step(self, length: int, flops: float) -> Speed | None:
+        """Count one finished step of all processes, of ``length`` positions; None for the first."""
         now = self._clock()
         if self._last is not None:
             seconds = now - self._last
             keep = 2.0 ** (-seconds / SMOOTHING_SECONDS)
             self._seconds = keep * self._seconds + seconds
-            self._tokens = keep * self._tokens + tokens
+            self._positions = keep * self._positions + length
             self._flops = keep * self._flops + flops
         self._last = now
         if self._seconds <= 0:
             return None
-        return Speed(self._tokens / self._seconds, self._flops / self._seconds)
+        return Speed(self._positions / self._seconds, self._flops / self._seconds)
 
     def pause(self) -> None:
         """Leave out the time until the next step: evaluation or a checkpoint comes."""
@@ -50,33 +50,35 @@ class TrainingDisplay:
 
     def __init__(
         self,
-        total_tokens: int,
+        length: int,
         peak_flops_per_second: float | None = None,
-        counted: str = "tokens",
+        unit: str = "tokens",
     ) -> None:
-        self._total_tokens = total_tokens
+        self._length = length
         self._peak = peak_flops_per_second
-        self._counted = counted
+        self._unit = unit
 
-    def update(self, phase: str, step: int, tokens: int, loss: float, speed: Speed | None) -> None:
+    def update(
+        self, phase: str, step: int, position: int, loss: float, speed: Speed | None
+    ) -> None:
         """Show the state after one step."""
-        show(self.line(phase, step, tokens, loss, speed))
+        show(self.line(phase, step, position, loss, speed))
 
     def close(self) -> None:
         """Take the line away."""
         show(None)
 
-    def line(self, phase: str, step: int, tokens: int, loss: float, speed: Speed | None) -> str:
+    def line(self, phase: str, step: int, position: int, loss: float, speed: Speed | None) -> str:
         """The line's text."""
-        share = tokens / self._total_tokens if self._total_tokens else 1.0
+        share = position / self._length if self._length else 1.0
         parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
         if speed is not None:
-            parts.append(f"{speed.tokens_per_second:,.0f} {self._counted}/s")
+            parts.append(f"{speed.positions_per_second:,.0f} {self._unit}/s")
             # A peak that was measured while other work ran is too low to compare with.
             if self._peak and speed.flops_per_second <= self._peak:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
-            if speed.tokens_per_second > 0:
-                left = max(self._total_tokens - tokens, 0) / speed.tokens_per_second
+            if speed.positions_per_second > 0:
+                left = max(self._length - position, 0) / speed.positions_per_second
                 parts.append(f"{duration(left)} left")
         return " | ".join(parts)
 

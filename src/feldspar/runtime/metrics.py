@@ -13,7 +13,7 @@ from feldspar.runtime.run_folder import RunFolder
 class Tracker(Protocol):
     """Receives the metrics of each step."""
 
-    def log(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
+    def log(self, step: int, position: int, metrics: Mapping[str, float]) -> None:
         """Take one step's metrics."""
         ...
 
@@ -49,7 +49,7 @@ class MetricsWriter:
     ) -> None:
         makers = trackers if isinstance(trackers, Mapping) else {n: TRACKERS[n] for n in trackers}
         self._file = RecordFile(folder.metrics) if is_first() else None
-        self._counted = folder.counted
+        self._position_unit = folder.position_unit
         self._trackers: dict[str, Tracker] = {}
         first_step = 1 + max((record["step"] for record in folder.steps()), default=0)
         for name, make in makers.items() if is_first() else ():
@@ -58,18 +58,18 @@ class MetricsWriter:
             except Exception as error:
                 _warn(name, error)
 
-    def write(self, step: int, tokens: int, metrics: Mapping[str, float | str]) -> None:
-        """Record one step at its position (``tokens`` or images); trackers get the numbers.
+    def write(self, step: int, position: int, metrics: Mapping[str, float | str]) -> None:
+        """Record one step, which ended at ``position``; trackers get the numbers.
 
         Names have slashes, such as train/loss.
         """
         if self._file is None:
             return
-        self._file.append({"step": step, self._counted: tokens, **metrics})
+        self._file.append({"step": step, self._position_unit: position, **metrics})
         numbers = {name: value for name, value in metrics.items() if not isinstance(value, str)}
         for name, tracker in list(self._trackers.items()):
             try:
-                tracker.log(step, tokens, numbers)
+                tracker.log(step, position, numbers)
             except Exception as error:
                 del self._trackers[name]
                 _warn(name, error)

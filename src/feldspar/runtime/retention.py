@@ -9,36 +9,36 @@ from feldspar.recipe.sections.runtime import KeepSettings
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint as the policy sees it: its tokens, and its value of the metric if it has one."""
+    """A checkpoint for the policy: its position in the run, and its metric if it has one."""
 
-    tokens: int
+    position: int
     metric: float | None = None
 
 
-def kept(candidates: Sequence[Candidate], keep: KeepSettings, every_tokens: int | None) -> set[int]:
-    """The tokens of the checkpoints that stay.
+def kept(candidates: Sequence[Candidate], keep: KeepSettings, every: int | None) -> set[int]:
+    """Return the positions of the checkpoints that stay.
 
     Asking again after the others were deleted gives the same set. Of equally good ones the
     earliest is the best.
     """
-    ordered = sorted(candidates, key=lambda candidate: candidate.tokens)
-    stay = {candidate.tokens for candidate in ordered[-keep.last :]}
-    if every_tokens is not None:
+    ordered = sorted(candidates, key=lambda candidate: candidate.position)
+    stay = {candidate.position for candidate in ordered[-keep.last :]}
+    if every is not None:
         multiples_seen = {0}
         for candidate in ordered:
-            multiple = candidate.tokens // every_tokens
+            multiple = candidate.position // every
             if multiple not in multiples_seen:
                 multiples_seen.add(multiple)
-                stay.add(candidate.tokens)
+                stay.add(candidate.position)
     best = best_of(ordered, keep)
     return stay if best is None else stay | {best}
 
 
 def best_of(candidates: Sequence[Candidate], keep: KeepSettings) -> int | None:
-    """The tokens of the checkpoint with the best metric; None where none has it."""
+    """Return the position of the checkpoint with the best metric; None where none has it."""
     sign = 1.0 if keep.best_is == "lowest" else -1.0
     measured = [
-        (sign * candidate.metric, candidate.tokens)
+        (sign * candidate.metric, candidate.position)
         for candidate in candidates
         if candidate.metric is not None and not isnan(candidate.metric)
     ]

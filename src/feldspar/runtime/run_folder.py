@@ -28,6 +28,7 @@ from feldspar.recipe.recorded import (
     SUMMARY_NAME,
     is_run,
 )
+from feldspar.recipe.top import PositionUnit
 
 TABLES_NAME = "parametrization.json"
 ADAPTATION_NAME = "adaptation.json"
@@ -49,10 +50,10 @@ def adaptation_text(record: Mapping[str, Any]) -> str:
 class RunFolder:
     """Paths and records of one run; only rank 0 writes."""
 
-    def __init__(self, path: Path, counted: str = "tokens") -> None:
+    def __init__(self, path: Path, position_unit: PositionUnit = "tokens") -> None:
         self.path = path
-        self.counted = counted
-        """What a record's position in the run counts: tokens or images."""
+        self.position_unit = position_unit
+        """Key of the position in each record: tokens or images."""
 
     @property
     def checkpoints(self) -> Path:
@@ -143,13 +144,13 @@ class RunFolder:
         is wrong with the records before is said.
         """
         expected = None if mark is None else Mark(**mark)
-        damage = restore_steps(self.metrics, step, position, self.counted, expected)
+        damage = restore_steps(self.metrics, step, position, self.position_unit, expected)
         if damage:
             say(
                 f"warning: {self.metrics} is damaged: {damage}; the run goes on, its figures and "
                 "reports leave out what is missing"
             )
-        if dropped := truncate_records(self.bad_batches, position, self.counted):
+        if dropped := truncate_records(self.bad_batches, position, self.position_unit):
             say(f"warning: {self.bad_batches}: {dropped} unreadable lines were dropped")
         return damage
 

@@ -19,11 +19,11 @@ class TensorBoardTracker:
             raise missing_extra("tensorboard", "track-tensorboard") from error
         self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
-    def log(self, step: int, tokens: int, metrics: Mapping[str, float]) -> None:
-        """Take one step's metrics, and its tokens as ``progress/tokens``."""
+    def log(self, step: int, position: int, metrics: Mapping[str, float]) -> None:
+        """Take one step's metrics, and its position as ``progress/tokens``."""
         for name, value in metrics.items():
             self._writer.add_scalar(name, value, step)
-        self._writer.add_scalar("progress/tokens", tokens, step)
+        self._writer.add_scalar("progress/tokens", position, step)
 
     def close(self) -> None:
         """Write out what is left."""

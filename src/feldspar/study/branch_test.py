@@ -145,8 +145,8 @@ def branched_phases(
     """The run's phases up to the checkpoint, and one more with ``factor`` times its batch."""
     values = json.loads(loaded.recipe.model_dump_json(by_alias=True))["phases"]
     index = start.state["phase"]
-    start_tokens = plan_loaded(loaded).timeline.phases[index].start_tokens
-    done = start.state["tokens"] - start_tokens
+    start_position = plan_loaded(loaded).timeline.phases[index].start_position
+    done = start.state["tokens"] - start_position
     # Their schedules have done their part; cut short, they need not fit any more.
     current = values[index] | {
         "length": f"{done} tokens",

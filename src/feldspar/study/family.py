@@ -171,7 +171,7 @@ def plan_family(
     for target in targets:
         plan = plan_loaded(_at(recipe, overrides, target))
         flops = planned_flops(plan, convention)
-        sizes.append(Size(dict(target), plan.shapes.parameters, plan.timeline.tokens, flops))
+        sizes.append(Size(dict(target), plan.shapes.parameters, plan.timeline.length, flops))
     return sorted(sizes, key=lambda size: size.flops)
 
 

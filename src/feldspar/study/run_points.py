@@ -58,7 +58,7 @@ def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
     checkpoint = _last_checkpoint(folder)
     loaded = load_recipe(str(folder))
     plan = plan_loaded(loaded)
-    last, total = records[-1], plan.timeline.tokens
+    last, total = records[-1], plan.timeline.length
     if last["tokens"] < total:
         raise UserError(
             f"{folder} is not finished: {last['tokens']:,} of {total:,} tokens",

@@ -145,7 +145,7 @@ def _check(unit: _Unit) -> int:
         timeline = plan_recipe(recipe, sizes).timeline
         resolve_mixtures(recipe, timeline, sizes)
     _check_score(unit.score, recipe, shards)
-    return timeline.tokens
+    return timeline.length
 
 
 def _check_score(score: str, recipe: Recipe, shards: ShardSet) -> None:

@@ -51,7 +51,7 @@ class GradientNoise:
         self._every = None
         if settings.every is not None:
             first = timeline.phases[0]
-            self._every = timeline.interval_tokens(settings.every, first, "noise_scale.every")
+            self._every = timeline.interval(settings.every, first, "noise_scale.every")
         self.meter = NoiseScaleMeter(self.half_life_tokens)
         self._calibration = None
         if settings.calibrate != "none":
@@ -127,7 +127,7 @@ class GradientNoise:
             now.by_groups = self._groups.finish(step.sequences)
         if not finite:
             now.by_examples = now.by_groups = None
-        tokens = step.tokens_after - step.tokens_before
+        tokens = step.length
         self.meter.update(self._measured, tokens)
         if self._calibration is not None:
             self._calibration.update(now.by_examples, now.by_groups, tokens)

@@ -39,10 +39,10 @@ from feldspar.train.task import Task
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run stands: its folder, tokens (or images) and steps, and the last validation."""
+    """Where a run stands: its folder, position, steps and last validation."""
 
     folder: Path
-    tokens: int
+    position: int
     steps: int
     metrics: dict[str, float]
 
@@ -96,18 +96,18 @@ class Run(ABC, Generic[SessionT]):
         recipe = loaded.recipe
         self.timeline = timeline
         self.distribution = distribution
-        self.folder = RunFolder(out, recipe.counted)
+        self.folder = RunFolder(out, recipe.position_unit)
         keep_every = recipe.checkpoints.keep.every
         self.store = CheckpointStore(
             self.folder.checkpoints,
             recipe.checkpoints,
             None
             if keep_every is None
-            else timeline.interval_tokens(keep_every, timeline.phases[0], "checkpoints.keep.every"),
+            else timeline.interval(keep_every, timeline.phases[0], "checkpoints.keep.every"),
         )
         self.policy = NonFinitePolicy(recipe.runtime.on_non_finite, self.folder)
         self.spikes = SpikeDetector()
-        self.tokens = 0
+        self.position = 0
         self.steps_done = 0
         self.metrics: dict[str, float] = {}
         self._loaded = loaded
@@ -144,13 +144,13 @@ class Run(ABC, Generic[SessionT]):
     def state(self, session: SessionT) -> dict[str, Any]:
         """What a checkpoint keeps beside what every run's does."""
 
-    def next_step(self, tokens: int) -> StepPlan | None:
-        """The step that follows once ``tokens`` were seen."""
-        return self.timeline.next_step(tokens)
+    def next_step(self, position: int) -> StepPlan | None:
+        """The step that follows at ``position``."""
+        return self.timeline.next_step(position)
 
     def known_next(self, step: StepPlan) -> StepPlan | None:
         """The step after ``step`` where it is known before that one is done."""
-        return self.next_step(step.tokens_after)
+        return self.next_step(step.position_after)
 
     def after_step(self, session: SessionT, step: StepPlan, seconds: float) -> dict[str, Any]:
         """Decide what a step decides; what metrics.jsonl says of it."""
@@ -183,18 +183,18 @@ class Run(ABC, Generic[SessionT]):
         session.runner.threads = self._threads(state.get("threads"))
         self.policy.load_state(state["guards"]["non_finite"])
         self.spikes.load_state(state["guards"]["spikes"])
-        self.tokens, self.steps_done = state[self.folder.counted], state["step"]
+        self.position, self.steps_done = state[self.folder.position_unit], state["step"]
         self.metrics = state["metrics"]
 
         def write() -> None:
-            damage = self.folder.restore(self.steps_done, self.tokens, state.get("records"))
+            damage = self.folder.restore(self.steps_done, self.position, state.get("records"))
             self.write_files()
             details = {"damaged_records": asdict(damage)} if damage else {}
             self.event("resumed", changes=changes, **details)
 
         on_first(write)
-        total = self.timeline.tokens
-        say(f"resuming {self.folder.path} at {self.tokens:,} of {total:,} {self.folder.counted}")
+        total = f"{self.timeline.length:,} {self.folder.position_unit}"
+        say(f"resuming {self.folder.path} at {self.position:,} of {total}")
         return session
 
     def _threads(self, recorded: int | None) -> ThreadChoice:
@@ -217,13 +217,13 @@ class Run(ABC, Generic[SessionT]):
         peak = peak_flops(self.distribution.device, session.precision, threads)
         capacity = peak.per_second * self.distribution.world_size
         writer = MetricsWriter(self.folder, self._loaded.recipe.runtime.trackers)
-        display = TrainingDisplay(self.timeline.tokens, capacity, self.folder.counted)
+        display = TrainingDisplay(self.timeline.length, capacity, self.folder.position_unit)
         speed = SpeedMeter()
         with ExitStack() as stack:
             stack.callback(writer.close)
             stack.callback(display.close)
             stack.callback(session.task.close)
-            while (step := self.next_step(self.tokens)) is not None:
+            while (step := self.next_step(self.position)) is not None:
                 if step.phase.index != session.phase.index:
                     session.enter_phase(step.phase)
                 began = time.perf_counter()
@@ -243,9 +243,9 @@ class Run(ABC, Generic[SessionT]):
                     speed.pause()
                     self.metrics = self.validate(session, step)
                     record |= self.metrics
-                writer.write(self.steps_done, self.tokens, record)
-                now = speed.step(step.tokens_after - step.tokens_before, flops)
-                display.update(step.phase.name, self.steps_done, self.tokens, result.loss, now)
+                writer.write(self.steps_done, self.position, record)
+                now = speed.step(step.length, flops)
+                display.update(step.phase.name, self.steps_done, self.position, result.loss, now)
                 stopping = stop.requested_anywhere()
                 if stopping or self._due(step, "checkpoint"):
                     speed.pause()
@@ -262,13 +262,13 @@ class Run(ABC, Generic[SessionT]):
         if upcoming is not None:
             session.task.prefetch(upcoming)
         result = session.runner.run(step)
-        self.tokens, self.steps_done = step.tokens_after, self.steps_done + 1
+        self.position, self.steps_done = step.position_after, self.steps_done + 1
         for news in session.runner.threads.take_news():
             self.event("threads", **news)
         if not result.updated:
             names = [f"{step.phase.name}:{step.first_sequence}+{step.sequences}"]
             self.policy.refuse(
-                self.steps_done, self.tokens, names, result.loss, result.gradient_norm
+                self.steps_done, self.position, names, result.loss, result.gradient_norm
             )
         spike = self.spikes.observe(self.steps_done, result.loss)
         if spike is not None:
@@ -283,13 +283,13 @@ class Run(ABC, Generic[SessionT]):
             every, key = phase.evaluate_every or recipe.evaluation.every, "evaluation.every"
         else:
             every, key = phase.checkpoint_every or recipe.checkpoints.every, "checkpoints.every"
-        return is_due(step, self.timeline.interval_tokens(every, step.phase, key))
+        return is_due(step, self.timeline.interval(every, step.phase, key))
 
     def _save(self, session: SessionT, records: Mark | None) -> None:
         state: dict[str, Any] = {
             "records": None if records is None else records.as_dict(),
             "step": self.steps_done,
-            self.folder.counted: self.tokens,
+            self.folder.position_unit: self.position,
             "phase": session.phase.index,
             "world_size": self.distribution.world_size,
             "threads": session.runner.threads.home,
@@ -297,13 +297,17 @@ class Run(ABC, Generic[SessionT]):
             "guards": {"non_finite": self.policy.state(), "spikes": self.spikes.state()},
             "metrics": self.metrics,
         } | self.state(session)
-        self.store.save(self.tokens, session.model_state, session.runner.optimizer.state(), state)
+        self.store.save(self.position, session.model_state, session.runner.optimizer.state(), state)
         self.store.prune()
 
     def event(self, what: str, **details: Any) -> None:
         """Record what happened to the run."""
         if is_first():
-            record = {"event": what, self.folder.counted: self.tokens, "step": self.steps_done}
+            record = {
+                "event": what,
+                self.folder.position_unit: self.position,
+                "step": self.steps_done,
+            }
             append_record(self.folder.events, record | details)
 
 
@@ -326,11 +330,11 @@ def carry_through(make_run: Callable[[], Run[SessionT]], out: Path, overwrite: b
         on_first(take_folder)
         stop = stack.enter_context(GracefulStop())
         session = run.prepare()
-        if run.tokens >= run.timeline.tokens:
+        if run.position >= run.timeline.length:
             say(f"{out} is complete: nothing to do")
         else:
             run.advance(session, stop)
-    return RunResult(out, run.tokens, run.steps_done, run.metrics)
+    return RunResult(out, run.position, run.steps_done, run.metrics)
 
 
 def check_folder(path: Path) -> None:

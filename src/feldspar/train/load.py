@@ -64,14 +64,14 @@ class LoadedRun:
     def planned_tokens(self) -> int | None:
         """Tokens that the recipe's phases read; None where only absent data could tell."""
         try:
-            return plan_loaded(self.loaded).timeline.tokens
+            return plan_loaded(self.loaded).timeline.length
         except FeldsparError:
             return None
 
     @property
     def unfinished(self) -> str | None:
         """Say how far the checkpoint is where the recipe has further steps; else None."""
-        tokens, planned = self.checkpoint.tokens, self.planned_tokens
+        tokens, planned = self.checkpoint.position, self.planned_tokens
         if planned is None or tokens >= planned:
             return None
         return tokens_of_plan(tokens, planned)
@@ -125,14 +125,14 @@ def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
             raise UserError(f"{path} holds no checkpoint yet", do="train it first")
         return newest
     for candidate in store.all():
-        if checkpoint.isdigit() and candidate.tokens == int(checkpoint):
+        if checkpoint.isdigit() and candidate.position == int(checkpoint):
             problems = candidate.problems()
             if problems:
                 raise UserError(f"the checkpoint {candidate.folder} is damaged: {problems[0]}")
             return candidate
     raise UserError(
         f"{path} holds no checkpoint at {checkpoint} tokens",
-        allowed=["last", *(str(item.tokens) for item in store.all())],
+        allowed=["last", *(str(item.position) for item in store.all())],
     )
 
 

@@ -62,7 +62,7 @@ class StepRunner:
         own_count = sum(map(self.task.count, micro_batches))
         count, cut_tokens = all_reduce_sum([float(own_count), float(self.task.cut_tokens)])
         if self.uses_dropout:
-            seed_dropout(self.seed, step.tokens_before, rank())
+            seed_dropout(self.seed, step.position_before, rank())
         # Wrappers average gradients over processes; the sum over all of them is wanted.
         scale = world_size() / count
         summed = 0.0

@@ -127,13 +127,13 @@ class TrainingRun(Run[Session]):
         self.steering.load_state(state["steering"])
         return session
 
-    def next_step(self, tokens: int) -> StepPlan | None:
-        """The step that follows once ``tokens`` were seen, at the pace decided so far."""
-        return self.steering.next_step(tokens)
+    def next_step(self, position: int) -> StepPlan | None:
+        """Return the step that begins at ``position``, at the pace decided so far."""
+        return self.steering.next_step(position)
 
     def known_next(self, step: StepPlan) -> StepPlan | None:
         """The step after ``step``; before a decision it is not known how much that one reads."""
-        return None if self.steering.due(step) else self.next_step(step.tokens_after)
+        return None if self.steering.due(step) else self.next_step(step.position_after)
 
     def after_step(self, session: Session, step: StepPlan, seconds: float) -> dict[str, Any]:
         """What the step says of the noise scale, and the decision on the batch where one is due."""
@@ -154,7 +154,7 @@ class TrainingRun(Run[Session]):
         per_token = flops_per_token(
             self.loaded.recipe.model, self.plan.shapes, step.phase.context_length
         )
-        return per_token["6P+attention"] * (step.tokens_after - step.tokens_before)
+        return per_token["6P+attention"] * step.length
 
     def validate(self, session: Session, step: StepPlan) -> dict[str, float]:
         """Loss and bits per byte of each source on held-out sequences."""
@@ -189,7 +189,7 @@ class TrainingRun(Run[Session]):
         """Sequences and tokens of a step."""
         return {
             "sequences": step.sequences,
-            "tokens_per_second": (step.tokens_after - step.tokens_before) / seconds,
+            "tokens_per_second": step.length / seconds,
         } | ({"cut_tokens": result.cut_tokens} if result.cut_tokens else {})
 
 

@@ -84,7 +84,7 @@ class Session:
         self.task.average = self.plan.recipe.phases[phase.index].loss.average
         self.task.micro_batch_sequences = self._micro_batch(phase)
         noise = self.runner.noise
-        first = self.plan.timeline.next_step(phase.start_tokens)
+        first = self.plan.timeline.next_step(phase.start_position)
         if noise is not None and first is not None:
             noise.attach(self.decoder, self.masks.tensors)
             noise.require_groups(first, self.task.micro_batch_sequences)

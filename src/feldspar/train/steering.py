@@ -78,23 +78,23 @@ class Steering:
             self._controllers[phase.index] = steering_of(plan.recipe, phase, plan.timeline, quantum)
             self._times[phase.index] = StepTimes()
 
-    def pace(self, tokens: int) -> Pace | None:
-        """The pace of the phase that the step after ``tokens`` belongs to; None: not steered."""
-        controller = self._controllers.get(self._timeline.phase_at(tokens).index)
+    def pace(self, position: int) -> Pace | None:
+        """Return the pace of the phase at ``position``; None where its batch is not steered."""
+        controller = self._controllers.get(self._timeline.phase_at(position).index)
         if controller is None:
             return None
         return Pace(controller.sequences, controller.quantum, controller.learning_rate_factor)
 
-    def next_step(self, tokens: int) -> StepPlan | None:
-        """The step that follows once ``tokens`` were seen, at the pace decided so far."""
-        return self._timeline.next_step(tokens, self.pace(tokens))
+    def next_step(self, position: int) -> StepPlan | None:
+        """Return the step that begins at ``position``, at the pace decided so far."""
+        return self._timeline.next_step(position, self.pace(position))
 
     def due(self, step: StepPlan) -> bool:
         """Whether a decision follows the step, so that the next one is not yet known."""
         controller = self._controllers.get(step.phase.index)
-        start = step.phase.start_tokens
+        start = step.phase.start_position
         return controller is not None and controller.due(
-            step.tokens_before - start, step.tokens_after - start
+            step.position_before - start, step.position_after - start
         )
 
     def observe(self, step: StepPlan, seconds: float) -> None:
@@ -112,7 +112,7 @@ class Steering:
         overhead = None
         if controller.settings.objective == "time":
             overhead = gather_json(self._times[index].overhead)[0]
-        tokens = step.tokens_after - step.phase.start_tokens
+        tokens = step.position_after - step.phase.start_position
         decision = controller.decide(tokens, reading, overhead)
         require_agreement([int(after) for after in gather_json(decision.after)])
         known = {} if overhead is None else {"batch/overhead_sequences": overhead}

@@ -141,6 +141,6 @@ def _model_inputs(sequences: SequenceTensors) -> list[Tensor]:
     return tensors if sequences.document_ids is None else [*tensors, sequences.document_ids]
 
 
-def seed_dropout(seed: int, tokens_before: int, rank: int) -> None:
+def seed_dropout(seed: int, position: int, rank: int) -> None:
     """Give a step its own dropout stream, so that a resumed run draws the same."""
-    torch.manual_seed(stream_seed(seed, "dropout", tokens_before, rank))
+    torch.manual_seed(stream_seed(seed, "dropout", position, rank))

@@ -58,12 +58,12 @@ class VisionPlan:
     def summary(self) -> dict[str, Any]:
         """Everything that is known before anything is spent, as plain values."""
         flops = sum(
-            self.flops_per_image(phase.index) * phase.tokens for phase in self.timeline.phases
+            self.flops_per_image(phase.index) * phase.length for phase in self.timeline.phases
         )
         return {
             "name": self.recipe.name,
             "parameters": {"total": self.timeline.parameters},
-            "images": self.timeline.tokens,
+            "images": self.timeline.length,
             "steps": self.timeline.steps,
             "train_images": self.train_images,
             "flops": flops,
@@ -73,18 +73,18 @@ class VisionPlan:
 
     def _phase(self, index: int) -> dict[str, Any]:
         phase, settings = self.timeline.phases[index], self.recipe.phases[index]
-        first = self.timeline.next_step(phase.start_tokens)
+        first = self.timeline.next_step(phase.start_position)
         assert first is not None, "a phase has at least one step"
         total, memory = self.counts[index].total, self.memory(index)
         return {
             "name": phase.name,
-            "images": phase.tokens,
-            "epochs": None if self.train_images is None else phase.tokens / self.train_images,
+            "images": phase.length,
+            "epochs": None if self.train_images is None else phase.length / self.train_images,
             "steps": phase.steps,
             "batch_images": settings.batch.images,
             "resolution": settings.resolution,
-            "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_tokens)],
-            "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_tokens)],
+            "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
+            "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
             "macs": {"conv+linear": total.macs, "paper counter": total.paper_macs},
             "memory_bytes": asdict(memory) | {"total": memory.total},
             "activation_memory": self.recipe.runtime.activation_memory,

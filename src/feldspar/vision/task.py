@@ -74,8 +74,8 @@ class Classification:
     def prefetch(self, step: StepPlan) -> None:
         """Start to load a step."""
         resolution = self._recipe.phases[step.phase.index].resolution
-        self._loader.request(step.tokens_before, step.tokens_after, resolution)
-        self._positions.append(step.tokens_before)
+        self._loader.request(step.position_before, step.position_after, resolution)
+        self._positions.append(step.position_before)
 
     @property
     def prefetched(self) -> bool:

@@ -147,6 +147,6 @@ def test_the_basis_of_a_recipe_is_what_its_loss_depends_on() -> None:
 
 def test_flops_of_an_unknown_convention_are_refused() -> None:
     plan = plan_recipe(load_recipe("quickstart", ["model.vocab_size=4096"]).recipe)
-    assert planned_flops(plan, "6P") == 6 * plan.shapes.parameters * plan.timeline.tokens
+    assert planned_flops(plan, "6P") == 6 * plan.shapes.parameters * plan.timeline.length
     with pytest.raises(UserError, match="not counted by '6N'"):
         planned_flops(plan, "6N")

@@ -46,11 +46,11 @@ def one_round(folder: Path, tokens: int, moment: float) -> tuple[int, bool]:
     left = [entry for entry in folder.iterdir() if TEMPORARY_MARK in entry.name]
     checkpoint = CheckpointStore(folder).newest_valid()
     assert checkpoint is not None
-    assert checkpoint.tokens >= reported
-    assert checkpoint.state == {"step": checkpoint.tokens}
+    assert checkpoint.position >= reported
+    assert checkpoint.state == {"step": checkpoint.position}
     for tensor in checkpoint.read_model().values():
-        assert bool((tensor == checkpoint.tokens).all())
-    return checkpoint.tokens, bool(left)
+        assert bool((tensor == checkpoint.position).all())
+    return checkpoint.position, bool(left)
 
 
 folder, rounds = Path(sys.argv[1]), int(sys.argv[2])

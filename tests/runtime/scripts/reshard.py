@@ -51,7 +51,7 @@ def check(distribution: Distribution) -> None:
         store.save(tokens, unwrap(model).state_dict(), moments, {"step": tokens})
     else:
         checkpoint = store.newest_valid()
-        assert checkpoint is not None and checkpoint.tokens == tokens
+        assert checkpoint is not None and checkpoint.position == tokens
         assert store.load(checkpoint, state, moments) == {"step": tokens}
         for name, tensor in [*unwrap(model).state_dict().items(), *moments.items()]:
             whole = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

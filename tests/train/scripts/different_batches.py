@@ -17,7 +17,7 @@ def check(distribution: Distribution) -> None:
     steering = Steering(planned, distribution.world_size, resumed=False)
     tokens = 0
     while not steering.due(step := planned.timeline.next_step(tokens)):  # pyrefly: ignore
-        tokens = step.tokens_after  # pyrefly: ignore
+        tokens = step.position_after  # pyrefly: ignore
     same = Reading(1.0, 1.0, 1.0)
     before = steering.decide(step, same)["batch/sequences"]  # pyrefly: ignore
     sys.stdout.write(f"rank {distribution.rank}: {before}\n")

@@ -68,7 +68,7 @@ def drawn(path: Path, *overrides: str) -> Masks:
 
 def checkpoint(out: Path, step: int | None = None) -> Checkpoint:
     found = CheckpointStore(out / "checkpoints").all()
-    return found[-1] if step is None else next(c for c in found if c.tokens == 128 * step)
+    return found[-1] if step is None else next(c for c in found if c.position == 128 * step)
 
 
 def assert_zeros(tensors: dict[str, Tensor], masks: Masks, prefix: str = "") -> None:

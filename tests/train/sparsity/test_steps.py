@@ -85,7 +85,7 @@ def reparametrised(plan: Plan, masks: Masks, make_update: Callable[[Decoder], Up
         loss.backward()
         gradients = {name: p.grad for name, p in decoder.named_parameters() if p.grad is not None}
         update(gradients, step.learning_rate, step.weight_decay)
-        tokens = step.tokens_after
+        tokens = step.position_after
     return decoder
 
 

@@ -156,7 +156,7 @@ def switch_claim(switches: Sequence[Switch], cost: str, *, at_paper_scale: bool)
         paper="base rate 3.0778e-3 at step 119,727, on one line from 95 steps to the end",
         ours=f"base rate {before:.4e} before and {after:.4e} after step {first.step:,}, "
         f"{max(switch.off_the_line for switch in switches):.1e} off the line; "
-        f"{first.tokens_per_step[0]:,} tokens a step on both sides; the state counts "
+        f"{first.step_length[0]:,} tokens a step on both sides; the state counts "
         f"{first.updates:,} updates in {first.steps:,} steps; training loss "
         f"{first.losses[0]:.3f} in the steps before, {first.losses[1]:.3f} after; gradient norm "
         f"{first.gradient_norms[0]:.2f}, {first.gradient_norms[1]:.2f}",

@@ -25,7 +25,7 @@ class Switch:
     """Of the last step before and the first after."""
     off_the_line: float
     """How far the first rate after lies from the line through the two before, as a share."""
-    tokens_per_step: tuple[int, int]
+    step_length: tuple[int, int]
     losses: tuple[float, float]
     """Mean training loss of the 20 steps before and after."""
     gradient_norms: tuple[float, float]
@@ -43,7 +43,7 @@ class Switch:
     @property
     def is_continuous(self) -> bool:
         """Whether rate, tokens per step and optimizer state all went on."""
-        same_tokens = self.tokens_per_step[0] == self.tokens_per_step[1]
+        same_tokens = self.step_length[0] == self.step_length[1]
         return self.off_the_line < 1e-6 and same_tokens and self.updates == self.steps
 
 
@@ -70,7 +70,7 @@ def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
         step=records[first - 1]["step"],
         learning_rates=(rates[1], rates[2]),
         off_the_line=abs(rates[2] / expected - 1),
-        tokens_per_step=(tokens[1] - tokens[0], tokens[2] - tokens[1]),
+        step_length=(tokens[1] - tokens[0], tokens[2] - tokens[1]),
         losses=(mean(before, "train/loss"), mean(after, "train/loss")),
         gradient_norms=(mean(before, "gradient_norm"), mean(after, "gradient_norm")),
         updates=updates,

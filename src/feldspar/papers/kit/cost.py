@@ -42,7 +42,7 @@ def run_cost(recipe: str, trial: Trial) -> RunCost:
     loaded = load_recipe(recipe, list(trial.overrides)).recipe
     plan = plan_recipe(loaded)
     flops = training_flops(loaded.model, plan.shapes, plan.timeline)[UTILISATION_CONVENTION]
-    tokens = plan.timeline.tokens
+    tokens = plan.timeline.length
     speed = data_sheet_speed(ACCELERATOR, 1, DEFAULT_UTILISATION, loaded)
     return RunCost(
         trial.name,
