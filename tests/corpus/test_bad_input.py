@@ -86,7 +86,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
     "blank texts only": (
         "x.jsonl",
         lines([{"source": "web", "text": " \t "}, {"source": "web", "text": ""}]),
-        "source web has no document left after cleaning: of 2 read, 2 have fewer than 200",
+        "source web has no document left after cleaning: of 2 read, 2 have too few cleaned",
     ),
     "long line": (
         "x.jsonl",

@@ -340,8 +340,10 @@ def tell_documents(report: "Report") -> None:
         for name, counts in report.sources.items()
     ]
     width = max(len(row[0]) for row in (header, *rows))
+    widths = [max(13, len(title) + 2) for title in header[1:]]
     for name, *figures in (header, *rows):
-        typer.echo(f"{name:<{width}}" + "".join(f"{figure:>13}" for figure in figures))
+        cells = zip(figures, widths, strict=True)
+        typer.echo(f"{name:<{width}}" + "".join(f"{cell:>{room}}" for cell, room in cells))
     for reason, amount in report.removed.items():
         of_sets = ""
         if reason == "overlap" and report.decontamination is not None:

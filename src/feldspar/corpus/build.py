@@ -83,7 +83,13 @@ def build_corpus(
         for name, source in settings.sources.items()
         if source.transliterate is not None
     )
-    plan = Plan(settings.clean, settings.deduplicate, settings.split, transliterations)
+    plan = Plan(
+        settings.clean.normalise,
+        settings.all_filters,
+        settings.deduplicate,
+        settings.split,
+        transliterations,
+    )
     memory_bytes = (settings.deduplicate or DeduplicateSettings()).memory_bytes
     shield = Decontaminator(settings.decontaminate, tolerance) if settings.decontaminate else None
     with work_folder(out) as work, new_folder(out, overwrite=True) as folder:
@@ -127,6 +133,8 @@ def _shaping(settings: CorpusSettings) -> dict[str, Any]:
     parts = {"clean", "deduplicate", "split"}
     if settings.decontaminate is not None:
         parts.add("decontaminate")
+    if settings.filters:
+        parts.add("filters")
     shaping = settings.model_dump(mode="json", include=parts)
     if shaping["deduplicate"] is not None:
         del shaping["deduplicate"]["memory"]

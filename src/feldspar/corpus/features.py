@@ -14,6 +14,7 @@ from feldspar.corpus.columns import arrow, numbers_of, text_characters
 from feldspar.corpus.duplicates.exact import content_hash
 from feldspar.corpus.duplicates.sketch import sketch_texts
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME
+from feldspar.corpus.filtering import find_reasons
 from feldspar.corpus.packed import PackedTexts
 from feldspar.corpus.parts import (
     PART_NAME,
@@ -21,16 +22,17 @@ from feldspar.corpus.parts import (
     text_begins,
     write_table,
 )
+from feldspar.recipe.sections.corpus import Filter
 
 NUMBERS_NAME = "numbers.npz"
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """How parts are prepared. ``sketch`` off: no near pass."""
+    """Settings that parts are prepared by; ``sketch`` is off where no near pass follows."""
 
     normalise: Normalisation
-    short: int
+    filters: tuple[Filter, ...]
     sketch: bool
     transliterations: tuple[tuple[str, str, str], ...] = ()
     """Source, characters to replace, characters in their place."""
@@ -40,7 +42,8 @@ class Preparation:
 class Features:
     """Columns of integers over documents in order of key; all else lies in files.
 
-    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; the kept text
+    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; ``reasons`` holds
+    places in ``reasons_of`` the filters, -1 where no filter removes the document; the kept text
     begins at byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8; ``quality`` (f64)
     is NaN where it is not known; ``replaced`` of the ``read_characters`` code points of the text as
     it was read were no UTF-8 (u32); ``identities`` are 64-bit hashes of the ids; ``hashes``
@@ -49,6 +52,7 @@ class Features:
 
     sources: np.ndarray
     characters: np.ndarray
+    reasons: np.ndarray
     begins: np.ndarray
     sizes: np.ndarray
     quality: np.ndarray
@@ -59,7 +63,7 @@ class Features:
 
 
 def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -> Features:
-    """Normalise, transliterate, clean, hash and sketch one part into ``folder``.
+    """Normalise, transliterate, clean, filter, hash and sketch one part into ``folder``.
 
     Sources that are new get the next of ``ranks``.
     """
@@ -78,12 +82,14 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
     write_table(table, folder / PART_NAME)
     texts = packed_column(table, "text")
     clean, characters = cleaned_texts(texts)
+    reasons = find_reasons(texts, characters, how.filters)
     if how.sketch:
-        values = sketch_texts(clean, characters, characters >= how.short)
+        values = sketch_texts(clean, characters, reasons < 0)
         np.save(folder / SKETCHES_NAME, values)
     return Features(
         sources=_ranked(table.column("source"), ranks),
         characters=characters,
+        reasons=reasons,
         begins=text_begins(folder / PART_NAME),
         sizes=texts.sizes,
         quality=numbers_of(table.column("quality")),

@@ -29,7 +29,7 @@ from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.stages import Stages, work_folder
 from feldspar.corpus.writing import write_kept
-from feldspar.recipe.sections.corpus import CleanSettings, DeduplicateSettings
+from feldspar.recipe.sections.corpus import DeduplicateSettings, ShortFilter
 
 KIND = "deduplication"
 _SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)
@@ -73,7 +73,7 @@ def deduplicate_files(
     check_apart(out, inputs)
     files = input_files(inputs)
     tolerance = Tolerance(skip_bad)
-    plan = Plan(CleanSettings(normalise="none", short=short), settings, None)
+    plan = Plan("none", (ShortFilter(characters=short),), settings, None)
     with work_folder(out) as work, started(engine, workers, settings.memory_bytes, work) as pool:
         digests = pool.map(sha256_of_file, [path for _, path in files])
         inputs_digest = digest_of(*chain(*zip((name for name, _ in files), digests, strict=True)))

@@ -14,6 +14,7 @@ _ADDED: dict[str, Any] = {
     "cluster": "components",
     "decontamination": "near",
     "transliterate": None,
+    "filters": [],
 }
 """Keys that were added after the first folders, and the values that change nothing."""
 _WITHOUT_EFFECT = {"memory"}

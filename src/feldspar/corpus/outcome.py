@@ -21,7 +21,8 @@ class Outcome:
     names: Sequence[str]
     files: PartFiles
     features: Features
-    short: np.ndarray
+    reasons: Sequence[str]
+    """Reasons of the filters, to which ``features.reasons`` refers."""
     found: Deduplication
     splits: Sequence[str]
     copies_in_train: dict[str, Copies] | None
@@ -39,9 +40,14 @@ class Outcome:
         return self.features.sources
 
     @property
+    def filtered(self) -> np.ndarray:
+        """Mask of the documents that a filter removes."""
+        return self.features.reasons >= 0
+
+    @property
     def kept(self) -> np.ndarray:
         """Mask of the documents that are kept."""
-        return ~self.short & (self.found.keepers == np.arange(len(self.sources)))
+        return ~self.filtered & (self.found.keepers == np.arange(len(self.sources)))
 
 
 def repeated_ids(outcome: Outcome) -> int:
@@ -56,10 +62,10 @@ def exact_copies(outcome: Outcome) -> np.ndarray:
     Of equal texts (within a source when the scope is local) one stands for all: the kept one, or
     else the first; the others are exact copies.
     """
-    dropped = ~outcome.short & ~outcome.kept
+    dropped = ~outcome.filtered & ~outcome.kept
     hashes = outcome.features.hashes
     scope = outcome.sources if outcome.local else np.zeros_like(outcome.sources)
-    keys = np.flatnonzero(~outcome.short)
+    keys = np.flatnonzero(~outcome.filtered)
     order = keys[np.lexsort((keys, dropped[keys], scope[keys], hashes[keys, 1], hashes[keys, 0]))]
     copies = np.zeros(len(dropped), dtype=bool)
     same = (hashes[order[1:]] == hashes[order[:-1]]).all(axis=1)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from feldspar.core.errors import UserError, nearest
+from feldspar.corpus.clean import Normalisation
 from feldspar.corpus.columns import TableFile
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.deduplicate import Corpus, deduplicate, keep_all
@@ -14,6 +15,7 @@ from feldspar.corpus.document import Tolerance
 from feldspar.corpus.duplicates.edges import BLOCK
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
 from feldspar.corpus.features import Features, Preparation
+from feldspar.corpus.filtering import all_reasons, reasons_of
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import JACCARD_DECIMALS, Outcome
 from feldspar.corpus.readers.pieces import Piece
@@ -22,8 +24,8 @@ from feldspar.corpus.replaced import replaced_characters
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
 from feldspar.recipe.sections.corpus import (
-    CleanSettings,
     DeduplicateSettings,
+    Filter,
     HighestValue,
     SplitSettings,
 )
@@ -39,7 +41,8 @@ UNIT_BYTES = 48_000_000
 class Plan:
     """What shapes the outcome; without ``split`` all kept documents stay together."""
 
-    clean: CleanSettings
+    normalise: Normalisation
+    filters: tuple[Filter, ...]
     deduplicate: DeduplicateSettings | None
     split: SplitSettings | None
     transliterations: tuple[tuple[str, str, str], ...] = ()
@@ -69,18 +72,15 @@ def process(
     """Read, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError where one of them, or all of the others together, have no document of
-    sufficient length, and for a source with too much that is not UTF-8.
+    Raises UserError where one of them, or all of the others together, have no document that the
+    filters keep, and for a source with too much that is not UTF-8.
     """
-    preparation = Preparation(
-        plan.clean.normalise, plan.clean.short, plan.sought, plan.transliterations
-    )
+    preparation = Preparation(plan.normalise, plan.filters, plan.sought, plan.transliterations)
     needed = list(names)
     read = read_corpus(pieces, needed, preparation, tolerance, decontaminator, stages)
     files, features, names = read.files, read.features, read.names
-    short = features.characters < plan.clean.short
     replaced = replaced_characters(names, features, files)
-    _check_sources(needed or names, features.sources, short, plan.clean.short, bool(needed))
+    _check_sources(needed or names, features, plan.filters, bool(needed))
     settings = plan.deduplicate or DeduplicateSettings()
     if not plan.sought:
         found = keep_all(files.documents)
@@ -89,7 +89,7 @@ def process(
         _check_quality(settings, features)
         _check_memory(settings, files.documents)
         sketches = SketchFiles(files, 0, len(files))
-        corpus = Corpus(files, sketches, features, ~short, names)
+        corpus = Corpus(files, sketches, features, features.reasons < 0, names)
         found = deduplicate(corpus, settings, stages)
     if plan.deduplicate is None:
         keys = np.arange(files.documents)
@@ -99,7 +99,7 @@ def process(
         names=names,
         files=files,
         features=features,
-        short=short,
+        reasons=reasons_of(plan.filters),
         found=found,
         splits=[KEPT_SPLIT] * files.documents,
         copies_in_train=None,
@@ -117,7 +117,7 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     features = outcome.features
     sources = [outcome.names[rank] for rank in features.sources.tolist()]
     groups = list(outcome.files.column("group"))
-    texts = exact_clusters(features, ~outcome.short)
+    texts = exact_clusters(features, ~outcome.filtered)
     clusters = {"exact": texts}
     if sought:
         clusters["near"] = outcome.found.clusters
@@ -146,21 +146,29 @@ def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
 
 
 def _check_sources(
-    names: Sequence[str], sources: np.ndarray, short: np.ndarray, least: int, each: bool
+    names: Sequence[str], features: Features, filters: Sequence[Filter], each: bool
 ) -> None:
-    """Check that ``each`` of the sources has a document left, or all of them together."""
+    """Check that the filters keep a document of ``each`` source, or of all of them together."""
     groups = [[number] for number in range(len(names))] if each else [list(range(len(names)))]
     for group in groups:
-        own = np.isin(sources, group)
-        if not (own & ~short).any():
+        reasons = features.reasons[np.isin(features.sources, group)]
+        if not (reasons < 0).any():
             title = "source" if len(group) == 1 else "sources"
             raise UserError(
                 f"{title} {', '.join(names[number] for number in group)} "
                 f"{'has' if len(group) == 1 else 'have'} no document left after cleaning: of "
-                f"{int(own.sum())} read, {int((own & short).sum())} have fewer than {least} "
-                "cleaned characters",
-                do="correct the source, or lower clean.short (corpus dedup: --short)",
+                f"{len(reasons)} read, {_removals(reasons, reasons_of(filters)) or 'none is left'}",
+                found=", ".join(str(each.model_dump(mode="json")) for each in filters),
+                do="correct the source, or relax the filter: clean.short (corpus dedup: --short) "
+                "or corpus.filters",
             )
+
+
+def _removals(places: np.ndarray, reasons: Sequence[str]) -> str:
+    """Tell how many documents the filters remove for which reason."""
+    phrases = all_reasons()
+    counts = {reason: int((places == place).sum()) for place, reason in enumerate(reasons)}
+    return ", ".join(f"{count} {phrases[reason]}" for reason, count in counts.items() if count)
 
 
 def _check_priority(names: list[str], priority: Iterable[str]) -> None:
@@ -194,7 +202,7 @@ def write_pairs(outcome: Outcome, folder: Path) -> None:
     A similarity that was never measured is null.
     """
     found = outcome.found
-    dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
+    dropped = np.flatnonzero(~outcome.filtered & ~outcome.kept)
     columns = (*PLACES, *(f"kept_{name}" for name in PLACES))
     with TableFile(folder / "duplicates.parquet", columns, "jaccard") as table:
         for start in range(0, len(dropped), BLOCK):

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from feldspar.corpus.columns import column_of
 from feldspar.corpus.decontaminate import Decontamination
 from feldspar.corpus.examples import Example, example_pairs
+from feldspar.corpus.filtering import all_reasons
 from feldspar.corpus.held_out import Copies
 from feldspar.corpus.lengths import length_counts
 from feldspar.corpus.outcome import Outcome, exact_copies, repeated_ids
@@ -26,11 +27,11 @@ class Amount:
 
 REASONS = {
     "overlap": "share a run of words with an evaluation set",
-    "short": "have too few cleaned characters",
+    **all_reasons(),
     "exact": "have the cleaned text of another document",
     "near": "are similar to another document",
 }
-"""Why a document is removed, in the order in which that is decided, with a line for people."""
+"""Reasons to remove a document, each with a predicate for messages to people."""
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,9 @@ def make_report(
     """Report on ``outcome``; ``settings`` shaped it, ``overlaps`` were left out on reading."""
     found = outcome.found
     pairs, pair_bytes = _pairs(outcome)
-    dropped = np.flatnonzero(~outcome.short & ~outcome.kept)
+    dropped = np.flatnonzero(~outcome.filtered & ~outcome.kept)
     below = found.similarity[dropped] < outcome.threshold - 1e-12
-    sizes = np.unique(found.keepers[~outcome.short], return_counts=True)[1]
+    sizes = np.unique(found.keepers[~outcome.filtered], return_counts=True)[1]
     return Report(
         settings=settings,
         sources=_source_counts(outcome, overlaps),
@@ -179,7 +180,7 @@ def make_report(
 def _source_counts(outcome: Outcome, overlaps: Decontamination | None) -> dict[str, SourceCounts]:
     keys = np.arange(len(outcome.sources))
     exact = exact_copies(outcome)
-    near = ~outcome.short & ~outcome.kept & ~exact
+    near = ~outcome.filtered & ~outcome.kept & ~exact
     here = outcome.found.keepers != keys
     there = outcome.found.elsewhere != keys
     dropped_global, dropped_local = (there, here) if outcome.local else (here, there)
@@ -190,10 +191,10 @@ def _source_counts(outcome: Outcome, overlaps: Decontamination | None) -> dict[s
         own = outcome.sources == number
         kept = own & outcome.kept
         removed = {
-            "short": _amount(outcome, own & outcome.short),
-            "exact": _amount(outcome, own & exact),
-            "near": _amount(outcome, own & near),
+            reason: _amount(outcome, own & (outcome.features.reasons == place))
+            for place, reason in enumerate(outcome.reasons)
         }
+        removed |= {"exact": _amount(outcome, own & exact), "near": _amount(outcome, own & near)}
         if overlaps is not None:
             removed = {"overlap": Amount(**overlaps.sources.get(name, {}))} | removed
         counts[name] = SourceCounts(
@@ -276,7 +277,7 @@ def _duplicated(outcome: Outcome) -> dict[str, dict[str, Amount]]:
     matrix: dict[str, dict[str, Amount]] = {name: {} for name in outcome.names}
     for number, name in enumerate(outcome.names):
         own = outcome.sources == number
-        copies = np.bincount(texts[own & ~outcome.short], minlength=len(texts))
+        copies = np.bincount(texts[own & ~outcome.filtered], minlength=len(texts))
         near = np.zeros(len(texts), dtype=bool)
         for block in outcome.found.all_edges.blocks():
             low, high = block.pairs[texts[block.pairs[:, 0]] != texts[block.pairs[:, 1]]].T
@@ -285,6 +286,6 @@ def _duplicated(outcome: Outcome) -> dict[str, dict[str, Amount]]:
         for other_number, other in enumerate(outcome.names):
             needed = 2 if other == name else 1  # another document than itself
             met = near[texts] | (copies[texts] >= needed)
-            theirs = ~outcome.short & (outcome.sources == other_number)
+            theirs = ~outcome.filtered & (outcome.sources == other_number)
             matrix[other][name] = _amount(outcome, theirs & met)
     return matrix

@@ -20,7 +20,7 @@ from feldspar.report.page import Section, Table, render_page
 
 KINDS = ("documents", "deduplication")
 PAGE_NAME = "report.html"
-REASONS = {
+TITLES = {
     "overlap": "in an evaluation set",
     "short": "too short",
     "exact": "exact copies",
@@ -81,7 +81,7 @@ def amounts_section(report: dict[str, Any]) -> Section:
             for name, counts in report["sources"].items()
         }
         columns["all sources"] = [sum(values) for values in zip(*columns.values(), strict=True)]
-        titles = [REASONS.get(reason, reason) for reason in reasons]
+        titles = [TITLES.get(reason, reason.replace("_", " ")) for reason in reasons]
         header = [unit, "read", *titles, "kept", "removed"]
         rows = [
             [name, *(f"{value:,}" for value in values), _share(values[0] - values[-1], values[0])]

@@ -206,13 +206,25 @@ class SourceSettings(Settings):
         return self
 
 
+class ShortFilter(Settings):
+    """Remove documents of few cleaned characters."""
+
+    type: Literal["short"] = "short"
+    characters: NonNegativeInt = 200
+    """Documents with fewer cleaned characters are removed; 0 keeps all."""
+
+
+Filter = Annotated[ShortFilter, NameOrMapping]
+
+
 class CleanSettings(Settings):
     """Normalisation and the filter of short documents (SlimPajama's)."""
 
     normalise: Literal["nfc", "ftfy", "none"] = "nfc"
     """Unicode NFC; or ftfy's repairs and NFC, as SlimPajama; or the text as it is."""
     short: NonNegativeInt = 200
-    """Documents with fewer cleaned characters are dropped; 0 keeps all."""
+    """Documents with fewer cleaned characters are dropped by the filter short, which comes first; 0
+    keeps all."""
 
 
 class HighestValue(Settings):
@@ -349,9 +361,16 @@ class CorpusSettings(Settings):
     """An ontology that is written into a folder before the sources are read; null: none."""
     clean: CleanSettings = CleanSettings()
     """Normalisation and short filter."""
+    filters: tuple[Filter, ...] = ()
+    """Further filters, in order; the first that gives a reason removes the document."""
     deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
     """Duplicate removal; null keeps duplicates."""
     decontaminate: DecontaminateSettings | None = None
     """Evaluation sets that the documents must not overlap; null: none."""
     split: SplitSettings = SplitSettings()
     """Held-out documents."""
+
+    @property
+    def all_filters(self) -> tuple[Filter, ...]:
+        """The filter of short documents (``clean.short``), then ``filters``."""
+        return ShortFilter(characters=self.clean.short), *self.filters

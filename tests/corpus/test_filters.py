@@ -1,0 +1,92 @@
+"""Filters of a corpus: each against a naive rule, and counts by reason in every output."""
+
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from feldspar.core.errors import UserError
+from feldspar.corpus import filters
+from feldspar.corpus.build import build_corpus, configuration_digest
+from feldspar.corpus.clean import cleaned, cleaned_texts
+from feldspar.corpus.filtering import find_reasons, reasons_of
+from feldspar.corpus.packed import PackedTexts
+from feldspar.corpus.report import REASONS
+from feldspar.recipe.load import load_data_recipe
+from feldspar.recipe.sections.corpus import Filter, ShortFilter
+from tests.corpus.conftest import corpus_settings, prose
+
+Jsonl = Callable[[str, list[dict[str, Any]]], Path]
+(MEMBERS, *_) = get_args(Filter)
+SETTINGS = get_args(MEMBERS) or (MEMBERS,)
+"""The settings class of each filter."""
+
+
+def removed_by(texts: list[str], *settings: Filter) -> list[str | None]:
+    """Apply filters to texts; return the reason for each text, None where it is kept."""
+    packed = PackedTexts.of(text.encode() for text in texts)
+    reasons = reasons_of(settings)
+    found = find_reasons(packed, cleaned_texts(packed)[1], settings).tolist()
+    return [None if place < 0 else reasons[place] for place in found]
+
+
+def test_each_filter_has_a_file_settings_and_reasons() -> None:
+    types = sorted(settings().type for settings in SETTINGS)
+    assert sorted(module.name for module in pkgutil.iter_modules(filters.__path__)) == types
+    assert len(SETTINGS) == len(set(types))
+    for settings in SETTINGS:
+        assert reasons_of([settings()])
+        assert set(reasons_of([settings()])) <= set(REASONS)
+
+
+@given(st.lists(st.text("aB. \n", max_size=8), max_size=6), st.integers(0, 8))
+def test_short_counts_cleaned_characters(texts: list[str], limit: int) -> None:
+    expected = ["short" if len(cleaned(text)) < limit else None for text in texts]
+    assert removed_by(texts, ShortFilter(characters=limit)) == expected
+
+
+def test_without_filters_all_is_kept() -> None:
+    texts = PackedTexts.of([b"", b"a"])
+    assert np.array_equal(find_reasons(texts, np.array([0, 1]), []), [-1, -1])
+
+
+def test_filters_are_listed_after_the_short_one(jsonl: Jsonl, tmp_path: Path) -> None:
+    path = jsonl("a.jsonl", [{"text": prose(i, 20 + i)} for i in range(20)] + [{"text": "x"}])
+    sources = {"a": {"reader": "jsonl", "path": str(path)}}
+    settings = corpus_settings(
+        tmp_path / "out",
+        sources,
+        clean={"short": 2},
+        filters=[{"type": "short", "characters": len(prose(0, 25))}],
+    )
+    report = build_corpus(settings, settings.path)
+    assert {key: each.documents for key, each in report.sources["a"].removed.items()} == {
+        "short": 6,
+        "exact": 0,
+        "near": 0,
+    }
+    assert report.settings["filters"] == [{"type": "short", "characters": len(prose(0, 25))}]
+    with pytest.raises(UserError, match="other settings") as caught:
+        build_corpus(settings.model_copy(update={"filters": ()}), settings.path)
+    assert "filters: " in str(caught.value)
+
+
+def test_an_unknown_filter_is_refused_with_those_that_exist() -> None:
+    with pytest.raises(UserError) as caught:
+        load_data_recipe("quickstart", ["corpus.filters=[{type: length}]"])
+    assert "corpus.filters.0" in str(caught.value)
+    assert "short" in str(caught.value)
+
+
+def test_recipes_without_filters_keep_the_digest_of_their_documents() -> None:
+    """Folders that were built before recipes could list filters stay finished."""
+    settings = load_data_recipe("slimpajama-dc/small").recipe.corpus
+    assert settings is not None
+    assert configuration_digest(settings) == (
+        "cb7098280fb67956b8d66d75fe86d6b6ced867ca7e361445bee232af09bc9046"
+    )
