@@ -1,7 +1,9 @@
 """Filters of a corpus: each against a naive rule, and counts by reason in every output."""
 
+import json
 import pkgutil
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, get_args
 
@@ -10,7 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from feldspar.cli.corpus import tell_documents
 from feldspar.core.errors import UserError
+from feldspar.core.manifest import read_manifest
 from feldspar.corpus import filters
 from feldspar.corpus.build import build_corpus, configuration_digest
 from feldspar.corpus.clean import cleaned, cleaned_texts
@@ -18,7 +22,8 @@ from feldspar.corpus.filtering import find_reasons, reasons_of
 from feldspar.corpus.packed import PackedTexts
 from feldspar.corpus.report import REASONS
 from feldspar.recipe.load import load_data_recipe
-from feldspar.recipe.sections.corpus import Filter, ShortFilter
+from feldspar.recipe.sections.corpus import Filter, MaxMeanLineLength, ShortFilter
+from feldspar.report.corpus_report import corpus_page
 from tests.corpus.conftest import corpus_settings, prose
 
 Jsonl = Callable[[str, list[dict[str, Any]]], Path]
@@ -50,6 +55,22 @@ def test_short_counts_cleaned_characters(texts: list[str], limit: int) -> None:
     assert removed_by(texts, ShortFilter(characters=limit)) == expected
 
 
+@given(st.lists(st.text("a\u00e9 \n\r\u2028", max_size=12), max_size=6), st.integers(1, 6))
+def test_mean_line_length_counts_code_points(texts: list[str], limit: int) -> None:
+    def is_long(text: str) -> bool:
+        lengths = [len(line) for line in text.splitlines()]
+        return bool(lengths) and Fraction(sum(lengths), len(lengths)) > limit
+
+    expected = ["max_mean_line_length" if is_long(text) else None for text in texts]
+    assert removed_by(texts, MaxMeanLineLength(characters=limit)) == expected
+
+
+def test_the_first_filter_that_gives_a_reason_decides() -> None:
+    settings = ShortFilter(characters=300), MaxMeanLineLength()
+    texts = ["x" * 101, "x" * 301, "x\n" * 300]
+    assert removed_by(texts, *settings) == ["short", "max_mean_line_length", None]
+
+
 def test_without_filters_all_is_kept() -> None:
     texts = PackedTexts.of([b"", b"a"])
     assert np.array_equal(find_reasons(texts, np.array([0, 1]), []), [-1, -1])
@@ -74,6 +95,30 @@ def test_filters_are_listed_after_the_short_one(jsonl: Jsonl, tmp_path: Path) ->
     with pytest.raises(UserError, match="other settings") as caught:
         build_corpus(settings.model_copy(update={"filters": ()}), settings.path)
     assert "filters: " in str(caught.value)
+
+
+def test_every_output_counts_by_reason(
+    jsonl: Jsonl, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of copies of one text none survives where the filter removes all of them."""
+    texts = [prose(i).replace(" ", "\n") for i in range(20)] + [prose(99), prose(99), "x"]
+    path = jsonl("a.jsonl", [{"text": text} for text in texts])
+    settings = corpus_settings(
+        tmp_path / "out",
+        {"a": {"reader": "jsonl", "path": str(path)}},
+        filters=["max_mean_line_length"],
+    )
+    expected = {"short": 1, "max_mean_line_length": 2, "exact": 0, "near": 0}
+    tell_documents(build_corpus(settings, settings.path))
+    header, row, *lines = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["source", "read", *expected, "kept", "kept", "bytes"]
+    assert [int(cell) for cell in row[1:-1]] == [23, *expected.values(), 20]
+    assert ["removed,", "max_mean_line_length:", "2", "documents"] in [each[:4] for each in lines]
+    found = json.loads((settings.path / "report.json").read_text())["sources"]["a"]["removed"]
+    assert {reason: amount["documents"] for reason, amount in found.items()} == expected
+    counts = read_manifest(settings.path).counts["by_source"]["a"]["removed"]
+    assert {reason: amount["documents"] for reason, amount in counts.items()} == expected
+    assert ">max mean line length</th>" in corpus_page(settings.path)
 
 
 def test_an_unknown_filter_is_refused_with_those_that_exist() -> None:

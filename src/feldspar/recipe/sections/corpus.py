@@ -214,7 +214,15 @@ class ShortFilter(Settings):
     """Documents with fewer cleaned characters are removed; 0 keeps all."""
 
 
-Filter = Annotated[ShortFilter, NameOrMapping]
+class MaxMeanLineLength(Settings):
+    """Remove documents whose lines are long on average: minified or generated code, and data."""
+
+    type: Literal["max_mean_line_length"] = "max_mean_line_length"
+    characters: Count = 100
+    """Documents with more characters a line on average are removed."""
+
+
+Filter = Annotated[ShortFilter | MaxMeanLineLength, Field(discriminator="type"), NameOrMapping]
 
 
 class CleanSettings(Settings):
