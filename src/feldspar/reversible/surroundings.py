@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-
 META = "meta"
 """The device of tensors without values: it neither casts nor draws."""
 
