@@ -65,7 +65,7 @@ NAMED_FILES = {
         "feldspar.model.export_class",
     ),
     ("plan", "tokens"): ("feldspar.tokens.sequences.resolve",),
-    ("plan", "noise_scale"): ("feldspar.noise_scale.controller",),
+    ("plan", "noise_scale"): ("feldspar.noise_scale.control.controller",),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
 }
 """Rooms of which another may use the named files only."""

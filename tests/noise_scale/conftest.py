@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.noise_scale.control.statistics import StepStatistics
 from feldspar.noise_scale.tracker import instrument
 from tests.rounding import assert_within_rounding
 

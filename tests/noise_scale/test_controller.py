@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.controller import BatchController, Reading, batch_sizes
-from feldspar.noise_scale.meter import NoiseScaleMeter
-from feldspar.noise_scale.statistics import Moments, StepStatistics
+from feldspar.noise_scale.control.controller import BatchController, Reading, batch_sizes
+from feldspar.noise_scale.control.meter import NoiseScaleMeter
+from feldspar.noise_scale.control.statistics import Moments, StepStatistics
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 DIMENSIONS = 256

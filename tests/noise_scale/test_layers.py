@@ -103,8 +103,8 @@ FLOATS = [
     ("rms norm", lambda: nn.RMSNorm(5), (3, 7, 5), "RMSNormRule"),
     ("rms norm of heads", lambda: nn.RMSNorm(5, eps=1e-6), (3, 7, 2, 5), "RMSNormRule"),
     ("our rms norm", lambda: OurRMSNorm(5, eps=1e-6), (3, 7, 5), "RMSNormRule"),
-    ("rms norm as Llama's", lambda: PlainRMSNorm(5), (3, 7, 5), "ExpandedNormRule"),
-    ("rms norm as Gemma's", lambda: OnePlusNorm(5), (3, 7, 5), "ExpandedNormRule"),
+    ("rms norm as Llama's", lambda: PlainRMSNorm(5), (3, 7, 5), "ExampleLoopRule"),
+    ("rms norm as Gemma's", lambda: OnePlusNorm(5), (3, 7, 5), "ExampleLoopRule"),
     ("norm with a gate", lambda: GatedNorm(5), (3, 7, 5), "ExampleLoopRule"),
     ("norm of another kind", lambda: MeanGainNorm(5), (3, 7, 5), "ExampleLoopRule"),
     ("group norm", lambda: nn.GroupNorm(2, 4), (3, 4, 6), "ExampleLoopRule"),
@@ -145,7 +145,7 @@ def test_a_layer(make, shape, rule, dtype):
 
 @pytest.mark.parametrize("method", ["loop", "batched", "ghost"])
 def test_every_way_of_a_linear_layer(method, monkeypatch):
-    monkeypatch.setattr("feldspar.noise_scale.linear.LinearRule.method", method)
+    monkeypatch.setattr("feldspar.noise_scale.all_layers.linear.LinearRule.method", method)
     module = randomise(nn.Linear(5, 4)).double()
     x, upstream = torch.randn(3, 7, 5).double(), torch.randn(3, 7, 4).double()
     stats = measure(module, [lambda: (module(x) * upstream).sum()], 3)

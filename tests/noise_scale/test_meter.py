@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.calibration import Calibration
-from feldspar.noise_scale.meter import NoiseScaleMeter
-from feldspar.noise_scale.statistics import Moments, StepStatistics
+from feldspar.noise_scale.control.calibration import Calibration
+from feldspar.noise_scale.control.meter import NoiseScaleMeter
+from feldspar.noise_scale.control.statistics import Moments, StepStatistics
 
 
 def stats(noise: float, signal_sq: float, num_examples: int = 8, group: str = "total"):

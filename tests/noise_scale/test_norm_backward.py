@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.noise_scale import norm_backward as ways
-from feldspar.noise_scale.norm_kernel import programs_per_example
+from feldspar.noise_scale.norms import norm_backward as ways
+from feldspar.noise_scale.norms.norm_kernel import programs_per_example
 from tests.rounding import assert_within_rounding
 
 SHAPES = [(3, 7, 5), (2, 33, 64), (5, 1, 100), (1, 4, 3)]
@@ -115,8 +115,8 @@ def test_programs_fill_the_processors_and_never_exceed_the_rows():
 
 INTERPRETED = """
 import torch
-from feldspar.noise_scale import norm_kernel
-from feldspar.noise_scale.norm_backward import closed_form
+from feldspar.noise_scale.norms import norm_kernel
+from feldspar.noise_scale.norms.norm_backward import closed_form
 from tests.noise_scale.test_norm_backward import SHAPES, problem
 from tests.rounding import assert_within_rounding
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.statistics import Moments
+from feldspar.noise_scale.control.statistics import Moments
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
 from feldspar.train.load import load_run

@@ -66,6 +66,7 @@ class LayerNorm(nn.LayerNorm):
     """Layer normalisation over the last dimension."""
 
     parameter_roles: ParameterRoles = NORM_ROLES
+    computes_as = nn.LayerNorm
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # torch names it input
         """Normalise; on a processor, gradients do not depend on the number of threads."""
@@ -127,6 +128,7 @@ class RMSNorm(nn.RMSNorm):
     """Division by the root mean square over the last dimension, then a gain."""
 
     parameter_roles: ParameterRoles = NORM_ROLES
+    computes_as = nn.RMSNorm
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise in float32 at least, whatever precision the input comes in."""

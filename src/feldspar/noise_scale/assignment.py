@@ -1,35 +1,30 @@
-"""Which rule measures which module, and which parameters are left out.
+"""Choose a rule for each module, and name the parameters that are left out.
 
-A rule that reimplements a forward pass is taken only where that very function is the module's; a
-norm of unknown make is tried on random numbers first. What is left runs one example at a time.
+A rule that reimplements a forward pass is taken only where that very function is the module's, or
+where the module's class declares in ``computes_as`` the torch class that it computes the same as.
+Everything else runs one example at a time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from inspect import signature
 
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.embedding import EmbeddingRule
-from feldspar.noise_scale.example_loop import ExampleLoopRule
-from feldspar.noise_scale.expansion import PLACES, ExpandedNormRule, Inside
-from feldspar.noise_scale.linear import LinearRule, TransposedLinearRule
-from feldspar.noise_scale.norms import LayerNormRule, NormRule, RMSNormRule
-from feldspar.noise_scale.observed_head import HeadObserver, declared_observers
-from feldspar.noise_scale.parameter_types import ParameterType, is_norm, parameter_type
+from feldspar.noise_scale.all_layers.embedding import EmbeddingRule
+from feldspar.noise_scale.all_layers.example_loop import ExampleLoopRule
+from feldspar.noise_scale.all_layers.linear import LinearRule, TransposedLinearRule
+from feldspar.noise_scale.all_layers.observed_head import HeadObserver, declared_observers
+from feldspar.noise_scale.norms.norm_layers import LayerNormRule, RMSNormRule
+from feldspar.noise_scale.parameter_types import ParameterType, parameter_type
 from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.refusals import refuse_embedding
 from feldspar.noise_scale.rule import Rule
 from feldspar.noise_scale.uses import ParameterUses
 
 Coverage = Callable[[str, nn.Module], bool]
-PROBE_TOLERANCE = 1e-4
-"""Of float32 sums over a few entries."""
 
 
 @dataclass
@@ -115,10 +110,13 @@ def _measured(
 
 
 def _rule_type(name: str, module: nn.Module) -> type[Rule]:
-    forward, kind = type(module).forward, type(module)
+    kind = type(module)
+    # Only the class's own declaration counts: a subclass may compute something else.
+    forward = vars(kind).get("computes_as", kind).forward
     if isinstance(module, nn.Embedding):
         refuse_embedding(name, module)
-    if is_parametrized(module) or not {*dict(module.named_parameters(recurse=False))} <= {*PLACES}:
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    if is_parametrized(module) or not own <= {"weight", "bias"}:
         return ExampleLoopRule
     if forward is nn.Linear.forward:
         return LinearRule
@@ -130,54 +128,7 @@ def _rule_type(name: str, module: nn.Module) -> type[Rule]:
         return LayerNormRule
     if forward is nn.RMSNorm.forward:
         return RMSNormRule
-    for base, rule_type in ((nn.LayerNorm, LayerNormRule), (nn.RMSNorm, RMSNormRule)):
-        if isinstance(module, base) and _fits(module, rule_type):
-            return rule_type
-    one_input = len(signature(forward).parameters) == 2  # beside self
-    if is_norm(module) and one_input and _fits(module, ExpandedNormRule):
-        return ExpandedNormRule
     return ExampleLoopRule
-
-
-def _fits(module: nn.Module, rule_type: type[NormRule]) -> bool:
-    """Whether the rule gives the module's own output and each example's gradients, on a sample."""
-    generator = torch.Generator().manual_seed(0)
-    values = {
-        name: (1 + 0.3 * torch.randn(parameter.shape, generator=generator)).requires_grad_()
-        for name, parameter in module.named_parameters()
-    }
-    shape = next(iter(values.values())).shape
-    x = torch.randn(2, 3, *shape, generator=generator).requires_grad_()
-    upstream = torch.randn(x.shape, generator=generator)
-    uses = {name: ParameterUses(name, module, name, None) for name in values}
-    rule = rule_type("", type(module).forward, uses, Recorder())
-    named = {f"inner.{name}": value for name, value in values.items()}
-    inputs = [x, *values.values()]
-
-    def run(forward: Callable[..., Tensor], part: slice) -> list[Tensor]:
-        out = functional_call(Inside(module, forward), named, (x[part],))
-        return [out, *torch.autograd.grad(out, inputs, upstream[part])]
-
-    try:
-        with torch.enable_grad(), torch.autocast("cpu", enabled=False):
-            rule.prepare(module)
-            ours = run(rule.forward, slice(None))
-            alone = [run(rule.plain, slice(i, i + 1)) for i in range(2)]
-            norms = [uses[name].finish(2) for name in values]
-    except Exception:  # whatever it is that the module does differently, the rule does not fit
-        return False
-    theirs = [torch.cat([alone[0][0], alone[1][0]])]
-    theirs += [one + other for one, other in zip(alone[0][1:], alone[1][1:], strict=True)]
-    ours += [torch.zeros(2) if norm is None else norm for norm in norms]
-    theirs += [
-        torch.stack([one[index].square().sum() for one in alone])
-        for index in range(2, 2 + len(values))
-    ]
-    return all(
-        one.shape == other.shape
-        and torch.allclose(one, other, rtol=PROBE_TOLERANCE, atol=PROBE_TOLERANCE)
-        for one, other in zip(ours, theirs, strict=True)
-    )
 
 
 def _require_embeddings(model: nn.Module, patterns: Collection[str]) -> None:

@@ -17,18 +17,18 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.assignment import Assignment, Coverage, assign
+from feldspar.noise_scale.control.statistics import Moments, StepStatistics
 from feldspar.noise_scale.gathering import (
     gather_examples,
     n_processes,
     squared_gradients,
     sum_over_processes,
 )
-from feldspar.noise_scale.norms import NormRule
+from feldspar.noise_scale.norms.norm_layers import NormRule
 from feldspar.noise_scale.parameter_types import is_norm
 from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.refusals import refuse, unwrapped
 from feldspar.noise_scale.rule import Rule
-from feldspar.noise_scale.statistics import Moments, StepStatistics
 
 COVERAGES: dict[str, Coverage] = {
     "all": lambda name, module: True,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.controller import batch_sizes
+from feldspar.noise_scale.control.controller import batch_sizes
 from feldspar.plan.summary import Plan
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from feldspar.noise_scale.controller import Decision, Reading
+from feldspar.noise_scale.control.controller import Decision, Reading
 from feldspar.plan.noise_scale import steering_of
 from feldspar.plan.summary import Plan
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.noise_scale.controller import BatchController
+from feldspar.noise_scale.control.controller import BatchController
 from feldspar.plan.memory import Memory
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_rows

@@ -12,12 +12,12 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.calibration import Calibration
-from feldspar.noise_scale.controller import Reading
-from feldspar.noise_scale.group_tracker import Groups, GroupTracker, track_groups
-from feldspar.noise_scale.meter import Estimate, NoiseScaleMeter
+from feldspar.noise_scale.control.calibration import Calibration
+from feldspar.noise_scale.control.controller import Reading
+from feldspar.noise_scale.control.group_tracker import Groups, GroupTracker, track_groups
+from feldspar.noise_scale.control.meter import Estimate, NoiseScaleMeter
+from feldspar.noise_scale.control.statistics import StepStatistics
 from feldspar.noise_scale.parameter_types import ParameterType
-from feldspar.noise_scale.statistics import StepStatistics
 from feldspar.noise_scale.tracker import Tracker, instrument
 from feldspar.plan.noise_scale import half_life_tokens
 from feldspar.plan.timeline import StepPlan, Timeline

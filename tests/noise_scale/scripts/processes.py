@@ -13,7 +13,7 @@ from tests.noise_scale.conftest import looped_norms
 from tests.noise_scale.test_models import draw, make_decoder
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.group_tracker import track_groups
+from feldspar.noise_scale.control.group_tracker import track_groups
 from feldspar.noise_scale.tracker import instrument
 from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.distributed import Distribution, accumulate

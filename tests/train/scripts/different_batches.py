@@ -3,7 +3,7 @@
 import sys
 
 from feldspar.core.errors import RunError
-from feldspar.noise_scale.controller import Reading
+from feldspar.noise_scale.control.controller import Reading
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.runtime import RuntimeSettings

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.noise_scale.control.statistics import StepStatistics
 
 Status = Literal["measured", "undetermined"]
 

@@ -15,7 +15,6 @@ from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.expansion import Inside
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.rule import Forward, Rule
@@ -121,7 +120,7 @@ class ExampleLoopRule(Rule):
         kwargs: dict[str, Any],
     ) -> Any:
         """Run the module once for each of ``parameters``, one example each."""
-        inside = Inside(module, self.plain)
+        inside = _Inside(module, self.plain)
         leaves, structure = tree_flatten((args, kwargs))
         outputs = []
         for example, own in enumerate(parameters):
@@ -193,3 +192,16 @@ class _Tap(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         ctx.rule.tell_example(ctx.name, ctx.example, grads[0])
         return grads[0], None, None, None
+
+
+class _Inside(nn.Module):
+    """``inner`` run by its own forward function, for parameters to be replaced in it."""
+
+    def __init__(self, inner: nn.Module, plain: Any) -> None:
+        super().__init__()
+        self.inner = inner
+        self._plain = plain
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what ``inner`` returns."""
+        return self._plain(self.inner, *args, **kwargs)

@@ -10,8 +10,8 @@ import math
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.meter import NoiseScaleMeter
-from feldspar.noise_scale.statistics import StepStatistics
+from feldspar.noise_scale.control.meter import NoiseScaleMeter
+from feldspar.noise_scale.control.statistics import StepStatistics
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 
 HALF_LIVES = 10.0

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from feldspar.core.errors import UserError
+from feldspar.noise_scale.control.statistics import Moments, StepStatistics
 from feldspar.noise_scale.gathering import n_processes, squared_gradients, sum_over_processes
 from feldspar.noise_scale.parameter_types import parameter_type
 from feldspar.noise_scale.refusals import refuse, unwrapped
-from feldspar.noise_scale.statistics import Moments, StepStatistics
 
 Groups = Literal["microbatches", "ranks"]
 

@@ -11,7 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from feldspar.noise_scale.norm_kernel import kernel_runs_on, norm_backward_on_accelerator
+from feldspar.noise_scale.norms.norm_kernel import (
+    kernel_runs_on,
+    norm_backward_on_accelerator,
+)
 from feldspar.noise_scale.products import widened
 
 NATIVE_ENTRIES = 2**15

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.norm_backward import norm_backward
+from feldspar.noise_scale.norms.norm_backward import norm_backward
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.rule import Rule, without_autocast
 from feldspar.noise_scale.uses import in_backward
@@ -94,7 +94,7 @@ class LayerNormRule(NormRule):
 
 
 class RMSNormRule(NormRule):
-    """``nn.RMSNorm``, or a subclass whose forward pass computes the same in float32 at least."""
+    """``nn.RMSNorm``, or our RMSNorm, which computes the same in float32 at least."""
 
     def _apply(
         self, module: Any, x: Tensor, outlet: Tensor | None, rule: NormRule | None

@@ -1,0 +1,1 @@
+"""From the norms of a step to the noise scale, and from it to the batch size."""
