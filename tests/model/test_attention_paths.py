@@ -6,6 +6,7 @@ import torch
 from feldspar.model import attention_paths
 from feldspar.model.attention_paths import attend, augmented_alibi, biased_alibi, masked_attention
 from feldspar.model.positions import alibi_slopes
+from feldspar.model.visible_keys import VisibleKeys
 from tests.model.naive_decoder import naive_attention
 from tests.rounding import assert_within_rounding
 
@@ -96,10 +97,10 @@ def test_chunks_of_rows_change_nothing(monkeypatch, with_slopes):
         expected = naive_attention(*inputs, 0.3, slopes, documents)
         if with_slopes:
             outs = [
-                path(*inputs, 0.3, slopes_of(4), documents)
+                path(*inputs, 0.3, slopes_of(4), VisibleKeys(documents))
                 for path in (augmented_alibi, biased_alibi)
             ]
         else:
-            outs = [masked_attention(*inputs, 0.3, documents)]
+            outs = [masked_attention(*inputs, 0.3, VisibleKeys(documents))]
         for out in outs:
             assert_within_rounding(out, expected, 17 + 16)

@@ -9,6 +9,7 @@ from feldspar.model.attention_paths import attend
 from feldspar.model.context import SequenceContext
 from feldspar.model.layers import Linear
 from feldspar.model.positions import rotate
+from feldspar.model.visible_keys import VisibleKeys
 from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
 
 
@@ -39,7 +40,7 @@ class Attention(nn.Module):
         )
 
     def heads(self, x_btd: Tensor, context: SequenceContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (b, heads, t, head_dim), keys and values (b, kv heads, t, head_dim), rotated."""
+        """Return rotated queries (b, heads, t, head_dim), keys and values (b, kv heads, ...)."""
         widths = [self.query_width, self.key_width, self.key_width]
         query, key, value = (
             part.unflatten(-1, (-1, self.head_dim))
@@ -61,7 +62,7 @@ class Attention(nn.Module):
             value,
             self.score_multiplier,
             context.slopes,
-            context.document_ids,
+            VisibleKeys(context.document_ids),
             self.dropout if self.training else 0.0,
         )
         return self.output(attended.transpose(1, 2).flatten(2))

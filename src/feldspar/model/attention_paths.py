@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from feldspar.model.blocked_attention import blocked_attention, suits_blocks
 from feldspar.model.footprint import ALIBI_COLUMNS, ATTENTION_CHUNK_ROWS
+from feldspar.model.visible_keys import Chunk, VisibleKeys
 
 POSITION_STEP = 128
 
@@ -30,23 +31,23 @@ def attend(
     value: Tensor,
     scale: float,
     slopes: Tensor | None = None,
-    document_ids: Tensor | None = None,
+    visible: VisibleKeys = VisibleKeys(),
     dropout: float = 0.0,
 ) -> Tensor:
-    """Causal attention; (b, h, i, d). ``scale`` multiplies q.k, never the ALiBi bias.
+    """Compute causal attention, (b, h, i, d). ``scale`` multiplies q.k, never the ALiBi bias.
 
     ``slopes`` (h,) in float32 turn ALiBi on; (h, i) or (b, h, i) give each query its own.
-    ``document_ids`` (b, t) keep attention inside a document and need as many queries as keys.
+    ``visible`` says which of the keys up to its own position a query sees.
     """
-    if document_ids is None and not dropout and suits_blocks(query, key):
-        return blocked_attention(query, key, value, scale, slopes)
+    if visible.document_ids is None and not dropout and suits_blocks(query, key):
+        return blocked_attention(query, key, value, scale, slopes, visible)
     if slopes is None:
-        if document_ids is None and (query.shape[2] in (1, key.shape[2])):
+        if visible.all_before and (query.shape[2] in (1, key.shape[2])):
             return fused(query, key, value, scale, causal=query.shape[2] > 1, dropout=dropout)
-        return masked_attention(query, key, value, scale, document_ids, dropout)
+        return masked_attention(query, key, value, scale, visible, dropout)
     if query.shape[2] == key.shape[2]:
-        return augmented_alibi(query, key, value, scale, slopes, document_ids, dropout)
-    return biased_alibi(query, key, value, scale, slopes, document_ids, dropout)
+        return augmented_alibi(query, key, value, scale, slopes, visible, dropout)
+    return biased_alibi(query, key, value, scale, slopes, visible, dropout)
 
 
 def fused(
@@ -58,7 +59,7 @@ def fused(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Scaled dot-product attention of torch, with fewer key heads than query heads if so shaped."""
+    """Call torch's scaled dot-product attention; key heads may be fewer than query heads."""
     grouped = query.shape[1] != key.shape[1]
     return F.scaled_dot_product_attention(
         query,
@@ -77,45 +78,25 @@ def masked_attention(
     key: Tensor,
     value: Tensor,
     scale: float,
-    document_ids: Tensor | None,
+    visible: VisibleKeys,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Attention under an explicit mask, a chunk of query rows at a time."""
+    """Compute attention under an explicit mask, a chunk of query rows at a time."""
     parts = []
-    for begin, end, stop in chunks(query, key):
-        mask = visible(begin, end, stop, key.shape[2] - query.shape[2], document_ids, query.device)
-        rows, keys, values = query[:, :, begin:end], key[:, :, :stop], value[:, :, :stop]
+    for chunk in chunks(query, key, visible):
+        mask = visible.mask(chunk, query.device)
+        rows, keys, values = query[:, :, chunk.rows], key[:, :, chunk.keys], value[:, :, chunk.keys]
         parts.append(fused(rows, keys, values, scale, mask, dropout=dropout))
     return joined(parts)
 
 
-def chunks(query: Tensor, key: Tensor) -> Iterator[tuple[int, int, int]]:
-    """First and last query row of each chunk, and how many keys it may see."""
-    n_rows, past = query.shape[2], key.shape[2] - query.shape[2]
-    for begin in range(0, n_rows, ATTENTION_CHUNK_ROWS):
-        end = min(begin + ATTENTION_CHUNK_ROWS, n_rows)
-        yield begin, end, past + end
-
-
-def visible(
-    begin: int,
-    end: int,
-    stop: int,
-    past: int,
-    document_ids: Tensor | None,
-    device: torch.device,
-) -> Tensor:
-    """Which keys each query row sees: (rows, keys), or (b, 1, rows, keys) with documents."""
-    rows = torch.arange(past + begin, past + end, device=device)
-    mask = rows[:, None] >= torch.arange(stop, device=device)
-    if document_ids is None:
-        return mask
-    same = document_ids[:, begin:end, None] == document_ids[:, None, :stop]
-    return (mask & same).unsqueeze(1)
+def chunks(query: Tensor, key: Tensor, visible: VisibleKeys) -> Iterator[Chunk]:
+    """Yield the chunks of rows that masked attention takes at a time."""
+    return visible.chunks(query.shape[2], key.shape[2], ATTENTION_CHUNK_ROWS)
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """The chunks of rows as one tensor."""
+    """Return the chunks of rows as one tensor."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
@@ -125,24 +106,27 @@ def augmented_alibi(
     value: Tensor,
     scale: float,
     slopes: Tensor,
-    document_ids: Tensor | None = None,
+    visible: VisibleKeys = VisibleKeys(),
     dropout: float = 0.0,
 ) -> Tensor:
-    """ALiBi inside the fused kernel: softmax ignores what is constant for a query, so
-    slope x (key position) is bias enough. Slopes and positions are split in two parts each, which
-    keeps their product right in bfloat16 up to 32,768 tokens.
+    """Add ALiBi inside the fused kernel.
+
+    Softmax ignores what is constant for a query, so slope x (key position) is bias enough. Slopes
+    and positions are split in two parts each, which keeps their product right in bfloat16 up to
+    32,768 tokens.
     """
     head_dim = query.shape[-1]
     query = torch.cat([query, _slope_columns(query, slopes / scale)], dim=-1)
     value = F.pad(value, (0, ALIBI_COLUMNS))
     parts = []
-    for begin, end, stop in chunks(query, key):
-        keys = torch.cat([key[:, :, :stop], _position_columns(key, stop)], dim=-1)
-        rows, values = query[:, :, begin:end], value[:, :, :stop]
-        if begin == 0 and document_ids is None:
+    for chunk in chunks(query, key, visible):
+        keys = key[:, :, chunk.keys]
+        keys = torch.cat([keys, _position_columns(keys)], dim=-1)
+        rows, values = query[:, :, chunk.rows], value[:, :, chunk.keys]
+        if chunk.rows.start == 0 and visible.all_before:
             parts.append(fused(rows, keys, values, scale, causal=True, dropout=dropout))
         else:
-            mask = visible(begin, end, stop, 0, document_ids, query.device)
+            mask = visible.mask(chunk, query.device)
             parts.append(fused(rows, keys, values, scale, mask, dropout=dropout))
     return joined(parts)[..., :head_dim]
 
@@ -159,13 +143,13 @@ def _slope_columns(query: Tensor, slopes: Tensor) -> Tensor:
     return columns.expand(n_sequences, n_heads, length, ALIBI_COLUMNS)
 
 
-def _position_columns(key: Tensor, stop: int) -> Tensor:
-    """(b, g, stop, 8): positions before the chunk's end, split in multiples of 128 and the rest."""
-    behind = torch.arange(1 - stop, 1, device=key.device)
+def _position_columns(keys: Tensor) -> Tensor:
+    """Count positions back from a chunk's last, in multiples of 128 and the rest: (b, g, j, 8)."""
+    behind = torch.arange(1 - keys.shape[2], 1, device=keys.device)
     fine = behind % POSITION_STEP
-    columns = torch.stack([behind - fine, fine], dim=-1).to(key.dtype)
+    columns = torch.stack([behind - fine, fine], dim=-1).to(keys.dtype)
     columns = F.pad(columns.repeat(1, 2), (0, ALIBI_COLUMNS - 4))
-    return columns.expand(key.shape[0], key.shape[1], stop, ALIBI_COLUMNS)
+    return columns.expand(*keys.shape[:3], ALIBI_COLUMNS)
 
 
 def biased_alibi(
@@ -174,23 +158,24 @@ def biased_alibi(
     value: Tensor,
     scale: float,
     slopes: Tensor,
-    document_ids: Tensor | None = None,
+    visible: VisibleKeys = VisibleKeys(),
     dropout: float = 0.0,
 ) -> Tensor:
-    """ALiBi as -slope x (query position - key position), a chunk of query rows at a time."""
-    past = key.shape[2] - query.shape[2]
+    """Add -slope x (query position - key position), a chunk of query rows at a time."""
     dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
     parts = []
-    for begin, end, stop in chunks(query, key):
-        rows = torch.arange(past + begin, past + end, device=query.device)
-        distance = (rows[:, None] - torch.arange(stop, device=query.device)).to(dtype)
-        rows_slopes = slopes[:, None] if slopes.dim() == 1 else slopes[..., begin:end]
+    for chunk in chunks(query, key, visible):
+        begin, end = chunk.past + chunk.rows.start, chunk.past + chunk.rows.stop
+        rows = torch.arange(begin, end, device=query.device)
+        places = torch.arange(chunk.keys.start, chunk.keys.stop, device=query.device)
+        distance = (rows[:, None] - places).to(dtype)
+        rows_slopes = slopes[:, None] if slopes.dim() == 1 else slopes[..., chunk.rows]
         bias = -rows_slopes.to(dtype)[..., None] * distance
-        mask = visible(begin, end, stop, past, document_ids, query.device)
-        bias = torch.where(mask, bias, float("-inf"))
+        bias = torch.where(visible.mask(chunk, query.device), bias, float("-inf"))
         if bias.dim() == 3:
             bias = bias.unsqueeze(0)
-        rows_q, keys, values = query[:, :, begin:end], key[:, :, :stop], value[:, :, :stop]
+        rows_q = query[:, :, chunk.rows]
+        keys, values = key[:, :, chunk.keys], value[:, :, chunk.keys]
         out = fused(
             rows_q.to(dtype), keys.to(dtype), values.to(dtype), scale, bias, dropout=dropout
         )

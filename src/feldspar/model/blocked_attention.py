@@ -13,13 +13,16 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from feldspar.model.footprint import KEPT_BLOCK_ROWS, KEPT_BYTES
+from feldspar.model.visible_keys import Chunk, VisibleKeys
 
 BLOCK_BYTES = 2**20
 """Scores of a block: what stays in a core's own cache."""
 
 
 def suits_blocks(query: Tensor, key: Tensor) -> bool:
-    """Whether this path is the faster one: float32 on a processor, a gradient, few probabilities.
+    """Tell whether this path is the faster one.
+
+    It is for float32 on a processor with a gradient and few probabilities.
 
     It needs as many heads and rows of queries as of keys.
     """
@@ -32,80 +35,99 @@ def suits_blocks(query: Tensor, key: Tensor) -> bool:
 
 
 def blocked_attention(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, slopes: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    slopes: Tensor | None = None,
+    visible: VisibleKeys = VisibleKeys(),
 ) -> Tensor:
-    """Causal attention over (b, h, t, d); ``slopes`` turn ALiBi on, as for ``attend``."""
-    return cast(Tensor, _BlockedAttention.apply(query, key, value, scale, slopes))
+    """Compute causal attention over (b, h, t, d); ``slopes`` turn ALiBi on, as for ``attend``.
+
+    ``visible`` must be the same for all sequences.
+    """
+    assert visible.document_ids is None
+    return cast(Tensor, _BlockedAttention.apply(query, key, value, scale, slopes, visible))
 
 
 class _BlockedAttention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float, slopes: Tensor | None
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float,
+        slopes: Tensor | None,
+        visible: VisibleKeys,
     ) -> Tensor:
         shape, length = query.shape, query.shape[2]
         query, key, value = (part.reshape(-1, length, shape[3]) for part in (query, key, value))
         group = _heads_of_a_group(shape[1], length, query.element_size())
-        ahead = query.new_full((KEPT_BLOCK_ROWS, KEPT_BLOCK_ROWS), float("-inf")).triu_(1)
         add_alibi = None if slopes is None else _alibi(slopes, shape, group)
         out = torch.empty_like(query)
         kept = []
-        for heads, rows, stop in _blocks(len(query), group, length):
-            scores = query.new_empty(len(query[heads]), rows.stop - rows.start, stop)
-            keys = key[heads, :stop].transpose(1, 2)
-            torch.baddbmm(scores, query[heads, rows], keys, beta=0, alpha=scale, out=scores)
-            scores[:, :, rows].add_(ahead[: stop - rows.start, : stop - rows.start])
+        for heads, chunk in _blocks(len(query), group, length, visible):
+            rows, keys = query[heads, chunk.rows], key[heads, chunk.keys]
+            scores = query.new_empty(len(rows), rows.shape[1], keys.shape[1])
+            torch.baddbmm(scores, rows, keys.transpose(1, 2), beta=0, alpha=scale, out=scores)
+            visible.hide(scores, chunk)
             if add_alibi is not None:
-                add_alibi(scores, heads, rows)
+                add_alibi(scores, heads, chunk.rows)
             torch.softmax(scores, dim=-1, out=scores)
-            out[heads, rows] = torch.bmm(scores, value[heads, :stop])
+            out[heads, chunk.rows] = torch.bmm(scores, value[heads, chunk.keys])
             kept.append(scores)
         ctx.save_for_backward(query, key, value, out, *kept)
-        ctx.scale, ctx.group = scale, group
+        ctx.scale, ctx.group, ctx.visible = scale, group, visible
         return out.view(shape)
 
     @staticmethod
     @once_differentiable
     def backward(  # pyrefly: ignore  # the decorator forgets the names of arguments
         ctx: Any, *grads: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, None, None]:
-        """With P the probabilities: dS = P (dO V' - rowsum(dO O))."""
+    ) -> tuple[Tensor, Tensor, Tensor, None, None, None]:
+        """Compute the gradients. With P the probabilities: dS = P (dO V' - rowsum(dO O))."""
         query, key, value, out, *kept = ctx.saved_tensors
         shape, length = grads[0].shape, grads[0].shape[2]
         grad = grads[0].reshape(out.shape)
         shared = (grad * out).sum(dim=-1, keepdim=True)
         grad_query = torch.empty_like(query)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        blocks = _blocks(len(query), ctx.group, length)
-        for probabilities, (heads, rows, stop) in zip(kept, blocks, strict=True):
+        blocks = _blocks(len(query), ctx.group, length, ctx.visible)
+        for probabilities, (heads, (rows, keys)) in zip(kept, blocks, strict=True):
             incoming = grad[heads, rows]
-            grad_value[heads, :stop] += torch.bmm(probabilities.transpose(1, 2), incoming)
-            scores = torch.bmm(incoming, value[heads, :stop].transpose(1, 2))
+            grad_value[heads, keys] += torch.bmm(probabilities.transpose(1, 2), incoming)
+            scores = torch.bmm(incoming, value[heads, keys].transpose(1, 2))
             scores.sub_(shared[heads, rows]).mul_(probabilities)
             scores.mul_(ctx.scale)
-            grad_query[heads, rows] = torch.bmm(scores, key[heads, :stop])
-            grad_key[heads, :stop] += torch.bmm(scores.transpose(1, 2), query[heads, rows])
-        return grad_query.view(shape), grad_key.view(shape), grad_value.view(shape), None, None
+            grad_query[heads, rows] = torch.bmm(scores, key[heads, keys])
+            grad_key[heads, keys] += torch.bmm(scores.transpose(1, 2), query[heads, rows])
+        grads_of_heads = grad_query.view(shape), grad_key.view(shape), grad_value.view(shape)
+        return (*grads_of_heads, None, None, None)
 
 
 def _heads_of_a_group(n_heads: int, length: int, entry_bytes: int) -> int:
-    """Heads taken together: whole sequences, so that each group has the same slopes."""
+    """Return how many heads are taken together: whole sequences, so that slopes repeat."""
     fitting = BLOCK_BYTES // (KEPT_BLOCK_ROWS * length * entry_bytes)
     return n_heads * max(fitting // n_heads, 1)
 
 
-def _blocks(total: int, group: int, length: int) -> Iterator[tuple[slice, slice, int]]:
-    """Heads, rows, and how many keys those rows see."""
+def _blocks(
+    total: int, group: int, length: int, visible: VisibleKeys
+) -> Iterator[tuple[slice, Chunk]]:
+    """Yield groups of heads, each with chunks of rows."""
     for head in range(0, total, group):
-        for row in range(0, length, KEPT_BLOCK_ROWS):
-            stop = min(row + KEPT_BLOCK_ROWS, length)
-            yield slice(head, min(head + group, total)), slice(row, stop), stop
+        for chunk in visible.chunks(length, length, KEPT_BLOCK_ROWS):
+            yield slice(head, min(head + group, total)), chunk
 
 
 def _alibi(
     slopes: Tensor, shape: torch.Size, group: int
 ) -> Callable[[Tensor, slice, slice], object]:
-    """Adds slope x key position, counted back from a block's last; constants of a row cancel."""
+    """Return a function that adds ALiBi to scores, in place.
+
+    It adds slope x key position, counted back from a block's last; constants of a row cancel.
+    """
     n_sequences, n_heads, length, _ = shape
     places = torch.arange(1 - length, 1, dtype=slopes.dtype)
     if slopes.dim() > 1:

@@ -1,0 +1,67 @@
+"""Which keys the queries of causal attention see, and queries taken in chunks of rows.
+
+Shapes: b sequences, t positions. Keys end where queries end: with s keys and i queries, query 0
+stands at position s - i.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Chunk(NamedTuple):
+    """Consecutive queries, and the keys that at least one of them sees."""
+
+    rows: slice
+    """Places of the queries among the queries."""
+    keys: slice
+    """Places of the keys among the keys; the last one stands where the last query stands."""
+
+    @property
+    def past(self) -> int:
+        """Return by how much the position of a query exceeds its place."""
+        return self.keys.stop - self.rows.stop
+
+
+@dataclass(frozen=True)
+class VisibleKeys:
+    """A query sees the keys up to its own position.
+
+    ``document_ids`` (b, t) hide those of other documents; they need as many queries as keys.
+    """
+
+    document_ids: Tensor | None = None
+
+    @property
+    def all_before(self) -> bool:
+        """Tell whether every query sees all keys up to its own position."""
+        return self.document_ids is None
+
+    def chunks(self, n_queries: int, n_keys: int, n_rows: int) -> Iterator[Chunk]:
+        """Yield the queries in chunks of ``n_rows``; the last chunk may be smaller."""
+        past = n_keys - n_queries
+        for begin in range(0, n_queries, n_rows):
+            end = min(begin + n_rows, n_queries)
+            yield Chunk(slice(begin, end), slice(0, past + end))
+
+    def mask(self, chunk: Chunk, device: torch.device) -> Tensor:
+        """Return true where a query sees a key: (rows, keys), or (b, 1, rows, keys)."""
+        rows, keys = chunk.rows, chunk.keys
+        positions = torch.arange(chunk.past + rows.start, chunk.past + rows.stop, device=device)
+        seen = positions[:, None] >= torch.arange(keys.start, keys.stop, device=device)
+        if self.document_ids is None:
+            return seen
+        same = self.document_ids[:, rows, None] == self.document_ids[:, None, keys]
+        return (seen & same).unsqueeze(1)
+
+    def hide(self, scores: Tensor, chunk: Chunk) -> None:
+        """Set the scores (heads, rows, keys) of hidden keys to minus infinity, in place.
+
+        All keys that come before the chunk's first query are visible to it.
+        """
+        n_rows = scores.shape[1]
+        ahead = scores.new_full((n_rows, n_rows), float("-inf")).triu_(1)
+        scores[:, :, -n_rows:].add_(ahead)
