@@ -220,3 +220,23 @@ def test_a_bag_of_words_by_hand() -> None:
     # Vocabulary of 5 words: P(lung | cardiac) = 1/9, P(lung | chest) = 2/7; priors 2/3 and 1/3.
     assert words.label("the LUNG") == "chest" and words.label("heart, lung") == "cardiac"
     assert words.label("unseen") == "cardiac"
+
+
+WORDS = st.lists(st.sampled_from(["heart", "lung", "a", "stops", "rare"]), min_size=1).map(" ".join)
+
+
+@given(st.lists(st.tuples(WORDS, st.sampled_from(VALUES)), min_size=1, max_size=12), WORDS)
+def test_the_bag_of_words_is_that_of_scikit_learn(
+    training: list[tuple[str, str]], text: str
+) -> None:
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.naive_bayes import MultinomialNB
+
+    texts, labels = zip(*training, strict=True)
+    counts = CountVectorizer(token_pattern=r"\w+").fit(texts)
+    bayes = MultinomialNB(alpha=1).fit(counts.transform(texts), labels)
+    scores = dict(
+        zip(bayes.classes_, bayes.predict_joint_log_proba(counts.transform([text]))[0], strict=True)
+    )
+    label = BagOfWords(texts, labels).label(text)
+    assert scores[label] == pytest.approx(max(scores.values()))
