@@ -31,7 +31,7 @@ class Combination:
         return cls(torch.cat(list(ids)), torch.cat(list(weights)).float(), counts)
 
     def rows(self, old: Tensor) -> Tensor:
-        """The new rows (n, d) from the ``old`` (V, d), in float32."""
+        """Return the new rows (n, d) from the ``old`` (V, d), in float32."""
         offsets = self.counts.cumsum(0) - self.counts
         wide = old.float()
         if not len(self.counts):
@@ -40,6 +40,6 @@ class Combination:
 
 
 def subword_mean(decompositions: Decompositions) -> Combination:
-    """The plain mean of each token's old pieces."""
+    """Return the plain mean of each token's old pieces."""
     ids = [torch.tensor(pieces, dtype=torch.int64) for pieces in decompositions]
     return Combination.of(ids, [torch.full((len(part),), 1 / len(part)) for part in ids])

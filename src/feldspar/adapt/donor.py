@@ -20,7 +20,7 @@ class Donor:
     """For people: where it comes from."""
 
     def matrix(self, name: str) -> Tensor:
-        """The donor's matrix of that name; its embedding where it is tied.
+        """Return the donor's matrix of that name; its embedding where it is tied.
 
         Raises UserError when it holds NaN or infinity.
         """

@@ -108,7 +108,7 @@ def adapt_embeddings(
     seed: int,
     donor: Donor | None = None,
 ) -> tuple[dict[str, Tensor], Adaptation]:
-    """The state with ``rows`` rows in the embedding and, if it has one, the head.
+    """Return the state with ``rows`` rows in the embedding and, if it has one, the head.
 
     Rows of the old vocabulary's padding are dropped; the new padding is zero. ``init_std`` is the
     parametrization's of each matrix (``random``). New rows are computed in float32. Raises
@@ -193,7 +193,7 @@ class _Initialiser:
         return found
 
     def _known(self, nonzero: bool) -> tuple[Donor, Known, Known]:
-        """The donor, the old tokens that it knows, and the new ones."""
+        """Return the donor, the old tokens that it knows, and the new ones."""
         donor = self.donor
         assert donor is not None, "the settings require one"
         shared = Known.of(self.tokens.old, donor, nonzero)

@@ -23,12 +23,12 @@ class AffineMap:
     offset: Tensor
 
     def rows(self, donor: Tensor) -> Tensor:
-        """The mapped ``donor`` rows (n, d_donor) as float32 (n, d)."""
+        """Return the mapped ``donor`` rows (n, d_donor) as float32 (n, d)."""
         return (donor.double() @ self.matrix + self.offset).float()
 
 
 def ridge_for(shared: int, d_donor: int, ridge: float | None) -> float:
-    """The penalty to use for so many shared tokens.
+    """Return the penalty to use for so many shared tokens.
 
     Raises UserError for 0 where the tokens do not determine the map.
     """
@@ -44,7 +44,7 @@ def ridge_for(shared: int, d_donor: int, ridge: float | None) -> float:
 
 
 def fit_affine(donor: Tensor, target: Tensor, ridge: float) -> AffineMap:
-    """The map of ``donor`` rows (s, d_donor) onto ``target`` rows (s, d) of the same tokens.
+    """Return the map of ``donor`` rows (s, d_donor) onto ``target`` rows (s, d) of the same tokens.
 
     ``ridge`` penalises the matrix, not the offset, in units of the donor dimensions' mean variance.
     """

@@ -19,8 +19,9 @@ def topk_weights(cosines: Tensor, k: int, temperature: float) -> tuple[Tensor, T
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """The nearest distribution to each row of ``scores`` (n, V): most entries become 0
-    (1602.02068)."""
+    """Return the nearest distribution to each row of ``scores`` (n, V): most entries become 0
+    (1602.02068).
+    """
     ordered = scores.sort(dim=1, descending=True).values
     places = torch.arange(1, scores.shape[1] + 1, dtype=scores.dtype)
     sums = ordered.cumsum(1) - 1
@@ -32,8 +33,9 @@ def sparsemax(scores: Tensor) -> Tensor:
 def similar_topk(
     new: Tensor, old: Tensor, old_ids: Tensor, k: int, temperature: float
 ) -> Combination:
-    """The k nearest of the ``old`` vectors (V, a), whose tokens are ``old_ids``, for each ``new``
-    vector (n, a); no vector may be 0."""
+    """Return the k nearest of the ``old`` vectors (V, a), whose tokens are ``old_ids``, for each
+    ``new`` vector (n, a); no vector may be 0.
+    """
     ids, weights = [], []
     for cosines in _cosines(new, old):
         places, found = topk_weights(cosines, k, temperature)

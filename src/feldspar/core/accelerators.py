@@ -27,7 +27,9 @@ ACCELERATORS = (
 
 
 def accelerator_of(device_name: str) -> Accelerator | None:
-    """The entry whose words all occur in a driver's name of a device; None for an unknown one."""
+    """Return the entry whose words all occur in a driver's name of a device; None for an unknown
+    one.
+    """
     return next(
         (item for item in ACCELERATORS if all(word in device_name for word in item.name.split())),
         None,
@@ -35,7 +37,7 @@ def accelerator_of(device_name: str) -> Accelerator | None:
 
 
 def accelerator_named(name: str) -> Accelerator:
-    """The entry of that name, whatever the case. Raises UserError for an unknown one."""
+    """Return the entry of that name, whatever the case. Raises UserError for an unknown one."""
     known = {item.name.lower(): item for item in ACCELERATORS}
     if name.lower() not in known:
         hint = nearest(name.lower(), known)

@@ -12,7 +12,7 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def granted_processors(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
-    """The smallest quota of this process's groups, in processors; None where none is set.
+    """Return the smallest quota of this process's groups, in processors; None where none is set.
 
     Reads version 2 (``cpu.max``) and version 1 (``cpu.cfs_quota_us``) of Linux's control groups.
     """
@@ -26,7 +26,7 @@ def granted_processors(root: Path = ROOT, membership: Path = MEMBERSHIP) -> floa
 
 
 def _folders(root: Path, membership: Path) -> Iterator[Path]:
-    """The folders of the process's groups and of all groups above them."""
+    """Yield the folders of the process's groups and of all groups above them."""
     try:
         lines = membership.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):

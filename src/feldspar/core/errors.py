@@ -76,7 +76,7 @@ class InternalError(FeldsparError):
 
 
 def missing_extra(package: str, extra: str) -> SetupError:
-    """The error of an adapter whose optional package is not installed."""
+    """Return the error of an adapter whose optional package is not installed."""
     return SetupError(
         f"{package} is not installed", do=f"install it with: pip install 'feldspar[{extra}]'"
     )
@@ -89,6 +89,6 @@ def shorten(text: str, limit: int = FOUND_LIMIT) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that ``name`` was most likely meant to be, if any comes close."""
+    """Return the known name that ``name`` was most likely meant to be, if any comes close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

@@ -23,13 +23,13 @@ def cache_folder() -> Path:
 
 
 def sha256_of_file(path: Path) -> str:
-    """The hexadecimal SHA-256 of a file's bytes."""
+    """Return the hexadecimal SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(*parts: str) -> str:
-    """A stable hexadecimal digest of a list of texts; lengths keep the parts apart."""
+    """Return a stable hexadecimal digest of a list of texts; lengths keep the parts apart."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")

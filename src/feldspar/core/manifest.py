@@ -74,7 +74,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The content of ``manifest.json``: the fields, the content's digest, and a checksum of all."""
+    """Return the content of ``manifest.json``: the fields, the content's digest, and a checksum of
+    all.
+    """
     data = asdict(manifest) | {DIGEST: manifest.digest}
     return json.dumps(data | {CHECKSUM: _checksum(data)}, indent=2, sort_keys=True) + "\n"
 

@@ -83,7 +83,7 @@ ParameterRoles = Mapping[str, ParameterRole]
 def chosen_rows(
     rows: Iterable[ParameterRow], chosen: Literal["all"] | Iterable[str], key: str
 ) -> tuple[ParameterRow, ...]:
-    """The rows that ``chosen`` names by role or by a glob of names, in their order.
+    """Return the rows that ``chosen`` names by role or by a glob of names, in their order.
 
     Raises UserError, with the recipe's ``key``, for an entry that matches nothing.
     """

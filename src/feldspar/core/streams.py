@@ -6,7 +6,7 @@ import numpy as np
 
 
 def stream_seed(root_seed: int, *names: str | int) -> int:
-    """A 63-bit seed that depends on the root seed and on each name of the stream.
+    """Return a 63-bit seed that depends on the root seed and on each name of the stream.
 
     Python's own ``hash`` changes from process to process and is never used for data.
     """
@@ -18,12 +18,12 @@ def stream_seed(root_seed: int, *names: str | int) -> int:
 
 
 def numpy_stream(root_seed: int, *names: str | int) -> np.random.Generator:
-    """A NumPy generator (Philox, counter-based) for one named stream."""
+    """Return a NumPy generator (Philox, counter-based) for one named stream."""
     return np.random.Generator(np.random.Philox(stream_seed(root_seed, *names)))
 
 
 def hash_integers(values: np.ndarray, key: int) -> np.ndarray:
-    """A 64-bit mix of each integer with ``key`` (the finaliser of splitmix64), shape kept."""
+    """Mix each integer with ``key`` into 64 bits (the finaliser of splitmix64); the shape is kept."""
     mixed = values.astype(np.uint64) + np.uint64(key & 0xFFFFFFFFFFFFFFFF)
     mixed += np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -41,7 +41,9 @@ def unpaired_half_width(values: Sequence[float], others: Sequence[float]) -> flo
 
 @cache
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
-    """The t that a share ``level`` of Student's distribution lies within, on both sides of 0."""
+    """Return the t that a share ``level`` of Student's distribution lies within, on both sides of
+    0.
+    """
     low, high = 0.0, math.pi / 2
     for _ in range(200):
         middle = (low + high) / 2

@@ -12,7 +12,7 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def open_exported(folder: Path, device: torch.device | None = None) -> TextModel:
-    """The model and tokenizer in ``folder``; every row of its embedding counts as a token.
+    """Return the model and tokenizer in ``folder``; every row of its embedding counts as a token.
 
     Raises UserError for a folder that holds no model of a known kind, or no tokenizer.
     """

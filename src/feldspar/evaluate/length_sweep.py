@@ -28,7 +28,8 @@ def sweep_lengths(
     train_length: int,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """A record for each measure, length and scaling, all on the same documents and questions.
+    """Return a record for each measure, length and scaling, all on the same documents and
+    questions.
 
     ``documents`` (tokens without separators) serve the losses; those shorter than the longest
     length are left out. ``train_length`` is the context trained on. The model is left as it was.
@@ -66,7 +67,7 @@ def sweep_lengths(
 def long_documents(
     documents: Sequence[np.ndarray], length_tokens: int, count: int
 ) -> list[np.ndarray]:
-    """The first ``count`` documents of at least ``length_tokens``, cut to that.
+    """Return the first ``count`` documents of at least ``length_tokens``, cut to that.
 
     Raises UserError when there is none; says how many were too short.
     """
@@ -86,7 +87,7 @@ def long_documents(
 
 
 def described(scaling: PositionScaling) -> str:
-    """A scaling in a line: its type and the keys that it sets."""
+    """Return a scaling in a line: its type and the keys that it sets."""
     keys = scaling.model_dump(exclude_none=True, exclude_defaults=True)
     keys.pop("type", None)
     return " ".join(

@@ -94,7 +94,7 @@ def assign(
 def _measured(
     module: nn.Module, name: str, covers: Coverage, seen: set[int]
 ) -> Iterator[tuple[str, nn.Module, type[Rule]]]:
-    """The modules that get a rule, and which: covered, with trained parameters of their own."""
+    """Yield each covered module that has trained parameters of its own, with its rule."""
     trains = any(parameter.requires_grad for parameter in module.parameters())
     if id(module) in seen or not trains:
         return

@@ -22,7 +22,7 @@ def n_processes(group: dist.ProcessGroup | None) -> int:
 
 
 def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tensor:
-    """The sums of a float64 vector, in one message."""
+    """Return the sums of a float64 vector, in one message."""
     if n_processes(group) > 1:
         values = values.contiguous()
         dist.all_reduce(values, group=group)
@@ -32,7 +32,7 @@ def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tenso
 def gather_examples(
     columns: Tensor, counts: Sequence[int], group: dist.ProcessGroup | None
 ) -> Tensor:
-    """The columns (P, n) of each process side by side; ``counts`` of each process's columns."""
+    """Return the columns (P, n) of all processes side by side; ``counts`` says how many each has."""
     if n_processes(group) == 1:
         return columns
     padded = columns.new_zeros(max(counts), len(columns))

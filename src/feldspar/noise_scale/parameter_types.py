@@ -31,13 +31,15 @@ _BY_NAME: dict[ParameterType, re.Pattern[str]] = {
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether a module is a normalisation, by class or by the name of its class."""
+    """Tell whether a module is a normalisation, by class or by the name of its class."""
     known = isinstance(module, nn.LayerNorm | nn.RMSNorm | nn.GroupNorm)
     return known or _NORM_CLASS.search(type(module).__name__.lower()) is not None
 
 
 def parameter_type(module_name: str, module: nn.Module, local_name: str) -> ParameterType | None:
-    """The type of ``module``'s own parameter ``local_name``; None: it counts in the total only."""
+    """Return the type of ``module``'s own parameter ``local_name``; None: it counts in the total
+    only.
+    """
     roles: ParameterRoles = declared(module, "parameter_roles")
     own = roles.get(local_name)
     if own is not None and own.role in _BY_ROLE:

@@ -36,7 +36,8 @@ class OuterProducts:
 def choose_method(
     n_examples: int, n_positions: int, n_rows: int, n_columns: int, on_accelerator: bool
 ) -> Method:
-    """The cheapest way by operations and memory: equal counts at T^2 = (2KL - 1) / (2K + 2L - 1).
+    """Return the cheapest way by operations and memory: equal counts at T^2 = (2KL - 1) / (2K + 2L
+    - 1).
 
     Source: 2411.00999, table 1, counted again for w_i that also give the gradient itself.
     """

@@ -66,7 +66,7 @@ class Recorder:
             )
 
     def unflattened(self, x: Tensor) -> Tensor:
-        """A layer's input (B T, d), all positions of all examples in a row, as (B, T, d)."""
+        """Return a layer's input (B T, d), all positions of all examples in a row, as (B, T, d)."""
         if torch.compiler.is_compiling() or x.dim() != 2:
             return x
         if self.n_examples is None or self._n_positions is None:
@@ -114,7 +114,9 @@ class Recorder:
 
 
 def _random_form(gradient: Tensor) -> Tensor:
-    """A fixed random linear form of the gradient, as large as its norm on average, float64 ()."""
+    """Return a fixed random linear form of the gradient, as large as its norm on average, float64
+    ().
+    """
     rows = len(gradient) if gradient.dim() else 1
     matrix = widened(gradient.detach()).reshape(rows, -1)
     generator = torch.Generator().manual_seed(1)

@@ -8,7 +8,7 @@ from feldspar.core.errors import UserError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, without the layers that copying and compiling put around it."""
+    """Return the model itself, without the layers that copying and compiling put around it."""
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module

@@ -66,5 +66,5 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """A region in which the precision is what the code says."""
+    """Return a region in which the precision is what the code says."""
     return torch.autocast(x.device.type, enabled=False)

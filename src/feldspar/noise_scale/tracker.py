@@ -145,7 +145,7 @@ class Tracker:
         loss_scale: float = 1.0,
         group: dist.ProcessGroup | None = None,
     ) -> StepStatistics:
-        """The statistics of the micro-batches since the last call.
+        """Return the statistics of the micro-batches since the last call.
 
         Call it after the last backward pass, with all gradients in place (masked, if they are),
         before they are unscaled, clipped or used. ``num_examples`` of the whole step, over all

@@ -119,5 +119,5 @@ class ParameterUses:
 
 
 def in_backward() -> bool:
-    """Whether autograd is at work: a forward pass is then a recomputation of checkpointing."""
+    """Tell whether autograd is at work: a forward pass is then a recomputation of checkpointing."""
     return torch._C._current_graph_task_id() != -1

@@ -46,7 +46,7 @@ def initialise(model: nn.Module, table: ParametrizationTable, seed: int) -> None
 
 
 def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Tensor:
-    """The initial values of one tensor, float32, of the entry's shape."""
+    """Return the initial values of one tensor, float32, of the entry's shape."""
     values = torch.full(entry.shape, entry.initial_mean)
     if entry.init_std == 0.0:
         return values
@@ -82,7 +82,7 @@ def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> No
 
 
 def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[ParameterGroup]:
-    """The trained parameters, grouped by their multipliers, in the model's order."""
+    """Return the trained parameters, grouped by their multipliers, in the model's order."""
     entries = _entries_by_name(model, table)
     grouped: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)
     for name, parameter in model.named_parameters():

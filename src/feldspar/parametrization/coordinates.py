@@ -67,13 +67,14 @@ class Bound:
         return f"{self.low:.2f} to {self.high:.2f}"
 
     def holds(self, slopes: Mapping[Measure, float]) -> bool:
-        """Whether the slope lies inside; one that is not finite never does."""
+        """Tell whether the slope lies inside; one that is not finite never does."""
         value = slopes[self.measure]
         return math.isfinite(value) and self.low <= value <= self.high
 
 
 def slope(x: Sequence[float], sizes: Sequence[Sequence[float]]) -> float:
-    """The least-squares slope of mean log2 size over log2 ``x``; ``sizes`` are (points, seeds).
+    """Return the least-squares slope of mean log2 size over log2 ``x``; ``sizes`` are (points,
+    seeds).
 
     NaN where a size is zero or not finite: a run that diverged has no slope.
     """

@@ -52,7 +52,7 @@ class ParametrizationTable:
     tensors: tuple[TensorEntry, ...]
 
     def entry(self, name: str) -> TensorEntry:
-        """The entry of one tensor."""
+        """Return the entry of one tensor."""
         return next(entry for entry in self.tensors if entry.name == name)
 
 
@@ -61,7 +61,7 @@ def table(
     shapes: ModelShapes,
     densities: Mapping[str, float] | None = None,
 ) -> ParametrizationTable:
-    """The table of a model.
+    """Return the table of a model.
 
     ``densities`` gives the kept share of each masked tensor by name; a tensor that it does not
     name is dense. Raises UserError for a tensor with two rows, and for a density of no tensor or
@@ -82,7 +82,7 @@ def table(
 def forward_multipliers(
     settings: ParametrizationSettings, shapes: ModelShapes
 ) -> ForwardMultipliers:
-    """The four factors of the forward pass."""
+    """Return the four factors of the forward pass."""
     if settings.type == "sp":
         return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(shapes.head_dim), 1.0)
     scale = _scale(settings, shapes)
@@ -117,7 +117,7 @@ class _Scale:
     depth_power: float = 1.0
 
     def fan_in(self, row: ParameterRow) -> float:
-        """The multiplier of the dimension that a hidden matrix sums over."""
+        """Return the multiplier of the dimension that a hidden matrix sums over."""
         return self.inner_width if row.fan_in is FanIn.D_FF else self.width
 
     @property
@@ -174,7 +174,9 @@ def _entry(
 def _init_std(
     settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, inputs: float
 ) -> float:
-    """The standard deviation where a neuron sums ``inputs`` times as many terms as at the base."""
+    """Return the standard deviation where a neuron sums ``inputs`` times as many terms as at the
+    base.
+    """
     if row.role in (Role.NORM, Role.BIAS):
         return 0.0
     if row.writes_residual and settings.block_output_init_std is not None:

@@ -35,7 +35,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
-        """A frozen section holds tuples; strict validation takes no list for one."""
+        """Return a frozen section holds tuples; strict validation takes no list for one."""
         if isinstance(value, dict):
             return {key: _frozen(item) for key, item in value.items()}
         return value

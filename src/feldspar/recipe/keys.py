@@ -13,7 +13,7 @@ from feldspar.recipe.yaml import KeyPath
 
 
 def all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every key below ``section`` by dotted name: N stands for a list index, NAME for a name."""
+    """Yield every key below ``section`` by dotted name, with N for an index and NAME for a name."""
     for name, field in section.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         yield key, field
@@ -22,7 +22,7 @@ def all_keys(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def inner_sections(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
-    """The sections inside a field, each with the key part that leads into it."""
+    """Yield the sections inside a field, each with the key part that leads into it."""
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -39,7 +39,7 @@ def inner_sections(annotation: Any) -> Iterator[tuple[type[BaseModel], str]]:
 
 
 def known_keys(model: type[BaseModel], path: KeyPath, tree: Any) -> Iterator[str]:
-    """The keys that the section at ``path`` may hold."""
+    """Yield the keys that the section at ``path`` may hold."""
     annotation: Any = model
     for depth, part in enumerate(path):
         value = get_value(tree, path[: depth + 1])

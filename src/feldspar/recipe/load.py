@@ -144,7 +144,7 @@ def load_data_recipe(
 def load_vision_recipe(
     reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
 ) -> LoadedVisionRecipe:
-    """The same of a recipe for images. Raises UserError for one of a language model."""
+    """Return the same of a recipe for images. Raises UserError for one of a language model."""
     loaded = load_any_recipe(reference, overrides, recorded)
     if isinstance(loaded, LoadedVisionRecipe):
         return loaded
@@ -234,7 +234,9 @@ def read_tree(reference: str) -> tuple[dict[str, Any], Origins, dict[str, Path]]
 def _read_with_parents(
     path: Path, seen: tuple[Path, ...]
 ) -> tuple[dict[str, Any], Origins, dict[str, Path]]:
-    """The merged tree, the origin of each key, and the folder that each file's paths start from."""
+    """Return the merged tree, the origin of each key, and the folder that each file's paths start
+    from.
+    """
     if path.resolve() in seen or len(seen) >= MAX_PARENTS:
         chain = " -> ".join(str(item) for item in (*seen, path))
         raise UserError(f"extends: the chain of parents does not end: {chain}")
@@ -264,7 +266,7 @@ def _read_with_parents(
 
 
 def _parent_file(path: Path, parent: str, where: str) -> Path:
-    """The file that ``extends: parent`` of the recipe in ``path`` names."""
+    """Return the file that ``extends: parent`` of the recipe in ``path`` names."""
     beside = path.parent / parent
     if beside.is_file():
         return beside
@@ -370,7 +372,7 @@ def _with_absolute_paths(
 
 
 def _with_vocabulary(recipe: Recipe) -> Recipe:
-    """The model's vocabulary defaults to the tokenizer's; it may be larger, never smaller."""
+    """Set the model's vocabulary to the tokenizer's by default; a larger one is allowed."""
     declared = getattr(recipe.tokenizer, "vocab_size", None)
     size = recipe.model.vocab_size
     if size is not None and declared is not None and size < declared:
@@ -390,5 +392,5 @@ def _with_vocabulary(recipe: Recipe) -> Recipe:
 
 
 def value_at(loaded: Loaded, key: str) -> Any:
-    """The plain value that the recipe gives for a dotted key, or None."""
+    """Return the plain value that the recipe gives for a dotted key, or None."""
     return get_value(loaded.tree, split_key(key))

@@ -29,7 +29,7 @@ class RecipeError(UserError):
 def recipe_error(
     error: ValidationError, model: type[BaseModel], tree: Any, origins: Origins
 ) -> RecipeError:
-    """The problems that validation found, in the words of the recipe."""
+    """Return the problems that validation found, in the words of the recipe."""
     details = [
         (_path_in_file(detail["loc"], tree, detail["type"] == "missing"), detail)
         for detail in error.errors(include_url=False)
@@ -114,7 +114,7 @@ def _starts_with_field(text: str) -> bool:
 
 
 def key_named_in(message: str) -> KeyPath | None:
-    """The key that an error's line begins with, if it does."""
+    """Return the key that an error's line begins with, if it does."""
     head = message.split(":", 1)[0]
     if not head or " " in head or head.startswith("-"):  # an option of the command line
         return None

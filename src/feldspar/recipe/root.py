@@ -93,12 +93,14 @@ class Recipe(RecipeTop):
         return -(-tokens // multiple) * multiple
 
     def sparsity(self, phase_index: int) -> Dense | StaticSparsity:
-        """The sparsity in force in a phase: its own, else the one before it, else dense."""
+        """Return the sparsity in force in a phase: its own, else the one before it, else dense."""
         given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
         return given[-1] if given else Dense()
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
-        """The scaling in force in a phase: its own, else that of the one before it, else none."""
+        """Return the scaling in force in a phase: its own, else that of the one before it, else
+        none.
+        """
         phases = self.phases[: phase_index + 1]
         given = [phase.position_scaling for phase in phases if phase.position_scaling]
         return given[-1] if given else NoScaling()
@@ -109,7 +111,7 @@ class Recipe(RecipeTop):
         return max(phase.soft_prompt_length for phase in self.phases)
 
     def optimizer_of(self, phase_index: int) -> OptimizerSettings:
-        """The optimizer in force in a phase: the section, with what the phase changes."""
+        """Return the optimizer in force in a phase: the section, with what the phase changes."""
         own = self.phases[phase_index].optimizer
         changes = {} if own is None else own.model_dump(exclude_none=True)
         return self.optimizer.model_copy(update=changes)

@@ -9,12 +9,12 @@ Origins = dict[KeyPath, str]
 
 
 def dotted(path: KeyPath) -> str:
-    """The path as written in an override."""
+    """Return the path as written in an override."""
     return ".".join(map(str, path))
 
 
 def split_key(key: str) -> KeyPath:
-    """A dotted key as a path; digits index a list."""
+    """Return a dotted key as a path; digits index a list."""
     parts = key.split(".")
     if not all(parts):
         raise UserError(f"{key!r} is not a key", allowed="names and list indices joined by dots")
@@ -32,7 +32,8 @@ def merge(parent: Any, child: Any) -> Any:
 
 
 def set_value(tree: Any, path: KeyPath, value: Any) -> Any:
-    """A copy of ``tree`` in which ``path`` holds ``value``; absent mappings on the way appear.
+    """Return a copy of ``tree`` in which ``path`` holds ``value``; absent mappings on the way
+    appear.
 
     Raises UserError for an index outside a list.
     """
@@ -54,7 +55,7 @@ def set_value(tree: Any, path: KeyPath, value: Any) -> Any:
 
 
 def get_value(tree: Any, path: KeyPath) -> Any:
-    """The value at ``path``, or None."""
+    """Return the value at ``path``, or None."""
     for part in path:
         if isinstance(tree, dict):
             tree = tree.get(str(part))

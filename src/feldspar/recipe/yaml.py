@@ -18,7 +18,7 @@ Lines = dict[KeyPath, int]
 
 
 def read_yaml(path: Path) -> tuple[Any, Lines]:
-    """A file's plain value and the line (from 1) of each key path in it.
+    """Return a file's plain value and the line (from 1) of each key path in it.
 
     Raises UserError for a missing, too large, wrongly encoded or malformed file.
     """
@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
-    """The plain value of ``text`` and its line table; ``name`` stands in errors."""
+    """Return the plain value of ``text`` and its line table; ``name`` stands in errors."""
     parser = YAML(typ="rt", pure=True)
     parser.allow_duplicate_keys = False
     try:

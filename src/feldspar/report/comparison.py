@@ -26,7 +26,7 @@ class Comparison:
 
 
 def compare(title: str, left: str, right: str) -> Comparison:
-    """The two texts, different words, spaces and signs marked; the pieces join to the texts.
+    """Return the two texts, different words, spaces and signs marked; the pieces join to the texts.
 
     Quadratic in the number of words: for excerpts.
     """

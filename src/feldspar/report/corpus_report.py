@@ -41,7 +41,7 @@ def write_corpus_report(folder: Path, out: Path | None = None) -> Path:
 
 
 def corpus_page(folder: Path) -> str:
-    """The page as HTML."""
+    """Return the page as HTML."""
     opened = _opened(folder)
     manifest = opened.manifest
     report = json.loads(opened.file("report.json").read_text(encoding="utf-8"))

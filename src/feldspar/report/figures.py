@@ -89,7 +89,7 @@ def line_figure(
 
 
 def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
-    """One bar per name, its value above it; long names take several lines."""
+    """Return one bar per name, its value above it; long names take several lines."""
     figure, axes = _new_axes("", y_label)
     names = [fill(name, NAME_COLUMNS) for name in bars]
     drawn = axes.bar(names, list(bars.values()), width=0.6)
@@ -125,7 +125,9 @@ def heat_map(
     log: bool = False,
     format_spec: str = ",.0f",
 ) -> Figure:
-    """A matrix as colours with each value written in its cell; ``log`` colours by log(1 + v)."""
+    """Return a matrix as colours with each value written in its cell; ``log`` colours by log(1 +
+    v).
+    """
     figure, axes = _new_axes(x_label, y_label)
     shades = [[math.log1p(value) if log else value for value in row] for row in values]
     axes.grid(visible=False)

@@ -13,7 +13,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 def noise_scale_sections(records: Mapping[str, Records]) -> list[Section]:
-    """A section of figures for each run that measured its noise scale."""
+    """Return a section of figures for each run that measured its noise scale."""
     return [
         Section(
             "Noise scale" if len(records) == 1 else f"Noise scale of {name}",

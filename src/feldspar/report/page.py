@@ -69,7 +69,7 @@ class Section:
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The page as HTML without any outside resource.
+    """Return the page as HTML without any outside resource.
 
     Raises SetupError when jinja2 is absent.
     """

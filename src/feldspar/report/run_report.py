@@ -30,7 +30,7 @@ def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
 
 
 def run_page(runs: Sequence[Path]) -> str:
-    """The page of one run, or of several side by side.
+    """Return the page of one run, or of several side by side.
 
     Whatever is damaged or missing in a folder is named in its place. Raises UserError for a folder
     without any step.
@@ -83,7 +83,7 @@ def missing_steps(name: str, rows: Sequence[Mapping[str, Any]]) -> Section | Non
 
 
 def _recipe_of(run: Path) -> str:
-    """The recipe that the run was trained by, or why it cannot be read."""
+    """Return the recipe that the run was trained by, or why it cannot be read."""
     try:
         return recipe_text(load_any_recipe(str(run.resolve())))
     except FeldsparError as error:
@@ -144,7 +144,7 @@ def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
 def validation_series(
     records: dict[str, list[dict[str, Any]]], measure: str, unit: str = "tokens"
 ) -> list[Series]:
-    """One series per run and source, and the mean over sources."""
+    """Return one series per run and source, and the mean over sources."""
     series = []
     for name, rows in records.items():
         prefix = "" if len(records) == 1 else f"{name} "

@@ -50,7 +50,7 @@ def scaling_figure(record: dict[str, Any]) -> Figure:
 
 
 def scaling_page(record: dict[str, Any], figure: Figure) -> str:
-    """The page: the law, how it was judged, predictions, sizes, every doubt."""
+    """Return the page: the law, how it was judged, predictions, sizes, every doubt."""
     held_out = record["held_out"]
     sections = [
         Section("Loss over FLOPs", [law_line(record), held_out_line(held_out)], figures=[figure]),
@@ -85,12 +85,12 @@ def scaling_page(record: dict[str, Any], figure: Figure) -> str:
 
 
 def unit_of(record: dict[str, Any]) -> str:
-    """The unit of the losses, where it is known."""
+    """Return the unit of the losses, where it is known."""
     return "loss" if record["basis"] is None else record["basis"]["loss_unit"]
 
 
 def law_line(record: dict[str, Any]) -> str:
-    """The law in numbers, by all points."""
+    """Return the law in numbers, by all points."""
     values = record["parameters"]
     constant = f" + {values['constant']:.4g}" if record["form"] == "power_plus_constant" else ""
     return (

@@ -54,7 +54,7 @@ class ReversibleBlock(nn.Module):
         self.fixed_point_bits = fixed_point_bits
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The outputs of ``n_inputs`` streams, then any context tensors; an ordinary graph."""
+        """Return the outputs of ``n_inputs`` streams and any context tensors, with an ordinary graph."""
         streams, context = self.split(tensors, self.n_inputs)
         for step in self.steps:
             inputs = self._inputs(step, streams, context)
@@ -62,7 +62,8 @@ class ReversibleBlock(nn.Module):
         return tuple(streams)
 
     def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The inputs of ``n_outputs`` streams, then the context; no graph, no buffer changed.
+        """Return the inputs of ``n_outputs`` streams, then the context; no graph, no buffer
+        changed.
 
         True for functions that draw no random numbers in their present mode.
         """
@@ -166,7 +167,7 @@ class ReversibleBlock(nn.Module):
             streams[step.target.stream] = step.target.plus(streams, addend, sign=-1)
 
     def _addend(self, step: Step, stream: Tensor, output: Tensor) -> Tensor:
-        """The output as it is added: in the streams' type, on the grid."""
+        """Return the output as it is added: in the streams' type, on the grid."""
         if not isinstance(output, Tensor):
             raise UserError(
                 "a function of a reversible block returns one tensor",

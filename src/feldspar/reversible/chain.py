@@ -69,7 +69,7 @@ class ReversibleChain(nn.Module):
         return streams
 
     def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The inputs of these outputs, then the context; see ``ReversibleBlock.inverse``."""
+        """Return the inputs of these outputs, then the context; see ``ReversibleBlock.inverse``."""
         n_outputs = self.in_order[-1].n_outputs
         streams, context = tuple(tensors[:n_outputs]), tensors[n_outputs:]
         for block in reversed(self.in_order):

@@ -26,7 +26,7 @@ class _Tape:
     streams: Sequence[Tensor] | None = None
 
     def take(self) -> Sequence[Tensor]:
-        """The streams, for the one who asks; they are released by the tape."""
+        """Return the streams, for the one who asks; they are released by the tape."""
         streams, self.streams = self.streams, None
         if streams is None:
             raise InternalError("a reversible block was reached before the block after it")

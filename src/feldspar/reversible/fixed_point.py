@@ -26,12 +26,12 @@ class _RoundToGrid(torch.autograd.Function):
 
 
 def round_to_grid(values: Tensor, bits: int) -> Tensor:
-    """The nearest multiple of 2^-bits to each value."""
+    """Return the nearest multiple of 2^-bits to each value."""
     return cast(Tensor, _RoundToGrid.apply(values, bits))
 
 
 def exact_limit(dtype: torch.dtype, bits: int) -> float:
-    """The magnitude below which sums on the grid are exact."""
+    """Return the magnitude below which sums on the grid are exact."""
     return 2.0 / torch.finfo(dtype).eps * 2.0**-bits
 
 

@@ -7,7 +7,7 @@ from feldspar.core.errors import UserError
 
 
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
-    """The parameters whose gradients a backward pass must return, each once."""
+    """Return the parameters whose gradients a backward pass must return, each once."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 

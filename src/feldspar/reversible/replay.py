@@ -21,7 +21,7 @@ _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 def is_recomputing() -> bool:
-    """Whether a module is being called a second time: for hooks that count or log calls."""
+    """Tell whether a module is being called a second time: for hooks that count or log calls."""
     return _recomputing.get()
 
 
@@ -46,7 +46,7 @@ class Replay:
         return output
 
     def again(self, *inputs: Tensor) -> tuple[Any, dict[int, Tensor]]:
-        """The same with a graph, and by ``id`` of each trainable parameter its leaf in it.
+        """Return the same with a graph, and by ``id`` of each trainable parameter its leaf in it.
 
         Raises RunError where a parameter changed since the first call.
         """

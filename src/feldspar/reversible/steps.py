@@ -27,7 +27,7 @@ class Part:
         return self.begin == 0 and self.end is None
 
     def overlaps(self, other: "Part") -> bool:
-        """Whether a channel lies in both."""
+        """Tell whether a channel lies in both."""
         if self.stream != other.stream:
             return False
         after = other.end is not None and self.begin >= other.end
@@ -35,12 +35,12 @@ class Part:
         return not (after or before)
 
     def read(self, streams: Sequence[Tensor]) -> Tensor:
-        """The part's values: a view of its stream."""
+        """Return the part's values: a view of its stream."""
         stream = streams[self.stream]
         return stream if self.is_whole else stream[:, self.begin : self.end]
 
     def plus(self, streams: Sequence[Tensor], values: Tensor, sign: int = 1) -> Tensor:
-        """Its whole stream with ``sign * values`` added to the part, as a new tensor."""
+        """Return its whole stream with ``sign * values`` added to the part, as a new tensor."""
         stream = streams[self.stream]
         if self.is_whole:
             return torch.add(stream, values, alpha=sign)
@@ -69,7 +69,7 @@ class Step:
 
 
 def stream_count_after(steps: Sequence[Step], n_inputs: int) -> int:
-    """How many streams there are after the steps; UserError where one cannot be undone."""
+    """Return how many streams there are after the steps; UserError where one cannot be undone."""
     n_streams = n_inputs
     for number, step in enumerate(steps):
         where = f"step {number} ({step.function})"

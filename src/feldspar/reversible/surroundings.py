@@ -48,14 +48,14 @@ class RandomState:
 
     @classmethod
     def of_now(cls, device: torch.device) -> "RandomState":
-        """The states in force."""
+        """Return the states in force."""
         states = [torch.get_rng_state()]
         if device.type not in ("cpu", META):
             states.append(torch.get_device_module(device).get_rng_state(device))
         return cls(device, tuple(states))
 
     def equals(self, other: "RandomState") -> bool:
-        """Whether nothing was drawn between the two."""
+        """Tell whether nothing was drawn between the two."""
         return all(map(torch.equal, self.states, other.states))
 
     def restore(self) -> None:

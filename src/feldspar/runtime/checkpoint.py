@@ -69,7 +69,7 @@ class Checkpoint:
             return {}
 
     def read_model(self) -> dict[str, torch.Tensor]:
-        """The model's whole tensors on the CPU, whatever number of processes wrote them."""
+        """Return the model's whole tensors on the CPU, whatever number of processes wrote them."""
         files = self.files_of(MODEL)
         return {name: files.read(name) for name in files.names()}
 

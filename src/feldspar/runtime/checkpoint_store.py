@@ -61,14 +61,15 @@ class CheckpointStore:
         return checkpoint.folder
 
     def all(self) -> list[Checkpoint]:
-        """The finished checkpoints, oldest first, unverified."""
+        """Return the finished checkpoints, oldest first, unverified."""
         if not self.folder.is_dir():
             return []
         names = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
         return [Checkpoint(self.folder / name) for name in names if name.isdigit()]
 
     def newest_valid(self) -> Checkpoint | None:
-        """The newest checkpoint whose files match their digests; None when there are none at all.
+        """Return the newest checkpoint whose files match their digests; None when there are none at
+        all.
 
         Each damaged one is reported. Raises RunError when there are some, all of them damaged.
         """
@@ -107,7 +108,7 @@ class CheckpointStore:
         on_first(self._prune)
 
     def best(self) -> Checkpoint | None:
-        """The one with the best value of ``keep.best``, among those that are still there."""
+        """Return the one with the best value of ``keep.best``, among those that are still there."""
         position = best_of(self._candidates(), self._keep)
         return None if position is None else self._at(position)
 

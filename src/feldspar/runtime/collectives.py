@@ -27,7 +27,7 @@ _ERRORS = {error.__name__: error for error in (UserError, SetupError, RunError, 
 
 
 def world_size() -> int:
-    """The number of processes of this run."""
+    """Return the number of processes of this run."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -37,7 +37,7 @@ def rank() -> int:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes what is written once."""
+    """Tell whether this process is the one that writes what is written once."""
     return rank() == 0
 
 
@@ -48,7 +48,7 @@ def barrier() -> None:
 
 
 def all_reduce_sum(values: list[float]) -> list[float]:
-    """The sums over all processes, element by element, in float64, in one message."""
+    """Return the sums over all processes, element by element, in float64, in one message."""
     if world_size() == 1:
         return values
     vector = torch.tensor(values, dtype=torch.float64)
@@ -57,12 +57,12 @@ def all_reduce_sum(values: list[float]) -> list[float]:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether ``flag`` is set on at least one process; the same answer on each process."""
+    """Tell whether ``flag`` is set on at least one process; the same answer on each process."""
     return all_reduce_sum([float(flag)])[0] > 0
 
 
 def gather_json(value: Any) -> list[Any]:
-    """Each process's JSON value, in order of rank, on each process."""
+    """Return each process's JSON value, in order of rank, on each process."""
     if world_size() == 1:
         return [value]
     data = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)

@@ -26,7 +26,7 @@ class PeakFlops:
 
 
 def choose_device(settings: CommonRuntime, local_rank: int = 0) -> torch.device:
-    """The device of this process. Raises SetupError when CUDA is asked for and absent."""
+    """Return the device of this process. Raises SetupError when CUDA is asked for and absent."""
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
         raise SetupError(
@@ -46,7 +46,7 @@ def choose_device(settings: CommonRuntime, local_rank: int = 0) -> torch.device:
 
 
 def choose_precision(settings: CommonRuntime, device: torch.device) -> torch.dtype:
-    """The type of the matrix products.
+    """Return the type of the matrix products.
 
     bfloat16 on a CPU without instructions for it is 40 to 500 times slower than float32: refused
     with a warning.
@@ -63,26 +63,27 @@ def choose_precision(settings: CommonRuntime, device: torch.device) -> torch.dty
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether Linux lists bfloat16 instructions; False where there is no such list."""
+    """Tell whether Linux lists bfloat16 instructions; False where there is no such list."""
     if not cpuinfo.is_file():
         return False
     return bool(BFLOAT16_FLAGS & set(cpuinfo.read_text(encoding="utf-8", errors="replace").split()))
 
 
 def choose_compile(settings: RuntimeSettings, device: torch.device) -> bool:
-    """Whether to compile the model."""
+    """Tell whether to compile the model."""
     return device.type == "cuda" if settings.compile == "auto" else settings.compile
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """The context in which the forward pass runs."""
+    """Return the context in which the forward pass runs."""
     if precision is torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
 
 
 def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -> PeakFlops:
-    """The device's peak: from its data sheet where known (bfloat16), else the best short matmul.
+    """Return the device's peak: from its data sheet where known (bfloat16), else the best short
+    matmul.
 
     On a processor it is that of ``threads`` threads, each of which has a core for itself.
     """
@@ -100,7 +101,7 @@ def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -
 
 
 def utilisation(flops: float, seconds: float, capacity: float) -> dict[str, float]:
-    """The share of the peak that a step reached, for its record.
+    """Return the share of the peak that a step reached, for its record.
 
     A share above 1 says that the peak was measured too low: it is left out.
     """

@@ -77,15 +77,16 @@ class Distribution:
         collectives.barrier()
 
     def all_reduce_sum(self, values: list[float]) -> list[float]:
-        """The sums over all processes, in float64, in one message."""
+        """Return the sums over all processes, in float64, in one message."""
         return collectives.all_reduce_sum(values)
 
     def any_process(self, flag: bool) -> bool:
-        """Whether ``flag`` is set on any process."""
+        """Tell whether ``flag`` is set on any process."""
         return collectives.any_process(flag)
 
     def wrap(self, model: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
-        """The model ready for the run's processes; call it again when ``requires_grad`` changes.
+        """Return the model ready for the run's processes; call it again when ``requires_grad``
+        changes.
 
         ddp: gradients are averaged as they appear. fsdp: each of ``model.blocks`` and the rest are
         split by rows (FSDP2, in place); with bfloat16 the products run in it and gradients are
@@ -145,7 +146,7 @@ class Distribution:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model itself, without the layers that copying and compiling put around it."""
+    """Return the model itself, without the layers that copying and compiling put around it."""
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module
@@ -174,7 +175,7 @@ def split_again(model: nn.Module) -> None:
 
 
 def under_torchrun() -> bool:
-    """Whether a launcher has told this process its place."""
+    """Tell whether a launcher has told this process its place."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 

@@ -17,7 +17,7 @@ from feldspar.runtime.run_folder import RunFolder
 
 
 def all_finite(loss: torch.Tensor | float, gradient_norm: torch.Tensor | float) -> bool:
-    """Whether both numbers are finite on each process; the same answer on each, one message."""
+    """Tell whether both numbers are finite on every process; all processes get the same answer."""
     tensors = [value for value in (loss, gradient_norm) if isinstance(value, torch.Tensor)]
     device = tensors[0].device if tensors else torch.device("cpu")
     values = [torch.as_tensor(value, device=device).detach() for value in (loss, gradient_norm)]
@@ -95,7 +95,7 @@ class Spike:
         )
 
     def record(self) -> dict[str, Any]:
-        """The spike as JSON."""
+        """Return the spike as JSON."""
         return asdict(self)
 
 

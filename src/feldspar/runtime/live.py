@@ -69,7 +69,7 @@ class TrainingDisplay:
         show(None)
 
     def line(self, phase: str, step: int, position: int, loss: float, speed: Speed | None) -> str:
-        """The line's text."""
+        """Return the line's text."""
         share = position / self._length if self._length else 1.0
         parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
         if speed is not None:

@@ -119,7 +119,7 @@ class RunFolder:
         write_atomically(self.adaptation, adaptation_text(record))
 
     def recorded_threads(self) -> int | None:
-        """The number of threads that the run chose last at a start; None for a new run."""
+        """Return the number of threads that the run chose last at a start; None for a new run."""
         found = (record.get("home") for record in read_records(self.events))
         homes = [home for home in found if isinstance(home, int) and home > 0]
         return homes[-1] if homes else None

@@ -39,7 +39,7 @@ class Box:
         return Box(start, size) if all(n > 0 for n in size) else None
 
     def within(self, outer: "Box") -> tuple[slice, ...]:
-        """The slices that cut this box out of a tensor that holds ``outer``."""
+        """Return the slices that cut this box out of a tensor that holds ``outer``."""
         return tuple(
             slice(a - b, a - b + n)
             for a, b, n in zip(self.start, outer.start, self.size, strict=True)
@@ -47,7 +47,7 @@ class Box:
 
 
 def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
-    """The memory of this process's part of a tensor, and which part that is."""
+    """Return the memory of this process's part of a tensor, and which part that is."""
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
         return tensor, Box((0,) * tensor.dim(), tuple(tensor.shape))
@@ -67,7 +67,7 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
 
 
 def _writes(tensor: torch.Tensor) -> bool:
-    """Whether this process is the first of those that hold the same part."""
+    """Tell whether this process is the first of those that hold the same part."""
     if not isinstance(tensor, DTensor):
         return is_first()
     coordinates = tensor.device_mesh.get_coordinate() or ()
@@ -130,11 +130,11 @@ class TensorFiles:
                     self._places.setdefault(alias, []).append(self._places[name][-1])
 
     def names(self) -> list[str]:
-        """All tensors, sorted."""
+        """Return all tensors, sorted."""
         return sorted(self._shapes)
 
     def read(self, name: str) -> torch.Tensor:
-        """A whole tensor, on the CPU."""
+        """Return a whole tensor, on the CPU."""
         path, stored, box = self._places[name][0]
         shape = self._shapes[name]
         with safe_open(path, "pt") as file:

@@ -41,7 +41,7 @@ class GracefulStop:
         return self._first_time is not None
 
     def requested_anywhere(self) -> bool:
-        """Whether any process was asked to stop; each process calls this at the same point."""
+        """Tell whether any process was asked to stop; each process calls this at the same point."""
         codes = list(EXIT_CODES.values())
         asked = all_reduce_sum([float(self.requested and self.exit_code == c) for c in codes])
         first = next((code for code, count in zip(codes, asked, strict=True) if count), None)

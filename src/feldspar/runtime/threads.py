@@ -66,7 +66,7 @@ class Pace:
             self._wait = max(seconds[other] - seconds[number], 0.0) / TRIAL_SHARE
 
     def next(self) -> int:
-        """The number of the next pass."""
+        """Return the number of the next pass."""
         return self.other if self._trying else self.number
 
     def observe(self, seconds: float) -> dict[int, float] | None:
@@ -232,7 +232,7 @@ class ThreadChoice:
 def choose_threads(
     settings: CommonRuntime, device: torch.device, world_size: int, recorded: int | None
 ) -> ThreadChoice:
-    """The choice of a run that is begun (``recorded`` None) or continued with its number.
+    """Return the choice of a run that is begun (``recorded`` None) or continued with its number.
 
     There is a choice for one process on a processor of several cores, where ``threads`` is auto.
     """

@@ -49,7 +49,7 @@ def take_census(masks: Masks, shapes: ModelShapes) -> Census:
 
 
 def _parts(name: str, mask: Tensor, shapes: ModelShapes) -> dict[str, Tensor]:
-    """The rows of each part of a matrix."""
+    """Return the rows of each part of a matrix."""
     if name.endswith(FUSED):
         query_width, key_width = _attention_widths(name, mask, shapes)
         query, key, value = mask.split([query_width, key_width, key_width])
@@ -62,7 +62,7 @@ def _parts(name: str, mask: Tensor, shapes: ModelShapes) -> dict[str, Tensor]:
 
 
 def _alive_units(name: str, masks: Masks, shapes: ModelShapes) -> list[Tensor]:
-    """Whether each unit that the matrix feeds has a row or a column left."""
+    """Tell whether each unit that the matrix feeds has a row or a column left."""
     if name.endswith(FUSED):
         reader = masks.tensors.get(name.removesuffix(FUSED) + ATTENTION_OUTPUT)
         fed = _parts(name, masks.tensors[name], shapes)["attention.value"].any(1)

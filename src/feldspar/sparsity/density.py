@@ -16,7 +16,7 @@ MEAGRE_FAN_IN = 8
 def sparsities(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, float]:
-    """The share of zeros of each masked tensor by name; dense tensors are not named.
+    """Return the share of zeros of each masked tensor by name; dense tensors are not named.
 
     Raises UserError, naming ``key``, for a target or glob that matches nothing and for a sparsity
     that leaves a neuron without inputs.
@@ -44,7 +44,7 @@ def sparsities(
 def densities(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, float]:
-    """The kept share of each masked tensor by name. Raises UserError as ``sparsities`` does."""
+    """Return the kept share of each masked tensor. Raises UserError as ``sparsities`` does."""
     return {name: density_of(share) for name, share in sparsities(settings, rows, key).items()}
 
 
@@ -69,14 +69,14 @@ def kept_count(entries: int, sparsity: float) -> int:
 
 
 def kept_fan_in(row: ParameterRow, density: float) -> float:
-    """The mean number of inputs that a neuron of the matrix keeps."""
+    """Return the mean number of inputs that a neuron of the matrix keeps."""
     return row.shape[1] * density
 
 
 def meagre_fan_in_warning(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> str | None:
-    """A line about matrices whose neurons keep too few inputs; None when there are none."""
+    """Return a line about matrices whose neurons keep too few inputs; None when there are none."""
     rows = list(rows)
     kept = densities(settings, rows, key)
     inputs = {row.name: kept_fan_in(row, kept[row.name]) for row in rows if row.name in kept}

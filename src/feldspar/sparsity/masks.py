@@ -26,7 +26,9 @@ def draw_mask(
     seed: int,
     sampling: str = "exact",
 ) -> Tensor:
-    """The mask of one tensor, bool of ``shape``; depends on the seed, the name and nothing else."""
+    """Return the mask of one tensor, bool of ``shape``; depends on the seed, the name and nothing
+    else.
+    """
     stream = numpy_stream(seed, "sparsity.mask", name)
     entries = math.prod(shape)
     mask = stream.random(entries, dtype=np.float32) >= sparsity
@@ -54,7 +56,7 @@ class Masks:
     def draw(
         cls, settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], seed: int
     ) -> "Masks":
-        """The masks that ``settings`` ask for. Raises UserError as ``sparsities`` does."""
+        """Return the masks that ``settings`` ask for. Raises UserError as ``sparsities`` does."""
         rows = list(rows)
         shares = sparsities(settings, rows)
         sampling = settings.sampling if isinstance(settings, StaticSparsity) else "exact"
@@ -66,7 +68,7 @@ class Masks:
         return cls(tensors, settings, seed)
 
     def density(self, name: str) -> float:
-        """The share of entries of a tensor that are kept, as drawn."""
+        """Return the share of entries of a tensor that are kept, as drawn."""
         mask = self.tensors.get(name)
         return 1.0 if mask is None else float(mask.sum()) / mask.numel()
 

@@ -41,7 +41,7 @@ def masks_to_state(masks: Masks) -> dict[str, Any]:
 
 
 def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
-    """The masks of a checkpoint's state; none where it was dense.
+    """Return the masks of a checkpoint's state; none where it was dense.
 
     Raises RunError that names a mask which is absent or is not what was saved.
     """
@@ -72,7 +72,7 @@ def describe_masks(masks: Masks) -> dict[str, Any]:
 
 
 def digest_of_masks(masks: Masks) -> str:
-    """One digest of all masks: equal exactly when names, shapes and entries are."""
+    """Return one digest of all masks: equal exactly when names, shapes and entries are."""
     state = hashlib.sha256()
     for name in sorted(masks.tensors):
         mask = masks.tensors[name]

@@ -142,7 +142,7 @@ def _train_branch(
 def branched_phases(
     loaded: LoadedRecipe, start: Checkpoint, record: Mapping[str, Any], factor: int, length: int
 ) -> list[dict[str, Any]]:
-    """The run's phases up to the checkpoint, and one more with ``factor`` times its batch."""
+    """Return the phases up to the checkpoint, and one more with ``factor`` times the batch."""
     values = json.loads(loaded.recipe.model_dump_json(by_alias=True))["phases"]
     index = start.state["phase"]
     start_position = plan_loaded(loaded).timeline.phases[index].start_position

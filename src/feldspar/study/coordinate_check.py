@@ -198,7 +198,7 @@ def judge(
     first_seed: int = 0,
     workers: int | None = None,
 ) -> list[Judgement]:
-    """Each candidate along each axis, by runs of models of one ``kind``.
+    """Return each candidate along each axis, by runs of models of one ``kind``.
 
     ``workers`` processes of one thread each; default: as many as there are cores.
     """

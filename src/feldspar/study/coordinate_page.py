@@ -37,7 +37,7 @@ def write_check(check: CoordinateCheck, folder: Path) -> None:
 
 
 def check_page(check: CoordinateCheck) -> str:
-    """The page: verdicts, then each axis with its slopes and figures."""
+    """Return the page: verdicts, then each axis with its slopes and figures."""
     axes = check.by_axis
     names = list(next(iter(axes.values())))
     rows = [
@@ -65,7 +65,7 @@ def check_page(check: CoordinateCheck) -> str:
 
 
 def headline_figures(check: CoordinateCheck, axis: Axis) -> list[Figure]:
-    """One line a parametrization: the size at the last step along an axis."""
+    """Return one line a parametrization: the size at the last step along an axis."""
     measure = HEADLINES[axis]
     series = [
         _series(label, one, measure) for label, one in _distinct(check.by_axis[axis].values())

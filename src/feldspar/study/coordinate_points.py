@@ -81,7 +81,7 @@ class Point:
 
 
 def point_on(axis: Axis, value: float) -> Point:
-    """The model at one value of an axis; the other two stay where they are."""
+    """Return the model at one value of an axis; the other two stay where they are."""
     if axis == "width":
         return Point(int(value), BASE_N_LAYERS, 1.0)
     if axis == "depth":
@@ -90,7 +90,7 @@ def point_on(axis: Axis, value: float) -> Point:
 
 
 def model_at(kind: ModelSettings, point: Point, head_dim: int = HEAD_DIM) -> ModelSettings:
-    """A small byte-level decoder of the same kind."""
+    """Return a small byte-level decoder of the same kind."""
     n_heads = point.d_model // head_dim
     positions = kind.positions
     if isinstance(positions, RotaryPositions):
@@ -113,7 +113,7 @@ def model_at(kind: ModelSettings, point: Point, head_dim: int = HEAD_DIM) -> Mod
 
 
 def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
-    """Every parametrization; the recipe's own is always there."""
+    """Return every parametrization; the recipe's own is always there."""
     own = recipe.parametrization
     kinds: list[tuple[ParametrizationType, float | None]] = [
         ("sp", None),
@@ -132,7 +132,7 @@ def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
 
 
 def name_of(settings: ParametrizationSettings) -> str:
-    """The type, and the exponent of the depth rules where it is not the type's own."""
+    """Return the type, and the exponent of the depth rules where it is not the type's own."""
     if settings.depth_exponent is None or (settings.type, settings.depth_power) == (
         "completep",
         1.0,
@@ -179,7 +179,7 @@ def _inner_share(kind: ModelSettings) -> float:
 
 
 def _kv_heads(n_heads: int, shared: int) -> int:
-    """The most key heads that divide the query heads with at least ``shared`` queries each."""
+    """Return the most key heads so that each serves at least ``shared`` query heads."""
     return next((n for n in range(n_heads // shared, 0, -1) if n_heads % n == 0), 1)
 
 

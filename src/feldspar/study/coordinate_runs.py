@@ -59,7 +59,7 @@ def static_sparsity(density: float) -> StaticSparsity:
 
 
 def draw_batches() -> np.ndarray:
-    """The probe batch and one batch a step, (1 + steps, sequences, context + 1), uint8.
+    """Return the probe batch and one batch a step, (1 + steps, sequences, context + 1), uint8.
 
     Bytes of the source text of Python's own standard library: real text that lies on any machine.
     """
@@ -127,7 +127,9 @@ def _train_step(model: Decoder, masks: Masks, optimizer: Optimizer, batch: Tenso
 
 @torch.no_grad()
 def observe(model: Decoder, tokens: Tensor) -> dict[str, list[Tensor]]:
-    """The activations of each quantity on ``tokens`` (b, t): one tensor a block, or one alone."""
+    """Return the activations of each quantity on ``tokens`` (b, t): one tensor a block, or one
+    alone.
+    """
     seen: dict[str, list[Tensor]] = {quantity: [] for quantity in QUANTITIES}
 
     def attention(module: Attention, inputs: tuple, output: Tensor) -> None:

@@ -59,7 +59,9 @@ class Curve:
         return 2.0**turn
 
     def excess(self, rate: float) -> float:
-        """The loss at one of the rates over the lowest, minus one; infinite where it diverged."""
+        """Return the loss at one of the rates over the lowest, minus one; infinite where it
+        diverged.
+        """
         loss = self.losses[self.rates.index(rate)]
         return loss / self.loss - 1 if math.isfinite(loss) else math.inf
 

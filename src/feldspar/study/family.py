@@ -165,8 +165,9 @@ def plan_family(
     targets: Sequence[dict[str, Any]],
     convention: str = CONVENTION,
 ) -> list[Size]:
-    """The sizes by rising FLOPs, without training. Raises UserError for a target that does not
-    fit the recipe."""
+    """Return the sizes by rising FLOPs, without training. Raises UserError for a target that does
+    not fit the recipe.
+    """
     sizes = []
     for target in targets:
         plan = plan_loaded(_at(recipe, overrides, target))

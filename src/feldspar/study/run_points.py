@@ -37,7 +37,7 @@ class RunPoint:
 def read_runs(
     folders: Sequence[Path], *, convention: str = CONVENTION, metric: str = METRIC
 ) -> list[RunPoint]:
-    """The points of run folders, all on one basis.
+    """Return the points of run folders, all on one basis.
 
     ``convention`` is one of ``plan.flops``, ``metric`` a figure of the last validation. Raises
     UserError for a folder that holds no finished run, and for runs of different data or tokenizers.

@@ -35,7 +35,7 @@ class Sampler(Protocol):
     """Where the values of trials come from."""
 
     def draw(self, count: int) -> list[Values]:
-        """The values of the next trials; fewer than ``count`` where no others are left."""
+        """Return the values of the next trials; fewer than ``count`` where no others are left."""
         ...
 
     def learn(self, scores: Sequence[float]) -> None:
@@ -63,7 +63,7 @@ class RandomSampler:
             self._combinations = [combinations[place] for place in order]
 
     def draw(self, count: int) -> list[Values]:
-        """The values of the next trials; fewer than ``count`` where no others are left."""
+        """Return the values of the next trials; fewer than ``count`` where no others are left."""
         indices = range(self._index, self._index + count)
         self._index += count
         if self._combinations is not None:
@@ -114,7 +114,7 @@ class TpeSampler:
         self._drawn: list[Any] = []
 
     def draw(self, count: int) -> list[Values]:
-        """The values of the next trials; lists may give the same values again."""
+        """Return the values of the next trials; lists may give the same values again."""
         self._drawn = [self._study.ask(self._distributions) for _ in range(count)]
         return [
             {
@@ -171,7 +171,7 @@ def search_proxy(
 
 
 def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
-    """The point of the lowest score, the first of equals.
+    """Return the point of the lowest score, the first of equals.
 
     Raises RunError when every run diverged.
     """
@@ -185,7 +185,7 @@ def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
 
 
 def study_of(loaded: LoadedRecipe) -> StudySettings:
-    """The recipe's study; raises UserError where it varies nothing."""
+    """Return the recipe's study; raises UserError where it varies nothing."""
     study = loaded.recipe.study
     if study is None or not study.vary:
         raise UserError(

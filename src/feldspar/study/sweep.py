@@ -78,7 +78,7 @@ def run_sweep(
 
 
 def trial_of(values: Mapping[str, Any], seed: int, overrides: Sequence[str] = ()) -> Trial:
-    """The run of one point with one seed, on top of ``overrides``."""
+    """Return the run of one point with one seed, on top of ``overrides``."""
     numbered = {**values, "seed": seed}
     return Trial(run_name(numbered), (*overrides, *as_overrides(numbered)))
 
@@ -89,7 +89,7 @@ def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def run_name(values: Mapping[str, Any]) -> str:
-    """A folder name that tells ``values`` apart: ``learning_rate=0.0078125,seed=3``.
+    """Return a folder name that tells ``values`` apart: ``learning_rate=0.0078125,seed=3``.
 
     A name that would be too long is cut and ends with a digest of all values.
     """
@@ -103,7 +103,7 @@ def run_name(values: Mapping[str, Any]) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Each dotted key with as few of its last parts as tell it from the others."""
+    """Return each dotted key with as few of its last parts as tell it from the others."""
     parts = {key: key.split(".") for key in keys}
     shown = {}
     for key, own in parts.items():

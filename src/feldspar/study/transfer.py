@@ -160,7 +160,8 @@ def check_targets(recipe: str, overrides: Sequence[str], loaded: LoadedRecipe) -
 
 
 def verification_rates(study: StudySettings, best: float) -> tuple[float, ...]:
-    """The rates of the sweep, ascending: the study's own grid, else factors of two around the best.
+    """Return the rates of the sweep, ascending: the study's own grid, else factors of two around
+    the best.
 
     ``best`` is always among them.
     """

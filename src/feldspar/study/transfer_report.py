@@ -23,7 +23,7 @@ OUTSIDE = "the lowest loss is at an end of the grid: the optimum may lie outside
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
-    """All of it as plain values."""
+    """Return all of it as plain values."""
     best = transfer.best
     return {
         "recipe": transfer.recipe,
@@ -89,7 +89,7 @@ def _moved(item: Move) -> dict[str, Any]:
 
 
 def lines(transfer: Transfer) -> list[str]:
-    """All of it for people."""
+    """Return all of it for people."""
     best, score = transfer.best, transfer.study.score
     diverged = sum(not math.isfinite(point.score) for point in transfer.searched)
     told = [

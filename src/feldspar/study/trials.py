@@ -126,7 +126,7 @@ def default_workers(recipe: Recipe) -> int:
 
 
 def check_trial(recipe: str, overrides: Sequence[str], score: str = TRAIN_LOSS) -> LoadedRecipe:
-    """The recipe of a run under ``overrides``, if nothing stands against training it.
+    """Return the recipe of a run under ``overrides``, if nothing stands against training it.
 
     Raises UserError as ``run_trials`` does.
     """
@@ -136,7 +136,7 @@ def check_trial(recipe: str, overrides: Sequence[str], score: str = TRAIN_LOSS) 
 
 
 def _check(unit: _Unit) -> int:
-    """The tokens that the trial trains on; raises UserError for what training would refuse."""
+    """Return the trial's training tokens. Raises UserError for what training would refuse."""
     loaded = unit.loaded
     with loaded.locating_errors():
         shards = open_shards(loaded.recipe)
@@ -172,7 +172,7 @@ def _one_by_one(units: Sequence[_Unit]) -> Generator[tuple[int, TrialResult], No
 def _watched(
     units: Sequence[_Unit], total_tokens: Sequence[int], workers: int
 ) -> Generator[tuple[int, TrialResult], None, None]:
-    """The trials by worker processes, with a bar that moves within trials too."""
+    """Yield the trials by worker processes, with a bar that moves within trials too."""
     shown = 0.0
     with progress("trials", len(units), "trials") as advance:
 
@@ -235,7 +235,7 @@ def _mean_of_last(losses: Sequence[float]) -> float:
 
 
 def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
-    """The time of the steps alone, without validation and checkpoints."""
+    """Return the time of the steps alone, without validation and checkpoints."""
     starts = [0, *(step["tokens"] for step in steps[:-1])]
     return sum(
         (step["tokens"] - start) / step["tokens_per_second"]

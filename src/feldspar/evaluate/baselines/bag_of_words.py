@@ -25,7 +25,7 @@ class BagOfWords:
         return self._texts.most_common(1)[0][0]
 
     def label(self, text: str) -> str:
-        """The likeliest label of a text; words that were never seen say nothing."""
+        """Return the likeliest label of a text; words that were never seen say nothing."""
         known = [word for word in words_of(text) if word in self._vocabulary]
         return max(self._texts, key=lambda label: self._log_probability(label, known))
 
@@ -36,5 +36,5 @@ class BagOfWords:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
+    """Return the words of a text, in lower case."""
     return _WORD.findall(text.lower())

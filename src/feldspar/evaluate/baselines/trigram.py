@@ -75,7 +75,7 @@ class TokenTrigram:
     def document_losses(
         self, documents: Sequence[np.ndarray], document_bytes: Sequence[int]
     ) -> list[DocumentLoss]:
-        """The loss of each document, over the same tokens as a model's ``document_losses``."""
+        """Return each document's loss, over the same tokens as a model's ``document_losses``."""
         losses = []
         for document, size in zip(documents, document_bytes, strict=True):
             tokens = framed(document, self.end_of_document_id)
@@ -111,7 +111,7 @@ class _Found:
 
 
 def _trigram_keys(tokens: np.ndarray, vocab_size: int, end_of_document_id: int) -> np.ndarray:
-    """The keys of a stretch's trigrams; its first token is context only."""
+    """Return the keys of a stretch's trigrams; its first token is context only."""
     wide = tokens.astype(np.int64)
     if len(wide) and wide[0] == end_of_document_id:
         wide = np.concatenate([wide[:1], wide])  # nothing before it counts: complete the context

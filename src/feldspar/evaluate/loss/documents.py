@@ -10,7 +10,7 @@ from feldspar.tokens.tokenizer.round_trip import require_given_back
 
 
 def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
-    """The loss of each file, in their order.
+    """Return the loss of each file, in their order.
 
     Raises UserError for a file that is missing, empty or not UTF-8, or whose text the tokenizer
     does not give back.
@@ -23,7 +23,7 @@ def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
 
 
 def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
-    """The loss of each text, in their order.
+    """Return the loss of each text, in their order.
 
     Raises UserError for texts that the tokenizer does not give back.
     """
@@ -33,7 +33,9 @@ def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file, byte for byte. Raises UserError when it is missing, empty or no UTF-8."""
+    """Return the text of a file, byte for byte. Raises UserError when it is missing, empty or no
+    UTF-8.
+    """
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a text file")
     try:

@@ -28,7 +28,7 @@ class HeldOutLoss:
         return total_loss(self.sources.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures for ``--json``: overall, and ``sources``."""
+        """Return the figures for ``--json``: overall, and ``sources``."""
         sources = {name: loss.as_dict() for name, loss in self.sources.items()}
         return {
             **self.overall.as_dict(),
@@ -59,7 +59,7 @@ def evaluate_shards(
     split: str = "test",
     max_tokens_per_source: int | None = None,
 ) -> HeldOutLoss:
-    """The loss of every source of ``split``.
+    """Return the loss of every source of ``split``.
 
     Raises UserError when the shards were made with another tokenizer, hold no such split, or hold
     text that the tokenizer does not give back.
@@ -85,7 +85,7 @@ def evaluate_shards(
 
 
 def require_split(shards: ShardSet, split: str) -> list[str]:
-    """The sources of a split. Raises UserError when it holds none."""
+    """Return the sources of a split. Raises UserError when it holds none."""
     sources = shards.sources(split)
     if not sources:
         raise UserError(f"{shards.path} has no {split} split", allowed=shards.splits)
@@ -99,7 +99,7 @@ def held_out_documents(
     tokenizer: TextTokenizer,
     max_tokens: int | None = None,
 ) -> HeldOutDocuments:
-    """The documents of one source in the shards' order, which is as good as drawn.
+    """Return the documents of one source in the shards' order, which is as good as drawn.
 
     With ``max_tokens``, only as many whole documents as fit, at least one; their bytes are then
     those of their decoded text. Raises UserError for unknown names.
@@ -116,5 +116,5 @@ def held_out_documents(
 
 
 def text_of(tokenizer: TextTokenizer, document: np.ndarray) -> str:
-    """The text of a document's tokens; exact for byte-level tokenizers."""
+    """Return the text of a document's tokens; exact for byte-level tokenizers."""
     return tokenizer.decode(document)

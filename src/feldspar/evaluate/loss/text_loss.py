@@ -58,7 +58,7 @@ class DocumentLoss:
         return self.nats / self.tokens
 
     def as_dict(self) -> dict[str, float]:
-        """The figures for ``--json``."""
+        """Return the figures for ``--json``."""
         return {
             "bits_per_byte": self.bits_per_byte,
             "nats_per_token": self.nats_per_token,
@@ -68,7 +68,7 @@ class DocumentLoss:
 
 
 def total_loss(losses: Iterable[DocumentLoss]) -> DocumentLoss:
-    """The sum of several."""
+    """Return the sum of several."""
     return sum(losses, DocumentLoss())
 
 
@@ -80,7 +80,7 @@ def document_losses(
     stride: int | None = None,
     ends: bool = True,
 ) -> list[DocumentLoss]:
-    """The loss of each document, in their order.
+    """Return the loss of each document, in their order.
 
     ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
     are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once; windows
@@ -136,7 +136,7 @@ def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[W
 def _window_losses(
     model: TextModel, documents: Sequence[np.ndarray], batch: list[Window]
 ) -> np.ndarray:
-    """The summed loss of each window's scored tokens."""
+    """Return the summed loss of each window's scored tokens."""
     length = batch[0].length
     # The model is causal, so what fills a row behind its own tokens changes nothing before it.
     inputs = np.full((len(batch), length), model.end_of_document_id, np.int64)

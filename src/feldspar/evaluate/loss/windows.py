@@ -31,7 +31,7 @@ class Window:
 def windows_of(
     document: int, predictions: int, context_length: int, stride: int | None = None
 ) -> Iterator[Window]:
-    """The windows of a document with so many predictions."""
+    """Yield the windows of a document with so many predictions."""
     stride = stride or max(1, context_length // 2)
     begin = scored = 0
     while scored < predictions:

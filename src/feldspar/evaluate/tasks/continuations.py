@@ -40,7 +40,7 @@ class _Group:
 def score_continuations(
     model: TextModel, requests: Sequence[Continuation], batch_sequences: int = 16
 ) -> list[Score]:
-    """The score of each request, in their order.
+    """Return the score of each request, in their order.
 
     Contexts are cut on the left to what fits. A continuation longer than the model's context is
     scored in its last part only.

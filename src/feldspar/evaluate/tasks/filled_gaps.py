@@ -49,7 +49,7 @@ class InfillingScore:
         )
 
     def as_dict(self) -> dict[str, float | None]:
-        """The figures for ``--json``; None where there was no middle to score."""
+        """Return the figures for ``--json``; None where there was no middle to score."""
         bits = self.bytes * log(2)
         return {
             "documents": self.documents,
@@ -78,7 +78,7 @@ def evaluate_infilling(
     split: str = "test",
     max_tokens_per_source: int | None = None,
 ) -> dict[str, InfillingScore]:
-    """The score of each source of ``split``; ``seed`` draws the gaps.
+    """Return the score of each source of ``split``; ``seed`` draws the gaps.
 
     Raises UserError when the shards were made with another tokenizer or hold no such split, or when
     the tokenizer cannot mark a gap.
@@ -97,7 +97,9 @@ def evaluate_infilling(
 def gaps(
     infiller: Infiller, documents: list[np.ndarray], model: TextModel, key: int
 ) -> Iterator[Gap]:
-    """A gap in each document, drawn by ``key`` and the document's number; empty ones left out."""
+    """Yield a gap in each document, drawn by ``key`` and the document's number; empty ones left
+    out.
+    """
     room = model.context_length
     for number, document in enumerate(documents):
         text = infiller.text(document[: max(0, room - SLACK_TOKENS)]).rstrip(REPLACEMENT)
@@ -132,7 +134,7 @@ def _score(model: TextModel, found: list[Gap]) -> InfillingScore:
 
 
 def infilling_record(scores: dict[str, InfillingScore]) -> dict[str, Any]:
-    """The figures for ``--json``: overall, and ``sources``."""
+    """Return the figures for ``--json``: overall, and ``sources``."""
     overall = sum(scores.values(), InfillingScore())
     return {
         **overall.as_dict(),

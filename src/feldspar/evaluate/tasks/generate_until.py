@@ -18,7 +18,7 @@ def generate_until(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> str:
-    """The continuation of ``prompt`` up to the first stop string, which is left out.
+    """Return the continuation of ``prompt`` up to the first stop string, which is left out.
 
     Generation also ends at an end-of-document token. A prompt that leaves too little room in the
     context loses its beginning. Raises UserError when the model's context has no room at all.

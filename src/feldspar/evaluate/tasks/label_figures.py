@@ -25,7 +25,9 @@ class LabelFigures:
 def label_figures(
     true: Sequence[Labels], found: Sequence[Labels | None], values: Sequence[str]
 ) -> LabelFigures:
-    """The figures over examples; None is an answer that could not be read, and finds nothing."""
+    """Return the figures over examples; None is an answer that could not be read, and finds
+    nothing.
+    """
     pairs = [(set(a), set(b or ())) for a, b in zip(true, found, strict=True)]
     right = sum(b is not None and set(a) == set(b) for a, b in zip(true, found, strict=True))
     counts = [_counts(label, pairs) for label in values]

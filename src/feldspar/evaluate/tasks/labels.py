@@ -48,7 +48,7 @@ class LabelScore:
 def evaluate_labels(
     model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> LabelScore:
-    """Both measures on ``pairs``, laid out as in training. The template must have labels.
+    """Return both measures on ``pairs``, laid out as in training. The template must have labels.
 
     Raises UserError for a pair that is too long for the layout.
     """
@@ -77,7 +77,7 @@ def evaluate_labels(
 
 
 def parse_labels(text: str, template: PairTemplate) -> Labels | None:
-    """The labels that a target says, in the template's order; None where it is no target."""
+    """Return the labels that a target says, in the template's order; None where it is no target."""
     settings = template.labels
     assert settings is not None, "the caller asks for labels"
     # A label that no template can have shows what stands around labels.
@@ -96,7 +96,7 @@ def parse_labels(text: str, template: PairTemplate) -> Labels | None:
 def likeliest_labels(
     model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> list[Labels]:
-    """The label of each pair whose whole target, with its end, the model finds likeliest.
+    """Return the label of each pair whose whole target, with its end, the model finds likeliest.
 
     The template must have labels, one an example.
     """

@@ -143,7 +143,7 @@ def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
 
 
 def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
-    """The tasks' index; lm-eval's own thousands are only read when one of them is asked for."""
+    """Return the index of tasks; read lm-eval's own thousands only when one of them is named."""
     from lm_eval.tasks import TaskManager
 
     if include_path is not None:

@@ -72,7 +72,7 @@ def write_cloze_task(
 def cloze_items(
     documents: Sequence[str], context_characters: int, seed: int
 ) -> list[dict[str, Any]]:
-    """One item a document: ``context``, four ``choices``, ``answer`` (the true one's place)."""
+    """Return one item per document: ``context``, four ``choices`` and the place of the ``answer``."""
     lines = [_usable_lines(text) for text in documents]
     owners = [number for number, places in enumerate(lines) if len(places) > 1]
     if len(owners) < CHOICES:
@@ -103,7 +103,7 @@ def _another_line(lines: list[tuple[int, str]], rng: np.random.Generator) -> str
 
 
 def _usable_lines(text: str) -> list[tuple[int, str]]:
-    """The longer lines and where each begins."""
+    """Return the longer lines and where each begins."""
     found, place = [], 0
     for line in text.split("\n"):
         if len(line.strip()) >= SHORTEST_LINE_CHARACTERS:

@@ -73,7 +73,7 @@ def questions(
 def passkey(
     tokenizer: TextTokenizer, length_tokens: int, depth: float, rng: np.random.Generator
 ) -> Question:
-    """A code of five digits, said once between sentences of filler.
+    """Return a code of five digits, said once between sentences of filler.
 
     The context holds no other numbers, so the wrong answers are drawn like the code.
     """
@@ -92,7 +92,7 @@ def passkey(
 def key_value(
     tokenizer: TextTokenizer, length_tokens: int, depth: float, rng: np.random.Generator
 ) -> Question:
-    """A mapping of hexadecimal keys to values, then one of the keys again."""
+    """Return a mapping of hexadecimal keys to values, then one of the keys again."""
     most = max(WRONG + 1, length_tokens)
     numbers = [f"{number:06x}" for number in _distinct(rng, 16**6, 2 * most)]
     keys, values = numbers[:most], numbers[most:]
@@ -151,7 +151,7 @@ def _listed(
     depth: float,
     before: str,
 ) -> Question:
-    """A question whose wrong answers are other values of the same list."""
+    """Return a question whose wrong answers are other values of the same list."""
     count = _most(task, tokenizer, length_tokens, WRONG + 1, text, len(values))
     asked = place(count)
     others = [n for n in range(count) if n != asked]
@@ -172,7 +172,7 @@ def _question(
 
 
 def tokenize(tokenizer: TextTokenizer, text: str) -> list[int]:
-    """The tokens of a text, without separators."""
+    """Return the tokens of a text, without separators."""
     return tokenizer.encode_documents([text])[0].tolist()
 
 
@@ -184,7 +184,7 @@ def _most(
     text: Callable[[int], str],
     limit: int,
 ) -> int:
-    """The most parts, ``limit`` at most, with which the prompt fits."""
+    """Return the most parts, ``limit`` at most, with which the prompt fits."""
 
     def size(parts: int) -> int:
         return 1 + len(tokenize(tokenizer, text(parts)))

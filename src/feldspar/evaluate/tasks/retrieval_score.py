@@ -51,7 +51,7 @@ def answer_questions(model: TextModel, asked: Sequence[Question]) -> dict[str, A
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927), which stays inside 0 to 1."""
+    """Return the 95 % interval of a share (Wilson 1927), which stays inside 0 to 1."""
     z2, share = NORMAL_QUANTILE**2, right / total
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = NORMAL_QUANTILE * sqrt(share * (1 - share) / total + z2 / (4 * total**2))

@@ -69,7 +69,7 @@ class EmbeddingRule(Rule):
             )
 
     def weight_gradient(self, ids: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
-        """The gradient (V, d) of the table from ``ids`` (B, S) and ``grad`` (B, S, d)."""
+        """Return the gradient (V, d) of the table from ``ids`` (B, S) and ``grad`` (B, S, d)."""
         uses = self.uses["weight"]
         grad = widened(grad)
         if padding >= 0:

@@ -21,7 +21,7 @@ class LinearRule(Rule):
     transposed = False
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
-        """The layer's output (B, ..., out)."""
+        """Return the layer's output (B, ..., out)."""
         if x.dim() < 2:
             raise UserError(f"{self.name} got an input without a dimension of examples")
         self.recorder.observe(self.name, len(x), x.shape[1] if x.dim() > 2 else None)
@@ -32,7 +32,7 @@ class LinearRule(Rule):
         return cast(Tensor, _Linear.apply(x, weight, bias, self))
 
     def weight_gradient(self, x: Tensor, grad: Tensor) -> Tensor:
-        """The gradient of the weight from ``x`` (B, T, in) and ``grad`` (B, T, out)."""
+        """Return the gradient of the weight from ``x`` (B, T, in) and ``grad`` (B, T, out)."""
         left, right = (x, grad) if self.transposed else (grad, x)
         uses = self.uses.get("weight")
         if uses is None:  # frozen when the model was instrumented
@@ -50,7 +50,7 @@ class LinearRule(Rule):
         return total
 
     def bias_gradient(self, grad: Tensor) -> Tensor:
-        """The gradient of the bias from ``grad`` (B, T, out)."""
+        """Return the gradient of the bias from ``grad`` (B, T, out)."""
         vectors = widened(grad).sum(1)
         total = vectors.sum(0)
         if "bias" in self.uses:

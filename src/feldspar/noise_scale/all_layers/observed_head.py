@@ -18,7 +18,7 @@ from feldspar.noise_scale.uses import ParameterUses
 
 
 def declared_observers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """The attributes of ``module`` that take an observer, each with its parameter."""
+    """Yield the attributes of ``module`` that take an observer, each with its parameter."""
     for attribute, parameter in declared(module, "gradient_observers").items():
         yield attribute, getattr(module, parameter)
 

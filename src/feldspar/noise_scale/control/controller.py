@@ -66,7 +66,7 @@ class Decision:
 
 
 def batch_sizes(settings: NoiseScaleBatch, quantum: int) -> tuple[int, ...]:
-    """The levels in sequences: powers of the ratio from the minimum on, up to whole quanta.
+    """Return the levels in sequences: powers of the ratio from the minimum on, up to whole quanta.
 
     Raises UserError where no multiple of ``quantum`` lies between minimum and maximum.
     """
@@ -122,7 +122,7 @@ class BatchController:
         return min(growth**self.settings.learning_rate_power, LARGEST_RATE_FACTOR)
 
     def due(self, before: int, after: int) -> bool:
-        """Whether a decision follows the step that led from ``before`` to ``after`` tokens."""
+        """Tell whether a decision follows the step that led from ``before`` to ``after`` tokens."""
         return after >= self._first and before // self._distance < after // self._distance
 
     def decide(self, tokens: int, reading: Reading, overhead: float | None = None) -> Decision:

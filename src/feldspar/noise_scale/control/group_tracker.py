@@ -108,7 +108,7 @@ class GroupTracker:
         loss_scale: float = 1.0,
         group: dist.ProcessGroup | None = None,
     ) -> StepStatistics:
-        """The statistics of the micro-batches since the last call; as ``Tracker.finish``.
+        """Return the statistics of the micro-batches since the last call; as ``Tracker.finish``.
 
         Raises UserError for a single group, and for groups of unequal size.
         """

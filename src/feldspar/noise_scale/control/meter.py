@@ -125,7 +125,7 @@ class NoiseScaleMeter:
         return self._averages.keys()
 
     def estimate(self, group: str = "total", errors: float = 1.0) -> Estimate:
-        """The noise scale of a group or parameter; ``errors``: standard errors of the band.
+        """Return the noise scale of a group or parameter; ``errors``: standard errors of the band.
 
         Before the first step everything is undetermined; after it, a group that was never measured
         raises UserError.

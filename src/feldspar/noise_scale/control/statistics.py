@@ -87,7 +87,7 @@ class StepStatistics(Mapping[str, Moments]):
         return self._moments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The moments of a group or parameter, ``default`` where it was not measured."""
+        """Return the moments of a group or parameter, ``default`` where it was not measured."""
         return self._moments.get(name, default)
 
     def __contains__(self, name: object) -> bool:

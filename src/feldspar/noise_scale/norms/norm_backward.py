@@ -56,7 +56,7 @@ def norm_backward(
 def closed_form(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> NormGradients:
-    """The formula itself, for a compiler to fuse."""
+    """Return the formula itself, for a compiler to fuse."""
     wide = widened(grad)
     normal = widened(x) * inverse if mean is None else (widened(x) - mean) * inverse
     product = wide * normal
@@ -94,7 +94,7 @@ def _native(grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor
 def _by_pieces(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> NormGradients:
-    """The formula on as many examples at a time as the cache holds, in place."""
+    """Return the formula on as many examples at a time as the cache holds, in place."""
     n_examples, n_positions, width = x.shape
     grad_x = torch.empty_like(x)
     gains, biases = widened(x.new_empty(2, n_examples, width))

@@ -23,13 +23,13 @@ PROGRAMS_PER_PROCESSOR = 2
 
 
 def kernel_runs_on(x: Tensor) -> bool:
-    """Whether the kernel may take a layer's input (..., d)."""
+    """Tell whether the kernel may take a layer's input (..., d)."""
     narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return triton is not None and x.is_cuda and narrow and x.shape[-1] <= WIDEST
 
 
 def programs_per_example(n_examples: int, n_positions: int, n_processors: int) -> int:
-    """How many programs share the rows of an example."""
+    """Return how many programs share the rows of an example."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * n_processors // n_examples)
     return max(1, min(wanted, n_positions))
 

@@ -35,8 +35,8 @@ class NormRule(Rule):
             self.outlet = torch.zeros(3, dtype=dtype, device=weight.device, requires_grad=True)
 
     def collect(self) -> tuple[Tensor | None, int]:
-        """The outlet's gradient (3,), None if no compiled backward pass left one, and the examples
-        of the others; then both are forgotten.
+        """Return the outlet's gradient (3,), None if no compiled backward pass left one, and the
+        examples of the others; then both are forgotten.
         """
         n_uncompiled, self._n_uncompiled = self._n_uncompiled, 0
         left = None if self.outlet is None else self.outlet.grad
@@ -45,7 +45,7 @@ class NormRule(Rule):
         return left, n_uncompiled
 
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
-        """The normalised tensor, shaped as ``x``."""
+        """Return the normalised tensor, shaped as ``x``."""
         if torch.compiler.is_compiling():
             return self._apply(module, x, self.outlet, None)
         self.check(module, x)

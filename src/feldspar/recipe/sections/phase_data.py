@@ -51,7 +51,7 @@ class Select(Settings):
         return 0.5 if self.range is None else self.range[1] - self.range[0]
 
     def overlaps(self, other: "Select") -> bool:
-        """Whether two parts of one source may hold the same document."""
+        """Tell whether two parts of one source may hold the same document."""
         if self.range is not None and other.range is not None:
             return self.range[0] < other.range[1] and other.range[0] < self.range[1]
         return self.files is None or other.files is None or self.files == other.files
@@ -62,7 +62,7 @@ LABELS = "labels"
 
 
 def fields_in(text: str) -> list[str]:
-    """The places of a template in their order. Raises ValueError for one of another form."""
+    """Return the places of a template in their order. Raises ValueError for one of another form."""
     places = []
     for _, name, form, conversion in Formatter().parse(text):
         if name is None:

@@ -32,7 +32,7 @@ class Range(Settings):
         return tuple(self.at(index / (count - 1)) for index in range(count))
 
     def at(self, share: float) -> float:
-        """The value at a share of the way, to twelve digits: 0 is low, 1 is high."""
+        """Return the value at a share of the way, to twelve digits: 0 is low, 1 is high."""
         if self.scale == "linear":
             value = self.low + share * (self.high - self.low)
         else:

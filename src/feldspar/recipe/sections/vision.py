@@ -125,7 +125,7 @@ SIZES: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def revbifpn_settings(size: str, classes: int = 1000) -> RevBiFPNSettings:
-    """The paper's ``size`` (S0 to S6). Raises UserError for another name."""
+    """Return the paper's ``size`` (S0 to S6). Raises UserError for another name."""
     if size not in SIZES:
         close = nearest(size, SIZES)
         raise UserError(

@@ -16,7 +16,7 @@ class Reader(Protocol):
     """Whatever knows the sequences of a run's phases."""
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
-        """The sequences ``start`` to ``stop`` - 1 of a phase."""
+        """Return the sequences ``start`` to ``stop`` - 1 of a phase."""
         ...
 
 
@@ -75,7 +75,7 @@ class PrefetchingLoader:
             self._answers.append(self._pool.submit(self._read, phase_index, start, stop))
 
     def take(self) -> SequenceTensors:
-        """The answer to the oldest request; waits for it. Raises what reading it raised."""
+        """Return the answer to the oldest request; waits for it. Raises what reading it raised."""
         if not self._asked:
             raise InternalError("sequences were taken from the loader without a request")
         request = self._asked.popleft()

@@ -21,7 +21,7 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 def exact(probability: float | Decimal | Fraction) -> Fraction:
-    """The decimal number that a recipe gave as a probability, not its binary neighbour."""
+    """Return the decimal number that a recipe gave as a probability, not its binary neighbour."""
     if isinstance(probability, float):
         return Fraction(Decimal(repr(probability)))
     return Fraction(probability)
@@ -46,7 +46,9 @@ class MixtureSampler:
         self._block = lru_cache(maxsize=8)(self._sources_in_block)
 
     def counts_before(self, n: int) -> list[int]:
-        """How often each source was drawn in the samples 0 to n-1; time does not grow with n."""
+        """Return how often each source was drawn in the samples 0 to n-1; time does not grow with
+        n.
+        """
         periods, n = divmod(n, self.period)
         sources = len(self.weights)
         # The bound in the file's docstring, times 2 W: every count is at least this many.
@@ -96,6 +98,6 @@ class MixtureSampler:
 
 
 def named_sampler(probabilities: Mapping[str, Fraction]) -> tuple[list[str], MixtureSampler]:
-    """The sources with a probability above 0, in order, and their sampler."""
+    """Return the sources with a probability above 0, in order, and their sampler."""
     names = [name for name, probability in probabilities.items() if probability > 0]
     return names, MixtureSampler([probabilities[name] for name in names])

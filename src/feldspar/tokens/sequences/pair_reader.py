@@ -62,7 +62,7 @@ class PairReader:
         return state.hexdigest()
 
     def read(self, start: int, stop: int) -> Sequences:
-        """The sequences ``start`` to ``stop`` - 1 of the phase, epoch after epoch."""
+        """Return the sequences ``start`` to ``stop`` - 1 of the phase, epoch after epoch."""
         width = self.layout.longest
         tokens = np.full((stop - start, width), self.layout.end_of_document_id, np.int64)
         documents = np.zeros((stop - start, width), np.int32)

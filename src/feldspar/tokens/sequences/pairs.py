@@ -43,7 +43,7 @@ class Pair:
 
 
 def read_pairs(path: Path, template: PairTemplate) -> list[PairText]:
-    """The pairs of a file of JSON lines, in its order.
+    """Return the pairs of a file of JSON lines, in its order.
 
     Raises UserError, with file and line, for a record that the template does not fit.
     """
@@ -71,12 +71,12 @@ def _pair(record: Mapping[str, Any], template: PairTemplate, place: str) -> Pair
 
 
 def target_text(template: PairTemplate, labels: Sequence[str]) -> str:
-    """The target of a record with ``labels``."""
+    """Return the target of a record with ``labels``."""
     return template.target.format(**{LABELS: LABEL_SEPARATOR.join(labels)})
 
 
 def _labels(record: Mapping[str, Any], settings: PairLabels, place: str) -> tuple[str, ...]:
-    """The record's labels in the order of the closed set."""
+    """Return the record's labels in the order of the closed set."""
     value = value_of(record, settings.field)
     found = value if settings.several else [value]
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
@@ -112,7 +112,7 @@ def _filled(text: str, record: Mapping[str, Any], place: str) -> str:
 
 
 def encode_pairs(pairs: Sequence[PairText], tokenizer: TextTokenizer) -> list[Pair]:
-    """The pairs as tokens; source and target are encoded apart."""
+    """Return the pairs as tokens; source and target are encoded apart."""
     sources = tokenizer.encode_documents([pair.source for pair in pairs])
     targets = tokenizer.encode_documents([pair.target for pair in pairs])
     return [
@@ -157,11 +157,11 @@ class PairLayout:
         return np.concatenate(parts)
 
     def sequence(self, pair: Pair) -> tuple[np.ndarray, int]:
-        """All of the pair's tokens (n,), i64, and how many stand before its target."""
+        """Return all of the pair's tokens (n,), i64, and how many stand before its target."""
         context = self.context(pair)
         return np.concatenate([context, pair.target, [self.end_of_document_id]]), len(context)
 
 
 def sequences_of(pairs: Iterable[Pair], layout: PairLayout) -> list[tuple[np.ndarray, int]]:
-    """Each pair laid out. Raises UserError for the first that does not fit."""
+    """Return each pair laid out. Raises UserError for the first that does not fit."""
     return [layout.sequence(pair) for pair in pairs]

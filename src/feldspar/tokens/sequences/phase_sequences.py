@@ -45,7 +45,7 @@ class PhaseData:
     """Sources whose documents are transformed for filling in the middle."""
 
     def stream(self, source: str) -> str:
-        """The name of the stream that the phase reads of ``source``."""
+        """Return the name of the stream that the phase reads of ``source``."""
         select = self.selections.get(source)
         return source if select is None else select.label(source)
 
@@ -110,7 +110,7 @@ class SequenceReader:
         self._orders = lru_cache(maxsize=None)(self._window_orders)
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
-        """The sequences ``start`` to ``stop`` - 1 of a phase.
+        """Return the sequences ``start`` to ``stop`` - 1 of a phase.
 
         Raises UserError when the phase does not have so many.
         """
@@ -145,7 +145,7 @@ class SequenceReader:
         return Sequences(tokens, *marks, label_mask, cut_tokens)
 
     def sources_of(self, phase_index: int, start: int, stop: int) -> list[str]:
-        """The source of each of these sequences."""
+        """Return the source of each of these sequences."""
         names = self._names[phase_index]
         sources, _ = self._samplers[phase_index].sources_of(start, stop)
         return [names[source] for source in sources.tolist()]
@@ -188,7 +188,7 @@ class SequenceReader:
         }
 
     def _window_orders(self, phase_index: int) -> list[WindowOrder]:
-        """One order a source of the phase."""
+        """Return one order a source of the phase."""
         phase, cursors = self.phases[phase_index], self._start_cursors(phase_index)
         totals = self._samplers[phase_index].counts_before(phase.sequences)
         orders = []

@@ -11,7 +11,7 @@ from feldspar.tokens.shards.shard_folder import SourceTokens
 
 
 def select_documents(source: SourceTokens, select: Select | None, name: str) -> SourceTokens:
-    """The documents of ``source`` that ``select`` takes, in their order; None takes all.
+    """Return the documents of ``source`` that ``select`` takes, in their order; None takes all.
 
     ``even`` and ``odd`` share no document, nor do ranges that only touch. Raises UserError when
     nothing is left.

@@ -39,7 +39,7 @@ class WindowOrder:
         return block + permuted(number - block, size, self._key(block))
 
     def _epoch_of(self, number: int) -> tuple[int, int]:
-        """The first window and the windows of the epoch that ``number`` lies in."""
+        """Return the first window and the windows of the epoch that ``number`` lies in."""
         if number < self._first:
             return 0, min(self._first, self._total)
         epochs = (number - self._first) // self._per_epoch

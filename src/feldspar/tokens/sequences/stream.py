@@ -78,7 +78,7 @@ class SourceStream:
         return Cursor(last.epoch, last.token + length)
 
     def at_document(self, cursor: Cursor) -> Cursor:
-        """The first document start at or after ``cursor``."""
+        """Return the first document start at or after ``cursor``."""
         if cursor.token == 0:
             return cursor
         ends = self._epoch(cursor.epoch).ends

@@ -46,7 +46,7 @@ class ShardReport:
     splits: dict[str, dict[str, SourceCounts]]
 
     def as_dict(self) -> dict[str, Any]:
-        """The report for ``--json``."""
+        """Return the report for ``--json``."""
         return asdict(self) | {
             "path": str(self.path),
             "splits": {
@@ -57,7 +57,7 @@ class ShardReport:
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest, up_to_date: bool) -> "ShardReport":
-        """The report that a manifest tells."""
+        """Return the report that a manifest tells."""
         counts = manifest.counts
         return cls(
             path=path,
@@ -77,7 +77,7 @@ def counts_with_ratios(counts: SourceCounts) -> dict[str, Any]:
 
 
 def splits_of(manifest: Manifest) -> dict[str, dict[str, SourceCounts]]:
-    """The counts by split and source in a shard manifest."""
+    """Return the counts by split and source in a shard manifest."""
     ratios = {"tokens_per_word", "bytes_per_token"}
     return {
         split: {

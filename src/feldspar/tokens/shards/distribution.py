@@ -28,7 +28,9 @@ class Comparison:
 
 
 def token_counts(shards: ShardSet, split: str, source: str) -> np.ndarray:
-    """How often each token of the vocabulary occurs; the end of a document is no token of it."""
+    """Return how often each token of the vocabulary occurs; the end of a document is no token of
+    it.
+    """
     counts = np.zeros(shards.vocab_size, np.int64)
     for file in shards.read(split, source).files:
         for start in range(0, len(file), 1 << 24):
@@ -84,7 +86,9 @@ def token_groups(decode: Callable[[list[int]], str], vocab_size: int) -> dict[st
 def compare_counts(
     counts: Sequence[np.ndarray], group: str, mask: np.ndarray, alpha: float = ALPHA
 ) -> Comparison:
-    """The matrices of one group: counts outside of the mask are left out before they are shares."""
+    """Return the matrices of one group: counts outside of the mask are left out before they are
+    shares.
+    """
     chosen = [each[mask] for each in counts]
     return Comparison(
         group,
@@ -107,7 +111,7 @@ def unique_shares(counts: Sequence[np.ndarray]) -> list[tuple[int, float]]:
 def compare_sources(
     shards: ShardSet, split: str = "train", alpha: float = ALPHA
 ) -> tuple[list[str], list[Comparison], list[tuple[int, float]]]:
-    """The sources of a split, their comparison for each group of tokens, and unique tokens.
+    """Return the sources of a split, their comparison for each group of tokens, and unique tokens.
 
     Raises UserError for a split of fewer than two sources.
     """

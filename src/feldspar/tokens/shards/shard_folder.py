@@ -38,7 +38,7 @@ class SourceTokens:
         return int(self.lengths.sum())
 
     def document(self, index: int) -> np.ndarray:
-        """The tokens of one document, in the order of the files; a view of the mapped file."""
+        """Return the tokens of one document, by its place in the files, as a view of the file."""
         start = int(self.starts[index])
         return self.files[self.file_index[index]][start : start + int(self.lengths[index])]
 
@@ -117,7 +117,7 @@ class ShardSet:
         return list(self._splits)
 
     def sources(self, split: str = "train") -> list[str]:
-        """The sources of a split that hold documents, in alphabetical order."""
+        """Return the sources of a split that hold documents, in alphabetical order."""
         known = self._splits.get(split, {})
         return [name for name, counts in known.items() if counts.documents]
 
@@ -134,7 +134,7 @@ class ShardSet:
         return self.counts(split, source).text_bytes
 
     def counts(self, split: str, source: str) -> SourceCounts:
-        """Every count of one split and source. Raises UserError for unknown names."""
+        """Return every count of one split and source. Raises UserError for unknown names."""
         known = self._splits.get(split, {})
         if source not in known:
             hint = nearest(source, known)
@@ -146,7 +146,7 @@ class ShardSet:
         return known[source]
 
     def read(self, split: str, source: str) -> SourceTokens:
-        """The mapped tokens of one source, checked.
+        """Return the mapped tokens of one source, checked.
 
         Raises UserError for unknown names, RunError that names a damaged file.
         """
@@ -192,7 +192,7 @@ class ShardSet:
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    """A file's tokens, mapped read-only."""
+    """Return a file's tokens, mapped read-only."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     # Documents are read in permuted order: reading ahead would load megabytes for kilobytes.

@@ -37,7 +37,8 @@ class ShardShape:
 
     @classmethod
     def of(cls, tokenizer: TokenizerSettings, shards: ShardSettings, seed: int) -> "ShardShape":
-        """The shape that settings ask for. Raises UserError when a tokenizer's files are missing.
+        """Return the shape that settings ask for. Raises UserError when a tokenizer's files are
+        missing.
 
         A tokenizer from files counts by its content, wherever the files lie.
         """

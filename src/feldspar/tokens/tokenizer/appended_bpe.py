@@ -14,7 +14,7 @@ from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling
 
 
 def trained_pieces(spelling: Spelling, words: Counter[str]) -> Iterator[str]:
-    """The pieces of a BPE over the target characters of ``words``, in the order of training."""
+    """Yield the pieces of a BPE over the target characters of ``words``, in training order."""
     split = {word: spelling.characters(word) for word in words}
     names = sorted({character for characters in split.values() for character in characters})
     ids = {name: identifier for identifier, name in enumerate(names)}
@@ -88,7 +88,7 @@ def _fill(
 
 
 def _needed(piece: str, spelling: Spelling) -> Iterator[str]:
-    """The characters of a piece, each after the bytes that it is made of."""
+    """Yield the characters of a piece, each after the bytes that it is made of."""
     for character in spelling.characters(piece.removeprefix(spelling.space)):
         if isinstance(spelling, ByteSpelling) and (prefix := spelling.prefix(character)):
             yield prefix
@@ -101,7 +101,7 @@ def _missing(piece: str, vocabulary: Vocabulary, spelling: Spelling) -> dict[str
 
 
 def _all_splits(pieces: list[str], vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
-    """Every way to make each piece of two others, the parts with smaller ids first."""
+    """Yield every way to make each piece of two others, the parts with smaller ids first."""
     ids = vocabulary.ids | {
         piece: identifier for identifier, piece in enumerate(pieces, start=vocabulary.first_new)
     }

@@ -14,7 +14,7 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def byte_level(model: models.BPE) -> Tokenizer:
-    """A tokenizer with GPT-2's byte-level pre-tokens and decoder around ``model``."""
+    """Return a tokenizer with GPT-2's byte-level pre-tokens and decoder around ``model``."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -72,7 +72,9 @@ def tokenised(
     characters: Sequence[str],
     names: dict[int, str],
 ) -> Counter[tuple[int, ...]]:
-    """The runs of ids in ``words`` that new pieces may be made of, and how often each occurs."""
+    """Return the runs of ids in ``words`` that new pieces may be made of, and how often each
+    occurs.
+    """
     merging = vocabulary.merging(Growth(tuple(characters)))
     places = {identifier: spelling.place_of(piece) for identifier, piece in names.items()}
     found: Counter[tuple[int, ...]] = Counter()

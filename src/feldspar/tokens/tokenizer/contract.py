@@ -104,7 +104,7 @@ def _old_ids(identifier: int, pieces: list[list[int]], first_new: int) -> list[i
 def _broken(
     clause: str, what: str, base: TextTokenizer, expected: list[int], found: list[int]
 ) -> UserError:
-    """The error, with the old tokens around the first difference."""
+    """Return the error, with the old tokens around the first difference."""
     place = next(
         (n for n, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b),
         min(len(expected), len(found)),

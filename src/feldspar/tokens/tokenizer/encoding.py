@@ -125,7 +125,7 @@ def encode_unit(unit: EncodingUnit) -> EncodedUnit:
 
 
 def _order_keys(raw: list[bytes], seed: int) -> np.ndarray:
-    """A hash of each text's content with ``seed``: the place of a document is no part of it."""
+    """Hash each text with ``seed``; the place of a document does not matter."""
     key = seed.to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(text, digest_size=8, key=key).digest() for text in raw)
     return np.frombuffer(digests, "<u8")

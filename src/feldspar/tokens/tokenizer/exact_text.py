@@ -44,7 +44,7 @@ def exact_tokenizer(tokenizer: TextTokenizer) -> TextTokenizer:
 
 
 def _without_prefix_space(part: dict[str, Any] | None) -> dict[str, Any] | None:
-    """A normaliser, pre-tokenizer or decoder of tokenizer.json, without what adds the space."""
+    """Return a part of tokenizer.json (such as its decoder) without the step that adds a space."""
     if part is None:
         return None
     kind = part["type"]

@@ -33,7 +33,7 @@ SHARED_WORDS = 0.1
 
 
 def target_sources(settings: ExtendWith, names: Sequence[str]) -> tuple[str, ...]:
-    """The new language's sources among ``names``.
+    """Return the new language's sources among ``names``.
 
     Raises UserError for a name that is not there, and when no source is left for the old language.
     """
@@ -108,7 +108,7 @@ def extend_tokenizer(
 
 
 def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) -> TargetCharacters:
-    """The characters asked for; by default, of the script of most letters of ``new``."""
+    """Return the characters asked for; by default, of the script of most letters of ``new``."""
     if settings.characters is not None:
         return TargetCharacters.of_characters(settings.characters)
     script = settings.script or dominant_script(text for part in new.values() for text in part)
@@ -116,7 +116,7 @@ def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) ->
 
 
 def probe_texts(documents: Path, names: Iterable[str]) -> dict[str, list[str]]:
-    """The first megabyte of each source, of its validation documents where it has some."""
+    """Return the first megabyte of each source, of its validation documents where it has some."""
     from feldspar.corpus import store
 
     found: dict[str, list[str]] = {}

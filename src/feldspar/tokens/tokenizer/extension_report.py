@@ -50,7 +50,7 @@ def compare_fertility(
     target: TargetCharacters,
     texts: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Comparison], int]:
-    """Each source's comparison, and how many new ids none of the texts uses.
+    """Return each source's comparison, and how many new ids none of the texts uses.
 
     Raises UserError for a source without a word.
     """

@@ -38,7 +38,7 @@ class Vocabulary:
         """Whether a word that is a piece is that piece, whatever the merges make of it."""
 
     def grown(self, growth: Growth, extension: Extension) -> TextTokenizer:
-        """The base with ``growth``, everything else as it was."""
+        """Return the base with ``growth``, everything else as it was."""
         tokenizer = Tokenizer.from_str(json.dumps(self._parts | {"model": self._model(growth)}))
         return TextTokenizer(tokenizer, self._base.end_of_document, extension)
 
@@ -59,7 +59,7 @@ class Vocabulary:
 
 
 def unreachable(merging: Tokenizer, pieces: Sequence[str]) -> list[str]:
-    """The ``pieces`` that the merges do not make of their own characters."""
+    """Return the ``pieces`` that the merges do not make of their own characters."""
     return [
         piece
         for piece in pieces

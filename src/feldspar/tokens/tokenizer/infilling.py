@@ -37,7 +37,7 @@ class Sentinels:
 
     @classmethod
     def of(cls, tokenizer: TextTokenizer) -> "Sentinels":
-        """The tokenizer's own.
+        """Return the tokenizer's own.
 
         Raises UserError when it lacks one, gives two of them one id, or makes them out of text.
         """
@@ -124,7 +124,7 @@ class Infiller:
         return FilledWindow(tokens, mask, cut)
 
     def part(self, ids: np.ndarray, how: FillInTheMiddle, draws: list[int]) -> np.ndarray | None:
-        """One document's part of a window, transformed; None when it stays as it is.
+        """Return one document's part of a window, transformed; None when it stays as it is.
 
         ``draws`` are four integers below 2^64. A part that begins or ends within a character (or
         with U+FFFD) has no text to cut and stays.
@@ -143,7 +143,7 @@ class Infiller:
         return self._sentinels.suffix, self._sentinels.middle
 
     def text(self, ids: np.ndarray) -> str:
-        """The text of a document or of a part of it, a space before its first word included."""
+        """Return the text of a document or a part of it, with the space before its first word."""
         return self._tokenizer.decode(ids)
 
     def cuts(self, text: str, draws: list[int]) -> tuple[int, int]:

@@ -77,7 +77,7 @@ class _Learner:
                 self._places[pair] = array("q", part.tobytes())
 
     def next_pair(self) -> int | None:
-        """The most frequent pair; None when none is frequent enough."""
+        """Return the most frequent pair; None when none is frequent enough."""
         while self._heap:
             negative, pair = heapq.heappop(self._heap)
             count = self._counts[pair]

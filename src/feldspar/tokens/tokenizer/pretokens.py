@@ -29,7 +29,7 @@ _ASCII = _pattern("A-Za-z", "0-9", r"\t-\r ")
 
 
 def pattern_for(text: str) -> re.Pattern[str] | None:
-    """A pattern whose ``findall`` gives the pre-tokens of ``text``; None when none is exact."""
+    """Return a pattern whose ``findall`` gives the pre-tokens of ``text``, or None."""
     if text.isascii():
         return _ASCII
     unicode_pattern, unstable = _unicode_patterns()
@@ -38,7 +38,9 @@ def pattern_for(text: str) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=1)
 def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """The pattern over stable characters, and one that finds any character that is not stable."""
+    """Return the pattern over stable characters, and one that finds any character that is not
+    stable.
+    """
     members: dict[str, list[int]] = {"L": [], "N": [], "other": []}
     for code in range(min(_LAST_ASSIGNED_3_2, sys.maxunicode) + 1):
         character = chr(code)

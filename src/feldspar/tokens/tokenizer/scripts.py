@@ -31,7 +31,7 @@ class TargetCharacters:
 
     @classmethod
     def of_scripts(cls, names: tuple[str, ...]) -> "TargetCharacters":
-        """All characters of scripts such as ``arabic`` or ``old persian``.
+        """Return all characters of scripts such as ``arabic`` or ``old persian``.
 
         Code points without a character belong to a script when all characters of their row do, so
         that a script's UTF-8 prefixes are its own. Raises UserError for a name of no script.
@@ -69,7 +69,7 @@ class TargetCharacters:
         return ord(character) in self._codes
 
     def holds_row(self, code: int) -> bool:
-        """Whether all code points that share the UTF-8 prefix of ``code`` are in the set."""
+        """Tell whether all code points that share the UTF-8 prefix of ``code`` are in the set."""
         first = code - code % ROW
         return all(member in self._codes for member in range(first, first + ROW))
 
@@ -80,7 +80,9 @@ class TargetCharacters:
 
 
 def dominant_script(texts: Iterable[str]) -> str:
-    """The script of most letters at the start of ``texts``. Raises UserError without any letter."""
+    """Return the script of most letters at the start of ``texts``. Raises UserError without any
+    letter.
+    """
     characters: Counter[str] = Counter()
     for text in texts:
         characters.update(text)

@@ -36,23 +36,23 @@ class Spelling:
         return text.replace(" ", self.space)
 
     def text(self, piece: str) -> str | None:
-        """The text of a piece; None when it is no text (a part of a character)."""
+        """Return the text of a piece; None when it is no text (a part of a character)."""
         return piece.replace(self.space, " ")
 
     def characters(self, piece: str) -> list[str]:
-        """A piece's characters, each as the vocabulary writes it."""
+        """Return a piece's characters, each as the vocabulary writes it."""
         return list(piece)
 
     def is_target(self, character: str) -> bool:
-        """Whether an item of ``characters`` is a target character."""
+        """Tell whether an item of ``characters`` is a target character."""
         return character in self.target
 
     def is_part(self, character: str) -> bool:
-        """Whether an item of ``characters`` may be part of a target character."""
+        """Tell whether an item of ``characters`` may be part of a target character."""
         return self.is_target(character)
 
     def fits(self, piece: str) -> bool:
-        """Whether ``piece`` may be added."""
+        """Tell whether ``piece`` may be added."""
         characters = self.characters(piece)
         own = characters[1:] if characters[:1] == [self.space] else characters
         if not own or not all(map(self.is_target, own)):
@@ -63,7 +63,7 @@ class Spelling:
         return (self.text(character) or "").isdecimal()
 
     def has_target(self, word: str) -> bool:
-        """Whether a word holds a target character."""
+        """Tell whether a word holds a target character."""
         text = self.text(word)
         return text is not None and self.target.pattern.search(text) is not None
 
@@ -89,14 +89,14 @@ class ByteSpelling(Spelling):
         return "".join(map(self._written.__getitem__, text.encode()))
 
     def text(self, piece: str) -> str | None:
-        """The text of a piece; None when its bytes are none, or it is no piece of bytes."""
+        """Return the text of a piece; None when its bytes are none, or it is no piece of bytes."""
         try:
             return bytes(map(self._bytes.__getitem__, piece)).decode()
         except (KeyError, UnicodeDecodeError):
             return None
 
     def characters(self, piece: str) -> list[str]:
-        """A piece's whole characters, and between them the bytes that make none."""
+        """Return a piece's whole characters, and between them the bytes that make none."""
         found = []
         place = 0
         while place < len(piece):
@@ -108,20 +108,24 @@ class ByteSpelling(Spelling):
         return found
 
     def is_target(self, character: str) -> bool:
-        """Whether an item of ``characters`` is a target character."""
+        """Tell whether an item of ``characters`` is a target character."""
         text = self.text(character)
         return text is not None and text in self.target
 
     def is_part(self, character: str) -> bool:
-        """Whether an item of ``characters`` may be part of a target character."""
+        """Tell whether an item of ``characters`` may be part of a target character."""
         return self.text(character) is None or self.is_target(character)
 
     def fits(self, piece: str) -> bool:
-        """Whether ``piece`` may be added: also all bytes but the last of target characters only."""
+        """Tell whether ``piece`` may be added: also all bytes but the last of target characters
+        only.
+        """
         return super().fits(piece) or self._is_target_prefix(piece.removeprefix(self.space))
 
     def prefix(self, character: str) -> str | None:
-        """The bytes but the last of a target character, where only target characters have them."""
+        """Return the bytes but the last of a target character, where only target characters have
+        them.
+        """
         prefix = character[:-1]
         return prefix if len(prefix) > 1 and self._is_target_prefix(prefix) else None
 
@@ -175,7 +179,7 @@ def _refuse_missing_bytes(pieces: list[str], vocabulary: dict[str, int]) -> None
 
 
 def _types(part: Any) -> Iterator[str]:
-    """The types of a part of tokenizer.json and of what it is a sequence of."""
+    """Yield the types of a part of tokenizer.json and of what it is a sequence of."""
     if isinstance(part, dict):
         if "type" in part:
             yield part["type"]

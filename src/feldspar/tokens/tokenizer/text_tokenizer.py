@@ -70,7 +70,8 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, folder: Path, end_of_document: str | None = None) -> "TextTokenizer":
-        """The tokenizer in ``folder``; documents end with its own end-of-sequence token by default.
+        """Return the tokenizer in ``folder``; documents end with its own end-of-sequence token by
+        default.
 
         In a finished folder its files are compared with their checksums. Raises UserError when
         there is none, RunError that names a damaged file.
@@ -83,7 +84,7 @@ class TextTokenizer:
 
     @classmethod
     def from_file(cls, path: Path, end_of_document: str | None) -> "TextTokenizer":
-        """The tokenizer in one ``tokenizer.json``. Raises UserError when it cannot be read."""
+        """Read a ``tokenizer.json``. Raises UserError when it cannot be read."""
         if not path.is_file():
             raise UserError(f"{path} does not exist: no tokenizer there")
         if end_of_document is None:
@@ -110,7 +111,7 @@ class TextTokenizer:
             self.extension.save(folder)
 
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """The ids of each text, without its end-of-document token, as u16 or u32 arrays."""
+        """Return the ids of each text, without its end-of-document token, as u16 or u32 arrays."""
         return [self.unpack(data) for data in self.encode_packed(texts)]
 
     def encode_packed(self, texts: Sequence[str]) -> list[bytes]:
@@ -131,23 +132,23 @@ class TextTokenizer:
         return [data for data in packed if data is not None]
 
     def unpack(self, packed: bytes) -> np.ndarray:
-        """The ids in what ``encode_packed`` gave."""
+        """Return the ids in what ``encode_packed`` gave."""
         return np.frombuffer(packed, self.dtype)
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token by its string; None when there is no such token."""
+        """Return the id of a token by its string; None when there is no such token."""
         return self._tokenizer.token_to_id(token)
 
     def piece(self, identifier: int) -> str | None:
-        """The string of a token as the vocabulary spells it; None when the id is not used."""
+        """Return a token as the vocabulary spells it, or None when the id is not used."""
         return self._tokenizer.id_to_token(identifier)
 
     def is_added(self, identifier: int) -> bool:
-        """Whether an id is a token beside the model (a control token), found by its string."""
+        """Tell whether an id is a token beside the model (a control token), found by its string."""
         return self._tokenizer.model.id_to_token(identifier) is None
 
     def merged(self, piece: str) -> list[int]:
-        """The ids of a string in the vocabulary's spelling by the merges alone.
+        """Return the ids of a string in the vocabulary's spelling by the merges alone.
 
         No normaliser, pre-token or added token has a part in it.
         """
@@ -161,7 +162,7 @@ class TextTokenizer:
         )
 
     def to_json(self) -> str:
-        """The content of its ``tokenizer.json``."""
+        """Return the content of its ``tokenizer.json``."""
         return self._tokenizer.to_str()
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "TextTokenizer":
@@ -173,7 +174,7 @@ class TextTokenizer:
         return TextTokenizer(copy, self.end_of_document, self.extension)
 
     def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """The text of ``ids``; special tokens appear as their strings."""
+        """Return the text of ``ids``; special tokens appear as their strings."""
         return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
 
 
@@ -226,7 +227,7 @@ def end_of_sequence_token(folder: Path) -> str | None:
 
 
 def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
-    """Whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
+    """Tell whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
     parts: dict[str, Any] = json.loads(tokenizer.to_str())
     model, split = parts["model"], parts["pre_tokenizer"]
     return (

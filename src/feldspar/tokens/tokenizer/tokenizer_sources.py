@@ -55,7 +55,7 @@ def tokenizer_from_settings(
 
 
 def base_of(settings: ExtendTokenizer) -> TextTokenizer:
-    """The tokenizer that ``settings`` extend. Raises UserError when it is not there."""
+    """Return the tokenizer that ``settings`` extend. Raises UserError when it is not there."""
     return _read_hugging_face(settings.base, settings.end_of_document, "tokenizer.base")
 
 
@@ -89,7 +89,9 @@ def _read_hugging_face(
 
 
 def _cached_folder(name: str, key: str) -> Path:
-    """The snapshot folder of a name in the local Hugging Face cache; the network is never asked."""
+    """Return the snapshot folder of a name in the local Hugging Face cache; the network is never
+    asked.
+    """
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
@@ -110,7 +112,9 @@ def _cached_folder(name: str, key: str) -> Path:
 def _training_texts(
     documents: Path, names: list[str], sample_bytes: int | None, seed: int
 ) -> Iterator[str]:
-    """All training texts, or a sample drawn evenly over sources by hash of the document's place."""
+    """Yield all training texts, or a sample drawn evenly over sources by hash of the document's
+    place.
+    """
     from feldspar.corpus import store
 
     chosen = None if sample_bytes is None else _sample(documents, names, sample_bytes, seed)

@@ -27,7 +27,9 @@ class Words:
         self._written = byte_characters() if is_plain_byte_bpe(parts) else None
 
     def __call__(self, text: str) -> list[str]:
-        """The words of ``text``. Raises UserError, with the byte offset, for lone surrogates."""
+        """Return the words of ``text``. Raises UserError, with the byte offset, for lone
+        surrogates.
+        """
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -45,7 +47,7 @@ class Words:
         return found
 
     def count(self, texts: Iterable[str]) -> Counter[str]:
-        """How often each word occurs in ``texts``."""
+        """Return how often each word occurs in ``texts``."""
         counts: Counter[str] = Counter()
         plain: Counter[str] = Counter()
         for text in texts:
