@@ -23,7 +23,7 @@ def numpy_stream(root_seed: int, *names: str | int) -> np.random.Generator:
 
 
 def hash_integers(values: np.ndarray, key: int) -> np.ndarray:
-    """Mix each integer with ``key`` into 64 bits (the finaliser of splitmix64); the shape is kept."""
+    """Mix each integer with ``key`` into 64 bits by the finaliser of splitmix64."""
     mixed = values.astype(np.uint64) + np.uint64(key & 0xFFFFFFFFFFFFFFFF)
     mixed += np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -32,7 +32,7 @@ def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tenso
 def gather_examples(
     columns: Tensor, counts: Sequence[int], group: dist.ProcessGroup | None
 ) -> Tensor:
-    """Return the columns (P, n) of all processes side by side; ``counts`` says how many each has."""
+    """Return the columns (P, n) of all processes side by side; ``counts`` says how many of each."""
     if n_processes(group) == 1:
         return columns
     padded = columns.new_zeros(max(counts), len(columns))

@@ -54,7 +54,7 @@ class ReversibleBlock(nn.Module):
         self.fixed_point_bits = fixed_point_bits
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of ``n_inputs`` streams and any context tensors, with an ordinary graph."""
+        """Return the outputs of ``n_inputs`` streams and any context, with an ordinary graph."""
         streams, context = self.split(tensors, self.n_inputs)
         for step in self.steps:
             inputs = self._inputs(step, streams, context)

@@ -72,7 +72,7 @@ def write_cloze_task(
 def cloze_items(
     documents: Sequence[str], context_characters: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Return one item per document: ``context``, four ``choices`` and the place of the ``answer``."""
+    """Return one item per document: ``context``, four ``choices``, place of the ``answer``."""
     lines = [_usable_lines(text) for text in documents]
     owners = [number for number, places in enumerate(lines) if len(places) > 1]
     if len(owners) < CHOICES:
