@@ -63,6 +63,34 @@ def export_class(settings: ModelSettings, scaling: PositionScaling) -> ExportCla
     return ExportClass(OWN if needs else nearest, nearest, needs)
 
 
+JUDGED = {
+    "n_layers",
+    "d_model",
+    "n_heads",
+    "n_kv_heads",
+    "head_dim",
+    "d_ff",
+    "vocab_size",
+    "max_sequence_length",
+    "positions",
+    "feed_forward",
+    "norm",
+    "bias",
+    "tied_embeddings",
+    "dropout",
+}
+"""Settings that the functions below judge. Any other one must have its default."""
+
+
+def _unjudged(settings: ModelSettings) -> dict[str, bool]:
+    """Tell of every setting that nobody judges whether it has its default."""
+    return {
+        f"model.{name}: left at its default": getattr(settings, name) == field.default
+        for name, field in ModelSettings.model_fields.items()
+        if name not in JUDGED
+    }
+
+
 def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
     """List the settings that GPT-2 would need; learned positions are never scaled."""
     wanted = {
@@ -73,6 +101,7 @@ def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]
         "model.n_kv_heads: as many as n_heads": settings.kv_heads == settings.n_heads,
         "model.head_dim: d_model / n_heads": settings.head_width * settings.n_heads
         == settings.d_model,
+        **_unjudged(settings),
     }
     return [need for need, holds in wanted.items() if not holds]
 
@@ -92,6 +121,7 @@ def llama_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str
         "model.d_model: a multiple of n_heads": settings.d_model % settings.n_heads == 0,
         "model.dropout: 0": settings.dropout == 0,
         "position_scaling: linear with a factor, yarn, llama3 or none": not rope_misfit(scaling),
+        **_unjudged(settings),
     }
     return [need for need, holds in wanted.items() if not holds]
 

@@ -30,13 +30,14 @@ def flops_per_token(
 ) -> dict[str, float]:
     """Forward and backward FLOPs of one token by convention."""
     attention_width = model.n_heads * model.head_width
-    scores = 12 * model.n_layers * attention_width * context_length
+    keys = model.scored_keys(context_length)
+    scores = 12 * attention_width * keys
     matrices = sum(row.count for row in shapes.rows if row.in_block and row.role is Role.HIDDEN)
     vocabulary = next(row.shape[0] for row in shapes.rows if row.role is Role.EMBEDDING)
     forward = (
         4 * vocabulary * model.d_model
         + 2 * matrices
-        + model.n_layers * context_length * (4 * attention_width + 3 * model.n_heads)
+        + keys * (4 * attention_width + 3 * model.n_heads)
     )
     return {
         "6P": 6.0 * shapes.parameters,

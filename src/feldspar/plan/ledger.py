@@ -29,9 +29,11 @@ def phase_ledger(
     width = model.n_heads * model.head_width
     forward = {
         "matrices": 2 * matrices,
-        "attention": 4 * model.n_layers * phase.context_length * width,
+        "attention": 4 * model.scored_keys(phase.context_length) * width,
         "head": 2 * vocabulary * model.d_model,
     }
     terms = {name: 3.0 * flops * phase.length for name, flops in forward.items()}
     total = sum(terms.values())
-    return terms | {"total": total, "total_causal": total - terms["attention"] / 2}
+    causal = 4 * model.scored_keys_if_causal(phase.context_length) * width
+    spared = terms["attention"] - 3.0 * causal * phase.length
+    return terms | {"total": total, "total_causal": total - spared}

@@ -198,6 +198,20 @@ class ModelSettings(Settings):
         """Width of one head, the default resolved."""
         return self.head_dim or self.d_model // self.n_heads
 
+    def scored_keys(self, context_length: int) -> int:
+        """Return the keys that a query is compared with, summed over the layers.
+
+        The count is that of full score matrices: causality is left out.
+        """
+        return self.n_layers * context_length
+
+    def scored_keys_if_causal(self, context_length: int) -> float:
+        """Return ``scored_keys`` on average over the queries, less the keys after the query.
+
+        The diagonal counts half.
+        """
+        return self.n_layers * context_length / 2
+
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_llama(cls, value: Any) -> Any:
