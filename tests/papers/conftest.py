@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from feldspar.papers.kit.paper import Findings, Paper, Results, Scale, numbers, plain, values_of
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.study.trials import Trial, TrialResult
 from tests.study.conftest import feldspar
 
-__all__ = ["feldspar", "finished", "judged_by"]
+__all__ = ["feldspar", "finished", "judged_by", "stated"]
 
 
 def finished(trials: Iterable[Trial], loss: Callable[[dict[str, Any]], float]) -> list[TrialResult]:
@@ -22,4 +23,12 @@ def finished(trials: Iterable[Trial], loss: Callable[[dict[str, Any]], float]) -
 
 def judged_by(paper: Paper, results: Results, scale: Scale) -> Findings:
     """Judge made-up results by the paper's rules, before a quick run's verdicts are dropped."""
-    return paper.judge(numbers(json.loads(json.dumps(plain(paper.measure(results, scale))))), scale)
+    figures = numbers(json.loads(json.dumps(plain(paper.measure(results, scale)))))
+    claims = paper.claims_at(scale)
+    found = paper.judge(figures, scale, claims)
+    return Findings(claims.all_claims(found.claims, quick=False), found.sections, found.figure)
+
+
+def stated(paper: Paper, *, at_paper_scale: bool = False) -> StatedClaims:
+    """Return the claims of a paper, whose costs name the runs only."""
+    return StatedClaims(paper.stated, at_paper_scale, lambda runs: f"cost of {runs}")

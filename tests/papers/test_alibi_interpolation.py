@@ -19,19 +19,22 @@ from feldspar.papers.alibi_interpolation.beyond_training import (
 )
 from feldspar.papers.alibi_interpolation.experiment import (
     ARMS,
+    PAPER,
     SEEDS,
-    extrapolation_claims,
-    interpolation_claims,
+    extrapolation_claim,
+    fine_tuned_claim,
     reach_figure,
     trials,
+    zero_shot_claim,
 )
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale, by_name, values_of
 from feldspar.recipe.sections.model import LinearScaling, NoScaling, PositionScaling
 from tests.evaluate.conftest import make_model, tokenizer
-from tests.papers.conftest import finished
+from tests.papers.conftest import finished, stated
 
 __all__ = ["make_model", "tokenizer"]
+CLAIMS = stated(PAPER)
 TRAIN_LENGTH = 16
 
 
@@ -88,10 +91,10 @@ MEASURED = {
 
 
 def test_what_holds_is_shown() -> None:
-    [reads_on] = extrapolation_claims(MEASURED, "cost")
+    reads_on = extrapolation_claim(MEASURED, CLAIMS)
     assert reads_on.verdict is Verdict.MECHANISM_SHOWN
     assert "rotary 2.0100 in short windows, 2.5100 (24.88% higher" in reads_on.ours
-    for claim in interpolation_claims(MEASURED, "cost"):
+    for claim in (zero_shot_claim(MEASURED, CLAIMS), fine_tuned_claim(MEASURED, CLAIMS)):
         assert claim.verdict is Verdict.MECHANISM_SHOWN
     rows = rows_of(MEASURED)
     assert rows[1] == ["alibi", "none", "2.0000", "2.0150", "2.0150", "2.0150"]
@@ -110,14 +113,17 @@ def test_what_holds_is_shown() -> None:
 )
 def test_what_does_not_hold_is_not_shown(changed: dict[str, Losses], expected: list[bool]) -> None:
     measured = MEASURED | changed
-    claims = [*extrapolation_claims(measured, ""), *interpolation_claims(measured, "")]
-    assert [claim.borne_out for claim in claims] == expected
+    judges = (extrapolation_claim, zero_shot_claim, fine_tuned_claim)
+    assert [judge(measured, CLAIMS).borne_out for judge in judges] == expected
 
 
 def test_at_the_papers_scale_there_is_no_control() -> None:
     measured = {name: MEASURED[name] for name in ("alibi", "fine-tuned")}
-    assert extrapolation_claims(measured, "") == []
-    assert all(claim.borne_out for claim in interpolation_claims(measured, ""))
+    found = PAPER.judge({"losses": measured}, Scale.PAPER, CLAIMS).claims
+    assert {claim.name: claim.borne_out for claim in found} == {
+        "twice-as-far-without-training": True,
+        "fine-tuned-reads-farther": True,
+    }
 
 
 def test_arms_and_seeds_come_in_order() -> None:

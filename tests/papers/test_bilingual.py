@@ -6,39 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.papers.bilingual.claims import (
-    INITIALISATIONS,
-    NONE,
-    both_gain,
-    english_helps,
-    first_stage_keeps,
-    forgetting,
-    rows_begin,
-    token_tax,
-    two_stages,
-)
 from feldspar.papers.bilingual.experiment import (
     BASE,
+    INITIALISATIONS,
     MIXTURES,
+    NONE,
     PAPER,
     RECIPE,
     base_trials,
     begun_trials,
+    both_gain,
     by_name,
+    english_helps,
+    first_stage_keeps,
     first_trials,
+    forgetting,
     once_trials,
     paper_trials,
+    rows_begin,
     second_trials,
     stages,
+    token_tax,
+    two_stages,
 )
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.study.trials import TrialResult
-from tests.papers.conftest import judged_by
+from tests.papers.conftest import judged_by, stated
 
 SMALL = Scale.SMALL
+CLAIMS = stated(PAPER)
 
 
 def bits(means: Mapping[str, tuple[float, float]]) -> dict[str, dict[str, list[float]]]:
@@ -65,12 +64,12 @@ def test_what_holds_is_a_mechanism_at_small_scale() -> None:
     }
     once = bits({"once": (1.6, 2.05)})["once"]
     claims = [
-        token_tax(words, "cost"),
-        rows_begin(BEGUN, FIRST, "cost"),
-        first_stage_keeps(BEGUN, FIRST, "cost"),
-        two_stages(SECOND, once, "cost"),
-        both_gain(BEGUN, FIRST, SECOND, "cost"),
-        forgetting(SECOND, "cost"),
+        token_tax(words, CLAIMS),
+        rows_begin(BEGUN, FIRST, CLAIMS),
+        first_stage_keeps(BEGUN, FIRST, CLAIMS),
+        two_stages(SECOND, once, CLAIMS),
+        both_gain(BEGUN, FIRST, SECOND, CLAIMS),
+        forgetting(SECOND, CLAIMS),
     ]
     assert [claim.verdict for claim in claims] == [Verdict.MECHANISM_SHOWN] * 6
     assert "cipher 7.50 to 2.80 tokens a word, English 3.20 to 3.20" in claims[0].ours
@@ -87,13 +86,13 @@ def test_each_claim_can_fail() -> None:
     worse = bits({"1:1": (1.6, 2.1), "9:1": (1.6, 2.6), "1:0": (1.5, 2.6)})
     once = bits({"once": (1.6, 2.1)})["once"]
     claims = [
-        token_tax(resegmented, "cost"),
-        rows_begin(alike, FIRST, "cost"),
-        first_stage_keeps(BEGUN, lost, "cost"),
-        two_stages(worse, once, "cost"),
-        both_gain(BEGUN, FIRST, worse, "cost"),
-        forgetting(worse, "cost"),
-        english_helps(worse, "cipher", "cost"),
+        token_tax(resegmented, CLAIMS),
+        rows_begin(alike, FIRST, CLAIMS),
+        first_stage_keeps(BEGUN, lost, CLAIMS),
+        two_stages(worse, once, CLAIMS),
+        both_gain(BEGUN, FIRST, worse, CLAIMS),
+        forgetting(worse, CLAIMS),
+        english_helps(worse, "cipher", CLAIMS),
     ]
     assert [claim.borne_out for claim in claims] == [False] * 7
     assert all(claim.verdict is Verdict.NOT_BORNE_OUT for claim in claims)
@@ -101,9 +100,12 @@ def test_each_claim_can_fail() -> None:
 
 def test_only_the_paper_s_own_language_reproduces() -> None:
     helped = bits({"1:1": (1.5, 2.0), "9:1": (1.6, 2.0)})
-    assert english_helps(helped, "cipher", "cost").verdict is Verdict.MECHANISM_SHOWN
+    assert english_helps(helped, "cipher", CLAIMS).verdict is Verdict.MECHANISM_SHOWN
     arabic = {name: {"arabic": by["cipher"]} for name, by in helped.items()}
-    assert english_helps(arabic, "arabic", "cost").verdict is Verdict.REPRODUCED
+    assert (
+        english_helps(arabic, "arabic", stated(PAPER, at_paper_scale=True)).verdict
+        is Verdict.REPRODUCED
+    )
 
 
 def results_of(stage: str, folder: Path) -> dict[str, list[TrialResult]]:
@@ -139,7 +141,11 @@ def test_findings_at_the_papers_scale() -> None:
     metrics = {"validation/arabic/bits_per_byte": 1.0, "validation/english/bits_per_byte": 1.0}
     results = [TrialResult(t, Path(), 1.0, metrics, 1, 1.0) for t in paper_trials()]
     found = judged_by(PAPER, {"second": results}, Scale.PAPER)
-    assert [claim.name for claim in found.claims] == ["english-helps"]
+    assert [claim.name for claim in found.claims] == [
+        "english-helps",
+        "benchmarks",
+        "other-languages",
+    ]
     assert json.dumps(PAPER.measure({"second": results}, Scale.PAPER))
     assert [stage.name for stage in stages(Scale.PAPER)] == ["second"]
 

@@ -6,24 +6,30 @@ import numpy as np
 import pytest
 
 from feldspar.papers.btlm.experiment import (
+    CHANGES,
     LADDER,
     LONG_TOKENS,
     MEASURED_TOKENS,
+    PAPER,
     SHORT_TOKENS,
+    beyond_training_claim,
     binned,
+    change_claim,
     context_trials,
-    ladder_claims,
     ladder_trials,
-    position_claims,
+    long_positions_claim,
     switch_claim,
 )
 from feldspar.papers.btlm.phase_switch import Switch, switch_of
 from feldspar.papers.kit.claims import Verdict
-from feldspar.papers.kit.ladder import Gain, ladder_table
+from feldspar.papers.kit.gain import Gain, ladder_table
 from feldspar.papers.kit.paper import Scale, by_name, values_of
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from tests.papers.conftest import finished
+from tests.papers.conftest import finished, stated
+
+CLAIMS = stated(PAPER)
+NOISE = 0.005
 
 
 def curves(two_phase: float, beyond: float, seeds: int = 3) -> dict[str, list[list[float]]]:
@@ -37,27 +43,33 @@ def curves(two_phase: float, beyond: float, seeds: int = 3) -> dict[str, list[li
 
 
 def test_a_second_phase_that_helps_is_recognised() -> None:
-    gained, beyond = position_claims(curves(two_phase=1.9, beyond=1.91), "cost")
+    measured = curves(two_phase=1.9, beyond=1.91)
+    gained = long_positions_claim(measured, CLAIMS)
+    beyond = beyond_training_claim(measured, CLAIMS)
     assert gained.verdict is beyond.verdict is Verdict.MECHANISM_SHOWN
     assert "1.9010 after two phases, 2.0010 after the short context alone" in gained.ours
     assert "5.00% lower" in gained.ours
 
 
 def test_a_second_phase_that_does_not_help_is_not_claimed() -> None:
-    gained, beyond = position_claims(curves(two_phase=1.995, beyond=2.2), "cost")
+    measured = curves(two_phase=1.995, beyond=2.2)
+    gained = long_positions_claim(measured, CLAIMS)
+    beyond = beyond_training_claim(measured, CLAIMS)
     assert gained.verdict is beyond.verdict is Verdict.NOT_BORNE_OUT
     assert gained.borne_out is False and "ALiBi carries" in gained.reason
     assert "2.2010" in beyond.ours
 
 
 def test_a_gain_has_to_exceed_the_noise() -> None:
-    assert Gain.of([1.98, 1.98], [2.0, 2.0]).is_clear
-    assert not Gain.of([1.995, 1.995], [2.0, 2.0]).is_clear, "less than half a percent"
-    assert not Gain.of([1.9, 2.06, 1.94], [2.0, 2.0, 2.0]).is_clear, "the seeds do not agree"
+    assert Gain.of([1.98, 1.98], [2.0, 2.0]).exceeds(NOISE)
+    assert not Gain.of([1.995, 1.995], [2.0, 2.0]).exceeds(NOISE), "less than half a percent"
+    assert not Gain.of([1.9, 2.06, 1.94], [2.0, 2.0, 2.0]).exceeds(NOISE), "the seeds do not agree"
     three = Gain.of([1.94, 1.96, 1.98], [2.0, 2.0, 2.0])
-    assert three.mean > 2 * 0.00577 and not three.is_clear, "two errors of three seeds are too few"
-    assert not Gain.of([2.1], [2.0]).is_clear
-    assert not Gain.of([float("inf")], [2.0]).is_clear
+    assert three.mean > 2 * 0.00577 and not three.exceeds(NOISE), (
+        "two errors of three seeds are too few"
+    )
+    assert not Gain.of([2.1], [2.0]).exceeds(NOISE)
+    assert not Gain.of([float("inf")], [2.0]).exceeds(NOISE)
     assert str(Gain.of([float("inf")], [2.0])) == "a run diverged"
     assert str(Gain.of([1.9], [2.0])) == "5.00% (one seed)"
     two = Gain.of([1.9, 1.8], [2.0, 2.0])
@@ -67,7 +79,7 @@ def test_a_gain_has_to_exceed_the_noise() -> None:
 def test_a_noisier_experiment_does_not_pass_more_easily() -> None:
     for spread in (0.0, 0.001, 0.002, 0.01, 0.1):
         own = Gain((-0.004 - spread, -0.004, -0.004 + spread))
-        assert own.is_at_least(-0.005) == (spread == 0.0) and not own.is_clear
+        assert own.is_at_least(-0.005) == (spread == 0.0) and not own.exceeds(NOISE)
 
 
 def test_the_ladder_judges_each_change_by_itself() -> None:
@@ -75,7 +87,8 @@ def test_the_ladder_judges_each_change_by_itself() -> None:
     losses["alibi"] = [1.9, 1.91]
     losses["decay"] = [2.2, 2.21]
     losses["all"] = [1.8, 1.81]
-    found = {claim.name: claim for claim in ladder_claims(losses, "cost")}
+    judged = [change_claim(name, losses, CLAIMS) for name in (*CHANGES, "all")]
+    found = {claim.name: claim for claim in judged}
     verdicts = {name: claim.borne_out for name, claim in found.items()}
     assert verdicts == {
         "change-swiglu": False,
@@ -113,11 +126,12 @@ def records(jump: float = 0.0, position_after: int = 8) -> list[dict[str, Any]]:
 
 def test_a_switch_on_one_line_is_continuous() -> None:
     switch = switch_of(records(), updates=30)
-    assert switch.is_continuous and switch.step == 20
+    assert switch.is_continuous(1e-6) and switch.step == 20
     assert switch.learning_rates == pytest.approx((0.8, 0.79))
     assert switch.losses == pytest.approx((1.895, 1.745))
-    assert switch_claim([switch], "", at_paper_scale=False).verdict is Verdict.MECHANISM_SHOWN
-    assert switch_claim([switch], "", at_paper_scale=True).verdict is Verdict.REPRODUCED
+    assert switch_claim([switch], CLAIMS).verdict is Verdict.MECHANISM_SHOWN
+    at_scale = stated(PAPER, at_paper_scale=True)
+    assert switch_claim([switch], at_scale).verdict is Verdict.REPRODUCED
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,7 @@ def test_a_switch_on_one_line_is_continuous() -> None:
 )
 def test_a_break_at_the_switch_is_found(switch: Switch) -> None:
     good = switch_of(records(), updates=30)
-    found = switch_claim([good, switch], "", at_paper_scale=False)
+    found = switch_claim([good, switch], CLAIMS)
     assert found.verdict is Verdict.NOT_BORNE_OUT and found.borne_out is False
 
 

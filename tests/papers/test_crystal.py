@@ -6,28 +6,30 @@ from pathlib import Path
 import pytest
 
 from feldspar.evaluate.tasks.filled_gaps import InfillingScore
-from feldspar.papers.crystal.claims import (
-    PUBLISHED,
-    infilling_claims,
-    last_phase_claim,
-    order_claim,
-    phase_claim,
-)
 from feldspar.papers.crystal.experiment import (
     ARMS,
+    PAPER,
+    PUBLISHED,
     SEEDS,
+    Bits,
+    bits_by_phase,
     curve_figure,
+    filled_gaps_claim,
+    last_phase_claim,
     mean_curve,
+    order_claim,
+    phase_claim,
     phase_table,
+    reading_claim,
     trials,
 )
-from feldspar.papers.crystal.text_kinds import Bits, bits_by_phase
 from feldspar.papers.kit.claims import Claim, Verdict
 from feldspar.papers.kit.paper import Scale, by_name, values_of
 from feldspar.papers.kit.validation_curve import Validation, validation_curve
 from feldspar.recipe.load import load_recipe
-from tests.papers.conftest import finished
+from tests.papers.conftest import finished, stated
 
+CLAIMS = stated(PAPER)
 WOBBLE = (0.0, 0.01, 0.02)
 
 
@@ -50,7 +52,7 @@ def verdicts(*claims: Claim) -> list[Verdict]:
 
 
 def test_phases_that_help_both_kinds_are_recognised() -> None:
-    claim = phase_claim(GOOD, "cost")
+    claim = phase_claim(GOOD, CLAIMS)
     assert claim.verdict is Verdict.MECHANISM_SHOWN
     assert (
         "language: 3.0100 after phase language, 2.8100 after phase code (6.64% lower" in claim.ours
@@ -59,7 +61,7 @@ def test_phases_that_help_both_kinds_are_recognised() -> None:
 
 @pytest.mark.parametrize("second", [(3.0, 2.4), (3.1, 2.4), (2.8, 3.5)])
 def test_a_phase_that_does_not_help_both_is_not_claimed(second: tuple[float, float]) -> None:
-    claim = phase_claim(bits(("language", 3.0, 3.5), ("code", *second)), "cost")
+    claim = phase_claim(bits(("language", 3.0, 3.5), ("code", *second)), CLAIMS)
     assert verdicts(claim) == [Verdict.NOT_BORNE_OUT] and claim.borne_out is False
 
 
@@ -74,15 +76,16 @@ def scores(bits_per_byte: float, alone: float = 1.1) -> list[InfillingScore]:
 def test_gaps_that_are_filled_at_little_cost() -> None:
     arms = {PUBLISHED: GOOD, "left to right": bits(("language", 3.0, 3.5), ("code", 2.8, 2.38))}
     filled = {PUBLISHED: scores(2.5), "left to right": scores(3.2)}
-    learned, little = infilling_claims(arms, filled, "cost")
+    learned, little = filled_gaps_claim(filled, CLAIMS), reading_claim(arms, CLAIMS)
     assert verdicts(learned, little) == [Verdict.MECHANISM_SHOWN] * 2
     assert "2.5250 bits per byte, 21.88% lower" in learned.ours
     assert "9.01% lower (+- 0.20% over 3 seeds) than the same middles" in learned.ours
     blind = {**filled, PUBLISHED: scores(2.5, alone=1.0)}
-    assert infilling_claims(arms, blind, "cost")[0].borne_out is False
+    assert filled_gaps_claim(blind, CLAIMS).borne_out is False
     dear = {**arms, "left to right": bits(("language", 3.0, 3.5), ("code", 2.8, 2.3))}
     unfilled = {**filled, PUBLISHED: scores(3.19)}
-    assert verdicts(*infilling_claims(dear, unfilled, "cost")) == [Verdict.NOT_BORNE_OUT] * 2
+    failed = filled_gaps_claim(unfilled, CLAIMS), reading_claim(dear, CLAIMS)
+    assert verdicts(*failed) == [Verdict.NOT_BORNE_OUT] * 2
 
 
 @pytest.mark.parametrize(
@@ -95,14 +98,14 @@ def test_gaps_that_are_filled_at_little_cost() -> None:
 )
 def test_what_the_last_phase_forgets(bare: float, verdict: Verdict) -> None:
     without = bits(("language", 3.0, 3.5), ("code", 2.8, 2.4), ("application", bare, 2.2))
-    assert last_phase_claim({PUBLISHED: GOOD, "no replay": without}, "").verdict is verdict
+    assert last_phase_claim({PUBLISHED: GOOD, "no replay": without}, CLAIMS).verdict is verdict
 
 
 def test_an_order_that_trades_one_kind_for_the_other_is_not_better() -> None:
     better = {PUBLISHED: GOOD, "pooled": bits(("pooled", 2.9, 2.5))}
     traded = {PUBLISHED: GOOD, "pooled": bits(("pooled", 2.7, 2.5))}
-    assert order_claim(better, "").verdict is Verdict.MECHANISM_SHOWN
-    assert order_claim(traded, "").verdict is Verdict.NOT_BORNE_OUT
+    assert order_claim(better, CLAIMS).verdict is Verdict.MECHANISM_SHOWN
+    assert order_claim(traded, CLAIMS).verdict is Verdict.NOT_BORNE_OUT
 
 
 def test_the_pooled_text_is_that_of_the_two_phases() -> None:

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.papers.btlm.loss_by_position import loss_by_position
+from feldspar.papers.btlm.experiment import loss_by_position
 from feldspar.papers.btlm.phase_switch import phase_switch
 from feldspar.papers.catalogue import PAPERS, paper_named
-from feldspar.papers.kit.claims import judged, unrecorded
 from feldspar.papers.kit.experiment import open_folder, planned_costs, run_experiment
 from feldspar.papers.kit.paper import (
     Data,
@@ -24,6 +23,7 @@ from feldspar.papers.kit.paper import (
     values_of,
 )
 from feldspar.papers.kit.report import judge_again, write_report
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.prepare.stages import State, stages_of
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Series, line_figure
@@ -33,7 +33,20 @@ from tests.train.conftest import RECIPE, metrics_of, recipe_file, shards_folder
 
 __all__ = ["recipe_file", "shards_folder"]
 
-NOTES = ("A note.",)
+CLAIMS = """
+title: Tiny
+arxiv: "0000.00000"
+notes: [A note.]
+claims:
+  - id: falls
+    statement: It <falls> | a lot.
+    paper: 1 %
+    source: table 1
+    tolerance: any
+    held: Seen.
+    failed: Not seen.
+  - {id: never-measured, statement: s, paper: p, source: q, tolerance: t, held: h, failed: f}
+"""
 SECTIONS = """
 corpus: {{path: {documents}, sources: {{prose: {{reader: text, path: nowhere}}}}}}
 tokenizer: {{type: train_bpe, vocab_size: 300}}
@@ -55,23 +68,13 @@ def paper_of(recipe: Path, documents: Path) -> Paper:
         scores = [run.score for stage in results.values() for run in stage]
         return {"scores": [*scores, float("inf")]}
 
-    def judge(figures: Figures, scale: Scale) -> Findings:
+    def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         *scores, diverged = figures["scores"]
         assert diverged == float("inf")
         figure = line_figure("Scores", [Series("", range(len(scores)), scores)], "run", "loss")
-        claim = judged(
-            "falls",
-            statement="It <falls> | a lot.",
-            paper="1 %",
-            ours=f"{scores[0]:.3f}",
-            tolerance="any",
-            held=scores[-1] < 6,
-            same_quantity=False,
-            why="Seen.",
-            why_not="Not seen.",
-        )
-        missing = unrecorded("never-measured")
-        return Findings((claim, missing), (Section("Scores", figures=[figure]),), figure, NOTES)
+        claim = claims.judged("falls", f"{scores[0]:.3f}", held=scores[-1] < 6)
+        missing = claims.unrecorded("never-measured")
+        return Findings((claim, missing), (Section("Scores", figures=[figure]),), figure)
 
     rates = [
         Trial(f"rate-{rate}", (f"parametrization.learning_rate={rate}",)) for rate in (1, 0.01)
@@ -80,7 +83,8 @@ def paper_of(recipe: Path, documents: Path) -> Paper:
         Stage("rates", str(full), lambda _: rates),
         Stage("chosen", str(full), second, keeps_weights=True),
     )
-    return Paper("tiny", "Tiny", "0000.00000", Data(str(full)), lambda _: stages, measure, judge)
+    (recipe.parent / "claims.yaml").write_text(CLAIMS)
+    return Paper("tiny", recipe.parent, Data(str(full)), lambda _: stages, measure, judge)
 
 
 def test_stages_follow_each_other_and_the_same_call_continues(
@@ -110,7 +114,7 @@ def test_stages_follow_each_other_and_the_same_call_continues(
     assert "It &lt;falls&gt; | a lot." in page and "<svg" in page
     assert "It <falls> \\| a lot." in (out / "claims.md").read_text()
     assert (out / "claims.svg").read_text().startswith("<svg")
-    assert "<p>A note.</p>" in page and "\nA note.\n" in (out / "claims.md").read_text()
+    assert "A note." not in page, "notes are about the small experiment"
     assert record["claims"][0]["verdict"] == "no verdict", "it is a quick run of one seed"
     judged_anew(paper, out, record)
 
@@ -132,7 +136,9 @@ def judged_anew(paper: Paper, out: Path, record: dict[str, Any]) -> None:
     (out / "claims.json").write_text(json.dumps(changed))
     again = judge_again(paper, out / "claims.json")
     assert [claim["verdict"] for claim in again["claims"]] == ["mechanism shown", "no verdict"]
-    assert again["figures"] == record["figures"] and again["notes"] == list(NOTES)
+    assert again["figures"] == record["figures"] and again["notes"] == ["A note."]
+    assert "<p>A note.</p>" in (out / "report.html").read_text()
+    assert "\nA note.\n" in (out / "claims.md").read_text()
     (out / "claims.json").write_text(json.dumps(changed | {"scale": "quick"}))
     judge_again(paper, out / "claims.json")
     assert {name: (out / name).read_bytes() for name in names} == before
@@ -193,7 +199,7 @@ def test_every_experiment_builds_the_data_that_it_lacks(
 
 
 def test_an_unknown_paper_names_the_nearest() -> None:
-    assert paper_named("btlm").number == "2309.11568"
+    assert paper_named("btlm").stated.arxiv == "2309.11568"
     with pytest.raises(UserError, match="did you mean 'cerebras-gpt'"):
         paper_named("cerebras")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.papers.gns.claims import overhead_claim, relation_claims, saving_claims
+from feldspar.papers.gns.claims import batch_claims, overhead_claim, relation_claims
 from feldspar.papers.gns.equal_loss import (
     BatchRuns,
     Curve,
@@ -38,15 +38,18 @@ from feldspar.papers.gns.norm_against_total import (
 )
 from feldspar.papers.kit.claims import UNRECORDED, Claim, Verdict
 from feldspar.papers.kit.paper import Scale, plain, values_of
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.study.trials import Trial, TrialResult
 from feldspar.train.run import train
-from tests.papers.conftest import judged_by
+from tests.papers.conftest import judged_by, stated
 from tests.train.conftest import Command, feldspar, metrics_of, recipe_file, shards_folder
 
 __all__ = ["feldspar", "recipe_file", "shards_folder"]
 
+CLAIMS = stated(PAPER)
+AT_SCALE = stated(PAPER, at_paper_scale=True)
 STEPS = 600
 FREE = StepTime(0.0, 1.0)
 
@@ -72,17 +75,13 @@ def by_name(claims: list[Claim]) -> dict[str, Claim]:
     return {claim.name: claim for claim in claims}
 
 
-def related(seeds: list[StepNoise], at_paper_scale: bool = False) -> dict[str, Claim]:
+def related(seeds: list[StepNoise], claims: StatedClaims = CLAIMS) -> dict[str, Claim]:
     """The claims on norm layers and total, by figures as a record holds them."""
-    return by_name(relation_claims(plain(relation_figures(seeds)), "cost", at_paper_scale))
+    return by_name(relation_claims(plain(relation_figures(seeds)), claims))
 
 
 def test_one_factor_throughout_is_recognised() -> None:
-    found = by_name(
-        relation_claims(
-            relation_figures(noises(lambda s: 1.4 + 0 * s)), "cost", at_paper_scale=False
-        )
-    )
+    found = related(noises(lambda s: 1.4 + 0 * s))
     assert {name: claim.borne_out for name, claim in found.items()} == {
         "norm-layers-predict-total": True,
         "smoothing-raises-correlation": True,
@@ -90,38 +89,27 @@ def test_one_factor_throughout_is_recognised() -> None:
         "one-factor-serves-the-run": True,
     }
     assert {claim.verdict for claim in found.values()} == {Verdict.MECHANISM_SHOWN}
-    at_scale = relation_claims(
-        relation_figures(noises(lambda s: 1.4 + 0 * s)), "cost", at_paper_scale=True
-    )
-    assert at_scale[0].verdict is Verdict.REPRODUCED
-    other = relation_claims(
-        relation_figures(noises(lambda s: 1.2 + 0 * s)), "cost", at_paper_scale=True
-    )
-    assert other[0].verdict is Verdict.MECHANISM_SHOWN, "it holds, by another factor"
+    name = "norm-layers-predict-total"
+    at_scale = related(noises(lambda s: 1.4 + 0 * s), AT_SCALE)
+    assert at_scale[name].verdict is Verdict.REPRODUCED
+    other = related(noises(lambda s: 1.2 + 0 * s), AT_SCALE)
+    assert other[name].verdict is Verdict.MECHANISM_SHOWN, "it holds, by another factor"
 
 
 def test_a_factor_that_drifts_is_told() -> None:
-    found = by_name(
-        relation_claims(
-            relation_figures(noises(lambda s: 3 - 1.8 * s)), "cost", at_paper_scale=False
-        )
-    )
+    found = related(noises(lambda s: 3 - 1.8 * s))
     drift = found["one-factor-serves-the-run"]
     assert drift.verdict is Verdict.NOT_BORNE_OUT and "measure it in the run" in drift.reason
     assert "on: 2.7" in drift.ours and "36%" in drift.reason
 
 
 def test_what_norm_layers_do_not_say_is_not_claimed() -> None:
-    found = by_name(
-        relation_claims(relation_figures(noises(lambda s: 3 + 0 * s)), "cost", at_paper_scale=False)
-    )
+    found = related(noises(lambda s: 3 + 0 * s))
     assert found["norm-layers-predict-total"].borne_out is False, "the slope is 3"
     apart = noises(lambda s: 20 * (1.1 + np.sin(20 * s)) / (2 + 20 * s))
     found = related(apart)
     assert found["norm-layers-predict-total"].borne_out is False
-    flat = by_name(
-        relation_claims(relation_figures(noises(lambda s: 1 + 0 * s, growth=0.5)), "c", False)
-    )
+    flat = related(noises(lambda s: 1 + 0 * s, growth=0.5))
     assert flat["noise-scale-grows"].borne_out is False
     assert flat["smoothing-raises-correlation"].ours.startswith("14 steps: r ")
 
@@ -158,7 +146,7 @@ def judged_batches(ramp: float, loop: float, time: StepTime = FREE) -> dict[str,
         runs("closed-loop", loop, 16),
     ]
     batches = {one.name: one for one in found}
-    return by_name(saving_claims(batches, "constant-64", time, "cost", at_paper_scale=False))
+    return by_name(batch_claims(batches, "constant-64", time, CLAIMS))
 
 
 def test_a_ramp_that_saves_is_recognised() -> None:
@@ -214,10 +202,10 @@ def test_the_time_of_a_step_is_that_of_an_undisturbed_machine() -> None:
 
 
 def test_measuring_is_free_only_where_it_is() -> None:
-    free = overhead_claim({"none": [1.0], "norm": [1.01], "all": [1.3]}, "cost")
+    free = overhead_claim({"none": [1.0], "norm": [1.01], "all": [1.3]}, CLAIMS)
     assert free.borne_out is True and "norm +1.0%, all +30.0%" in free.ours
-    assert overhead_claim({"none": [1.0], "norm": [1.1], "all": [1.3]}, "c").borne_out is False
-    assert overhead_claim({"none": [1.0], "norm": [1.0], "all": [1.0]}, "c").borne_out is False
+    assert overhead_claim({"none": [1.0], "norm": [1.1], "all": [1.3]}, CLAIMS).borne_out is False
+    assert overhead_claim({"none": [1.0], "norm": [1.0], "all": [1.0]}, CLAIMS).borne_out is False
 
 
 def test_every_batch_reads_the_same_tokens_at_every_rate() -> None:
@@ -298,7 +286,7 @@ def test_a_record_that_lacks_figures_is_judged_by_what_it_holds(tmp_path: Path) 
         del figures[key]
     for key in ("steps", "batches"):
         del figures["batches"]["closed-loop"][key]
-    found = by_name(list(PAPER.judge(figures, Scale.QUICK).claims))
+    found = by_name(list(PAPER.judge(figures, Scale.QUICK, CLAIMS).claims))
     lacking = {name for name, claim in found.items() if claim.ours == UNRECORDED}
     assert lacking == {
         "norm-layers-predict-total",

@@ -12,6 +12,7 @@ from feldspar.corpus.build import build_corpus
 from feldspar.corpus.store import documents
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.slimpajama_dc.common_held_out import bits_per_byte, common_held_out
+from feldspar.papers.slimpajama_dc.experiment import PAPER
 from feldspar.papers.slimpajama_dc.releases import (
     ONCE,
     RECIPE,
@@ -21,13 +22,14 @@ from feldspar.papers.slimpajama_dc.releases import (
     over_all_bytes,
     parts_of,
     recurring_groups,
-    scope_claims,
+    scope_claim,
 )
 from feldspar.papers.slimpajama_dc.repetition import Repetition
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.corpus import PackageReader
 from feldspar.train.run import train
 from tests.corpus.conftest import corpus_settings, prose
+from tests.papers.conftest import stated
 from tests.train.conftest import recipe_file, shards_folder
 
 __all__ = ["recipe_file", "shards_folder"]
@@ -55,7 +57,9 @@ def by_seed(means: Mapping[str, float]) -> dict[str, list[float]]:
 def test_removal_has_to_help_by_more_than_noise(
     figures: dict[str, float], held: list[bool]
 ) -> None:
-    found = scope_claims(by_seed(figures), REPEATED, "cost")
+    claims = stated(PAPER)
+    bits = by_seed(figures)
+    found = [scope_claim(other, bits, REPEATED, claims) for other in ("local", "none")]
     assert [claim.name for claim in found] == ["global-against-local", "global-against-none"]
     assert [claim.borne_out for claim in found] == held
     for claim in found:

@@ -7,6 +7,7 @@ from statistics import fmean
 import pytest
 
 from feldspar.papers.catalogue import PAPERS
+from feldspar.papers.kit.paper import Scale, numbers
 from feldspar.papers.kit.report import judged_record, read_record, summary
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -21,6 +22,18 @@ def test_a_committed_result_is_what_its_figures_say(name: str) -> None:
     assert json.loads(json.dumps(again)) == record, advice
     assert path.with_suffix(".md").read_text(encoding="utf-8") == summary(record), advice
     assert path.with_suffix(".svg").is_file()
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_experiment_judges_what_the_file_states(name: str) -> None:
+    """It judges every claim of claims.yaml that is not marked as not run, and no other."""
+    paper, record = PAPERS[name], json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    claims = paper.claims_at(Scale.SMALL)
+    found = paper.judge(numbers(record["figures"]), Scale.SMALL, claims).claims
+    stated = [claim.id for claim in paper.stated.claims if not claim.not_run]
+    assert sorted(claim.name for claim in found) == sorted(stated)
+    costs = {claim.cost for claim in paper.stated.claims if claim.cost}
+    assert all("H100 hours" in claims.cost_of(runs) for runs in costs)
 
 
 def rows_of_readme() -> list[list[str]]:

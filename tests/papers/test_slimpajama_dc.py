@@ -8,7 +8,8 @@ from feldspar.papers.slimpajama_dc.bits_by_part import grouped
 from feldspar.papers.slimpajama_dc.experiment import (
     MIXTURE,
     PAPER,
-    mixture_claims,
+    diversity_claim,
+    loss_claim,
     mixture_trials,
     mixtures,
     paper_trials,
@@ -18,8 +19,9 @@ from feldspar.papers.slimpajama_dc.experiment import (
 )
 from feldspar.papers.slimpajama_dc.releases import DUPLICATES
 from feldspar.study.trials import TrialResult
-from tests.papers.conftest import judged_by
+from tests.papers.conftest import judged_by, stated
 
+CLAIMS = stated(PAPER)
 SOURCES = ("docs", "code")
 
 
@@ -33,16 +35,17 @@ def bits(means: Mapping[str, float], seeds: int = 3) -> dict[str, dict[str, list
 
 def test_the_most_diverse_mixture_has_to_beat_all_others() -> None:
     losses = {"docs": 1.0, "three": 2.0, "all": 3.0}
-    diverse, misleads = mixture_claims(bits({"docs": 2.4, "three": 2.2, "all": 2.0}), losses, "c")
+    found = bits({"docs": 2.4, "three": 2.2, "all": 2.0})
+    diverse, misleads = diversity_claim(found, CLAIMS), loss_claim(found, losses, CLAIMS)
     assert diverse.borne_out and misleads.borne_out
     assert diverse.ours.startswith("all 2.0010, three 2.2010, docs 2.4010")
-    diverse, misleads = mixture_claims(
-        bits({"docs": 2.4, "three": 2.0, "all": 2.0}), losses | {"three": 0.5}, "cost"
-    )
+    found = bits({"docs": 2.4, "three": 2.0, "all": 2.0})
+    diverse = diversity_claim(found, CLAIMS)
+    misleads = loss_claim(found, losses | {"three": 0.5}, CLAIMS)
     assert diverse.borne_out is False and "three (0.00%" in diverse.reason
     assert misleads.borne_out is False, "three is the best, and has the lowest training loss"
     level = bits({"docs": 2.001, "three": 2.2, "all": 2.0})
-    assert mixture_claims(level, losses, "c")[1].borne_out is False, "docs is level with the best"
+    assert loss_claim(level, losses, CLAIMS).borne_out is False, "docs is level with the best"
 
 
 def test_seeds_are_grouped_and_sources_read_from_metrics() -> None:

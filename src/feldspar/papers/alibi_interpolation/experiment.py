@@ -7,6 +7,7 @@ one to eight times that length, with and without its positions scaled by that fa
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from feldspar.papers.alibi_interpolation.beyond_training import (
@@ -20,10 +21,10 @@ from feldspar.papers.alibi_interpolation.beyond_training import (
     losses_beyond,
     rows_of,
 )
-from feldspar.papers.kit.claims import Claim, judged, not_run
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.ladder import CLEARLY, Gain
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
@@ -35,8 +36,6 @@ SCORE = "validation/loss"
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}
 QUICK_STEPS = (60, 10)
 """Steps of pre-training and of what follows it in a quick run."""
-STAYS_GOOD = 0.01
-"""A loss that is higher by no more than this share has stayed good."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     return {"losses": losses}
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, the table of losses and the drawing."""
     length = trained_length(scale)
     measured: Measured = {
@@ -119,8 +118,9 @@ def judge(figures: Figures, scale: Scale) -> Findings:
         }
         for arm, losses in figures["losses"].items()
     }
-    cost = on_accelerators([run_cost(LARGE, trial) for trial in trials(Scale.PAPER)])
-    found = [*extrapolation_claims(measured, cost), *interpolation_claims(measured, cost)]
+    judged = [zero_shot_claim(measured, claims), fine_tuned_claim(measured, claims)]
+    if "rotary" in measured:
+        judged.append(extrapolation_claim(measured, claims))
     figure = reach_figure(measured, length)
     header = ["trained", "scaled by what is read", *(f"{reach}x" for reach in REACHES)]
     words = (
@@ -129,42 +129,45 @@ def judge(figures: Figures, scale: Scale) -> Findings:
         f"windows of {length}."
     )
     section = Section("Reading beyond", [words], [Table(header, rows_of(measured))], [figure])
-    return Findings((*found, retrieval_claim(cost)), (section,), figure)
+    return Findings(tuple(judged), (section,), figure)
 
 
-def extrapolation_claims(measured: Measured, cost: str) -> list[Claim]:
-    """What ALiBi does by itself, beside rotary positions."""
-    if "rotary" not in measured:
-        return []
-    own = {name: measured[name] for name in ("alibi", "rotary")}
-    gains = {name: Gain.of(losses[NONE][8], losses[SHORT][8]) for name, losses in own.items()}
+def extrapolation_claim(measured: Measured, claims: StatedClaims) -> Claim:
+    """Judge plain ALiBi beside rotary positions at eight times the length."""
+    name = "alibi-reads-on"
+    own = {arm: measured[arm] for arm in ("alibi", "rotary")}
+    gains = {arm: Gain.of(losses[NONE][8], losses[SHORT][8]) for arm, losses in own.items()}
     told = "; ".join(
-        f"{name} {fmean(losses[SHORT][8]):.4f} in short windows, {fmean(losses[NONE][8]):.4f} "
-        f"({gains[name].lower_or_higher})"
-        for name, losses in own.items()
+        f"{arm} {fmean(losses[SHORT][8]):.4f} in short windows, {fmean(losses[NONE][8]):.4f} "
+        f"({gains[arm].lower_or_higher})"
+        for arm, losses in own.items()
     )
-    return [
-        judged(
-            "alibi-reads-on",
-            statement="ALiBi reads beyond its trained length where rotary positions do not.",
-            paper="1.3B trained at 512, perplexity at 2,048: ALiBi 9.54, sinusoidal 105.42",
-            ours=f"nats per token of the same text, read at once at 8x: {told}",
-            tolerance=f"ALiBi higher than in short windows by at most {STAYS_GOOD:.0%}, the whole "
-            "interval, rotary by more",
-            held=gains["alibi"].is_at_least(-STAYS_GOOD) and gains["rotary"].high < -STAYS_GOOD,
-            same_quantity=False,
-            why="A bias that goes on as before; angles that were never seen.",
-            why_not="At this size the two do not part.",
-            cost=cost,
-        )
-    ]
+    margin = claims.limit(name, "margin")
+    return claims.judged(
+        name,
+        f"nats per token of the same text, read at once at 8x: {told}",
+        held=gains["alibi"].is_at_least(-margin) and gains["rotary"].high < -margin,
+    )
 
 
-def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
-    """What dividing the slopes brings, without training and after a short one."""
+def zero_shot_claim(measured: Measured, claims: StatedClaims) -> Claim:
+    """Judge slopes divided by two at twice the length, without training."""
+    name = "twice-as-far-without-training"
     alibi = measured["alibi"]
-    zero_shot = Gain.of(alibi[LINEAR][2], alibi[NONE][2])
-    control = measured.get("continued", alibi)
+    gain = Gain.of(alibi[LINEAR][2], alibi[NONE][2])
+    return claims.judged(
+        name,
+        f"at 2x: {fmean(alibi[LINEAR][2]):.4f} with slopes divided, "
+        f"{fmean(alibi[NONE][2]):.4f} as trained ({gain.lower_or_higher}); in short "
+        f"windows {fmean(alibi[SHORT][2]):.4f}",
+        held=gain.exceeds(claims.limit(name, "noise")),
+    )
+
+
+def fine_tuned_claim(measured: Measured, claims: StatedClaims) -> Claim:
+    """Judge a short fine-tuning at factor 2 against as many tokens without."""
+    name = "fine-tuned-reads-farther"
+    control = measured.get("continued", measured["alibi"])
     tuned = measured["fine-tuned"][TRAINED]
     gains = {reach: Gain.of(tuned[reach], control[NONE][reach]) for reach in (2, 4)}
     told = "; ".join(
@@ -172,45 +175,9 @@ def interpolation_claims(measured: Measured, cost: str) -> list[Claim]:
         f"tokens more without ({gain.lower_or_higher})"
         for reach, gain in gains.items()
     )
-    return [
-        judged(
-            "twice-as-far-without-training",
-            statement="Slopes divided by two read twice the trained length without training.",
-            paper="2x without fine-tuning and without degradation (no figure obtained)",
-            ours=f"at 2x: {fmean(alibi[LINEAR][2]):.4f} with slopes divided, "
-            f"{fmean(alibi[NONE][2]):.4f} as trained ({zero_shot.lower_or_higher}); in short "
-            f"windows {fmean(alibi[SHORT][2]):.4f}",
-            tolerance=f"lower than as trained by {zero_shot.needed}",
-            held=zero_shot.is_clear,
-            same_quantity=False,
-            why="The same weights and documents; only the slopes differ.",
-            why_not="So small and briefly trained a model reads on by itself, and a factor moves "
-            "it away from what it was trained on; the paper speaks of over-trained ones.",
-            cost=cost,
-        ),
-        judged(
-            "fine-tuned-reads-farther",
-            statement="A short fine-tuning at a fixed factor reaches farther.",
-            paper="8,192 to 32,768 tokens at factor 4 (no figure obtained)",
-            ours=f"nats per token after a tenth more tokens at factor 2, {told}",
-            tolerance=f"lower than without at twice and four times, each {CLEARLY}",
-            held=all(gain.is_clear for gain in gains.values()),
-            same_quantity=False,
-            why="The model has learned to read with flatter slopes.",
-            why_not="So few steps with flatter slopes do not make up for what changing them costs.",
-            cost=cost,
-        ),
-    ]
-
-
-def retrieval_claim(cost: str) -> Claim:
-    """What only a model that can answer can show."""
-    return not_run(
-        "retrieval-and-summaries",
-        statement="Interpolation helps retrieval (LongEval) and summaries (SCROLLS).",
-        paper="better on both (no figure obtained)",
-        reason="A model of this size answers no question.",
-        cost=cost,
+    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
+    return claims.judged(
+        name, f"nats per token after a tenth more tokens at factor 2, {told}", held=held
     )
 
 
@@ -237,8 +204,7 @@ def reach_figure(measured: Measured, length: int) -> Figure:
 
 PAPER = Paper(
     name="alibi-interpolation",
-    title="Position interpolation for ALiBi",
-    number="2310.13017",
+    folder=Path(__file__).parent,
     data=Data(SMALL),
     stages=stages,
     measure=measure,

@@ -8,27 +8,14 @@ mixtures; beside it a run trains everything from the start, for as many tokens.
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from feldspar.papers.bilingual.claims import (
-    ENGLISH,
-    INITIALISATIONS,
-    LARGE_NEW,
-    NEW,
-    NONE,
-    Bits,
-    both_gain,
-    english_helps,
-    first_stage_keeps,
-    forgetting,
-    rows_begin,
-    token_tax,
-    two_stages,
-)
-from feldspar.papers.kit.claims import Claim, not_run
-from feldspar.papers.kit.cost import on_accelerators, run_cost
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
@@ -41,6 +28,15 @@ BASE, RECIPE, LARGE = "bilingual/base", "bilingual/small", "bilingual/ablation"
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}
 QUICK_STEPS = 20
 OLD_VOCABULARY = Data(RECIPE, ("choose.vocabulary=base",))
+ENGLISH, NEW, LARGE_NEW = "english", "cipher", "arabic"
+"""The old language and the new one, at small scale and at the paper's."""
+INITIALISATIONS = ("subword_mean", "random", "mean", "normal_matched")
+"""How new rows begin; the first is the one that training goes on with."""
+NONE = "no extension"
+
+Bits = Mapping[str, Mapping[str, Sequence[float]]]
+"""Held-out bits per byte of every seed, by what was trained and by language."""
+
 MIXTURES = {"1:1": {NEW: 0.5, ENGLISH: 0.5}, "9:1": {NEW: 0.9, ENGLISH: 0.1}, "1:0": {NEW: 1.0}}
 """New language to English in the second stage."""
 
@@ -157,31 +153,116 @@ def measure(results: Results, scale: Scale) -> Figures:
     }
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
-    cost = on_accelerators([run_cost(LARGE, trial) for trial in paper_trials()])
     second = figures["second"]
     if scale is Scale.PAPER:
         section = bits_section("Mixtures", {"after": second}, LARGE_NEW)
-        claims = (english_helps(second, LARGE_NEW, cost),)
-        return Findings(claims, (section,), mixture_figure(second, LARGE_NEW))
+        judged = (english_helps(second, LARGE_NEW, claims),)
+        return Findings(judged, (section,), mixture_figure(second, LARGE_NEW))
     begun, first, once = (figures[name] for name in ("begun", "first", "once"))
     figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
-    claims = (
-        token_tax(figures["words"], cost),
-        rows_begin(begun, first, cost),
-        first_stage_keeps(begun, first, cost),
-        two_stages(second, once, cost),
-        both_gain(begun, first, second, cost),
-        forgetting(second, cost),
-        english_helps(second, NEW, cost),
-        *claims_not_run(cost),
+    judged = (
+        token_tax(figures["words"], claims),
+        rows_begin(begun, first, claims),
+        first_stage_keeps(begun, first, claims),
+        two_stages(second, once, claims),
+        both_gain(begun, first, second, claims),
+        forgetting(second, claims),
+        english_helps(second, NEW, claims),
     )
     sections = (
         bits_section("New rows", {"before training": begun, "after stage 1": first}, NEW, figure),
         bits_section("Mixtures of stage 2", {"after": {**second, "once": once}}, NEW),
     )
-    return Findings(claims, sections, figure)
+    return Findings(judged, sections, figure)
+
+
+def token_tax(words: Mapping[str, Mapping[str, float]], claims: StatedClaims) -> Claim:
+    """Judge the tokens a word of both languages, before and after the extension."""
+    name = "token-tax"
+    old, new = words["old"], words["new"]
+    is_short = new[NEW] <= old[NEW] * claims.limit(name, "share")
+    return claims.judged(
+        name,
+        f"cipher {old[NEW]:.2f} to {new[NEW]:.2f} tokens a word, English {old[ENGLISH]:.2f} "
+        f"to {new[ENGLISH]:.2f}",
+        held=is_short and new[ENGLISH] == old[ENGLISH],
+    )
+
+
+def rows_begin(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
+    """Judge rows that know their pieces against rows that know nothing."""
+    name = "rows"
+    best, *others = INITIALISATIONS
+    gains = {other: Gain.of(begun[best][NEW], begun[other][NEW]) for other in others}
+    after = {other: Gain.of(first[best][NEW], first[other][NEW]) for other in others}
+    told = ", ".join(
+        f"{gains[other].lower_or_higher} than of {other}, "
+        f"{after[other].lower_or_higher} after stage 1"
+        for other in others
+    )
+    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
+    return claims.judged(name, f"bits per byte of {best} are {told}", held=held)
+
+
+def first_stage_keeps(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
+    """Judge English after training embeddings alone."""
+    name = "first-stage"
+    gain = Gain.of(first[INITIALISATIONS[0]][ENGLISH], begun[NONE][ENGLISH])
+    return claims.judged(
+        name,
+        f"English bits per byte {gain.lower_or_higher} than of the base model",
+        held=gain.is_at_least(-claims.limit(name, "margin")),
+    )
+
+
+def two_stages(second: Bits, once: Mapping[str, Sequence[float]], claims: StatedClaims) -> Claim:
+    """Judge two stages against everything trained from the start."""
+    name = "two-stages"
+    english, new = (Gain.of(second["1:1"][own], once[own]) for own in (ENGLISH, NEW))
+    return claims.judged(
+        name,
+        f"after as many tokens English is {english.lower_or_higher}, the cipher "
+        f"{new.lower_or_higher}",
+        held=english.exceeds(claims.limit(name, "noise")),
+    )
+
+
+def both_gain(begun: Bits, first: Bits, second: Bits, claims: StatedClaims) -> Claim:
+    """Judge the gain of both languages in the second stage."""
+    name = "both-gain"
+    new = Gain.of(second["1:1"][NEW], first[INITIALISATIONS[0]][NEW])
+    english = Gain.of(second["1:1"][ENGLISH], begun[NONE][ENGLISH])
+    noise = claims.limit(name, "noise")
+    return claims.judged(
+        name,
+        f"the cipher is {new.lower_or_higher} than after stage 1, English "
+        f"{english.lower_or_higher} than of the base model",
+        held=new.exceeds(noise) and english.exceeds(noise),
+    )
+
+
+def forgetting(second: Bits, claims: StatedClaims) -> Claim:
+    """Judge the new language alone against a tenth of English."""
+    name = "forgetting"
+    gain = Gain.of(second["9:1"][ENGLISH], second["1:0"][ENGLISH])
+    return claims.judged(
+        name,
+        f"English with a tenth of it is {gain.lower_or_higher} than without",
+        held=gain.exceeds(claims.limit(name, "noise")),
+    )
+
+
+def english_helps(second: Bits, language: str, claims: StatedClaims) -> Claim:
+    """Judge much English against little, for the new language."""
+    name = "english-helps"
+    gain = Gain.of(second["1:1"][language], second["9:1"][language])
+    return claims.judged(
+        name,
+        f"the new language with 1:1 is {gain.lower_or_higher} than with 9:1",
+        held=gain.exceeds(claims.limit(name, "noise")),
+    )
 
 
 def by_name(
@@ -208,26 +289,6 @@ def tokens_per_word(data: Data) -> dict[str, float]:
     shards = ShardSet.open(settings.path)
     counts = {name: shards.counts("train", name) for name in (NEW, ENGLISH)}
     return {name: count.tokens_per_word or 0.0 for name, count in counts.items()}
-
-
-def claims_not_run(cost: str) -> list[Claim]:
-    """What only models of the paper's size can show."""
-    return [
-        not_run(
-            "benchmarks",
-            statement="The adapted 7B, 13B and 70B reach 42.0, 46.6 and 51.5 on Arabic tasks.",
-            paper="averages of 15 tasks without examples, from the model card",
-            reason="A model of this size is at chance, and the cipher has no tasks.",
-            cost=on_accelerators([run_cost("bilingual/paper", Trial("7B", ()))]),
-        ),
-        not_run(
-            "other-languages",
-            statement="The way carries over to Llama 3 and to Hindi.",
-            paper="abstract of the second version",
-            reason="It is about large models.",
-            cost=cost,
-        ),
-    ]
 
 
 def bits_section(
@@ -290,8 +351,7 @@ def mixture_figure(second: Bits, language: str) -> Figure:
 NOW = Data(RECIPE)
 PAPER = Paper(
     name="bilingual",
-    title="Bilingual adaptation",
-    number="2407.12869",
+    folder=Path(__file__).parent,
     data=Data(BASE),
     more_data=(NOW, OLD_VOCABULARY),
     stages=stages,

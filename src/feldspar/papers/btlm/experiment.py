@@ -7,20 +7,24 @@ longer context. Beside it stand the two-phase run, and one that keeps the first 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 
 import numpy as np
 
-from feldspar.papers.btlm.loss_by_position import losses_by_position
+from feldspar.core.progress import progress
+from feldspar.evaluate.loss.validation import held_out_sources
 from feldspar.papers.btlm.phase_switch import Switch, phase_switch
-from feldspar.papers.kit.claims import Claim, judged, not_run
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.ladder import Gain, ladder_table
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain, ladder_table
 from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
+from feldspar.train.data import open_shards
+from feldspar.train.load import load_run
 
 RECIPE = "btlm/small"
 SCORE = "validation/loss"
@@ -31,14 +35,10 @@ QUICK_STEPS = {"short": 60, "long": 20}
 FEED_FORWARD, POSITIONS, DECAY = "choose.feed_forward", "choose.positions", "choose.decay"
 OLD = {FEED_FORWARD: "gelu", POSITIONS: "learned", DECAY: "tenth"}
 NEW = {FEED_FORWARD: "swiglu", POSITIONS: "alibi", DECAY: "deep"}
-CHANGES = {
-    "swiglu": (FEED_FORWARD, "SwiGLU in place of GELU, at equal parameters,"),
-    "alibi": (POSITIONS, "ALiBi in place of learned positions"),
-    "decay": (DECAY, "A learning rate that falls to 0.85 % instead of 10 % of its peak"),
-}
+CHANGES = {"swiglu": FEED_FORWARD, "alibi": POSITIONS, "decay": DECAY}
 LADDER: dict[str, dict[str, str]] = {
     "base": OLD,
-    **{name: OLD | {key: NEW[key]} for name, (key, _) in CHANGES.items()},
+    **{name: OLD | {key: NEW[key]} for name, key in CHANGES.items()},
     "swiglu+alibi": OLD | {key: NEW[key] for key in (FEED_FORWARD, POSITIONS)},
     "all": NEW,
 }
@@ -53,8 +53,8 @@ WINDOWS = 64
 """Held-out windows of each source that loss by position is measured on."""
 PAPER_BEYOND = 1.25
 """Share of the trained context up to which the paper's model stays good: 10k of 8k tokens."""
-STAYS_GOOD = 0.01
-"""A loss that is higher by no more than this share has stayed good."""
+MICRO_BATCH_TOKENS = 8192
+"""Tokens of a forward pass that measures loss by position."""
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
 """Loss of each seed in bins of ``BIN_TOKENS`` positions, by the name of what was trained."""
@@ -117,16 +117,46 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def loss_by_position(run: Path, length_tokens: int, sequences: int) -> np.ndarray:
+    """Mean loss of a finished run at each of ``length_tokens`` positions, nats per token.
+
+    The windows are ``sequences`` of each held-out source, the same for every run of the same
+    shards; sources count alike. Raises UserError where there is no run or no held-out text.
+    """
+    trained = load_run(run)
+    shards = open_shards(trained.recipe)
+    sources = held_out_sources(shards, "all", sequences, length_tokens, seed=0)
+    means = np.zeros((len(sources), length_tokens))
+    for row, source in enumerate(sources):
+        for piece in source.tokens.split(max(1, MICRO_BATCH_TOKENS // length_tokens)):
+            losses = trained.decoder.token_losses(
+                piece[:, :-1], piece[:, 1:], n_real_vocab=shards.vocab_size
+            )
+            means[row] += losses.double().sum(0).numpy()
+        means[row] /= len(source.tokens)
+    return means.mean(axis=0)
+
+
+def losses_by_position(
+    runs: Sequence[Path], length_tokens: int, sequences: int
+) -> list[np.ndarray]:
+    """``loss_by_position`` of several runs."""
+    losses = []
+    with progress("loss by position", len(runs), "models") as advance:
+        for run in runs:
+            losses.append(loss_by_position(run, length_tokens, sequences))
+            advance(1)
+    return losses
+
+
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings; the paper's own run shows its switch of contexts only."""
-    cost = on_accelerators([run_cost("btlm/paper", PAPER_RUN)])
     switches = [Switch.from_dict(own) for own in figures["switches"]]
     curves: Curves = figures["loss_by_position"]
     figure = position_figure(curves)
     if scale is Scale.PAPER:
-        claims = (switch_claim(switches, cost, at_paper_scale=True), downstream_claim(cost))
         section = Section("Context schedule", (), [switch_table(switches)], [figure])
-        return Findings(claims, (section,), figure)
+        return Findings((switch_claim(switches, claims),), (section,), figure)
     losses = figures["ladder"]
     sections = (
         Section(
@@ -136,108 +166,76 @@ def judge(figures: Figures, scale: Scale) -> Findings:
         ),
         Section("Context schedule", (), [switch_table(switches), position_table(curves)], [figure]),
     )
-    found = [
-        switch_claim(switches, cost, at_paper_scale=False),
-        *position_claims(curves, cost),
-        *ladder_claims(losses, cost),
-        downstream_claim(cost),
-    ]
-    return Findings(tuple(found), sections, figure)
+    judged = (
+        switch_claim(switches, claims),
+        long_positions_claim(curves, claims),
+        beyond_training_claim(curves, claims),
+        *(change_claim(name, losses, claims) for name in (*CHANGES, "all")),
+    )
+    return Findings(judged, sections, figure)
 
 
-def switch_claim(switches: Sequence[Switch], cost: str, *, at_paper_scale: bool) -> Claim:
-    """Only context and sequences change where the phases meet."""
+def switch_claim(switches: Sequence[Switch], claims: StatedClaims) -> Claim:
+    """Judge that only context and sequences change where the phases meet."""
+    name = "one-schedule-over-two-contexts"
     first = switches[0]
     before, after = first.learning_rates
-    return judged(
-        "one-schedule-over-two-contexts",
-        statement="At three quarters of the tokens context grows fourfold at the same tokens per "
-        "step; the learning-rate line and the optimizer's state go on.",
-        paper="base rate 3.0778e-3 at step 119,727, on one line from 95 steps to the end",
-        ours=f"base rate {before:.4e} before and {after:.4e} after step {first.step:,}, "
+    line = claims.limit(name, "line")
+    return claims.judged(
+        name,
+        f"base rate {before:.4e} before and {after:.4e} after step {first.step:,}, "
         f"{max(switch.off_the_line for switch in switches):.1e} off the line; "
-        f"{first.step_length[0]:,} tokens a step on both sides; the state counts "
+        f"{first.tokens_per_step[0]:,} tokens a step on both sides; the state counts "
         f"{first.updates:,} updates in {first.steps:,} steps; training loss "
         f"{first.losses[0]:.3f} in the steps before, {first.losses[1]:.3f} after; gradient norm "
         f"{first.gradient_norms[0]:.2f}, {first.gradient_norms[1]:.2f}",
-        tolerance="rate within 1e-6 of its line, equal tokens per step, every update counted",
-        held=all(switch.is_continuous for switch in switches),
-        same_quantity=at_paper_scale,
-        why="Read from the run's records and from the optimizer's state in its last checkpoint.",
-        why_not="The records of the switch show a break.",
-        cost=cost,
-        counted=True,
+        held=all(switch.is_continuous(line) for switch in switches),
     )
 
 
-def position_claims(curves: Curves, cost: str) -> list[Claim]:
-    """What the second phase buys at long positions, and how far it carries beyond them."""
+def long_positions_claim(curves: Curves, claims: StatedClaims) -> Claim:
+    """Judge what the second phase brings at positions beyond the first context."""
+    name = "second-phase-serves-long-positions"
     beyond_first = slice(SHORT_TOKENS, LONG_TOKENS)
-    two, short = means(curves["two-phase"], beyond_first), means(curves["short"], beyond_first)
-    long = means(curves["long"], beyond_first)
+    two, short, long = (means(curves[arm], beyond_first) for arm in ("two-phase", "short", "long"))
     gained = Gain.of(two, short)
+    return claims.judged(
+        name,
+        f"loss at positions {SHORT_TOKENS} to {LONG_TOKENS - 1}: {fmean(two):.4f} after "
+        f"two phases, {fmean(short):.4f} after the short context alone: "
+        f"{gained.lower_or_higher}; {fmean(long):.4f} when all tokens were trained at "
+        f"{LONG_TOKENS}",
+        held=gained.exceeds(claims.limit(name, "noise")),
+    )
+
+
+def beyond_training_claim(curves: Curves, claims: StatedClaims) -> Claim:
+    """Judge the loss at positions beyond the second context."""
+    name = "stays-good-beyond-training"
+    end = round(PAPER_BEYOND * LONG_TOKENS)
     inside = means(curves["two-phase"], slice(LONG_TOKENS * 3 // 4, LONG_TOKENS))
-    beyond = means(curves["two-phase"], slice(LONG_TOKENS, round(PAPER_BEYOND * LONG_TOKENS)))
+    beyond = means(curves["two-phase"], slice(LONG_TOKENS, end))
     lost = Gain.of(beyond, inside)
-    return [
-        judged(
-            "second-phase-serves-long-positions",
-            statement="A model trained at the short context alone does not serve four times that "
-            "context; a quarter of the tokens at the long one does.",
-            paper="2k training alone does not extrapolate to 8k (model card)",
-            ours=f"loss at positions {SHORT_TOKENS} to {LONG_TOKENS - 1}: {fmean(two):.4f} after "
-            f"two phases, {fmean(short):.4f} after the short context alone: "
-            f"{gained.lower_or_higher}; {fmean(long):.4f} when all tokens were trained at "
-            f"{LONG_TOKENS}",
-            tolerance=f"lower by {gained.needed}",
-            held=gained.is_clear,
-            same_quantity=False,
-            why="The same tokens, seeds and rates; only the contexts of the last quarter differ.",
-            why_not="On this text and size ALiBi carries the short training as far, or the seeds "
-            "do not tell.",
-            cost=cost,
-        ),
-        judged(
-            "stays-good-beyond-training",
-            statement="After the second phase loss stays good to a quarter beyond its context.",
-            paper="to about 10k of 8,192 trained tokens, slightly worse beyond (model card)",
-            ours=f"loss at the {len(range(LONG_TOKENS, round(PAPER_BEYOND * LONG_TOKENS)))} "
-            f"positions beyond {LONG_TOKENS}: {fmean(beyond):.4f}; at the last quarter within: "
-            f"{fmean(inside):.4f} ({lost.lower_or_higher} beyond)",
-            tolerance=f"higher by at most {STAYS_GOOD:.0%}, the whole interval",
-            held=lost.is_at_least(-STAYS_GOOD),
-            same_quantity=False,
-            why="ALiBi's bias goes on beyond the positions that were trained.",
-            why_not="Loss rises beyond the trained context.",
-            cost=cost,
-        ),
-    ]
+    return claims.judged(
+        name,
+        f"loss at the {end - LONG_TOKENS} positions beyond {LONG_TOKENS}: {fmean(beyond):.4f}; at "
+        f"the last quarter within: {fmean(inside):.4f} ({lost.lower_or_higher} beyond)",
+        held=lost.is_at_least(-claims.limit(name, "margin")),
+    )
 
 
-def ladder_claims(losses: Mapping[str, Sequence[float]], cost: str) -> list[Claim]:
-    """Judge each change by itself, and all of them together."""
-    rungs = {name: f"{words} lowers the loss." for name, (_, words) in CHANGES.items()}
-    rungs["all"] = "The three changes together lower the loss."
-    found = []
-    for name, statement in rungs.items():
-        own = Gain.of(losses[name], losses["base"])
-        beside = "" if name != "all" else against_single_changes(losses)
-        no_gain = "The gain is not above the noise of the seed at this size."
-        found.append(
-            judged(
-                f"change-{name}",
-                statement=statement,
-                paper="lower loss (the paper's figure was not verified and is not printed)",
-                ours=f"{own.lower_or_higher} than without{beside}",
-                tolerance=f"lower by {own.needed}",
-                held=own.is_clear,
-                same_quantity=False,
-                why="Paired by seed: the same text in the same order.",
-                why_not=no_gain if own.mean > 0 else "The loss is not lower at all at this size.",
-                cost=cost,
-            )
-        )
-    return found
+def change_claim(change: str, losses: Mapping[str, Sequence[float]], claims: StatedClaims) -> Claim:
+    """Judge a change by itself, or all of them together."""
+    name = f"change-{change}"
+    own = Gain.of(losses[change], losses["base"])
+    beside = against_single_changes(losses) if change == "all" else ""
+    held = own.exceeds(claims.limit(name, "noise"))
+    return claims.judged(
+        name,
+        f"{own.lower_or_higher} than without{beside}",
+        held=held,
+        reading="" if held or own.mean > 0 else "no_gain",
+    )
 
 
 def against_single_changes(losses: Mapping[str, Sequence[float]]) -> str:
@@ -245,17 +243,6 @@ def against_single_changes(losses: Mapping[str, Sequence[float]]) -> str:
     best = min(CHANGES, key=lambda name: fmean(losses[name]))
     gain = Gain.of(losses["all"], losses[best])
     return f"; {gain.lower_or_higher} than with {best} alone"
-
-
-def downstream_claim(cost: str) -> Claim:
-    """What only a 3B model can show."""
-    return not_run(
-        "better-than-3b-models",
-        statement="Better than all 3B models of its time on downstream tasks.",
-        paper="by 2 to 5.5 %",
-        reason="A model of this size is at chance on these tasks.",
-        cost=cost,
-    )
 
 
 def means(curves: Sequence[Sequence[float]], positions: slice) -> list[float]:
@@ -315,8 +302,7 @@ LABELS = {
 
 PAPER = Paper(
     name="btlm",
-    title="BTLM-3B-8K: one recipe, two context lengths",
-    number="2309.11568",
+    folder=Path(__file__).parent,
     data=Data(RECIPE),
     stages=stages,
     measure=measure,

@@ -1,4 +1,4 @@
-"""What happens where one phase ends and the next begins, read from a run's own records."""
+"""The records of a run on both sides of the place where its second phase begins."""
 
 import itertools
 import json
@@ -25,7 +25,7 @@ class Switch:
     """Of the last step before and the first after."""
     off_the_line: float
     """How far the first rate after lies from the line through the two before, as a share."""
-    step_length: tuple[int, int]
+    tokens_per_step: tuple[int, int]
     losses: tuple[float, float]
     """Mean training loss of the 20 steps before and after."""
     gradient_norms: tuple[float, float]
@@ -40,22 +40,24 @@ class Switch:
         """Read what ``asdict`` made; pairs may be lists."""
         return cls(**values)
 
-    @property
-    def is_continuous(self) -> bool:
-        """Whether rate, tokens per step and optimizer state all went on."""
-        same_tokens = self.step_length[0] == self.step_length[1]
-        return self.off_the_line < 1e-6 and same_tokens and self.updates == self.steps
+    def is_continuous(self, line: float) -> bool:
+        """Return True where rate, tokens per step and optimizer state all went on.
+
+        The rate may lie off its line by less than the share ``line``.
+        """
+        same_tokens = self.tokens_per_step[0] == self.tokens_per_step[1]
+        return self.off_the_line < line and same_tokens and self.updates == self.steps
 
 
 def phase_switch(run: Path) -> Switch:
-    """The switch of a finished run of two phases."""
+    """Read the switch of a finished run of two phases."""
     text = RunFolder(run).metrics.read_text(encoding="utf-8")
     records = [json.loads(line) for line in text.splitlines()]
     return switch_of(records, optimizer_updates(run))
 
 
 def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
-    """The switch in the records of a run's steps."""
+    """Find the switch in the records of a run's steps."""
     first = next(
         index
         for index, (earlier, later) in enumerate(itertools.pairwise(records), 1)
@@ -70,7 +72,7 @@ def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
         step=records[first - 1]["step"],
         learning_rates=(rates[1], rates[2]),
         off_the_line=abs(rates[2] / expected - 1),
-        step_length=(tokens[1] - tokens[0], tokens[2] - tokens[1]),
+        tokens_per_step=(tokens[1] - tokens[0], tokens[2] - tokens[1]),
         losses=(mean(before, "train/loss"), mean(after, "train/loss")),
         gradient_norms=(mean(before, "gradient_norm"), mean(after, "gradient_norm")),
         updates=updates,
@@ -79,12 +81,12 @@ def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
 
 
 def optimizer_updates(run: Path) -> int:
-    """The fewest updates that the state of any tensor has seen, by the run's last checkpoint."""
+    """Return the fewest updates that the state of any tensor has seen by the last checkpoint."""
     files = find_checkpoint(run, "last").files_of(OPTIMIZER)
     counts = [name for name in files.names() if name.startswith(f"{STEP}/")]
     return min(int(files.read(name)) for name in counts)
 
 
 def mean(records: Sequence[Mapping[str, Any]], key: str) -> float:
-    """The mean of one measurement over steps."""
+    """Return the mean of one measurement over steps."""
     return sum(record[key] for record in records) / len(records)

@@ -4,11 +4,26 @@ SP's learning rate is tuned at every size, muP's on the smallest alone. The law 
 fitted to all sizes but the largest and judged on it; the paper's own points are fitted again too.
 """
 
+import math
+from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
+from statistics import fmean, pstdev
 
-from feldspar.papers.cerebras_gpt.family import Member, claims
-from feldspar.papers.cerebras_gpt.family_tables import family_figure, family_tables, law_words
-from feldspar.papers.kit.cost import on_accelerators, run_cost
+from feldspar.core.errors import UserError
+from feldspar.core.student_t import half_width, t_quantile
+from feldspar.papers.cerebras_gpt.family import (
+    Member,
+    family_figure,
+    family_tables,
+    law_of,
+    law_words,
+    noise_of,
+    of,
+    rate_words,
+    swept,
+)
+from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -19,8 +34,11 @@ from feldspar.papers.kit.paper import (
     Stage,
     values_of,
 )
-from feldspar.papers.kit.rate_sweep import Cell, RateSweep
+from feldspar.papers.kit.rate_sweep import Cell, RateSweep, percent
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.plan.flops import training_flops
+from feldspar.plan.laws.law import CEREBRAS_GPT_MUP_POINTS, CEREBRAS_GPT_POINTS, compute_law
+from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
@@ -174,23 +192,167 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and the drawing."""
     family = [Member.from_dict(own) for own in figures["family"]]
+    judged = [
+        scatter_claim(claims),
+        projection_claim(claims),
+        mup_points_claim(claims),
+        held_out_claim(of(family, "sp"), claims),
+        mup_claim(family, claims),
+    ]
     sweep = None
     if scale is not Scale.PAPER:
         cells = tuple(map(Cell.from_dict, figures["rates"]))
         sweep = RateSweep(cells, min(cell.variant for cell in cells))
-    cost = on_accelerators([run_cost("cerebras-gpt/paper", trial) for trial in paper_trials()])
+        judged += [mup_rate_claim(sweep, claims), sp_rate_claim(sweep, claims)]
     figure = family_figure(family)
     section = Section("The family", law_words(family), family_tables(family, sweep), [figure])
-    return Findings(tuple(claims(family, sweep, cost)), (section,), figure)
+    return Findings(tuple(judged), (section,), figure)
+
+
+def scatter_claim(claims: StatedClaims) -> Claim:
+    """Judge the published law beside the published losses."""
+    name = "published-law-scatter"
+    law = compute_law("cerebras-gpt").curve
+    errors = [law.loss(point.flops) / point.loss - 1 for point in CEREBRAS_GPT_POINTS]
+    std = pstdev(errors)
+    return claims.judged(
+        name,
+        f"{std:.3%}, the published law at the published FLOPs and losses",
+        held=abs(std - claims.limit(name, "figure")) <= claims.limit(name, "margin"),
+    )
+
+
+def projection_claim(claims: StatedClaims) -> Claim:
+    """Judge the 13B loss by the law of the six smaller models, fitted here."""
+    name = "projection-to-13b"
+    fit = fit_law(CEREBRAS_GPT_POINTS)
+    line = fit.judgement("power")[-1]
+    curve = fit.judgement("power_plus_constant")[-1]
+    return claims.judged(
+        name,
+        f"{line.predicted:.4f} against {line.observed:.3f} ({percent(1 + line.error, 2)}) by "
+        f"the pure power law; {curve.predicted:.4f} ({percent(1 + curve.error, 2)}) by the law "
+        "with a constant",
+        held=min(abs(line.error), abs(curve.error)) <= claims.limit(name, "error"),
+    )
+
+
+def mup_points_claim(claims: StatedClaims) -> Claim:
+    """Judge the published muP losses beside the published SP law."""
+    name = "published-mup-gain"
+    law = compute_law("cerebras-gpt").curve
+    gaps = [point.loss / law.loss(point.flops) - 1 for point in CEREBRAS_GPT_MUP_POINTS]
+    mean = sum(gaps) / len(gaps)
+    return claims.judged(
+        name,
+        f"{percent(1 + mean, 2)} (+- {half_width(gaps):.2%}) on average, the published "
+        "losses over the published law",
+        held=abs(mean + claims.limit(name, "figure")) <= claims.limit(name, "margin"),
+    )
+
+
+def held_out_claim(members: Sequence[Member], claims: StatedClaims) -> Claim:
+    """Judge the largest member of a trained family by the law of the others."""
+    name = "law-predicts-the-largest"
+    allowed = claims.limit(name, "at_paper_scale" if claims.at_paper_scale else "small")
+    held = False
+    try:
+        fit = law_of(members)
+    except UserError as error:
+        ours = f"no law could be fitted: {error.what}"
+    else:
+        held = abs(fit.held_out.error) <= allowed
+        ours = prediction_words(members[-1].size, fit)
+    return claims.judged(name, ours, held=held, allowed=allowed, fitted=len(members) - 1)
+
+
+def prediction_words(size: str, fit: LawFit) -> str:
+    """Say how near each form of the law comes to the largest member."""
+    last = fit.held_out
+    others = [
+        f"{percent(1 + fit.judgement(form)[-1].error, 2)} by the form {form}"
+        for form in fit.judged
+        if form != fit.form
+    ]
+    own = (
+        f"{size}: predicted {last.predicted:.4f}, measured "
+        f"{last.observed:.4f} ({percent(1 + last.error, 2)}) by the form {fit.form}, "
+        f"{last.extrapolation:.1f} times the FLOPs of the largest fitted"
+    )
+    return "; ".join([own, interval_words(last.interval, last.inside), *others])
+
+
+def interval_words(interval: tuple[float, float] | None, inside: bool | None) -> str:
+    """Say whether the prediction interval holds the measured loss."""
+    if interval is None:
+        return "no prediction interval"
+    low, high = interval
+    return f"{'inside' if inside else 'outside'} the prediction interval {low:.4f} to {high:.4f}"
+
+
+def mup_claim(family: Sequence[Member], claims: StatedClaims) -> Claim:
+    """Judge muP with one rate for all sizes by the law of SP with a rate tuned for each."""
+    name = "mup-below-the-law-of-sp"
+    members = of(family, "mup")
+    noise = noise_of(family) or claims.limit(name, "noise_of_a_run")
+    count = len(members)
+    needed = t_quantile(count - 1) * noise / math.sqrt(count) if count > 1 else math.inf
+    held = close = False
+    try:
+        law = law_of(of(family, "sp"))
+    except UserError as error:
+        ours = f"no law of SP could be fitted: {error.what}"
+    else:
+        gaps = [member.loss / law.predict(member.flops) - 1 for member in members]
+        mean = fmean(gaps)
+        # Sizes scatter around the law by more than seeds do: that is what the mean has to exceed.
+        half = half_width(gaps) or 0.0
+        needed = max(needed, half)
+        held = mean < -needed
+        close = abs(mean + claims.limit(name, "figure")) <= claims.limit(name, "near")
+        each = ", ".join(
+            f"{m.size} {percent(1 + gap)}" for m, gap in zip(members, gaps, strict=True)
+        )
+        ours = (
+            f"{percent(1 + mean, 2)} (+- {half:.2%}) on average ({each}), "
+            f"base rate {members[0].rate:g} throughout"
+        )
+    return claims.judged(name, ours, held=held, near_figure=close, needed=needed)
+
+
+def mup_rate_claim(sweep: RateSweep, claims: StatedClaims) -> Claim:
+    """Judge that the best rate stays where it is with size under muP."""
+    name = "rate-stays-mup"
+    variants = swept(sweep, "mup")
+    shifts = [abs(sweep.shift("mup", variant)) for variant in variants[1:]]
+    return claims.judged(
+        name,
+        rate_words(sweep, "mup", variants),
+        held=max(shifts) <= claims.limit(name, "octaves"),
+        swept=len(variants),
+    )
+
+
+def sp_rate_claim(sweep: RateSweep, claims: StatedClaims) -> Claim:
+    """Judge that the best rate falls with size under SP."""
+    name = "rate-falls-sp"
+    variants = swept(sweep, "sp")
+    largest = variants[-1]
+    kept, tuned = sweep.untuned("sp", largest).loss, sweep.best("sp", largest).loss
+    return claims.judged(
+        name,
+        f"{rate_words(sweep, 'sp', variants)}; keeping the smallest size's rate at the largest "
+        f"costs {percent(kept / tuned, 2)}",
+        held=sweep.shift("sp", largest) <= -claims.limit(name, "octaves"),
+    )
 
 
 PAPER = Paper(
     name="cerebras-gpt",
-    title="Cerebras-GPT: a compute-optimal family and its law",
-    number="2304.03208",
+    folder=Path(__file__).parent,
     data=Data("cerebras-gpt/small"),
     stages=stages,
     measure=measure,

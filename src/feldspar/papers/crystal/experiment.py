@@ -4,35 +4,34 @@ The same seeds train the recipe as it is and with one thing taken back: fill-in-
 replay of prose in the last phase, or the order itself (the text of the first two phases pooled).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import fmean
 
-from feldspar.evaluate.tasks.filled_gaps import InfillingScore
-from feldspar.papers.crystal.claims import (
-    PUBLISHED,
-    benchmark_claim,
-    infilling_claims,
-    last_phase_claim,
-    order_claim,
-    phase_claim,
+from feldspar.core.progress import progress
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore, evaluate_infilling
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    by_name,
 )
-from feldspar.papers.crystal.infilling import infilling_of_runs
-from feldspar.papers.crystal.text_kinds import (
-    CODE,
-    CODE_KIND,
-    LANGUAGE_KIND,
-    Bits,
-    bits_by_phase,
-    by_kind,
-)
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
-from feldspar.papers.kit.validation_curve import Validation, validation_curve
+from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.validation_curve import Validation, ends_of_phases, validation_curve
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
+from feldspar.train.data import open_shards
+from feldspar.train.load import load_run
+from feldspar.train.text_model import text_model_of
 
 RECIPE = "crystal/small"
 SCORE = "validation/bits_per_byte"
@@ -41,6 +40,7 @@ QUICK_STEPS = (20, 30, 10)
 """Steps of the three phases of a quick run."""
 
 CHOICES = {"choose.order": "phased", "choose.infilling": "paper", "choose.replay": "some"}
+PUBLISHED = "as published"
 ARMS: dict[str, dict[str, str]] = {
     PUBLISHED: CHOICES,
     "left to right": CHOICES | {"choose.infilling": "none"},
@@ -49,6 +49,18 @@ ARMS: dict[str, dict[str, str]] = {
 }
 """What is trained, by the choices of the small recipe."""
 PAPER_RUN = Trial("crystal", ())
+
+CODE = frozenset(
+    ("django-code", "py-stdlib", "github", "starcoder", "python", "html", "javascript", "css")
+)
+"""Sources of code in the recipes crystal/small and crystal/paper; all others are language."""
+LANGUAGE_KIND, CODE_KIND = "language", "code"
+
+Bits = dict[str, dict[str, list[float]]]
+"""Bits per byte of each seed, by phase and kind."""
+TOKENS_PER_SOURCE = 60_000
+GAPS_SEED = 0
+"""The same gaps for every run, whatever it was trained with."""
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
@@ -96,36 +108,150 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found | {"infilling": scores}
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def infilling_of_runs(runs: Sequence[Path], sources: Collection[str]) -> list[InfillingScore]:
+    """The score of each run over the named sources together."""
+    scores = []
+    with progress("filling gaps", len(runs), "models") as advance:
+        for folder in runs:
+            run = load_run(folder)
+            found = evaluate_infilling(
+                text_model_of(run),
+                open_shards(run.recipe),
+                GAPS_SEED,
+                max_tokens_per_source=TOKENS_PER_SOURCE,
+            )
+            own = [score for name, score in found.items() if name in sources]
+            scores.append(sum(own, InfillingScore()))
+            advance(1)
+    return scores
+
+
+def by_kind(bits: Mapping[str, float]) -> dict[str, float]:
+    """The mean over the sources of each kind, each source counted alike."""
+    kinds = {name: CODE_KIND if name in CODE else LANGUAGE_KIND for name in bits}
+    return {
+        kind: fmean(bits[name] for name in bits if kinds[name] == kind)
+        for kind in (LANGUAGE_KIND, CODE_KIND)
+        if kind in kinds.values()
+    }
+
+
+def bits_by_phase(curves: Sequence[Sequence[Validation]]) -> Bits:
+    """Where each phase ends; one curve a seed."""
+    found: Bits = {}
+    for curve in curves:
+        for phase, end in ends_of_phases(curve).items():
+            for kind, value in by_kind(end.bits_per_byte).items():
+                found.setdefault(phase, {}).setdefault(kind, []).append(value)
+    return found
+
+
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and the drawing."""
-    cost = on_accelerators([run_cost("crystal/paper", PAPER_RUN)])
     bits = figures["bits_per_byte"]
     figure = curve_figure(figures["curve"]) if "curve" in figures else None
     phases = Section("Phases", [ENDS], [phase_table(bits)], [figure] if figure else [])
     if scale is Scale.PAPER:
-        claims = (phase_claim(bits[PUBLISHED], cost), benchmark_claim(cost))
-        return Findings(claims, (phases,), figure)
+        return Findings((phase_claim(bits[PUBLISHED], claims),), (phases,), figure)
     filled = {
         name: [InfillingScore(**score) for score in own]
         for name, own in figures["infilling"].items()
     }
-    claims = (
-        phase_claim(bits[PUBLISHED], cost),
-        *infilling_claims(bits, filled, cost),
-        last_phase_claim(bits, cost),
-        order_claim(bits, cost),
-        benchmark_claim(cost),
+    judged = (
+        phase_claim(bits[PUBLISHED], claims),
+        filled_gaps_claim(filled, claims),
+        reading_claim(bits, claims),
+        last_phase_claim(bits, claims),
+        order_claim(bits, claims),
     )
     gaps = Section("Fill-in-the-middle", [GAPS], [infilling_table(filled)])
-    notes = (CONDITION_ADDED,) if scale is Scale.SMALL else ()
-    return Findings(claims, (phases, gaps), figure, notes)
+    return Findings(judged, (phases, gaps), figure)
 
 
-CONDITION_ADDED = (
-    "The claim on gaps first asked only for a loss below that of a model without such training. "
-    "The second condition, below the prefix alone, was added after these figures were seen; the "
-    "claim fails it."
-)
+def phase_claim(bits: Bits, claims: StatedClaims) -> Claim:
+    """Judge the gain of both kinds of text in the second phase."""
+    name = "both-phases-help-both-kinds"
+    (first, second), phases = list(bits.values())[:2], list(bits)[:2]
+    gains = {kind: Gain.of(second[kind], first[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
+    told = "; ".join(
+        f"{kind}: {fmean(first[kind]):.4f} after phase {phases[0]}, {fmean(second[kind]):.4f} "
+        f"after phase {phases[1]} ({gain.lower_or_higher})"
+        for kind, gain in gains.items()
+    )
+    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
+    return claims.judged(name, f"held-out bits per byte, {told}", held=held)
+
+
+def filled_gaps_claim(
+    filled: Mapping[str, Sequence[InfillingScore]], claims: StatedClaims
+) -> Claim:
+    """Judge the bits per byte of the middles of gaps."""
+    name = "infilling-is-learned"
+    middles = {arm: [bits_of(score) for score in scores] for arm, scores in filled.items()}
+    gained = Gain.of(middles[PUBLISHED], middles["left to right"])
+    scores = filled[PUBLISHED]
+    suffix = Gain.of([own.nats for own in scores], [own.nats_left_to_right for own in scores])
+    noise = claims.limit(name, "noise")
+    return claims.judged(
+        name,
+        "middle of held-out code after prefix and suffix: "
+        f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than "
+        f"without such training ({fmean(middles['left to right']):.4f}), and "
+        f"{suffix.lower_or_higher} than the same middles after the prefix alone",
+        held=gained.exceeds(noise) and suffix.exceeds(noise),
+    )
+
+
+def reading_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
+    """Judge the cost of fill-in-the-middle where code is read from left to right."""
+    name = "infilling-costs-little"
+    phase = list(bits[PUBLISHED])[1]
+    own, other = (bits[arm][phase][CODE_KIND] for arm in (PUBLISHED, "left to right"))
+    loss = Gain.of(own, other)
+    return claims.judged(
+        name,
+        f"held-out code after phase {phase}: {fmean(own):.4f} bits per byte with, "
+        f"{fmean(other):.4f} without ({loss.lower_or_higher})",
+        held=loss.is_at_least(-claims.limit(name, "margin")),
+    )
+
+
+def last_phase_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
+    """Judge language after the last phase, with and without replay."""
+    name = "replay-keeps-language"
+    before, after = (own[LANGUAGE_KIND] for own in list(bits[PUBLISHED].values())[1:3])
+    bare = list(bits["no replay"].values())[2][LANGUAGE_KIND]
+    kept = Gain.of(after, bare)
+    noise = claims.limit(name, "noise")
+    return claims.judged(
+        name,
+        f"language: {fmean(before):.4f} before the last phase, {fmean(bare):.4f} after it without "
+        f"replay ({Gain.of(bare, before).lower_or_higher}), {fmean(after):.4f} with "
+        f"({kept.lower_or_higher} than without)",
+        held=kept.exceeds(noise) and Gain.of(before, bare).exceeds(noise),
+    )
+
+
+def order_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
+    """Judge language first against the same text pooled."""
+    name = "order-balances"
+    phased, (pooled,) = list(bits[PUBLISHED].values())[1], bits["pooled"].values()
+    gains = {kind: Gain.of(phased[kind], pooled[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
+    told = "; ".join(
+        f"{kind} {fmean(phased[kind]):.4f} in phases, {fmean(pooled[kind]):.4f} pooled ("
+        f"{gain.lower_or_higher})"
+        for kind, gain in gains.items()
+    )
+    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
+    return claims.judged(name, f"at equal text, {told}", held=held)
+
+
+def bits_of(score: InfillingScore) -> float:
+    """Return the bits per byte of the middles; infinite where none was scored."""
+    found = score.as_dict()["bits_per_byte"]
+    return float("inf") if found is None else found
+
+
 ENDS = "Held-out bits per byte where each phase ends, mean over seeds; lower is better."
 GAPS = (
     "Held-out code with a gap: bits per byte of the middle after prefix and suffix, and after the "
@@ -177,8 +303,7 @@ def curve_figure(curve: Mapping[str, Sequence[float]]) -> Figure:
 
 PAPER = Paper(
     name="crystal",
-    title="Crystal: language, then code",
-    number="2411.04156",
+    folder=Path(__file__).parent,
     data=Data(RECIPE),
     stages=stages,
     measure=measure,

@@ -8,16 +8,11 @@ its best one. Beside them the same run measures all its layers, and short runs m
 import math
 from collections.abc import Sequence
 from itertools import product
+from pathlib import Path
 from statistics import fmean
 
 from feldspar.core.errors import UserError
-from feldspar.papers.gns.claims import (
-    LOOP,
-    larger_model_claim,
-    overhead_claim,
-    relation_claims,
-    saving_claims,
-)
+from feldspar.papers.gns.claims import LOOP, batch_claims, overhead_claim, relation_claims
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime, fit_step_time, read_curve
 from feldspar.papers.gns.norm_against_total import (
     BLOCKS,
@@ -26,8 +21,6 @@ from feldspar.papers.gns.norm_against_total import (
     relation_figures,
 )
 from feldspar.papers.gns.tables import curve_figure, overhead_table, relation_section, worth_section
-from feldspar.papers.kit.claims import Claim
-from feldspar.papers.kit.cost import on_accelerators, run_cost
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -38,6 +31,7 @@ from feldspar.papers.kit.paper import (
     Stage,
     values_of,
 )
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.report.page import Section
 from feldspar.study.sweep import trial_of
@@ -156,26 +150,24 @@ def measure(results: Results, scale: Scale) -> Figures:
     }
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
-    baseline, at_paper_scale = BASELINES[scale], scale is Scale.PAPER
+    baseline = BASELINES[scale]
     batches = {name: BatchRuns.from_dict(name, own) for name, own in figures["batches"].items()}
     time = StepTime(**figures["step_time"])
     seconds = figures["step_seconds"]
-    cost = on_accelerators([run_cost("gns/paper", trial) for trial in batch_trials(Scale.PAPER)])
     figure = curve_figure("Held-out loss over tokens", batches, None)
-    claims: list[Claim] = [
-        *relation_claims(figures, cost, at_paper_scale),
-        *saving_claims(batches, baseline, time, cost, at_paper_scale),
-        *([overhead_claim(seconds, cost)] if seconds else []),
-        larger_model_claim(cost),
+    judged = [
+        *relation_claims(figures, claims),
+        *batch_claims(batches, baseline, time, claims),
+        *([overhead_claim(seconds, claims)] if seconds else []),
     ]
     sections = [worth_section(batches, figures.get("rates", {}), baseline, time, figure)]
     if "relation" in figures:
         sections.insert(0, relation_section(figures, batches))
     if seconds:
         sections.append(Section("What measuring costs", (), [overhead_table(seconds)]))
-    return Findings(tuple(claims), tuple(sections), figure)
+    return Findings(tuple(judged), tuple(sections), figure)
 
 
 def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:
@@ -231,8 +223,7 @@ def calibrated(results: Results) -> list[list[float]]:
 
 PAPER = Paper(
     name="gns",
-    title="Gradient noise scale from norm layers",
-    number="2411.00999",
+    folder=Path(__file__).parent,
     data=Data("gns/small"),
     stages=stages,
     measure=measure,

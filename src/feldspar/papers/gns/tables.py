@@ -10,7 +10,7 @@ import numpy as np
 from feldspar.papers.gns.claims import listed, time_savings, token_savings
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime
 from feldspar.papers.gns.norm_against_total import BLOCKS, FINE_BLOCKS
-from feldspar.papers.kit.ladder import relative_spread
+from feldspar.papers.kit.gain import relative_spread
 from feldspar.papers.kit.paper import Figures
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 from feldspar.report.figures import Figure, Series, line_figure

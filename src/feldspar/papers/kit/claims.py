@@ -56,39 +56,7 @@ class Claim:
         return cls(**(values | {"verdict": Verdict(values["verdict"])}))
 
 
-def judged(
-    name: str,
-    *,
-    statement: str,
-    paper: str,
-    ours: str,
-    tolerance: str,
-    held: bool,
-    same_quantity: bool,
-    why: str,
-    why_not: str,
-    cost: str = "",
-    counted: bool = False,
-) -> Claim:
-    """Return the claim with its verdict; ``held`` says that our figure meets ``tolerance``.
-
-    Only the paper's own quantity can be reproduced; of another one (another model, text or size)
-    the mechanism is shown. ``why`` and ``why_not`` give the grounds in either case.
-    """
-    if held:
-        verdict = Verdict.REPRODUCED if same_quantity else Verdict.MECHANISM_SHOWN
-        return Claim(name, statement, paper, ours, verdict, tolerance, why, True, counted=counted)
-    verdict = Verdict.NOT_BORNE_OUT
-    return Claim(name, statement, paper, ours, verdict, tolerance, why_not, False, cost, counted)
-
-
-def not_run(name: str, *, statement: str, paper: str, reason: str, cost: str) -> Claim:
-    """Return a claim that nothing here speaks to."""
-    return Claim(
-        name, statement, paper, "not run", Verdict.NEEDS_SCALE, "not run", reason, None, cost
-    )
-
-
+NOT_RUN = "not run"
 UNRECORDED = "its figures were not recorded"
 
 

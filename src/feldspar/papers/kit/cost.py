@@ -1,4 +1,4 @@
-"""What an experiment costs, from the planner: tokens, FLOPs, and time at a stated speed."""
+"""The planned cost of an experiment: tokens, FLOPs, and time at a stated speed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from feldspar.study.trials import Trial
 CORE_FLOPS = 60e9
 """FLOPs per second of one thread on small models, as measured on the machine of docs/results."""
 STEP_SECONDS = 0.002
-"""What a step of a small model takes beside its products."""
+"""Seconds that a step of a small model takes beside its matrix products."""
 RUN_SECONDS = 1.0
-"""Start, validation and last checkpoint of a small run."""
+"""Seconds of the start, the validation and the last checkpoint of a small run."""
 ACCELERATOR = accelerator_named("H100")
 
 
@@ -33,12 +33,12 @@ class RunCost:
 
     @property
     def core_seconds(self) -> float:
-        """On one thread of a processor."""
+        """The time on one thread of a processor."""
         return self.flops / CORE_FLOPS + self.steps * STEP_SECONDS + RUN_SECONDS
 
 
 def run_cost(recipe: str, trial: Trial) -> RunCost:
-    """The cost of a trial of ``recipe``."""
+    """Return the planned cost of a trial of ``recipe``."""
     loaded = load_recipe(recipe, list(trial.overrides)).recipe
     plan = plan_recipe(loaded)
     flops = training_flops(loaded.model, plan.shapes, plan.timeline)[UTILISATION_CONVENTION]
@@ -54,8 +54,8 @@ def run_cost(recipe: str, trial: Trial) -> RunCost:
     )
 
 
-def on_accelerators(costs: Sequence[RunCost]) -> str:
-    """The cost of runs at a paper's scale, in a sentence."""
+def cost_in_words(costs: Sequence[RunCost]) -> str:
+    """Return the cost of runs at a paper's scale, in words."""
     flops = sum(cost.flops for cost in costs)
     hours = sum(cost.accelerator_hours for cost in costs)
     runs = "1 run" if len(costs) == 1 else f"{len(costs)} runs"

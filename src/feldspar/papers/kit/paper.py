@@ -1,4 +1,4 @@
-"""Define what a paper's module provides: its data, its experiment in stages, and its findings.
+"""The parts of a paper's experiment: its data, its runs in stages, and its findings.
 
 Findings come in two steps: ``measure`` reads figures from the runs, and ``judge`` makes claims,
 tables and drawings from the figures alone. A record that holds its figures can therefore be judged
@@ -8,11 +8,15 @@ again without the runs.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache, cached_property, partial
+from pathlib import Path
 from typing import Any
 
-from feldspar.papers.kit.claims import Claim, without_verdict
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.cost import cost_in_words, run_cost
+from feldspar.papers.kit.stated import PaperClaims, StatedClaims, read_claims
 from feldspar.report.figures import Figure
 from feldspar.report.page import Section
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
@@ -34,13 +38,13 @@ Results = Mapping[str, Sequence[TrialResult]]
 
 
 def values_of(trial: Trial) -> dict[str, Any]:
-    """The overrides of a trial as dotted keys and plain values."""
+    """Return the overrides of a trial as dotted keys and plain values."""
     pairs = (item.partition("=") for item in trial.overrides)
     return {key: _plain(text) for key, _, text in pairs}
 
 
 def by_name(results: Sequence[TrialResult], names: Sequence[str]) -> dict[str, list[TrialResult]]:
-    """Results that come seed after seed for each name in turn."""
+    """Return the results of each name, which come seed after seed for each name in turn."""
     seeds = len(results) // len(names)
     return {
         name: list(results[index * seeds : (index + 1) * seeds]) for index, name in enumerate(names)
@@ -92,34 +96,53 @@ class Findings:
     figure: Figure | None
     """The one that says most, written beside the report as SVG; None where the figures that were
     recorded do not hold it."""
-    notes: tuple[str, ...] = ()
-    """Remarks on how the experiment came about, which a reader of the claims has to know."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper that can be reproduced."""
+    """A paper whose experiment can be run; its claims lie in ``folder``."""
 
     name: str
-    title: str
-    number: str
-    """Its number on arXiv."""
+    folder: Path
     data: Data
     """Where small scale finds its tokens."""
     stages: Callable[[Scale], tuple[Stage, ...]]
     measure: Callable[[Results, Scale], Figures]
     """Read the figures from finished runs."""
-    judge: Callable[[Figures, Scale], Findings]
-    """Judge the claims by figures as JSON holds them; claims whose figures lack are left out."""
+    judge: Callable[[Figures, Scale, StatedClaims], Findings]
+    """Judge the claims by figures as JSON holds them; claims that are not run are left out."""
     more_data: tuple[Data, ...] = ()
     """Further shards of small scale, of other corpora."""
 
+    @cached_property
+    def stated(self) -> PaperClaims:
+        """The title, the number on arXiv and the claims, as ``claims.yaml`` states them."""
+        return read_claims(self.folder)
+
+    def claims_at(self, scale: Scale) -> StatedClaims:
+        """Return the claims, ready to be judged by an experiment of that scale."""
+        is_paper = scale is Scale.PAPER
+        return StatedClaims(self.stated, is_paper, partial(_cost_of, self.stages))
+
     def findings(self, figures: Figures, scale: Scale) -> Findings:
         """Judge recorded figures; a quick run gives a verdict only on what is counted."""
-        found = self.judge(numbers(figures), scale)
-        if scale is not Scale.QUICK:
-            return found
-        return replace(found, claims=tuple(map(without_verdict, found.claims)))
+        claims = self.claims_at(scale)
+        found = self.judge(numbers(figures), scale, claims)
+        judged = claims.all_claims(found.claims, quick=scale is Scale.QUICK)
+        return Findings(judged, found.sections, found.figure)
+
+    def notes(self, scale: Scale) -> tuple[str, ...]:
+        """Return the remarks on the experiment of a scale."""
+        return self.stated.notes if scale is Scale.SMALL else ()
+
+
+@cache
+def _cost_of(stages: Callable[[Scale], tuple[Stage, ...]], runs: str) -> str:
+    """Return the cost of a stage at the paper's scale, or of the one run of a recipe."""
+    if "/" in runs:
+        return cost_in_words([run_cost(runs, Trial(runs, ()))])
+    [stage] = [stage for stage in stages(Scale.PAPER) if stage.name == runs]
+    return cost_in_words([run_cost(stage.recipe, trial) for trial in stage.trials({})])
 
 
 def plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ INTERVALS = (
 
 
 def write_report(outcome: Outcome, folder: Path) -> dict[str, Any]:
-    """Write the four files into ``folder``; returns what claims.json holds."""
+    """Write the four files into ``folder``; return the content of claims.json."""
     record = record_of(outcome)
     _write(record, outcome.findings, folder / CLAIMS_NAME)
     write_atomically(folder / PAGE_NAME, page(record, outcome.findings))
@@ -58,7 +58,7 @@ def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any],
         ) from error
     claims = with_recorded(findings.claims, [Claim.from_dict(own) for own in record["claims"]])
     own = {"verdicts": counts(claims), "claims": [claim.as_dict() for claim in claims]}
-    return record | own | {"notes": list(findings.notes)}, findings
+    return record | own | {"notes": list(paper.notes(Scale(record["scale"])))}, findings
 
 
 def read_record(paper: Paper, path: Path) -> dict[str, Any]:
@@ -98,12 +98,12 @@ def command_of(paper: str, scale: Scale) -> str:
 
 
 def record_of(outcome: Outcome) -> dict[str, Any]:
-    """Everything as plain values; a loss that is no finite number is null."""
+    """Return all of an outcome as plain values; a loss that is no finite number is null."""
     runs = outcome.runs
     return {
         "paper": outcome.paper.name,
-        "title": outcome.paper.title,
-        "arxiv": outcome.paper.number,
+        "title": outcome.paper.stated.title,
+        "arxiv": outcome.paper.stated.arxiv,
         "scale": outcome.scale.value,
         "command": command_of(outcome.paper.name, outcome.scale),
         "version": __version__,
@@ -117,19 +117,19 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "workers": outcome.workers,
         "verdicts": counts(outcome.findings.claims),
         "claims": [claim.as_dict() for claim in outcome.findings.claims],
-        "notes": list(outcome.findings.notes),
+        "notes": list(outcome.paper.notes(outcome.scale)),
         "figures": outcome.figures,
     }
 
 
 def seed_of(overrides: tuple[str, ...]) -> int:
-    """The seed among a run's overrides; recipes begin at 0."""
+    """Return the seed among a run's overrides; recipes begin at 0."""
     given = [item.removeprefix("seed=") for item in overrides if item.startswith("seed=")]
     return int(given[-1]) if given else 0
 
 
 def circumstances(record: dict[str, Any]) -> str:
-    """What was run, on what, for how long, in a sentence or two."""
+    """Say in a sentence or two which runs were made, on which machine, and for how long."""
     host = record["machine"]
     seeds = ", ".join(map(str, record["seeds"]))
     diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""
@@ -164,12 +164,12 @@ def claims_of(record: dict[str, Any]) -> tuple[Claim, ...]:
 
 
 def overview(claims: tuple[Claim, ...]) -> Table:
-    """The verdicts at a glance."""
+    """Return a table of the claims and their verdicts."""
     return Table(["claim", "verdict"], [[claim.statement, claim.verdict.value] for claim in claims])
 
 
 def claim_section(claim: Claim) -> Section:
-    """One claim: the paper's figure beside ours, and why the verdict is what it is."""
+    """Write one claim: the paper's figure beside ours, and the reason of the verdict."""
     lines = [
         claim.statement,
         f"Paper: {claim.paper}.",
@@ -206,5 +206,5 @@ def summary(record: dict[str, Any]) -> str:
 
 
 def verdict_words(claim: Claim) -> str:
-    """The verdict with its grounds."""
+    """Return the verdict with its reason."""
     return f"**{claim.verdict.value}**. {claim.reason}"

@@ -4,26 +4,25 @@ The same seeds are pre-trained dense, 50 and 75 % sparse, and as a narrow dense 
 weights that 75 % leave, and fine-tuned dense; one more arm keeps its masks.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
-from feldspar.papers.kit.validation_curve import ends_of_phases, validation_curve
-from feldspar.papers.mediswift.claims import (
-    DENSE,
-    HALF,
-    MASKS_KEPT,
-    PRINTED_RATIOS,
-    SMALL_DENSE,
-    SPARSE,
-    BySeed,
-    accuracy_claims,
-    benchmark_claim,
-    flops_claim,
-    shown,
-    small_dense_claim,
-    time_claim,
+from feldspar.core.student_t import half_width
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    by_name,
 )
+from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.validation_curve import ends_of_phases, validation_curve
 from feldspar.papers.mediswift.label_accuracy import accuracies_without_a_model, label_accuracies
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
@@ -31,6 +30,16 @@ from feldspar.report.figures import Figure, bar_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
+
+DENSE, HALF, SPARSE = "dense", "50%", "75%"
+MASKS_KEPT, SMALL_DENSE = "75%, masks kept", "small dense"
+SIZES = ("med", "large", "xl")
+MOST_FREQUENT = "most frequent label"
+"""Baselines without a model, as the evaluation of labels names them."""
+UNTUNED = "no learning rate was tuned for an arm"
+
+BySeed = Mapping[str, Sequence[float]]
+"""A figure of each seed, by arm."""
 
 SMALL, LARGE = "mediswift/small", "mediswift/paper"
 SCORE = "validation/bits_per_byte"
@@ -70,14 +79,14 @@ def paper_trials() -> list[Trial]:
     """Three sizes at three sparsities."""
     return [
         trial_of({"choose.size": size, "choose.sparsity": sparsity}, 0)
-        for size in PRINTED_RATIOS
+        for size in SIZES
         for sparsity in (DENSE, HALF, SPARSE)
     ]
 
 
 def measure(results: Results, scale: Scale) -> Figures:
     """Read losses and accuracies of every arm; at the paper's scale only FLOPs are counted."""
-    ratios = {size: flops_ratio(size) for size in PRINTED_RATIOS}
+    ratios = {size: flops_ratio(size) for size in SIZES}
     if scale is Scale.PAPER:
         return {"ratios": ratios}
     runs = by_name(results["arms"], tuple(ARMS))
@@ -92,23 +101,21 @@ def measure(results: Results, scale: Scale) -> Figures:
     }
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, the table of arms and the drawing."""
-    cost = on_accelerators([run_cost(LARGE, trial) for trial in paper_trials()])
     ratios = figures["ratios"]
     if scale is Scale.PAPER:
         figure = bar_figure("Times fewer pre-training FLOPs at 75 %", ratios, "ratio")
-        claims = (flops_claim(ratios), benchmark_claim(cost))
-        return Findings(claims, (Section("FLOPs", (), (), [figure]),), figure)
+        sections = (Section("FLOPs", (), (), [figure]),)
+        return Findings((flops_claim(ratios, claims),), sections, figure)
     bits, accuracies = figures["bits_per_byte"], figures["accuracy"]
     beside = figures["without_a_model"]
     figure = accuracy_figure(accuracies, beside)
-    found = (
-        flops_claim(ratios),
-        *accuracy_claims(accuracies, beside, cost),
-        small_dense_claim(bits, accuracies, cost),
-        time_claim(cost),
-        benchmark_claim(cost),
+    judged = (
+        flops_claim(ratios, claims),
+        level_claim(accuracies, beside, claims),
+        dense_tuning_claim(accuracies, claims),
+        small_dense_claim(bits, accuracies, claims),
     )
     table = arm_table(bits, accuracies, beside)
     words = (
@@ -116,7 +123,75 @@ def judge(figures: Figures, scale: Scale) -> Findings:
         "fine-tuning, by likelihood; means over seeds. No learning rate was tuned for an arm. A "
         "bag of words, which reads no order and was not pre-trained, stands beside the models."
     )
-    return Findings(found, (Section("Arms", [words], [table], [figure]),), figure)
+    return Findings(judged, (Section("Arms", [words], [table], [figure]),), figure)
+
+
+def flops_claim(ratios: Mapping[str, float], claims: StatedClaims) -> Claim:
+    """Judge the ratio of FLOPs from the planner's ledger."""
+    name = "fewer-flops"
+    printed = {size: claims.limit(name, size) for size in SIZES}
+    margin = claims.limit(name, "margin")
+    ours = ", ".join(f"{size} {ratio:.3f}" for size, ratio in ratios.items())
+    return claims.judged(
+        name,
+        f"{ours} times fewer, by the plan's ledger (attention and head stay dense)",
+        held=all(abs(ratios[size] - printed[size]) < margin for size in SIZES),
+    )
+
+
+def level_claim(
+    accuracies: BySeed, without_a_model: Mapping[str, float], claims: StatedClaims
+) -> Claim:
+    """Judge sparse pre-training where fine-tuning is dense.
+
+    ``without_a_model`` holds the accuracies of simple baselines.
+    """
+    name = "sparse-then-dense-is-level"
+    close, learned = claims.limit(name, "close"), claims.limit(name, "learned")
+    dense, most_frequent = fmean(accuracies[DENSE]), without_a_model[MOST_FREQUENT]
+    has_learned = dense > most_frequent + learned
+    is_easy = max(without_a_model.values()) > dense - close
+    differences = {arm: paired(accuracies[arm], accuracies[DENSE]) for arm in (HALF, SPARSE)}
+    held = has_learned and all(lowest(own) >= -close for own in differences.values())
+    told = ", ".join(f"{arm} {shown(values)}" for arm, values in accuracies.items())
+    beside = ", ".join(f"{label} {value:.1%}" for label, value in without_a_model.items())
+    against = ", ".join(f"{arm} {signed(own)}" for arm, own in differences.items())
+    reading = "" if has_learned else "nothing_learned"
+    return claims.judged(
+        name,
+        f"right labels of held-out definitions: {told}; without a model: {beside}; "
+        f"against dense: {against}; {UNTUNED}",
+        held=held,
+        reading="held_on_an_easy_task" if held and is_easy else reading,
+        close_points=100 * close,
+        learned_points=100 * learned,
+        most_frequent=most_frequent,
+    )
+
+
+def dense_tuning_claim(accuracies: BySeed, claims: StatedClaims) -> Claim:
+    """Judge dense fine-tuning of a sparse model against masks that stay."""
+    freed = paired(accuracies[SPARSE], accuracies[MASKS_KEPT])
+    return claims.judged(
+        "dense-fine-tuning-helps",
+        f"75 % sparse, fine-tuned dense {shown(accuracies[SPARSE])}, with its masks "
+        f"{shown(accuracies[MASKS_KEPT])}: {signed(freed)}; {UNTUNED}",
+        held=len(freed) > 1 and lowest(freed) > 0,
+    )
+
+
+def small_dense_claim(bits: BySeed, accuracies: BySeed, claims: StatedClaims) -> Claim:
+    """Judge a wide sparse model against a narrow dense one with as many weights in its blocks."""
+    name = "sparse-beats-small-dense"
+    gain = Gain.of(bits[SPARSE], bits[SMALL_DENSE])
+    return claims.judged(
+        name,
+        f"after pre-training on the same tokens {fmean(bits[SPARSE]):.4f} held-out bits per "
+        f"byte at 75 %, {fmean(bits[SMALL_DENSE]):.4f} of the dense model with its block weights "
+        f"({gain.lower_or_higher}); right labels {shown(accuracies[SPARSE])} and "
+        f"{shown(accuracies[SMALL_DENSE])}; {UNTUNED}",
+        held=gain.exceeds(claims.limit(name, "noise")),
+    )
 
 
 def flops_ratio(size: str) -> float:
@@ -152,10 +227,33 @@ def accuracy_figure(accuracies: BySeed, beside: dict[str, float]) -> Figure:
     return bar_figure("Organ systems of held-out definitions", bars, "% right, no rate tuned")
 
 
+def paired(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Differences seed by seed."""
+    return [own - other for own, other in zip(values, others, strict=True)]
+
+
+def lowest(values: Sequence[float]) -> float:
+    """Return the lower end of the mean's 95 % interval; for one seed, which has none, its value."""
+    return fmean(values) - (half_width(values) or 0.0)
+
+
+def shown(values: Sequence[float]) -> str:
+    """Word a mean share and half its 95 % interval."""
+    half = half_width(values)
+    spread = "one seed" if half is None else f"+- {half:.1%}"
+    return f"{fmean(values):.1%} ({spread})"
+
+
+def signed(differences: Sequence[float]) -> str:
+    """Word a mean difference in points and half its 95 % interval."""
+    half = half_width(differences)
+    spread = "one seed" if half is None else f"+- {half * 100:.1f}"
+    return f"{fmean(differences) * 100:+.1f} points ({spread})"
+
+
 PAPER = Paper(
     name="mediswift",
-    title="MediSwift: sparse pre-training, dense fine-tuning",
-    number="2403.00952",
+    folder=Path(__file__).parent,
     data=Data(SMALL),
     stages=stages,
     measure=measure,

@@ -6,11 +6,11 @@ quickstart's sources, on the same validation.
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import fmean
 
-from feldspar.papers.kit.claims import Claim, judged, not_run
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.ladder import CLEARLY, Gain
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -21,6 +21,7 @@ from feldspar.papers.kit.paper import (
     Stage,
     values_of,
 )
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.slimpajama_dc.bits_by_part import (
     BitsByPart,
     grouped,
@@ -28,7 +29,6 @@ from feldspar.papers.slimpajama_dc.bits_by_part import (
     means_over_parts,
 )
 from feldspar.papers.slimpajama_dc.releases import (
-    DESIGNED_LATER,
     DUPLICATES,
     SCOPES,
     data_of,
@@ -97,23 +97,20 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found if scale is Scale.PAPER else found | measure_scopes(results["scopes"])
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
-    cost = on_accelerators([run_cost("slimpajama-dc/paper", trial) for trial in paper_trials()])
     by_mixture = figures["mixtures"]
-    claims = [*mixture_claims(by_mixture, figures["training_loss"], cost), *claims_not_run(cost)]
+    judged = [
+        diversity_claim(by_mixture, claims),
+        loss_claim(by_mixture, figures["training_loss"], claims),
+    ]
     figure = matrix_figure("Held-out bits per byte: mixture and source", by_mixture)
     means = {name: means_over_parts(by_source) for name, by_source in by_mixture.items()}
     sections = [matrix_section("Mixtures", by_mixture, means, "mean", figure)]
     if scale is Scale.PAPER:
-        return Findings(tuple(claims), tuple(sections), figure)
-    scopes = judge_scopes(figures, cost)
-    return Findings(
-        (*scopes.claims, *claims),
-        (*scopes.sections, *sections),
-        scopes.figure,
-        (DESIGNED_LATER,) if scale is Scale.SMALL else (),
-    )
+        return Findings(tuple(judged), tuple(sections), figure)
+    scopes = judge_scopes(figures, claims)
+    return Findings((*scopes.claims, *judged), (*scopes.sections, *sections), scopes.figure)
 
 
 def validation_bits(runs: Sequence[TrialResult]) -> list[dict[str, float]]:
@@ -136,64 +133,37 @@ def training_losses(runs: Sequence[TrialResult]) -> dict[str, float]:
     return {name: fmean(losses) for name, losses in found.items()}
 
 
-def mixture_claims(found: BitsByPart, losses: Mapping[str, float], cost: str) -> list[Claim]:
-    """Diversity helps on average; each mixture is good at what it holds; losses mislead."""
-    bits = {name: means_over_parts(by_source) for name, by_source in found.items()}
+def diversity_claim(found: BitsByPart, claims: StatedClaims) -> Claim:
+    """Judge the most diverse mixture against every other one."""
+    name = "diversity"
+    bits = {mixture: means_over_parts(by_source) for mixture, by_source in found.items()}
     (diverse,) = MOST_DIVERSE & set(bits)
-    gains = {name: Gain.of(bits[diverse], own) for name, own in bits.items() if name != diverse}
-    ranked = sorted(bits, key=lambda name: fmean(bits[name]))
-    lowest = min(losses, key=lambda name: losses[name])
-    return [
-        judged(
-            "diversity",
-            statement="After duplicates are removed, the most diverse mixture is best on average.",
-            paper="DC-6 40.0 on average over four tasks, DC-1 to DC-5 37.6 to 38.6",
-            ours=", ".join(f"{name} {fmean(bits[name]):.4f}" for name in ranked)
-            + " bits per byte, mean over sources",
-            tolerance=f"{diverse} lower than every other {CLEARLY}",
-            held=all(gain.is_clear for gain in gains.values()),
-            same_quantity=False,
-            why="Text of a kind is best predicted by who has read that kind.",
-            why_not=f"Not above the noise against: {_unclear(gains)}.",
-            cost=cost,
-        ),
-        judged(
-            "loss-misleads",
-            statement="The order by training loss is not the order by quality.",
-            paper="the code-rich DC-3 has the lowest loss, RefinedWeb the highest and the best "
-            "average",
-            ours=f"{lowest} has the lowest training loss ({losses[lowest]:.4f}); {ranked[0]} is "
-            "best on held-out text of all sources",
-            tolerance=f"the best mixture is lower {CLEARLY} than the one of the lowest training "
-            "loss",
-            held=Gain.of(bits[ranked[0]], bits[lowest]).is_clear,
-            same_quantity=False,
-            why="A mixture's training loss is measured on itself: easy text has a low one.",
-            why_not="Here one mixture has both, or the seeds do not tell.",
-            cost=cost,
-        ),
-    ]
+    noise = claims.limit(name, "noise")
+    gains = {other: Gain.of(bits[diverse], own) for other, own in bits.items() if other != diverse}
+    unclear = {other: gain for other, gain in gains.items() if not gain.exceeds(noise)}
+    ranked = sorted(bits, key=lambda mixture: fmean(bits[mixture]))
+    return claims.judged(
+        name,
+        ", ".join(f"{mixture} {fmean(bits[mixture]):.4f}" for mixture in ranked)
+        + " bits per byte, mean over sources",
+        held=not unclear,
+        diverse=diverse,
+        unclear=", ".join(f"{other} ({gain.lower_or_higher})" for other, gain in unclear.items()),
+    )
 
 
-def claims_not_run(cost: str) -> list[Claim]:
-    """What only models of the paper's size can show."""
-    return [
-        not_run(
-            "benchmarks",
-            statement="DC-6 beats RedPajama-1.3B on ARC, HellaSwag, MMLU and TruthfulQA.",
-            paper="40.0 against 38.0 on average",
-            reason="A model of this size is at chance on all four.",
-            cost=cost,
-        ),
-        not_run(
-            "progressive-weight-decay",
-            statement="Weight decay 0, 0.5, 0.1 in three phases carries a 7B model through large "
-            "batches.",
-            paper="14.3 M tokens a batch",
-            reason="Large batches trouble large models; where the phases end is not known.",
-            cost=on_accelerators([run_cost("slimpajama-dc/7b", Trial("7b", ()))]),
-        ),
-    ]
+def loss_claim(found: BitsByPart, losses: Mapping[str, float], claims: StatedClaims) -> Claim:
+    """Judge the mixture of the lowest training loss against the best one."""
+    name = "loss-misleads"
+    bits = {mixture: means_over_parts(by_source) for mixture, by_source in found.items()}
+    best = min(bits, key=lambda mixture: fmean(bits[mixture]))
+    lowest = min(losses, key=lambda mixture: losses[mixture])
+    return claims.judged(
+        name,
+        f"{lowest} has the lowest training loss ({losses[lowest]:.4f}); {best} is "
+        "best on held-out text of all sources",
+        held=Gain.of(bits[best], bits[lowest]).exceeds(claims.limit(name, "noise")),
+    )
 
 
 def matrix_figure(title: str, found: BitsByPart) -> Figure:
@@ -203,16 +173,9 @@ def matrix_figure(title: str, found: BitsByPart) -> Figure:
     return heat_map(title, list(found), names, values, "source", "mixture", format_spec=".3f")
 
 
-def _unclear(gains: Mapping[str, Gain]) -> str:
-    return ", ".join(
-        f"{name} ({gain.lower_or_higher})" for name, gain in gains.items() if not gain.is_clear
-    )
-
-
 PAPER = Paper(
     name="slimpajama-dc",
-    title="SlimPajama-DC: data combinations",
-    number="2309.10818",
+    folder=Path(__file__).parent,
     data=Data(RECIPE),
     more_data=tuple(data_of(scope) for scope in SCOPES),
     stages=stages,

@@ -21,9 +21,10 @@ from statistics import fmean
 
 from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
-from feldspar.papers.kit.claims import Claim, judged
-from feldspar.papers.kit.ladder import Gain
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Data, Figures
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.slimpajama_dc.bits_by_part import BitsByPart, grouped, matrix_section
 from feldspar.papers.slimpajama_dc.common_held_out import SPLIT, bits_per_byte, common_held_out
 from feldspar.papers.slimpajama_dc.repetition import Repetition, repetition_section, repetitions
@@ -34,21 +35,8 @@ from feldspar.study.trials import TrialResult
 
 RECIPE = "slimpajama-dc/releases"
 DUPLICATES = "choose.duplicates"
-SCOPES = {"none": "kept", "local": "removed within sources", "global": "removed across sources"}
+SCOPES = ("none", "local", "global")
 RECURRING, ONCE = "recurring pages", "pages of one release"
-PAPER_FIGURE = (
-    "RedPajama-1.3B (duplicates removed within sources) 38.0, DC-6 40.0 on average over four "
-    "tasks; indirect, the mixtures differ too"
-)
-
-
-DESIGNED_LATER = (
-    "This design came after the figures of another one were seen. Before, the corpora were the "
-    "quickstart's sources in one mixture, and the loss without duplicates across sources was "
-    "0.14 % higher than text with duplicates kept (standard error 0.65 %, three seeds): not shown. "
-    "The sources were then changed to releases that share pages; what was fixed before these runs "
-    "is in the recipe's README."
-)
 
 
 @dataclass(frozen=True)
@@ -89,13 +77,13 @@ def measure_scopes(runs: Sequence[TrialResult]) -> Figures:
     }
 
 
-def judge_scopes(figures: Figures, cost: str) -> ScopeFindings:
+def judge_scopes(figures: Figures, claims: StatedClaims) -> ScopeFindings:
     """Make the claims, tables and the drawing of the three corpora."""
     by_part, bits = figures["duplicates"], figures["duplicates_all"]
     repeated = {scope: Repetition(**own) for scope, own in figures["repetition"].items()}
     figure = readings_figure(by_part, bits, repeated)
     return ScopeFindings(
-        scope_claims(bits, repeated, cost),
+        [scope_claim(other, bits, repeated, claims) for other in ("local", "none")],
         [
             matrix_section("Duplicates", by_part, bits, "all", figure),
             repetition_section(repeated),
@@ -163,32 +151,23 @@ def readings_figure(
     )
 
 
-def scope_claims(
-    bits: Mapping[str, Sequence[float]], repeated: Mapping[str, Repetition], cost: str
-) -> list[Claim]:
-    """Duplicates removed across sources against within sources, and against not at all."""
-    claims = []
-    for other in ("local", "none"):
-        gain = Gain.of(bits["global"], bits[other])
-        ours, theirs = repeated["global"], repeated[other]
-        claims.append(
-            judged(
-                f"global-against-{other}",
-                statement="At equal tokens, text without duplicates across sources is better than "
-                f"text with duplicates {SCOPES[other]}.",
-                paper=PAPER_FIGURE,
-                ours=f"held-out bits per byte: {fmean(bits['global']):.4f} against "
-                f"{fmean(bits[other]):.4f}, {gain.lower_or_higher}; "
-                f"{1 - ours.bytes / theirs.bytes:.1%} of its bytes are removed, and a recurring "
-                f"text is read {ours.recurring:.1f} times instead of {theirs.recurring:.1f}",
-                tolerance=f"lower by {gain.needed}",
-                held=gain.is_clear,
-                same_quantity=False,
-                why="With copies, more of the tokens go to text that was read many times: "
-                f"{theirs.worn:.0%} of them past its fourth reading, {ours.worn:.0%} without.",
-                why_not="The difference is no larger than the noise of the seed, or of the other "
-                "sign.",
-                cost=cost,
-            )
-        )
-    return claims
+def scope_claim(
+    other: str,
+    bits: Mapping[str, Sequence[float]],
+    repeated: Mapping[str, Repetition],
+    claims: StatedClaims,
+) -> Claim:
+    """Judge duplicates removed across sources against another corpus."""
+    name = f"global-against-{other}"
+    gain = Gain.of(bits["global"], bits[other])
+    ours, theirs = repeated["global"], repeated[other]
+    return claims.judged(
+        name,
+        f"held-out bits per byte: {fmean(bits['global']):.4f} against "
+        f"{fmean(bits[other]):.4f}, {gain.lower_or_higher}; "
+        f"{1 - ours.bytes / theirs.bytes:.1%} of its bytes are removed, and a recurring "
+        f"text is read {ours.recurring:.1f} times instead of {theirs.recurring:.1f}",
+        held=gain.exceeds(claims.limit(name, "noise")),
+        with_copies=theirs.worn,
+        without=ours.worn,
+    )

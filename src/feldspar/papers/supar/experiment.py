@@ -7,13 +7,13 @@ learning rate. Rates are tuned on the dense model; then it is made sparse.
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from feldspar.core.student_t import unpaired_half_width
-from feldspar.papers.kit.claims import Claim, judged, not_run
-from feldspar.papers.kit.cost import on_accelerators, run_cost
-from feldspar.papers.kit.ladder import Gain
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -25,6 +25,7 @@ from feldspar.papers.kit.paper import (
     values_of,
 )
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, octaves
+from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
 from feldspar.report.figures import Figure, Series, line_figure
@@ -41,21 +42,8 @@ DENSE = 1.0
 LOWEST = "1/128"
 """The lowest density of the paper's 610M models."""
 
-STAYS_OCTAVES = 1.0
-"""Within one step of the grid an optimum has stayed ..."""
-MOVES_OCTAVES = 3.0
-"""... and from three on it has moved."""
-SAME_FIGURE = 0.02
-"""At the paper's scale, a gain within two percentage points of the paper's is the paper's."""
-LEAST_NOISE = 0.01
-"""Differences below this share of the loss are noise of the seed at small scale."""
 SP_SWEEP_STD = 0.08665602 / 4
 """SP's initial std in the paper's sweeps (table 4): what muP gives at 16 times the base width."""
-PAIRED_LATER = (
-    "The pairing of seeds was decided after these runs' figures were seen. The first judgement did "
-    "not pair them: 4.1 % on average, with the rate tuned anew, lay within a noise of 5.2 % and "
-    "was not shown. Each claim on such rates prints the unpaired figure beside the paired one."
-)
 
 
 def recipe_of(scale: Scale) -> str:
@@ -136,12 +124,16 @@ def measure(results: Results, scale: Scale) -> Figures:
     return figures
 
 
-def judge(figures: Figures, scale: Scale) -> Findings:
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
     sweep = RateSweep(tuple(map(Cell.from_dict, figures["cells"])), DENSE)
-    cost = on_accelerators([run_cost("supar/paper", trial) for trial in large_trials()])
     untuned = figures.get("610M", untuned_losses(sweep))
-    found = claims(sweep, untuned, cost, at_paper_scale=scale is Scale.PAPER)
+    judged = (
+        stays_claim(sweep, claims),
+        *(moves_claim(name, sweep, claims) for name in ("mup", "sp")),
+        *(untuned_claim(name, untuned, sweep, claims) for name in ("sp", "mup")),
+        *(retuned_claim(name, sweep, claims) for name in ("sp", "mup")),
+    )
     section = Section(
         "Loss by learning rate",
         [
@@ -158,144 +150,95 @@ def judge(figures: Figures, scale: Scale) -> Findings:
         [loss_table(sweep, name) for name in NAMES],
         [curves(sweep, name) for name in NAMES],
     )
-    notes = (PAIRED_LATER,) if scale is Scale.SMALL else ()
-    return Findings(tuple(found), (section,), optimum_figure(sweep), notes)
+    return Findings(judged, (section,), optimum_figure(sweep))
 
 
 def untuned_losses(sweep: RateSweep) -> dict[str, Sequence[float]]:
-    """The loss at the highest sparsity by seed, with the rate that was tuned dense."""
+    """Return the loss at the highest sparsity by seed, with the rate that was tuned dense."""
     sparsest = min(sweep.variants)
     return {name: sweep.untuned(name, sparsest).losses for name in NAMES}
 
 
-def claims(
-    sweep: RateSweep,
+def sparse_densities(sweep: RateSweep) -> list[float]:
+    """Return the densities below 1, the largest first."""
+    return [density for density in sweep.variants if density != DENSE]
+
+
+def stays_claim(sweep: RateSweep, claims: StatedClaims) -> Claim:
+    """Judge that SmuPar's best rate stays as density falls."""
+    name = "optimum-stays-supar"
+    shifts = {density: sweep.shift("supar", density) for density in sparse_densities(sweep)}
+    largest = max(map(abs, shifts.values()))
+    told = ", ".join(f"{fraction(density)}: {shift:+g}" for density, shift in shifts.items())
+    return claims.judged(
+        name,
+        f"dense best {power(sweep.best('supar', DENSE).rate)}; octaves from it at density {told}",
+        held=largest <= claims.limit(name, "octaves"),
+        largest=largest,
+    )
+
+
+def moves_claim(other: str, sweep: RateSweep, claims: StatedClaims) -> Claim:
+    """Judge that another parametrization's best rate rises as density falls."""
+    name = f"optimum-moves-{other}"
+    lowest = min(sweep.variants)
+    shift = sweep.shift(other, lowest)
+    edge = sweep.is_edge(other, lowest) or sweep.is_edge(other, DENSE)
+    return claims.judged(
+        name,
+        f"from {power(sweep.best(other, DENSE).rate)} dense to "
+        f"{power(sweep.best(other, lowest).rate)} at density {fraction(lowest)}: "
+        f"{octaves(shift, edge)}",
+        held=shift >= claims.limit(name, "octaves"),
+        lowest=fraction(lowest),
+    )
+
+
+def untuned_claim(
+    other: str,
     untuned: Mapping[str, Sequence[float]],
-    cost: str,
-    *,
-    at_paper_scale: bool = False,
-) -> list[Claim]:
-    """The paper's claims, judged by a sweep and by the losses of the sparsest untuned models."""
-    density = LOWEST if at_paper_scale else fraction(min(sweep.variants))
-    return [
-        *optimum_claims(sweep, at_paper_scale),
-        *untuned_claims(untuned, density, cost, at_paper_scale),
-        *retuned_claims(sweep, cost, at_paper_scale),
-        not_run(
-            "downstream",
-            statement="Mean of five downstream tasks at 99.2 % sparsity: SmuPar above SP and muP.",
-            paper="0.40 against 0.34 and 0.39 (random 0.30)",
-            reason="A model of this size is at chance on all five.",
-            cost=cost,
-        ),
-    ]
+    sweep: RateSweep,
+    claims: StatedClaims,
+) -> Claim:
+    """Judge the loss of the sparsest model with the dense model's hyper-parameters."""
+    name = f"untuned-loss-{other}"
+    gain = Gain.of(untuned["supar"], untuned[other])
+    density = LOWEST if claims.at_paper_scale else fraction(min(sweep.variants))
+    held = gain.exceeds(claims.limit(name, "noise"))
+    return claims.judged(
+        name,
+        f"{gain.lower_or_higher} at density {density}: {fmean(untuned['supar']):.3f} "
+        f"against {fmean(untuned[other]):.3f}",
+        held=held,
+        near_figure=is_near(gain, name, claims),
+        reading="held_small" if held and not claims.at_paper_scale else "",
+    )
 
 
-def optimum_claims(sweep: RateSweep, at_paper_scale: bool) -> list[Claim]:
-    """Where the best rate goes as density falls."""
-    sparse = [density for density in sweep.variants if density != DENSE]
+def retuned_claim(other: str, sweep: RateSweep, claims: StatedClaims) -> Claim:
+    """Judge the best loss of each density with the rate tuned anew, over all sparse densities."""
+    name = f"retuned-loss-{other}"
+    noise = claims.limit(name, "noise")
+    sparse = sparse_densities(sweep)
     lowest = min(sparse)
-    stays = max(abs(sweep.shift("supar", density)) for density in sparse)
-    shifts = ", ".join(f"{fraction(d)}: {sweep.shift('supar', d):+g}" for d in sparse)
-    found = [
-        judged(
-            "optimum-stays-supar",
-            statement="Under SmuPar the best learning rate is the same at every density.",
-            paper="near 2^-6 from 0 to 99.2 % sparsity",
-            ours=f"dense best {power(sweep.best('supar', DENSE).rate)}; octaves from it at density "
-            f"{shifts}",
-            tolerance=f"at most {STAYS_OCTAVES:g} octave (one step of the grid) at every density",
-            held=stays <= STAYS_OCTAVES,
-            same_quantity=at_paper_scale,
-            why=f"The largest shift is {stays:g}: a rate tuned dense serves every density.",
-            why_not=f"The largest shift is {stays:g}.",
-        )
-    ]
-    for name in ("mup", "sp"):
-        shift = sweep.shift(name, lowest)
-        edge = sweep.is_edge(name, lowest) or sweep.is_edge(name, DENSE)
-        found.append(
-            judged(
-                f"optimum-moves-{name}",
-                statement=f"Under {NAMES[name]} the best learning rate rises as density falls.",
-                paper="drifts upward with sparsity",
-                ours=f"from {power(sweep.best(name, DENSE).rate)} dense to "
-                f"{power(sweep.best(name, lowest).rate)} at density {fraction(lowest)}: "
-                f"{octaves(shift, edge)}",
-                tolerance=f"at least {MOVES_OCTAVES:g} octaves up at density {fraction(lowest)}",
-                held=shift >= MOVES_OCTAVES,
-                same_quantity=at_paper_scale,
-                why="A sparse neuron sums fewer inputs, so that the same rate moves it less.",
-                why_not="The best rate moved less than that.",
-            )
-        )
-    return found
-
-
-def untuned_claims(
-    untuned: Mapping[str, Sequence[float]], density: str, cost: str, at_paper_scale: bool
-) -> list[Claim]:
-    """The loss of the sparsest model with the dense model's hyper-parameters."""
-    found = []
-    for name, figure in (("sp", 0.119), ("mup", 0.019)):
-        gain = Gain.of(untuned["supar"], untuned[name], LEAST_NOISE)
-        found.append(
-            judged(
-                f"untuned-loss-{name}",
-                statement="With dense-tuned hyper-parameters the sparsest SmuPar model is better "
-                f"than {NAMES[name]}'s.",
-                paper=f"{100 * figure:g} % lower loss at 99.2 % sparsity (610M)",
-                ours=f"{gain.lower_or_higher} at density {density}: {fmean(untuned['supar']):.3f} "
-                f"against {fmean(untuned[name]):.3f}",
-                tolerance=f"lower by {gain.needed}",
-                held=gain.is_clear,
-                same_quantity=at_paper_scale and is_close(gain, figure),
-                why="Where the rate was tuned dense, only SmuPar's still fits the sparse model."
-                + ("" if at_paper_scale else " Another model and sparsity: other percentages."),
-                why_not="The gain is not above the noise.",
-                cost=cost,
-            )
-        )
-    return found
-
-
-def retuned_claims(sweep: RateSweep, cost: str, at_paper_scale: bool) -> list[Claim]:
-    """The best loss of each density with the rate tuned anew, over all sparse densities."""
-    sparse = [density for density in sweep.variants if density != DENSE]
-    lowest = min(sparse)
-    found = []
-    for name, figure in (("sp", 0.008), ("mup", 0.021)):
-        gains = {
-            density: Gain.of(
-                sweep.best("supar", density).losses, sweep.best(name, density).losses, LEAST_NOISE
-            )
-            for density in sparse
-        }
-        by_seed = zip(*(gain.by_seed for gain in gains.values()), strict=True)
-        mean = Gain(tuple(map(fmean, by_seed)), LEAST_NOISE)
-        ours, other = sweep.best("supar", lowest).loss, sweep.best(name, lowest).loss
-        found.append(
-            judged(
-                f"retuned-loss-{name}",
-                statement=f"Even with {NAMES[name]}'s rate tuned anew at every density SmuPar's "
-                "best loss is lower.",
-                paper=f"{100 * figure:g} % lower on average",
-                ours=f"{mean.lower_or_higher} on average over {len(sparse)} "
-                f"{'density' if len(sparse) == 1 else 'densities'}; at {fraction(lowest)} "
-                f"{gains[lowest].lower_or_higher}, {ours:.3f} against {other:.3f}; "
-                f"{unpaired(sweep, name, sparse)}",
-                tolerance=f"lower by {mean.needed}",
-                held=mean.is_clear,
-                same_quantity=at_paper_scale and is_close(mean, figure),
-                why="At its best rate too SmuPar's initial values and rates suit sparse matrices.",
-                why_not="What SmuPar saves is the tuning: a rate tuned at each density can match "
-                "or beat it on a small model."
-                if mean.mean <= LEAST_NOISE
-                else "So few seeds do not tell this difference from noise.",
-                cost=cost,
-            )
-        )
-    return found
+    gains = {
+        density: Gain.of(sweep.best("supar", density).losses, sweep.best(other, density).losses)
+        for density in sparse
+    }
+    by_seed = zip(*(gain.by_seed for gain in gains.values()), strict=True)
+    mean = Gain(tuple(map(fmean, by_seed)))
+    own, theirs = sweep.best("supar", lowest).loss, sweep.best(other, lowest).loss
+    held = mean.exceeds(noise)
+    return claims.judged(
+        name,
+        f"{mean.lower_or_higher} on average over {len(sparse)} "
+        f"{'density' if len(sparse) == 1 else 'densities'}; at {fraction(lowest)} "
+        f"{gains[lowest].lower_or_higher}, {own:.3f} against {theirs:.3f}; "
+        f"{unpaired(sweep, other, sparse)}",
+        held=held,
+        near_figure=is_near(mean, name, claims),
+        reading="no_gain" if not held and mean.mean <= noise else "",
+    )
 
 
 def unpaired(sweep: RateSweep, name: str, densities: Sequence[float]) -> str:
@@ -309,9 +252,9 @@ def unpaired(sweep: RateSweep, name: str, densities: Sequence[float]) -> str:
     return f"without pairing seeds {1 - fmean(own) / fmean(other):.2%} lower ({spread})"
 
 
-def is_close(gain: Gain, figure: float) -> bool:
-    """Whether a gain is the paper's."""
-    return abs(gain.mean - figure) <= SAME_FIGURE
+def is_near(gain: Gain, claim: str, claims: StatedClaims) -> bool:
+    """Return True for a gain that is near the paper's own."""
+    return abs(gain.mean - claims.limit(claim, "figure")) <= claims.limit(claim, "near")
 
 
 def loss_table(sweep: RateSweep, name: str) -> Table:
@@ -364,8 +307,7 @@ def power(rate: float) -> str:
 
 PAPER = Paper(
     name="supar",
-    title="SmuPar: sparse maximal update parametrization",
-    number="2405.15743",
+    folder=Path(__file__).parent,
     data=Data("supar/small"),
     stages=stages,
     measure=measure,

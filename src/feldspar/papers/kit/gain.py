@@ -1,4 +1,4 @@
-"""A ladder of changes: how much each lowers the loss, beside the spread of the seeds.
+"""Gains of one run over another, and a table of them beside the spread of the seeds.
 
 Losses are compared seed by seed: another seed reads another text, which moves all of them alike.
 """
@@ -10,31 +10,22 @@ from dataclasses import dataclass
 from feldspar.core.student_t import half_width
 from feldspar.report.page import Table
 
-NOISE = 0.005
-"""Differences below this share of the loss are noise of the seed at small scale."""
-CLEARLY = f"by more than {NOISE:.1%} on average, with a 95% interval above zero"
-"""The condition of ``Gain.is_clear`` in words, where the noise is the usual one."""
-
 
 @dataclass(frozen=True)
 class Gain:
-    """How much lower the loss is than another's, seed by seed, as a share of the latter."""
+    """The share by which a loss is lower than another one, seed by seed."""
 
     by_seed: tuple[float, ...]
-    noise: float = NOISE
-    """What counts as noise in any case."""
 
     @classmethod
-    def of(
-        cls, losses: Sequence[float], reference: Sequence[float], noise: float = NOISE
-    ) -> "Gain":
-        """The gain of ``losses`` over ``reference``, both by seed."""
+    def of(cls, losses: Sequence[float], reference: Sequence[float]) -> "Gain":
+        """Return the gain of ``losses`` over ``reference``, both by seed."""
         pairs = zip(losses, reference, strict=True)
-        return cls(tuple(1 - own / other for own, other in pairs), noise)
+        return cls(tuple(1 - own / other for own, other in pairs))
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
+        """The mean over the seeds."""
         return sum(self.by_seed) / len(self.by_seed)
 
     @property
@@ -52,22 +43,20 @@ class Gain:
         """The upper end of the interval; for one seed, which has none, its gain."""
         return self.mean + (self.half_width or 0.0)
 
-    @property
-    def is_clear(self) -> bool:
-        """True for a gain that is more than noise; a run that diverged has no gain."""
-        return self.mean > self.noise and self.low > 0
+    def exceeds(self, noise: float) -> bool:
+        """Return True for a mean above ``noise`` whose interval lies above zero.
 
-    @property
-    def needed(self) -> str:
-        """Say in words when ``is_clear`` holds."""
-        return f"more than {self.noise:.1%} on average, with a 95% interval above zero"
+        ``noise`` is the share below which differences count as noise of the seed in any case. A run
+        that diverged has no gain.
+        """
+        return bool(self.mean > noise and self.low > 0)
 
     def is_at_least(self, margin: float) -> bool:
-        """True where the whole interval lies at or above ``margin``, which is fixed beforehand.
+        """Return True where the whole interval lies at or above ``margin``, fixed beforehand.
 
         Noise widens the interval, so that a noisier experiment passes less easily.
         """
-        return self.low >= margin
+        return bool(self.low >= margin)
 
     def __str__(self) -> str:
         return self.worded()
