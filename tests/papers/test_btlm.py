@@ -105,12 +105,12 @@ def test_the_ladder_judges_each_change_by_itself() -> None:
     assert rows["base"][2] == "" and rows["alibi"][2].startswith("4.99%")
 
 
-def records(jump: float = 0.0, position_after: int = 8) -> list[dict[str, Any]]:
+def records(jump: float = 0.0, tokens_after: int = 8) -> list[dict[str, Any]]:
     """Thirty steps on a falling line, the last ten in another phase."""
     found, tokens = [], 0
     for step in range(1, 31):
         late = step > 20
-        tokens += position_after if late else 8
+        tokens += tokens_after if late else 8
         found.append(
             {
                 "step": step,
@@ -138,7 +138,7 @@ def test_a_switch_on_one_line_is_continuous() -> None:
     "switch",
     [
         switch_of(records(jump=0.01), updates=30),
-        switch_of(records(position_after=16), updates=30),
+        switch_of(records(tokens_after=16), updates=30),
         switch_of(records(), updates=10),
     ],
     ids=["a jump of the rate", "other tokens a step", "an optimizer that started anew"],
