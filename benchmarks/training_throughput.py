@@ -303,8 +303,7 @@ def flops_per_token(recipe: Path) -> float:
     from feldspar.plan.flops import flops_per_token as by_convention
     from feldspar.plan.summary import plan_recipe
     from feldspar.recipe.load import load_recipe
-    from feldspar.train.data import open_shards, source_tokens
-    from feldspar.train.run import with_vocabulary
+    from feldspar.train.data import open_shards, source_tokens, with_vocabulary
 
     loaded = load_recipe(str(recipe))
     shards = open_shards(loaded.recipe)

@@ -132,8 +132,7 @@ def model_and_windows(recipe: Path) -> tuple[Any, Any, Any]:
     from feldspar.parametrization.application import apply
     from feldspar.plan.summary import plan_recipe
     from feldspar.recipe.load import load_recipe
-    from feldspar.train.data import open_shards, open_training_data, source_tokens
-    from feldspar.train.run import with_vocabulary
+    from feldspar.train.data import open_shards, open_training_data, source_tokens, with_vocabulary
 
     loaded = load_recipe(str(recipe))
     shards = open_shards(loaded.recipe)

@@ -12,8 +12,8 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
 from feldspar.tokens.sequences.loader import SequenceTensors
 from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.train.next_token import _model_inputs
 from feldspar.train.run import train
-from feldspar.train.task import _model_inputs
 from tests.tokens.conftest import FIM, some_texts, write_documents
 from tests.train.conftest import RECIPE, metrics_of
 

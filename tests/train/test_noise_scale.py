@@ -10,8 +10,9 @@ from feldspar.core.errors import UserError
 from feldspar.noise_scale.control.statistics import Moments
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
+from feldspar.train.lifecycle import open_run
 from feldspar.train.load import load_run
-from feldspar.train.run import TrainingRun, train
+from feldspar.train.run import Inputs, begin_training, train
 from tests.train.conftest import losses_of, metrics_of
 
 SHORT = ("phases.0.length=6 steps", "phases.1.length=2 steps", "evaluation.every=8 steps")
@@ -29,25 +30,27 @@ def belongs(name: str, group: str) -> bool:
 def reference(recipe: Path, folder: Path) -> dict[str, Moments]:
     """The first step's moments of the model and of its norms: one backward pass a sequence."""
     loaded = load_recipe(str(recipe), list(SHORT))
-    made = TrainingRun(loaded, folder, Distribution.start(loaded.recipe.runtime))
-    session = made.prepare()
-    step = made.plan.timeline.next_step(0)
+    opened, distribution = Inputs.open(loaded), Distribution.start(loaded.recipe.runtime)
+    with open_run(opened.loaded, opened.plan.timeline, folder, overwrite=False) as run:
+        trainer = begin_training(opened, run, distribution)
+    task = trainer.task
+    step = opened.plan.timeline.next_step(0)
     assert step is not None
-    session.task.prefetch(step)
-    [(inputs, labels)] = session.task.take()
+    task.batches.prefetch(step)
+    [(inputs, labels)] = task.batches.take()
     squares = {"total": 0.0, "norm": 0.0}
     whole: dict[str, torch.Tensor] = {}
     for row in range(len(inputs)):
-        loss = session.task.module(inputs[row : row + 1], labels[row : row + 1])
+        loss = task.module(inputs[row : row + 1], labels[row : row + 1])
         (loss / labels.numel()).backward()
-        for name, parameter in session.decoder.named_parameters():
+        for name, parameter in task.model.named_parameters():
             gradient = parameter.grad
             assert gradient is not None
             for group in squares:
                 squares[group] += belongs(name, group) * float(gradient.double().square().sum())
             whole[name] = whole.get(name, torch.zeros(())) + gradient.double()
-        session.runner.optimizer.zero_gradients()
-    session.task.close()
+        trainer.optimizer.zero_gradients()
+    task.batches.close()
     n = len(inputs)
     return {
         group: Moments(

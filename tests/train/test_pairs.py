@@ -14,9 +14,10 @@ from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import plan_loaded
+from feldspar.train.lifecycle import open_run
 from feldspar.train.load import load_run
 from feldspar.train.pairs import labelled_phase, open_pairs
-from feldspar.train.run import TrainingRun, train
+from feldspar.train.run import Inputs, begin_training, train
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.test_distributed import torchrun
 
@@ -170,13 +171,14 @@ def test_what_the_loss_is_divided_by(paired_recipe: Path, tmp_path: Path) -> Non
 def test_the_optimizer_of_a_phase(paired_recipe: Path, tmp_path: Path) -> None:
     loaded = load_recipe(str(paired_recipe), [*SHORT, "phases.2.optimizer.epsilon=1e-6"])
     assert loaded.recipe.optimizer_of(2).clip_norm == "none"
-    run = TrainingRun(loaded, tmp_path / "run", Distribution.start(loaded.recipe.runtime))
-    session = run.prepare()
-    session.enter_phase(run.plan.timeline.phases[2])
-    groups = session.runner.optimizer._rule.param_groups
+    inputs, distribution = Inputs.open(loaded), Distribution.start(loaded.recipe.runtime)
+    with open_run(inputs.loaded, inputs.plan.timeline, tmp_path / "run", overwrite=False) as run:
+        trainer = begin_training(inputs, run, distribution)
+    trainer.enter_phase(inputs.plan.timeline.phases[2])
+    groups = trainer.optimizer._rule.param_groups
     assert {group["betas"] for group in groups} == {(0.9, 0.98)}
     assert {group["eps"] for group in groups} == {1e-6}
-    assert session.runner.optimizer._clip_norm is None
+    assert trainer.optimizer._clip_norm is None
 
 
 def test_epochs_of_pairs_are_planned(paired_recipe: Path) -> None:

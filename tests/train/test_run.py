@@ -10,10 +10,10 @@ from feldspar.core.errors import RunError, SetupError, UserError
 from feldspar.plan.summary import effective_table, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.run_folder import RunFolder
+from feldspar.train.language_model import require_memory
 from feldspar.train.lifecycle import check_folder
 from feldspar.train.load import load_run
 from feldspar.train.run import train
-from feldspar.train.session import require_memory
 from tests.train.conftest import losses_of, metrics_of
 
 

@@ -196,7 +196,8 @@ def test_other_processes_give_another_quantum_on_resume_only(
     with pytest.raises(UserError, match="2 sequences do not divide among 3 processes"):
         Steering(planned, world_size=3, resumed=False)
     steering = Steering(planned, world_size=3, resumed=True)
-    steering.load_state({"0": {"batch": {"sequences": 16, "last_change": 0}, "times": {}}})
+    kept = {"batch": {"sequences": 16, "last_change": 0}, "times": {}}
+    steering.load_state({"steering": {"0": kept}})
     pace = steering.pace(0)
     assert pace is not None and (pace.quantum, pace.sequences) == (6, 12)
     tokens, read = 32, 2

@@ -17,10 +17,14 @@ from feldspar.core.errors import NonFiniteError, SetupError, UserError
 from feldspar.core.execution import available_cores
 from feldspar.recipe.load import load_vision_recipe
 from feldspar.report.run_report import write_run_report
+from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.run_folder import truncate_records
+from feldspar.train.lifecycle import open_run
+from feldspar.vision.data import open_images
 from feldspar.vision.evaluate import evaluate_run
 from feldspar.vision.load import load_vision_run
-from feldspar.vision.run import VisionRun, train_on_images
+from feldspar.vision.plan import plan_vision_recipe
+from feldspar.vision.run import begin_training, train_on_images
 from tests.train.conftest import Command, losses_of, metrics_of
 from tests.vision.pictures import some_pictures, write_folder, write_split
 
@@ -296,14 +300,10 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert process.wait(timeout=60) == 143
     done = metrics_of(out)[-1]["images"]
     assert int(max(folder.name for folder in (out / "checkpoints").iterdir())) == done
-    run = VisionRun(load_vision_recipe(str(recipe_file), [longer]), out, one_processor())
-    run.prepare().task.close()
-    assert run.position == done
-
-
-def one_processor() -> Any:
-    import torch
-
-    from feldspar.runtime.distributed import Distribution
-
-    return Distribution("single", torch.device("cpu"))
+    loaded = load_vision_recipe(str(recipe_file), [longer])
+    data = open_images(loaded.recipe)
+    plan = plan_vision_recipe(loaded.recipe, len(data.train))
+    with open_run(loaded, plan.timeline, out, overwrite=False) as run:
+        trainer = begin_training(plan, data, run, Distribution("single", torch.device("cpu")))
+        trainer.task.batches.close()
+    assert trainer.position == done

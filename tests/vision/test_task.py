@@ -15,15 +15,15 @@ from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
 from feldspar.recipe.sections.vision import AugmentationSettings
 from feldspar.train.average import WeightAverage
 from feldspar.train.optimizer import Optimizer
+from feldspar.vision.classification import build_optimizer
 from feldspar.vision.data import open_images, open_split
 from feldspar.vision.images import LabelledImages
 from feldspar.vision.loader import ImageLoader, TrainingImages, held_out_batches
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.revbifpn import RevBiFPN
-from feldspar.vision.session import build_optimizer
 from feldspar.vision.task import (
-    Classification,
     ClassificationLoss,
+    ImageBatches,
     Normalisation,
     mixed,
     smoothed_targets,
@@ -96,7 +96,7 @@ def test_a_step_holds_normalised_images_and_targets(recipe_file: Path) -> None:
     recipe = load_vision_recipe(str(recipe_file), [*PLAIN, "images.mean=[0.25]"]).recipe
     data = open_images(recipe)
     timeline = plan_vision_recipe(recipe, len(data.train)).timeline
-    task = Classification(nn.Identity(), recipe, data.train, torch.device("cpu"))
+    task = ImageBatches(recipe, data.train, torch.device("cpu"))
     seen: Counter[int] = Counter()
     tokens = 0
     while (step := timeline.next_step(tokens)) is not None:
@@ -210,7 +210,7 @@ def test_kernels_decay_and_norms_and_biases_do_not(recipe_file: Path) -> None:
     recipe = load_vision_recipe(str(recipe_file), ["optimizer.weight_decay=0.5"]).recipe
     network = RevBiFPN(recipe.model)
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
-    optimizer = build_optimizer(network, recipe)
+    optimizer = build_optimizer(network, recipe.optimizer)
     for parameter in network.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.set_rates(0.1, 0.5)

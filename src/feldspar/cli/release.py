@@ -54,8 +54,8 @@ def release_run(
         raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
     from feldspar.huggingface.export_folder import export_model
     from feldspar.release.folder import finish_release
+    from feldspar.train.adaptation import ADAPTATION_KEY
     from feldspar.train.load import load_run
-    from feldspar.train.run import ADAPTATION_KEY
 
     loaded = load_run(run)
     if loaded.unfinished:

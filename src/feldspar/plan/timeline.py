@@ -202,6 +202,10 @@ class Timeline:
             weight_decay=phase.weight_decay.at(after),
         )
 
+    def known_next(self, step: StepPlan) -> StepPlan | None:
+        """Return the step after ``step``."""
+        return self.next_step(step.position_after)
+
     def interval(self, amount: Amount, phase: PhasePlan, key: str) -> int:
         """Return the length, 1 or more, of a repeated interval such as checkpoints.every.
 

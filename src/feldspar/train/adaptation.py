@@ -26,6 +26,9 @@ from feldspar.tokens.tokenizer.text_tokenizer import (
 from feldspar.train.load import find_checkpoint
 from feldspar.train.run_tokenizer import run_tokenizer
 
+ADAPTATION_KEY = "adaptation"
+"""Of a checkpoint's state."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -6,13 +6,15 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from feldspar.train.trainer import Observer, Trainer
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 AVERAGE = "average."
 """Before the names of averaged tensors in a checkpoint."""
 
 
-class WeightAverage(Generic[ModelT]):
+class WeightAverage(Observer, Generic[ModelT]):
     """``average = decay * average + (1 - decay) * value`` of everything that is floating-point.
 
     It begins with the model's own values. Counters are copied.
@@ -21,6 +23,10 @@ class WeightAverage(Generic[ModelT]):
     def __init__(self, model: ModelT, decay: float) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
+
+    def see_update(self, trainer: Trainer) -> None:
+        """Take in the trained model's values after an update."""
+        self.update(trainer.task.model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:

@@ -24,6 +24,8 @@ from feldspar.plan.timeline import StepPlan, Timeline
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.runtime.collectives import world_size
 from feldspar.train.intervals import is_due
+from feldspar.train.next_token import SequenceBatches
+from feldspar.train.trainer import Observer, TakenStep, Trainer
 
 NAMED_GROUPS = ("total", *get_args(ParameterType))
 _GROUPS: dict[str, Groups] = {"microbatch": "microbatches", "ranks": "ranks"}
@@ -39,14 +41,17 @@ class _Step:
     by_groups: StepStatistics | None = None
 
 
-class GradientNoise:
+class GradientNoise(Observer):
     """Instruments the model of a run and averages what its steps say.
 
     Everything that decides what a step measures is the same on each process.
     """
 
+    measures_passes = True
+
     def __init__(self, settings: NoiseScaleSettings, timeline: Timeline) -> None:
         self._settings = settings
+        self._timeline = timeline
         self.half_life_tokens = half_life_tokens(settings, timeline)
         self._every = None
         if settings.every is not None:
@@ -66,6 +71,15 @@ class GradientNoise:
         if self._settings.estimator != "per_example":
             return self._settings.estimator
         return None if self._settings.calibrate == "none" else self._settings.calibrate
+
+    def enter_phase(self, trainer: Trainer) -> None:
+        """Instrument the model as the phase trains it. Raises UserError where that cannot be."""
+        phase, task = trainer.phase, trainer.task
+        assert isinstance(task.batches, SequenceBatches), "images have no noise scale"
+        first = self._timeline.next_step(phase.start_position)
+        assert first is not None, "a phase has at least one step"
+        self.attach(task.model, task.masks.tensors)
+        self.require_groups(first, task.batches.micro_batch_sequences)
 
     def attach(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
         """Instrument ``model``; again whenever what it trains or its masks change.
@@ -103,34 +117,38 @@ class GradientNoise:
             "noise_scale.estimator=per_example",
         )
 
-    def begin(self, step: StepPlan, sizes: Sequence[int]) -> None:
-        """A step of micro-batches of ``sizes`` sequences on this process begins."""
-        due = step.sequences > 1 and (self._every is None or is_due(step, self._every))
+    def begin_step(self, plan: StepPlan, sizes: Sequence[int]) -> None:
+        """Decide what the step measures."""
+        due = plan.sequences > 1 and (self._every is None or is_due(plan, self._every))
         self._step = _Step(due and self._examples is not None, due and self._has_groups(sizes))
 
     @contextmanager
-    def micro_batch(self, sequences: int) -> Generator[None]:
-        """Around forward and backward pass of a micro-batch."""
+    def micro_batch(self, size: int) -> Generator[None]:
+        """Measure in forward and backward pass of a micro-batch of ``size`` sequences."""
         with ExitStack() as stack:
             if self._step.examples and self._examples is not None:
                 stack.enter_context(self._examples.microbatch())
             if self._step.groups and self._groups is not None:
-                stack.enter_context(self._groups.microbatch(sequences))
+                stack.enter_context(self._groups.microbatch(size))
             yield
 
-    def finish(self, step: StepPlan, finite: bool) -> None:
+    def see_gradients(self, plan: StepPlan, finite: bool) -> None:
         """Take the step whose gradients are in place; one that is not finite counts for nothing."""
         now = self._step
         if now.examples and self._examples is not None:
-            now.by_examples = self._examples.finish(step.sequences)
+            now.by_examples = self._examples.finish(plan.sequences)
         if now.groups and self._groups is not None:
-            now.by_groups = self._groups.finish(step.sequences)
+            now.by_groups = self._groups.finish(plan.sequences)
         if not finite:
             now.by_examples = now.by_groups = None
-        tokens = step.length
+        tokens = plan.length
         self.meter.update(self._measured, tokens)
         if self._calibration is not None:
             self._calibration.update(now.by_examples, now.by_groups, tokens)
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Add the noise scale to the step's record."""
+        step.record |= self.record(step.plan.sequences)
 
     @property
     def _measured(self) -> StepStatistics | None:
@@ -200,23 +218,26 @@ class GradientNoise:
         return record
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
+        """Return the averages and what they are of."""
         calibration = self._calibration
-        return {
+        kept = {
             "settings": self._settings.model_dump(mode="json"),
             "meter": self.meter.state(),
             "calibration": None if calibration is None else calibration.state(),
         }
+        return {"noise_scale": kept}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; what was measured otherwise is forgotten."""
+        """Continue from a checkpoint; averages of other measurements are forgotten."""
+        kept = state["noise_scale"]
+        if kept is None:
+            return
         settings = self._settings.model_dump(mode="json")
         same = all(
-            state["settings"][key] == settings[key]
-            for key in ("estimator", "coverage", "calibrate")
+            kept["settings"][key] == settings[key] for key in ("estimator", "coverage", "calibrate")
         )
         if not same:
             return
-        self.meter.load_state(state["meter"])
+        self.meter.load_state(kept["meter"])
         if self._calibration is not None:
-            self._calibration.load_state(state["calibration"])
+            self._calibration.load_state(kept["calibration"])

@@ -11,6 +11,8 @@ from feldspar.plan.noise_scale import steering_of
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import Pace, StepPlan
 from feldspar.runtime.collectives import gather_json
+from feldspar.train.gradient_noise import GradientNoise
+from feldspar.train.trainer import Observer, TakenStep, Trainer
 
 
 class StepTimes:
@@ -49,14 +51,17 @@ class StepTimes:
         self._sums = {int(size): (int(n), float(total)) for size, (n, total) in state.items()}
 
 
-class Steering:
-    """Says at which pace each steered phase goes, and takes the decisions that fall due.
+class Steering(Observer):
+    """The course of a run: its timeline, each steered phase at the pace that ``noise`` asks for.
 
     Raises UserError where the processes do not divide a quantum, unless the run is resumed: then
     multiples of both are used from there on, with a warning.
     """
 
-    def __init__(self, plan: Plan, world_size: int, resumed: bool) -> None:
+    def __init__(
+        self, plan: Plan, world_size: int, resumed: bool, noise: GradientNoise | None = None
+    ) -> None:
+        self._noise = noise
         self._timeline = plan.timeline
         self._controllers: dict[int, BatchController] = {}
         self._times: dict[int, StepTimes] = {}
@@ -89,8 +94,23 @@ class Steering:
         """Return the step that begins at ``position``, at the pace decided so far."""
         return self._timeline.next_step(position, self.pace(position))
 
+    def known_next(self, step: StepPlan) -> StepPlan | None:
+        """Return the step after ``step``; None before a decision, which may change its batch."""
+        return None if self.due(step) else self.next_step(step.position_after)
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Take the decision that is due, record it, and tell it where it changes the batch."""
+        if self._noise is None:
+            return
+        self.observe(step.plan, step.seconds)
+        if self.due(step.plan):
+            decided = self.decide(step.plan, self._noise.reading())
+            step.record |= decided
+            if decided["batch/action"] != "hold":
+                trainer.event("batch", before=step.plan.sequences, **decided)
+
     def due(self, step: StepPlan) -> bool:
-        """Whether a decision follows the step, so that the next one is not yet known."""
+        """Tell whether a decision follows the step, so that the next one is not yet known."""
         controller = self._controllers.get(step.phase.index)
         start = step.phase.start_position
         return controller is not None and controller.due(
@@ -103,7 +123,7 @@ class Steering:
             self._times[step.phase.index].add(step.sequences, seconds)
 
     def decide(self, step: StepPlan, reading: Reading) -> dict[str, Any]:
-        """Take the decision that is due after ``step``; what metrics.jsonl says of it.
+        """Take the decision that is due after ``step``; return its record for metrics.jsonl.
 
         Each process calls this. Raises RunError when they do not come to the same batch.
         """
@@ -119,18 +139,20 @@ class Steering:
         return decision.record() | known
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
-        return {
+        """Return the controllers and the times of steps, by phase."""
+        kept = {
             str(index): {"batch": controller.state(), "times": self._times[index].state()}
             for index, controller in self._controllers.items()
         }
+        return {"steering": kept}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
+        kept = state["steering"]
         for index, controller in self._controllers.items():
-            if str(index) in state:
-                controller.load_state(state[str(index)]["batch"])
-                self._times[index].load_state(state[str(index)]["times"])
+            if str(index) in kept:
+                controller.load_state(kept[str(index)]["batch"])
+                self._times[index].load_state(kept[str(index)]["times"])
 
 
 def require_agreement(batches: list[int]) -> None:

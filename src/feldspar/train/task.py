@@ -1,30 +1,23 @@
-"""What the loop trains on: a task hands out micro-batches and says what each costs.
+"""Tasks: a model to train, the micro-batches that it learns from, and how phases change it.
 
-The loop knows no more of a task than this; language modelling is the first. Fine-tuning on pairs is
-language modelling of other sequences, whose labels count in part.
+The trainer knows no more of what it trains than ``Task`` and ``Batches`` say.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from feldspar.core.streams import stream_seed
-from feldspar.model.cross_entropy import IGNORED_LABEL
-from feldspar.model.decoder import Decoder
-from feldspar.plan.timeline import StepPlan
-from feldspar.tokens.sequences.loader import (
-    PrefetchingLoader,
-    Reader,
-    SequenceTensors,
-)
+from feldspar.plan.timeline import PhasePlan, StepPlan
+from feldspar.sparsity.masks import Masks
+from feldspar.train.optimizer import Optimizer
 
 
-class Task(Protocol):
-    """A source of micro-batches and the module that maps one to its summed loss."""
-
-    module: nn.Module
+class Batches(Protocol):
+    """This process's part of each step, in micro-batches."""
 
     def prefetch(self, step: StepPlan) -> None:
         """Start to load this process's part of a step."""
@@ -32,15 +25,15 @@ class Task(Protocol):
 
     @property
     def prefetched(self) -> bool:
-        """Whether a step is on its way."""
+        """True where a step was asked for and not taken yet."""
         ...
 
     def take(self) -> Sequence[tuple[Tensor, ...]]:
-        """The micro-batches of the step that was asked for first, on the device."""
+        """Return the micro-batches of the step that was asked for first, on the device."""
         ...
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
-        """How many losses the micro-batch sums over (tokens or images)."""
+        """Return the number of losses that the micro-batch sums over (tokens or images)."""
         ...
 
     @property
@@ -53,92 +46,66 @@ class Task(Protocol):
         ...
 
 
-class LanguageModelLoss(nn.Module):
-    """The sum of the tokens' losses as a module's forward, which wrappers need."""
-
-    def __init__(self, decoder: Decoder, n_real_vocab: int) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self._n_real_vocab = n_real_vocab
+class Task(Protocol):
+    """A model on its device, the module that maps a micro-batch to its summed loss, its data."""
 
     @property
-    def blocks(self) -> nn.ModuleList:
-        """What FSDP2 splits one by one."""
-        return self.decoder.blocks
-
-    def forward(self, inputs: Tensor, labels: Tensor, *document_ids: Tensor) -> Tensor:
-        """Summed loss of ``inputs`` and ``labels`` (b, t)."""
-        documents = document_ids[0] if document_ids else None
-        loss, _ = self.decoder.loss(inputs, labels, documents, self._n_real_vocab)
-        return loss
-
-
-class LanguageModelling:
-    """Next-token prediction on sequences; each rank takes its contiguous slice of a step."""
-
-    def __init__(
-        self,
-        module: nn.Module,
-        reader: Reader,
-        *,
-        device: torch.device,
-        rank: int,
-        world_size: int,
-        micro_batch_sequences: int,
-    ) -> None:
-        self.module = module
-        self.micro_batch_sequences = micro_batch_sequences
-        self.average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
-        """What the summed loss is divided by; a phase may change it."""
-        self._device = device
-        self._rank = rank
-        self._world_size = world_size
-        self._cut_tokens = 0
-        self._loader = PrefetchingLoader(reader, pin_memory=device.type == "cuda")
-
-    def prefetch(self, step: StepPlan) -> None:
-        """Start to load this rank's part of a step."""
-        share = step.sequences // self._world_size
-        first = step.first_sequence + self._rank * share
-        self._loader.request(step.phase.index, first, first + share)
+    def uses_dropout(self) -> bool:
+        """True where the forward pass draws random numbers."""
+        ...
 
     @property
-    def prefetched(self) -> bool:
-        """Whether a step is on its way."""
-        return self._loader.waiting > 0
-
-    def take(self) -> list[tuple[Tensor, ...]]:
-        """The micro-batches of the step that was asked for first."""
-        sequences = self._loader.take()
-        self._cut_tokens = sequences.cut_tokens
-        tensors = [
-            tensor.to(self._device, non_blocking=True) for tensor in _model_inputs(sequences)
-        ]
-        pieces = (tensor.split(self.micro_batch_sequences) for tensor in tensors)
-        return list(zip(*pieces, strict=True))
-
-    def count(self, micro_batch: tuple[Tensor, ...]) -> int:
-        """Tokens whose label counts, or all of them where the mean is over every position."""
-        if self.average == "all_positions":
-            return micro_batch[1].numel()
-        return int((micro_batch[1] != IGNORED_LABEL).sum())
+    def batches(self) -> Batches:
+        """Source of micro-batches."""
+        ...
 
     @property
-    def cut_tokens(self) -> int:
-        """Tokens that fill-in-the-middle pushed out of the sequences taken last."""
-        return self._cut_tokens
+    def module(self) -> nn.Module:
+        """The model with its loss, wrapped for the run's processes."""
+        ...
 
-    def close(self) -> None:
-        """Stop loading."""
-        self._loader.close()
+    @property
+    def model(self) -> nn.Module:
+        """The model itself; it names the parameters as the masks do."""
+        ...
 
+    @property
+    def masks(self) -> Masks:
+        """This process's part of the masks in force."""
+        ...
 
-def _model_inputs(sequences: SequenceTensors) -> list[Tensor]:
-    labels = sequences.labels
-    if sequences.label_mask is not None:
-        labels = labels.masked_fill(~sequences.label_mask, IGNORED_LABEL)
-    tensors = [sequences.inputs, labels]
-    return tensors if sequences.document_ids is None else [*tensors, sequences.document_ids]
+    @property
+    def precision(self) -> torch.dtype:
+        """Type of the matrix products."""
+        ...
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the module is called."""
+        ...
+
+    def enter_phase(self, phase: PhasePlan, optimizer: Optimizer) -> Optimizer:
+        """Switch to a phase; return the optimizer that its steps use, the given one or another."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the model that a checkpoint keeps, by name."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint's state keeps of data and model."""
+        ...
+
+    def resume(self, state: dict[str, Any], where: str) -> None:
+        """Continue from a checkpoint (its state and folder), whose tensors the model holds."""
+        ...
+
+    def flops(self, step: StepPlan) -> float:
+        """Return floating-point operations of a step, as shares of the peak count them."""
+        ...
+
+    def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
+        """Return the figures of a step that only this kind of task has, for metrics.jsonl."""
+        ...
 
 
 def seed_dropout(seed: int, position: int, rank: int) -> None:

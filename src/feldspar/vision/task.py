@@ -1,4 +1,4 @@
-"""Classification of images as a task of the training loop: one micro-batch a step.
+"""Classification of images: the loss, and the batches of a run, one micro-batch a step.
 
 Batch norm sees a step's images at once; to divide a step would change what is computed.
 """
@@ -50,7 +50,7 @@ def normalisation(recipe: VisionRecipe) -> Normalisation:
     return Normalisation(*channel_statistics(recipe.images, recipe.model.image_channels))
 
 
-class Classification:
+class ImageBatches:
     """Training images with their targets, in the order of the run."""
 
     cut_tokens = 0
@@ -58,12 +58,10 @@ class Classification:
 
     def __init__(
         self,
-        module: nn.Module,
         recipe: VisionRecipe,
         images: LabelledImages,
         device: torch.device,
     ) -> None:
-        self.module = module
         self._recipe = recipe
         self._device = device
         self._normalise = normalisation(recipe).to(device)

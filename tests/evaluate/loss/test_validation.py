@@ -12,7 +12,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.loss.validation import held_out_sources, validate
 from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.train.task import LanguageModelLoss
+from feldspar.train.next_token import LanguageModelLoss
 
 CPU = torch.device("cpu")
 

@@ -17,7 +17,7 @@ from feldspar.noise_scale.control.group_tracker import track_groups
 from feldspar.noise_scale.tracker import instrument
 from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.distributed import Distribution, accumulate
-from feldspar.train.task import LanguageModelLoss
+from feldspar.train.next_token import LanguageModelLoss
 
 kind, *cases = sys.argv[1:]
 torch.set_num_threads(1)

@@ -17,8 +17,8 @@ from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution, accumulate
+from feldspar.train.next_token import LanguageModelLoss
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.task import LanguageModelLoss
 
 torch.set_num_threads(1)
 recipe = load_recipe(sys.argv[1]).recipe

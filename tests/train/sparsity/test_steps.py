@@ -18,8 +18,8 @@ from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.data import open_shards, open_training_data
 from feldspar.train.load import load_run
+from feldspar.train.next_token import LanguageModelLoss
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.task import LanguageModelLoss
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.sparsity.conftest import SPARSE, assert_zeros, checkpoint, drawn, recipe_of, run
 

@@ -1,0 +1,243 @@
+"""The task of a language model: a decoder on its device that learns to predict the next token."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from feldspar.core.errors import SetupError
+from feldspar.core.memory import memory_bytes
+from feldspar.core.progress import say
+from feldspar.model.decoder import Decoder
+from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.flops import flops_per_token
+from feldspar.plan.memory import Memory
+from feldspar.plan.micro_batch import check_divides
+from feldspar.plan.summary import Plan
+from feldspar.plan.timeline import PhasePlan, StepPlan
+from feldspar.recipe.sections.sparsity import Dense
+from feldspar.runtime.checkpoint import Checkpoint
+from feldspar.runtime.collectives import on_each
+from feldspar.runtime.device import autocast, choose_compile, choose_precision
+from feldspar.runtime.distributed import Distribution, accumulate, unwrap
+from feldspar.runtime.threads import set_threads
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import masks_to_state
+from feldspar.train.adaptation import ADAPTATION_KEY
+from feldspar.train.data import TrainingData, first_new_token
+from feldspar.train.load import SCALING_KEY
+from feldspar.train.micro_batch import choose_micro_batch
+from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
+from feldspar.train.optimizer import Optimizer
+from feldspar.train.pairs import pairs_to_state
+from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
+from feldspar.train.soft_prompt import begin_soft_prompt
+from feldspar.train.start import place_masks, require_same_masks, start_weights, starting_masks
+from feldspar.train.trainable import set_trainable
+
+
+@dataclass
+class LanguageModelling:
+    """A decoder, ready for the steps of ``phase``."""
+
+    plan: Plan
+    data: TrainingData
+    distribution: Distribution
+    phase: PhasePlan
+    precision: torch.dtype
+    model: Decoder
+    module: nn.Module
+    batches: SequenceBatches
+    all_masks: Masks
+    """Whole masks, for checkpoints."""
+    masks: Masks
+    """This process's part of them."""
+    adaptation: dict[str, Any] | None = None
+    """Record of what was done to the model that the run began with; None: nothing."""
+
+    @property
+    def uses_dropout(self) -> bool:
+        """True where the forward pass draws random numbers."""
+        return self.plan.recipe.model.dropout > 0
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Return the context in which the module is called."""
+        return autocast(self.distribution.device, self.precision)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the parameters by name."""
+        return dict(self.model.named_parameters())
+
+    def optimizer(self) -> Optimizer:
+        """Build a fresh optimizer of what the phase trains, by its table."""
+        recipe, index = self.plan.recipe, self.phase.index
+        groups = parameter_groups(self.model, self.plan.tables[index])
+        new_rows_only = recipe.phases[index].trains_new_rows_only
+        first_row = first_new_token(self.data.shards) if new_rows_only else 0
+        return Optimizer(groups, recipe.optimizer_of(index), first_row)
+
+    def enter_phase(self, phase: PhasePlan, optimizer: Optimizer) -> Optimizer:
+        """Switch to a phase; return its optimizer, with the old state unless it starts fresh."""
+        before, self.phase = self.phase, phase
+        recipe, index = self.plan.recipe, phase.index
+        if recipe.sparsity(index) == Dense():
+            self.all_masks = self.masks = Masks()
+        self.model.scale_positions(recipe.position_scaling(index))
+        begin_soft_prompt(self.model, recipe, index, self.data.shards.vocab_size)
+        changed = set_trainable(self.model, self.plan.trained[index])
+        if changed:
+            self.module = self.distribution.wrap(unwrap(self.module), self.precision)
+        rescaled = self.plan.tables[index] != self.plan.tables[before.index]
+        fresh = recipe.phases[index].optimizer_state == "fresh"
+        if changed or rescaled or fresh:
+            state = optimizer.state()
+            optimizer = self.optimizer()
+            if not fresh:
+                carry_over(state, optimizer.state())
+        self.set_batches()
+        return optimizer
+
+    def set_batches(self) -> None:
+        """Set micro-batch and divisor of the loss as the phase asks."""
+        self.batches.average = self.plan.recipe.phases[self.phase.index].loss.average
+        self.batches.micro_batch_sequences = self._micro_batch(self.phase)
+
+    def flops(self, step: StepPlan) -> float:
+        """Return forward and backward FLOPs of a step."""
+        per_token = flops_per_token(
+            self.plan.recipe.model, self.plan.shapes, step.phase.context_length
+        )
+        return per_token["6P+attention"] * step.length
+
+    def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
+        """Return sequences and tokens of a step."""
+        return {
+            "sequences": step.sequences,
+            "tokens_per_second": step.length / seconds,
+        } | ({"cut_tokens": cut_tokens} if cut_tokens else {})
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of data, tokenizer, masks and adaptation."""
+        state: dict[str, Any] = {
+            "micro_batch_sequences": self.batches.micro_batch_sequences,
+            "shards": self.data.shards.digest,
+            TOKENIZER_KEY: tokenizer_manifest(self.data.shards).digest,
+            ADAPTATION_KEY: self.adaptation,
+            SCALING_KEY: self.model.position_scaling.model_dump(mode="json"),
+        }
+        return state | masks_to_state(self.all_masks) | pairs_to_state(self.data.pairs)
+
+    def resume(self, state: dict[str, Any], where: str) -> None:
+        """Continue from a checkpoint, with its micro-batches on the same number of processes.
+
+        Raises RunError where weights that its masks drop are not zero.
+        """
+        on_each(lambda: self.masks.require_zeros(self.tensors(), where))
+        self.adaptation = state.get(ADAPTATION_KEY)
+        if self.plan.recipe.runtime.micro_batch_sequences != "auto":
+            return
+        if state["world_size"] == self.distribution.world_size:
+            self.batches.micro_batch_sequences = state["micro_batch_sequences"]
+        else:
+            say("another number of processes: the same data, losses equal up to rounding")
+
+    def _micro_batch(self, phase: PhasePlan) -> int:
+        wanted = self.plan.recipe.runtime.micro_batch_sequences
+        share = phase.largest_sequences // self.distribution.world_size
+        if wanted != "auto":
+            return min(wanted, share)
+
+        def attempt(sequences: int) -> None:
+            shape = (sequences, phase.context_length)
+            tokens = torch.zeros(shape, dtype=torch.int64, device=self.distribution.device)
+            # Copies exchange nothing, so that one which runs out of memory leaves none waiting.
+            exchanges = self.distribution.kind != "ddp"
+            try:
+                with accumulate(self.module, last=exchanges):
+                    with self.autocast():
+                        loss = self.module(tokens, tokens)
+                    loss.backward()
+            finally:
+                self.model.zero_grad(set_to_none=True)
+
+        return choose_micro_batch(share, phase.context_length, self.distribution.device, attempt)
+
+
+def language_model(
+    plan: Plan,
+    data: TrainingData,
+    distribution: Distribution,
+    phase: PhasePlan,
+    start: Checkpoint | None,
+    masks: Masks | None = None,
+) -> LanguageModelling:
+    """Build a model, ready for the first step of ``phase``.
+
+    ``masks`` are those of a checkpoint that the weights will be filled from; without them the run
+    begins, with the weights of ``start`` (what ``start_from`` names) and its own masks.
+    """
+    recipe, device = plan.recipe, distribution.device
+    for item in plan.timeline.phases:
+        for sequences in item.divisible_sequences if item.steering is None else ():
+            check_divides(sequences, distribution.world_size, f"phases.{item.index}.batch")
+    if distribution.shards == 1:
+        require_memory(plan.memory(), device)
+    set_threads(recipe.runtime)
+    precision = choose_precision(recipe.runtime, device)
+    adaptation = None
+    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
+    apply(decoder, plan.table, recipe.seed)
+    if masks is None:
+        adaptation = start_weights(decoder, plan, data.shards, start)
+        masks = starting_masks(plan, start, decoder)
+        masks.apply_to_weights(decoder)
+    require_same_masks(masks)
+    decoder.scale_positions(recipe.position_scaling(phase.index))
+    decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+    set_trainable(decoder, plan.trained[phase.index])
+    module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
+    module = distribution.wrap(module.to(device), precision)
+    if choose_compile(recipe.runtime, device):
+        for block in decoder.blocks:
+            block.compile()
+    batches = SequenceBatches(
+        data.reader,
+        device=device,
+        rank=distribution.rank,
+        world_size=distribution.world_size,
+        micro_batch_sequences=1,
+    )
+    task = LanguageModelling(
+        *(plan, data, distribution, phase, precision, decoder, module, batches),
+        all_masks=masks,
+        masks=place_masks(masks, decoder),
+        adaptation=None if adaptation is None else adaptation.record(),
+    )
+    task.set_batches()
+    return task
+
+
+def require_memory(planned: Memory, device: torch.device, limit: int | None = None) -> None:
+    """Raise SetupError where weights, gradients and moments alone exceed a processor's memory.
+
+    The system grants more memory than there is, and ends the process without a word when it is
+    used. ``limit`` is in bytes; None: what the machine has.
+    """
+    limit = limit or memory_bytes()
+    needed = planned.weights_bytes + planned.gradients_bytes + planned.optimizer_bytes
+    if device.type == "cpu" and limit is not None and needed > limit:
+        raise SetupError(
+            f"not enough memory: weights, gradients and moments take {needed / 1e9:,.3g} GB",
+            found=f"{limit / 1e9:,.3g} GB on this machine",
+            do="use a larger machine or a smaller model; see what one takes: feldspar plan RECIPE",
+        )
+
+
+@torch.no_grad()
+def carry_over(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+    """Copy moments and step counts of parameters that stay in training."""
+    for name, tensor in after.items():
+        if name in before:
+            tensor.copy_(before[name])

@@ -1,0 +1,155 @@
+"""Observers that every run has: guards, validation, metrics, checkpoints."""
+
+from collections.abc import Callable
+from typing import Any
+
+from feldspar.core.progress import say
+from feldspar.core.records import Mark
+from feldspar.plan.timeline import StepPlan
+from feldspar.recipe.load import plain
+from feldspar.runtime.device import peak_flops, utilisation
+from feldspar.runtime.distributed import Distribution
+from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
+from feldspar.runtime.live import SpeedMeter, TrainingDisplay
+from feldspar.runtime.metrics import MetricsWriter
+from feldspar.train.intervals import is_due
+from feldspar.train.lifecycle import OpenRun
+from feldspar.train.trainer import Observer, TakenStep, Trainer
+
+
+def due_every(run: OpenRun, what: str) -> Callable[[StepPlan], bool]:
+    """Return the function that tells at which steps ``what`` (evaluation, checkpoints) is due.
+
+    The interval is the section's ``every``, or that of the phase where it names one.
+    """
+    recipe, timeline = run.loaded.recipe, run.timeline
+    in_phase = {"evaluation": "evaluate_every", "checkpoints": "checkpoint_every"}[what]
+    everywhere = getattr(recipe, what).every
+
+    def due(step: StepPlan) -> bool:
+        every = getattr(recipe.phases[step.phase.index], in_phase) or everywhere
+        return is_due(step, timeline.interval(every, step.phase, f"{what}.every"))
+
+    return due
+
+
+class Guards(Observer):
+    """Ends or skips at a step that is not finite, and warns of spikes of the loss."""
+
+    def __init__(self, run: OpenRun) -> None:
+        self._policy = NonFinitePolicy(run.loaded.recipe.runtime.on_non_finite, run.folder)
+        self._spikes = SpikeDetector()
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Judge loss and gradient. Raises NonFiniteError where the settings allow no more."""
+        if not step.updated:
+            plan = step.plan
+            names = [f"{plan.phase.name}:{plan.first_sequence}+{plan.sequences}"]
+            self._policy.refuse(
+                trainer.steps, trainer.position, names, step.loss, step.gradient_norm
+            )
+        spike = self._spikes.observe(trainer.steps, step.loss)
+        if spike is not None:
+            say(f"warning: {spike}")
+            trainer.event("spike", **spike.record())
+
+    def state(self) -> dict[str, Any]:
+        """Return skipped steps and recent losses."""
+        return {"guards": {"non_finite": self._policy.state(), "spikes": self._spikes.state()}}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue with skipped steps and recent losses."""
+        self._policy.load_state(state["guards"]["non_finite"])
+        self._spikes.load_state(state["guards"]["spikes"])
+
+
+class Validation(Observer):
+    """Measures the model on held-out data where that is due."""
+
+    def __init__(self, run: OpenRun, measure: Callable[[StepPlan], dict[str, float]]) -> None:
+        self._due = due_every(run, "evaluation")
+        self._measure = measure
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Measure where the step is due."""
+        if self._due(step.plan):
+            step.interrupted = True
+            trainer.metrics = self._measure(step.plan)
+            step.record |= trainer.metrics
+
+
+class Metrics(Observer):
+    """Writes a record of each step, feeds the trackers, and shows where the run stands."""
+
+    def __init__(self, run: OpenRun, distribution: Distribution) -> None:
+        self._trackers = run.loaded.recipe.runtime.trackers
+        self._total = run.timeline.length
+        self._distribution = distribution
+        self._speed = SpeedMeter()
+
+    def begin(self, trainer: Trainer) -> None:
+        """Open files and display."""
+        device = self._distribution.device
+        peak = peak_flops(device, trainer.task.precision, trainer.threads.most)
+        self._capacity = peak.per_second * self._distribution.world_size
+        self._writer = MetricsWriter(trainer.folder, self._trackers)
+        self._display = TrainingDisplay(self._total, self._capacity, trainer.folder.position_unit)
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Write and show what the step and the observers before this one measured."""
+        if step.interrupted:
+            self._speed.pause()
+        plan, task = step.plan, trainer.task
+        flops = task.flops(plan)
+        record: dict[str, Any] = {
+            "phase": plan.phase.name,
+            "train/loss": step.loss,
+            "learning_rate": plan.learning_rate,
+            "weight_decay": plan.weight_decay,
+            "gradient_norm": step.gradient_norm,
+        } | utilisation(flops, step.seconds, self._capacity)
+        record |= task.record(plan, step.seconds, step.cut_tokens) | step.record
+        self._writer.write(trainer.steps, trainer.position, record)
+        now = self._speed.step(plan.length, flops)
+        self._display.update(plan.phase.name, trainer.steps, trainer.position, step.loss, now)
+
+    def mark(self) -> Mark | None:
+        """Put the records on the disk, for a checkpoint; return what identifies them."""
+        self._speed.pause()
+        self._writer.sync()
+        return self._writer.mark()
+
+    def close(self) -> None:
+        """Close display and files."""
+        self._display.close()
+        self._writer.close()
+
+
+class Checkpoints(Observer):
+    """Saves a checkpoint where one is due, and where a signal asks the run to stop."""
+
+    def __init__(self, run: OpenRun, metrics: Metrics) -> None:
+        self._due = due_every(run, "checkpoints")
+        self._recipe = plain(run.loaded)
+        self._store = run.store
+        self._stop = run.stop
+        self._metrics = metrics
+
+    def after_step(self, trainer: Trainer, step: TakenStep) -> None:
+        """Save; ends the process with the signal's exit code where one came."""
+        stopping = self._stop.requested_anywhere()
+        if stopping or self._due(step.plan):
+            self._save(trainer)
+        if stopping:
+            trainer.event("stopped")
+            self._stop.exit()
+
+    def _save(self, trainer: Trainer) -> None:
+        records = self._metrics.mark()
+        state = trainer.state() | {
+            "records": None if records is None else records.as_dict(),
+            "recipe": self._recipe,
+        }
+        tensors, moments = trainer.task.tensors(), trainer.optimizer.state()
+        self._store.save(trainer.position, tensors, moments, state)
+        self._store.prune()
