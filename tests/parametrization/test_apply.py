@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes, ParameterRole, Role
+from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRow, Role
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import module_rows
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import apply, initial_values, initialise, parameter_groups
 from feldspar.parametrization.tables import ParametrizationTable, TensorEntry, table
 from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 
@@ -29,6 +30,7 @@ def decoder_settings(**changes: object) -> ModelSettings:
     return ModelSettings.model_validate(values | changes)
 
 
+RULE = OptimizerSettings().rule(ParameterRow("some.weight", Role.HIDDEN, (1, 1)))
 MUP = ParametrizationSettings(
     type="mup", base_d_model=16, base_d_ff=16.0, init_std=0.08, learning_rate=1e-2
 )
@@ -96,7 +98,7 @@ def test_initial_values_depend_on_no_other_tensor() -> None:
 
 
 def entry(shape: tuple[int, ...], std: float, mean: float = 0.0) -> TensorEntry:
-    return TensorEntry("some.weight", Role.HIDDEN, shape, 1.0, std, mean, 1, 1, 1)
+    return TensorEntry("some.weight", Role.HIDDEN, shape, 1.0, std, mean, 1, 1, 1, RULE)
 
 
 @pytest.mark.parametrize(("std", "mean"), [(0.02, 0.0), (3.0, 0.0), (0.5, 10.0)])

@@ -7,7 +7,7 @@ from feldspar.parametrization.tables import table
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.study.coordinate_points import Candidate, candidates_of, model_at, point_on
-from feldspar.study.coordinate_runs import CoordinateRun
+from feldspar.study.coordinate_runs import UNDISTURBED, CoordinateRun
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -27,4 +27,6 @@ def a_run(name: str, axis: Axis, value: float, learning_rate: float = 1e-2) -> C
     settings = candidate(name).settings.model_copy(update={"learning_rate": learning_rate})
     shapes = model_shapes(model)
     kept = {row.name: point.density for row in shapes.rows if row.role is Role.HIDDEN and value < 1}
-    return CoordinateRun(table(settings, shapes, kept), model, point.density, seed=5)
+    optimizer = PLAIN.optimizer.model_copy(update=UNDISTURBED)
+    made = table(settings, shapes, kept, optimizer)
+    return CoordinateRun(made, model, point.density, seed=5, optimizer=optimizer)

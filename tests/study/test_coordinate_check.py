@@ -48,9 +48,9 @@ def test_the_attention_multiplier_is_tested_by_value(name: str) -> None:
     right = candidate(name)
 
     def by_the_root(
-        settings: ParametrizationSettings, shapes: ModelShapes, densities: Any
+        settings: ParametrizationSettings, shapes: ModelShapes, *others: Any
     ) -> ParametrizationTable:
-        found = table(settings, shapes, densities)
+        found = table(settings, shapes, *others)
         root = found.forward.attention * math.sqrt(shapes.head_dim)
         return replace(found, forward=replace(found.forward, attention=root))
 
@@ -154,7 +154,7 @@ def test_right_rules_pass_and_each_mistake_in_the_table_fails(axis: Axis, type_:
 
 def mistaken(change: Change) -> TableRule:
     """The table's rule with a mistake in it."""
-    return lambda settings, shapes, densities: change(table(settings, shapes, densities), shapes)
+    return lambda settings, shapes, *others: change(table(settings, shapes, *others), shapes)
 
 
 QUICK_VERDICTS = {

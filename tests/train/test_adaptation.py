@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from feldspar.cli.release import release_run
 from feldspar.core.errors import RunError, UserError
+from feldspar.core.rows import ParameterRow, Role
 from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.summary import plan_recipe
@@ -223,7 +224,8 @@ def test_the_update_knows_the_trained_rows_only() -> None:
     whole = nn.Parameter(torch.randn(7, 3, generator=chance))
     before = whole.detach().clone()
     settings = OptimizerSettings(clip_norm=0.5, weight_decay=0.1)
-    group = ParameterGroup(("w",), (whole,), 1.0, 1.0, 1.0)
+    rule = settings.rule(ParameterRow("w", Role.EMBEDDING, (7, 3)))
+    group = ParameterGroup(("w",), (whole,), 1.0, 1.0, 1.0, rule)
     optimizer = Optimizer([group], settings, first_row=4)
     alone = nn.Parameter(before[4:].clone())
     reference = torch.optim.AdamW([alone], lr=0.1, betas=settings.betas, weight_decay=0.1)

@@ -4,22 +4,38 @@ import pytest
 import torch
 from torch import nn
 
+from feldspar.core.rows import ParameterRow, Role
 from feldspar.model.decoder import Decoder
 from feldspar.model.shapes import model_shapes
 from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings
-from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import (
+    LanguageOptimizer,
+    OptimizerSettings,
+    RmsPropSettings,
+    SgdSettings,
+    UpdateRule,
+)
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
-from feldspar.train.optimizer import Optimizer
+from feldspar.train.optimizer import AnyOptimizer, Optimizer
 
 RATE = 0.5
 SETTINGS = OptimizerSettings(epsilon=1e-4, weight_decay=0.0, clip_norm="none")
 
 
+VECTOR = ParameterRow("p", Role.NORM, (7,))
+
+
+def rule_of(settings: AnyOptimizer) -> UpdateRule:
+    """The rule of a vector."""
+    return settings.rule(VECTOR) if isinstance(settings, LanguageOptimizer) else settings.only_rule
+
+
 def test_each_group_has_its_own_epsilon() -> None:
+    rule = rule_of(SETTINGS)
     groups = [
-        ParameterGroup((f"p{n}",), (nn.Parameter(torch.zeros(3)),), 1.0, 0.0, multiplier)
+        ParameterGroup((f"p{n}",), (nn.Parameter(torch.zeros(3)),), 1.0, 0.0, multiplier, rule)
         for n, multiplier in enumerate((1.0, 0.25, 4.0))
     ]
     optimizer = Optimizer(groups, SETTINGS)
@@ -42,7 +58,7 @@ def test_the_epsilons_of_a_table_reach_the_update() -> None:
     parametrization = ParametrizationSettings(
         type="mup", base_d_model=16, base_d_ff=16, learning_rate=RATE, epsilon_scaling="width"
     )
-    entries = table(parametrization, model_shapes(settings))
+    entries = table(parametrization, model_shapes(settings), optimizer=SETTINGS)
     decoder = Decoder(settings)
     groups = apply(decoder, entries, seed=0)
     multipliers = {entry.name: entry for entry in entries.tensors}
@@ -61,7 +77,7 @@ def test_the_epsilons_of_a_table_reach_the_update() -> None:
         assert moved == pytest.approx(step, rel=1e-4), name
 
 
-OPTIMIZERS = {
+OPTIMIZERS: dict[str, AnyOptimizer] = {
     "adamw": OptimizerSettings(epsilon=1e-8, weight_decay=0.1, clip_norm=1.0),
     "sgd": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.9),
     "sgd without momentum": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.0),
@@ -73,8 +89,9 @@ OPTIMIZERS = {
 def test_an_optimizer_goes_on_from_its_state_to_the_same_bits(kind: str) -> None:
     def made(values: torch.Tensor) -> tuple[nn.Parameter, Optimizer]:
         parameter = nn.Parameter(values.clone())
-        group = ParameterGroup(("p",), (parameter,), 1.0, 1.0, 1.0)
-        return parameter, Optimizer([group], OPTIMIZERS[kind])
+        settings = OPTIMIZERS[kind]
+        group = ParameterGroup(("p",), (parameter,), 1.0, 1.0, 1.0, rule_of(settings))
+        return parameter, Optimizer([group], settings)
 
     def update(parameter: nn.Parameter, optimizer: Optimizer, step: int) -> None:
         optimizer.set_rates(0.1 / (step + 1), 0.01)

@@ -139,7 +139,7 @@ def steps_of(settings: SgdSettings | RmsPropSettings) -> list[torch.Tensor]:
     """A weight that decays and one that does not after each of four steps of made-up gradients."""
     weights = [nn.Parameter(torch.tensor([1.0, -2.0])) for _ in range(2)]
     groups = [
-        ParameterGroup((f"w{index}",), (weight,), 1.0, multiplier, 1.0)
+        ParameterGroup((f"w{index}",), (weight,), 1.0, multiplier, 1.0, settings.only_rule)
         for index, (weight, multiplier) in enumerate(zip(weights, (1.0, 0.0), strict=True))
     ]
     optimizer = Optimizer(groups, settings)
@@ -187,7 +187,7 @@ def test_an_optimizers_state_goes_on_where_it_stopped() -> None:
         RmsPropSettings(type="rmsprop", learning_rate=1.0),
     ):
         weight = nn.Parameter(torch.tensor([1.0, -2.0]))
-        group = ParameterGroup(("w",), (weight,), 1.0, 1.0, 1.0)
+        group = ParameterGroup(("w",), (weight,), 1.0, 1.0, 1.0, settings.only_rule)
         optimizer = Optimizer([group], settings)
 
         def advance(optimizer: Optimizer, weight: nn.Parameter, steps: int) -> None:
@@ -198,7 +198,8 @@ def test_an_optimizers_state_goes_on_where_it_stopped() -> None:
 
         advance(optimizer, weight, 3)
         copy = nn.Parameter(weight.detach().clone())
-        other = Optimizer([ParameterGroup(("w",), (copy,), 1.0, 1.0, 1.0)], settings)
+        same = ParameterGroup(("w",), (copy,), 1.0, 1.0, 1.0, settings.only_rule)
+        other = Optimizer([same], settings)
         for name, tensor in other.state().items():
             tensor.copy_(optimizer.state()[name])
         advance(optimizer, weight, 2)

@@ -10,19 +10,21 @@ from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
 from feldspar.parametrization.tables import ForwardMultipliers, ParametrizationTable, TensorEntry
+from feldspar.recipe.sections.optimizer import UpdateRule
 
 TRUNCATION = 2.0
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with the same multipliers; each base hyper-parameter is multiplied by its own."""
+    """Parameters of one update rule with the same multipliers of the base hyper-parameters."""
 
     names: tuple[str, ...]
     parameters: tuple[nn.Parameter, ...]
     learning_rate_multiplier: float
     weight_decay_multiplier: float
     epsilon_multiplier: float
+    rule: UpdateRule
 
 
 def apply(model: nn.Module, table: ParametrizationTable, seed: int = 0) -> list[ParameterGroup]:
@@ -82,15 +84,17 @@ def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> No
 
 
 def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[ParameterGroup]:
-    """Return the trained parameters, grouped by their multipliers, in the model's order."""
+    """Group the trained parameters by multipliers and update rule, in the model's order."""
     entries = _entries_by_name(model, table)
-    grouped: dict[tuple[float, float, float], list[tuple[str, nn.Parameter]]] = defaultdict(list)
+    grouped: dict[tuple[float, float, float, UpdateRule], list[tuple[str, nn.Parameter]]]
+    grouped = defaultdict(list)
     for name, parameter in model.named_parameters():
         entry = entries[name]
         key = (
             entry.learning_rate_multiplier,
             entry.weight_decay_multiplier,
             entry.epsilon_multiplier,
+            entry.rule,
         )
         if parameter.requires_grad:
             grouped[key].append((name, parameter))

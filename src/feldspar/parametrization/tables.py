@@ -13,7 +13,12 @@ from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
+from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings, UpdateRule
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+
+HIDDEN_RATE_POWER = {"adamw": 1.0}
+"""By update rule: the learning rate of a hidden matrix is divided by its fan-in multiplier to this
+power. AdamW moves each entry by about the rate, and a neuron sums fan-in such moves of one sign."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class TensorEntry:
     learning_rate_multiplier: float
     weight_decay_multiplier: float
     epsilon_multiplier: float
+    rule: UpdateRule
+    """The update that the multipliers are for."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,9 @@ def table(
     settings: ParametrizationSettings,
     shapes: ModelShapes,
     densities: Mapping[str, float] | None = None,
+    optimizer: LanguageOptimizer = OptimizerSettings(),
 ) -> ParametrizationTable:
-    """Return the table of a model.
+    """Return the table of a model that ``optimizer`` trains.
 
     ``densities`` gives the kept share of each masked tensor by name; a tensor that it does not
     name is dense. Raises UserError for a tensor with two rows, and for a density of no tensor or
@@ -75,7 +83,10 @@ def table(
         settings.init,
         settings.learning_rate,
         forward_multipliers(settings, shapes),
-        tuple(_entry(settings, shapes, scale, row, kept.get(row.name, 1.0)) for row in shapes.rows),
+        tuple(
+            _entry(settings, shapes, scale, row, kept.get(row.name, 1.0), optimizer.rule(row))
+            for row in shapes.rows
+        ),
     )
 
 
@@ -148,15 +159,17 @@ def _entry(
     scale: _Scale,
     row: ParameterRow,
     density: float,
+    rule: UpdateRule,
 ) -> TensorEntry:
     width = inputs = 1.0
     if row.role is Role.HIDDEN:
         width = scale.fan_in(row)
         inputs = width * (density / settings.base_density if settings.type == "supar" else 1.0)
+    power = HIDDEN_RATE_POWER[rule.name]
     # What is kept small by decay is a map; the vectors of a soft prompt are inputs (2403.00952).
     decays = len(row.shape) >= 2 and row.role is not Role.PROMPT
-    rate = (scale.block_rate if row.in_block else 1.0) / inputs
-    decay = width if settings.scales_weight_decay else 1.0
+    rate = (scale.block_rate if row.in_block else 1.0) / inputs**power
+    decay = width**power if settings.scales_weight_decay else 1.0
     epsilon = scale.residual / scale.width if row.in_block and settings.scales_epsilon else 1.0
     return TensorEntry(
         name=row.name,
@@ -168,6 +181,7 @@ def _entry(
         learning_rate_multiplier=rate,
         weight_decay_multiplier=decay if decays else 0.0,
         epsilon_multiplier=epsilon,
+        rule=rule,
     )
 
 

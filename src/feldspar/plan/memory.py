@@ -1,9 +1,9 @@
 """Memory of one device in a training step: what the trainer holds, and how much of it.
 
-Weights, their gradients and AdamW's two moments are float32 whatever the products run in, and are
-counted exactly. Activations and the head are counted as the model keeps them (``model.footprint``).
-Their sum is what torch allocates at most, give or take a tenth: gradients come as activations go,
-and the backward pass needs room of its own.
+Weights, their gradients and the optimizer's moments are float32 whatever the products run in, and
+are counted exactly. Activations and the head are counted as the model keeps them
+(``model.footprint``). Their sum is what torch allocates at most, give or take a tenth: gradients
+come as activations go, and the backward pass needs room of its own.
 """
 
 from collections.abc import Iterable
@@ -24,8 +24,6 @@ from feldspar.sparsity.density import densities
 
 WIDE = 4
 """Bytes of float32."""
-MOMENTS = 2
-"""Tensors of AdamW's state beside each parameter, and one float32 count of steps."""
 USABLE_SHARE = 0.9
 """Of an accelerator's memory: the driver, buffers of communication and fragments take the rest."""
 
@@ -206,7 +204,7 @@ class _Counter:
             context_length=phase.context_length,
             weights_bytes=WIDE * _entries(rows, self.shards),
             gradients_bytes=WIDE * _entries(trained, gradient_shards),
-            optimizer_bytes=WIDE * (MOMENTS * _entries(updated, self.shards) + len(updated)),
+            optimizer_bytes=self.optimizer_bytes(updated, phase.index),
             masks_bytes=_entries([row for row in rows if row.name in masked], self.shards),
             working_weights_bytes=(
                 _gathered_bytes(self.shapes, batch)
@@ -216,6 +214,14 @@ class _Counter:
             activations_bytes=activation_bytes(model, batch),
             head_bytes=head_bytes(model, batch),
         )
+
+    def optimizer_bytes(self, updated: Iterable[ParameterRow], phase_index: int) -> int:
+        """Count the state that the optimizer keeps of the rows that are updated."""
+        optimizer, numbers = self.recipe.optimizer_of(phase_index), 0
+        for row in updated:
+            rule = optimizer.rule(row)
+            numbers += len(rule.moments) * _entries([row], self.shards) + rule.counts_steps
+        return WIDE * numbers
 
     def micro_batch(self, phase: PhasePlan, sequences: int) -> MicroBatch:
         runtime = self.recipe.runtime

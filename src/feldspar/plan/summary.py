@@ -22,7 +22,7 @@ from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.optimizer import LanguageOptimizer
 from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
 from feldspar.tokens.sequences.resolve import MeasuredTokens
@@ -195,6 +195,7 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
             recipe.parametrization,
             shapes,
             densities(recipe.sparsity(index), shapes.rows, f"phases.{index}.sparsity"),
+            recipe.optimizer_of(index),
         )
         for index in range(len(recipe.phases))
     )
@@ -221,8 +222,12 @@ def non_embedding_parameters(shapes: ModelShapes) -> int:
     return sum(row.count for row in shapes.rows if row.role not in outside)
 
 
-def effective_table(table: ParametrizationTable, optimizer: OptimizerSettings) -> dict[str, Any]:
-    """The table in effective values at the peak, as plain values."""
+def effective_table(table: ParametrizationTable, optimizer: LanguageOptimizer) -> dict[str, Any]:
+    """Return the table in effective values at the peak, as plain values.
+
+    Where the optimizer updates parameters by several rules, each tensor names its own.
+    """
+    several = len({entry.rule.name for entry in table.tensors}) > 1
     return {
         "type": table.type,
         "forward": asdict(table.forward),
@@ -235,8 +240,9 @@ def effective_table(table: ParametrizationTable, optimizer: OptimizerSettings) -
                 "init_std": entry.init_std,
                 "learning_rate": table.learning_rate * entry.learning_rate_multiplier,
                 "weight_decay": optimizer.weight_decay * entry.weight_decay_multiplier,
-                "epsilon": optimizer.epsilon * entry.epsilon_multiplier,
+                "epsilon": entry.rule.epsilon * entry.epsilon_multiplier,
             }
+            | ({"rule": entry.rule.name} if several else {})
             for entry in table.tensors
         ],
     }

@@ -17,7 +17,7 @@ from feldspar.recipe.sections.model import (
     scaling_misfit,
 )
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch, NoiseScaleSettings
-from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
 from feldspar.recipe.sections.runtime import CheckpointSettings, FsdpDistribution, RuntimeSettings
@@ -51,8 +51,8 @@ class Recipe(RecipeTop):
     """Shape of the decoder."""
     parametrization: ParametrizationSettings
     """Initial values, learning rates and multipliers."""
-    optimizer: OptimizerSettings = OptimizerSettings()
-    """AdamW."""
+    optimizer: LanguageOptimizer = OptimizerSettings()
+    """How gradients become updates; AdamW where no type is given."""
     schedule: RunSchedule = RunSchedule()
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[PhaseSettings, ...], Field(min_length=1)]
@@ -110,7 +110,7 @@ class Recipe(RecipeTop):
         """Vectors of the run's soft prompt; 0: it has none."""
         return max(phase.soft_prompt_length for phase in self.phases)
 
-    def optimizer_of(self, phase_index: int) -> OptimizerSettings:
+    def optimizer_of(self, phase_index: int) -> LanguageOptimizer:
         """Return the optimizer in force in a phase: the section, with what the phase changes."""
         own = self.phases[phase_index].optimizer
         changes = {} if own is None else own.model_dump(exclude_none=True)

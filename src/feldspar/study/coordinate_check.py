@@ -44,7 +44,13 @@ from feldspar.study.coordinate_points import (
     point_on,
     spreads_of,
 )
-from feldspar.study.coordinate_runs import CoordinateRun, draw_batches, measure_run, static_sparsity
+from feldspar.study.coordinate_runs import (
+    UNDISTURBED,
+    CoordinateRun,
+    draw_batches,
+    measure_run,
+    static_sparsity,
+)
 
 CONTROLS: dict[Axis, tuple[str, ...]] = {
     "width": ("sp",),
@@ -235,9 +241,11 @@ def _run(
     model = model_at(kind, point)
     shapes = model_shapes(model)
     settings = candidate.settings.model_copy(update={"learning_rate": LEARNING_RATES[axis]})
-    table = candidate.rule(settings, shapes, densities(static_sparsity(point.density), shapes.rows))
+    kept = densities(static_sparsity(point.density), shapes.rows)
+    optimizer = candidate.optimizer.model_copy(update=UNDISTURBED)
+    table = candidate.rule(settings, shapes, kept, optimizer)
     # Without its name, so that candidates whose rules agree at this point share the run.
-    return CoordinateRun(replace(table, type=""), model, point.density, seed)
+    return CoordinateRun(replace(table, type=""), model, point.density, seed, optimizer)
 
 
 def _measured(
@@ -281,7 +289,7 @@ def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
         model = model_at(kind, point, head_dim)
         with torch.device("meta"):
             decoder = Decoder(model)
-        table = candidate.rule(candidate.settings, model_shapes(model), {})
+        table = candidate.rule(candidate.settings, model_shapes(model), {}, candidate.optimizer)
         set_forward_multipliers(decoder, table.forward)
         factors.append(
             [

@@ -8,7 +8,7 @@ large embedding_multiplier would bury the blocks' changes under the embedding's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from feldspar.core.errors import UserError
@@ -17,6 +17,7 @@ from feldspar.parametrization.coordinates import AXES, Axis
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
+from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings, ParametrizationType
 from feldspar.recipe.sections.study import Range
 from feldspar.study.coordinate_runs import CONTEXT_TOKENS, VOCAB_SIZE
@@ -58,7 +59,8 @@ STUDY_KEYS: dict[Axis, str] = {
 }
 
 TableRule = Callable[
-    [ParametrizationSettings, ModelShapes, Mapping[str, float]], ParametrizationTable
+    [ParametrizationSettings, ModelShapes, Mapping[str, float], LanguageOptimizer],
+    ParametrizationTable,
 ]
 
 
@@ -69,6 +71,8 @@ class Candidate:
     name: str
     settings: ParametrizationSettings
     rule: TableRule = table
+    optimizer: LanguageOptimizer = field(default_factory=OptimizerSettings)
+    """What its runs are trained with, in the check's own settings."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,9 @@ def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
     for type_, exponent in kinds:
         settings = _settings(recipe, type_, exponent)
         found[name_of(settings)] = settings
-    return tuple(Candidate(name, settings) for name, settings in found.items())
+    return tuple(
+        Candidate(name, settings, optimizer=recipe.optimizer) for name, settings in found.items()
+    )
 
 
 def name_of(settings: ParametrizationSettings) -> str:

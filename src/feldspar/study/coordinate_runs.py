@@ -31,7 +31,7 @@ from feldspar.parametrization.coordinates import (
 )
 from feldspar.parametrization.tables import ParametrizationTable
 from feldspar.recipe.sections.model import ModelSettings
-from feldspar.recipe.sections.optimizer import OptimizerSettings
+from feldspar.recipe.sections.optimizer import LanguageOptimizer
 from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks
 from feldspar.train.optimizer import Optimizer
@@ -40,17 +40,19 @@ VOCAB_SIZE = 256
 CONTEXT_TOKENS = 64
 SEQUENCES = 8
 TEXT_BYTES = 4_000_000
-OPTIMIZER = OptimizerSettings(betas=(0.9, 0.95), epsilon=1e-12, weight_decay=0.0, clip_norm="none")
+UNDISTURBED = {"betas": (0.9, 0.95), "epsilon": 1e-12, "weight_decay": 0.0, "clip_norm": "none"}
+"""Settings of the optimizer that every run has, whatever the recipe's."""
 
 
 @dataclass(frozen=True)
 class CoordinateRun:
-    """A model, its table, density and seed: all that a run's measures depend on."""
+    """Model, table, density, seed and optimizer: all that a run's measures depend on."""
 
     table: ParametrizationTable
     model: ModelSettings
     density: float
     seed: int
+    optimizer: LanguageOptimizer
 
 
 def static_sparsity(density: float) -> StaticSparsity:
@@ -96,7 +98,7 @@ def _measures(run: CoordinateRun, batches: Tensor) -> Iterator[tuple[Measure, fl
     model = Decoder(run.model)
     rows = model_shapes(run.model).rows
     masks = Masks.draw(static_sparsity(run.density), rows, run.seed)
-    optimizer = Optimizer(apply(model, run.table, run.seed), OPTIMIZER)
+    optimizer = Optimizer(apply(model, run.table, run.seed), run.optimizer)
     optimizer.set_rates(run.table.learning_rate, 0.0)
     masks.apply_to_weights(model)
     probe = batches[0, :, :-1]
@@ -123,6 +125,8 @@ def _train_step(model: Decoder, masks: Masks, optimizer: Optimizer, batch: Tenso
     (loss / n_tokens).backward()
     masks.apply_to_gradients(model)
     optimizer.step(optimizer.gradient_norm())
+    if not optimizer.keeps_zeros:
+        masks.apply_to_weights(model)
 
 
 @torch.no_grad()

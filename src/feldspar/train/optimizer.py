@@ -1,26 +1,35 @@
 """An optimizer over groups of parameters, its state under stable names for checkpoints.
 
-Where only the rows from some row on are trained, the update is given these rows as tensors of
-their own, which share the weights' memory: it cannot decay or move what it does not hold, and its
-moments are as small.
+Each update rule has an optimizer of torch of its own. Where only the rows from some row on are
+trained, the update is given these rows as tensors of their own, which share the weights' memory: it
+cannot decay or move what it does not hold, and its moments are as small.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from feldspar.parametrization.application import ParameterGroup
-from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import (
+    LanguageOptimizer,
+    RmsPropSettings,
+    SgdSettings,
+    UpdateRule,
+)
 
-AnyOptimizer = OptimizerSettings | SgdSettings | RmsPropSettings
+AnyOptimizer = LanguageOptimizer | SgdSettings | RmsPropSettings
+Entries = list[dict[str, Any]]
+"""Groups as torch's optimizers take them."""
 
 STEP = "step"
 """A count of updates; the other tensors of the state have the shape of their parameter."""
 
 
 class Optimizer:
-    """AdamW, SGD or RMSprop; each group multiplies the base rates by its own factors.
+    """Updates each group by its rule; the group multiplies the base rates by its own factors.
 
     Of each parameter the rows from ``first_row`` on are trained.
     """
@@ -34,20 +43,31 @@ class Optimizer:
             replace(group, parameters=tuple(map(self._trained_part, group.parameters)))
             for group in groups
         ]
-        self._groups = groups
         self._clip_norm = None if settings.clip_norm == "none" else settings.clip_norm
-        self._rule, self._state_keys = _update_rule(groups, settings)
         self._parameters = [parameter for group in groups for parameter in group.parameters]
-        self._allocate_state()
+        self._parts: list[tuple[torch.optim.Optimizer, list[ParameterGroup]]] = []
+        for rule in dict.fromkeys(group.rule for group in groups):
+            own = [group for group in groups if group.rule == rule]
+            entries = [_entry(group) for group in own]
+            self._parts.append((_MAKERS[rule.name](entries, settings), own))
+        self.keeps_zeros = all(group.rule.keeps_zeros for group in groups)
+        """True where masked entries stay zero by themselves."""
+        # State exists from the start, so that a checkpoint can be read into it.
+        for _, rule, parameter, state in self._states():
+            if rule.counts_steps:
+                state[STEP] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            for key in rule.moments:
+                state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
     def set_rates(self, learning_rate: float, weight_decay: float) -> None:
         """Set the base learning rate and decay of the next update."""
-        for group, values in zip(self._groups, self._rule.param_groups, strict=True):
-            values["lr"] = learning_rate * group.learning_rate_multiplier
-            values["weight_decay"] = weight_decay * group.weight_decay_multiplier
+        for optimizer, groups in self._parts:
+            for group, values in zip(groups, optimizer.param_groups, strict=True):
+                values["lr"] = learning_rate * group.learning_rate_multiplier
+                values["weight_decay"] = weight_decay * group.weight_decay_multiplier
 
     def gradient_norm(self) -> Tensor:
-        """Norm of the gradient of all that is trained, before clipping."""
+        """Return the norm of the gradient of all that is trained, before clipping."""
         for whole, part in zip(self._wholes, self._parameters, strict=True):
             if part is not whole:
                 part.grad = None if whole.grad is None else whole.grad[self._first_row :]
@@ -59,65 +79,60 @@ class Optimizer:
         """Clip to the largest norm and update."""
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, gradient_norm)
-        self._rule.step()
+        for optimizer, _ in self._parts:
+            optimizer.step()
 
     def zero_gradients(self) -> None:
         """Forget the gradients."""
-        self._rule.zero_grad(set_to_none=True)
-        for whole in self._wholes:
-            whole.grad = None
+        for parameter in (*self._parameters, *self._wholes):
+            parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:
-        """Moments and step counts by name: ``exp_avg/blocks.0...``."""
+        """Return moments and step counts by name: ``exp_avg/blocks.0...``."""
         return {
-            f"{key}/{name}": self._rule.state[parameter][key]
-            for group in self._groups
-            for name, parameter in zip(group.names, group.parameters, strict=True)
-            for key in self._state_keys
+            f"{key}/{name}": tensor
+            for name, _, _, state in self._states()
+            for key, tensor in state.items()
         }
 
     def _trained_part(self, parameter: nn.Parameter) -> nn.Parameter:
-        """The rows that are trained, in the same memory; the parameter itself where all are."""
+        """Return the rows that are trained, in the same memory; the parameter itself for all."""
         if self._first_row == 0:
             return parameter
         return nn.Parameter(parameter.detach()[self._first_row :])
 
-    def _allocate_state(self) -> None:
-        """State exists from the start, so that a checkpoint can be read into it."""
-        for parameter in self._parameters:
-            state = self._rule.state[parameter]
-            for key in self._state_keys:
-                if key == STEP:
-                    state[key] = torch.zeros((), dtype=torch.float32, device=parameter.device)
-                else:
-                    state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    def _states(self) -> Iterator[tuple[str, UpdateRule, Tensor, dict[str, Tensor]]]:
+        """Yield name, rule, parameter and state of each parameter."""
+        for optimizer, groups in self._parts:
+            for group in groups:
+                for name, parameter in zip(group.names, group.parameters, strict=True):
+                    yield name, group.rule, parameter, optimizer.state[parameter]
 
 
-def _update_rule(
-    groups: list[ParameterGroup], settings: AnyOptimizer
-) -> tuple[torch.optim.Optimizer, tuple[str, ...]]:
-    """Torch's optimizer, and the names of the tensors that it keeps of each parameter."""
-    if isinstance(settings, OptimizerSettings):
-        epsilons = [settings.epsilon * group.epsilon_multiplier for group in groups]
-        entries = [
-            _entry(group) | {"eps": epsilon}
-            for group, epsilon in zip(groups, epsilons, strict=True)
-        ]
-        rule = torch.optim.AdamW(entries, betas=settings.betas, fused=True)
-        return rule, (STEP, "exp_avg", "exp_avg_sq")
-    entries = [_entry(group) for group in groups]
-    momentum = ("momentum_buffer",) if settings.momentum else ()
-    if isinstance(settings, SgdSettings):
-        # An update from a buffer of zeros is that of an absent one.
-        return (
-            torch.optim.SGD(entries, momentum=settings.momentum, nesterov=settings.nesterov),
-            momentum,
-        )
-    rule = torch.optim.RMSprop(
-        entries, alpha=settings.smoothing, momentum=settings.momentum, eps=settings.epsilon
-    )
-    return rule, (STEP, "square_avg", *momentum)
+def _entry(group: ParameterGroup) -> dict[str, Any]:
+    epsilon = group.rule.epsilon * group.epsilon_multiplier
+    return {"params": list(group.parameters), "lr": 0.0, "weight_decay": 0.0, "eps": epsilon}
 
 
-def _entry(group: ParameterGroup) -> dict[str, object]:
-    return {"params": list(group.parameters), "lr": 0.0, "weight_decay": 0.0}
+def _adamw(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
+    assert isinstance(settings, LanguageOptimizer)
+    return torch.optim.AdamW(entries, betas=settings.betas, fused=True)
+
+
+def _sgd(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
+    assert isinstance(settings, SgdSettings)
+    # An update from a buffer of zeros is that of an absent one.
+    return torch.optim.SGD(entries, momentum=settings.momentum, nesterov=settings.nesterov)
+
+
+def _rmsprop(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
+    assert isinstance(settings, RmsPropSettings)
+    return torch.optim.RMSprop(entries, alpha=settings.smoothing, momentum=settings.momentum)
+
+
+_MAKERS: dict[str, Callable[[Entries, AnyOptimizer], torch.optim.Optimizer]] = {
+    "adamw": _adamw,
+    "sgd": _sgd,
+    "rmsprop": _rmsprop,
+}
+"""By the name of the rule: torch's optimizer of its groups."""

@@ -249,6 +249,8 @@ class Trainer:
         if finite:
             self.optimizer.set_rates(plan.learning_rate, plan.weight_decay)
             self.optimizer.step(gradient_norm)
+            if not self.optimizer.keeps_zeros:
+                self.task.masks.apply_to_weights(self.task.model)
             for observer in self.observers:
                 observer.see_update(self)
         self.optimizer.zero_gradients()

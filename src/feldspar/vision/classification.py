@@ -127,5 +127,7 @@ def build_optimizer(network: nn.Module, settings: SgdSettings | RmsPropSettings)
     for decays in (True, False):
         members = [pair for pair in named if (pair[1].ndim > 1) == decays]
         names, parameters = zip(*members, strict=True)
-        groups.append(ParameterGroup(names, parameters, 1.0, float(decays), 1.0))
+        groups.append(
+            ParameterGroup(names, parameters, 1.0, float(decays), 1.0, settings.only_rule)
+        )
     return Optimizer(groups, settings)

@@ -6,7 +6,6 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.amounts import Unit
-from feldspar.recipe.sections.optimizer import RmsPropSettings
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.counts import NetworkCounts, count_network
 from feldspar.vision.memory import VisionMemory, step_memory
@@ -33,13 +32,12 @@ class VisionPlan:
     def memory(self, phase_index: int) -> VisionMemory:
         """Bytes of a step, estimated."""
         phase, optimizer = self.recipe.phases[phase_index], self.recipe.optimizer
-        states = (optimizer.momentum > 0) + isinstance(optimizer, RmsPropSettings)
         return step_memory(
             self.recipe.model,
             phase.resolution,
             phase.batch.images,
             self.recipe.runtime.activation_memory,
-            states,
+            len(optimizer.only_rule.moments),
             self.recipe.average_weights is not None,
         )
 

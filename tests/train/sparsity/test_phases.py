@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
+from feldspar.core.rows import ParameterRow, Role
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.plan.summary import plan_recipe
@@ -131,8 +132,9 @@ def test_kept_moments_would_move_revived_entries_by_another_step(
 ) -> None:
     """Why dropped masks need fresh moments: theirs are zero, but their steps are counted."""
     weight = torch.nn.Parameter(torch.zeros(3))
-    group = ParameterGroup(("weight",), (weight,), 1.0, 0.0, 1.0)
     settings = OptimizerSettings(betas=betas, epsilon=1e-30, clip_norm="none")
+    rule = settings.rule(ParameterRow("weight", Role.HIDDEN, (3,)))
+    group = ParameterGroup(("weight",), (weight,), 1.0, 0.0, 1.0, rule)
     for kept, expected in ((True, factor), (False, 1.0)):
         with torch.no_grad():
             weight.zero_()

@@ -1,12 +1,35 @@
-"""The optimizers."""
+"""The optimizers, and the update rule that each of them has for a parameter.
 
+An optimizer may update parameters of different roles by different rules. A rule declares the state
+that it keeps, which memory planning and checkpoints ask for.
+"""
+
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from feldspar.core.rows import ParameterRow
 from feldspar.recipe.base import Settings
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """One way to update a parameter, and the state that it keeps of the parameter."""
+
+    name: str
+    """The key of the rule in ``train.optimizer`` and in the rates of the parametrization."""
+    moments: tuple[str, ...]
+    """Names of the state's tensors that have the parameter's shape."""
+    counts_steps: bool = True
+    """True where the state holds a float32 count of updates beside the moments."""
+    epsilon: float = 0.0
+    """The number that keeps a divisor from zero; the parametrization multiplies it."""
+    keeps_zeros: bool = True
+    """True where an entry of weight, gradient and moments that is zero stays zero. Otherwise
+    masked entries are set to zero after each update."""
 
 
 class OptimizerSettings(Settings):
@@ -21,6 +44,14 @@ class OptimizerSettings(Settings):
     """Decoupled decay of tensors with at least two dimensions, multiplied by the learning rate."""
     clip_norm: PositiveFloat | Literal["none"] = 1.0
     """Largest norm of the whole gradient; none: no clipping."""
+
+    def rule(self, row: ParameterRow) -> UpdateRule:
+        """Return the rule that updates a parameter."""
+        return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
+
+
+LanguageOptimizer = OptimizerSettings
+"""The optimizers of language models."""
 
 
 class PhaseOptimizer(Settings):
@@ -49,6 +80,12 @@ class SgdSettings(Settings):
     clip_norm: PositiveFloat | Literal["none"] = "none"
     """Largest norm of the whole gradient; none: no clipping."""
 
+    @property
+    def only_rule(self) -> UpdateRule:
+        """The rule of every parameter."""
+        moments = ("momentum_buffer",) if self.momentum else ()
+        return UpdateRule("sgd", moments, counts_steps=False)
+
     @model_validator(mode="after")
     def _momentum_to_look_ahead(self) -> Self:
         if self.nesterov and not self.momentum:
@@ -72,3 +109,9 @@ class RmsPropSettings(Settings):
     """Times the weight, added to its gradient; none for norms and biases."""
     clip_norm: PositiveFloat | Literal["none"] = "none"
     """Largest norm of the whole gradient; none: no clipping."""
+
+    @property
+    def only_rule(self) -> UpdateRule:
+        """The rule of every parameter."""
+        moments = ("square_avg", "momentum_buffer") if self.momentum else ("square_avg",)
+        return UpdateRule("rmsprop", moments, epsilon=self.epsilon)
