@@ -11,6 +11,7 @@ from feldspar.model.generation import generate
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 from tests.rounding import assert_within_rounding, terms_of
 
+WINDOW = {"tokens": 4, "full_every": 2}
 CASES = {
     "gpt2": (GPT2, {}, None),
     "gpt2_untied": (GPT2, {"tied_embeddings": False}, None),
@@ -22,6 +23,9 @@ CASES = {
     "btlm_12_heads": (BTLM, {"n_heads": 12, "d_model": 24}, None),
     "crystal_mup": (CRYSTAL, {}, MUP),
     "learned_swiglu_gqa": (GPT2, {"feed_forward": "swiglu", "n_kv_heads": 2}, None),
+    "window_learned": (GPT2, {"n_layers": 3, "sliding_window": WINDOW}, None),
+    "window_alibi_mup": (BTLM, {"n_layers": 3, "sliding_window": WINDOW}, MUP),
+    "window_rotary_gqa": (CRYSTAL, {"n_kv_heads": 2, "sliding_window": {"tokens": 5}}, None),
     "rms_none": (GPT2, {"positions": "none", "norm": "rms", "bias": False}, None),
 }
 CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
@@ -55,9 +59,10 @@ def test_logits_and_greedy_text_are_those_of_the_decoder(make_decoder, export, t
         assert torch.equal(theirs, ours)
 
 
+@pytest.mark.parametrize("window", [None, WINDOW])
 @pytest.mark.parametrize("positions", ["learned", "alibi", "rotary", "none"])
-def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, positions):
-    decoder = make_decoder(GPT2, positions=positions)
+def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, positions, window):
+    decoder = make_decoder(GPT2, positions=positions, sliding_window=window)
     model = load(export(decoder, architecture="feldspar"))
     padded = torch.cat([torch.zeros(2, 5, dtype=torch.long), tokens], dim=1)
     mask = torch.cat([torch.zeros(2, 5, dtype=torch.long), torch.ones_like(tokens)], dim=1)
@@ -67,6 +72,17 @@ def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, pos
         text = model.generate(padded, attention_mask=mask, max_new_tokens=8, do_sample=False)
     assert_within_rounding(logits, expected, terms_of(decoder, tokens))
     assert torch.equal(text[:, 5:], generate(decoder, tokens, 8))
+
+
+def test_the_cache_drops_what_left_the_window(make_decoder, export, tokens):
+    model = load(export(make_decoder(GPT2, sliding_window=WINDOW)))
+    with torch.no_grad():
+        cache = model(tokens).past_key_values
+        kept = [layer.keys.shape[2] for layer in cache.layers]
+        more = model(tokens[:, :3], past_key_values=cache).logits
+        whole = model(torch.cat([tokens, tokens[:, :3]], dim=1)).logits[:, -3:]
+    assert kept == [WINDOW["tokens"] - 1, tokens.shape[1]]
+    assert_within_rounding(more, whole, terms_of(model, tokens))
 
 
 def test_our_class_gives_the_shifted_loss(make_decoder, export, tokens):

@@ -77,7 +77,12 @@ def test_logits_are_those_of_transformers(tmp_path, tokens, name):
     assert imported.parametrization == "sp" and imported.tokenizer_folder is None
 
 
-@pytest.mark.parametrize("shape", [GPT2, BTLM, CRYSTAL], ids=["gpt2", "btlm", "crystal"])
+WINDOWED = BTLM | {"sliding_window": {"tokens": 8, "full_every": 2}}
+
+
+@pytest.mark.parametrize(
+    "shape", [GPT2, BTLM, CRYSTAL, WINDOWED], ids=["gpt2", "btlm", "crystal", "windowed"]
+)
 @pytest.mark.parametrize("architecture", ["auto", "feldspar"])
 def test_our_own_export_comes_back_unchanged(make_decoder, export, shape, architecture):
     decoder = make_decoder(shape)

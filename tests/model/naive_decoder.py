@@ -39,8 +39,9 @@ def naive_attention(
     slopes: list[float] | None = None,
     document_ids: Tensor | None = None,
     divisors: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
-    """Softmax attention in float64 with a loop over sequences, heads and queries.
+    """Compute softmax attention in float64 with a loop over sequences, heads and queries.
 
     ``divisors`` (b, queries) divide the slopes.
     """
@@ -52,6 +53,8 @@ def naive_attention(
         for h in range(n_heads):
             for i in range(n_queries):
                 seen = list(range(past + i + 1))
+                if window is not None:
+                    seen = seen[-window:]
                 if document_ids is not None:
                     seen = [j for j in seen if document_ids[b, j] == document_ids[b, past + i]]
                 scores = key[b, h // share, seen] @ query[b, h, i] * scale
@@ -94,9 +97,12 @@ def naive_factors(decoder: Decoder, positions: Tensor) -> Tensor:
 
 
 def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None = None) -> Tensor:
-    """Logits (b, t, vocab) in float64 from the decoder's parameters and multipliers."""
+    """Compute logits (b, t, vocab) in float64 from the decoder's parameters and multipliers.
+
+    Autograd can follow the computation back to the parameters.
+    """
     settings = decoder.settings
-    state = {name: value.detach().double() for name, value in decoder.named_parameters()}
+    state = {name: value.double() for name, value in decoder.named_parameters()}
     positions = torch.zeros_like(tokens)
     for b in range(tokens.shape[0]):
         for t in range(1, tokens.shape[1]):
@@ -131,7 +137,7 @@ def _attention(decoder, normed, part, index, positions, document_ids):
     fused = _linear(normed, part, "attention.query_key_value")
     q_width, kv_width = settings.n_heads * head_dim, settings.kv_heads * head_dim
     query, key, value = (
-        piece.unflatten(-1, (-1, head_dim)).transpose(1, 2)
+        piece.unflatten(-1, (-1, head_dim)).transpose(1, 2).clone()
         for piece in fused.split([q_width, kv_width, kv_width], -1)
     )
     slopes, factors = None, naive_factors(decoder, positions)
@@ -143,7 +149,10 @@ def _attention(decoder, normed, part, index, positions, document_ids):
     elif isinstance(settings.positions, AlibiPositions):
         slopes = [naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
     scale = decoder.blocks[index].attention.score_multiplier
-    attended = naive_attention(query, key, value, scale, slopes, document_ids, factors)
+    window = settings.sliding_window
+    full = window is None or (window.full_every is not None and not (index + 1) % window.full_every)
+    span = None if full else window.tokens
+    attended = naive_attention(query, key, value, scale, slopes, document_ids, factors, span)
     return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
 
 

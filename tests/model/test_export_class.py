@@ -22,6 +22,7 @@ SHAPE = {
     "max_sequence_length": 8,
 }
 LLAMA_LIKE = {"positions": "rotary", "feed_forward": "swiglu"}
+WINDOW = "model.sliding_window: left at its default"
 GROWING = LinearScaling(type="linear", train_length=8)
 
 CASES = [
@@ -32,6 +33,7 @@ CASES = [
     (LLAMA_LIKE | {"dropout": 0.1}, NoScaling(), OWN, ("model.dropout: 0",)),
     (LLAMA_LIKE, GROWING, OWN, ("position_scaling: linear with a factor, yarn, llama3 or none",)),
     ({"positions": "alibi"}, NoScaling(), OWN, ("model.positions: learned",)),
+    ({"sliding_window": {"tokens": 4}}, NoScaling(), OWN, (WINDOW,)),
     ({"bias": False}, NoScaling(), OWN, ("model.bias: true",)),
     ({"n_kv_heads": 1}, NoScaling(), OWN, ("model.n_kv_heads: as many as n_heads",)),
     (

@@ -25,6 +25,7 @@ class Attention(nn.Module):
     def __init__(self, settings: ModelSettings, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.window = settings.window_of(layer)
         self.head_dim = settings.head_width
         self.query_width = settings.n_heads * self.head_dim
         self.key_width = settings.kv_heads * self.head_dim
@@ -62,7 +63,7 @@ class Attention(nn.Module):
             value,
             self.score_multiplier,
             context.slopes,
-            VisibleKeys(context.document_ids),
+            VisibleKeys(context.document_ids, self.window),
             self.dropout if self.training else 0.0,
         )
         return self.output(attended.transpose(1, 2).flatten(2))

@@ -11,7 +11,8 @@ class FeldsparConfig(PretrainedConfig):
     ``position_scaling`` is a mapping with a type: none, linear (with factor, or with train_length
     and scope), ntk (with factor, or with factor and train_length), yarn or llama3 (with both).
     Some scalings grow with the length of the sequence: they use ``scaled_length`` tokens in place
-    of that length where it is given.
+    of that length where it is given. Layers whose ``layer_types`` are sliding_attention see the
+    nearest ``sliding_window`` tokens only.
     """
 
     model_type = "feldspar"
@@ -38,6 +39,8 @@ class FeldsparConfig(PretrainedConfig):
         alibi_max_exponent: float = 8.0,
         position_scaling: dict[str, Any] | None = None,
         scaled_length: int | None = None,
+        sliding_window: int | None = None,
+        layer_types: list[str] | None = None,
         use_cache: bool = True,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
@@ -64,6 +67,8 @@ class FeldsparConfig(PretrainedConfig):
         self.alibi_max_exponent = alibi_max_exponent
         self.position_scaling = position_scaling
         self.scaled_length = scaled_length
+        self.sliding_window = sliding_window
+        self.layer_types = layer_types or ["full_attention"] * num_hidden_layers
         self.use_cache = use_cache
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id

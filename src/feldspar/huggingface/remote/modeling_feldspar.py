@@ -2,7 +2,7 @@
 
 Blocks normalise before each branch. Positions are learned, rotary (whole or partial, halves or
 neighbouring pairs), ALiBi or none, and may be scaled to longer contexts. Heads may share keys. The
-feed-forward layer is GELU or SwiGLU.
+feed-forward layer is GELU or SwiGLU. Layers may see a sliding window of the context.
 
 Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 """
@@ -147,6 +147,7 @@ class Attention(nn.Module):
             key = rotate(key, *rotary, self.interleaved)
         if cache is not None:
             key, value = cache.update(key, value, self.layer)
+            bias = bias[..., -key.shape[2] :]  # a cache drops keys that left the window
         if self.groups > 1:
             key = key.repeat_interleave(self.groups, dim=1)
             value = value.repeat_interleave(self.groups, dim=1)
@@ -241,8 +242,9 @@ class FeldsparModel(FeldsparPreTrainedModel):
         lengths = self._lengths(x, attention_mask, position_ids, past)
         bias = self._bias(x, attention_mask, past, lengths)
         rotary = self._rotary(x, position_ids, lengths)
-        for block in self.blocks:
-            x = block(x, rotary, bias, cache)
+        biases = {"full_attention": bias, "sliding_attention": self._window(bias)}
+        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
+            x = block(x, rotary, biases[kind], cache)
         return self.final_norm(x)
 
     @property
@@ -317,6 +319,15 @@ class FeldsparModel(FeldsparPreTrainedModel):
             bias = torch.zeros((), device=x.device, dtype=x.dtype)
         return torch.where(visible, bias, float("-inf"))
 
+    def _window(self, bias: Tensor) -> Tensor:
+        """Hide the keys that lie outside the window of each query."""
+        if self.config.sliding_window is None:
+            return bias
+        n_queries, n_keys = bias.shape[-2:]
+        rows = torch.arange(n_keys - n_queries, n_keys, device=bias.device)
+        distance = rows[:, None] - torch.arange(n_keys, device=bias.device)
+        return bias.masked_fill(distance >= self.config.sliding_window, float("-inf"))
+
 
 class FeldsparForCausalLM(FeldsparPreTrainedModel, GenerationMixin):
     """The decoder with its output matrix."""
@@ -349,7 +360,7 @@ class FeldsparForCausalLM(FeldsparPreTrainedModel, GenerationMixin):
         cache = past_key_values if cache is None else cache
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if use_cache and cache is None and not self.training:
-            cache = DynamicCache()
+            cache = DynamicCache(config=self.config)
         if inputs_embeds is None:
             inputs_embeds = self.model.token_embedding(input_ids)
         hidden = self.model(inputs_embeds, attention_mask, position_ids, cache)

@@ -2,7 +2,13 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from feldspar.recipe.base import NameOrMapping, Settings
 
@@ -154,6 +160,20 @@ class NormSettings(Settings):
     """Added to the variance."""
 
 
+class SlidingWindow(Settings):
+    """Layers whose queries see the nearest tokens only (Longformer, 2004.05150, section 3.1)."""
+
+    tokens: Annotated[int, Field(ge=1, le=2**30)]
+    """Tokens that a query sees: its own and those just before it."""
+    full_every: Annotated[int, Field(ge=2)] | None = None
+    """Every n-th layer sees the whole context: with 4, these are layers 4, 8, 12 and so on.
+    Default: no layer does."""
+
+    def is_full(self, layer: int) -> bool:
+        """Tell whether a layer, counted from 0, sees the whole context."""
+        return self.full_every is not None and (layer + 1) % self.full_every == 0
+
+
 class ModelSettings(Settings):
     """The decoder: sizes, positions, normalisation, feed-forward."""
 
@@ -187,6 +207,8 @@ class ModelSettings(Settings):
     """Use the token embedding as the output matrix."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on embeddings, attention probabilities and both branches."""
+    sliding_window: SlidingWindow | None = None
+    """Let layers see the nearest tokens only. Default: every layer sees the whole context."""
 
     @property
     def kv_heads(self) -> int:
@@ -198,19 +220,39 @@ class ModelSettings(Settings):
         """Width of one head, the default resolved."""
         return self.head_dim or self.d_model // self.n_heads
 
+    def window_of(self, layer: int) -> int | None:
+        """Return the tokens that a query of a layer sees; None for the whole context."""
+        window = self.sliding_window
+        return None if window is None or window.is_full(layer) else window.tokens
+
     def scored_keys(self, context_length: int) -> int:
         """Return the keys that a query is compared with, summed over the layers.
 
         The count is that of full score matrices: causality is left out.
         """
-        return self.n_layers * context_length
+        return sum(self._spans(context_length))
 
     def scored_keys_if_causal(self, context_length: int) -> float:
-        """Return ``scored_keys`` on average over the queries, less the keys after the query.
+        """Return ``scored_keys`` less the keys after the query, on average over the queries.
 
-        The diagonal counts half.
+        It is the area of a triangle, or of a band in a layer with a window, divided by the context;
+        entries on an edge count half.
         """
-        return self.n_layers * context_length / 2
+        return sum(
+            span - span * span / (2 * context_length) for span in self._spans(context_length)
+        )
+
+    def _spans(self, context_length: int) -> list[int]:
+        windows = map(self.window_of, range(self.n_layers))
+        return [min(window or context_length, context_length) for window in windows]
+
+    @model_serializer(mode="wrap")
+    def _without_absent_window(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a window that is not there: such recipes keep the digests that they had."""
+        values = handler(self)
+        if self.sliding_window is None:
+            values.pop("sliding_window", None)
+        return values
 
     @model_validator(mode="before")
     @classmethod
@@ -244,6 +286,23 @@ class ModelSettings(Settings):
                     f"positions.fraction: rotates {rotated} of {self.head_width} dimensions; "
                     "it must be an even number of at least 2"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _window_fits(self) -> Self:
+        window = self.sliding_window
+        if window is None:
+            return self
+        if window.tokens > self.max_sequence_length:
+            raise ValueError(
+                f"sliding_window.tokens: {window.tokens} are more than max_sequence_length, "
+                f"{self.max_sequence_length}: no token would be hidden; leave sliding_window out"
+            )
+        if window.full_every is not None and window.full_every > self.n_layers:
+            raise ValueError(
+                f"sliding_window.full_every: no layer of {self.n_layers} is the "
+                f"{window.full_every}th; choose a smaller number, or leave full_every out"
+            )
         return self
 
 
