@@ -223,9 +223,10 @@ def torch_free_modules() -> list[str]:
         module = module_of(path)
         room = module.split(".")[1] if module.count(".") else None
         torch = TABLE[room][1] if room in TABLE else "no"
-        kind, _, name = re.sub(r"[`,]| the", "", torch).rpartition(" ")
-        loads_torch = {"": name == "yes", "only": path.stem == name, "all but": path.stem != name}
-        if path.stem == "__init__" or not loads_torch[kind]:
+        words = re.sub(r"[`,]| the", "", torch).split()
+        named = path.stem in words
+        loads_torch = {"yes": True, "no": False, "only": named, "all": not named}
+        if path.stem == "__init__" or not loads_torch[words[0]]:
             modules.append(module)
     return modules
 

@@ -2,8 +2,8 @@
 
 import torch
 
+from feldspar.plan.live_bytes import peak_bytes
 from tests.reversible.chains import chain_of, weighted_sum
-from tests.reversible.peak_memory import peak_bytes
 
 
 def step_bytes(depth: int, mode: str) -> int:

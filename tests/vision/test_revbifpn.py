@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import UserError
+from feldspar.plan.live_bytes import peak_bytes
 from feldspar.recipe.sections.vision import RevBiFPNSettings, revbifpn_settings
-from feldspar.vision.counts import count_network
 from feldspar.vision.layout import network_layout
 from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.stem import space_to_depth
-from tests.reversible.peak_memory import peak_bytes
 
 TINY = RevBiFPNSettings(
     channels=(16, 24, 32),
@@ -104,8 +103,7 @@ def test_values_of_the_authors_code():
 def test_shapes_and_counts_of_s0():
     settings = revbifpn_settings("S0")
     model = RevBiFPN(settings).eval()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    assert parameters == count_network(settings, 64, 128).total.parameters == 3419196
+    assert sum(parameter.numel() for parameter in model.parameters()) == 3419196
     kinds = [type(module) for module in model.modules()]
     assert (kinds.count(nn.BatchNorm2d), kinds.count(nn.Conv2d)) == (246, 444)
     with torch.no_grad():

@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
     @vision.command()
     def plan(recipe: RecipeName, overrides: Overrides = None, json: Json = False) -> None:
-        """Print what a recipe will cost and do; needs neither its images nor torch.
+        """Print what a recipe will cost and do; needs no images.
 
         Example: feldspar vision plan revbifpn/paper choose.size=S6
         """
@@ -158,7 +158,7 @@ def print_plan(summary: dict[str, Any]) -> None:
             if value and name != "total"
         )
         typer.echo(
-            f"    memory, estimated for float32: {size_text(memory['total'])}: {parts} "
+            f"    memory of a step in float32: {size_text(memory['total'])}: {parts} "
             f"({phase['activation_memory']})"
         )
     for warning in summary["warnings"]:

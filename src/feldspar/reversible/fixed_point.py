@@ -36,7 +36,12 @@ def exact_limit(dtype: torch.dtype, bits: int) -> float:
 
 
 def require_exact(sums: Tensor, bits: int) -> None:
-    """Raise RunError unless every sum is below the limit; waits for the device."""
+    """Raise RunError unless every sum is below the limit; waits for the device.
+
+    On the meta device there are no values to compare.
+    """
+    if sums.is_meta:
+        return
     limit, found = exact_limit(sums.dtype, bits), sums.detach().abs().amax().item()
     if not found < limit:
         raise RunError(

@@ -6,10 +6,10 @@ from pathlib import Path
 from feldspar.core.errors import UserError
 from feldspar.runtime.device import autocast, choose_device, choose_precision
 from feldspar.runtime.threads import set_threads
-from feldspar.vision.counts import require_divisible
 from feldspar.vision.data import open_split
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.measure import measure
+from feldspar.vision.stem import require_divisible
 
 
 def evaluate_run(

@@ -1,4 +1,4 @@
-"""What a vision recipe will do and cost before anything is spent; no torch."""
+"""The plan of a vision recipe: what it will do and cost, before anything is spent."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,8 +7,14 @@ from feldspar.core.errors import UserError
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.vision.counts import NetworkCounts, count_network
-from feldspar.vision.memory import VisionMemory, step_memory
+from feldspar.vision.network_cost import (
+    MultiplyAdds,
+    StepMemory,
+    count_multiply_adds,
+    shapes_of,
+    step_memory,
+)
+from feldspar.vision.revbifpn import RevBiFPN
 
 FLOPS_PER_MAC = 2
 PASSES = 3
@@ -17,32 +23,34 @@ PASSES = 3
 
 @dataclass(frozen=True)
 class VisionPlan:
-    """A recipe's timeline, in images, and the counts of its network at each phase's resolution."""
+    """A recipe's timeline, in images, and its network's work at each phase's resolution."""
 
     recipe: VisionRecipe
     timeline: Timeline
-    counts: tuple[NetworkCounts, ...]
+    network: RevBiFPN
+    """The network on the meta device."""
+    multiply_adds: tuple[MultiplyAdds, ...]
+    """Those of one image in each phase."""
     train_images: int | None
-    """Of an epoch, where known."""
+    """Images of an epoch, where they are known."""
 
     def flops_per_image(self, phase_index: int) -> float:
-        """Forward and backward FLOPs of one training image."""
-        return float(PASSES * FLOPS_PER_MAC * self.counts[phase_index].total.macs)
+        """Return the forward and backward FLOPs of one training image."""
+        return float(PASSES * FLOPS_PER_MAC * self.multiply_adds[phase_index].total)
 
-    def memory(self, phase_index: int) -> VisionMemory:
-        """Bytes of a step, estimated."""
+    def memory(self, phase_index: int) -> StepMemory:
+        """Return the bytes of a step in float32."""
         phase, optimizer = self.recipe.phases[phase_index], self.recipe.optimizer
         return step_memory(
-            self.recipe.model,
+            self.network,
             phase.resolution,
             phase.batch.images,
-            self.recipe.runtime.activation_memory,
             len(optimizer.only_rule.moments),
             self.recipe.average_weights is not None,
         )
 
     def warnings(self, precision: object = None) -> list[str]:
-        """What is allowed and yet worth knowing; ``precision`` is the type of the products."""
+        """Return warnings of what is allowed; ``precision`` is the type of the products."""
         runtime, bits = self.recipe.runtime, self.recipe.model.fixed_point_bits
         narrow = runtime.precision == "bfloat16" or str(precision) == "torch.bfloat16"
         if narrow and runtime.activation_memory == "reversible" and bits is None:
@@ -54,7 +62,7 @@ class VisionPlan:
         return []
 
     def summary(self) -> dict[str, Any]:
-        """Everything that is known before anything is spent, as plain values."""
+        """Return everything that is known before anything is spent, as plain values."""
         flops = sum(
             self.flops_per_image(phase.index) * phase.length for phase in self.timeline.phases
         )
@@ -65,7 +73,7 @@ class VisionPlan:
             "steps": self.timeline.steps,
             "train_images": self.train_images,
             "flops": flops,
-            "phases": [self._phase(index) for index in range(len(self.counts))],
+            "phases": [self._phase(index) for index in range(len(self.multiply_adds))],
             "warnings": self.warnings(),
         }
 
@@ -73,7 +81,7 @@ class VisionPlan:
         phase, settings = self.timeline.phases[index], self.recipe.phases[index]
         first = self.timeline.next_step(phase.start_position)
         assert first is not None, "a phase has at least one step"
-        total, memory = self.counts[index].total, self.memory(index)
+        work, memory = self.multiply_adds[index], self.memory(index)
         return {
             "name": phase.name,
             "images": phase.length,
@@ -83,14 +91,14 @@ class VisionPlan:
             "resolution": settings.resolution,
             "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
-            "macs": {"conv+linear": total.macs, "paper counter": total.paper_macs},
+            "macs": {"conv+linear": work.total, "paper counter": work.paper_total},
             "memory_bytes": asdict(memory) | {"total": memory.total},
             "activation_memory": self.recipe.runtime.activation_memory,
         }
 
 
 def plan_vision_recipe(recipe: VisionRecipe, train_images: int | None = None) -> VisionPlan:
-    """The plan of a recipe; ``train_images`` defaults to what it declares.
+    """Plan a recipe; ``train_images`` defaults to what it declares.
 
     Raises UserError, which names the key, for a length in epochs without their size.
     """
@@ -101,9 +109,10 @@ def plan_vision_recipe(recipe: VisionRecipe, train_images: int | None = None) ->
                 f"phases.{index}.length: {phase.length} needs the number of training images",
                 do="put the images in place, or declare images.train_images",
             )
-    counts = tuple(
-        count_network(recipe.model, phase.resolution, phase.resolution) for phase in recipe.phases
+    network = shapes_of(recipe.model, recipe.runtime.activation_memory)
+    work = tuple(
+        count_multiply_adds(network, phase.resolution, phase.resolution) for phase in recipe.phases
     )
-    parameters = counts[0].total.parameters
-    sizes = None if size is None else {"train": size}
-    return VisionPlan(recipe, build_timeline(recipe, parameters, sizes), counts, size)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    timeline = build_timeline(recipe, parameters, None if size is None else {"train": size})
+    return VisionPlan(recipe, timeline, network, work, size)

@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
-from feldspar.vision.counts import require_divisible
 
 
 def space_to_depth(images: Tensor, factor: int) -> Tensor:
@@ -18,6 +17,17 @@ def space_to_depth(images: Tensor, factor: int) -> Tensor:
     blocks = images.reshape(size, channels, height // factor, factor, width // factor, factor)
     moved = blocks.permute(0, 3, 5, 1, 2, 4)
     return moved.reshape(size, factor**2 * channels, height // factor, width // factor)
+
+
+def require_divisible(settings: RevBiFPNSettings, height: int, width: int) -> None:
+    """Raise UserError unless every stream has a whole number of rows and columns."""
+    multiple = settings.size_multiple
+    if height < 1 or width < 1 or height % multiple or width % multiple:
+        raise UserError(
+            f"height and width of images must be multiples of {multiple}",
+            found=f"{height} x {width}",
+            do="resize, crop or pad the images",
+        )
 
 
 class Stem(nn.Module):

@@ -5,11 +5,23 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from feldspar.plan.quick_shapes import QuickShapes
 
-class _Live(TorchDispatchMode):
+
+def peak_bytes(run: Callable[[], Any]) -> int:
+    """Return the largest sum of bytes that ``run`` keeps alive; what was there before is left out.
+
+    Works for tensors with values and on the meta device. What a library allocates inside one
+    operation is not seen.
+    """
+    with _Live() as live:
+        run()
+    return live.peak_bytes
+
+
+class _Live(QuickShapes):
     """Storages that operations return, until they are released."""
 
     def __init__(self) -> None:
@@ -18,7 +30,7 @@ class _Live(TorchDispatchMode):
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         # A view or an operation in place makes nothing new.
         read = {storage._cdata for storage in _storages([args, kwargs])}
         for storage in _storages(result):
@@ -44,10 +56,3 @@ def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
     for value in tree_leaves(values):
         if isinstance(value, torch.Tensor):
             yield value.untyped_storage()
-
-
-def peak_bytes(run: Callable[[], Any]) -> int:
-    """Peak of what ``run`` makes; what was there before does not count."""
-    with _Live() as live:
-        run()
-    return live.peak_bytes
