@@ -14,6 +14,7 @@ from feldspar.core.records import (
     RecordFile,
     append_record,
     gaps,
+    last_record,
     read_records,
     read_steps,
     restore_steps,
@@ -48,6 +49,18 @@ def test_floats_keep_every_bit_in_strict_json(
     (record,) = read_records(path)
     read = record["train/loss"]
     assert read == value or (math.isnan(read) and math.isnan(value))
+
+
+def test_the_last_record_is_found_behind_a_torn_line_and_a_long_file(path: Path) -> None:
+    assert last_record(path) is None
+    path.write_bytes(b'{"step": 1')
+    assert last_record(path) is None
+    path.unlink()
+    written(path, range(1, 3000))
+    assert last_record(path) == list(read_records(path))[-1]
+    with path.open("ab") as file:
+        file.write(b'{"step": 3000, "tok')
+    assert last_record(path) == list(read_records(path))[-1]
 
 
 def test_a_torn_line_does_not_take_the_next_one_along(path: Path) -> None:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from feldspar.papers.kit.paper import Findings, Paper, Results, Scale, numbers, plain, values_of
+from feldspar.core.json_files import json_values
+from feldspar.papers.kit.paper import Findings, Paper, Results, Scale, numbers, values_of
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.study.trials import Trial, TrialResult
 from tests.study.conftest import feldspar
@@ -23,7 +24,7 @@ def finished(trials: Iterable[Trial], loss: Callable[[dict[str, Any]], float]) -
 
 def judged_by(paper: Paper, results: Results, scale: Scale) -> Findings:
     """Judge made-up results by the paper's rules, before a quick run's verdicts are dropped."""
-    figures = numbers(json.loads(json.dumps(plain(paper.measure(results, scale)))))
+    figures = numbers(json.loads(json.dumps(json_values(paper.measure(results, scale)))))
     claims = paper.claims_at(scale)
     found = paper.judge(figures, scale, claims)
     return Findings(claims.all_claims(found.claims, quick=False), found.sections, found.figure)

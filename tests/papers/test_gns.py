@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
+from feldspar.core.json_files import json_values
 from feldspar.papers.gns.claims import batch_claims, overhead_claim, relation_claims
 from feldspar.papers.gns.equal_loss import (
     BatchRuns,
@@ -37,7 +38,7 @@ from feldspar.papers.gns.norm_against_total import (
     relation_figures,
 )
 from feldspar.papers.kit.claims import UNRECORDED, Claim, Verdict
-from feldspar.papers.kit.paper import Scale, plain, values_of
+from feldspar.papers.kit.paper import Scale, values_of
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
@@ -77,7 +78,7 @@ def by_name(claims: list[Claim]) -> dict[str, Claim]:
 
 def related(seeds: list[StepNoise], claims: StatedClaims = CLAIMS) -> dict[str, Claim]:
     """The claims on norm layers and total, by figures as a record holds them."""
-    return by_name(relation_claims(plain(relation_figures(seeds)), claims))
+    return by_name(relation_claims(json_values(relation_figures(seeds)), claims))
 
 
 def test_one_factor_throughout_is_recognised() -> None:
@@ -281,7 +282,7 @@ def test_a_record_that_lacks_figures_is_judged_by_what_it_holds(tmp_path: Path) 
         "batches": [written(tmp_path / "b", one, 2.0) for one in batch_trials(Scale.QUICK)],
         "exact": [written(tmp_path / "e", one, 2.5) for one in exact_trials(Scale.QUICK)],
     }
-    figures = plain(PAPER.measure(results, Scale.QUICK))
+    figures = json_values(PAPER.measure(results, Scale.QUICK))
     for key in ("relation", "block_scales", "rates"):
         del figures[key]
     for key in ("steps", "batches"):

@@ -3,7 +3,6 @@
 All text leaves through ``EscapingStream``, so that names and documents cannot steer a terminal.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -23,6 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
+from feldspar.core.json_files import json_text
 from feldspar.core.terminal import visible
 
 PLAIN_INTERVAL_SECONDS = 10.0
@@ -70,8 +70,8 @@ def _escape_streams() -> None:
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on standard output, for machines."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write one JSON value to standard output, for machines; NaN and infinity become null."""
+    sys.stdout.write(json_text(value))
 
 
 def print_error(error: FeldsparError) -> None:

@@ -155,7 +155,6 @@ def branch(
     Example: feldspar noise-scale branch runs/pilot --tokens 2000000 --out runs/branches
     """
     from feldspar.cli.console import print_json
-    from feldspar.core.numbers import finite
     from feldspar.runtime.run_folder import require_run
 
     require_run(run)
@@ -166,9 +165,9 @@ def branch(
         print_json(
             {
                 "tokens": found.tokens,
-                "noise_scale": finite(found.noise_scale),
+                "noise_scale": found.noise_scale,
                 "accepted": found.accepted,
-                "gain": finite(found.gain),
+                "gain": found.gain,
                 "branches": [
                     {
                         "sequences": item.sequences,

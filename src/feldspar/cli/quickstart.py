@@ -72,7 +72,7 @@ class Quickstart:
 
     def run(self) -> None:
         """Every stage that is not done yet."""
-        from feldspar.core.files import write_atomically
+        from feldspar.core.json_files import write_json
         from feldspar.prepare.build import build_documents, build_tokens, require_buildable
         from feldspar.prepare.stages import stages_of
         from feldspar.recipe.recorded import SUMMARY_NAME
@@ -103,7 +103,7 @@ class Quickstart:
             "seconds": self.seconds | {"total": sum(self.seconds.values())},
             "recipe": self.loaded.digest,
         }
-        write_atomically(self.folder / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
+        write_json(self.folder / SUMMARY_NAME, summary)
         self.times.unlink()
         page = write_run_report([self.folder])
         typer.echo(f"release: {self.folder / 'release'}\nreport:  {page}")
@@ -111,7 +111,7 @@ class Quickstart:
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
         """Name a stage and add up its time, over calls that were stopped too."""
-        from feldspar.core.files import write_atomically
+        from feldspar.core.json_files import write_json
 
         typer.echo(f"== {name}")
         began = time.perf_counter()
@@ -121,7 +121,7 @@ class Quickstart:
             spent = self.seconds.get(name, 0.0) + time.perf_counter() - began
             self.seconds[name] = spent
             record = {"recipe": self.loaded.digest, "seconds": self.seconds}
-            write_atomically(self.times, json.dumps(record) + "\n")
+            write_json(self.times, record)
 
     def _train(self) -> None:
         from feldspar.train.run import train

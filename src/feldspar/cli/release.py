@@ -45,9 +45,10 @@ def release_run(
 ) -> Path:
     """Export a run with its card and manifest; returns the folder."""
     from feldspar.core.errors import UserError
-    from feldspar.core.files import new_folder, write_atomically
+    from feldspar.core.files import new_folder
+    from feldspar.core.json_files import write_json
     from feldspar.core.progress import say
-    from feldspar.runtime.run_folder import ADAPTATION_NAME, adaptation_text, require_run
+    from feldspar.runtime.run_folder import ADAPTATION_NAME, require_run
 
     require_run(run)
     if to.exists() and not overwrite:
@@ -76,7 +77,7 @@ def release_run(
             shutil.move(item, folder / item.name)
         exported.rmdir()
         if (adaptation := loaded.checkpoint.state.get(ADAPTATION_KEY)) is not None:
-            write_atomically(folder / ADAPTATION_NAME, adaptation_text(adaptation))
+            write_json(folder / ADAPTATION_NAME, adaptation, indent=1)
         configuration = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         facts = release_facts(loaded, configuration["architectures"][0], held_out or {})
         finish_release(folder, facts, f"feldspar release {run}")

@@ -18,6 +18,8 @@ from feldspar.core.files import disk_errors, write_atomically
 
 MOST = 2**63
 """Steps and positions are smaller."""
+TAIL_BYTES = 1 << 16
+"""More than the last record of a file."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class RecordFile:
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one record; floats at full precision, those that are not finite as text."""
-        self._write(json.dumps(json_safe(record), ensure_ascii=False).encode() + b"\n")
+        self._write(json.dumps(_as_text(record), ensure_ascii=False).encode() + b"\n")
 
     def mark(self) -> Mark:
         """Return what identifies everything written so far."""
@@ -88,6 +90,16 @@ def read_records(path: Path) -> Iterator[dict[str, Any]]:
                 key: _NON_FINITE.get(value, value) if isinstance(value, str) else value
                 for key, value in record.items()
             }
+
+
+def last_record(path: Path) -> dict[str, Any] | None:
+    """Read the last whole record near the end of a file that is being written; None without one."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
+        lines = file.read().splitlines(keepends=True)
+    return next(filter(None, map(_record_of, reversed(lines))), None)
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
@@ -187,22 +199,26 @@ def _lines(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
         return
     with path.open("rb") as file:
         for line in file:
-            try:
-                record = json.loads(line) if line.endswith(b"\n") else None
-            except (ValueError, RecursionError):
-                record = None
-            yield line, record if isinstance(record, dict) else None
+            yield line, _record_of(line)
+
+
+def _record_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
-def json_safe(value: Any) -> Any:
-    """Return a value with floats that are not finite as text, since JSON has no such numbers."""
+def _as_text(value: Any) -> Any:
+    """Return a value with floats that are not finite as text, which ``read_records`` turns back."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):
-        return {key: json_safe(item) for key, item in value.items()}
+        return {key: _as_text(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [json_safe(item) for item in value]
+        return [_as_text(item) for item in value]
     return value

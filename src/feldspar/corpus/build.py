@@ -1,13 +1,13 @@
 """Build the folder of documents that a recipe's ``corpus`` section describes."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.files import digest_of, new_folder, write_atomically
+from feldspar.core.files import digest_of, new_folder
+from feldspar.core.json_files import write_json
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -218,8 +218,7 @@ def finish_folder(
     settings: dict[str, Any] | None = None,
 ) -> None:
     """Write the report and the manifest, which name every other file."""
-    text = json.dumps(report.to_json(), indent=2, ensure_ascii=False)
-    write_atomically(folder / REPORT_NAME, text + "\n")
+    write_json(folder / REPORT_NAME, report.to_json())
     counts = {
         name: {
             "documents": counts.kept.documents,

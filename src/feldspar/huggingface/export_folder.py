@@ -1,6 +1,5 @@
 """A trained decoder written as a folder that transformers loads."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -12,7 +11,8 @@ from torch import Tensor
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.files import new_folder, write_atomically
+from feldspar.core.files import new_folder
+from feldspar.core.json_files import write_json
 from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.folding import fold, is_plain
 from feldspar.huggingface.own import OwnAdapter, write_code
@@ -105,8 +105,8 @@ def export_model(
         if "soft_prompt" in configuration and vectors is not None:
             table = {"soft_prompt": vectors.to(dtype).contiguous()}
             save_tensors(table, folder / SOFT_PROMPT_FILE)
-        _write_json(folder / "config.json", configuration | special)
-        _write_json(folder / "generation_config.json", special)
+        write_json(folder / "config.json", configuration | special, ascii_only=True)
+        write_json(folder / "generation_config.json", special, ascii_only=True)
         if tokenizer_folder is not None:
             for name in TOKENIZER_FILES:
                 if (tokenizer_folder / name).is_file():
@@ -133,7 +133,3 @@ def _without_padding(
         for name, tensor in state.items()
     }
     return cut, settings.model_copy(update={"vocab_size": n_real_vocab})
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(value, indent=2) + "\n")

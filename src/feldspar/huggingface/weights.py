@@ -1,6 +1,5 @@
 """Weights of a folder: safetensors only, in one file or in several with an index."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from feldspar import __version__
 from feldspar.core.errors import RunError, UserError
-from feldspar.core.files import disk_errors, write_atomically
-from feldspar.core.json_files import read_json
+from feldspar.core.files import disk_errors
+from feldspar.core.json_files import read_json, write_json
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 
 KIND = "model"
@@ -47,7 +46,7 @@ def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
         places.update(dict.fromkeys(group, file_name))
     total = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     index = {"metadata": {"total_size": total}, "weight_map": places}
-    write_atomically(folder / INDEX_NAME, json.dumps(index, indent=2) + "\n")
+    write_json(folder / INDEX_NAME, index, ascii_only=True)
 
 
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:

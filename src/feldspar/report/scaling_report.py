@@ -1,10 +1,10 @@
 """The page and the figure of a fitted law, from its record."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.files import write_atomically
+from feldspar.core.json_files import write_json
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table, render_page
 
@@ -22,7 +22,7 @@ def write_scaling(record: dict[str, Any], folder: Path) -> None:
 
     Raises SetupError when the packages of the extra ``report`` are absent.
     """
-    write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+    write_json(folder / RECORD_NAME, record)
     figure = scaling_figure(record)
     write_atomically(folder / FIGURE_NAME, figure.svg)
     write_atomically(folder / PAGE_NAME, scaling_page(record, figure))

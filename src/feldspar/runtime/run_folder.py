@@ -1,7 +1,6 @@
 """A run's folder: recipe, records of each step, and the lock that keeps a second run out."""
 
 import fcntl
-import json
 import os
 import socket
 from collections.abc import Generator, Mapping
@@ -11,11 +10,11 @@ from typing import Any
 
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.files import disk_errors, remove_incomplete, write_atomically
+from feldspar.core.json_files import write_json
 from feldspar.core.progress import say
 from feldspar.core.records import (
     Damage,
     Mark,
-    json_safe,
     read_records,
     read_steps,
     restore_steps,
@@ -40,11 +39,6 @@ OWN_NAMES = (
     "tokenizer",
 )
 """Files that training writes beside checkpoints."""
-
-
-def adaptation_text(record: Mapping[str, Any]) -> str:
-    """Return the content of ``adaptation.json``."""
-    return json.dumps(json_safe(dict(record)), indent=1) + "\n"
 
 
 class RunFolder:
@@ -112,11 +106,11 @@ class RunFolder:
 
     def write_tables(self, tables: dict[str, Any]) -> None:
         """Save the parametrization's table of each phase, by its name."""
-        write_atomically(self.path / TABLES_NAME, json.dumps(tables, indent=1) + "\n")
+        write_json(self.path / TABLES_NAME, tables, indent=1)
 
     def write_adaptation(self, record: Mapping[str, Any]) -> None:
         """Save what was done to the model that the run began with."""
-        write_atomically(self.adaptation, adaptation_text(record))
+        write_json(self.adaptation, record, indent=1)
 
     def recorded_threads(self) -> int | None:
         """Return the number of threads that the run chose last at a start; None for a new run."""

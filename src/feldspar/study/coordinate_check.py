@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from feldspar.core.execution import available_cores, executor
-from feldspar.core.numbers import finite
+from feldspar.core.json_files import json_values
 from feldspar.core.progress import progress, say
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
@@ -155,7 +155,7 @@ class CoordinateCheck:
                     name: [
                         {
                             "measure": str(bound.measure),
-                            "slope": _finite(one.slopes[bound.measure]),
+                            "slope": json_values(one.slopes[bound.measure]),
                             "allowed": [bound.low, bound.high],
                         }
                         for bound in one.faults
@@ -324,11 +324,5 @@ def _nested(measured: Mapping[Measure, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for measure, value in measured.items():
         kinds = found.setdefault(measure.quantity, {})
-        kinds.setdefault(measure.kind, {})[str(measure.step)] = _finite(value)
+        kinds.setdefault(measure.kind, {})[str(measure.step)] = json_values(value)
     return found
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_finite(item) for item in value]
-    return finite(value)

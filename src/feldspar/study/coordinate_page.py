@@ -1,11 +1,11 @@
 """The folder of a coordinate check: JSON, one page, one figure an axis."""
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from feldspar.core.files import write_atomically
+from feldspar.core.json_files import write_json
 from feldspar.parametrization.coordinates import (
     FEED_FORWARD_OUTPUT,
     RESIDUAL_STREAM,
@@ -29,7 +29,7 @@ HEADLINES: dict[Axis, Measure] = {
 
 def write_check(check: CoordinateCheck, folder: Path) -> None:
     """Write ``coordinate-check.json``, ``report.html`` and ``{width,density,depth}.svg``."""
-    write_atomically(folder / RESULT_NAME, json.dumps(check.as_dict(), indent=2) + "\n")
+    write_json(folder / RESULT_NAME, check.as_dict())
     for axis in check.by_axis:
         for figure in headline_figures(check, axis):
             write_atomically(folder / f"{axis}.svg", figure.svg)

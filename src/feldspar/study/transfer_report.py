@@ -3,13 +3,12 @@
 In JSON an infinite loss (a run that diverged) is null.
 """
 
-import json
 import math
 import shlex
 from typing import Any
 
 from feldspar.core.files import write_atomically
-from feldspar.core.numbers import finite
+from feldspar.core.json_files import json_values, write_json
 from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
 from feldspar.study.curves import COSTLY, Move
@@ -23,9 +22,9 @@ OUTSIDE = "the lowest loss is at an end of the grid: the optimum may lie outside
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
-    """Return all of it as plain values."""
+    """Return all of it as plain values; numbers that are not finite become null."""
     best = transfer.best
-    return {
+    found = {
         "recipe": transfer.recipe,
         "overrides": list(transfer.overrides),
         "score": transfer.study.score,
@@ -34,7 +33,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
             "trials": [
                 {
                     "values": point.values,
-                    "score": finite(point.score),
+                    "score": point.score,
                     "run": _run(point, transfer),
                 }
                 for point in transfer.searched
@@ -49,6 +48,7 @@ def summary(transfer: Transfer) -> dict[str, Any]:
         "verification": _verification(transfer),
         "verdict": transfer.verdict,
     }
+    return json_values(found)
 
 
 def _verification(transfer: Transfer) -> dict[str, Any] | None:
@@ -71,8 +71,8 @@ def _shape(shape: ShapeCurve) -> dict[str, Any]:
     return {
         "name": shape.name,
         "overrides": shape.overrides,
-        "losses": [finite(loss) for loss in curve.losses],
-        "spreads": [finite(point.spread) for point in shape.points],
+        "losses": list(curve.losses),
+        "spreads": [point.spread for point in shape.points],
         "optimum": curve.rate,
         "optimum_by_parabola": curve.parabola_rate,
         "at_edge": curve.at_edge,
@@ -83,7 +83,7 @@ def _moved(item: Move) -> dict[str, Any]:
     return {
         "moved_steps": item.steps,
         "moved_steps_by_parabola": item.parabola_steps,
-        "excess_percent": finite(100 * item.excess),
+        "excess_percent": 100 * item.excess,
         "verdict": item.verdict,
     }
 
@@ -145,8 +145,7 @@ def write_transfer(transfer: Transfer) -> None:
 
     Raises SetupError without the report extra.
     """
-    text = json.dumps(summary(transfer), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(transfer.folder / JSON_NAME, text)
+    write_json(transfer.folder / JSON_NAME, summary(transfer))
     sections = [_search_section(transfer)]
     if transfer.proxy is not None:
         series = [_series(shape) for shape in (transfer.proxy, *transfer.targets)]

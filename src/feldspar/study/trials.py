@@ -5,7 +5,6 @@ that was interrupted goes on from its last checkpoint. A trial whose loss is no 
 done too: its score is infinite.
 """
 
-import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
@@ -17,9 +16,9 @@ from typing import Any
 
 from feldspar.core.errors import NonFiniteError, UserError, nearest
 from feldspar.core.execution import available_cores
-from feldspar.core.files import write_atomically
-from feldspar.core.numbers import finite
+from feldspar.core.json_files import json_values, read_json, write_json
 from feldspar.core.progress import progress, say
+from feldspar.core.records import last_record
 from feldspar.plan.sources import resolve_mixtures
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import LoadedRecipe, load_recipe
@@ -38,8 +37,6 @@ MEASURES = ("loss", "bits_per_byte")
 SCORED_SHARE = 0.2
 ALWAYS = ("runtime.trackers=[]", "runtime.threads=1", "checkpoints.keep.last=1")
 """Trials are many: one thread each, no dashboards, no checkpoint but the newest."""
-TAIL_BYTES = 4096
-"""More than the last record of metrics.jsonl."""
 
 
 @dataclass(frozen=True)
@@ -189,13 +186,8 @@ def _watched(
 
 
 def _last_tokens(folder: Path) -> int:
-    path = RunFolder(folder).metrics
-    if not path.is_file():
-        return 0
-    with path.open("rb") as file:
-        file.seek(max(path.stat().st_size - TAIL_BYTES, 0))
-        whole_lines = file.read().split(b"\n")[:-1]
-    return json.loads(whole_lines[-1])["tokens"] if whole_lines else 0
+    record = last_record(RunFolder(folder).metrics)
+    return record["tokens"] if record else 0
 
 
 def _line(result: TrialResult, score: str, done: int, total: int) -> str:
@@ -206,7 +198,7 @@ def _line(result: TrialResult, score: str, done: int, total: int) -> str:
 def _run_trial(unit: _Unit) -> TrialResult:
     """Train one trial to its end."""
     record = _train(unit)
-    write_atomically(unit.folder / RESULT_NAME, json.dumps(record, indent=2) + "\n")
+    write_json(unit.folder / RESULT_NAME, record)
     return _result(unit, record)
 
 
@@ -223,7 +215,7 @@ def _train(unit: _Unit) -> dict[str, Any]:
         "digest": unit.loaded.digest,
         "shards": open_shards(unit.loaded.recipe).digest,
         "diverged": diverged,
-        "metrics": {name: finite(value) for name, value in metrics.items()},
+        "metrics": json_values(metrics),
         "tokens": steps[-1]["tokens"] if steps else 0,
         "seconds": _seconds(steps),
     }
@@ -248,7 +240,7 @@ def _finished(unit: _Unit) -> TrialResult | None:
     path = unit.folder / RESULT_NAME
     if not path.is_file():
         return None
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json(path)
     if record["digest"] != unit.loaded.digest:
         raise UserError(
             f"{unit.folder} holds a finished trial of another recipe or other overrides",

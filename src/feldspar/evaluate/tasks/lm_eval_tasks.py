@@ -4,7 +4,6 @@ The cloze task shows the beginning of a document and asks which of four lines co
 one, or lines of three other documents. The second task is lm-eval's own bits per byte.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
+from feldspar.core.json_files import json_text, write_json
 from feldspar.core.streams import numpy_stream
 
 CHOICES = 4
@@ -122,7 +122,7 @@ def _write_task(
     folder: Path, name: str, rows: list[dict[str, Any]], settings: dict[str, Any]
 ) -> None:
     data = folder / f"{name}.jsonl"
-    write_atomically(data, "".join(json.dumps(row) + "\n" for row in rows))
+    write_atomically(data, "".join(json_text(row, indent=None) for row in rows))
     task = {
         "task": name,
         "dataset_path": "json",
@@ -131,4 +131,4 @@ def _write_task(
         **settings,
     }
     # JSON is YAML, with nothing left to quoting rules.
-    write_atomically(folder / f"{name}.yaml", json.dumps(task, indent=2) + "\n")
+    write_json(folder / f"{name}.yaml", task)

@@ -1,7 +1,6 @@
 """The records of a run on both sides of the place where its second phase begins."""
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,9 +50,7 @@ class Switch:
 
 def phase_switch(run: Path) -> Switch:
     """Read the switch of a finished run of two phases."""
-    text = RunFolder(run).metrics.read_text(encoding="utf-8")
-    records = [json.loads(line) for line in text.splitlines()]
-    return switch_of(records, optimizer_updates(run))
+    return switch_of(RunFolder(run).steps(), optimizer_updates(run))
 
 
 def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:

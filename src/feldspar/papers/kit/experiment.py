@@ -4,7 +4,6 @@
 goes on with the others.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Generator
@@ -15,10 +14,10 @@ from typing import Any
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.files import write_atomically
+from feldspar.core.json_files import json_values, read_json, write_json
 from feldspar.core.progress import progress, say
 from feldspar.papers.kit.cost import RunCost, run_cost
-from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale, plain
+from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale
 from feldspar.prepare.build import build_missing
 from feldspar.prepare.stages import STARTS
 from feldspar.recipe.load import load_recipe
@@ -70,7 +69,7 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
             if not stage.keeps_weights:
                 for result in results[stage.name]:
                     shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
-        figures = plain(paper.measure(results, scale))
+        figures = json_values(paper.measure(results, scale))
         findings = paper.findings(figures, scale)
     return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers)
 
@@ -94,7 +93,7 @@ def open_folder(folder: Path, paper: Paper, scale: Scale) -> dict[str, Any]:
     identity = {"paper": paper.name, "scale": scale.value, "version": __version__}
     path = folder / RECORD_NAME
     if path.is_file():
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
         if any(record.get(key) != value for key, value in identity.items()):
             raise UserError(
                 f"{folder} holds another experiment",
@@ -107,7 +106,7 @@ def open_folder(folder: Path, paper: Paper, scale: Scale) -> dict[str, Any]:
             f"{folder} exists and holds no experiment", do="choose another --out, or empty it"
         )
     record = identity | {"wall_seconds": 0.0}
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
+    write_json(path, record)
     return record
 
 
@@ -119,4 +118,4 @@ def _counting_time(folder: Path, record: dict[str, Any]) -> Generator[None]:
         yield
     finally:
         record["wall_seconds"] += time.perf_counter() - began
-        write_atomically(folder / RECORD_NAME, json.dumps(record, indent=2) + "\n")
+        write_json(folder / RECORD_NAME, record)

@@ -145,15 +145,6 @@ def _cost_of(stages: Callable[[Scale], tuple[Stage, ...]], runs: str) -> str:
     return cost_in_words([run_cost(stage.recipe, trial) for trial in stage.trials({})])
 
 
-def plain(value: Any) -> Any:
-    """Return plain values as JSON gives them back, with None for numbers that it lacks."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def numbers(value: Any) -> Any:
     """Return plain values with infinity for a number that a list lacks: a run that diverged."""
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ from typing import Any
 from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
+from feldspar.core.json_files import write_json
 from feldspar.papers.kit.claims import Claim, counts, with_recorded
 from feldspar.papers.kit.experiment import Outcome
 from feldspar.papers.kit.machine import machine
@@ -85,7 +86,7 @@ def read_record(paper: Paper, path: Path) -> dict[str, Any]:
 
 def _write(record: dict[str, Any], findings: Findings, path: Path) -> None:
     """Write the record, its summary, and the drawing where the figures hold it."""
-    write_atomically(path, json.dumps(record, indent=2, allow_nan=False) + "\n")
+    write_json(path, record)
     write_atomically(path.with_suffix(".md"), summary(record))
     if findings.figure is not None:
         write_atomically(path.with_suffix(".svg"), findings.figure.svg + "\n")

@@ -1,6 +1,5 @@
 """What validation measured along a run, source by source, read from the run's own records."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,7 @@ class Validation:
 def validation_curve(run: Path) -> list[Validation]:
     """Every validation of a run, in order."""
     found = []
-    for line in RunFolder(run).metrics.read_text(encoding="utf-8").splitlines():
-        record = json.loads(line)
+    for record in RunFolder(run).steps():
         bits = {
             name.removeprefix(_BEGIN).removesuffix(_END): value
             for name, value in record.items()

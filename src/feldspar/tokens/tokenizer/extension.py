@@ -4,12 +4,12 @@ An extended tokenizer keeps ids 0 to V0 - 1 of its base; its folder holds ``exte
 ``tokenizer.json``.
 """
 
-import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import UserError
+from feldspar.core.json_files import read_json, write_json
 
 EXTENSION_FILE = "extension.json"
 
@@ -33,8 +33,7 @@ class Extension:
 
     def save(self, folder: Path) -> None:
         """Write ``extension.json`` into ``folder``."""
-        text = json.dumps(asdict(self), indent=2) + "\n"
-        (folder / EXTENSION_FILE).write_text(text, encoding="utf-8")
+        write_json(folder / EXTENSION_FILE, asdict(self), ascii_only=True)
 
     @classmethod
     def load(cls, folder: Path) -> "Extension | None":
@@ -43,6 +42,6 @@ class Extension:
         if not path.is_file():
             return None
         try:
-            return cls(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            return cls(**read_json(path))
+        except TypeError as error:
             raise UserError(f"{path} is no record of an extension: {error}") from error

@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
-from feldspar.core.json_files import read_json
+from feldspar.core.json_files import read_json, write_json
 from feldspar.core.verified import open_if_finished
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.tokenizer.pretokens import pattern_for
@@ -106,7 +106,7 @@ class TextTokenizer:
             "clean_up_tokenization_spaces": False,
         }
         write_atomically(folder / TOKENIZER_FILE, self._tokenizer.to_str(pretty=True) + "\n")
-        write_atomically(folder / CONFIG_FILE, json.dumps(configuration, indent=2) + "\n")
+        write_json(folder / CONFIG_FILE, configuration, ascii_only=True)
         if self.extension is not None:
             self.extension.save(folder)
 
