@@ -11,7 +11,7 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
-from feldspar.corpus.build import build_corpus, configuration_digest
+from feldspar.corpus.build import build_corpus, wanted_documents
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.store import documents, sources
 from feldspar.recipe.sections.corpus import CorpusSettings
@@ -52,7 +52,7 @@ def test_the_folder(settings: CorpusSettings) -> None:
     report = build_corpus(settings, out, command="feldspar corpus build x")
     manifest = read_manifest(out, "documents")
     assert verify_files(out, manifest) == []
-    assert manifest.configuration == configuration_digest(settings)
+    assert manifest.configuration == wanted_documents(settings).configuration
     assert manifest.command == "feldspar corpus build x"
     assert sources(out) == ["a", "b"]
     kept = {
@@ -223,7 +223,7 @@ def test_a_source_in_other_letters(jsonl: Jsonl, tmp_path: Path) -> None:
         expected = "".join({"a": "\u0627", "e": "\u0628", "E": "\u0628"}.get(c, c) for c in text)
         assert found["other"][name] == expected != text
     same = corpus_settings(tmp_path / "out", {"plain": plain, "other": plain})
-    assert configuration_digest(settings) != configuration_digest(same)
+    assert wanted_documents(settings).configuration != wanted_documents(same).configuration
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from feldspar.cli.corpus import tell_documents
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest
 from feldspar.corpus import filters
-from feldspar.corpus.build import build_corpus, configuration_digest
+from feldspar.corpus.build import build_corpus
 from feldspar.corpus.clean import cleaned, cleaned_texts
 from feldspar.corpus.filtering import find_reasons, reasons_of
 from feldspar.corpus.packed import PackedTexts
@@ -126,12 +126,3 @@ def test_an_unknown_filter_is_refused_with_those_that_exist() -> None:
         load_data_recipe("quickstart", ["corpus.filters=[{type: length}]"])
     assert "corpus.filters.0" in str(caught.value)
     assert "short" in str(caught.value)
-
-
-def test_recipes_without_filters_keep_the_digest_of_their_documents() -> None:
-    """Folders that were built before recipes could list filters stay finished."""
-    settings = load_data_recipe("slimpajama-dc/small").recipe.corpus
-    assert settings is not None
-    assert configuration_digest(settings) == (
-        "cb7098280fb67956b8d66d75fe86d6b6ced867ca7e361445bee232af09bc9046"
-    )

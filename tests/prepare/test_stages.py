@@ -86,6 +86,7 @@ def test_a_folder_of_something_else_is_refused(fresh: Path) -> None:
     (fresh.parent / "documents").mkdir()
     (fresh.parent / "documents" / "thesis.tex").write_text("mine")
     (fresh.parent / "shards").mkdir()
+    (fresh.parent / "shards" / "figure.svg").write_text("mine")
     assert states(fresh) == {"documents": REFUSED, "shards": REFUSED}
 
 

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -34,8 +35,7 @@ def register(app: typer.Typer) -> None:
         """
         if dtype not in DTYPES:
             raise UserError(f"--dtype {dtype} is not known", allowed=DTYPES)
-        if to.exists() and not overwrite:
-            raise UserError(f"{to} exists already", do="choose another, or pass --overwrite")
+        require_writable(to, "model", overwrite)
         from feldspar.runtime.run_folder import require_run
 
         require_run(run)

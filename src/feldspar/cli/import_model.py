@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 
 
@@ -24,8 +25,7 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar import downloads/gpt2 --to imported
         """
-        if to.exists() and not overwrite:
-            raise UserError(f"{to} exists already", do="choose another, or pass --overwrite")
+        require_writable(to, "model", overwrite)
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
         from feldspar.cli.console import print_json

@@ -44,15 +44,14 @@ def release_run(
     run: Path, to: Path, overwrite: bool, held_out: dict[str, float] | None = None
 ) -> Path:
     """Export a run with its card and manifest; returns the folder."""
-    from feldspar.core.errors import UserError
+    from feldspar.core.artifact import require_writable
     from feldspar.core.files import new_folder
     from feldspar.core.json_files import write_json
     from feldspar.core.progress import say
     from feldspar.runtime.run_folder import ADAPTATION_NAME, require_run
 
     require_run(run)
-    if to.exists() and not overwrite:
-        raise UserError(f"{to} exists already", do="choose another folder, or pass --overwrite")
+    require_writable(to, "release", overwrite)
     from feldspar.huggingface.export_folder import export_model
     from feldspar.release.folder import finish_release
     from feldspar.train.adaptation import ADAPTATION_KEY

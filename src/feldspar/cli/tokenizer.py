@@ -143,26 +143,24 @@ def _write(
     command: str,
 ) -> "TextTokenizer":
     """Make the tokenizer and its folder."""
-    from feldspar import __version__
+    from feldspar.core.artifact import Wanted, finish_artifact, open_artifact, require_writable
     from feldspar.core.files import digest_of, new_folder
-    from feldspar.core.manifest import Manifest, read_manifest, records_of, write_manifest
     from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
 
+    made_from_documents = settings.type in ("train_bpe", "extend")
+    parent = open_artifact(documents, "documents") if made_from_documents else None
+    wanted = Wanted(
+        "tokenizer",
+        digest_of(settings.model_dump_json(), str(seed)),
+        parents={} if parent is None else {"documents": parent.manifest.digest},
+    )
+    require_writable(output, wanted.kind, overwrite)
     with new_folder(output, overwrite) as target:
         tokenizer = tokenizer_from_settings(settings, documents, seed)
         tokenizer.save(target)
-        manifest = Manifest(
-            kind="tokenizer",
-            configuration=digest_of(settings.model_dump_json(), str(seed)),
-            version=__version__,
-            command=command,
-            parents={"documents": read_manifest(documents, "documents").digest}
-            if settings.type in ("train_bpe", "extend")
-            else {},
-            counts={"vocab_size": tokenizer.vocab_size},
-            files=records_of(target),
+        finish_artifact(
+            target, wanted, command=command, counts={"vocab_size": tokenizer.vocab_size}
         )
-        write_manifest(target, manifest)
     return tokenizer
 
 

@@ -41,9 +41,9 @@ def read_chain_link(folder: Path) -> dict[str, Any]:
 
     Raises UserError when there is none or a file is not listed, RunError when a file differs.
     """
+    from feldspar.core.artifact import open_artifact
     from feldspar.core.manifest import manifest_text
-    from feldspar.core.verified import open_folder
 
-    opened = open_folder(folder)
+    opened = open_artifact(folder)
     opened.verify()
     return json.loads(manifest_text(opened.manifest))

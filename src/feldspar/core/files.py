@@ -67,10 +67,8 @@ def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Gener
     """
     if path.is_symlink():
         path = path.resolve()  # the folder that it stands for is replaced, the link stays
-    if path.exists() and not overwrite:
-        raise UserError(
-            f"{path} exists already", do="choose another folder, or pass --overwrite to replace it"
-        )
+    if not overwrite:
+        require_absent(path)
     temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
     with disk_errors(path):
         temporary.mkdir(parents=True)
@@ -90,6 +88,14 @@ def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Gener
         shutil.rmtree(temporary, ignore_errors=True)
     if flush:
         sync_folder(path.parent)
+
+
+def require_absent(path: Path) -> None:
+    """Raise UserError where ``path`` exists."""
+    if path.exists():
+        raise UserError(
+            f"{path} exists already", do="choose another folder, or pass --overwrite to replace it"
+        )
 
 
 def copy_folder(source: Path, target: Path) -> None:

@@ -1,7 +1,7 @@
 """The manifest of a folder on the data's way: what made it, from what, and each file's digest.
 
 Each arrow of the way (documents, shards, a run's checkpoints, a release) writes ``manifest.json``.
-Readers open such a folder with ``core.verified``, which compares files with their digests.
+Readers open such a folder with ``core.artifact``, which compares files with their digests.
 """
 
 import json

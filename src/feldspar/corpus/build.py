@@ -5,18 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
+from feldspar.core.artifact import Wanted, find_artifact, finish_artifact, require_replaceable
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder
 from feldspar.core.json_files import write_json
-from feldspar.core.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    changes_since,
-    records_of,
-    write_manifest,
-)
 from feldspar.core.progress import say
-from feldspar.core.verified import VerifiedFolder, open_folder, require_replaceable
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Tolerance
@@ -38,14 +31,14 @@ WITHOUT_EFFECT = frozenset({"path", "ontology"})
 """Keys that say where folders lie, not what the documents are."""
 
 
-def configuration_digest(settings: CorpusSettings) -> str:
-    """The digest of what decides the documents: of all settings but the places of folders."""
-    return settings_digest(settings, WITHOUT_EFFECT)
+def wanted_documents(settings: CorpusSettings, key: str = "") -> Wanted:
+    """Return the folder of documents that settings ask for: all of them but the places of folders.
 
-
-def shaping_settings(settings: CorpusSettings) -> dict[str, Any]:
-    """The same settings as plain values, as the manifest keeps them."""
-    return settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
+    ``key`` is the recipe's key that names the folder.
+    """
+    digest = settings_digest(settings, WITHOUT_EFFECT)
+    values = settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
+    return Wanted(KIND, digest, values, key=key)
 
 
 def build_corpus(
@@ -72,8 +65,8 @@ def build_corpus(
     check_apart(out, [each.path for each in settings.sources.values() if each.path is not None])
     if settings.ontology is not None and not settings.ontology.path.is_dir():
         build_ontology(settings.ontology, offline)
-    configuration, shaping = configuration_digest(settings), shaping_settings(settings)
-    finished = finished_report(out, KIND, configuration, overwrite, shaping)
+    wanted = wanted_documents(settings)
+    finished = finished_report(out, wanted, overwrite)
     if finished is not None:
         return finished
     _fetch(settings, offline)
@@ -106,7 +99,7 @@ def build_corpus(
         write_pairs(outcome, folder)
         overlaps = None if shield is None else shield.counts
         report = make_report(outcome, _shaping(settings), overlaps)
-        finish_folder(folder, KIND, configuration, command, report, shaping)
+        finish_folder(folder, wanted, command, report)
     return report
 
 
@@ -156,68 +149,25 @@ def check_apart(out: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def finished_report(
-    out: Path,
-    kind: str,
-    configuration: str,
-    overwrite: bool,
-    settings: dict[str, Any] | None = None,
-) -> Report | None:
-    """The report of a finished folder of the same configuration; None when ``out`` is to be made.
+def finished_report(out: Path, wanted: Wanted, overwrite: bool) -> Report | None:
+    """Return the report of the finished folder ``out``; None when ``out`` is to be made.
 
-    Raises UserError when ``out`` holds something else and ``overwrite`` is off, or when it is no
-    folder of ours, which is never replaced; RunError that names a damaged file. ``settings`` tell
-    what differs.
+    With ``overwrite`` the folder is always made again. Raises UserError when ``out`` holds
+    something else, or may not be replaced; RunError that names a damaged file.
     """
-    if overwrite and holds_manifest(out, kind):
-        require_replaceable(out, kind)
+    if overwrite:
+        require_replaceable(out, wanted.kind)
         return None
-    finished = finished_folder(out, kind)
+    finished = find_artifact(out, wanted)
     if finished is None:
         return None
-    if finished.manifest.configuration != configuration:
-        raise UserError(
-            f"{out} was built with other settings",
-            found=changes_since(finished.manifest, settings or {}),
-            do="choose another folder, or pass --overwrite to replace it",
-        )
     finished.verify()
     say(f"{out} is finished already with these settings: nothing to do")
     return report_from_json(finished.file(REPORT_NAME).read_text(encoding="utf-8"))
 
 
-def finished_folder(out: Path, kind: str) -> VerifiedFolder | None:
-    """The finished folder ``out``; None where it is absent or empty.
-
-    Raises UserError when it is no folder of ours, RunError that names a damaged file.
-    """
-    return open_folder(out, kind) if holds_manifest(out, kind) else None
-
-
-def holds_manifest(out: Path, kind: str) -> bool:
-    """Tell whether ``out`` holds a manifest; False where it is absent or empty.
-
-    Raises UserError when it holds something else.
-    """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return False
-    if not (out / MANIFEST_NAME).is_file():
-        raise UserError(
-            f"{out} exists and holds no {MANIFEST_NAME}: it is no finished {kind} folder",
-            do="choose another folder; what feldspar did not make is never replaced",
-        )
-    return True
-
-
-def finish_folder(
-    folder: Path,
-    kind: str,
-    configuration: str,
-    command: str,
-    report: Report,
-    settings: dict[str, Any] | None = None,
-) -> None:
-    """Write the report and the manifest, which name every other file."""
+def finish_folder(folder: Path, wanted: Wanted, command: str, report: Report) -> None:
+    """Write the report and the manifest, which names every file."""
     write_json(folder / REPORT_NAME, report.to_json())
     counts = {
         name: {
@@ -240,14 +190,4 @@ def finish_folder(
     }
     if report.decontamination is not None:
         total["decontamination"] = report.decontamination
-    manifest = Manifest(
-        kind=kind,
-        configuration=configuration,
-        version=__version__,
-        command=command,
-        counts=total,
-        files=records_of(folder),
-        warnings=report.warnings,
-        settings=settings or {},
-    )
-    write_manifest(folder, manifest)
+    finish_artifact(folder, wanted, command=command, counts=total, warnings=report.warnings)

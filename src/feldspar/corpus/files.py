@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from feldspar import __version__
+from feldspar.core.artifact import Wanted
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.build import check_apart, finish_folder, finished_report
@@ -78,8 +79,8 @@ def deduplicate_files(
         digests = pool.map(sha256_of_file, [path for _, path in files])
         inputs_digest = digest_of(*chain(*zip((name for name, _ in files), digests, strict=True)))
         parts = settings_digest(settings), str(short), inputs_digest
-        configuration = digest_of(*parts, repr((text_field, id_field, source)))
-        if (finished := finished_report(out, KIND, configuration, overwrite)) is not None:
+        wanted = Wanted(KIND, digest_of(*parts, repr((text_field, id_field, source))))
+        if (finished := finished_report(out, wanted, overwrite)) is not None:
             return finished
         with new_folder(out, overwrite=True) as folder:
             stages = Stages(work, pool, digest_of(__version__))
@@ -91,7 +92,7 @@ def deduplicate_files(
             shaping = {"short": short, "text_field": text_field, "id_field": id_field}
             shaping |= {"source": source} | settings.model_dump(mode="json", exclude={"memory"})
             report = make_report(outcome, shaping)
-            finish_folder(folder, KIND, configuration, command, report)
+            finish_folder(folder, wanted, command, report)
     return report
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from feldspar.core.artifact import open_artifact
 from feldspar.core.errors import UserError, nearest
-from feldspar.core.verified import open_folder
 from feldspar.corpus.columns import read_documents
 from feldspar.corpus.document import Document
 from feldspar.corpus.split import SPLITS
@@ -19,7 +19,7 @@ def split_folder(folder: Path, split: str, source: str) -> Path:
 
 def sources(folder: Path) -> list[str]:
     """The sources of a finished folder of documents, in the recipe's order."""
-    return list(open_folder(folder, KIND).manifest.counts["sources"])
+    return list(open_artifact(folder, KIND).manifest.counts["sources"])
 
 
 def documents(folder: Path, split: str, source: str) -> Iterator[Document]:
@@ -31,7 +31,7 @@ def documents(folder: Path, split: str, source: str) -> Iterator[Document]:
     """
     if split not in SPLITS:
         raise UserError(f"there is no split {split!r}", allowed=SPLITS)
-    opened = open_folder(folder, KIND)
+    opened = open_artifact(folder, KIND)
     names = list(opened.manifest.counts["sources"])
     if source not in names:
         hint = nearest(source, names)

@@ -10,12 +10,12 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, write_atomically
 from feldspar.core.json_files import read_json
 from feldspar.core.manifest import MANIFEST_NAME
 from feldspar.core.progress import say
-from feldspar.core.verified import open_if_finished
 from feldspar.huggingface.architectures import of_model_type
 from feldspar.huggingface.declared import declared_multipliers
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
@@ -58,7 +58,7 @@ def import_model(folder: Path) -> ImportedModel:
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
-    if (finished := open_if_finished(folder)) is not None:
+    if (finished := open_if_artifact(folder)) is not None:
         finished.verify()
     tokenizer_folder = folder if (folder / TOKENIZER_FILES[0]).is_file() else None
     own, path = folder / SETTINGS_NAME, folder / CONFIGURATION_NAME

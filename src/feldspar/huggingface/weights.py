@@ -8,11 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from feldspar import __version__
+from feldspar.core.artifact import Wanted, finish_artifact
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import disk_errors
 from feldspar.core.json_files import read_json, write_json
-from feldspar.core.manifest import Manifest, records_of, write_manifest
 
 KIND = "model"
 WEIGHTS_NAME = "model.safetensors"
@@ -22,7 +21,7 @@ LARGEST_FILE_BYTES = 5 * 10**9
 
 def finish_model_folder(folder: Path) -> None:
     """Write the manifest of a model folder that is otherwise complete; readers verify it."""
-    write_manifest(folder, Manifest(KIND, "", __version__, files=records_of(folder)))
+    finish_artifact(folder, Wanted(KIND))
 
 
 def write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:

@@ -8,17 +8,18 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from feldspar.core.artifact import OtherArtifactError, Wanted, find_artifact, open_artifact
 from feldspar.core.errors import FeldsparError, UserError
-from feldspar.core.manifest import Manifest, changes_since
-from feldspar.corpus.build import configuration_digest, finished_folder, shaping_settings
+from feldspar.corpus.build import wanted_documents
 from feldspar.corpus.store import KIND as DOCUMENTS
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
-from feldspar.recipe.sections.tokens import TrainBpe
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.tokens.shards.shard_shape import ShardShape, finished_shards
+from feldspar.tokens.shards.shard_shape import KIND as SHARDS
+from feldspar.tokens.shards.shard_shape import ShardShape
 
 AnyLoaded = LoadedRecipe | LoadedDataRecipe
 
@@ -120,20 +121,11 @@ def _ontology(loaded: AnyLoaded, corpus: CorpusSettings) -> Iterator[Stage]:
 def _documents(loaded: AnyLoaded, corpus: CorpusSettings, written: list[Path]) -> Stage:
     command = f"feldspar corpus build {loaded.arguments}"
     try:
-        folder = finished_folder(corpus.path, DOCUMENTS)
+        found = find_artifact(corpus.path, wanted_documents(corpus, "corpus.path"))
     except FeldsparError as error:
-        return _refused("documents", corpus.path, error)
-    if folder is None:
+        return _refused("documents", corpus.path, error, "corpus.path", command)
+    if found is None:
         return _unbuilt_documents(corpus, command, written)
-    if folder.manifest.configuration != configuration_digest(corpus):
-        return Stage(
-            "documents",
-            corpus.path,
-            State.REFUSED,
-            f"corpus.path: {corpus.path} was built with other settings",
-            found=changes_since(folder.manifest, shaping_settings(corpus)),
-            do=f"set another corpus.path, or replace it: {command} --overwrite",
-        )
     return Stage("documents", corpus.path, State.READY)
 
 
@@ -159,12 +151,10 @@ def _shards(loaded: AnyLoaded, documents: Stage | None) -> Stage:
     path = recipe.shards.path
     command = f"feldspar tokens build {loaded.arguments}"
     try:
-        folder = finished_shards(path)
-        if folder is not None:
-            _require_same(loaded, folder.manifest, documents)
+        if _shards_are_ready(loaded, recipe.shards, documents):
             return Stage("shards", path, State.READY)
     except FeldsparError as error:
-        return _refused("shards", path, error, f"{command} --overwrite")
+        return _refused("shards", path, error, "shards.path", command)
     if recipe.corpus is None or recipe.tokenizer is None or documents is None:
         absent = "corpus" if recipe.corpus is None else "tokenizer"
         note = f"shards.path: {path} does not exist, and the recipe has no section {absent}"
@@ -177,22 +167,28 @@ def _shards(loaded: AnyLoaded, documents: Stage | None) -> Stage:
     return Stage("shards", path, State.TO_BUILD, note, do=command)
 
 
-def _require_same(loaded: AnyLoaded, manifest: Manifest, documents: Stage | None) -> None:
-    """Raise UserError when shards were not built by this recipe, as far as it says how."""
+def _shards_are_ready(loaded: AnyLoaded, shards: ShardSettings, documents: Stage | None) -> bool:
+    """Tell whether the recipe's shards are there; False where they are to be made.
+
+    Raises UserError where they were not built by this recipe, as far as it says how.
+    """
     recipe = loaded.recipe
-    if recipe.corpus is None or recipe.tokenizer is None or recipe.shards is None:
-        return
+    found = find_artifact(shards.path, Wanted(SHARDS, key="shards.path"))
+    if found is None or recipe.corpus is None or recipe.tokenizer is None:
+        return found is not None
     if documents is not None and documents.state is State.REFUSED:
-        raise UserError("shards.path: its documents were built otherwise than the recipe says")
+        raise OtherArtifactError(
+            "shards.path: its documents were built otherwise than the recipe says"
+        )
     digest = None
     if documents is not None and documents.state is State.READY:
-        made = finished_folder(recipe.corpus.path, DOCUMENTS)
-        digest = None if made is None else made.manifest.digest
+        digest = open_artifact(recipe.corpus.path, DOCUMENTS).manifest.digest
     try:
-        shape = ShardShape.of(recipe.tokenizer, recipe.shards, recipe.seed)
+        shape = ShardShape.of(recipe.tokenizer, shards, recipe.seed)
     except UserError:
-        return  # shards hold a copy of a tokenizer whose files are gone
-    shape.require_same(recipe.shards.path, manifest, digest, any_seed=True)
+        return True  # shards hold a copy of a tokenizer whose files are gone
+    shape.wanted(digest, any_seed_of=found.manifest).require_same(shards.path, found.manifest)
+    return True
 
 
 def _tokenizer(loaded: AnyLoaded, shards: Stage) -> Stage | None:
@@ -254,8 +250,8 @@ def _pairs(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:
             yield Stage("pairs", path, State.MISSING, note, do="put the pairs there as JSON lines")
 
 
-def _refused(name: str, path: Path, error: FeldsparError, replacing: str = "") -> Stage:
-    """A folder that is damaged, or holds something else than the recipe asks for."""
-    if replacing and isinstance(error, UserError):
-        error.do = f"set another {name}.path, or replace it: {replacing}"
+def _refused(name: str, path: Path, error: FeldsparError, key: str, command: str) -> Stage:
+    """Return the stage of a folder that is damaged, or holds something else than is asked for."""
+    if isinstance(error, OtherArtifactError):
+        error.do = f"set another {key}, or replace it: {command} --overwrite"
     return Stage(name, path, State.REFUSED, error.what, error.found, error.do, error)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feldspar.core.artifact import open_artifact
 from feldspar.core.errors import FeldsparError
-from feldspar.core.verified import open_folder
 
 RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.jsonl"
@@ -38,7 +38,7 @@ def recorded_recipe(folder: Path) -> Recorded | None:
     """Read the recipe that the newest readable checkpoint of a run keeps; None without any."""
     for checkpoint in reversed(_checkpoints(folder)):
         try:
-            place = open_folder(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)
+            place = open_artifact(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)
             state = json.loads(place.read_text(encoding="utf-8"))
         except (FeldsparError, OSError):
             continue  # whoever needs its weights says what is wrong with it

@@ -2,18 +2,10 @@
 
 from pathlib import Path
 
-from feldspar import __version__
+from feldspar.core.artifact import Wanted, finish_artifact, open_artifact
 from feldspar.core.files import write_atomically
-from feldspar.core.manifest import (
-    Manifest,
-    kind_of,
-    read_manifest,
-    records_of,
-    verify_files,
-    write_manifest,
-)
+from feldspar.core.manifest import kind_of, read_manifest, verify_files
 from feldspar.core.progress import tokens_of_plan
-from feldspar.core.verified import open_folder
 from feldspar.release.card import ReleaseFacts, model_card
 
 KIND = "release"
@@ -23,20 +15,17 @@ CARD_NAME = "README.md"
 def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
     """Write the card and the manifest of an exported folder."""
     write_atomically(folder / CARD_NAME, model_card(facts))
-    manifest = Manifest(
-        kind=KIND,
-        configuration=facts.manifests.get("recipe", ""),
-        version=__version__,
+    wanted = Wanted(KIND, facts.manifests.get("recipe", ""), parents=facts.manifests)
+    finish_artifact(
+        folder,
+        wanted,
         command=command,
-        parents=facts.manifests,
         counts={
             "parameters": facts.parameters,
             "tokens": facts.tokens,
             "planned_tokens": facts.planned_tokens,
         },
-        files=records_of(folder),
     )
-    write_manifest(folder, manifest)
 
 
 def verify_release(folder: Path) -> list[str]:
@@ -55,7 +44,7 @@ def unfinished_release(folder: Path) -> str | None:
     """
     if kind_of(folder) != KIND:
         return None
-    counts = open_folder(folder, KIND).manifest.counts
+    counts = open_artifact(folder, KIND).manifest.counts
     tokens, planned = counts.get("tokens"), counts.get("planned_tokens")
     if not isinstance(tokens, int) or not isinstance(planned, int) or tokens >= planned:
         return None

@@ -10,10 +10,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import MANIFEST_NAME, is_manifest, kind_of
-from feldspar.core.verified import VerifiedFolder, open_folder
 from feldspar.report.comparison import compare
 from feldspar.report.figures import Figure, Series, grouped_bar_figure, heat_map, line_figure
 from feldspar.report.page import Section, Table, render_page
@@ -280,7 +280,7 @@ def decontamination_sections(report: dict[str, Any]) -> list[Section]:
     return [Section("Decontamination", [words], [Table(header, rows)])]
 
 
-def _opened(folder: Path) -> VerifiedFolder:
+def _opened(folder: Path) -> Artifact:
     kind = kind_of(folder)
     if kind not in KINDS and not is_manifest(folder / MANIFEST_NAME):
         raise UserError(
@@ -288,7 +288,7 @@ def _opened(folder: Path) -> VerifiedFolder:
             found=kind,
             allowed="a folder that corpus build or corpus dedup made",
         )
-    return open_folder(folder, *KINDS)
+    return open_artifact(folder, *KINDS)
 
 
 def _similarities(path: Path) -> list[float | None]:

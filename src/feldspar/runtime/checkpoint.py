@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from feldspar import __version__
+from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import FeldsparError, RunError
 from feldspar.core.files import new_folder, sha256_of_file, write_atomically
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.system_errors import translated
-from feldspar.core.verified import VerifiedFolder, open_folder
 from feldspar.recipe.recorded import CHECKPOINT_KIND, STATE_NAME, Recorded, recorded_values
 from feldspar.runtime.collectives import on_each, on_first
 from feldspar.runtime.shards import TensorFiles, write_tensors
@@ -105,8 +105,8 @@ class Checkpoint:
             return [told.what]
 
     @cached_property
-    def _opened(self) -> VerifiedFolder:
-        return open_folder(self.folder, KIND)
+    def _opened(self) -> Artifact:
+        return open_artifact(self.folder, KIND)
 
     def files_of(self, stem: str) -> TensorFiles:
         """Open the tensors of a group, ``model`` or ``optimizer``; whoever chose this checkpoint

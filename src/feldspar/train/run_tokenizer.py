@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from feldspar import __version__
+from feldspar.core.artifact import open_artifact
 from feldspar.core.errors import FeldsparError, RunError
 from feldspar.core.files import copy_folder
 from feldspar.core.manifest import Manifest, write_manifest
-from feldspar.core.verified import open_folder
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.tokens.shards.build_shards import TOKENIZER_FOLDER
 from feldspar.tokens.shards.shard_folder import ShardSet
@@ -50,7 +50,7 @@ def run_tokenizer(run: Path, checkpoint: Checkpoint) -> Path:
 
 def _problem(folder: Path, digest: str | None) -> str | None:
     try:
-        opened = open_folder(folder, KIND)
+        opened = open_artifact(folder, KIND)
         opened.verify()
     except FeldsparError as error:
         return error.what

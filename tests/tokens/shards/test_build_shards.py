@@ -188,8 +188,11 @@ def test_other_documents_need_overwrite(bpe: TrainBpe, tmp_path: Path) -> None:
 def test_something_else_is_not_overwritten_by_accident(
     documents: Path, bpe: TrainBpe, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="holds something else"):
-        build_shards(documents, bpe, ShardSettings(path=tmp_path), seed=5)
+    (tmp_path / "letter.txt").write_text("dear")
+    for overwrite in (False, True):
+        with pytest.raises(UserError, match=r"holds no manifest\.json"):
+            build_shards(documents, bpe, ShardSettings(path=tmp_path), seed=5, overwrite=overwrite)
+    assert (tmp_path / "letter.txt").read_text() == "dear"
 
 
 def test_what_a_killed_build_left_is_removed(

@@ -7,16 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from feldspar import __version__
+from feldspar.core.artifact import (
+    Wanted,
+    find_artifact,
+    finish_artifact,
+    open_artifact,
+    require_replaceable,
+)
 from feldspar.core.errors import FeldsparError
 from feldspar.core.execution import available_cores, executor
 from feldspar.core.files import TEMPORARY_MARK, new_folder
-from feldspar.core.manifest import Manifest, records_of, write_manifest
+from feldspar.core.manifest import Manifest
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import stream_seed
-from feldspar.core.verified import open_folder, require_replaceable
 from feldspar.recipe.sections.tokens import ShardSettings, TokenizerSettings
-from feldspar.tokens.shards.shard_shape import KIND, ShardShape, finished_shards
+from feldspar.tokens.shards.shard_shape import KIND, ShardShape
 from feldspar.tokens.shards.writer import write_source
 from feldspar.tokens.tokenizer.encoding import SourceCounts, encode_unit, units_of
 from feldspar.tokens.tokenizer.infilling import Infiller
@@ -107,27 +112,25 @@ def build_shards(
     serve phases that ``fill_in_the_middle``.
     """
     path = shard_settings.path
-    parent = open_folder(documents, "documents").manifest.digest
+    parent = open_artifact(documents, "documents").manifest.digest
     shape = ShardShape.of(tokenizer_settings, shard_settings, seed)
-    if (finished := _kept(path, shape, parent, overwrite)) is not None:
+    wanted = shape.wanted(parent)
+    if (finished := _kept(path, wanted, overwrite)) is not None:
         say(f"{path} is up to date")
         return ShardReport.of(path, finished, up_to_date=True)
     for left in path.parent.glob(f"{path.name}{TEMPORARY_MARK}*"):
         shutil.rmtree(left, ignore_errors=True)
     workers = available_cores() if workers is None else workers
-    with new_folder(path, overwrite) as folder:
+    with new_folder(path, overwrite=True) as folder:
         tokenizer = shape.given or tokenizer_from_settings(tokenizer_settings, documents, seed)
         if fill_in_the_middle:
             Infiller(tokenizer)  # refuses, before anything is encoded
         tokenizer.save(folder / TOKENIZER_FOLDER)
         splits = _encode_all(documents, folder, tokenizer, shard_settings, seed, workers)
-        manifest = Manifest(
-            kind=KIND,
-            configuration=shape.configuration,
-            settings=shape.settings,
-            version=__version__,
+        manifest = finish_artifact(
+            folder,
+            wanted,
             command=command,
-            parents={"documents": parent},
             counts={
                 "tokenizer_digest": tokenizer.digest,
                 "vocab_size": tokenizer.vocab_size,
@@ -139,23 +142,20 @@ def build_shards(
                     for split, sources in splits.items()
                 },
             },
-            files=records_of(folder),
         )
-        write_manifest(folder, manifest)
     return ShardReport.of(path, manifest, up_to_date=False)
 
 
-def _kept(path: Path, shape: ShardShape, parent: str, overwrite: bool) -> Manifest | None:
+def _kept(path: Path, wanted: Wanted, overwrite: bool) -> Manifest | None:
     """Return the manifest of a whole folder that needs no building; None when there is work to do.
 
-    Raises UserError when the folder holds something else, RunError when it is damaged, both unless
-    ``overwrite``.
+    Raises UserError when the folder holds something else, RunError when it is damaged; with
+    ``overwrite`` only for what may not be replaced.
     """
     try:
-        found = finished_shards(path)
+        found = find_artifact(path, wanted)
         if found is None:
             return None
-        shape.require_same(path, found.manifest, parent)
         found.verify()
     except FeldsparError:
         if not overwrite:

@@ -9,8 +9,8 @@ from typing import overload
 
 import numpy as np
 
+from feldspar.core.artifact import Artifact, damaged, open_artifact
 from feldspar.core.errors import UserError, nearest
-from feldspar.core.verified import VerifiedFolder, damaged, open_folder
 from feldspar.tokens.shards.build_shards import KIND, TOKENIZER_FOLDER, splits_of
 from feldspar.tokens.shards.writer import ENDS_SUFFIX, TOKENS_SUFFIX
 from feldspar.tokens.tokenizer.encoding import SourceCounts
@@ -46,7 +46,7 @@ class SourceTokens:
 class TokenFiles(Sequence[np.ndarray]):
     """The mapped tokens of files, each compared with its checksum before it is given out."""
 
-    def __init__(self, folder: VerifiedFolder, names: Sequence[str], mapped: Sequence[np.ndarray]):
+    def __init__(self, folder: Artifact, names: Sequence[str], mapped: Sequence[np.ndarray]):
         self._folder = folder
         self._names = names
         self._mapped = mapped
@@ -75,7 +75,7 @@ class TokenFiles(Sequence[np.ndarray]):
 class ShardSet:
     """The shards of all splits and sources in one folder; make one with ``ShardSet.open``."""
 
-    def __init__(self, folder: VerifiedFolder) -> None:
+    def __init__(self, folder: Artifact) -> None:
         path, manifest = folder.path, folder.manifest
         self.path = path
         self.manifest = manifest
@@ -103,7 +103,7 @@ class ShardSet:
                 f"shards.path: {path} does not exist",
                 do="build the shards first: feldspar tokens build RECIPE",
             )
-        folder = open_folder(path, KIND)
+        folder = open_artifact(path, KIND)
         folder.files(folder.names(TOKENIZER_FOLDER))
         return cls(folder)
 

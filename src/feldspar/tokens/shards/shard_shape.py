@@ -2,13 +2,11 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import UserError
+from feldspar.core.artifact import Wanted
 from feldspar.core.files import digest_of
-from feldspar.core.manifest import MANIFEST_NAME, Manifest, changes_since
-from feldspar.core.verified import VerifiedFolder, open_folder
+from feldspar.core.manifest import Manifest
 from feldspar.recipe.sections.tokens import (
     ExtendTokenizer,
     ShardSettings,
@@ -59,38 +57,14 @@ class ShardShape:
         settings = {"tokenizer": values, "shard_tokens": shards.shard_tokens, "seed": seed}
         return cls(given, settings, configuration)
 
-    def require_same(
-        self, path: Path, manifest: Manifest, documents: str | None, any_seed: bool = False
-    ) -> None:
-        """Raise UserError when the shards in ``path`` were built otherwise, and say what differs.
+    def wanted(self, documents: str | None, any_seed_of: Manifest | None = None) -> Wanted:
+        """Return the shards of this shape, made from documents of that digest (None: any).
 
-        ``documents`` is the digest of the documents; None: they are not at hand. ``any_seed``
-        admits shards that another seed has ordered: training draws an order of its own.
+        ``any_seed_of`` is the manifest of shards that another seed may have put in order: training
+        draws an order of its own.
         """
         settings = self.settings
-        if any_seed and "seed" in manifest.settings:
-            settings = settings | {"seed": manifest.settings["seed"]}
-        same = manifest.configuration == self.configuration or settings == manifest.settings
-        do = "choose another shards.path, or pass --overwrite to replace it"
-        if not same:
-            raise UserError(
-                f"shards.path: {path} was built with other settings",
-                found=changes_since(manifest, settings),
-                do=do,
-            )
-        if documents is not None and manifest.parents != {"documents": documents}:
-            raise UserError(f"shards.path: {path} was built from other documents", do=do)
-
-
-def finished_shards(path: Path) -> VerifiedFolder | None:
-    """Open a finished folder of shards; None where there is no folder.
-
-    Raises UserError when the folder holds something else, RunError when a file is missing.
-    """
-    if not path.exists():
-        return None
-    if not (path / MANIFEST_NAME).is_file():
-        raise UserError(
-            f"shards.path: {path} holds something else than shards", do="choose another shards.path"
-        )
-    return open_folder(path, KIND)
+        if any_seed_of is not None and "seed" in any_seed_of.settings:
+            settings = settings | {"seed": any_seed_of.settings["seed"]}
+        parents = None if documents is None else {"documents": documents}
+        return Wanted(KIND, self.configuration, settings, parents, key="shards.path")

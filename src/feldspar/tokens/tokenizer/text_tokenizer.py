@@ -15,10 +15,10 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
+from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
 from feldspar.core.json_files import read_json, write_json
-from feldspar.core.verified import open_if_finished
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.tokenizer.pretokens import pattern_for
 
@@ -76,7 +76,7 @@ class TextTokenizer:
         In a finished folder its files are compared with their checksums. Raises UserError when
         there is none, RunError that names a damaged file.
         """
-        if (finished := open_if_finished(folder)) is not None:
+        if (finished := open_if_artifact(folder)) is not None:
             finished.files([name for name in finished.names() if name in FILES])
         return cls.from_file(
             folder / TOKENIZER_FILE, end_of_document or end_of_sequence_token(folder)

@@ -1,30 +1,42 @@
-"""Finished folders: files are compared with their checksums before anything is read from them.
+"""Artifacts: finished folders whose manifest names what they hold, made by what, from what.
 
-``open_folder`` reads the manifest and looks at names and sizes. A file's content is compared when a
-reader first asks for it; the result is remembered outside the folder (``core.verified_memory``).
+A command that makes one asks ``find_artifact`` first: the folder is absent, finished already, or
+holds something else, which is refused. With ``--overwrite`` it asks ``require_replaceable``
+instead. It fills a temporary folder (``core.files.new_folder``) and ends with ``finish_artifact``.
+
+Readers use ``open_artifact``, which reads the manifest and looks at names and sizes. A file's
+content is compared with its checksum when a reader first asks for it; the result is remembered
+outside the folder (``core.artifact_memory``).
 """
 
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from feldspar import __version__
+from feldspar.core.artifact_memory import ArtifactMemory
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.execution import available_cores
+from feldspar.core.files import require_absent
 from feldspar.core.manifest import (
     MANIFEST_NAME,
     NOT_LISTED,
     Manifest,
+    changes_since,
     content_problem,
     is_manifest,
     kind_of,
     read_manifest,
+    records_of,
     size_problem,
     unlisted_files,
+    write_manifest,
 )
 from feldspar.core.progress import progress
-from feldspar.core.verified_memory import VerifiedMemory
 
 THREADS = 8
 SHOWN_BYTES = 1 << 30
@@ -41,10 +53,10 @@ _AGAIN = {
 }
 
 
-class VerifiedFolder:
-    """A folder and its manifest; make one with ``open_folder``. Threads may share it."""
+class Artifact:
+    """An artifact that ``open_artifact`` opened. Threads may share it."""
 
-    def __init__(self, path: Path, manifest: Manifest, memory: VerifiedMemory) -> None:
+    def __init__(self, path: Path, manifest: Manifest, memory: ArtifactMemory) -> None:
         self.path = path
         self.manifest = manifest
         self._memory = memory
@@ -139,7 +151,7 @@ class VerifiedFolder:
         return problem
 
 
-def open_folder(path: Path, *kinds: str) -> VerifiedFolder:
+def open_artifact(path: Path, *kinds: str) -> Artifact:
     """Open a finished folder of one of ``kinds``; its files are there and of the right sizes.
 
     Raises UserError when there is no such folder or it holds a file that its manifest does not
@@ -156,26 +168,119 @@ def open_folder(path: Path, *kinds: str) -> VerifiedFolder:
             found=", ".join(unlisted[:5]),
             do=f"move it out of {path}; to add data, build the folder again from all of it",
         )
-    return VerifiedFolder(path, manifest, VerifiedMemory(path))
+    return Artifact(path, manifest, ArtifactMemory(path))
 
 
-def open_if_finished(path: Path) -> VerifiedFolder | None:
-    """Open a folder that holds a manifest of ours as ``open_folder``; None where it holds none.
+def open_if_artifact(path: Path) -> Artifact | None:
+    """Open a folder that holds a manifest of ours as ``open_artifact``; None where it holds none.
 
     Plain folders, such as those of model hubs, come without.
     """
-    return open_folder(path) if is_manifest(path / MANIFEST_NAME) else None
+    return open_artifact(path) if is_manifest(path / MANIFEST_NAME) else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a command is to make: the kind of artifact and what decides its content."""
+
+    kind: str
+    configuration: str | None = None
+    """The digest of the settings that shape the content; None: settings are not compared."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """These settings as plain values, by which a message tells what differs."""
+    parents: dict[str, str] | None = None
+    """The digests of the artifacts that it is made from, by kind; None: they are not compared."""
+    key: str = ""
+    """The key of the recipe that names the folder, for messages; empty: an argument names it."""
+
+    def require_same(self, path: Path, found: Manifest) -> None:
+        """Raise OtherArtifactError where ``found``, the manifest in ``path``, differs from this."""
+        where = f"{self.key}: {path}" if self.key else str(path)
+        do = f"choose another {self.key or 'folder'}, or pass --overwrite to replace it"
+        same = self.configuration in (None, found.configuration)
+        if not same and not (self.settings and self.settings == found.settings):
+            changes = changes_since(found, self.settings)
+            raise OtherArtifactError(f"{where} was built with other settings", found=changes, do=do)
+        if self.parents is not None and found.parents != self.parents:
+            names = " or ".join(self.parents)
+            raise OtherArtifactError(f"{where} was built from other {names}", do=do)
+
+
+class OtherArtifactError(UserError):
+    """An artifact of the wanted kind that was built otherwise: it may be replaced on request."""
+
+
+def find_artifact(path: Path, wanted: Wanted) -> Artifact | None:
+    """Open the artifact in ``path`` if it is the ``wanted`` one; None: absent or empty, to be made.
+
+    Raises OtherArtifactError where it was built otherwise, UserError where the folder holds
+    something else, RunError where its manifest or a file is damaged.
+    """
+    if _is_absent(path):
+        return None
+    _require_manifest(path, wanted.kind, wanted.key)
+    found = open_artifact(path, wanted.kind)
+    wanted.require_same(path, found.manifest)
+    return found
 
 
 def require_replaceable(path: Path, kind: str) -> None:
-    """Raise UserError when a folder is to be replaced by one of ``kind`` and holds another kind.
+    """Raise UserError where ``path`` holds anything that an artifact of ``kind`` may not replace.
 
-    A damaged folder, or one of another version, may be replaced.
+    An artifact of that kind may be replaced, however damaged, old or different it is.
     """
+    if _is_absent(path):
+        return
+    _require_manifest(path, kind)
     found = kind_of(path)
     if found is not None and found != kind:
         raise UserError(
             f"{path} holds {found}, not {kind}, so it is not replaced", do="choose another folder"
+        )
+
+
+def require_writable(path: Path, kind: str, overwrite: bool) -> None:
+    """Raise UserError where ``path`` exists and, with ``overwrite``, may not be replaced."""
+    if overwrite:
+        require_replaceable(path, kind)
+    else:
+        require_absent(path)
+
+
+def finish_artifact(
+    folder: Path,
+    wanted: Wanted,
+    *,
+    command: str = "",
+    counts: dict[str, Any] | None = None,
+    warnings: Sequence[str] = (),
+) -> Manifest:
+    """Write the manifest of a folder that is otherwise complete; return it."""
+    manifest = Manifest(
+        kind=wanted.kind,
+        configuration=wanted.configuration or "",
+        version=__version__,
+        command=command,
+        parents=wanted.parents or {},
+        counts=counts or {},
+        files=records_of(folder),
+        warnings=list(warnings),
+        settings=wanted.settings,
+    )
+    write_manifest(folder, manifest)
+    return manifest
+
+
+def _is_absent(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+
+
+def _require_manifest(path: Path, kind: str, key: str = "") -> None:
+    if not (path / MANIFEST_NAME).is_file():
+        where = f"{key}: {path}" if key else str(path)
+        raise UserError(
+            f"{where} exists and holds no {MANIFEST_NAME}: it is no finished {kind} folder",
+            do=f"choose another {key or 'folder'}; what feldspar did not make is never replaced",
         )
 
 

@@ -22,7 +22,7 @@ State = list[int]
 """Device, inode, size, time of modification and time of change, in nanoseconds."""
 
 
-class VerifiedMemory:
+class ArtifactMemory:
     """Remembered checks of the files of one folder, by their names in it."""
 
     def __init__(self, folder: Path) -> None:
