@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from feldspar.core.files import digest_of
 from feldspar.corpus.clean import cleaned
 from feldspar.corpus.document import Tolerance
-from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cache_folder
+from feldspar.corpus.readers.sources import read_source
 from feldspar.recipe.sections.corpus import SourceSettings
 
 LONGEST_CHARACTERS = 14_000

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from feldspar.corpus.parts import PartFiles, part_folder, write_index
-from feldspar.corpus.unit_files import unit_folder
+from feldspar.corpus.stages import unit_folder
 from feldspar.recipe.sections.corpus import CorpusSettings
 from tests.made_text import documents, edited
 

@@ -180,7 +180,7 @@ def test_a_budget_that_cannot_hold_the_corpus(
     path.write_bytes(b'{"source": "a", "text": "b"}\n' * 220_000)
     options = ["--short", 0, "--memory", "64MB", "--engine", "serial"]
     error = refused(capsys, "dedup", path, "--out", tmp_path / "out", *options)
-    assert "memory: 64MB do not hold the integers of 220,000 documents" in error
+    assert "deduplicate.memory: 64MB is too small for 220,000 documents" in error
     assert not list(tmp_path.glob("out*"))
 
 

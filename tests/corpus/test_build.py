@@ -11,9 +11,9 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
-from feldspar.corpus.build import build_corpus, wanted_documents
+from feldspar.corpus.build import build_corpus
 from feldspar.corpus.split import SPLITS
-from feldspar.corpus.store import documents, sources
+from feldspar.corpus.store import documents, sources, wanted_documents
 from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.report.corpus_report import corpus_page
 from tests.corpus.conftest import corpus_settings, prose

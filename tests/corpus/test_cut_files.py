@@ -12,9 +12,9 @@ import zstandard
 from feldspar.core.errors import UserError
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.document import Tolerance
-from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.evaluation import evaluation_items
 from feldspar.corpus.readers.members import read_members
+from feldspar.corpus.readers.sources import read_source
 from feldspar.recipe.sections.corpus import SourceSettings
 from tests.corpus.conftest import corpus_settings, prose
 from tests.corpus.test_readers import read

@@ -13,11 +13,11 @@ from pyarrow import parquet
 
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest
-from feldspar.corpus.build import build_corpus, wanted_documents
+from feldspar.corpus.build import build_corpus
 from feldspar.corpus.decontaminate import RunsOfWords, words_of
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.evaluation import evaluation_items
-from feldspar.corpus.store import documents
+from feldspar.corpus.store import documents, wanted_documents
 from tests.corpus.conftest import corpus_settings, prose
 
 letters = st.lists(st.sampled_from("abc"), max_size=12).map(" ".join)

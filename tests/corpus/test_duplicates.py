@@ -17,10 +17,9 @@ from feldspar.corpus.duplicates.candidates import (
 )
 from feldspar.corpus.duplicates.components import component_labels
 from feldspar.corpus.duplicates.exact import exact_edges
-from feldspar.corpus.duplicates.representatives import representatives
 from feldspar.corpus.duplicates.runs import Range
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
-from feldspar.corpus.duplicates.survivors import preference, survivors
+from feldspar.corpus.duplicates.survivors import preference, representatives, survivors
 from feldspar.corpus.duplicates.verify import at_least, intersection_size
 from feldspar.recipe.sections.corpus import PRESETS
 from tests.corpus.conftest import empty_parts

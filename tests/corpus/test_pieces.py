@@ -23,9 +23,9 @@ from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.parts import rows_of
 from feldspar.corpus.readers import jsonl as jsonl_reader
 from feldspar.corpus.readers import parquet as parquet_reader
-from feldspar.corpus.readers import pieces_of
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.readers.sources import pieces_of
 from feldspar.corpus.reading import ReadUnit, read_units
 from feldspar.recipe.sections.corpus import DeduplicateSettings, SourceSettings
 from tests.corpus.conftest import corpus_settings, prose

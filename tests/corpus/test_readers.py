@@ -17,9 +17,9 @@ from pyarrow import parquet
 from feldspar.core.errors import FeldsparError, SetupError, UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.corpus.document import Document, Tolerance, check_source_name
-from feldspar.corpus.readers import read_source
-from feldspar.corpus.readers.globs import matches
+from feldspar.corpus.readers.listing import matches
 from feldspar.corpus.readers.members import read_members
+from feldspar.corpus.readers.sources import read_source
 from feldspar.recipe.sections.corpus import SourceSettings
 
 LINE = '{"id": "a", "text": "one"}\n{"text": "two"}\n'

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.streams import hash_integers
-from feldspar.corpus.duplicates.bands import band_keys
+from feldspar.corpus.duplicates.candidates import band_keys
 from feldspar.corpus.duplicates.shingles import (
     WORD_KEY,
     distinct_hashes,

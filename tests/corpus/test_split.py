@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feldspar.corpus.document import Tolerance
-from feldspar.corpus.readers import read_source
 from feldspar.corpus.readers.archives import cached_archive
+from feldspar.corpus.readers.sources import read_source
 from feldspar.corpus.split import assign, bucket, side
 from feldspar.recipe.sections.corpus import SourceSettings, SplitSettings
 

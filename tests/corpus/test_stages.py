@@ -9,8 +9,7 @@ import pytest
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.execution import SerialExecutor
 from feldspar.corpus.duplicates.runs import Range
-from feldspar.corpus.stages import Done, Stages, work_folder
-from feldspar.corpus.unit_files import UnitFiles
+from feldspar.corpus.stages import Done, Stages, UnitFiles, work_folder
 
 
 def double(unit: tuple[Path, int], folder: Path) -> dict[str, Any]:

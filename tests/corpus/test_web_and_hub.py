@@ -16,7 +16,7 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document
 from feldspar.corpus.files import deduplicate_files
-from feldspar.corpus.readers.lines import bounded_lines
+from feldspar.corpus.readers.blocks import bounded_lines
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 from tests.corpus.test_readers import read

@@ -1,44 +1,33 @@
 """Build the folder of documents that a recipe's ``corpus`` section describes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
-from feldspar.core.artifact import Wanted, find_artifact, finish_artifact, require_replaceable
-from feldspar.core.errors import UserError
+from feldspar.core.execution import Engine, started
 from feldspar.core.files import digest_of, new_folder
-from feldspar.core.json_files import write_json
-from feldspar.core.progress import say
+from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Tolerance
-from feldspar.corpus.engine import Engine, started
-from feldspar.corpus.identity import settings_digest
 from feldspar.corpus.ontology import build_ontology
-from feldspar.corpus.pipeline import Plan, process, quality_field, write_pairs
-from feldspar.corpus.readers import fetch_archives, pieces_of
+from feldspar.corpus.pipeline import Plan, process, write_pairs
+from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.pieces import Piece
-from feldspar.corpus.report import Report, make_report, report_from_json
+from feldspar.corpus.readers.sources import pieces_of
+from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.split import SPLITS
 from feldspar.corpus.stages import Stages, work_folder
-from feldspar.corpus.store import KIND, split_folder
+from feldspar.corpus.store import (
+    check_apart,
+    finish_folder,
+    finished_report,
+    split_folder,
+    wanted_documents,
+)
 from feldspar.corpus.writing import write_kept
 from feldspar.recipe.sections.corpus import CorpusSettings, DeduplicateSettings, PackageReader
-
-REPORT_NAME = "report.json"
-WITHOUT_EFFECT = frozenset({"path", "ontology"})
-"""Keys that say where folders lie, not what the documents are."""
-
-
-def wanted_documents(settings: CorpusSettings, key: str = "") -> Wanted:
-    """Return the folder of documents that settings ask for: all of them but the places of folders.
-
-    ``key`` is the recipe's key that names the folder.
-    """
-    digest = settings_digest(settings, WITHOUT_EFFECT)
-    values = settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
-    return Wanted(KIND, digest, values, key=key)
 
 
 def build_corpus(
@@ -132,62 +121,3 @@ def _shaping(settings: CorpusSettings) -> dict[str, Any]:
     if shaping["deduplicate"] is not None:
         del shaping["deduplicate"]["memory"]
     return shaping
-
-
-def check_apart(out: Path, inputs: Iterable[Path]) -> None:
-    """Raises UserError when the output and an input are one folder, or one lies in the other.
-
-    The input would be replaced, or the output read the next time.
-    """
-    target = out.resolve()
-    for given in inputs:
-        source = given.expanduser().resolve()
-        if target.is_relative_to(source) or source.is_relative_to(target):
-            raise UserError(
-                f"the output {out} and the input {given} overlap",
-                do="choose an output folder beside the inputs",
-            )
-
-
-def finished_report(out: Path, wanted: Wanted, overwrite: bool) -> Report | None:
-    """Return the report of the finished folder ``out``; None when ``out`` is to be made.
-
-    With ``overwrite`` the folder is always made again. Raises UserError when ``out`` holds
-    something else, or may not be replaced; RunError that names a damaged file.
-    """
-    if overwrite:
-        require_replaceable(out, wanted.kind)
-        return None
-    finished = find_artifact(out, wanted)
-    if finished is None:
-        return None
-    finished.verify()
-    say(f"{out} is finished already with these settings: nothing to do")
-    return report_from_json(finished.file(REPORT_NAME).read_text(encoding="utf-8"))
-
-
-def finish_folder(folder: Path, wanted: Wanted, command: str, report: Report) -> None:
-    """Write the report and the manifest, which names every file."""
-    write_json(folder / REPORT_NAME, report.to_json())
-    counts = {
-        name: {
-            "documents": counts.kept.documents,
-            "bytes": counts.kept.bytes,
-            "licences": counts.licences,
-            "removed": {reason: vars(amount) for reason, amount in counts.removed.items()},
-            "noted": counts.noted,
-            "splits": {split: vars(amount) for split, amount in counts.splits.items()},
-            "replaced_characters": counts.replaced_characters,
-        }
-        for name, counts in report.sources.items()
-    }
-    total = {
-        "documents": sum(each["documents"] for each in counts.values()),
-        "bytes": sum(each["bytes"] for each in counts.values()),
-        "sources": list(counts),
-        "by_source": counts,
-        "bad_records": report.bad_records,
-    }
-    if report.decontamination is not None:
-        total["decontamination"] = report.decontamination
-    finish_artifact(folder, wanted, command=command, counts=total, warnings=report.warnings)

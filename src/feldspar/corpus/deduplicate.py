@@ -22,15 +22,15 @@ from feldspar.corpus.duplicates.candidates import (
 from feldspar.corpus.duplicates.components import Components, component_labels
 from feldspar.corpus.duplicates.edges import EdgeFile, Edges, merge_edges, no_edges
 from feldspar.corpus.duplicates.exact import canonical_pairs, exact_edges
-from feldspar.corpus.duplicates.representatives import representatives
 from feldspar.corpus.duplicates.runs import ranges
 from feldspar.corpus.duplicates.shingles import SHINGLE_CHARACTERS
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
-from feldspar.corpus.duplicates.survivors import preference, survivors
+from feldspar.corpus.duplicates.survivors import preference, representatives, survivors
 from feldspar.corpus.duplicates.verify import (
     PAIRS_TOGETHER,
     CompareUnit,
     OrderUnit,
+    TextFiles,
     VerifyUnit,
     at_least,
     compare_candidates,
@@ -38,12 +38,11 @@ from feldspar.corpus.duplicates.verify import (
     order_candidates,
     tiles_of,
     verify_pairs,
+    write_places,
 )
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
-from feldspar.corpus.stages import Stages
-from feldspar.corpus.text_files import TextFiles, write_places
-from feldspar.corpus.unit_files import UnitFiles
+from feldspar.corpus.stages import Stages, UnitFiles
 from feldspar.recipe.sections.corpus import DeduplicateSettings, HighestValue
 
 

@@ -9,19 +9,12 @@ from pathlib import Path
 from feldspar import __version__
 from feldspar.core.artifact import Wanted
 from feldspar.core.errors import UserError
+from feldspar.core.execution import Engine, started
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
-from feldspar.corpus.build import check_apart, finish_folder, finished_report
+from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.document import Tolerance, check_source_name
-from feldspar.corpus.engine import Engine, started
-from feldspar.corpus.identity import settings_digest
-from feldspar.corpus.pipeline import (
-    KEPT_SPLIT,
-    Plan,
-    process,
-    quality_field,
-    write_pairs,
-)
+from feldspar.corpus.pipeline import KEPT_SPLIT, Plan, process, write_pairs
 from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_pieces_of
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
@@ -29,6 +22,7 @@ from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.report import Report, make_report
 from feldspar.corpus.stages import Stages, work_folder
+from feldspar.corpus.store import check_apart, finish_folder, finished_report, settings_digest
 from feldspar.corpus.writing import write_kept
 from feldspar.recipe.sections.corpus import DeduplicateSettings, ShortFilter
 

@@ -17,7 +17,7 @@ import numpy as np
 from feldspar.corpus.columns import DOCUMENT_COLUMNS, arrow, column_of, text_sizes
 from feldspar.corpus.document import Document
 from feldspar.corpus.packed import PackedTexts
-from feldspar.corpus.unit_files import unit_folder
+from feldspar.corpus.stages import unit_folder
 
 PART_BYTES = 4 << 20
 _GATHERED_CHARACTERS = 1 << 20

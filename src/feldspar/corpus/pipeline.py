@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from feldspar.core.errors import UserError, nearest
+from feldspar.corpus.checks import (
+    check_memory,
+    check_priority,
+    check_quality,
+    check_sources,
+    replaced_characters,
+)
 from feldspar.corpus.clean import Normalisation
 from feldspar.corpus.columns import TableFile
 from feldspar.corpus.decontaminate import Decontaminator
@@ -14,27 +20,21 @@ from feldspar.corpus.deduplicate import Corpus, deduplicate, keep_all
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.duplicates.edges import BLOCK
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
-from feldspar.corpus.features import Features, Preparation
-from feldspar.corpus.filtering import all_reasons, reasons_of
+from feldspar.corpus.features import Preparation
+from feldspar.corpus.filtering import reasons_of
 from feldspar.corpus.held_out import copies_in_train, exact_clusters
 from feldspar.corpus.outcome import JACCARD_DECIMALS, Outcome
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.reading import read_corpus
-from feldspar.corpus.replaced import replaced_characters
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
 from feldspar.recipe.sections.corpus import (
     DeduplicateSettings,
     Filter,
-    HighestValue,
     SplitSettings,
 )
 
 KEPT_SPLIT = "kept"
-RESIDENT_BYTES = 300
-"""Integers of one document that are held in memory at most."""
-UNIT_BYTES = 48_000_000
-"""Bytes that a unit of work holds beside them: parts of text, their cleaned form, columns."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,6 @@ class Plan:
         """Whether pairs of duplicates are looked for, to remove them or to keep them together."""
         near = self.split is not None and self.split.decontamination == "near"
         return self.deduplicate is not None or near
-
-
-def quality_field(settings: DeduplicateSettings | None) -> str | None:
-    """The field of records that chooses survivors, where one does."""
-    keep = settings.keep if settings is not None else None
-    return keep.field if isinstance(keep, HighestValue) else None
 
 
 def process(
@@ -80,14 +74,14 @@ def process(
     read = read_corpus(pieces, needed, preparation, tolerance, decontaminator, stages)
     files, features, names = read.files, read.features, read.names
     replaced = replaced_characters(names, features, files)
-    _check_sources(needed or names, features, plan.filters, bool(needed))
+    check_sources(needed or names, features, plan.filters, bool(needed))
     settings = plan.deduplicate or DeduplicateSettings()
     if not plan.sought:
         found = keep_all(files.documents)
     else:
-        _check_priority(names, settings.priority)
-        _check_quality(settings, features)
-        _check_memory(settings, files.documents)
+        check_priority(names, settings.priority)
+        check_quality(settings, features)
+        check_memory(settings, files.documents)
         sketches = SketchFiles(files, 0, len(files))
         corpus = Corpus(files, sketches, features, features.reasons < 0, names)
         found = deduplicate(corpus, settings, stages)
@@ -132,63 +126,6 @@ def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
     else:
         splits = sides[settings.decontamination]
     return replace(outcome, splits=splits, copies_in_train=copies)
-
-
-def _check_memory(settings: DeduplicateSettings, documents: int) -> None:
-    needed = documents * RESIDENT_BYTES + UNIT_BYTES
-    if needed > settings.memory_bytes:
-        raise UserError(
-            f"memory: {settings.memory} do not hold the integers of {documents:,} documents",
-            allowed=f"at least {-(-needed // 10**6)}MB",
-            do="give more (--memory, deduplicate.memory); with deduplicate: null, where pairs are "
-            "sought for the split only, split.decontamination: exact needs none",
-        )
-
-
-def _check_sources(
-    names: Sequence[str], features: Features, filters: Sequence[Filter], each: bool
-) -> None:
-    """Check that the filters keep a document of ``each`` source, or of all of them together."""
-    groups = [[number] for number in range(len(names))] if each else [list(range(len(names)))]
-    for group in groups:
-        reasons = features.reasons[np.isin(features.sources, group)]
-        if not (reasons < 0).any():
-            title = "source" if len(group) == 1 else "sources"
-            raise UserError(
-                f"{title} {', '.join(names[number] for number in group)} "
-                f"{'has' if len(group) == 1 else 'have'} no document left after cleaning: of "
-                f"{len(reasons)} read, {_removals(reasons, reasons_of(filters)) or 'none is left'}",
-                found=", ".join(str(each.model_dump(mode="json")) for each in filters),
-                do="correct the source, or relax the filter: clean.short (corpus dedup: --short) "
-                "or corpus.filters",
-            )
-
-
-def _removals(places: np.ndarray, reasons: Sequence[str]) -> str:
-    """Tell how many documents the filters remove for which reason."""
-    phrases = all_reasons()
-    counts = {reason: int((places == place).sum()) for place, reason in enumerate(reasons)}
-    return ", ".join(f"{count} {phrases[reason]}" for reason, count in counts.items() if count)
-
-
-def _check_priority(names: list[str], priority: Iterable[str]) -> None:
-    for name in priority:
-        if name not in names:
-            hint = nearest(name, names)
-            raise UserError(
-                f"priority: there is no source {name!r}"
-                + (f"; did you mean {hint!r}?" if hint else ""),
-                allowed=names,
-            )
-
-
-def _check_quality(settings: DeduplicateSettings, features: Features) -> None:
-    field = quality_field(settings)
-    if field is not None and np.isnan(features.quality).all():
-        raise UserError(
-            f"keep: no document has the field {field!r}",
-            do="name a field that holds numbers, or choose another way to keep",
-        )
 
 
 PLACES = ("id", "source", "origin")

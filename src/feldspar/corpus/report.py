@@ -13,8 +13,7 @@ from feldspar.corpus.decontaminate import Decontamination
 from feldspar.corpus.examples import Example, example_pairs
 from feldspar.corpus.filtering import all_reasons
 from feldspar.corpus.held_out import Copies
-from feldspar.corpus.lengths import length_counts
-from feldspar.corpus.outcome import Outcome, exact_copies, repeated_ids
+from feldspar.corpus.outcome import Outcome, exact_copies, length_counts, repeated_ids
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from feldspar import __version__
 from feldspar.core.errors import RunError, SetupError, UserError
@@ -27,7 +27,6 @@ from feldspar.core.manifest import (
 from feldspar.core.progress import progress
 from feldspar.corpus.columns import frugal_memory
 from feldspar.corpus.read_progress import metered, read_progress
-from feldspar.corpus.unit_files import unit_folder
 
 KIND = "unit of a stage"
 Run = Callable[[Any, Path], dict[str, Any]]
@@ -189,3 +188,34 @@ def work_folder(out: Path) -> Generator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def unit_folder(stage: Path, number: int) -> Path:
+    """The folder of one unit."""
+    return stage / f"{number:06d}"
+
+
+@dataclass(frozen=True)
+class UnitFiles(Sequence[Path]):
+    """The file ``name`` of each of ``units`` units, in order.
+
+    Units that read all of them carry this along. As paths those of a terabyte of text would take
+    6 MB and two seconds of pickling with each unit.
+    """
+
+    stage: Path
+    name: str
+    units: int
+
+    def __len__(self) -> int:
+        return self.units
+
+    @overload
+    def __getitem__(self, index: int) -> Path: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Path, ...]: ...
+    def __getitem__(self, index: int | slice) -> Path | tuple[Path, ...]:
+        numbers = range(self.units)[index]
+        if isinstance(numbers, range):
+            return tuple(unit_folder(self.stage, number) / self.name for number in numbers)
+        return unit_folder(self.stage, numbers) / self.name

@@ -1,15 +1,129 @@
-"""The folder of finished documents: where each split and source lies, and reading it again."""
+"""The folder of finished documents: what identifies it, how it ends, and reading it again."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator, Set
 from pathlib import Path
+from typing import Any
 
-from feldspar.core.artifact import open_artifact
+from feldspar.core.artifact import (
+    Wanted,
+    find_artifact,
+    finish_artifact,
+    open_artifact,
+    require_replaceable,
+)
 from feldspar.core.errors import UserError, nearest
+from feldspar.core.files import digest_of
+from feldspar.core.json_files import write_json
+from feldspar.core.progress import say
 from feldspar.corpus.columns import read_documents
 from feldspar.corpus.document import Document
+from feldspar.corpus.report import Report, report_from_json
 from feldspar.corpus.split import SPLITS
+from feldspar.recipe.base import Settings
+from feldspar.recipe.sections.corpus import CorpusSettings
 
 KIND = "documents"
+REPORT_NAME = "report.json"
+WITHOUT_EFFECT = frozenset({"path", "ontology"})
+"""Keys that say where folders lie, not what the documents are."""
+_ADDED: dict[str, Any] = {
+    "decontaminate": None,
+    "only": {},
+    "verify": None,
+    "cluster": "components",
+    "decontamination": "near",
+    "transliterate": None,
+    "filters": [],
+}
+"""Keys that were added after the first folders, and the values that change nothing."""
+_WITHOUT_EFFECT = {"memory"}
+"""Keys that never change the result."""
+
+
+def wanted_documents(settings: CorpusSettings, key: str = "") -> Wanted:
+    """Return the folder of documents that settings ask for: all of them but the places of folders.
+
+    ``key`` is the recipe's key that names the folder.
+    """
+    digest = settings_digest(settings, WITHOUT_EFFECT)
+    values = settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
+    return Wanted(KIND, digest, values, key=key)
+
+
+def settings_digest(settings: Settings, exclude: Set[str] = frozenset()) -> str:
+    """A digest of all keys but ``exclude`` and those added later that are not in use."""
+    value = _in_use(settings.model_dump(mode="json", exclude=set(exclude)))
+    return digest_of(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
+
+
+def _in_use(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _in_use(item)
+            for key, item in value.items()
+            if key not in _WITHOUT_EFFECT and (key not in _ADDED or item != _ADDED[key])
+        }
+    return [_in_use(item) for item in value] if isinstance(value, list) else value
+
+
+def check_apart(out: Path, inputs: Iterable[Path]) -> None:
+    """Raises UserError when the output and an input are one folder, or one lies in the other.
+
+    The input would be replaced, or the output read the next time.
+    """
+    target = out.resolve()
+    for given in inputs:
+        source = given.expanduser().resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            raise UserError(
+                f"the output {out} and the input {given} overlap",
+                do="choose an output folder beside the inputs",
+            )
+
+
+def finished_report(out: Path, wanted: Wanted, overwrite: bool) -> Report | None:
+    """Return the report of the finished folder ``out``; None when ``out`` is to be made.
+
+    With ``overwrite`` the folder is always made again. Raises UserError when ``out`` holds
+    something else, or may not be replaced; RunError that names a damaged file.
+    """
+    if overwrite:
+        require_replaceable(out, wanted.kind)
+        return None
+    finished = find_artifact(out, wanted)
+    if finished is None:
+        return None
+    finished.verify()
+    say(f"{out} is finished already with these settings: nothing to do")
+    return report_from_json(finished.file(REPORT_NAME).read_text(encoding="utf-8"))
+
+
+def finish_folder(folder: Path, wanted: Wanted, command: str, report: Report) -> None:
+    """Write the report and the manifest, which names every file."""
+    write_json(folder / REPORT_NAME, report.to_json())
+    counts = {
+        name: {
+            "documents": counts.kept.documents,
+            "bytes": counts.kept.bytes,
+            "licences": counts.licences,
+            "removed": {reason: vars(amount) for reason, amount in counts.removed.items()},
+            "noted": counts.noted,
+            "splits": {split: vars(amount) for split, amount in counts.splits.items()},
+            "replaced_characters": counts.replaced_characters,
+        }
+        for name, counts in report.sources.items()
+    }
+    total = {
+        "documents": sum(each["documents"] for each in counts.values()),
+        "bytes": sum(each["bytes"] for each in counts.values()),
+        "sources": list(counts),
+        "by_source": counts,
+        "bad_records": report.bad_records,
+    }
+    if report.decontamination is not None:
+        total["decontamination"] = report.decontamination
+    finish_artifact(folder, wanted, command=command, counts=total, warnings=report.warnings)
 
 
 def split_folder(folder: Path, split: str, source: str) -> Path:

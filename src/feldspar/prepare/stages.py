@@ -10,8 +10,8 @@ from pathlib import Path
 
 from feldspar.core.artifact import OtherArtifactError, Wanted, find_artifact, open_artifact
 from feldspar.core.errors import FeldsparError, UserError
-from feldspar.corpus.build import wanted_documents
 from feldspar.corpus.store import KIND as DOCUMENTS
+from feldspar.corpus.store import wanted_documents
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader

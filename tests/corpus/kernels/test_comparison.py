@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 
 from feldspar.corpus.document import Document
 from feldspar.corpus.duplicates import verify as verification
-from feldspar.corpus.duplicates.verify import VerifyUnit, at_least, verify_pairs
+from feldspar.corpus.duplicates.verify import (
+    TextFiles,
+    VerifyUnit,
+    at_least,
+    verify_pairs,
+    write_places,
+)
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.kernels.comparison import cut_pairs
 from feldspar.corpus.kernels.selection import compiled
 from feldspar.corpus.parts import tables_of, text_begins, write_table
-from feldspar.corpus.text_files import TextFiles, write_places
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import empty_parts, prose
 from tests.corpus.test_build import content

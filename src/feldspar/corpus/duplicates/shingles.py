@@ -18,11 +18,6 @@ LATIN_WORDS = hash_integers(np.arange(256, dtype=np.uint64), WORD_KEY)
 """Words of the first code points."""
 
 
-def shingle_count(characters: int) -> int:
-    """How many runs of 13 a cleaned text of that length has."""
-    return max(0, characters - SHINGLE_CHARACTERS + 1)
-
-
 def shingle_hashes(texts: PackedTexts, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """All hashes (u64) of cleaned texts one after the other, repeats kept, and each text's count.
 

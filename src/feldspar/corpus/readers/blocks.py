@@ -1,9 +1,9 @@
-"""Read files in blocks, plain or compressed; a compressed file that was cut is an error."""
+"""Read files in blocks or lines, plain or compressed; a file that was cut is an error."""
 
 import gzip
 import io
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -104,3 +104,32 @@ class BlockStream(io.RawIOBase):
         buffer[:size] = self._left[:size]
         self._left = self._left[size:]
         return size
+
+
+LONGEST_LINE_BYTES = 64 << 20
+"""A longer line is no record: it is passed over without being held in memory."""
+
+
+def bounded_lines(
+    blocks: Iterable[bytes], longest: int = LONGEST_LINE_BYTES
+) -> Iterator[bytes | None]:
+    """Each line without its end; None in the place of one of more than ``longest`` bytes."""
+    pieces: list[bytes] = []
+    held = 0
+    for block in blocks:
+        first, *others = block.split(b"\n")
+        for position, piece in enumerate((first, *others)):
+            if position:
+                yield _line(pieces, held, longest)
+                pieces, held = [], 0
+            held += len(piece)
+            if held <= longest:
+                pieces.append(piece)
+            else:
+                pieces = []
+    if held:
+        yield _line(pieces, held, longest)
+
+
+def _line(pieces: list[bytes], held: int, longest: int) -> bytes | None:
+    return b"".join(pieces) if held <= longest else None

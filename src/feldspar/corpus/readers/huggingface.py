@@ -18,7 +18,7 @@ from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES, jsonl_pieces_of
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.corpus.readers.plain_values import plain_values
+from feldspar.corpus.readers.plain_rows import plain_values
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
 from feldspar.recipe.sections.corpus import HuggingFaceReader, SourceSettings
 

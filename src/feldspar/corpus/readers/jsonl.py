@@ -10,8 +10,13 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Documents, Tolerance
 from feldspar.corpus.encoding import decode
-from feldspar.corpus.readers.blocks import BLOCK_BYTES, decompressed, opened
-from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES, bounded_lines
+from feldspar.corpus.readers.blocks import (
+    BLOCK_BYTES,
+    LONGEST_LINE_BYTES,
+    bounded_lines,
+    decompressed,
+    opened,
+)
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, file_piece
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of

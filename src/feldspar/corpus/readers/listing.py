@@ -1,7 +1,9 @@
-"""The files below a path: each inode once, in sorted order; and their bytes."""
+"""Files below a path: each inode once, in sorted order; their bytes; globs of relative paths."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from feldspar.core.errors import UserError
@@ -62,3 +64,19 @@ def read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+_TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|[^*?]+")
+_MEANING = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@lru_cache(maxsize=256)
+def _pattern(glob: str) -> re.Pattern[str]:
+    parts = (_MEANING.get(token, re.escape(token)) for token in _TOKEN.findall(glob))
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def matches(path: str, globs: Sequence[str]) -> bool:
+    """Whether a relative path with forward slashes fits one of ``globs``."""
+    name = path.rsplit("/", 1)[-1]
+    return any(_pattern(glob).fullmatch(path if "/" in glob else name) for glob in globs)

@@ -8,7 +8,7 @@ from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
-from feldspar.corpus.readers.globs import matches
+from feldspar.corpus.readers.listing import matches
 from feldspar.corpus.readers.members import read_members
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.recipe.sections.corpus import PackageReader, SourceSettings

@@ -14,8 +14,7 @@ from feldspar.corpus.parts import DocumentTable
 from feldspar.corpus.read_progress import bytes_read
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import PIECE_BYTES, Piece, Read, file_state
-from feldspar.corpus.readers.plain_rows import plain_table
-from feldspar.corpus.readers.plain_values import plain_values
+from feldspar.corpus.readers.plain_rows import plain_table, plain_values
 from feldspar.corpus.readers.records import Fields, RecordReader, column_of, documents_of, fields_of
 from feldspar.recipe.sections.corpus import SourceSettings
 

@@ -1,4 +1,4 @@
-"""A folder of text files, one document each."""
+"""Folders of files, one document each: text, or a tree of source code."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -7,10 +7,9 @@ from pathlib import Path
 from feldspar.core.errors import UserError
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import decode, repaired
-from feldspar.corpus.readers.globs import matches
-from feldspar.corpus.readers.listing import files_below, read_bytes
+from feldspar.corpus.readers.listing import files_below, matches, read_bytes
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.recipe.sections.corpus import SourceSettings, TextReader
+from feldspar.recipe.sections.corpus import CodeReader, SourceSettings, TextReader
 
 
 def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
@@ -40,3 +39,10 @@ def whole_file(
         tolerance.skip(source, error)
     else:
         yield Document(f"{source}/{name}", source, text, name, origin, licence, replaced=replaced)
+
+
+def code_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
+    """The files of a tree of source code."""
+    reader = settings.reader
+    assert isinstance(reader, CodeReader)
+    return whole_files(source, settings, reader.suffixes, reader.exclude)

@@ -15,8 +15,13 @@ from feldspar.core.errors import UserError, missing_extra
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import REPLACEMENT, decode, repaired
 from feldspar.corpus.read_progress import bytes_read
-from feldspar.corpus.readers.blocks import BLOCK_BYTES, BlockStream, decompressed, opened
-from feldspar.corpus.readers.lines import LONGEST_LINE_BYTES
+from feldspar.corpus.readers.blocks import (
+    BLOCK_BYTES,
+    LONGEST_LINE_BYTES,
+    BlockStream,
+    decompressed,
+    opened,
+)
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.recipe.sections.corpus import SourceSettings, WarcReader
