@@ -78,7 +78,7 @@ def check_sources(
 
 
 def _removals(places: np.ndarray, reasons: Sequence[str]) -> str:
-    """Tell how many documents the filters remove for which reason."""
+    """Tell how many documents the filters remove, by reason."""
     phrases = all_reasons()
     counts = {reason: int((places == place).sum()) for place, reason in enumerate(reasons)}
     return ", ".join(f"{count} {phrases[reason]}" for reason, count in counts.items() if count)
@@ -107,6 +107,6 @@ def check_quality(settings: DeduplicateSettings, features: Features) -> None:
 
 
 def quality_field(settings: DeduplicateSettings | None) -> str | None:
-    """The field of records that chooses survivors, where one does."""
+    """Return the field of records that chooses survivors; None where no field does."""
     keep = settings.keep if settings is not None else None
     return keep.field if isinstance(keep, HighestValue) else None

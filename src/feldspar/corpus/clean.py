@@ -27,7 +27,7 @@ _BLOCK = 1 << 8
 
 
 def normalised(text: str, how: Normalisation) -> str:
-    """The text as it is kept. Raises SetupError when ftfy is asked for and not installed."""
+    """Return the text as it is kept. Raises SetupError where ftfy is missing."""
     if how == "nfc":
         return text if text.isascii() else unicodedata.normalize("NFC", text)
     if how == "ftfy":
@@ -40,7 +40,7 @@ def normalised(text: str, how: Normalisation) -> str:
 
 
 def cleaned(text: str) -> str:
-    """Lower case, without the 32 ASCII punctuation characters, stripped, ``\\s+`` to one space.
+    """Make lower case, delete ASCII punctuation (32 characters), strip, ``\\s+`` to one space.
 
     Punctuation is deleted from the UTF-8 bytes, where an ASCII byte is never part of another
     character: several times faster than ``str.translate`` on non-ASCII text.
@@ -50,7 +50,7 @@ def cleaned(text: str) -> str:
 
 
 def cleaned_texts(texts: PackedTexts) -> tuple[PackedTexts, np.ndarray]:
-    """``cleaned`` of each text, and how many code points each then has (i64)."""
+    """Return ``cleaned`` of each text, and the code points of each (i64)."""
     if compiled():
         return _compiled_texts(texts)
     strings = [cleaned(texts.text(index)) for index in range(len(texts))]
@@ -83,7 +83,7 @@ def _compiled_texts(texts: PackedTexts) -> tuple[PackedTexts, np.ndarray]:
 
 @cache
 def _maps() -> tuple[np.ndarray, np.ndarray]:
-    """What ``cleaned`` makes of each byte (u8) and each code point (u32), from this interpreter."""
+    """Return the results of ``cleaned`` for each byte (u8) and code point (u32) by this Python."""
     points = np.arange(sys.maxunicode + 1, dtype=np.uint32)
     everything = points.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     for start in range(0, len(points), _BLOCK):

@@ -20,7 +20,7 @@ DOCUMENT_COLUMNS = ("id", "source", "text", "group", "origin")
 
 
 def arrow() -> tuple[Any, ModuleType]:
-    """The modules pyarrow and pyarrow.parquet. Raises SetupError when they are not installed."""
+    """Import pyarrow and pyarrow.parquet. Raises SetupError where they are not installed."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -31,7 +31,7 @@ def arrow() -> tuple[Any, ModuleType]:
 
 @contextmanager
 def frugal_memory() -> Generator[None]:
-    """Let Arrow give back in the block what it no longer needs: its own pools keep it.
+    """Let Arrow free memory in the block as soon as it is unused; its own pools keep it.
 
     A pool that ARROW_DEFAULT_MEMORY_POOL names stays.
     """
@@ -47,7 +47,7 @@ def frugal_memory() -> Generator[None]:
 
 
 def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:
-    """An Arrow array of numbers or truths; what is not ``known`` (mask) is null.
+    """Return an Arrow array of numbers or booleans; where ``known`` (mask) is off it is null.
 
     ``pyarrow.array`` of anything imports pandas where it is installed, for half a second.
     """
@@ -60,7 +60,7 @@ def column_of(values: np.ndarray, known: np.ndarray | None = None) -> Any:
 
 
 def text_scalar(text: str) -> Any:
-    """An Arrow scalar; ``pyarrow.scalar`` imports pandas too."""
+    """Return an Arrow scalar; ``pyarrow.scalar`` would import pandas too."""
     pyarrow, _ = arrow()
     data = text.encode()
     offsets = np.array([0, len(data)], np.int32)
@@ -69,7 +69,7 @@ def text_scalar(text: str) -> Any:
 
 
 def numbers_of(column: Any) -> np.ndarray:
-    """The integers or doubles of an Arrow array or chunked array, NaN where they are null.
+    """Return the integers or doubles of an Arrow array or chunked array, NaN where they are null.
 
     ``to_numpy`` imports pandas where it is installed, for a fifth of a second.
     """
@@ -90,21 +90,21 @@ def _numbers(chunk: Any) -> np.ndarray:
 
 
 def text_sizes(column: Any) -> np.ndarray:
-    """The UTF-8 bytes of each text of a column."""
+    """Count the UTF-8 bytes of each text of a column."""
     from pyarrow import compute
 
     return numbers_of(compute.call_function("binary_length", [column]))
 
 
 def text_characters(column: Any) -> np.ndarray:
-    """The code points of each text of a column (u32)."""
+    """Count the code points of each text of a column (u32)."""
     from pyarrow import compute
 
     return numbers_of(compute.call_function("utf8_length", [column])).astype(np.uint32)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
-    """The documents of one file, a row group in memory at a time."""
+    """Yield the documents of one file, with one row group in memory at a time."""
     _, parquet = arrow()
     with parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
@@ -139,7 +139,7 @@ class TableFile:
         self._writer.close()
 
     def write(self, texts: Sequence[Any], numbers: np.ndarray) -> None:
-        """Add rows, given as columns; all blocks but the last are of a whole number of groups.
+        """Add rows, given as columns; each block but the last is a whole number of row groups.
 
         Numbers that are not known (NaN) become null.
         """

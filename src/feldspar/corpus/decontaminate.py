@@ -46,7 +46,7 @@ class Decontamination:
     sources: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values for JSON."""
         return asdict(self)
 
 
@@ -63,7 +63,7 @@ class RunsOfWords:
         self._hashes: dict[str, np.ndarray] = {}
 
     def add(self, name: str, items: Sequence[str]) -> Overlap:
-        """Add a set; what it holds."""
+        """Add an evaluation set; return the counts of its items."""
         counts = Overlap()
         found = [np.empty(0, np.uint64)]
         for item in items:
@@ -77,7 +77,7 @@ class RunsOfWords:
         return counts
 
     def save(self, path: Path) -> None:
-        """Write all into a file; words hold no white space."""
+        """Write all runs into a file, split by white space, which words never hold."""
         names = json.dumps({"words": self._words, "sets": list(self._hashes)})
         np.savez(
             path,
@@ -88,7 +88,7 @@ class RunsOfWords:
 
     @classmethod
     def load(cls, path: Path) -> "RunsOfWords":
-        """What ``save`` wrote."""
+        """Read the file that ``save`` wrote."""
         with np.load(path) as stored:
             names = json.loads(str(stored["names"]))
             runs = cls(names["words"])
@@ -98,11 +98,11 @@ class RunsOfWords:
         return runs
 
     def sieve(self) -> "Sieve":
-        """One that counts for itself."""
+        """Return a sieve with counts of its own."""
         return Sieve(self)
 
     def overlapping(self, text: str) -> list[str]:
-        """The names of the sets that share a run of words with ``text``."""
+        """Return the names of the sets that share a run of words with ``text``."""
         known = self._numbers
         numbers = np.array([known.get(word, UNKNOWN) for word in words_of(text)], np.uint64)
         # Only stretches of words that some set holds can be a run: most of a text is skipped.
@@ -112,7 +112,7 @@ class RunsOfWords:
         return [name for name, hashes in self._hashes.items() if _any_in(runs, hashes)]
 
     def _runs(self, numbers: np.ndarray, starts: np.ndarray | None = None) -> np.ndarray:
-        """Hashes of the runs at ``starts``, or of all."""
+        """Hash the runs of words at ``starts``, or all of them."""
         if starts is None:
             starts = np.arange(max(0, len(numbers) - self._words + 1))
         hashes = np.zeros(len(starts), np.uint64)
@@ -122,12 +122,12 @@ class RunsOfWords:
 
 
 def words_of(text: str) -> list[str]:
-    """The words that count: NFC, lower case, without ASCII punctuation."""
+    """Split a text into the words that are compared: NFC, lower case, no ASCII punctuation."""
     return cleaned(normalised(text, "nfc")).split()
 
 
 def _all_known(known: np.ndarray, words: int) -> np.ndarray:
-    """Where ``words`` values in a row are true: the first of each run."""
+    """Find where runs of ``words`` true values begin."""
     if len(known) < words:
         return np.empty(0, np.int64)
     sums = np.concatenate([[0], np.cumsum(known)])
@@ -149,7 +149,7 @@ class Sieve:
         self.left_out: dict[str, dict[str, list[int]]] = {"sets": {}, "sources": {}}
 
     def clean(self, tables: Iterable[Any]) -> Iterator[Any]:
-        """Tables of documents without those that overlap a set, in order."""
+        """Yield tables of documents, in order, without the documents that overlap a set."""
         for table in tables:
             texts, sources = (table.column(name).to_pylist() for name in ("text", "source"))
             kept = [self._passes(text, source) for text, source in zip(texts, sources, strict=True)]
@@ -173,7 +173,7 @@ class StoredRuns:
     digest: str
 
     def load(self) -> RunsOfWords:
-        """The runs, which a process reads once."""
+        """Read the runs, once in each process."""
         return _loaded(self)
 
 

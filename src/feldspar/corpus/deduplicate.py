@@ -75,7 +75,7 @@ class Deduplication:
 
 
 def keep_all(documents: int) -> Deduplication:
-    """No duplicate removal."""
+    """Return the result of a run that looks for no duplicates."""
     none, keys = no_edges(), np.arange(documents)
     return Deduplication(none, none, keys, keys, keys, np.full(documents, np.nan), Candidates())
 
@@ -141,7 +141,7 @@ def deduplicate(corpus: Corpus, settings: DeduplicateSettings, stages: Stages) -
 def _near_edges(
     corpus: Corpus, near: np.ndarray, rows: int, settings: DeduplicateSettings, stages: Stages
 ) -> tuple[list[Path], Candidates]:
-    """Runs of the edges among the documents of the mask ``near``."""
+    """Find edges among the documents of the mask ``near``; return sorted runs of them."""
     banding, sketches, work = settings.banding, corpus.sketches, stages.work
     np.save(work / "near.npy", near)
     stages.bind(str(rows), repr(banding), str(settings.threshold))
@@ -202,7 +202,7 @@ def _order(corpus: Corpus, settings: DeduplicateSettings) -> np.ndarray:
 def _similar(
     corpus: Corpus, edges: Edges, threshold: float, stages: Stages
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Tells which pairs reach the threshold; those far from it by sketch are not compared."""
+    """Return the test for pairs above the threshold; sketches far below it are not compared."""
     hashes = corpus.features.hashes
 
     def similar(pairs: np.ndarray) -> np.ndarray:
@@ -219,7 +219,7 @@ def _similar(
 
 
 def _to_survivors(corpus: Corpus, edges: Edges, keepers: np.ndarray, stages: Stages) -> np.ndarray:
-    """Jaccard similarity of each dropped document to its survivor, measured where not yet known."""
+    """Return the Jaccard similarity of each dropped document to its survivor."""
     similarity = np.full(len(keepers), np.nan)
     dropped = np.flatnonzero(keepers != np.arange(len(keepers)))
     pairs = np.stack([dropped, keepers[dropped]], axis=1)
@@ -236,7 +236,7 @@ def _to_survivors(corpus: Corpus, edges: Edges, keepers: np.ndarray, stages: Sta
 
 
 def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
-    """Rows (intersection, union) of pairs (n, 2), in their order; each pair comes once."""
+    """Compare pairs (n, 2), each given once: rows (intersection, union) in the same order."""
     wanted = canonical_pairs(pairs)
     labels = component_labels(corpus.files.documents, wanted)
     wanted = in_tiles(wanted, tiles_of(labels, corpus.features.characters))[2:].T

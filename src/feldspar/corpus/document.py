@@ -34,7 +34,7 @@ class Document:
 
 
 def check_source_name(name: str, where: str | None = None) -> str:
-    """``name``, which becomes a folder's name. Raises UserError when it could not."""
+    """Return ``name``. Raises UserError where it cannot name a folder."""
     if _SOURCE_NAME.match(name) is None:
         raise UserError(
             f"{name!r} cannot name a source",
@@ -61,7 +61,7 @@ class Tolerance:
         self.noted: dict[str, dict[str, int]] = {}
 
     def note(self, source: str, reason: str, count: int = 1) -> None:
-        """Count what was amiss in records of ``source`` that are read all the same."""
+        """Count faults in records of ``source`` that are read in spite of them."""
         own = self.noted.setdefault(source, {})
         own[reason] = own.get(reason, 0) + count
 
@@ -74,11 +74,11 @@ class Tolerance:
             self.named.append(error.what)
 
     def to_json(self) -> dict[str, Any]:
-        """Give what was skipped and noted as plain values, for ``add``."""
+        """Return the skipped and noted records as plain values, for ``add``."""
         return {"skipped": self.skipped, "named": self.named, "noted": self.noted}
 
     def add(self, other: Mapping[str, Any]) -> None:
-        """Count and tell of what another one, of the same limit, skipped and noted after this one.
+        """Add the counts of another tolerance with the same limit, which came after this one.
 
         Raises UserError when together they are too many.
         """

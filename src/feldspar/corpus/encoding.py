@@ -11,7 +11,7 @@ _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
 def decode(data: bytes, place: str) -> str:
-    """UTF-8 bytes as text, without a byte-order mark; a byte that is none as half a surrogate pair.
+    """Decode UTF-8 without a byte-order mark; each invalid byte becomes half a surrogate pair.
 
     Such halves also come from JSON's escapes; ``repaired`` replaces and counts both. Raises
     UserError that names ``place`` when the bytes begin with the mark of UTF-16 or UTF-32.
@@ -25,7 +25,7 @@ def decode(data: bytes, place: str) -> str:
 
 
 def repaired(text: str) -> tuple[str, int]:
-    """``text`` with U+FFFD in the place of each half of a surrogate pair, and their number."""
+    """Replace each half of a surrogate pair by U+FFFD; return the text and their number."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -34,7 +34,7 @@ def repaired(text: str) -> tuple[str, int]:
 
 
 def check_encodable(text: str, what: str) -> str:
-    """``text``. Raises UserError that names ``what`` when a character of it is no UTF-8."""
+    """Return ``text``. Raises UserError that names ``what`` for a character that is not UTF-8."""
     if repaired(text)[1]:
         raise UserError(f"{what} is not UTF-8", found=ascii(text))
     return text

@@ -31,7 +31,7 @@ class Example:
 
 
 def example_pairs(outcome: Outcome) -> list[Example]:
-    """Pairs spread evenly over the edges that are not exact copies; over all when all are."""
+    """Choose pairs evenly over the edges that are not exact copies, or over all if all are."""
     edges = outcome.found.edges
     near = np.flatnonzero(edges.jaccard != 1.0)
     pool = near if len(near) else np.arange(len(edges.pairs))
@@ -58,7 +58,7 @@ def example_pairs(outcome: Outcome) -> list[Example]:
 
 
 def excerpts(first: str, second: str) -> tuple[int, str, str]:
-    """Where both excerpts begin, and the excerpts; equal texts are shown from the beginning."""
+    """Return where both excerpts begin, and the excerpts; equal texts begin at 0."""
     start = max(0, _common_prefix(first, second) - LEAD_CHARACTERS)
     if first == second:
         start = 0
@@ -67,7 +67,7 @@ def excerpts(first: str, second: str) -> tuple[int, str, str]:
 
 
 def _common_prefix(first: str, second: str) -> int:
-    """How many characters both begin with, by halving: slices are compared at memory speed."""
+    """Count the characters that both begin with, by halving: slices compare at memory speed."""
     low, high = 0, min(len(first), len(second))
     while low < high:
         middle = (low + high + 1) // 2

@@ -113,7 +113,7 @@ def _with_texts(table: Any, texts: Sequence[str]) -> Any:
 
 
 def _identities(ids: PackedTexts) -> np.ndarray:
-    """A 64-bit hash of each id: the sum of hashes of its bytes, each with its place."""
+    """Hash each id to 64 bits: the sum of the hashes of its bytes with their places."""
     begin, ends = ids.starts[0], ids.starts - ids.starts[0]
     places = np.arange(ends[-1]) - np.repeat(ends[:-1], ids.sizes)
     data = ids.data[begin : begin + ends[-1]].astype(np.uint64)
@@ -123,25 +123,25 @@ def _identities(ids: PackedTexts) -> np.ndarray:
 
 
 def _hashes(texts: PackedTexts) -> np.ndarray:
-    """The 128-bit hash of each text as two u64 (texts, 2)."""
+    """Hash each text to 128 bits: two u64 (texts, 2)."""
     data = texts.data.data
     digests = b"".join(content_hash(data[a:b]) for a, b in pairwise(texts.starts.tolist()))
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
 
 
 def joined(pieces: Iterable[Features]) -> Features:
-    """Those of one piece after those of another."""
+    """Concatenate the features of pieces."""
     columns = zip(*(vars(piece).values() for piece in pieces), strict=True)
     return Features(*map(np.concatenate, columns))
 
 
 def save_features(features: Features, folder: Path) -> None:
-    """Write them into ``folder``."""
+    """Write features into ``folder``."""
     np.savez(folder / NUMBERS_NAME, *vars(features).values())
 
 
 def load_features(folder: Path, ranks: np.ndarray) -> Features:
-    """What ``save_features`` wrote; ``ranks`` holds what the ranks of sources become."""
+    """Read what ``save_features`` wrote; ``ranks`` maps the stored ranks of sources to new ones."""
     with np.load(folder / NUMBERS_NAME) as stored:
         features = Features(*(stored[name] for name in stored.files))
     return replace(features, sources=ranks[features.sources])

@@ -91,7 +91,7 @@ def deduplicate_files(
 
 
 def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:
-    """Name and path of each file of ``inputs``, once, sorted by path.
+    """List name and path of each file of ``inputs``, once, sorted by path.
 
     Names are relative to the folder that all have in common: they name places in the output, which
     must not depend on where the files lie.

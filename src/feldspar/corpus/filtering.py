@@ -34,7 +34,7 @@ class Candidate:
 
     @property
     def text(self) -> str:
-        """The normalised text, decoded at each call."""
+        """Decode the normalised text, at each call."""
         return self.texts.text(self.index)
 
 

@@ -27,7 +27,7 @@ class Copies:
 
 
 def exact_clusters(features: Features, eligible: np.ndarray) -> np.ndarray:
-    """For each document the first of equal cleaned text; others than ``eligible`` stay alone."""
+    """Return for each document the first of equal cleaned text; only ``eligible`` ones join."""
     edges, _ = exact_edges(features.hashes, features.sources, np.flatnonzero(eligible))
     return component_labels(len(eligible), edges)
 
@@ -39,7 +39,7 @@ def copies_in_train(
     splits: Sequence[str],
     edges: Edges | None,
 ) -> Copies:
-    """What of train, by ``splits``, has a copy in validation or test; ``kept`` is a mask.
+    """Count documents of train that have a copy in validation or test; ``kept`` is a mask.
 
     ``texts`` are the ``exact_clusters``; ``edges`` all pairs of duplicates, in which one document
     may stand for others of equal text.

@@ -51,14 +51,14 @@ class Term:
 
     @property
     def text(self) -> str:
-        """All that is said of the term, in one paragraph."""
+        """Return name, synonyms and texts of the term in one paragraph."""
         also = f"Also called: {'; '.join(self.synonyms)}." if self.synonyms else ""
         said = (f"{self.name}.", self.definition, self.comment, also)
         return " ".join(part for part in said if part)
 
     @property
     def part(self) -> Part:
-        """Where the term and all of the same definition fall."""
+        """Choose the part of the split for the term and all terms of the same definition."""
         key = " ".join((self.definition or self.id).lower().split())
         place = int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) % 1000
         if place < VALIDATION_THOUSANDTHS:
@@ -78,7 +78,7 @@ class OntologyReport:
 
 
 def hpo_text(offline: bool = False) -> str:
-    """The Human Phenotype Ontology. Raises UserError and SetupError as ``fetch_archives``."""
+    """Fetch the Human Phenotype Ontology. Raises UserError and SetupError as ``fetch_archives``."""
     path = fetch_archives([HPO], offline)[HPO.sha256]
     for _, data in read_members(path, lambda name: name.split("/", 1)[-1] == HPO_MEMBER):
         return data.decode()
@@ -86,7 +86,7 @@ def hpo_text(offline: bool = False) -> str:
 
 
 def read_ontology(path: Path) -> str:
-    """The text of an OBO file. Raises UserError when it cannot be read or is no UTF-8."""
+    """Read an OBO file. Raises UserError where it cannot be read or is not UTF-8."""
     try:
         return repaired(decode(path.read_bytes(), str(path)))[0]
     except OSError as error:

@@ -51,13 +51,13 @@ class Outcome:
 
 
 def repeated_ids(outcome: Outcome) -> int:
-    """How many documents have an id that another has, by the 64-bit hashes of ids."""
+    """Count the documents whose id another document has, by the 64-bit hashes of ids."""
     counts = np.unique(outcome.features.identities, return_counts=True)[1]
     return int(counts[counts > 1].sum())
 
 
 def exact_copies(outcome: Outcome) -> np.ndarray:
-    """Mask of the dropped documents that the exact pass alone would drop.
+    """Mark the dropped documents that the exact pass alone would drop.
 
     Of equal texts (within a source when the scope is local) one stands for all: the kept one, or
     else the first; the others are exact copies.
@@ -74,12 +74,12 @@ def exact_copies(outcome: Outcome) -> np.ndarray:
 
 
 def jaccard_or_none(value: float) -> float | None:
-    """A similarity for people, rounded as `edges.parquet` is: None when it was not measured."""
+    """Round a similarity as in `edges.parquet`; None where it was not measured."""
     return None if np.isnan(value) else float(np.round(value, JACCARD_DECIMALS))
 
 
 def length_counts(outcome: Outcome) -> dict[str, dict[str, dict[str, int]]]:
-    """Documents read and kept of each source by length.
+    """Count the documents read and kept of each source by length.
 
     A length is given by the largest power of two not above the UTF-8 bytes of the text, in bytes;
     empty texts by 0.

@@ -15,7 +15,7 @@ class PackedTexts:
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> "PackedTexts":
-        """Texts that are UTF-8 already."""
+        """Pack texts that are UTF-8 already."""
         pieces = list(texts)
         starts = np.zeros(len(pieces) + 1, np.int64)
         np.cumsum([len(piece) for piece in pieces], out=starts[1:])
@@ -30,13 +30,13 @@ class PackedTexts:
         return np.diff(self.starts)
 
     def encoded(self, index: int) -> memoryview:
-        """The bytes of one text, where they lie."""
+        """Return the bytes of one text without a copy."""
         return self.data[self.starts[index] : self.starts[index + 1]].data
 
     def text(self, index: int) -> str:
-        """One text."""
+        """Decode one text."""
         return str(self.encoded(index), "utf-8", "surrogatepass")
 
     def part(self, start: int, end: int) -> "PackedTexts":
-        """The texts from ``start`` to ``end``, where they lie."""
+        """Return the texts from ``start`` to ``end`` without a copy."""
         return PackedTexts(self.data, self.starts[start : end + 1])

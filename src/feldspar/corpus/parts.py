@@ -52,7 +52,7 @@ class PartFiles:
         return len(self.starts) - 1
 
     def path(self, part: int, name: str = PART_NAME) -> Path:
-        """A part's file."""
+        """Return the path of a part's file."""
         unit, number = self._rows[:2, part].tolist()
         return part_folder(unit_folder(self.stage, unit), number) / name
 
@@ -62,12 +62,12 @@ class PartFiles:
         return int(self.starts[-1])
 
     def tables(self) -> Iterator[tuple[int, Any]]:
-        """Each part's first key and table, one in memory at a time."""
+        """Yield each part's first key and table, one in memory at a time."""
         for part in range(len(self)):
             yield int(self.starts[part]), part_table(self.path(part))
 
     def take(self, columns: Sequence[str], keys: np.ndarray) -> Any:
-        """A table of columns of the documents of ``keys``, in their order; parts opened once."""
+        """Read columns of the documents of ``keys``, in their order; each part is opened once."""
         pyarrow, _ = arrow()
         distinct, places = np.unique(keys, return_inverse=True)
         borders = np.searchsorted(distinct, self.starts)
@@ -81,22 +81,22 @@ class PartFiles:
         return table if np.array_equal(distinct, keys) else table.take(column_of(places))
 
     def strings(self, column: str, keys: np.ndarray) -> list[str]:
-        """The values of a column for keys in any order."""
+        """Read the values of a column for keys in any order."""
         return self.take([column], keys).column(0).to_pylist()
 
     def column(self, column: str) -> Iterator[Any]:
-        """The values of a column of all documents, a part in memory at a time."""
+        """Yield the values of a column of all documents, with one part in memory at a time."""
         for _, table in self.tables():
             yield from table.column(column).to_pylist()
 
 
 def part_folder(unit: Path, number: int) -> Path:
-    """The folder of a part in that of its unit."""
+    """Return the folder of a part within its unit's folder."""
     return unit / f"{number:05d}"
 
 
 def write_index(path: Path, documents: Sequence[Sequence[int]]) -> None:
-    """``documents[i]`` holds the number of documents of each part of unit i."""
+    """Write the index of parts; ``documents[i]`` counts the documents of each part of unit i."""
     rows = [(unit, number) for unit, own in enumerate(documents) for number in range(len(own))]
     counts = [count for own in documents for count in own]
     places = np.array([*rows, (len(documents), 0)], np.int64).T
@@ -111,13 +111,13 @@ class DocumentTable:
 
 
 def rows_of(documents: DocumentTable) -> Iterator[Document]:
-    """The documents one by one."""
+    """Yield the documents one by one."""
     for row in documents.table.to_pylist():
         yield Document(**row)
 
 
 def part_tables(tables: Iterable[Any]) -> Iterator[Any]:
-    """The same documents in tables of the size of a part, of one chunk each.
+    """Cut tables into parts: tables of about ``PART_BYTES`` of text, of one chunk each.
 
     The cuts depend on the texts only.
     """
@@ -142,7 +142,7 @@ def _joined(tables: Sequence[Any]) -> Any:
 
 
 def tables_of(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
-    """Tables of documents in order, those that come one by one a few at a time."""
+    """Yield tables of documents in order; single documents are gathered first."""
     batch: list[Document] = []
     size = 0
     for each in documents:
@@ -161,21 +161,21 @@ def tables_of(documents: Iterable[Document | DocumentTable]) -> Iterator[Any]:
 
 
 def _table_of(documents: Sequence[Document]) -> Any:
-    """A table of documents with all fields."""
+    """Make a table of documents with all fields."""
     pyarrow, _ = arrow()
     columns = [[getattr(row, name) for row in documents] for name in _COLUMNS]
     return pyarrow.table(columns, schema=part_schema())
 
 
 def part_schema() -> Any:
-    """The columns of a part."""
+    """Return the columns of a part."""
     pyarrow, _ = arrow()
     kinds = {"quality": pyarrow.float64(), "replaced": pyarrow.uint32()}
     return pyarrow.schema([(name, kinds.get(name, pyarrow.large_string())) for name in _COLUMNS])
 
 
 def write_table(table: Any, path: Path) -> None:
-    """The part file of a table."""
+    """Write a table as a part file."""
     pyarrow, _ = arrow()
     with (
         pyarrow.OSFile(str(path), "wb") as file,
@@ -185,7 +185,7 @@ def write_table(table: Any, path: Path) -> None:
 
 
 def same_file(path: Path, other: Path) -> None:
-    """Let ``other`` be ``path``, which is never written again; a copy where links are unknown."""
+    """Link ``other`` to ``path``, which is never written again; copy where links are unknown."""
     try:
         os.link(path, other)
     except OSError:
@@ -193,13 +193,13 @@ def same_file(path: Path, other: Path) -> None:
 
 
 def part_table(path: Path) -> Any:
-    """The part as an Arrow table that lies in the file, not in memory."""
+    """Map a part file as an Arrow table, without reading it into memory."""
     pyarrow, _ = arrow()
     return pyarrow.ipc.open_file(pyarrow.memory_map(str(path))).read_all()
 
 
 def packed_column(table: Any, name: str) -> PackedTexts:
-    """A column of a part's table without nulls, where it lies."""
+    """Return a column without nulls of a part's table, without a copy."""
     pyarrow, _ = arrow()
     (chunk,) = table.column(name).chunks
     _, starts, data = chunk.buffers()
@@ -209,7 +209,7 @@ def packed_column(table: Any, name: str) -> PackedTexts:
 
 
 def text_begins(path: Path) -> np.ndarray:
-    """Where in a part file each text begins, in bytes (i64)."""
+    """Return the byte of a part file at which each text begins (i64)."""
     pyarrow, _ = arrow()
     with pyarrow.memory_map(str(path)) as file:
         first = file.read_buffer(1).address

@@ -50,7 +50,7 @@ class Plan:
 
     @property
     def sought(self) -> bool:
-        """Whether pairs of duplicates are looked for, to remove them or to keep them together."""
+        """Tell whether pairs of duplicates are sought, to remove them or to keep them together."""
         near = self.split is not None and self.split.decontamination == "near"
         return self.deduplicate is not None or near
 
@@ -107,7 +107,7 @@ def process(
 
 
 def _split(outcome: Outcome, settings: SplitSettings, sought: bool) -> Outcome:
-    """The outcome with the side of each document, and what each way would leave in train."""
+    """Add the split of each document, and count copies in train under each way to split."""
     features = outcome.features
     sources = [outcome.names[rank] for rank in features.sources.tolist()]
     groups = list(outcome.files.column("group"))

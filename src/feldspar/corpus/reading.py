@@ -42,14 +42,14 @@ class ReadUnit:
 
     @property
     def digest(self) -> str:
-        """Of all that decides the parts."""
+        """Hash everything that decides the parts."""
         evaluation = self.evaluation.digest if self.evaluation else ""
         others = repr((self.preparation, self.bad_records))
         return digest_of(evaluation, others, *(piece.digest for piece in self.pieces))
 
     @property
     def here(self) -> bool:
-        """Whether no other machine may read it."""
+        """Tell whether only this machine can read the unit."""
         return any(piece.here for piece in self.pieces)
 
 
@@ -82,7 +82,10 @@ def read_unit(unit: ReadUnit, folder: Path) -> dict[str, Any]:
 
 
 def read_units(pieces: Iterable[Piece], like: ReadUnit) -> Iterator[ReadUnit]:
-    """Neighbouring pieces together until they hold enough; none of here with one of anywhere."""
+    """Group consecutive pieces into units of about ``PIECE_BYTES``.
+
+    A piece that only this machine can read is never in one unit with pieces that any can read.
+    """
     gathered: list[Piece] = []
     size = 0
     for piece in pieces:

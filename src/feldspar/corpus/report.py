@@ -92,7 +92,7 @@ class Report:
 
     @property
     def warnings(self) -> list[str]:
-        """What of the input was not as it should be, in words."""
+        """Describe faults of the input for people."""
         bad = sum(self.bad_records.values())
         replaced = {
             name: counts.replaced_characters
@@ -114,12 +114,12 @@ class Report:
 
     @property
     def reasons(self) -> list[str]:
-        """Give the reasons for which documents were looked at, in their order."""
+        """Return the reasons for which documents may be removed, in their order."""
         return list(next(iter(self.sources.values())).removed) if self.sources else []
 
     @property
     def removed(self) -> dict[str, Amount]:
-        """Add up by reason what was removed of all sources."""
+        """Add up the removed documents of all sources by reason."""
         amounts = {
             reason: [each.removed[reason] for each in self.sources.values()]
             for reason in self.reasons
@@ -127,7 +127,7 @@ class Report:
         return {reason: _sum(each) for reason, each in amounts.items()}
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values, the same for the same documents and settings."""
+        """Return plain values, the same for the same documents and settings."""
         value = asdict(self)
         del value["built"]
         for name in ("decontamination", "copies_in_train", "pair_bytes"):
@@ -137,7 +137,7 @@ class Report:
 
 
 def report_from_json(text: str) -> Report:
-    """The report of a folder built before."""
+    """Read the report of a folder that was built before."""
     return replace(TypeAdapter(Report).validate_json(text), built=False)
 
 
@@ -214,7 +214,7 @@ def _source_counts(outcome: Outcome, overlaps: Decontamination | None) -> dict[s
 
 
 def _licences(outcome: Outcome) -> list[Counter[str]]:
-    """How many kept documents of each source have which licence."""
+    """Count the kept documents of each source by licence."""
     found: list[Counter[str]] = [Counter() for _ in outcome.names]
     all_kept = outcome.kept
     for start, table in outcome.files.tables():

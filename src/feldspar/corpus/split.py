@@ -19,13 +19,13 @@ BUCKETS = 1000
 
 
 def bucket(source: str, group: str) -> int:
-    """The bucket, 0 to 999, of one group."""
+    """Return the bucket, 0 to 999, of one group."""
     name = f"{source}\0{group}".encode("utf-8", "surrogatepass")
     return int(hashlib.sha256(name).hexdigest()[:8], 16) % BUCKETS
 
 
 def side(number: int, settings: SplitSettings) -> str:
-    """The split of a bucket: the lowest are test, the next validation, the rest train."""
+    """Return the split of a bucket: the lowest are test, the next validation, the rest train."""
     test = round(settings.test * BUCKETS)
     if number < test:
         return "test"

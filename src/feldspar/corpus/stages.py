@@ -49,7 +49,7 @@ class Task:
 
 
 def perform(task: Task) -> dict[str, Any]:
-    """The counts of a unit, which is run unless its folder is whole."""
+    """Run a unit unless its folder is whole; return its counts."""
     counts = finished_counts(task.folder, task.configuration)
     if counts is not None:
         return counts
@@ -75,7 +75,7 @@ class _OvertakenError(Exception):
 
 
 def finished_counts(folder: Path, configuration: str) -> dict[str, Any] | None:
-    """The counts of a whole folder of that configuration; None when it must be made."""
+    """Return the counts of a whole folder of that configuration; None where it must be made."""
     if not folder.is_dir():
         return None
     try:
@@ -191,7 +191,7 @@ def work_folder(out: Path) -> Generator[Path]:
 
 
 def unit_folder(stage: Path, number: int) -> Path:
-    """The folder of one unit."""
+    """Return the folder of one unit."""
     return stage / f"{number:06d}"
 
 

@@ -52,7 +52,7 @@ def wanted_documents(settings: CorpusSettings, key: str = "") -> Wanted:
 
 
 def settings_digest(settings: Settings, exclude: Set[str] = frozenset()) -> str:
-    """A digest of all keys but ``exclude`` and those added later that are not in use."""
+    """Hash all keys but ``exclude`` and those that were added later and are not in use."""
     value = _in_use(settings.model_dump(mode="json", exclude=set(exclude)))
     return digest_of(json.dumps(value, separators=(",", ":"), ensure_ascii=False))
 
@@ -68,7 +68,7 @@ def _in_use(value: Any) -> Any:
 
 
 def check_apart(out: Path, inputs: Iterable[Path]) -> None:
-    """Raises UserError when the output and an input are one folder, or one lies in the other.
+    """Raise UserError where output and an input are one folder, or one lies in the other.
 
     The input would be replaced, or the output read the next time.
     """
@@ -127,17 +127,17 @@ def finish_folder(folder: Path, wanted: Wanted, command: str, report: Report) ->
 
 
 def split_folder(folder: Path, split: str, source: str) -> Path:
-    """The folder of one split's documents of one source."""
+    """Return the folder of one split's documents of one source."""
     return folder / split / source
 
 
 def sources(folder: Path) -> list[str]:
-    """The sources of a finished folder of documents, in the recipe's order."""
+    """List the sources of a finished folder of documents, in the recipe's order."""
     return list(open_artifact(folder, KIND).manifest.counts["sources"])
 
 
 def documents(folder: Path, split: str, source: str) -> Iterator[Document]:
-    """The kept documents of one split and source, in order; few in memory at a time.
+    """Yield the kept documents of one split and source, in order; few in memory at a time.
 
     Licences are counted in the report, not repeated here. Raises UserError for an unknown split or
     source, and when ``folder`` is not a finished folder of documents or holds more than its

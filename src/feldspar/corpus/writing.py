@@ -62,7 +62,7 @@ def write_kept(outcome: Outcome, folder_of: Mapping[tuple[str, str], Path], stag
 
 
 def _files(sizes: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """The bounds of row groups of each file, of texts of these sizes."""
+    """Yield the bounds of the row groups of each file, for texts of these sizes."""
     groups = _bounds(sizes, ROW_GROUP_BYTES)
     of_groups = np.diff(np.concatenate([[0], np.cumsum(sizes)])[groups])
     files = _bounds(of_groups, FILE_BYTES)
@@ -71,7 +71,7 @@ def _files(sizes: np.ndarray) -> Iterator[tuple[int, ...]]:
 
 
 def _bounds(sizes: np.ndarray, limit: int) -> list[int]:
-    """Where stretches of at most ``limit`` together end, what is larger by itself; 0 before."""
+    """Return 0 and the ends of stretches of at most ``limit``; a larger text stands alone."""
     ends = np.cumsum(sizes)
     bounds, before = [0], 0
     while bounds[-1] < len(sizes):
@@ -82,7 +82,7 @@ def _bounds(sizes: np.ndarray, limit: int) -> list[int]:
 
 
 def write_documents(unit: WriteUnit, folder: Path) -> dict[str, Any]:
-    """One file of documents."""
+    """Write one file of documents."""
     _, parquet = arrow()
     keys = np.load(unit.keys, mmap_mode="r")
     writer = None

@@ -17,7 +17,7 @@ from feldspar.recipe.sections.corpus import Banding
 
 
 def band_keys(sketches: np.ndarray, banding: Banding) -> np.ndarray:
-    """64-bit keys (bands, documents): hashes of a band's number and its values in order."""
+    """Hash each band's number and values to 64-bit keys (bands, documents)."""
     keys = np.arange(banding.bands, dtype=np.uint64)[:, None]
     used = sketches[:, : banding.bands * banding.rows].T
     for values in used.reshape(banding.bands, banding.rows, len(sketches)).swapaxes(0, 1):
@@ -26,7 +26,7 @@ def band_keys(sketches: np.ndarray, banding: Banding) -> np.ndarray:
 
 
 def band_groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where runs of two or more equal keys begin in sorted ``keys``, and how long they are."""
+    """Find the starts and lengths of runs of two or more equal keys in sorted ``keys``."""
     borders = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     starts = np.concatenate([[0], borders])
     sizes = np.diff(np.concatenate([starts, [len(keys)]]))
@@ -35,13 +35,13 @@ def band_groups(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def all_pairs(groups: np.ndarray) -> np.ndarray:
-    """Every pair of each of ``groups`` (groups, size), the one that comes first in it first."""
+    """Return every pair of each of ``groups`` (groups, size), earlier members first."""
     first, second = np.triu_indices(groups.shape[1], k=1)
     return np.stack([groups[:, first].reshape(-1), groups[:, second].reshape(-1)], axis=1)
 
 
 def star_pairs(groups: np.ndarray) -> np.ndarray:
-    """Each later document of each of ``groups`` (groups, size) with the first."""
+    """Pair each later document of each of ``groups`` (groups, size) with the first one."""
     later = groups[:, 1:]
     first = np.broadcast_to(groups[:, :1], later.shape)
     return np.stack([first.reshape(-1), later.reshape(-1)], axis=1)
@@ -76,13 +76,13 @@ class CandidateUnit:
 
 
 def least_agreement(threshold: float) -> int:
-    """How many of the 128 values a pair must share to be checked: 4.5 sigma below the threshold."""
+    """Return how many of 128 values a pair must share to be checked: threshold - 4.5 sigma."""
     deviation = sqrt(threshold * (1 - threshold) / SKETCH_VALUES)
     return max(0, floor(SKETCH_VALUES * (threshold - 4.5 * deviation)))
 
 
 def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
-    """A run of (band key, document), both u64; the key holds the band's number."""
+    """Write a run of (band key, document), both u64; the key holds the band's number."""
     members = np.load(unit.members, mmap_mode="r")
     pieces = [np.empty((2, 0), np.uint64)]
     for start, sketches in unit.sketches:
@@ -97,7 +97,7 @@ def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
 
 
 def write_candidates(unit: CandidateUnit, folder: Path) -> dict[str, Any]:
-    """Files of pairs (n, 2) that share a band of the range, each pair once a file.
+    """Write files of pairs (n, 2) that share a band of the range, each pair once a file.
 
     A banding whose pairs are checked gives all pairs of a group, filtered by agreement; one whose
     pairs are not gives the published star: each document with the first of its group. The counts
@@ -119,7 +119,7 @@ def write_candidates(unit: CandidateUnit, folder: Path) -> dict[str, Any]:
 
 
 def _pairs(unit: CandidateUnit, least: int, counts: dict[str, int]) -> Iterator[np.ndarray]:
-    """Pairs of all groups in arrays of about ``_PAIRS``, small groups of one size together."""
+    """Yield the pairs of all groups in arrays of about ``_PAIRS``, small groups by size."""
     records = unit.records.read()
     documents = records[1].astype(np.int64)
     starts, sizes = band_groups(records[0])
@@ -139,7 +139,7 @@ def _pairs(unit: CandidateUnit, least: int, counts: dict[str, int]) -> Iterator[
 
 
 def _gathered(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same pairs in arrays of about ``_PAIRS``."""
+    """Yield the same pairs in arrays of about ``_PAIRS``."""
     gathered: list[np.ndarray] = []
     size = 0
     for piece in pieces:
@@ -155,7 +155,7 @@ def _gathered(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 def _stars(
     group: np.ndarray, sketches: SketchFiles, least: int, counts: dict[str, int]
 ) -> Iterator[np.ndarray]:
-    """Stars around the first document, then around the first of those it rejected, and so on.
+    """Yield stars around the first document, then around the first that it rejects, and so on.
 
     Neighbours in the group are joined too. Once few enough are left, all their pairs are taken.
     """

@@ -23,7 +23,7 @@ class Components:
             np.minimum.at(self._parents, np.maximum(first, second), np.minimum(first, second))
 
     def labels(self) -> np.ndarray:
-        """For each key the smallest key that it is connected with."""
+        """Return for each key the smallest key that it is connected with."""
         return self._roots(np.arange(len(self._parents), dtype=np.int64))
 
     def _roots(self, keys: np.ndarray) -> np.ndarray:
@@ -36,7 +36,7 @@ class Components:
 
 
 def component_labels(size: int, edges: np.ndarray) -> np.ndarray:
-    """For each of ``size`` keys the smallest key that ``edges`` (n, 2) connect it with."""
+    """Return for each of ``size`` keys the smallest key that ``edges`` (n, 2) connect it with."""
     components = Components(size)
     components.add(edges)
     return components.labels()

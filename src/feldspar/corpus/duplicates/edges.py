@@ -20,13 +20,13 @@ class Edges:
     jaccard: np.ndarray
 
     def blocks(self) -> Iterator["Edges"]:
-        """The edges, a block in memory at a time."""
+        """Yield the edges, with one block in memory at a time."""
         for start in range(0, len(self.pairs), BLOCK):
             part = slice(start, start + BLOCK)
             yield Edges(np.array(self.pairs[part]), np.array(self.jaccard[part]))
 
     def similarities(self, pairs: np.ndarray, documents: int) -> np.ndarray:
-        """The similarity of each of ``pairs`` (n, 2), which has an edge; NaN for the others.
+        """Return the similarity of each of ``pairs`` (n, 2); NaN for those without an edge.
 
         ``documents`` is larger than all keys.
         """
@@ -45,12 +45,12 @@ class Edges:
 
 
 def no_edges() -> Edges:
-    """Not one."""
+    """Return edges that hold no pair."""
     return Edges(np.empty((0, 2), np.int64), np.empty(0))
 
 
 def merge_edges(runs: Sequence[Path], at_once: int) -> Iterator[Edges]:
-    """Edges of runs of (low, high, intersection, union) in order, each pair once.
+    """Merge runs of (low, high, intersection, union) to edges in order, each pair once.
 
     An empty union says that the pair was not measured.
     """
@@ -81,7 +81,7 @@ class EdgeFile:
             file.write(np.ascontiguousarray(values).tobytes())
 
     def finish(self) -> Edges:
-        """All edges, lying in the files."""
+        """Return all edges, which stay in their files."""
         for file in self._files:
             file.close()
         if self._edges == 0:

@@ -6,14 +6,14 @@ import numpy as np
 
 
 def content_hash(text: bytes | memoryview) -> bytes:
-    """16 bytes of BLAKE2b of a cleaned text in UTF-8."""
+    """Hash a cleaned text in UTF-8 to 16 bytes (BLAKE2b)."""
     return hashlib.blake2b(text, digest_size=16).digest()
 
 
 def exact_edges(
     hashes: np.ndarray, sources: np.ndarray, members: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (n, 2) that join documents of equal hash, and the documents that stand for the rest.
+    """Return edges (n, 2) between equal hashes, and one document for each hash and source.
 
     ``hashes`` (documents, 2) u64 and ``sources`` are indexed by document key; ``members`` are the
     keys to consider, ascending. Within a source each copy is joined to the source's first; the
@@ -40,7 +40,7 @@ def exact_edges(
 
 
 def canonical_pairs(pairs: np.ndarray) -> np.ndarray:
-    """Pairs (n, 2) with the smaller key first, sorted, each once."""
+    """Return pairs (n, 2) with the smaller key first, sorted, each once."""
     if len(pairs) == 0:
         return np.empty((0, 2), dtype=np.int64)
     low, high = pairs.min(axis=1), pairs.max(axis=1)

@@ -27,7 +27,7 @@ class Range:
     end: Cut
 
     def read(self) -> np.ndarray:
-        """All rows of the range, sorted (columns, rows)."""
+        """Read all rows of the range, sorted (columns, rows)."""
         pieces = []
         for path in self.runs:
             run = np.load(path, mmap_mode="r")
@@ -38,12 +38,12 @@ class Range:
 
     @property
     def name(self) -> str:
-        """The range in words, for digests."""
+        """Name the range, for digests."""
         return f"{self.start} to {self.end}"
 
 
 def sorted_rows(rows: np.ndarray) -> np.ndarray:
-    """The rows (columns, n) ordered by their columns."""
+    """Sort rows (columns, n) by their columns."""
     order = np.argsort(rows[0])
     leading = rows[0][order]
     tied = np.zeros(len(order), dtype=bool)
@@ -56,14 +56,14 @@ def sorted_rows(rows: np.ndarray) -> np.ndarray:
 
 
 def without_repeats(rows: np.ndarray, columns: int) -> np.ndarray:
-    """Of sorted rows (columns, n) the first of those that share their first ``columns``."""
+    """Keep the first of sorted rows (columns, n) that share their first ``columns``."""
     new = np.ones(rows.shape[1], dtype=bool)
     new[1:] = (rows[:columns, 1:] != rows[:columns, :-1]).any(axis=0)
     return rows[:, new]
 
 
 def ranges(runs: Sequence[Path], rows: int, leading: int) -> list[Range]:
-    """The runs cut into ranges of about ``rows`` rows.
+    """Cut the runs into ranges of about ``rows`` rows.
 
     Rows that agree in their ``leading`` columns are never cut apart, however many they are.
     """

@@ -19,7 +19,7 @@ LATIN_WORDS = hash_integers(np.arange(256, dtype=np.uint64), WORD_KEY)
 
 
 def shingle_hashes(texts: PackedTexts, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """All hashes (u64) of cleaned texts one after the other, repeats kept, and each text's count.
+    """Hash all shingles of cleaned texts (u64), one text after the other, and count each text's.
 
     ``characters`` are the code points of each text. A text of fewer than 13 has no hash.
     """
@@ -36,7 +36,7 @@ def shingle_hashes(texts: PackedTexts, characters: np.ndarray) -> tuple[np.ndarr
 
 
 def distinct_hashes(texts: PackedTexts, characters: np.ndarray) -> list[np.ndarray]:
-    """The set of each cleaned text's hashes (u64), sorted."""
+    """Return the sorted set of hashes (u64) of each cleaned text."""
     found = []
     for index in range(len(texts)):
         hashes, _ = shingle_hashes(texts.part(index, index + 1), characters[index : index + 1])
@@ -46,7 +46,7 @@ def distinct_hashes(texts: PackedTexts, characters: np.ndarray) -> list[np.ndarr
 
 
 def first_of_runs(values: np.ndarray) -> np.ndarray:
-    """Mask of the entries of a sorted array that differ from the one before."""
+    """Mark the entries of a sorted array that differ from the entry before."""
     mask = np.ones(len(values), dtype=bool)
     np.not_equal(values[1:], values[:-1], out=mask[1:])
     return mask
@@ -64,7 +64,7 @@ def _words(data: np.ndarray) -> np.ndarray:
 
 
 def _windows(words: np.ndarray) -> np.ndarray:
-    """Rolling hash of every 13 words by doubling: windows of 2, 4, 8, 12 and 13."""
+    """Hash every window of 13 table words by doubling: windows of 2, 4, 8, 12 and 13."""
     two = _rotated(words[:-1], 1) ^ words[1:]
     four = _rotated(two[:-2], 2) ^ two[2:]
     eight = _rotated(four[:-4], 4) ^ four[4:]

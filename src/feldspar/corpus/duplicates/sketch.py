@@ -36,7 +36,7 @@ _EMPTY = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def sketch_texts(texts: PackedTexts, characters: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Sketches (texts, 128) as u32 of cleaned texts, zeros for those not ``wanted`` (mask).
+    """Sketch cleaned texts: (texts, 128) u32, zeros where ``wanted`` (mask) is off.
 
     ``characters`` are the code points of each; a text of fewer than 13 gets zeros too.
     """
@@ -56,7 +56,7 @@ def sketch_texts(texts: PackedTexts, characters: np.ndarray, wanted: np.ndarray)
 
 
 def _stretches(wanted: np.ndarray, characters: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Neighbouring texts, all wanted, of about ``BATCH_CHARACTERS`` together."""
+    """Yield stretches of consecutive wanted texts of about ``BATCH_CHARACTERS`` in total."""
     start = size = 0
     for index, (own, length) in enumerate(zip(wanted.tolist(), characters.tolist(), strict=True)):
         if start < index and (not own or size + length > BATCH_CHARACTERS):
@@ -71,7 +71,7 @@ def _stretches(wanted: np.ndarray, characters: np.ndarray) -> Iterator[tuple[int
 
 
 def sketches(hashes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Sketches (documents, 128) as u32 of documents whose hashes lie one after the other.
+    """Sketch documents whose hashes lie one after the other: (documents, 128) u32.
 
     ``counts[i]`` hashes belong to document i; a document without any gets zeros.
     """
@@ -89,7 +89,7 @@ def sketches(hashes: np.ndarray, counts: np.ndarray) -> np.ndarray:
 def _fill_empty(
     buckets: np.ndarray, hashes: np.ndarray, owners: np.ndarray, counts: np.ndarray
 ) -> None:
-    """Rounds 1 to 2k - 1, over the documents that still have an empty bucket."""
+    """Run rounds 1 to 2k - 1 over the documents that still have an empty bucket."""
     hashes, owners = _without_repeats(buckets, hashes, owners, counts)
     for step in range(1, 2 * SKETCH_VALUES):
         empty = buckets == _EMPTY
@@ -111,7 +111,7 @@ def _fill_empty(
 def _without_repeats(
     buckets: np.ndarray, hashes: np.ndarray, owners: np.ndarray, counts: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Of long documents with an empty bucket each hash once; 255 rounds would be slow else."""
+    """Keep each hash of long documents once; 255 rounds over repeated hashes would be slow."""
     for document in np.flatnonzero((counts > LONG_HASHES) & (buckets == _EMPTY).any(axis=1)):
         own = owners == document
         distinct = np.unique(hashes[own])
@@ -121,7 +121,7 @@ def _without_repeats(
 
 
 def agreements(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """In how many of the 128 values the sketches of each of ``pairs`` (n, 2) of rows agree."""
+    """Count the values (of 128) in which the rows of each of ``pairs`` (n, 2) agree."""
     if not compiled():
         return agreement(values[pairs[:, 0]], values[pairs[:, 1]])
     counts = np.empty(len(pairs), np.int64)
@@ -130,5 +130,5 @@ def agreements(values: np.ndarray, pairs: np.ndarray) -> np.ndarray:
 
 
 def agreement(sketches_a: np.ndarray, sketches_b: np.ndarray) -> np.ndarray:
-    """In how many of the 128 values each pair of sketches (pairs, 128) agrees."""
+    """Count the values (of 128) in which each pair of sketches (pairs, 128) agrees."""
     return np.count_nonzero(sketches_a == sketches_b, axis=1)

@@ -26,7 +26,7 @@ class SketchFiles:
     last: int
 
     def __iter__(self) -> Iterator[tuple[int, np.ndarray]]:
-        """Each part's first key and sketches, lying in their file."""
+        """Yield each part's first key and its sketches, mapped from their file."""
         for part in range(self.first, self.last):
             yield int(self.files.starts[part]), self._load(part)
 
@@ -34,7 +34,7 @@ class SketchFiles:
         return {"files": self.files, "first": self.first, "last": self.last}
 
     def take(self, keys: np.ndarray) -> np.ndarray:
-        """The sketches (keys, 128) u32 of ascending document keys."""
+        """Read the sketches (keys, 128) u32 of ascending document keys."""
         found = np.empty((len(keys), SKETCH_VALUES), np.uint32)
         starts = self.files.starts
         borders = np.searchsorted(keys, starts)
@@ -46,7 +46,7 @@ class SketchFiles:
         return found
 
     def agreements(self, pairs: np.ndarray) -> np.ndarray:
-        """In how many of the 128 values the documents of each pair (n, 2) agree."""
+        """Count the values (of 128) in which the documents of each pair (n, 2) agree."""
         counts = np.empty(len(pairs), np.int64)
         for start in range(0, len(pairs), _PAIRS):
             block = pairs[start : start + _PAIRS]
@@ -56,7 +56,7 @@ class SketchFiles:
         return counts
 
     def groups(self, documents: int) -> Iterator["SketchFiles"]:
-        """Neighbouring files together, as many as have at most that many documents."""
+        """Group consecutive files that have at most that many documents together."""
         first, starts = self.first, self.files.starts
         for end in range(self.first + 1, self.last + 1):
             if end == self.last or starts[end + 1] - starts[first] > documents:
@@ -71,7 +71,7 @@ class SketchFiles:
         return {}
 
     def _mapped(self, part: int) -> Any:
-        """As ``_load``, for reads again and again: opening a file takes longer than to read it."""
+        """Map a part's sketches once for many reads: opening a file costs more than a read."""
         if part not in self._maps:
             if len(self._maps) >= _OPEN_FILES:
                 self._maps.clear()

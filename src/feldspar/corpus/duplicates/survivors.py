@@ -15,7 +15,7 @@ def preference(
     priority: Sequence[int],
     quality: np.ndarray,
 ) -> np.ndarray:
-    """All document keys, the most preferred first: one total order a run.
+    """Order all document keys, the most preferred first: one total order a run.
 
     ``first``: by key. ``longest``: by length, then key. ``source_priority``: by the place of the
     source's rank in ``priority`` (those not named come after), then length, then key.
@@ -36,7 +36,7 @@ def preference(
 
 
 def survivors(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """For each document the key of the one kept of its cluster: the first in ``order``."""
+    """Return for each document the key that is kept of its cluster: the first in ``order``."""
     ranks = np.empty(len(order), dtype=np.int64)
     ranks[order] = np.arange(len(order))
     best = np.full(len(labels), len(labels), dtype=np.int64)
@@ -47,7 +47,7 @@ def survivors(labels: np.ndarray, order: np.ndarray) -> np.ndarray:
 def representatives(
     labels: np.ndarray, order: np.ndarray, similar: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """For each document the key of the one that stands for it, itself when kept.
+    """Return for each document the key of its representative, which is itself when kept.
 
     The most preferred document of a component (``order``, see ``survivors.preference``) stands for
     those that ``similar`` says are like it; the rest of the component elects again, until none is

@@ -25,11 +25,11 @@ class TextFiles:
     places: Path
 
     def characters(self, keys: np.ndarray) -> np.ndarray:
-        """Cleaned code points of documents."""
+        """Return the cleaned code points of documents."""
         return np.load(self.places, mmap_mode="r")[2][keys]
 
     def read(self, keys: np.ndarray) -> PackedTexts:
-        """The kept texts of ascending keys."""
+        """Read the kept texts of ascending keys."""
         begins, sizes, _ = np.load(self.places, mmap_mode="r")
         begins, sizes = begins[keys], sizes[keys]
         starts = np.zeros(len(keys) + 1, np.int64)
@@ -46,7 +46,7 @@ class TextFiles:
 
 
 def write_places(path: Path, begins: np.ndarray, sizes: np.ndarray, characters: np.ndarray) -> None:
-    """By key: where a text begins in its part file, its bytes, its cleaned code points."""
+    """Write by key: the begin of a text in its part file, its bytes, its cleaned code points."""
     np.save(path, np.stack([begins, sizes, characters]))
 
 
@@ -83,7 +83,7 @@ class CompareUnit:
 
 
 def tiles_of(labels: np.ndarray, characters: np.ndarray) -> np.ndarray:
-    """The tile of each document: they lie in line by component, cut into half units.
+    """Give each document a tile: documents in order of component, cut into half units.
 
     Pairs between two tiles are compared together. Of a component of n documents that are all
     paired, each is so read n / tile times, not n.
@@ -95,13 +95,13 @@ def tiles_of(labels: np.ndarray, characters: np.ndarray) -> np.ndarray:
 
 
 def in_tiles(pairs: np.ndarray, tiles: np.ndarray) -> np.ndarray:
-    """Rows (tile, tile, low, high) of pairs (n, 2), as columns, sorted."""
+    """Return the rows (tile, tile, low, high) of pairs (n, 2), as columns, sorted."""
     ends = tiles[pairs]
     return sorted_rows(np.stack([ends.min(axis=1), ends.max(axis=1), pairs[:, 0], pairs[:, 1]]))
 
 
 def order_candidates(unit: OrderUnit, folder: Path) -> dict[str, Any]:
-    """Runs of (tile, tile, low, high)."""
+    """Write sorted runs of (tile, tile, low, high)."""
     tiles = np.load(unit.tiles, mmap_mode="r")
     for path in sorted(unit.folder.glob("pairs-*.npy")):
         np.save(folder / path.name, in_tiles(np.load(path), tiles))
@@ -109,7 +109,7 @@ def order_candidates(unit: OrderUnit, folder: Path) -> dict[str, Any]:
 
 
 def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
-    """A run of the edges (low, high, intersection, union); the union is 0 where not compared."""
+    """Write a run of edges (low, high, intersection, union); union 0: not compared."""
     pairs = without_repeats(unit.candidates.read(), 4)[2:].T
     rows = np.zeros((len(pairs), 4), np.int64)
     rows[:, :2] = pairs
@@ -121,7 +121,7 @@ def compare_candidates(unit: CompareUnit, folder: Path) -> dict[str, Any]:
 
 
 def verify_pairs(unit: VerifyUnit) -> np.ndarray:
-    """As ``verify``, of any number of pairs: cut where their texts grow too large.
+    """Verify any number of pairs, in stretches whose texts fit in memory.
 
     The cuts depend on the data only.
     """
@@ -136,7 +136,7 @@ def verify_pairs(unit: VerifyUnit) -> np.ndarray:
 
 
 def verify(unit: VerifyUnit) -> np.ndarray:
-    """Rows (low key, high key, size of the intersection, size of the union), in the unit's order.
+    """Return rows (low key, high key, intersection, union) in the unit's order.
 
     Two texts without shingles have an empty union. With a threshold the sizes of pairs that do not
     reach it may be anything that does not reach it.
@@ -161,14 +161,14 @@ def verify(unit: VerifyUnit) -> np.ndarray:
 
 
 def intersection_size(first: np.ndarray, second: np.ndarray) -> int:
-    """How many values two sorted arrays without repeats share."""
+    """Count the values that two sorted arrays without repeats share."""
     merged = np.concatenate([first, second])
     merged.sort(kind="stable")  # merges two sorted runs in linear time
     return int(np.count_nonzero(merged[1:] == merged[:-1]))
 
 
 def at_least(intersections: np.ndarray, unions: np.ndarray, threshold: float) -> np.ndarray:
-    """Whether intersection / union >= threshold, compared as integers: no floating-point ties."""
+    """Tell where intersection / union >= threshold, in integers: no floating-point ties."""
     share = _share(threshold)
     return intersections * share.denominator >= unions * share.numerator
 

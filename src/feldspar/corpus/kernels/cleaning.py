@@ -61,7 +61,7 @@ def clean(
 
 @kernel
 def _single_spaces(found: np.ndarray, begin: np.uint64, end: np.uint64) -> np.uint64:
-    """Each run of spaces to one, none at the ends; the new end."""
+    """Reduce runs of spaces to one and strip the ends; return the new end."""
     size, last = begin, _SPACE
     for value in found[begin:end]:
         found[size] = value
@@ -74,7 +74,7 @@ def _single_spaces(found: np.ndarray, begin: np.uint64, end: np.uint64) -> np.ui
 
 @kernel
 def _map_points(data: np.ndarray, point_map: np.ndarray, points: np.ndarray) -> int:
-    """The cleaned code points of a document and their count; -1 when Python is needed."""
+    """Write the cleaned code points of a document; return their count, -1 if Python is needed."""
     count, place, last = 0, 0, np.uint32(_SPACE)
     while place < len(data):
         point, place = decoded(data, place)

@@ -10,7 +10,7 @@ _EMPTY = np.uint32(0)
 
 @kernel
 def cut_pairs(pairs: np.ndarray, characters: np.ndarray, most: int) -> np.ndarray:
-    """Where stretches of ``pairs`` (n, 2) end whose documents have at most ``most`` characters.
+    """Find the ends of stretches of ``pairs`` (n, 2) with at most ``most`` characters.
 
     ``characters`` is indexed by the entries of ``pairs``. A stretch has at least one pair.
     """
@@ -48,7 +48,7 @@ def intersections(
     denominator: int,
     found: np.ndarray,
 ) -> None:
-    """Sizes of intersection and union of the shingle sets of pairs of cleaned texts.
+    """Compute the sizes of intersection and union of the shingle sets of pairs of texts.
 
     They go into ``found`` (pairs, 2). Pairs lie in groups that share no document, one after the
     other, and within a group those of equal first document are neighbours. The shingles of a group
@@ -97,7 +97,7 @@ def intersections(
 
 @kernel
 def _capacity(entries: int) -> int:
-    """A power of two that so many entries fill to a half at most."""
+    """Return a power of two that so many entries fill to a half at most."""
     capacity = 1
     while capacity < entries * 2:
         capacity *= 2
@@ -106,7 +106,7 @@ def _capacity(entries: int) -> int:
 
 @kernel
 def _shared(numbers: np.ndarray, marks: np.ndarray, marked: int, least: int) -> int:
-    """How many of ``numbers`` are marked; 0 once fewer than ``least`` are certain."""
+    """Count the marked ``numbers``; return 0 once fewer than ``least`` are certain."""
     shared = 0
     for start in range(0, len(numbers), 256):
         block = numbers[start : start + 256]
@@ -157,7 +157,7 @@ def _number(
 
 @kernel
 def _groups(pairs: np.ndarray, characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where groups of pairs end that share no text with another, and the characters of each."""
+    """Find the ends of groups of pairs that share no text, and the characters of each."""
     last, seen = np.zeros(len(characters), np.int64), np.zeros(len(characters), np.bool_)
     for position in range(len(pairs)):
         last[pairs[position, 0]] = last[pairs[position, 1]] = position

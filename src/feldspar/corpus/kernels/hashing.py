@@ -15,7 +15,7 @@ _ONE, _OUT, _REST, _OUT_REST = np.uint64(1), np.uint64(13), np.uint64(63), np.ui
 
 @kernel
 def mixed(value: np.uint64, key: np.uint64) -> np.uint64:
-    """``hash_integers`` of one value."""
+    """Apply ``hash_integers`` to one value."""
     value = value + key + _INCREMENT
     value = (value ^ (value >> _S30)) * _FIRST
     value = (value ^ (value >> _S27)) * _SECOND
@@ -32,7 +32,7 @@ def hash_text(
     word_key: np.uint64,
     hashes: np.ndarray,
 ) -> int:
-    """Hashes of all 13-character windows of one cleaned text, in order; their count.
+    """Hash all 13-character windows of one cleaned text, in order; return their count.
 
     The text is ``data[begin:end]`` of ``characters`` code points; ``words`` (256, u64) are the
     table words of the first code points.

@@ -16,13 +16,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled() -> bool:
-    """Whether the kernels of this package are to be used."""
+    """Tell whether the compiled kernels of this package are to be used."""
     off = _OFF_AT_START or os.environ.get(_VARIABLE, "0") != "0"
     return _installed() and not off
 
 
 def kernel(function: Function) -> Function:
-    """``function`` compiled on its first call, kept on disk for later processes where possible.
+    """Compile ``function`` at its first call, and cache it on disk where possible.
 
     The function itself where there are no kernels: its module can still be imported.
     """

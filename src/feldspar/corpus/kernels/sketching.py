@@ -25,7 +25,7 @@ def sketch_texts(
     found: np.ndarray,
     left: np.ndarray,
 ) -> None:
-    """Sketches (documents, 128) of the ``wanted`` cleaned texts into ``found`` (u32).
+    """Write sketches (documents, 128) of the ``wanted`` cleaned texts into ``found`` (u32).
 
     ``left`` marks those of more than ``long`` hashes that the first round leaves open, which have
     many repeats: they are not sketched. ``hashes`` (u64) has room for the longest text.
@@ -91,7 +91,7 @@ def _fill_empty(
 
 @kernel
 def agreements(values: np.ndarray, pairs: np.ndarray, counts: np.ndarray) -> None:
-    """In how many of the 128 values the rows of each pair agree."""
+    """Count the values (of 128) in which the rows of each pair agree."""
     for position in range(len(pairs)):
         one, other = values[pairs[position, 0]], values[pairs[position, 1]]
         equal = np.int32(0)

@@ -10,7 +10,7 @@ _ONE, _TWO, _THREE, _FOUR = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(
 
 @kernel
 def decoded(data: np.ndarray, place: int) -> tuple[np.uint32, int]:
-    """The code point at ``place`` and where the next begins."""
+    """Decode the code point at ``place``; return it and the place of the next."""
     first = np.uint32(data[place])
     if first < 0x80:
         return first, place + 1
@@ -26,7 +26,7 @@ def decoded(data: np.ndarray, place: int) -> tuple[np.uint32, int]:
 
 @kernel
 def encode(point: np.uint32, found: np.ndarray, size: np.uint64) -> np.uint64:
-    """Append a code point to ``found``, which ends at ``size``; the new end."""
+    """Append a code point to ``found``, which ends at ``size``; return the new end."""
     if point < 0x80:
         found[size] = point
         return size + _ONE

@@ -17,7 +17,7 @@ PARALLEL_DOWNLOADS = 4
 
 
 def cached_archive(archive: Archive) -> Path | None:
-    """The cached file of ``archive``, checked; None when there is none.
+    """Return the cached file of ``archive`` after checking it; None without one.
 
     Raises UserError when the file's digest is not the pinned one.
     """
@@ -30,7 +30,7 @@ def cached_archive(archive: Archive) -> Path | None:
 
 
 def fetch_archives(archives: Iterable[Archive], offline: bool) -> dict[str, Path]:
-    """The file of each archive by digest; those not yet cached are downloaded side by side.
+    """Return the file of each archive by digest; download missing ones side by side.
 
     Raises UserError when a digest differs, or when something is missing and ``offline`` is set;
     SetupError when the package index does not answer.

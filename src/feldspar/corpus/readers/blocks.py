@@ -113,7 +113,7 @@ LONGEST_LINE_BYTES = 64 << 20
 def bounded_lines(
     blocks: Iterable[bytes], longest: int = LONGEST_LINE_BYTES
 ) -> Iterator[bytes | None]:
-    """Each line without its end; None in the place of one of more than ``longest`` bytes."""
+    """Yield each line without its end; None for a line of more than ``longest`` bytes."""
     pieces: list[bytes] = []
     held = 0
     for block in blocks:

@@ -18,7 +18,7 @@ TEXT_SUFFIXES = (".txt",)
 def evaluation_items(
     name: str, path: Path, fields: Sequence[str], tolerance: Tolerance
 ) -> Iterator[str]:
-    """One text for each item: a text file, or the named fields of a record (all, without names).
+    """Yield a text for each item: a text file, or the named fields of a record (default: all).
 
     The texts of a record's fields (also nested: lists of choices) are joined in their order, since
     harnesses show them one after the other. Raises UserError with file and line where a field is

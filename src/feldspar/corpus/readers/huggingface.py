@@ -38,7 +38,7 @@ _SPLIT_WORDS = {
 def huggingface_pieces(
     source: str, settings: SourceSettings, quality: str | None = None, offline: bool = False
 ) -> Iterator[Piece]:
-    """The files of one split of a dataset; one of the hub is read as a whole.
+    """Yield the files of one split of a dataset; a dataset of the hub is one piece.
 
     Raises UserError for a folder of another form and for a split that it has not; SetupError where
     a name is given and ``datasets`` is not installed.
@@ -82,7 +82,7 @@ def _numbered(place: str, rows: Rows) -> Iterator[tuple[str, Mapping[str, Any]]]
 
 
 def split_files(path: Path, split: str) -> list[tuple[str, Path]]:
-    """The files of a split of a data repository's copy; of ``train`` all, where no name tells.
+    """List the files of a split in a copy of a data repository; all files if none names a split.
 
     Raises UserError when no file belongs to the split.
     """
@@ -99,7 +99,7 @@ def split_files(path: Path, split: str) -> list[tuple[str, Path]]:
 
 
 def _split_told(name: str) -> str | None:
-    """The split that a file's name or folder names: the word stands between non-letters."""
+    """Return the split that a file's name or folder names, as a word between non-letters."""
     for split, words in _SPLIT_WORDS.items():
         if re.search(rf"(?<![A-Za-z])(?:{'|'.join(words)})(?![A-Za-z])", name):
             return split

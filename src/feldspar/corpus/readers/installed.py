@@ -20,7 +20,7 @@ STANDARD_LIBRARY_LICENCE = "PSF-2.0"
 
 
 def installed_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
-    """The files of the standard library or of the installed packages; no tests."""
+    """Yield the files of the standard library or of installed packages, without tests."""
     reader = settings.reader
     assert isinstance(reader, InstalledReader)
     if reader.what == "standard_library":
@@ -43,7 +43,7 @@ def _piece(source: str, name: str, version: str, path: Path, licence: str) -> Pi
 
 
 def standard_library_files(suffixes: Sequence[str]) -> list[tuple[str, Path]]:
-    """Name and path of the interpreter's own source files, without tests and site-packages."""
+    """Yield name and path of the standard library's source files, without tests."""
     return files_below(Path(sysconfig.get_paths()["stdlib"]), suffixes, _skipped)
 
 

@@ -28,7 +28,7 @@ JSONL_SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 def jsonl_pieces(
     source: str, settings: SourceSettings, quality: str | None = None
 ) -> Iterator[Piece]:
-    """The files of a source of JSON lines."""
+    """Yield the files of a source of JSON lines as pieces."""
     assert settings.path is not None
     reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, JSONL_SUFFIXES):
@@ -45,7 +45,7 @@ class Lines:
 
 
 def jsonl_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Piece]:
-    """One file, called ``name`` in the origin of its documents, in ranges where it is plain."""
+    """Yield the ranges of one plain file, or all of a compressed one; ``name`` is its origin."""
     read = partial(jsonl_documents, name, path, reader)
     whole = file_piece(partial(read, None), path)
     if path.name.endswith(".jsonl") and whole.bytes > PIECE_BYTES:
@@ -56,7 +56,7 @@ def jsonl_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Pie
 
 
 def _ranges(path: Path) -> Iterator[Lines]:
-    """Whole lines of about ``PIECE_BYTES`` together."""
+    """Yield ranges of whole lines of about ``PIECE_BYTES``."""
     start, number, offset = 0, 1, 0
     with opened(path) as file:
         while block := file.read(PIECE_BYTES):
@@ -71,7 +71,7 @@ def _ranges(path: Path) -> Iterator[Lines]:
 def jsonl_documents(
     name: str, path: Path, reader: RecordReader, lines: Lines | None, tolerance: Tolerance
 ) -> Documents:
-    """The documents of some lines of a file, or of all. Raises UserError with file and line."""
+    """Yield the documents of some or all lines. Raises UserError with file and line."""
     rows = jsonl_records(name, path, reader.source, tolerance, lines)
     yield from documents_of(rows, reader, tolerance)
 
@@ -79,7 +79,7 @@ def jsonl_documents(
 def jsonl_records(
     name: str, path: Path, source: str, tolerance: Tolerance, lines: Lines | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place, beginning with ``name``, and the record of each line that is not blank."""
+    """Yield the place, beginning with ``name``, and the record of each line that is not blank."""
     first = lines.number if lines else 1
     for number, line in enumerate(bounded_lines(_blocks(path, lines)), start=first):
         if line is not None and not line.strip():

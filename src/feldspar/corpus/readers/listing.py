@@ -13,7 +13,7 @@ from feldspar.corpus.encoding import repaired
 def files_below(
     path: Path, suffixes: Sequence[str], skipped: Callable[[str], bool] = lambda name: False
 ) -> list[tuple[str, Path]]:
-    """Relative name and path of each file of ``path`` (a file or a folder), sorted by name.
+    """List relative name and path of each file of ``path`` (file or folder), sorted by name.
 
     Paths are absolute: workers on other machines have other current folders.
     Symbolic links are followed; a file that several names lead to (links, hard links, linked
@@ -59,7 +59,7 @@ def _walk(
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises UserError when it cannot be read."""
+    """Read a file's bytes. Raises UserError where it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -77,6 +77,6 @@ def _pattern(glob: str) -> re.Pattern[str]:
 
 
 def matches(path: str, globs: Sequence[str]) -> bool:
-    """Whether a relative path with forward slashes fits one of ``globs``."""
+    """Tell whether a relative path with forward slashes fits one of ``globs``."""
     name = path.rsplit("/", 1)[-1]
     return any(_pattern(glob).fullmatch(path if "/" in glob else name) for glob in globs)

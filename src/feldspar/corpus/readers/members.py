@@ -13,7 +13,7 @@ _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 
 def read_members(path: Path, wanted: Callable[[str], bool]) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each regular file whose name is ``wanted``, sorted by name.
+    """Yield name and bytes of each regular file whose name is ``wanted``, sorted by name.
 
     Raises UserError when the archive is damaged, or names a member outside of itself.
     """

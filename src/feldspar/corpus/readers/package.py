@@ -15,7 +15,7 @@ from feldspar.recipe.sections.corpus import PackageReader, SourceSettings
 
 
 def package_pieces(source: str, settings: SourceSettings, offline: bool) -> Iterator[Piece]:
-    """The pinned archives, in their order."""
+    """Yield the pinned archives as pieces, in their order."""
     reader = settings.reader
     assert isinstance(reader, PackageReader)
     paths = fetch_archives(reader.archives, offline)
@@ -28,7 +28,7 @@ def package_pieces(source: str, settings: SourceSettings, offline: bool) -> Iter
 def archive_documents(
     source: str, path: Path, reader: PackageReader, licence: str | None, tolerance: Tolerance
 ) -> Documents:
-    """The documents of one archive. Raises UserError when no member matches."""
+    """Yield the documents of one archive. Raises UserError where no member matches."""
 
     def wanted(member: str) -> bool:
         name = without_top(member)
@@ -60,12 +60,12 @@ def archive_documents(
 
 
 def without_top(member: str) -> str:
-    """A member's path without the archive's top folder, which carries the version."""
+    """Cut the archive's top folder, which carries the version, off a member's path."""
     return member.split("/", 1)[-1]
 
 
 def member_group(member: str, reader: PackageReader) -> str:
-    """What keeps editions of one work together: the path, edition endings cut, aliases applied."""
+    """Return a member's group: its path without edition endings, with aliases applied."""
     path = PurePosixPath(without_top(member))
     stem = path.stem
     for suffix in sorted(reader.group_suffixes, key=len, reverse=True):

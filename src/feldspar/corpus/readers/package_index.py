@@ -213,7 +213,7 @@ def _context(settings: PipSettings) -> ssl.SSLContext:
 
 
 def _credentials(index: str) -> tuple[str | None, str | None]:
-    """User and password of an address, or those of ~/.netrc for its host."""
+    """Return user and password of an address, or those of ~/.netrc for its host."""
     parts = urlsplit(index)
     if parts.username is not None:
         return unquote(parts.username), unquote(parts.password or "")
@@ -225,13 +225,13 @@ def _credentials(index: str) -> tuple[str | None, str | None]:
 
 
 def _without_user(address: str) -> str:
-    """An address without user and password, which stay secret in messages."""
+    """Return an address without user and password, which stay secret in messages."""
     parts = urlsplit(address)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def _files_of(response: HTTPResponse) -> list[IndexFile]:
-    """The files that a project's page names."""
+    """List the files that a project's page names."""
     base = response.url
     data = response.read()
     if response.headers.get_content_type() == JSON_TYPE:

@@ -35,7 +35,7 @@ class RowGroups:
 def parquet_pieces(
     source: str, settings: SourceSettings, quality: str | None = None
 ) -> Iterator[Piece]:
-    """The files of a source in Parquet, large ones a few row groups at a time."""
+    """Yield the files of a source in Parquet as pieces, large ones a few row groups each."""
     assert settings.path is not None
     reader = RecordReader(fields_of(settings, quality), source, settings.licence)
     for name, path in files_below(settings.path, PARQUET_SUFFIXES):
@@ -43,13 +43,13 @@ def parquet_pieces(
 
 
 def parquet_pieces_of(name: str, path: Path, reader: RecordReader) -> Iterator[Piece]:
-    """One file, called ``name`` in the origin of its documents. Raises UserError if damaged."""
+    """Yield the pieces of one file; ``name`` is its origin. Raises UserError if damaged."""
     for rows, size in _row_groups(path):
         yield Piece(partial(parquet_documents, name, path, reader, rows), size, file_state(path))
 
 
 def _row_groups(path: Path) -> Iterator[tuple[RowGroups, int]]:
-    """Row groups of about ``PIECE_BYTES`` together, and their bytes of plain columns."""
+    """Yield row groups of about ``PIECE_BYTES`` together, and their bytes of plain columns."""
     _, parquet = arrow()
     with _whole(path):
         metadata = parquet.read_metadata(path)
@@ -68,7 +68,7 @@ def _row_groups(path: Path) -> Iterator[tuple[RowGroups, int]]:
 def parquet_documents(
     name: str, path: Path, reader: RecordReader, rows: RowGroups | None, tolerance: Tolerance
 ) -> Read:
-    """The documents of some rows or of all, in tables wherever the file's columns are plain.
+    """Yield the documents of some or all rows, as tables where the columns are plain text.
 
     Raises UserError with file and row.
     """
@@ -83,7 +83,7 @@ def parquet_documents(
 def parquet_records(
     name: str, path: Path, fields: Fields | None = None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The place, beginning with ``name``, and the record of each row: the ``fields``, or all."""
+    """Yield the place, beginning with ``name``, and the record of each row: ``fields`` or all."""
     for first, batch in _batches(path, fields):
         yield from _records(name, path, first, batch)
 
@@ -98,7 +98,7 @@ def _records(name: str, path: Path, first: int, batch: Any) -> Iterator[tuple[st
 def _batches(
     path: Path, fields: Fields | None, rows: RowGroups | None = None
 ) -> Iterator[tuple[int, Any]]:
-    """Batches of rows, each with the number of its first row, from 1."""
+    """Yield batches of rows, each with the number of its first row, from 1."""
     _, parquet = arrow()
     row = rows.row if rows else 1
     groups = list(rows.groups) if rows else None

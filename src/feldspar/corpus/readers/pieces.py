@@ -31,17 +31,17 @@ class Piece:
 
     @property
     def digest(self) -> str:
-        """Of all that decides the documents."""
+        """Hash everything that decides the documents."""
         read = self.read
         return digest_of(read.func.__qualname__, repr(read.args), repr(read.keywords), self.state)
 
 
 def file_piece(read: "partial[Read]", path: Path, here: bool = False) -> Piece:
-    """A file that is read as a whole."""
+    """Return the piece of a file that is read as a whole."""
     return Piece(read, path.stat().st_size, file_state(path), here)
 
 
 def file_state(path: Path) -> str:
-    """What changes with the content of a file: its size and time."""
+    """Return a file's size and time, which change with its content."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns}"

@@ -58,7 +58,7 @@ def pip_settings() -> PipSettings:
 
 
 def _values(listing: str) -> dict[str, str]:
-    """The values in force, by key, of the lines ``section.key='value'``."""
+    """Return the values in force, by key, of the lines ``section.key='value'``."""
     found: dict[str, dict[str, str]] = {place: {} for place in _PLACES}
     for line in listing.splitlines():
         name, _, value = line.partition("=")
@@ -79,7 +79,7 @@ def _default_index() -> str:
 
 
 def _address(index: str) -> str:
-    """The address of an index, which may also be a folder on this machine."""
+    """Return the address of an index, which may also be a folder on this machine."""
     return index if "://" in index else Path(index).expanduser().absolute().as_uri()
 
 

@@ -16,7 +16,7 @@ from feldspar.corpus.readers.records import RecordReader
 
 
 def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any | None:
-    """The documents of a batch, or None where they have to be looked at one by one.
+    """Return the documents of a batch as a table; None where rows need a look one by one.
 
     The batch begins at row ``first`` of the file called ``name``.
     """
@@ -52,7 +52,7 @@ def plain_table(batch: Any, name: str, first: int, reader: RecordReader) -> Any 
 
 
 def _repeated(value: str | None, size: int) -> Any:
-    """A column of one text, or of nulls."""
+    """Return a column of one text, or of nulls."""
     pyarrow, _ = arrow()
     if value is None:
         return pyarrow.nulls(size, pyarrow.string())
@@ -60,7 +60,7 @@ def _repeated(value: str | None, size: int) -> Any:
 
 
 def _put_together(*texts: Any) -> Any:
-    """Columns or single texts, row by row; the last one stands between them."""
+    """Join columns or single texts row by row; the last one is the separator."""
     from pyarrow import compute, string
 
     columns = [
@@ -70,7 +70,7 @@ def _put_together(*texts: Any) -> Any:
 
 
 def _texts(batch: Any, name: str) -> Any:
-    """A column of texts. Raises ArrowInvalid when it is none, or has nulls."""
+    """Return a column of texts. Raises ArrowInvalid where it is none, or has nulls."""
     pyarrow, _ = arrow()
     column = (
         batch.column(batch.schema.get_field_index(name)) if name in batch.schema.names else None
@@ -84,7 +84,7 @@ def _texts(batch: Any, name: str) -> Any:
 
 
 def _ids(batch: Any, name: str) -> Any | None:
-    """The column of ids; None when there is none. Raises ArrowInvalid when some are missing."""
+    """Return the column of ids; None without one. Raises ArrowInvalid where some are missing."""
     pyarrow, _ = arrow()
     if name not in batch.schema.names:
         return None
@@ -98,7 +98,7 @@ def _ids(batch: Any, name: str) -> Any | None:
 
 
 def plain_values(batch: Any) -> list[dict[str, Any]]:
-    """One dictionary for each row; a byte that is not UTF-8 as half a surrogate pair."""
+    """Return a dictionary for each row; bytes that are not UTF-8 become half surrogate pairs."""
     try:
         return batch.to_pylist()
     except UnicodeDecodeError:

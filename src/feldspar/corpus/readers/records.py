@@ -28,7 +28,7 @@ class Fields:
 
 
 def fields_of(settings: SourceSettings, quality: str | None = None) -> Fields:
-    """The fields that a source's settings name, and the one that ranks duplicates."""
+    """Return the fields that a source's settings name, and the one that ranks duplicates."""
     return Fields(
         settings.text_field,
         settings.id_field,
@@ -39,7 +39,7 @@ def fields_of(settings: SourceSettings, quality: str | None = None) -> Fields:
 
 
 def column_of(field: str, names: Container[str]) -> str:
-    """The top-level field that ``field`` is, or lies in."""
+    """Return the top-level field that ``field`` is, or lies in."""
     return field if field in names else field.split(".", 1)[0]
 
 
@@ -52,11 +52,11 @@ class RecordReader:
     licence: str | None = None
 
     def wanted(self, record: Mapping[str, Any]) -> bool:
-        """Whether the record has the values that are asked for."""
+        """Tell whether the record has the values that ``only`` asks for."""
         return all(value_of(record, name) == value for name, value in self.fields.only.items())
 
     def document(self, record: Mapping[str, Any], place: str) -> Document:
-        """The document of one record read at ``place`` (file and line or row).
+        """Return the document of one record read at ``place`` (file and line or row).
 
         Raises UserError that names the place when the text, the source or the group is missing or
         of another type, or the id or the group is not UTF-8.
@@ -99,7 +99,7 @@ class RecordReader:
 def documents_of(
     rows: Iterable[tuple[str, Mapping[str, Any]]], reader: RecordReader, tolerance: Tolerance
 ) -> Documents:
-    """The documents of the wanted records, each given with its place."""
+    """Yield the documents of the wanted records, each given with its place."""
     for place, record in rows:
         if not reader.wanted(record):
             continue
@@ -112,7 +112,7 @@ def documents_of(
 
 
 def value_of(record: Mapping[str, Any], name: str) -> Any:
-    """The value of a field, through nested records where its name has dots; None without one."""
+    """Return a field's value, also in nested records (name with dots); None without one."""
     if name in record or "." not in name:
         return record.get(name)
     outer, inner = name.split(".", 1)

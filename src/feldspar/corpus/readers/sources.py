@@ -26,7 +26,7 @@ _PLAIN = {
 def pieces_of(
     source: str, settings: SourceSettings, offline: bool = False, quality: str | None = None
 ) -> Iterator[Piece]:
-    """What can be read by itself of one source, in a fixed order; nothing is read yet.
+    """Yield the pieces of one source, in a fixed order, before anything is read.
 
     ``quality`` names a field of its records. Raises UserError where there is nothing to read.
     """
@@ -43,7 +43,7 @@ def pieces_of(
 def read_source(
     source: str, settings: SourceSettings, tolerance: Tolerance, offline: bool = False
 ) -> Documents:
-    """The documents of one source, in a fixed order.
+    """Yield the documents of one source, in a fixed order.
 
     Raises UserError that names file and line where something is bad beyond ``tolerance``.
     """

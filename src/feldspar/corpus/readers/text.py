@@ -13,7 +13,7 @@ from feldspar.recipe.sections.corpus import CodeReader, SourceSettings, TextRead
 
 
 def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
-    """The files of a text folder."""
+    """Yield the files of a text folder."""
     assert settings.path is not None and isinstance(settings.reader, TextReader)
     return whole_files(source, settings, settings.reader.suffixes, ())
 
@@ -21,7 +21,7 @@ def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
 def whole_files(
     source: str, settings: SourceSettings, suffixes: Sequence[str], exclude: Sequence[str]
 ) -> Iterator[Piece]:
-    """One document a file; its id, group and origin are its path below the source's path."""
+    """Yield a piece for each file; id, group and origin are its path below the source's path."""
     assert settings.path is not None
     for name, path in files_below(settings.path, suffixes):
         if not matches(name, exclude):
@@ -32,7 +32,7 @@ def whole_files(
 def whole_file(
     source: str, name: str, origin: str, path: Path, licence: str | None, tolerance: Tolerance
 ) -> Documents:
-    """The document of one file, or none where a bad file is tolerated."""
+    """Yield the document of one file, or none where a bad file is tolerated."""
     try:
         text, replaced = repaired(decode(read_bytes(path), str(path)))
     except UserError as error:
@@ -42,7 +42,7 @@ def whole_file(
 
 
 def code_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
-    """The files of a tree of source code."""
+    """Yield the files of a tree of source code."""
     reader = settings.reader
     assert isinstance(reader, CodeReader)
     return whole_files(source, settings, reader.suffixes, reader.exclude)

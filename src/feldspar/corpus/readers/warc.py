@@ -36,7 +36,7 @@ UNKNOWN_ENCODING = "unknown encoding"
 
 
 def warc_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
-    """The web archives of a source."""
+    """Yield the web archives of a source as pieces."""
     assert settings.path is not None and isinstance(settings.reader, WarcReader)
     for name, path in files_below(settings.path, WARC_SUFFIXES):
         yield file_piece(partial(warc_documents, source, name, path, settings), path)
@@ -45,7 +45,7 @@ def warc_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
 def warc_documents(
     source: str, name: str, path: Path, settings: SourceSettings, tolerance: Tolerance
 ) -> Documents:
-    """One document for each text of a WET file and each page that a WARC file answered with.
+    """Yield a document for each text of a WET file and each page in a WARC response.
 
     Its group is its address, so that copies of one page fall on one side of the split. Other
     records (requests, images, redirects) are passed over. Raises UserError with file and offset.
