@@ -1,7 +1,7 @@
-"""Documents that hold a run of words of an evaluation set are left out.
+"""Leave out documents that share a run of words with an evaluation set.
 
-Words are those of the cleaned text (lower case, no ASCII punctuation), runs are of 13 words as
-GPT-3's (2005.14165, appendix C) and PaLM's overlap checks count them. One shared run is enough.
+Words are those of the cleaned text (lower case, no ASCII punctuation). Runs have 13 words, as in
+the overlap checks of GPT-3 (2005.14165, appendix C) and PaLM. One shared run is enough.
 """
 
 import json
@@ -27,7 +27,7 @@ UNKNOWN = 0
 
 @dataclass
 class Overlap:
-    """What one evaluation set holds, and what was left out because of it."""
+    """The counts of one evaluation set, and of the documents that it removes."""
 
     items: int = 0
     short_items: int = 0
@@ -51,7 +51,7 @@ class Decontamination:
 
 
 class RunsOfWords:
-    """The runs of words of several sets, and which sets a text overlaps.
+    """The runs of words of several sets, to find the sets that a text overlaps.
 
     Runs are known by 64-bit hashes: of a billion runs of documents against ten million of the sets
     one in two thousand corpora would lose one document wrongly.
@@ -142,7 +142,7 @@ def _any_in(values: np.ndarray, ordered: np.ndarray) -> bool:
 
 
 class Sieve:
-    """Passes documents on, but those that overlap an evaluation set; counts what it left out."""
+    """A filter of tables: leaves out and counts documents that overlap an evaluation set."""
 
     def __init__(self, runs: RunsOfWords) -> None:
         self._runs = runs
@@ -167,7 +167,7 @@ class Sieve:
 
 @dataclass(frozen=True)
 class StoredRuns:
-    """The runs of words of evaluation sets in a file, for units that other processes run."""
+    """The runs of words in a file, for units that other processes run."""
 
     path: Path
     digest: str
@@ -183,7 +183,7 @@ def _loaded(stored: StoredRuns) -> RunsOfWords:
 
 
 class Decontaminator:
-    """The evaluation sets of a corpus, and in all what was left out because of them."""
+    """The evaluation sets of a corpus, and the counts of all documents that they remove."""
 
     def __init__(self, settings: DecontaminateSettings, tolerance: Tolerance) -> None:
         sets = {name: list(_items(name, item, tolerance)) for name, item in settings.sets.items()}

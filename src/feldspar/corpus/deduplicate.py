@@ -1,8 +1,8 @@
-"""Features of documents -> edges, clusters and the survivor of each cluster.
+"""Find duplicates: from the features of documents to edges, clusters and survivors.
 
 exact pass -> band records -> candidates -> comparison -> scope -> components -> survivors.
-Documents of too few cleaned characters take no part, so none can be the survivor of a cluster.
-A few integers a document are held in memory; records, pairs and edges go through sorted runs.
+Documents that a filter removes take no part, so none of them survives a cluster. Memory holds a
+few integers for each document; records, pairs and edges go through sorted runs on disk.
 """
 
 from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ from feldspar.recipe.sections.corpus import DeduplicateSettings, HighestValue
 
 @dataclass(frozen=True)
 class Candidates:
-    """Pairs before the filter and compared, giant groups, and documents these left unpaired."""
+    """Counts: pairs before the filter, pairs compared, giant groups, documents left unpaired."""
 
     unfiltered: int = 0
     compared: int = 0
@@ -58,7 +58,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Deduplication:
-    """What was found, indexed by document key.
+    """The result of deduplication, indexed by document key.
 
     ``keepers`` holds the key of each document's survivor (itself when kept), ``elsewhere`` the same
     under the other scope; ``similarity`` the Jaccard similarity of a dropped document to its
@@ -82,7 +82,7 @@ def keep_all(documents: int) -> Deduplication:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The documents as deduplication sees them; ``eligible`` is a mask by key."""
+    """The input of deduplication; ``eligible`` is a mask by document key."""
 
     files: PartFiles
     sketches: SketchFiles

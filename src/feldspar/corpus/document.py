@@ -14,13 +14,13 @@ _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with what is known about it.
+    """One text with its names, its origin and its licence.
 
-    ``id`` is the source's own name for it, which others may have too; ``group`` names what must
-    fall on one side of the split (all versions of one file); ``origin`` is the place it was read
-    from, another within the source for each: file, line or row, version; ``quality`` is the value
-    that chooses survivors, where a field holds one; ``replaced`` counts the characters of the text
-    that were no UTF-8.
+    ``id`` is the source's own name for the document; other documents may have the same id. The
+    split keeps documents of one ``group`` together (all versions of one file). ``origin`` is the
+    place that the document was read from (file, line or row, version), unique within the source.
+    ``quality`` is the value that chooses survivors, where a field holds one. ``replaced`` counts
+    the characters of the text that were not UTF-8.
     """
 
     id: str
@@ -51,7 +51,7 @@ NAMED_BAD_RECORDS = 20
 class Tolerance:
     """Counts bad records and names the first ones; raises at the first one beyond the limit.
 
-    Counts also what was amiss and could be mended, by source and reason: ``noted``.
+    ``noted`` counts by source and reason the faults that could be repaired.
     """
 
     def __init__(self, limit: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Bytes as text: what is not UTF-8 becomes U+FFFD and is counted."""
+"""Decode bytes: what is not UTF-8 becomes U+FFFD and is counted."""
 
 import codecs
 import re

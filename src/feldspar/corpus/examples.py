@@ -1,4 +1,4 @@
-"""A few pairs of duplicates to look at, with what surrounds their first difference."""
+"""Choose a few pairs of duplicates to show, with the text around their first difference."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from feldspar.corpus.outcome import Outcome, jaccard_or_none
 
 EXAMPLES = 20
 EXCERPT_CHARACTERS = 2000
-"""Of each text so much is shown ..."""
+"""The length of an excerpt."""
 LEAD_CHARACTERS = 200
-"""... beginning so far before the first difference."""
+"""An excerpt begins so many characters before the first difference."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """Two documents that count as duplicates, where they came from, and an excerpt of each.
+    """Two documents that count as duplicates: their origins and an excerpt of each.
 
     Both excerpts begin at character ``excerpt_start`` of their texts; empty where none was kept.
     """

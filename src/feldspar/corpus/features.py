@@ -1,4 +1,4 @@
-"""A part of documents as read -> the normalised part, and what deduplication must know of each."""
+"""Prepare a part: normalise and filter its documents, and compute what deduplication needs."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -40,13 +40,13 @@ class Preparation:
 
 @dataclass(frozen=True)
 class Features:
-    """Columns of integers over documents in order of key; all else lies in files.
+    """Columns of numbers over documents in order of key; everything else lies in files.
 
-    ``sources`` holds ranks of sources, ``characters`` counts cleaned code points; ``reasons`` holds
-    places in ``reasons_of`` the filters, -1 where no filter removes the document; the kept text
-    begins at byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8; ``quality`` (f64)
-    is NaN where it is not known; ``replaced`` of the ``read_characters`` code points of the text as
-    it was read were no UTF-8 (u32); ``identities`` are 64-bit hashes of the ids; ``hashes``
+    ``sources`` holds ranks of sources. ``characters`` counts cleaned code points. ``reasons`` holds
+    places in ``reasons_of(filters)``; -1: no filter removes the document. The kept text begins at
+    byte ``begins`` of its part file and has ``sizes`` bytes of UTF-8. ``quality`` (f64) is NaN
+    where it is unknown. The text was read with ``read_characters`` code points, of which
+    ``replaced`` (u32) were not UTF-8. ``identities`` are 64-bit hashes of the ids; ``hashes``
     (documents, 2) u64 identify the cleaned text.
     """
 
@@ -65,7 +65,7 @@ class Features:
 def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -> Features:
     """Normalise, transliterate, clean, filter, hash and sketch one part into ``folder``.
 
-    Sources that are new get the next of ``ranks``.
+    A new source gets the next rank in ``ranks``.
     """
     read_characters = text_characters(table.column("text"))
     untouched = how.normalise == "none" and not how.transliterations

@@ -1,4 +1,4 @@
-"""Deduplicate files of records without a recipe: the plain tool."""
+"""Deduplicate files of records without a recipe (``feldspar corpus dedup``)."""
 
 import os
 import re

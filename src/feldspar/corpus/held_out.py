@@ -1,7 +1,7 @@
-"""Copies of held-out documents in train: what joins documents for the split, and what that leaves.
+"""Keep copies of held-out documents out of train, and count those that remain.
 
-SlimPajama's scripts (2309.10818) drop from train what equals a held-out text: near copies stay.
-Here all that counts as a copy falls on one side of the split, and nothing need be dropped.
+SlimPajama's scripts (2309.10818) drop from train the texts that equal a held-out text; near copies
+stay. Here all copies of a document fall on one side of the split, and nothing has to be dropped.
 """
 
 from collections.abc import Sequence

@@ -2,8 +2,9 @@
 
 Each term gives one text: its name, definition, comment and synonyms. A term with a definition that
 lies below exactly one child of a root (a "branch") gives one pair: the definition, and the branch's
-name. Both fall into the same part (train, validation, test), which depends on the definition alone,
-so that no text of a held-out pair is trained on, nor a copy of its definition under another name.
+name. Text and pair fall into the same part (train, validation, test). The part depends on the
+definition alone, so that training sees neither the text of a held-out pair nor a copy of its
+definition under another name.
 """
 
 import hashlib
@@ -68,7 +69,7 @@ class Term:
 
 @dataclass(frozen=True)
 class OntologyReport:
-    """What was written."""
+    """The counts of a written ontology."""
 
     terms: int
     text_bytes: int

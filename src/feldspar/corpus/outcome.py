@@ -1,4 +1,4 @@
-"""What became of each document: the arrays that reports and folders are made of."""
+"""The outcome for each document: the arrays that reports and folders are made of."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ JACCARD_DECIMALS = 6
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of each document; arrays and lists are indexed by document key."""
+    """The outcome for each document; arrays and lists are indexed by document key."""
 
     names: Sequence[str]
     files: PartFiles

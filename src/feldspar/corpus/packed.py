@@ -1,4 +1,4 @@
-"""Many texts as one array of UTF-8 bytes, as Arrow holds them: read without Python strings."""
+"""Many texts in one array of UTF-8 bytes, as Arrow holds them, without Python strings."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

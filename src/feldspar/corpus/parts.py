@@ -1,7 +1,7 @@
-"""The parts between reading and writing: files of documents, addressed by document key.
+"""Parts: the files of documents between reading and writing, addressed by document key.
 
 A document's key is its place in the order of reading: sources as given, then files, then rows.
-Parts are Arrow files without compression: a text is read from where it lies, without the others.
+Parts are Arrow files without compression, so that one text can be read without the others.
 """
 
 import os
@@ -29,8 +29,8 @@ _COLUMNS = (*DOCUMENT_COLUMNS, "licence", "quality", "replaced")
 class PartFiles:
     """Part files in order of key: those of the first unit that read, then those of the next.
 
-    ``index`` is the file that ``write_index`` wrote. Units that read all parts carry this along; as
-    lists those of a terabyte of text would take seconds of pickling with each unit.
+    ``index`` is the file that ``write_index`` wrote. Units that read all parts carry this object;
+    a list of the paths for a terabyte of text would take seconds to pickle with each unit.
     """
 
     stage: Path

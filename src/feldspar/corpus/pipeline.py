@@ -1,4 +1,4 @@
-"""Documents in, kept documents and the figures out: the way that both commands share."""
+"""Read, prepare, deduplicate and split: the work that ``corpus build`` and ``dedup`` share."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +39,7 @@ KEPT_SPLIT = "kept"
 
 @dataclass(frozen=True)
 class Plan:
-    """What shapes the outcome; without ``split`` all kept documents stay together."""
+    """The settings that shape the outcome; without ``split`` kept documents stay together."""
 
     normalise: Normalisation
     filters: tuple[Filter, ...]
@@ -66,8 +66,8 @@ def process(
     """Read, prepare, deduplicate and split documents; part files are left below the work folder.
 
     ``names`` are the sources that must have documents, in order; others follow as they appear.
-    Raises UserError where one of them, or all of the others together, have no document that the
-    filters keep, and for a source with too much that is not UTF-8.
+    Raises UserError where the filters keep no document of a named source, or of all sources where
+    none is named, and for a source with too many characters that are not UTF-8.
     """
     preparation = Preparation(plan.normalise, plan.filters, plan.sought, plan.transliterations)
     needed = list(names)

@@ -1,7 +1,7 @@
-"""Tell how many bytes units have read while they still read, also in other processes.
+"""Show how many bytes units have read while they still read, also in other processes.
 
-A unit writes into a small file how far it is; the process that gave it out looks at these files
-now and then.
+Each unit writes its progress into a small file; the main process looks at these files twice a
+second.
 """
 
 import shutil

@@ -1,7 +1,7 @@
-"""Pieces of sources -> prepared parts, as the first stage: units read side by side.
+"""The first stage: read the pieces of all sources in units side by side, and prepare their parts.
 
-A unit holds neighbouring pieces, and its documents are cut into parts of its own: parts depend on
-the inputs only. Documents come in the order of their sources' pieces, whoever reads them.
+A unit holds consecutive pieces, and its documents are cut into parts of its own, so that parts
+depend on the inputs only. Documents keep the order of the pieces, whatever process reads them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ STAGE = "read"
 
 @dataclass(frozen=True)
 class ReadUnit:
-    """Pieces to read together, up to ``bad_records`` bad ones left out."""
+    """Pieces to read together; up to ``bad_records`` bad records are left out."""
 
     pieces: Sequence[Piece]
     preparation: Preparation
@@ -100,7 +100,7 @@ def read_units(pieces: Iterable[Piece], like: ReadUnit) -> Iterator[ReadUnit]:
 
 @dataclass(frozen=True)
 class ReadCorpus:
-    """All parts, what is known of their documents, and the names of the sources by rank."""
+    """All parts, the features of their documents, and the names of the sources by rank."""
 
     files: PartFiles
     features: Features
@@ -117,8 +117,8 @@ def read_corpus(
 ) -> ReadCorpus:
     """Read all pieces; ``names`` are the first sources, others follow as they appear.
 
-    What was bad is added to ``tolerance``, what was left out to ``decontaminator``. Raises
-    UserError where more is bad than may be, and when there is no document.
+    Bad records are added to ``tolerance``, removed documents to ``decontaminator``. Raises
+    UserError where too many records are bad, and where there is no document.
     """
     evaluation = decontaminator.store(stages.work) if decontaminator else None
     like = ReadUnit((), preparation, tolerance.limit, evaluation)

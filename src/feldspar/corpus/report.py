@@ -1,4 +1,4 @@
-"""What a deduplication did: counts that add up, who lost against whom, and examples."""
+"""Report on a corpus: counts that add up, the source of each survivor, and examples."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -37,8 +37,8 @@ REASONS = {
 class SourceCounts:
     """Count the documents of a source: read = kept + the sum of what was removed, by reason.
 
-    ``replaced_characters`` of the texts read were not UTF-8; they stand as U+FFFD. ``noted`` counts
-    by reason what else was amiss in records that were read all the same.
+    ``replaced_characters`` of the texts read were not UTF-8 and became U+FFFD. ``noted`` counts by
+    reason other faults of records that were read in spite of them.
     """
 
     read: Amount
@@ -54,21 +54,21 @@ class SourceCounts:
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one deduplication.
+    """The figures of a corpus.
 
-    ``lost_to[s][t]`` counts documents (and bytes) of source s whose survivor is of source t;
-    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric, ``pair_bytes``
-    the bytes of the shorter text of each;
-    ``duplicated[s][t]`` documents of s that an edge or an equal text joins with another document of
-    t: neither depends on which of them survives.
+    ``lost_to[s][t]`` counts documents (and bytes) of source s whose survivor is of source t.
+    ``pairs[s][t]`` counts edges between the sources whatever the scope, symmetric; ``pair_bytes``
+    counts the bytes of the shorter text of each edge. ``duplicated[s][t]`` counts documents of s
+    that an edge or an equal text joins with another document of t. Neither depends on which
+    document survives.
     ``cluster_sizes`` maps size to number of clusters within the scope. ``below_threshold`` is the
     share of dropped documents less similar to their survivor than the threshold (chaining, or
     pairs that were never checked). ``lengths[s]`` counts the documents read and kept by length, see
-    ``length_counts``. ``bad_records`` counts what was left out by source, or by the name of the
-    file where records name their sources. ``decontamination`` tells what overlapped which
+    ``length_counts``. ``bad_records`` counts the records left out by source, or by the name of
+    the file where records name their sources. ``decontamination`` counts overlaps with each
     evaluation set. ``copies_in_train`` counts documents of train with a copy among the held-out
-    ones, had ``near`` or ``exact`` copies been put on one side. ``repeated_ids`` counts documents
-    whose id another has. ``built`` is off when a finished folder was found instead.
+    ones, if ``near`` or ``exact`` copies were put on one side. ``repeated_ids`` counts documents
+    whose id another has. ``built`` is off where a finished folder was found instead.
     """
 
     settings: dict[str, Any]

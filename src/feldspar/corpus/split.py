@@ -1,8 +1,8 @@
-"""Choose the side of each document: group first, then hash, so that versions stay on one side.
+"""Choose the split of each document by the hash of its group, so that versions stay together.
 
 A group is a (source, group name) pair; groups that a cluster of duplicates connects count as one.
-Each falls into one of 1000 buckets by a SHA-256 of its name, whatever the order of files. A source
-of which no group falls on a held-out side gives it the group that falls next to that side.
+Each falls into one of 1000 buckets by a SHA-256 of its name, whatever the order of files. Where no
+group of a source falls into a held-out split, the group of the next bucket moves there.
 """
 
 import hashlib

@@ -42,10 +42,10 @@ class Task:
     folder: Path
     configuration: str
     flush: bool = False
-    """Whether its files must be on disk when it is done: where the machine that made them may stop
-    while the run goes on. Else what a power cut tears is found by its digests, and made again."""
+    """Whether its files are flushed to disk at its end, because the machine that made them may stop
+    while the run goes on. Without it, digests find the files that a power cut tore."""
     meter: Path | None = None
-    """Where it writes down how far it is."""
+    """The file into which it writes its progress."""
 
 
 def perform(task: Task) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def perform(task: Task) -> dict[str, Any]:
 
 
 class _OvertakenError(Exception):
-    """Another attempt at the unit, given up for lost, finished first: others may read it now."""
+    """A retry that was presumed dead finished first; this result is discarded."""
 
 
 def finished_counts(folder: Path, configuration: str) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ class Done:
 
 
 class Stages:
-    """The stages of one run; each one's digest holds those before it."""
+    """The stages of one run; the digest of each stage includes the stages before it."""
 
     def __init__(self, work: Path, pool: Executor, configuration: str) -> None:
         self.work = work
@@ -118,8 +118,8 @@ class Stages:
     ) -> Iterator[Done]:
         """Run ``function`` on each (unit, digest of its own content), in order.
 
-        ``here`` tells by unit which ones no other machine can run; ``sizes``, how many bytes each
-        reads, where progress is to be told in bytes.
+        ``here`` marks the units that only this machine can run. ``sizes`` are the bytes that each
+        unit reads, where progress is shown in bytes.
         """
         self.bind(name)
         folder = self.work / name
@@ -159,8 +159,10 @@ class Stages:
 
 @contextmanager
 def work_folder(out: Path) -> Generator[Path]:
-    """A folder beside ``out`` for the stages: kept when the process is stopped or the machine lacks
-    something, so that the same command goes on; removed at the end and after bad input.
+    """Make a folder beside ``out`` for the stages; remove it at the end, and after bad input.
+
+    It is kept when the process is stopped or the machine lacks something, so that the same command
+    can go on.
 
     Raises UserError when another process is at work on the same output.
     """
@@ -199,8 +201,8 @@ def unit_folder(stage: Path, number: int) -> Path:
 class UnitFiles(Sequence[Path]):
     """The file ``name`` of each of ``units`` units, in order.
 
-    Units that read all of them carry this along. As paths those of a terabyte of text would take
-    6 MB and two seconds of pickling with each unit.
+    Units that read all of them carry this object; a list of the paths for a terabyte of text would
+    take 6 MB and two seconds to pickle with each unit.
     """
 
     stage: Path

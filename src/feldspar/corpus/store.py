@@ -1,4 +1,4 @@
-"""The folder of finished documents: what identifies it, how it ends, and reading it again."""
+"""The folder of finished documents: identify it, finish it, and read it again."""
 
 import json
 from collections.abc import Iterable, Iterator, Set
@@ -70,7 +70,7 @@ def _in_use(value: Any) -> Any:
 def check_apart(out: Path, inputs: Iterable[Path]) -> None:
     """Raise UserError where output and an input are one folder, or one lies in the other.
 
-    The input would be replaced, or the output read the next time.
+    Otherwise the input would be replaced, or the output be read the next time.
     """
     target = out.resolve()
     for given in inputs:

@@ -1,7 +1,7 @@
-"""The kept documents -> Parquet, as the last stage: files written side by side.
+"""The last stage: write the kept documents as Parquet files, side by side.
 
 Row groups and files are cut by the sizes of the texts, so that the same documents give the same
-bytes whoever writes them.
+bytes, whatever process writes them.
 """
 
 from collections.abc import Iterator, Mapping

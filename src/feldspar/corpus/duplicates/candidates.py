@@ -1,4 +1,7 @@
-"""From sketches to candidate pairs through sorted runs of band keys on disk."""
+"""Find candidate pairs: documents whose sketches agree in a whole band (LSH banding).
+
+Band keys go through sorted runs on disk.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,7 +60,7 @@ _PAIRS = 1 << 16
 
 @dataclass(frozen=True)
 class BandUnit:
-    """Sketches of neighbouring parts; ``members``: file of a mask of the documents that count."""
+    """Sketches of consecutive parts; ``members``: the file of a mask of documents to consider."""
 
     sketches: SketchFiles
     members: Path
@@ -99,8 +102,8 @@ def write_band_records(unit: BandUnit, folder: Path) -> dict[str, Any]:
 def write_candidates(unit: CandidateUnit, folder: Path) -> dict[str, Any]:
     """Write files of pairs (n, 2) that share a band of the range, each pair once a file.
 
-    A banding whose pairs are checked gives all pairs of a group, filtered by agreement; one whose
-    pairs are not gives the published star: each document with the first of its group. The counts
+    A banding whose pairs are checked gives all pairs of a group, filtered by agreement. A banding
+    without checks gives the published star: each document with the first of its group. The counts
     hold how many there were before the filter, and giant groups.
     """
     counts = {"unfiltered": 0, "giant_groups": 0, "unpaired": 0}

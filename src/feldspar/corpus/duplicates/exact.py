@@ -1,4 +1,4 @@
-"""Documents whose cleaned texts are equal, found by a 128-bit hash."""
+"""Find documents whose cleaned texts are equal, by a 128-bit hash."""
 
 import hashlib
 

@@ -1,8 +1,8 @@
 """Sorted runs of integer rows on disk: cut into ranges, and one range read from all of them.
 
-A run is an array (columns, rows) in a .npy file, sorted by its columns in order. Every shuffle of
-the engine is this: units write runs, others read a range of all runs. Ranges depend on the rows
-and on the wished size, never on the number of workers.
+A run is an array (columns, rows) in a .npy file, sorted by its columns in order. Each shuffle has
+two steps: units write runs, then other units read one range of all runs. Ranges depend on the rows
+and on the size asked for, never on the number of workers.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _SAMPLES = 16
 
 @dataclass(frozen=True)
 class Range:
-    """The rows of ``runs`` after ``start`` up to and with ``end``."""
+    """The rows of ``runs`` after ``start``, up to ``end`` (inclusive)."""
 
     runs: Sequence[Path]
     start: Cut

@@ -19,7 +19,7 @@ _OPEN_FILES = 256
 
 @dataclass(frozen=True)
 class SketchFiles:
-    """The files of the sketches of parts ``first`` to ``last`` (without it)."""
+    """The files of the sketches of parts ``first`` to ``last`` (exclusive)."""
 
     files: PartFiles
     first: int

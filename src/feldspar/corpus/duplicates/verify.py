@@ -1,4 +1,8 @@
-"""Exact Jaccard similarity of pairs, as two integers, recomputed from the texts."""
+"""Compute the exact Jaccard similarity of pairs from their texts, as two integers.
+
+Texts are read with plain reads, without memory maps: mapped pages count as held memory, and opening
+an Arrow file for each text costs more than comparing it.
+"""
 
 import os
 from dataclasses import dataclass, replace
@@ -19,7 +23,7 @@ from feldspar.corpus.parts import PartFiles
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Parts, and the file of where texts lie, which ``write_places`` wrote."""
+    """The part files, and the file of the places of texts that ``write_places`` wrote."""
 
     files: PartFiles
     places: Path
@@ -58,7 +62,7 @@ PAIRS_TOGETHER = 4096
 
 @dataclass(frozen=True)
 class VerifyUnit:
-    """Pairs of document keys to compare, where the texts lie, and from where a pair counts."""
+    """Pairs of document keys to compare, the texts, and the threshold above which a pair counts."""
 
     texts: TextFiles
     pairs: np.ndarray
@@ -75,7 +79,7 @@ class OrderUnit:
 
 @dataclass(frozen=True)
 class CompareUnit:
-    """Candidates (tile, tile, low, high) to compare; all are edges where there is no threshold."""
+    """Candidates (tile, tile, low, high) to compare; without a threshold all are edges."""
 
     texts: TextFiles
     candidates: Range

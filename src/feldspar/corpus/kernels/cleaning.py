@@ -1,4 +1,4 @@
-"""Compiled ``clean.cleaned`` over UTF-8 bytes, without Python strings.
+"""Clean UTF-8 bytes as ``clean.cleaned`` does, compiled and without Python strings.
 
 Two passes without branches in the common case: map each byte and drop what is deleted; then drop
 each space that follows a space. Documents with other than ASCII characters go by code point.

@@ -1,4 +1,7 @@
-"""UTF-8 in kernels. Bytes come from Python or Arrow, hence are whole; surrogates pass."""
+"""Decode and encode UTF-8 in kernels.
+
+Bytes come from Python or Arrow and are whole; surrogates pass.
+"""
 
 import numpy as np
 

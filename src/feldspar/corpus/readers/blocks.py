@@ -15,7 +15,7 @@ BLOCK_BYTES = 1 << 20
 
 
 class _CountedFile:
-    """Tells of the bytes that are read, before they are decompressed."""
+    """A file that counts the bytes that are read from it, before they are decompressed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -83,7 +83,7 @@ def _zstandard_blocks(file: BinaryIO, path: Path) -> Iterator[bytes]:
 
 
 class BlockStream(io.RawIOBase):
-    """Offers blocks as one stream, to be read through ``io.BufferedReader``."""
+    """Blocks as one stream, to be read through ``io.BufferedReader``."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks

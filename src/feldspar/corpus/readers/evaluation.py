@@ -1,4 +1,4 @@
-"""Evaluation sets as files: the texts of their items."""
+"""Read the items of evaluation sets from files."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Datasets in the Hugging Face forms: saved folders, folders of files, and names on the hub.
+"""Read Hugging Face datasets: saved folders, copies of data repositories, names on the hub.
 
 A folder that ``save_to_disk`` made holds Arrow streams, which pyarrow reads; a copy of a data
 repository holds Parquet or JSON lines. Only a name needs the package ``datasets``.

@@ -1,6 +1,6 @@
-"""What this interpreter already holds: its standard library, or the packages installed beside it.
+"""Read the code that is installed: the standard library, or the packages beside feldspar.
 
-Needs no download, so it works offline and on test machines.
+Nothing is downloaded, so it works offline and on test machines.
 """
 
 import platform

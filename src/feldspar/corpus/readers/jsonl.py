@@ -1,4 +1,4 @@
-"""JSON lines, plain or compressed with gzip or Zstandard."""
+"""Read JSON lines, plain or compressed with gzip or Zstandard."""
 
 import json
 from collections.abc import Iterator

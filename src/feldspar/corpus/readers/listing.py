@@ -1,4 +1,4 @@
-"""Files below a path: each inode once, in sorted order; their bytes; globs of relative paths."""
+"""List files below a path, each inode once, in sorted order; match relative paths by globs."""
 
 import os
 import re
@@ -17,9 +17,9 @@ def files_below(
 
     Paths are absolute: workers on other machines have other current folders.
     Symbolic links are followed; a file that several names lead to (links, hard links, linked
-    folders) comes once, under its first name. ``skipped`` is asked of each file's relative name and
-    of each folder's, which ends in a slash. Raises UserError when the path does not exist or no
-    file below it ends in one of ``suffixes``.
+    folders) comes once, under its first name. ``skipped`` is called with the relative name of each
+    file, and of each folder with a slash at its end. Raises UserError where the path does not exist
+    or no file below it ends in one of ``suffixes``.
     """
     path = path.expanduser()
     if path.is_file():

@@ -1,4 +1,4 @@
-"""Members of a tar or zip archive, read straight out of it; nothing is unpacked to disk."""
+"""Read members of a tar or zip archive without unpacking it to disk."""
 
 import lzma
 import tarfile

@@ -1,4 +1,4 @@
-"""Texts inside pinned source archives of the package index."""
+"""Read texts inside pinned archives of the package index."""
 
 from collections.abc import Iterator
 from functools import partial

@@ -1,4 +1,4 @@
-"""Parquet files, row group by row group."""
+"""Read Parquet files, row group by row group."""
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ _BUFFER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class RowGroups:
-    """Neighbouring row groups of a file; the first one's first row is ``row``, from 1."""
+    """Consecutive row groups of a file; their first row is ``row``, counted from 1."""
 
     groups: range
     row: int

@@ -1,4 +1,4 @@
-"""What can be read by itself: a file of a source, rows of one, or all that cannot be divided."""
+"""Pieces of a source that can be read one by one: a file, some rows of it, or the whole source."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ Read = Iterator[Document | DocumentTable]
 class Piece:
     """A part of a source; the documents of all pieces, in order, are those of the source.
 
-    ``read`` is given a ``Tolerance``. It is a top-level function with its other arguments, so that
-    another process can read the piece; ``here``: not one of another machine, which may hold
-    something else under the same name. ``bytes`` is what it holds, roughly.
+    ``read`` takes a ``Tolerance``. It is a top-level function with its other arguments bound, so
+    that another process can read the piece. ``here`` is set where only this machine can read it,
+    since another machine may hold something else under the same name. ``bytes`` is its rough size.
     """
 
     read: "partial[Read]"

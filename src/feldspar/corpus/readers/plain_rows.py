@@ -1,7 +1,8 @@
-"""Batches of Parquet whose columns are plain text become tables of documents column by column.
+"""Turn batches of Arrow rows into tables of documents, or into plain Python values.
 
-Whatever is not as it should be (a null, a number, bad UTF-8, a source that cannot be a folder) is
-left to ``records``, which says what is wrong with which row.
+A batch with anything unusual (a null, a number, bad UTF-8, a source that cannot name a folder) is
+left to ``records``, which names the row and what is wrong with it. Arrow's files may hold any bytes
+as texts: neither writers nor readers check them.
 """
 
 from typing import Any

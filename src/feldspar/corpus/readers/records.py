@@ -1,6 +1,6 @@
-"""From a record (a JSON object, a row of a table) to a document.
+"""Turn a record (a JSON object, a row of a table) into a document.
 
-A field's name with dots that no field has leads into nested records: ``meta.set``.
+A name with dots, ``meta.set``, is a field in a nested record, unless a field has the whole name.
 """
 
 from collections.abc import Container, Iterable, Mapping
@@ -16,7 +16,7 @@ from feldspar.recipe.sections.corpus import SourceSettings
 
 @dataclass(frozen=True)
 class Fields:
-    """Name the field of a record that holds each thing; ``source`` only where files mix sources."""
+    """The names of a record's fields; ``source`` only where files mix sources."""
 
     text: str = "text"
     id: str = "id"

@@ -1,4 +1,4 @@
-"""Web archives: the texts of WET files, and of pages in WARC files without their markup.
+"""Read web archives: the texts of WET files, and the pages of WARC files without their markup.
 
 Records are parsed by FastWARC, pages turned into text by Resiliparse.
 """
