@@ -23,12 +23,18 @@ CASES = {
     "btlm_12_heads": (BTLM, {"n_heads": 12, "d_model": 24}, None),
     "crystal_mup": (CRYSTAL, {}, MUP),
     "learned_swiglu_gqa": (GPT2, {"feed_forward": "swiglu", "n_kv_heads": 2}, None),
+    "ministral": (LLAMA, {"sliding_window": {"tokens": 5}}, None),
+    "ministral_gqa_mup": (LLAMA, {"n_layers": 3, "n_kv_heads": 2, "sliding_window": WINDOW}, MUP),
     "window_learned": (GPT2, {"n_layers": 3, "sliding_window": WINDOW}, None),
     "window_alibi_mup": (BTLM, {"n_layers": 3, "sliding_window": WINDOW}, MUP),
     "window_rotary_gqa": (CRYSTAL, {"n_kv_heads": 2, "sliding_window": {"tokens": 5}}, None),
     "rms_none": (GPT2, {"positions": "none", "norm": "rms", "bias": False}, None),
 }
-CLASSES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+CLASSES = {
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "ministral": "MinistralForCausalLM",
+}
 
 
 def load(folder):

@@ -5,7 +5,14 @@ import shutil
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MinistralConfig,
+    MinistralForCausalLM,
+)
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.huggingface import import_folder, weights
@@ -13,7 +20,7 @@ from feldspar.huggingface.import_folder import import_model, write_imported
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
-from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2
+from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA
 from tests.rounding import assert_within_rounding, terms_of
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}
@@ -25,17 +32,25 @@ def random_gpt2(**changes):
     return disturbed(GPT2LMHeadModel(GPT2Config(**(shape | SPECIAL | changes))))
 
 
+LLAMA_SHAPE = {
+    "vocab_size": 48,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+}
+
+
 def random_llama(**changes):
     torch.manual_seed(0)
-    shape = {
-        "vocab_size": 48,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 64,
-    }
-    return disturbed(LlamaForCausalLM(LlamaConfig(**(shape | SPECIAL | changes))))
+    return disturbed(LlamaForCausalLM(LlamaConfig(**(LLAMA_SHAPE | SPECIAL | changes))))
+
+
+def random_ministral(**changes):
+    torch.manual_seed(0)
+    shape = LLAMA_SHAPE | {"num_key_value_heads": 2, "head_dim": 4, "sliding_window": 6}
+    return disturbed(MinistralForCausalLM(MinistralConfig(**(shape | SPECIAL | changes))))
 
 
 def disturbed(model):
@@ -55,6 +70,10 @@ MODELS = {
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, head_dim=8
     ),
     "llama_attention_bias": lambda: random_llama(attention_bias=True),
+    "ministral": lambda: random_ministral(),
+    "ministral_mixed": lambda: random_ministral(
+        layer_types=["sliding_attention", "full_attention"], head_dim=8
+    ),
     "llama_both_biases": lambda: random_llama(attention_bias=True, mlp_bias=True),
 }
 
@@ -78,10 +97,13 @@ def test_logits_are_those_of_transformers(tmp_path, tokens, name):
 
 
 WINDOWED = BTLM | {"sliding_window": {"tokens": 8, "full_every": 2}}
+MINISTRAL = LLAMA | {"sliding_window": {"tokens": 8}}
 
 
 @pytest.mark.parametrize(
-    "shape", [GPT2, BTLM, CRYSTAL, WINDOWED], ids=["gpt2", "btlm", "crystal", "windowed"]
+    "shape",
+    [GPT2, BTLM, CRYSTAL, WINDOWED, MINISTRAL],
+    ids=["gpt2", "btlm", "crystal", "windowed", "ministral"],
 )
 @pytest.mark.parametrize("architecture", ["auto", "feldspar"])
 def test_our_own_export_comes_back_unchanged(make_decoder, export, shape, architecture):
@@ -205,6 +227,15 @@ def test_a_mup_model_without_its_multipliers_is_refused(tmp_path, changes, messa
     random_gpt2().save_pretrained(tmp_path)
     change_configuration(tmp_path, changes)
     with pytest.raises(UserError, match=message):
+        import_model(tmp_path)
+
+
+def test_windows_at_other_layers_than_ours_are_refused(tmp_path):
+    random_ministral(layer_types=["full_attention", "sliding_attention"]).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="layer_types is not supported"):
+        import_model(tmp_path)
+    change_configuration(tmp_path, {"model_type": "mistral"})
+    with pytest.raises(UserError, match="'mistral' is not supported"):
         import_model(tmp_path)
 
 

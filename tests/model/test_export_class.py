@@ -3,7 +3,7 @@
 import pytest
 
 from feldspar.huggingface.architectures import choose
-from feldspar.model.export_class import GPT2, LLAMA, OWN, export_class
+from feldspar.model.export_class import GPT2, LLAMA, MINISTRAL, OWN, export_class
 from feldspar.recipe.sections.model import (
     LinearScaling,
     ModelSettings,
@@ -34,6 +34,8 @@ CASES = [
     (LLAMA_LIKE, GROWING, OWN, ("position_scaling: linear with a factor, yarn, llama3 or none",)),
     ({"positions": "alibi"}, NoScaling(), OWN, ("model.positions: learned",)),
     ({"sliding_window": {"tokens": 4}}, NoScaling(), OWN, (WINDOW,)),
+    (LLAMA_LIKE | {"sliding_window": {"tokens": 4}}, NoScaling(), MINISTRAL, ()),
+    (LLAMA_LIKE | {"sliding_window": {"tokens": 4}, "bias": True}, NoScaling(), OWN, (WINDOW,)),
     ({"bias": False}, NoScaling(), OWN, ("model.bias: true",)),
     ({"n_kv_heads": 1}, NoScaling(), OWN, ("model.n_kv_heads: as many as n_heads",)),
     (

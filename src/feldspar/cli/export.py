@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         run: Annotated[Path, typer.Argument(help="Run folder.")],
         to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
         architecture: Annotated[
-            str, typer.Option(help="auto, gpt2, llama, or feldspar (with its own code).")
+            str, typer.Option(help="auto, gpt2, llama, ministral, or feldspar (with its own code).")
         ] = "auto",
         checkpoint: Annotated[str, typer.Option(help="last, or a number of tokens.")] = "last",
         dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Read a GPT-2, Llama or feldspar model; no code of the folder is run.
+        """Read a GPT-2, Llama, Ministral or feldspar model; no code of the folder is run.
 
         Prints the recipe's model section that fits the weights.
 

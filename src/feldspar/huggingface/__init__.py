@@ -1,1 +1,1 @@
-"""Models in and out of Hugging Face folders: GPT-2, Llama, and our own self-contained class."""
+"""Models in and out of Hugging Face folders: GPT-2, Llama, Ministral, and our own class."""

@@ -3,13 +3,14 @@
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import Adapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
-from feldspar.huggingface.llama import LlamaAdapter
+from feldspar.huggingface.llama import LlamaAdapter, MinistralAdapter
 from feldspar.huggingface.own import OwnAdapter
 from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),
     "llama": LlamaAdapter(),
+    "ministral": MinistralAdapter(),
     "feldspar": OwnAdapter(),
 }
 """By ``model_type``; the first that fits is chosen by ``auto``."""

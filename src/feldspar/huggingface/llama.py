@@ -1,4 +1,4 @@
-"""Llama (`LlamaForCausalLM`): rotary halves, RMSNorm, SwiGLU, grouped queries."""
+"""Llama and Ministral: rotary halves, RMSNorm, SwiGLU, grouped queries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,8 +8,9 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
+from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
-from feldspar.model.export_class import LLAMA, llama_misfits
+from feldspar.model.export_class import LLAMA, MINISTRAL, llama_misfits, ministral_misfits
 from feldspar.recipe.sections.model import (
     ModelSettings,
     NormSettings,
@@ -134,6 +135,27 @@ class LlamaAdapter:
                     ]
                     ours[f"{block}{name}.bias"] = torch.cat(biases)
         return ours | found
+
+
+class MinistralAdapter(LlamaAdapter):
+    """Ministral (`MinistralForCausalLM`): Llama without biases, with a sliding window."""
+
+    model_type = "ministral"
+    hf_class = MINISTRAL
+
+    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+        """List the settings that the class would need; empty when it can express them."""
+        return ministral_misfits(settings, scaling)
+
+    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+        """Return the part of ``config.json`` on the shape and the scaling of positions."""
+        return super().to_configuration(settings, scaling) | layer_types(settings)
+
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
+        """Return our settings. Raises UserError for what we do not compute."""
+        window = window_of(configuration)
+        values = super().from_configuration(configuration).model_dump(exclude_none=True)
+        return ModelSettings.model_validate(values | {"sliding_window": window})
 
 
 def _kinds(settings: ModelSettings) -> tuple[str, ...]:

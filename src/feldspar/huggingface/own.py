@@ -13,6 +13,7 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
+from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.model.export_class import OWN
 from feldspar.recipe.sections.model import (
     AlibiPositions,
@@ -24,13 +25,11 @@ from feldspar.recipe.sections.model import (
     Positions,
     PositionScaling,
     RotaryPositions,
-    SlidingWindow,
 )
 
 CODE = ("configuration_feldspar", "modeling_feldspar")
 HEADS = {"output.weight": "lm_head.weight"}
 PREFIX = "model."
-FULL, WINDOW = "full_attention", "sliding_attention"
 
 
 class OwnAdapter:
@@ -96,7 +95,7 @@ class OwnAdapter:
             ),
             bias=configuration["use_bias"],
             tied_embeddings=configuration["tie_word_embeddings"],
-            sliding_window=window_of_layer_types(configuration),
+            sliding_window=window_of(configuration),
         )
 
     def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
@@ -122,24 +121,6 @@ def write_code(folder: Path) -> None:
     for name in CODE:
         text = files("feldspar.huggingface.remote").joinpath(f"{name}.py").read_text("utf-8")
         write_atomically(folder / f"{name}.py", text)
-
-
-def layer_types(settings: ModelSettings) -> dict[str, Any]:
-    """Return the keys by which transformers knows a sliding window; none without a window."""
-    window = settings.sliding_window
-    if window is None:
-        return {}
-    kinds = (FULL if window.is_full(layer) else WINDOW for layer in range(settings.n_layers))
-    return {"sliding_window": window.tokens, "layer_types": list(kinds)}
-
-
-def window_of_layer_types(configuration: Mapping[str, Any]) -> SlidingWindow | None:
-    """Return the window that ``layer_types`` wrote."""
-    if configuration.get("sliding_window") is None:
-        return None
-    kinds = configuration["layer_types"]
-    full_every = kinds.index(FULL) + 1 if FULL in kinds else None
-    return SlidingWindow(tokens=configuration["sliding_window"], full_every=full_every)
 
 
 def _positions(configuration: Mapping[str, Any]) -> Positions:

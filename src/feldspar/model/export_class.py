@@ -3,7 +3,7 @@
 Torch-free: a plan says it before anything is trained.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from feldspar.recipe.sections.model import (
     RotaryPositions,
 )
 
-GPT2, LLAMA, OWN = "GPT2LMHeadModel", "LlamaForCausalLM", "FeldsparForCausalLM"
+GPT2, LLAMA, MINISTRAL = "GPT2LMHeadModel", "LlamaForCausalLM", "MinistralForCausalLM"
+OWN = "FeldsparForCausalLM"
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,12 @@ JUDGED = {
 """Settings that the functions below judge. Any other one must have its default."""
 
 
-def _unjudged(settings: ModelSettings) -> dict[str, bool]:
-    """Tell of every setting that nobody judges whether it has its default."""
+def _unjudged(settings: ModelSettings, judged: Iterable[str] = ()) -> dict[str, bool]:
+    """Tell of every setting that is not judged whether it has its default."""
     return {
         f"model.{name}: left at its default": getattr(settings, name) == field.default
         for name, field in ModelSettings.model_fields.items()
-        if name not in JUDGED
+        if name not in JUDGED.union(judged)
     }
 
 
@@ -108,22 +109,35 @@ def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]
 
 def llama_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
     """List the settings that Llama would need."""
+    wanted = _like_llama(settings, scaling) | _unjudged(settings)
+    return [need for need, holds in wanted.items() if not holds]
+
+
+def ministral_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+    """List the settings that Ministral would need."""
+    wanted = _like_llama(settings, scaling) | {
+        "model.sliding_window: given": settings.sliding_window is not None,
+        "model.bias: false": not settings.bias,
+        **_unjudged(settings, ["sliding_window"]),
+    }
+    return [need for need, holds in wanted.items() if not holds]
+
+
+def _like_llama(settings: ModelSettings, scaling: PositionScaling) -> dict[str, bool]:
     positions = settings.positions
     whole = (
         isinstance(positions, RotaryPositions)
         and positions.fraction == 1.0
         and not positions.interleaved
     )
-    wanted = {
+    return {
         "model.positions: rotary, whole and not interleaved": whole,
         "model.norm: rms": settings.norm.type == "rms",
         "model.feed_forward: swiglu": settings.feed_forward == "swiglu",
         "model.d_model: a multiple of n_heads": settings.d_model % settings.n_heads == 0,
         "model.dropout: 0": settings.dropout == 0,
         "position_scaling: linear with a factor, yarn, llama3 or none": not rope_misfit(scaling),
-        **_unjudged(settings),
     }
-    return [need for need, holds in wanted.items() if not holds]
 
 
 def rope_misfit(scaling: PositionScaling) -> bool:
@@ -135,5 +149,6 @@ def rope_misfit(scaling: PositionScaling) -> bool:
 NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {
     LLAMA: llama_misfits,
     GPT2: gpt2_misfits,
+    MINISTRAL: ministral_misfits,
 }
 """Classes of transformers' own, each with what a model lacks for it."""
