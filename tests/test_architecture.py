@@ -59,11 +59,6 @@ def room_table() -> dict[str, tuple[set[str], str]]:
 TABLE = room_table()
 ALLOWED = {name: allowed | {name} for name, (allowed, _) in TABLE.items()}
 NAMED_FILES = {
-    ("plan", "model"): (
-        "feldspar.model.shapes",
-        "feldspar.model.footprint",
-        "feldspar.model.export_class",
-    ),
     ("plan", "tokens"): ("feldspar.tokens.sequences.resolve",),
     ("plan", "noise_scale"): ("feldspar.noise_scale.control.controller",),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),

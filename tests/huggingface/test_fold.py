@@ -11,7 +11,7 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.export_folder import export_model
 from feldspar.huggingface.folding import fold, is_plain, plain_multipliers, unfold
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import apply, set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, table
 from feldspar.recipe.sections.model import ModelSettings

@@ -12,7 +12,7 @@ from feldspar.huggingface.folding import unfold
 from feldspar.huggingface.import_folder import import_model
 from feldspar.huggingface.weights import read_weights
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from feldspar.model.blocked_attention import blocked_attention, suits_blocks
-from feldspar.model.footprint import KEPT_BYTES
+from feldspar.model.blocked_attention import KEPT_BYTES, blocked_attention, suits_blocks
 from feldspar.model.positions import alibi_slopes
 from tests.model.test_attention_paths import exact_alibi
 from tests.rounding import assert_within_rounding

@@ -9,8 +9,7 @@ from torch import nn
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRow, Role
 from feldspar.model.decoder import Decoder
-from feldspar.model.rows import module_rows
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes, module_rows
 from feldspar.parametrization.application import apply, initial_values, initialise, parameter_groups
 from feldspar.parametrization.tables import ParametrizationTable, TensorEntry, table
 from feldspar.recipe.sections.model import ModelSettings

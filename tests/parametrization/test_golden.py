@@ -9,7 +9,7 @@ import itertools
 import pytest
 
 from feldspar.core.rows import ModelShapes, Role
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe

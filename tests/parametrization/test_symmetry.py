@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings

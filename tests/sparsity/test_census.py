@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings

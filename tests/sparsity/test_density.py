@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings

@@ -1,7 +1,7 @@
 """Candidates and runs that the tests of the coordinate check begin from."""
 
 from feldspar.core.rows import Role
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.coordinates import Axis
 from feldspar.parametrization.tables import table
 from feldspar.recipe.load import load_recipe

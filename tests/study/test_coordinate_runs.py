@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.parametrization.coordinates import Measure
 from feldspar.parametrization.tables import table

@@ -6,7 +6,7 @@ from torch import nn
 
 from feldspar.core.rows import ParameterRow, Role
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings

@@ -113,7 +113,7 @@ def release_facts(
     loaded: "LoadedRun", architecture: str, held_out: dict[str, float]
 ) -> "ReleaseFacts":
     """What the run and its data say for the card."""
-    from feldspar.model.shapes import model_shapes
+    from feldspar.model.rows import model_shapes
     from feldspar.release.card import ReleaseFacts, licence_text
 
     recipe = loaded.recipe

@@ -26,7 +26,7 @@ from feldspar.huggingface.weights import (
     require_names,
     write_weights,
 )
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
 from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
 

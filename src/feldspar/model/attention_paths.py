@@ -19,9 +19,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from feldspar.model.blocked_attention import blocked_attention, suits_blocks
-from feldspar.model.footprint import ALIBI_COLUMNS, ATTENTION_CHUNK_ROWS
 from feldspar.model.visible_keys import Chunk, VisibleKeys
 
+ATTENTION_CHUNK_ROWS = 512
+"""Query rows that masked attention takes at a time."""
+ALIBI_COLUMNS = 8
+"""Extra dimensions of a head that carry ALiBi's slopes through a fused kernel."""
 POSITION_STEP = 128
 
 

@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from feldspar.model.footprint import KEPT_BLOCK_ROWS, KEPT_BYTES
+from feldspar.model.stand_in import kernel_device
 from feldspar.model.visible_keys import Chunk, VisibleKeys
 
+KEPT_BLOCK_ROWS = 64
+"""Query rows of a block of probabilities."""
+KEPT_BYTES = 64 * 2**20
+"""Most probabilities of a layer that are kept; above it the fused kernel is the better choice."""
 BLOCK_BYTES = 2**20
 """Scores of a block: what stays in a core's own cache."""
 
@@ -26,7 +30,7 @@ def suits_blocks(query: Tensor, key: Tensor) -> bool:
 
     It needs as many heads and rows of queries as of keys.
     """
-    if query.device.type != "cpu" or query.dtype != torch.float32 or query.shape != key.shape:
+    if kernel_device(query) != "cpu" or query.dtype != torch.float32 or query.shape != key.shape:
         return False
     if not query.requires_grad or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
         return False
@@ -129,7 +133,7 @@ def _alibi(
     It adds slope x key position, counted back from a block's last; constants of a row cancel.
     """
     n_sequences, n_heads, length, _ = shape
-    places = torch.arange(1 - length, 1, dtype=slopes.dtype)
+    places = torch.arange(1 - length, 1, dtype=slopes.dtype, device=slopes.device)
     if slopes.dim() > 1:
         each = slopes.expand(n_sequences, n_heads, length).flatten(0, 1)
         return lambda scores, heads, rows: scores.addcmul_(

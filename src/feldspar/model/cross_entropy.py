@@ -10,13 +10,14 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from feldspar.model.footprint import (
-    LOGITS_CHUNK_BYTES,
-    LOGITS_CHUNK_BYTES_DEFAULT,
-    MINIMUM_LOGITS_ROWS,
-)
-
 IGNORED_LABEL = -100
+
+LOGITS_CHUNK_BYTES = {"cpu": 8 * 2**20}
+"""Size of the logits buffer by device: what a processor's last-level cache holds, ..."""
+LOGITS_CHUNK_BYTES_DEFAULT = 256 * 2**20
+"""... or what keeps an accelerator busy."""
+MINIMUM_LOGITS_ROWS = 256
+"""Fewer rows would read and write the weight's gradient more often than they save."""
 
 
 class GradientObserver(Protocol):
@@ -135,8 +136,7 @@ def _chunked(
     grad_hidden = torch.empty_like(rows) if want_hidden else None
     grad_weight = torch.zeros(weight.shape, dtype=wide, device=rows.device) if want_weight else None
     grad_real = None if grad_weight is None else grad_weight[: len(real)]
-    chunk_bytes = LOGITS_CHUNK_BYTES.get(device_type, LOGITS_CHUNK_BYTES_DEFAULT)
-    step = max(MINIMUM_LOGITS_ROWS, chunk_bytes // (4 * len(real)))
+    step = _rows_at_a_time(len(real), device_type)
     buffer = torch.empty((min(step, len(rows)), len(real)), dtype=dtype, device=rows.device)
     # Unobserved, all rows count as one example, and its gradient is the whole.
     length, share = max(1, len(rows)), grad_real
@@ -164,6 +164,28 @@ def _chunked(
         grad_hidden.masked_fill_(~kept[:, None], 0)
         grad_hidden = grad_hidden.view(hidden.shape).to(hidden.dtype)
     return losses, grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+
+
+def _rows_at_a_time(vocab_size: int, device_type: str) -> int:
+    chunk_bytes = LOGITS_CHUNK_BYTES.get(device_type, LOGITS_CHUNK_BYTES_DEFAULT)
+    return max(MINIMUM_LOGITS_ROWS, chunk_bytes // (4 * vocab_size))
+
+
+def working_bytes(
+    n_rows: int, vocab_size: int, d_model: int, product_bytes: int, device_type: str
+) -> int:
+    """Return the bytes that the loss of ``n_rows`` tokens needs at its largest, as an estimate.
+
+    These are the float32 gradients of hidden states and head, a copy of the hidden states and one
+    chunk of logits. Products in bfloat16 (``product_bytes`` 2) need that chunk three times (4 + 2 +
+    2 bytes) and two copies of the head.
+    """
+    narrow = product_bytes < 4
+    logits = min(_rows_at_a_time(vocab_size, device_type), n_rows) * vocab_size
+    head = vocab_size * d_model
+    copies = 2 * product_bytes * head if narrow else 0
+    hidden = (4 + product_bytes) * d_model * n_rows
+    return logits * (8 if narrow else 4) + copies + hidden + 4 * head
 
 
 def _softmax_errors(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:

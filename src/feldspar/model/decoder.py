@@ -34,7 +34,6 @@ from feldspar.model.positions import (
     document_positions,
     rotary_tables,
 )
-from feldspar.model.shapes import resolved_vocab_size
 from feldspar.model.soft_prompt import SoftPrompt
 from feldspar.recipe.sections.model import (
     AlibiPositions,
@@ -46,6 +45,19 @@ from feldspar.recipe.sections.model import (
     RotaryPositions,
     scaling_misfit,
 )
+
+
+def resolved_vocab_size(settings: ModelSettings) -> int:
+    """Return the number of rows of the embedding.
+
+    Raises UserError where the number is left to the tokenizer.
+    """
+    if settings.vocab_size is None:
+        raise UserError(
+            "model.vocab_size is not set",
+            do="set it, or let the tokenizer of the shards fill it in",
+        )
+    return settings.vocab_size
 
 
 class Block(nn.Module):

@@ -133,7 +133,7 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         """Normalise in float32 at least, whatever precision the input comes in."""
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling():
             return super().forward(wide).to(x.dtype)
         return cast(Tensor, _RMSNormOnCpu.apply(wide, self.weight, self.eps)).to(x.dtype)
 

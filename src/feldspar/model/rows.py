@@ -1,16 +1,38 @@
-"""The parameter rows of any module whose parts declare ``parameter_roles``."""
+"""The parameter rows of any module whose parts declare ``parameter_roles``, and of a decoder."""
 
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import lru_cache
 
+import torch
 from torch import nn
 
 from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ParameterRole, ParameterRoles, ParameterRow
+from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRoles, ParameterRow
+from feldspar.model.decoder import Decoder
+from feldspar.recipe.sections.model import ModelSettings
 
 Place = tuple[ParameterRole, bool]
 """A declared role, and whether it stands in a block."""
+
+
+@lru_cache(maxsize=256)
+def model_shapes(settings: ModelSettings, soft_prompt_length: int = 0) -> ModelShapes:
+    """Return the rows of the decoder that ``settings`` describe, and the sizes that they scale by.
+
+    The decoder is built on the meta device, without memory for its values. Raises UserError when
+    ``vocab_size`` is not resolved.
+    """
+    with torch.device("meta"):
+        decoder = Decoder(settings, soft_prompt_length)
+    return ModelShapes(
+        d_model=settings.d_model,
+        d_ff=settings.d_ff,
+        n_layers=settings.n_layers,
+        head_dim=settings.head_width,
+        rows=module_rows(decoder),
+    )
 
 
 def module_rows(module: nn.Module) -> tuple[ParameterRow, ...]:

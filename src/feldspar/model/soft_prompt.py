@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 from feldspar.core.rows import ParameterRole, ParameterRoles, Role
 
+SOFT_PROMPT = "soft_prompt.weight"
+"""The name of the table of learned vectors in a decoder."""
+
 
 class SoftPrompt(nn.Module):
     """A table of ``length`` vectors, left uninitialised; vector i has the id ``first_id`` + i."""

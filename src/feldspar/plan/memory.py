@@ -1,9 +1,9 @@
-"""Memory of one device in a training step: what the trainer holds, and how much of it.
+"""Memory of one device in a training step: the parts that the trainer holds, and their bytes.
 
-Weights, their gradients and the optimizer's moments are float32 whatever the products run in, and
-are counted exactly. Activations and the head are counted as the model keeps them
-(``model.footprint``). Their sum is what torch allocates at most, give or take a tenth: gradients
-come as activations go, and the backward pass needs room of its own.
+Weights, their gradients and the optimizer's moments are float32 whatever the products run in. They
+and the activations, which the model itself is asked for, are counted exactly; the head is an
+estimate. The sum is what torch allocates at most, give or take a tenth: gradients come as
+activations go, and the backward pass needs room of its own.
 """
 
 from collections.abc import Iterable
@@ -13,8 +13,10 @@ from typing import Any
 
 from feldspar.core.accelerators import Accelerator
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes, ParameterRow
-from feldspar.model.footprint import MicroBatch, activation_bytes, head_bytes, product_copy_bytes
+from feldspar.core.rows import ModelShapes, ParameterRow, Role
+from feldspar.model.cross_entropy import working_bytes
+from feldspar.model.decoder import resolved_vocab_size
+from feldspar.plan.activations import MicroBatch, activation_bytes
 from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_parts, trained_rows
@@ -61,7 +63,6 @@ class Memory:
     working_weights_bytes: int
     """Weights as the products take them: bfloat16 copies, or what fsdp has gathered (estimate)."""
     activations_bytes: int
-    """Estimate."""
     head_bytes: int
     """Logits and gradients of the fused cross-entropy (estimate)."""
 
@@ -209,10 +210,16 @@ class _Counter:
             working_weights_bytes=(
                 _gathered_bytes(self.shapes, batch)
                 if gathered
-                else product_copy_bytes(model, batch)
+                else product_copy_bytes(self.shapes, batch)
             ),
             activations_bytes=activation_bytes(model, batch),
-            head_bytes=head_bytes(model, batch),
+            head_bytes=working_bytes(
+                batch.tokens,
+                resolved_vocab_size(model),
+                model.d_model,
+                batch.product_dtype.itemsize,
+                batch.device_type,
+            ),
         )
 
     def optimizer_bytes(self, updated: Iterable[ParameterRow], phase_index: int) -> int:
@@ -241,8 +248,17 @@ def _entries(rows: Iterable[ParameterRow], shards: int) -> int:
     return sum(-(-row.shape[0] // shards) * prod(row.shape[1:]) for row in rows)
 
 
+def product_copy_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
+    """Return the bytes of the blocks' matrices in bfloat16, which autocast keeps."""
+    if not batch.bfloat16:
+        return 0
+    return batch.product_dtype.itemsize * sum(
+        row.count for row in shapes.rows if row.in_block and row.role is Role.HIDDEN
+    )
+
+
 def _gathered_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
     """Under fsdp: tables, head and last norm from forward to backward, a block and the next."""
     outside = sum(row.count for row in shapes.rows if not row.in_block)
     block = (shapes.parameters - outside) // shapes.n_layers
-    return batch.product_bytes * (outside + min(2, shapes.n_layers) * block)
+    return batch.product_dtype.itemsize * (outside + min(2, shapes.n_layers) * block)

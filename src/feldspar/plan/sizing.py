@@ -13,7 +13,7 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import Role
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.plan.laws.law import ParametricLaw
 from feldspar.plan.schedule_scaling import scaled_schedule
 from feldspar.plan.summary import Plan

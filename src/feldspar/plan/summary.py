@@ -6,7 +6,7 @@ from typing import Any
 
 from feldspar.core.rows import ModelShapes, ParameterRow, Role
 from feldspar.model.export_class import ExportClass, export_class
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import training_flops
 from feldspar.plan.ledger import phase_ledger

@@ -18,7 +18,7 @@ from feldspar.core.json_files import json_values
 from feldspar.core.progress import progress, say
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.coordinates import (
     ATTENTION_MULTIPLIER,

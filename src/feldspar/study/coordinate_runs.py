@@ -17,7 +17,7 @@ from feldspar.corpus.readers.installed import standard_library_files
 from feldspar.model.attention import Attention
 from feldspar.model.decoder import Decoder
 from feldspar.model.feed_forward import FeedForward
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import apply
 from feldspar.parametrization.coordinates import (
     ATTENTION_LOGITS,

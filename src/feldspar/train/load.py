@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import model_shapes
+from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.load import LoadedRecipe, load_recipe

@@ -11,7 +11,7 @@ from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
-from feldspar.model.shapes import SOFT_PROMPT
+from feldspar.model.soft_prompt import SOFT_PROMPT
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
