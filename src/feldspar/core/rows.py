@@ -1,7 +1,7 @@
-"""Parameter rows: what a parametrization, a mask or a planner must know of a tensor, without torch.
+"""Parameter rows: what a parametrization, a mask or a planner must know of a tensor.
 
-A module declares the roles of its own parameters (``parameter_roles``: local name -> role); the
-planner lists the same rows from the settings alone.
+A module declares the roles of its own parameters (``parameter_roles``: local name -> role), and
+``model.rows`` reads the rows off a module.
 """
 
 from collections.abc import Iterable, Mapping
