@@ -46,7 +46,6 @@ def test_the_commands_of_the_design_exist() -> None:
         ["--help"],
         ["--version"],
         *([*path, "--help"] for path in PATHS if len(path) == 1),
-        ["plan", "btlm/paper", "--table"],
         ["config", "explain", "model"],
         ["config", "show", "quickstart"],
         ["config", "schema"],

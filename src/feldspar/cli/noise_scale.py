@@ -35,12 +35,13 @@ def replay(
     """
     from feldspar.cli.console import print_json
     from feldspar.core.errors import EXIT_CHECK_FAILED, UserError
-    from feldspar.plan.batch_replay import replay_batches
     from feldspar.recipe.load import load_recipe
     from feldspar.report.run_report import read_metrics
-    from feldspar.train.data import plan_loaded
 
     records = read_metrics(run)
+    from feldspar.plan.batch_replay import replay_batches  # loads torch
+    from feldspar.train.data import plan_loaded
+
     planned = plan_loaded(load_recipe(str(run), overrides))
     if all(phase.steering is None for phase in planned.timeline.phases):
         raise UserError(f"{run}: no phase has a batch of type noise_scale")
@@ -96,11 +97,9 @@ def schedule(
 
     from feldspar.cli.console import print_json
     from feldspar.core.errors import UserError
-    from feldspar.plan.batch_fit import fitted_schedule
     from feldspar.recipe.load import load_recipe
     from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
     from feldspar.report.run_report import read_metrics
-    from feldspar.train.data import plan_loaded
 
     values: dict[str, Any] = {
         "minimum": f"{minimum} sequences",
@@ -116,6 +115,9 @@ def schedule(
         where = "".join(f"--{str(key).replace('_', '-')}: " for key in problem["loc"])
         raise UserError(f"{where}{problem['msg']}") from None
     records = read_metrics(run)
+    from feldspar.plan.batch_fit import fitted_schedule  # loads torch
+    from feldspar.train.data import plan_loaded
+
     planned = plan_loaded(load_recipe(str(run)))
     fitted = fitted_schedule(planned, records, rules, phase)
     after = plan_loaded(load_recipe(str(run), [fitted["override"]]))

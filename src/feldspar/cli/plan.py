@@ -78,13 +78,12 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Print what a recipe will cost and do, or what a budget buys, without weights or torch.
+        """Print what a recipe will cost and do, or what a budget buys, without weights.
 
         Example: feldspar plan cerebras-gpt/paper choose.parametrization=mup --budget 1e19
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
-        from feldspar.plan.summary import effective_table
 
         questions = Questions(
             recipe,
@@ -101,6 +100,8 @@ def register(app: typer.Typer) -> None:
         )
         planned, summary = answer(questions)
         if table:
+            from feldspar.plan.summary import effective_table
+
             summary |= effective_table(planned.table, planned.recipe.optimizer)
         if json:
             print_json(summary)
@@ -116,16 +117,17 @@ def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
     Raises UserError for questions that contradict each other, the recipe or a law.
     """
     from feldspar.core.accelerators import accelerator_named
-    from feldspar.plan.laws.expectation import expectation_warnings, expected_loss
     from feldspar.plan.laws.fitted_law import find_law
     from feldspar.plan.laws.law import ComputeLaw
-    from feldspar.plan.memory import Machine
     from feldspar.recipe.load import load_recipe
-    from feldspar.train.data import plan_loaded
 
     _check(questions)
     law = None if questions.law is None else find_law(questions.law)
     loaded = load_recipe(questions.recipe, questions.overrides)
+    from feldspar.plan.laws.expectation import expectation_warnings, expected_loss  # loads torch
+    from feldspar.plan.memory import Machine
+    from feldspar.train.data import plan_loaded
+
     planned = plan_loaded(loaded)
     with loaded.locating_errors():
         sizing, warnings = None, []
