@@ -29,7 +29,7 @@ class Outcome:
     """By what would keep copies apart (``near``, ``exact``), of which one does; None: no split."""
     bad_records: dict[str, int]
     noted: dict[str, dict[str, int]]
-    """By source and reason what was amiss in records that were read all the same."""
+    """Faults of records that were read in spite of them, counted by source and reason."""
     replaced_characters: dict[str, int]
     threshold: float
     local: bool
