@@ -283,3 +283,15 @@ def test_every_combination_of_choices_loads(name: str) -> None:
 def test_a_paper_and_its_small_twin_share_their_method() -> None:
     names = {name for name in shipped_names() if name.endswith("/paper")}
     assert {name.replace("/paper", "/small") for name in names} <= set(shipped_names())
+
+
+def test_files_that_pages_name_are_there() -> None:
+    named = re.compile(r"`((?:[\w.]+/)+[\w]+\.(?:py|yaml|json|md))[`:]")
+    folders = {path.name for path in [*ROOT.iterdir(), *PACKAGE.iterdir()] if path.is_dir()}
+    missing = []
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        for name in named.findall(page.read_text(encoding="utf-8")):
+            is_ours = name.split("/")[0] in folders and "NAME" not in name
+            if is_ours and not ((ROOT / name).exists() or (PACKAGE / name).exists()):
+                missing.append(f"{page.relative_to(ROOT)}: {name}")
+    assert missing == []
