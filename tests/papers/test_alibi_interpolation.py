@@ -7,23 +7,21 @@ import pytest
 import torch
 
 from feldspar.evaluate.text_model import TextModel
-from feldspar.papers.alibi_interpolation.beyond_training import (
+from feldspar.papers.alibi_interpolation.experiment import (
+    ARMS,
     LINEAR,
     NONE,
+    PAPER,
     REACHES,
+    SEEDS,
     SHORT,
     TRAINED,
     Losses,
-    loss_at_reach,
-    rows_of,
-)
-from feldspar.papers.alibi_interpolation.experiment import (
-    ARMS,
-    PAPER,
-    SEEDS,
     extrapolation_claim,
     fine_tuned_claim,
+    loss_at_reach,
     reach_figure,
+    rows_of,
     trials,
     zero_shot_claim,
 )

@@ -11,12 +11,12 @@ from feldspar.core.errors import UserError
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.store import documents
 from feldspar.papers.kit.claims import Verdict
-from feldspar.papers.slimpajama_dc.common_held_out import bits_per_byte, common_held_out
-from feldspar.papers.slimpajama_dc.experiment import PAPER
-from feldspar.papers.slimpajama_dc.releases import (
+from feldspar.papers.slimpajama_dc.corpora import Repetition, bits_per_byte, common_held_out
+from feldspar.papers.slimpajama_dc.experiment import (
     ONCE,
-    RECIPE,
+    PAPER,
     RECURRING,
+    RELEASES,
     SCOPES,
     data_of,
     over_all_bytes,
@@ -24,7 +24,6 @@ from feldspar.papers.slimpajama_dc.releases import (
     recurring_groups,
     scope_claim,
 )
-from feldspar.papers.slimpajama_dc.repetition import Repetition
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.corpus import PackageReader
 from feldspar.train.run import train
@@ -75,7 +74,7 @@ def test_parts_are_weighted_by_their_bytes() -> None:
 
 def test_the_corpora_differ_in_what_is_removed_and_in_nothing_else() -> None:
     recipes = {
-        scope: load_recipe(RECIPE, list(data_of(scope).overrides)).recipe for scope in SCOPES
+        scope: load_recipe(RELEASES, list(data_of(scope).overrides)).recipe for scope in SCOPES
     }
     kept = []
     for recipe in recipes.values():
@@ -93,7 +92,7 @@ def test_the_corpora_differ_in_what_is_removed_and_in_nothing_else() -> None:
 
 
 def test_each_source_is_a_series_of_releases_whose_pages_the_last_one_has_too() -> None:
-    corpus = load_recipe(RECIPE).recipe.corpus
+    corpus = load_recipe(RELEASES).recipe.corpus
     assert corpus is not None
     readers = {name: source.reader for name, source in corpus.sources.items()}
     last = readers["django-5.2"]

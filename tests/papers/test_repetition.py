@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.corpus.build import build_corpus
-from feldspar.papers.slimpajama_dc.repetition import repetition_section, repetitions
+from feldspar.papers.slimpajama_dc.corpora import repetition_section, repetitions
 from tests.corpus.conftest import corpus_settings, prose
 
 COPIES = {"a": 2, "b": 2, "c": 1}

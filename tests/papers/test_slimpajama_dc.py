@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from feldspar.papers.kit.paper import Scale, values_of
-from feldspar.papers.slimpajama_dc.bits_by_part import grouped
 from feldspar.papers.slimpajama_dc.experiment import (
+    DUPLICATES,
     MIXTURE,
     PAPER,
     diversity_claim,
+    grouped,
     loss_claim,
     mixture_trials,
     mixtures,
@@ -17,7 +18,6 @@ from feldspar.papers.slimpajama_dc.experiment import (
     training_losses,
     validation_bits,
 )
-from feldspar.papers.slimpajama_dc.releases import DUPLICATES
 from feldspar.study.trials import TrialResult
 from tests.papers.conftest import judged_by, stated
 

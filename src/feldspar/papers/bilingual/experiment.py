@@ -31,7 +31,7 @@ OLD_VOCABULARY = Data(RECIPE, ("choose.vocabulary=base",))
 ENGLISH, NEW, LARGE_NEW = "english", "cipher", "arabic"
 """The old language and the new one, at small scale and at the paper's."""
 INITIALISATIONS = ("subword_mean", "random", "mean", "normal_matched")
-"""How new rows begin; the first is the one that training goes on with."""
+"""The initial values of new rows; training goes on with the first."""
 NONE = "no extension"
 
 Bits = Mapping[str, Mapping[str, Sequence[float]]]
@@ -42,7 +42,7 @@ MIXTURES = {"1:1": {NEW: 0.5, ENGLISH: 0.5}, "9:1": {NEW: 0.9, ENGLISH: 0.1}, "1
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Base models, rows, both stages; at the paper's scale two mixtures of its ablation."""
+    """Return base models, rows, both stages; at the paper's scale two mixtures of its ablation."""
     if scale is Scale.PAPER:
         score = f"validation/{LARGE_NEW}/bits_per_byte"
         return (Stage("second", LARGE, lambda _: paper_trials(), score),)
@@ -57,18 +57,18 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
 
 
 def paper_trials() -> list[Trial]:
-    """Much English and little, with the 7B model."""
+    """Return the 7B model with much English and with little."""
     return [trial_of({"choose.mixture": name}, 0) for name in ("1:1", "9:1")]
 
 
 def base_trials(scale: Scale) -> list[Trial]:
-    """The English model of each seed."""
+    """Return the English model of each seed."""
     short = [f"phases.0.length={3 * QUICK_STEPS} steps"] if scale is Scale.QUICK else []
     return [trial_of({}, seed, short) for seed in range(SEEDS[scale])]
 
 
 def begun_trials(results: Results, scale: Scale) -> list[Trial]:
-    """One step at rate 0, which only measures: the base as it is, and with each kind of rows."""
+    """Return single steps at rate 0, which only measure: the base, and each kind of rows."""
     alone = only_phase(0, scale, length="1 steps", learning_rate=0)
     points = [{"choose.vocabulary": "base"}, *map(_rows, INITIALISATIONS)]
     trials = [
@@ -80,7 +80,7 @@ def begun_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def first_trials(results: Results, scale: Scale) -> list[Trial]:
-    """The first stage from each kind of rows."""
+    """Return the first stage from each kind of rows."""
     return [
         trial_of(_rows(name), seed, [only_phase(0, scale), _start(results, "base", seed)])
         for name in INITIALISATIONS
@@ -89,7 +89,7 @@ def first_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def second_trials(results: Results, scale: Scale) -> list[Trial]:
-    """The second stage, with each mixture, from the first one's ``subword_mean``."""
+    """Return the second stage with each mixture, from the first stage's ``subword_mean``."""
     return [
         Trial(
             f"mixture={name.replace(':', '-')},seed={seed}",
@@ -106,7 +106,7 @@ def second_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def once_trials(results: Results, scale: Scale) -> list[Trial]:
-    """Everything trained in both stages."""
+    """Return the runs that train everything in both stages."""
     short = [f"phases.{index}.length={QUICK_STEPS} steps" for index in (0, 1)]
     return [
         trial_of(
@@ -119,7 +119,7 @@ def once_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def only_phase(index: int, scale: Scale, **changes: Any) -> str:
-    """The override that leaves one phase of the small recipe, with ``changes``."""
+    """Return the override that leaves one phase of the small recipe, with ``changes``."""
     values = load_recipe(RECIPE).tree["phases"][index]
     shortened = {"length": f"{QUICK_STEPS} steps"} if scale is Scale.QUICK else {}
     return "phases=" + json.dumps([values | shortened | changes])
@@ -130,7 +130,7 @@ def _rows(name: str) -> dict[str, str]:
 
 
 def _start(results: Results, stage: str, seed: int) -> str:
-    """From the run of a seed; the first of a stage's runs are those of ``INITIALISATIONS[0]``."""
+    """Return the override that starts from a seed's run with ``INITIALISATIONS[0]``."""
     runs = results.get(stage, ())
     path = str(runs[seed].folder) if runs else "runs/bilingual-base"
     return "start_from=" + json.dumps({"type": "run", "path": path})
@@ -193,7 +193,6 @@ def token_tax(words: Mapping[str, Mapping[str, float]], claims: StatedClaims) ->
 
 def rows_begin(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
     """Judge rows that know their pieces against rows that know nothing."""
-    name = "rows"
     best, *others = INITIALISATIONS
     gains = {other: Gain.of(begun[best][NEW], begun[other][NEW]) for other in others}
     after = {other: Gain.of(first[best][NEW], first[other][NEW]) for other in others}
@@ -202,73 +201,67 @@ def rows_begin(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
         f"{after[other].lower_or_higher} after stage 1"
         for other in others
     )
-    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
-    return claims.judged(name, f"bits per byte of {best} are {told}", held=held)
+    return claims.lower("rows", f"bits per byte of {best} are {told}", *gains.values())
 
 
 def first_stage_keeps(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
     """Judge English after training embeddings alone."""
-    name = "first-stage"
     gain = Gain.of(first[INITIALISATIONS[0]][ENGLISH], begun[NONE][ENGLISH])
-    return claims.judged(
-        name,
+    return claims.kept(
+        "first-stage",
         f"English bits per byte {gain.lower_or_higher} than of the base model",
-        held=gain.is_at_least(-claims.limit(name, "margin")),
+        gain,
     )
 
 
 def two_stages(second: Bits, once: Mapping[str, Sequence[float]], claims: StatedClaims) -> Claim:
     """Judge two stages against everything trained from the start."""
-    name = "two-stages"
     english, new = (Gain.of(second["1:1"][own], once[own]) for own in (ENGLISH, NEW))
-    return claims.judged(
-        name,
+    return claims.lower(
+        "two-stages",
         f"after as many tokens English is {english.lower_or_higher}, the cipher "
         f"{new.lower_or_higher}",
-        held=english.exceeds(claims.limit(name, "noise")),
+        english,
     )
 
 
 def both_gain(begun: Bits, first: Bits, second: Bits, claims: StatedClaims) -> Claim:
     """Judge the gain of both languages in the second stage."""
-    name = "both-gain"
     new = Gain.of(second["1:1"][NEW], first[INITIALISATIONS[0]][NEW])
     english = Gain.of(second["1:1"][ENGLISH], begun[NONE][ENGLISH])
-    noise = claims.limit(name, "noise")
-    return claims.judged(
-        name,
+    return claims.lower(
+        "both-gain",
         f"the cipher is {new.lower_or_higher} than after stage 1, English "
         f"{english.lower_or_higher} than of the base model",
-        held=new.exceeds(noise) and english.exceeds(noise),
+        new,
+        english,
     )
 
 
 def forgetting(second: Bits, claims: StatedClaims) -> Claim:
     """Judge the new language alone against a tenth of English."""
-    name = "forgetting"
     gain = Gain.of(second["9:1"][ENGLISH], second["1:0"][ENGLISH])
-    return claims.judged(
-        name,
+    return claims.lower(
+        "forgetting",
         f"English with a tenth of it is {gain.lower_or_higher} than without",
-        held=gain.exceeds(claims.limit(name, "noise")),
+        gain,
     )
 
 
 def english_helps(second: Bits, language: str, claims: StatedClaims) -> Claim:
     """Judge much English against little, for the new language."""
-    name = "english-helps"
     gain = Gain.of(second["1:1"][language], second["9:1"][language])
-    return claims.judged(
-        name,
+    return claims.lower(
+        "english-helps",
         f"the new language with 1:1 is {gain.lower_or_higher} than with 9:1",
-        held=gain.exceeds(claims.limit(name, "noise")),
+        gain,
     )
 
 
 def by_name(
     runs: Sequence[TrialResult], names: Sequence[str], languages: Sequence[str], scale: Scale
 ) -> dict[str, dict[str, list[float]]]:
-    """Bits per byte of runs that come seed after seed for each name in turn."""
+    """Return the bits per byte of runs that come seed after seed for each name in turn."""
     seeds = SEEDS[scale]
     return {
         name: {
@@ -283,7 +276,7 @@ def by_name(
 
 
 def tokens_per_word(data: Data) -> dict[str, float]:
-    """Of the training text of each language, in the shards of ``data``."""
+    """Return the tokens a word of each language's training text in the shards of ``data``."""
     settings = load_recipe(data.recipe, list(data.overrides)).recipe.shards
     assert settings is not None, "a shipped recipe"
     shards = ShardSet.open(settings.path)
@@ -294,7 +287,7 @@ def tokens_per_word(data: Data) -> dict[str, float]:
 def bits_section(
     title: str, groups: Mapping[str, Bits], new: str, figure: Figure | None = None
 ) -> Section:
-    """A row of each name, two columns of each group: the new language and English."""
+    """Return a table: a row for each name, for each group the new language and English."""
     names = dict.fromkeys(name for group in groups.values() for name in group)
     header = ["", *(f"{language}, {group}" for group in groups for language in (new, ENGLISH))]
     rows = [
@@ -342,7 +335,7 @@ def _records(run: TrialResult) -> list[dict[str, Any]]:
 
 
 def mixture_figure(second: Bits, language: str) -> Figure:
-    """Both mixtures as points."""
+    """Draw both mixtures as points."""
     values = [fmean(by_language[language]) for by_language in second.values()]
     series = [Series(language, list(range(len(values))), values, "markers")]
     return line_figure("Mixtures", series, ", ".join(second), "bits per byte")

@@ -61,7 +61,7 @@ Curves = Mapping[str, Sequence[Sequence[float]]]
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """The contexts and the ladder; at the paper's scale its one run."""
+    """Return the contexts and the ladder; at the paper's scale its one run."""
     if scale is Scale.PAPER:
         return (Stage("contexts", "btlm/paper", lambda _: [PAPER_RUN], SCORE, keeps_weights=True),)
     return (
@@ -74,7 +74,7 @@ PAPER_RUN = Trial("btlm-3b-8k", ())
 
 
 def context_trials(scale: Scale) -> list[Trial]:
-    """The two-phase run and the one of the first context alone, seeds fastest."""
+    """Return the two-phase run and the run of the first context alone, seeds fastest."""
     short, long = QUICK_STEPS["short"], QUICK_STEPS["long"]
     shortened = {
         "two-phase": [f"phases.0.length={short} steps", f"phases.1.length={long} steps"],
@@ -88,7 +88,7 @@ def context_trials(scale: Scale) -> list[Trial]:
 
 
 def ladder_trials(scale: Scale) -> list[Trial]:
-    """Every rung with every seed, seeds fastest."""
+    """Return every rung with every seed, seeds fastest."""
     shortened = [f"phases.0.length={sum(QUICK_STEPS.values())} steps"]
     extra = ["choose.context=long", *(shortened if scale is Scale.QUICK else [])]
     seeds = range(SEEDS[scale])
@@ -118,7 +118,7 @@ def measure(results: Results, scale: Scale) -> Figures:
 
 
 def loss_by_position(run: Path, length_tokens: int, sequences: int) -> np.ndarray:
-    """Mean loss of a finished run at each of ``length_tokens`` positions, nats per token.
+    """Return a finished run's mean loss at each of ``length_tokens`` positions, nats per token.
 
     The windows are ``sequences`` of each held-out source, the same for every run of the same
     shards; sources count alike. Raises UserError where there is no run or no held-out text.
@@ -140,7 +140,7 @@ def loss_by_position(run: Path, length_tokens: int, sequences: int) -> np.ndarra
 def losses_by_position(
     runs: Sequence[Path], length_tokens: int, sequences: int
 ) -> list[np.ndarray]:
-    """``loss_by_position`` of several runs."""
+    """Return ``loss_by_position`` of each run."""
     losses = []
     with progress("loss by position", len(runs), "models") as advance:
         for run in runs:
@@ -195,32 +195,30 @@ def switch_claim(switches: Sequence[Switch], claims: StatedClaims) -> Claim:
 
 def long_positions_claim(curves: Curves, claims: StatedClaims) -> Claim:
     """Judge what the second phase brings at positions beyond the first context."""
-    name = "second-phase-serves-long-positions"
     beyond_first = slice(SHORT_TOKENS, LONG_TOKENS)
     two, short, long = (means(curves[arm], beyond_first) for arm in ("two-phase", "short", "long"))
     gained = Gain.of(two, short)
-    return claims.judged(
-        name,
+    return claims.lower(
+        "second-phase-serves-long-positions",
         f"loss at positions {SHORT_TOKENS} to {LONG_TOKENS - 1}: {fmean(two):.4f} after "
         f"two phases, {fmean(short):.4f} after the short context alone: "
         f"{gained.lower_or_higher}; {fmean(long):.4f} when all tokens were trained at "
         f"{LONG_TOKENS}",
-        held=gained.exceeds(claims.limit(name, "noise")),
+        gained,
     )
 
 
 def beyond_training_claim(curves: Curves, claims: StatedClaims) -> Claim:
     """Judge the loss at positions beyond the second context."""
-    name = "stays-good-beyond-training"
     end = round(PAPER_BEYOND * LONG_TOKENS)
     inside = means(curves["two-phase"], slice(LONG_TOKENS * 3 // 4, LONG_TOKENS))
     beyond = means(curves["two-phase"], slice(LONG_TOKENS, end))
     lost = Gain.of(beyond, inside)
-    return claims.judged(
-        name,
+    return claims.kept(
+        "stays-good-beyond-training",
         f"loss at the {end - LONG_TOKENS} positions beyond {LONG_TOKENS}: {fmean(beyond):.4f}; at "
         f"the last quarter within: {fmean(inside):.4f} ({lost.lower_or_higher} beyond)",
-        held=lost.is_at_least(-claims.limit(name, "margin")),
+        lost,
     )
 
 
@@ -252,12 +250,12 @@ def means(curves: Sequence[Sequence[float]], positions: slice) -> list[float]:
 
 
 def binned(curve: np.ndarray) -> np.ndarray:
-    """A curve of losses as means of ``BIN_TOKENS`` positions."""
+    """Return a curve of losses as means of ``BIN_TOKENS`` positions."""
     return curve.reshape(-1, BIN_TOKENS).mean(axis=1)
 
 
 def switch_table(switches: Sequence[Switch]) -> Table:
-    """A row a seed."""
+    """Return a table with a row for each seed."""
     return Table(
         ["switch of context", "step", "rate before", "rate after", "loss before", "loss after"],
         [
@@ -273,7 +271,7 @@ def switch_table(switches: Sequence[Switch]) -> Table:
 
 
 def position_table(curves: Curves) -> Table:
-    """Mean loss over seeds in bands of positions."""
+    """Return a table of mean losses over seeds in bands of positions."""
     edges = [0, SHORT_TOKENS, LONG_TOKENS // 2, LONG_TOKENS, MEASURED_TOKENS]
     bands = list(itertools.pairwise(edges))
     header = ["trained at", *(f"positions {low} to {high - 1}" for low, high in bands)]
@@ -285,7 +283,7 @@ def position_table(curves: Curves) -> Table:
 
 
 def position_figure(curves: Curves) -> Figure:
-    """Loss over position, mean over seeds."""
+    """Draw the loss over position, mean over seeds."""
     lines = []
     for name, own in curves.items():
         losses = [fmean(values) for values in zip(*own, strict=True)]

@@ -21,9 +21,9 @@ class Switch:
     step: int
     """The last step of the first phase."""
     learning_rates: tuple[float, float]
-    """Of the last step before and the first after."""
+    """The rates of the last step before and of the first step after."""
     off_the_line: float
-    """How far the first rate after lies from the line through the two before, as a share."""
+    """Distance of the first rate after from the line through the two before, as a share."""
     tokens_per_step: tuple[int, int]
     losses: tuple[float, float]
     """Mean training loss of the 20 steps before and after."""

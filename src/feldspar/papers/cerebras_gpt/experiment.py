@@ -53,9 +53,9 @@ CONVENTION = "detailed"
 """The count of FLOPs that comes closest to the paper's own."""
 
 MUP_SWEPT = 3
-"""How many of the smallest sizes muP's rate is swept on; the first is the proxy."""
+"""The number of smallest sizes that muP's rate is swept on; the first is the proxy."""
 TWO_SEEDS = 4
-"""How many of the smallest sizes get a second seed, for the noise of a run."""
+"""The number of smallest sizes that get a second seed, for the noise of a run."""
 PAPER_MUP = 5
 """The paper trained muP up to 2.7B."""
 QUICK = ("phases.0.length=2 tokens_per_parameter",)
@@ -63,19 +63,19 @@ QUICK_RATES = 2
 
 
 def recipe_of(scale: Scale) -> str:
-    """The shipped recipe of a scale."""
+    """Return the shipped recipe of a scale."""
     return "cerebras-gpt/paper" if scale is Scale.PAPER else "cerebras-gpt/small"
 
 
 @cache
 def sizes(scale: Scale) -> list[str]:
-    """The family, smallest first."""
+    """Return the sizes of the family, smallest first."""
     return list(load_recipe(recipe_of(scale)).recipe.choices["size"])
 
 
 @cache
 def rates(parametrization: str, scale: Scale) -> list[float]:
-    """The rates of the recipe's study; for a quick run the inner ones."""
+    """Return the rates of the recipe's study; for a quick run the inner ones."""
     study = load_recipe(recipe_of(scale), [f"{PARAMETRIZATION}={parametrization}"]).recipe.study
     assert study is not None, "the shipped recipe has a study"
     values = study.vary[RATE]
@@ -86,7 +86,7 @@ def rates(parametrization: str, scale: Scale) -> list[float]:
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Rates first, then what is still missing of the families at the rates that were chosen."""
+    """Return the sweep of rates, then the runs that the families still lack at chosen rates."""
     recipe = recipe_of(scale)
     if scale is Scale.PAPER:
         return (Stage("family", recipe, lambda _: paper_trials(), SCORE),)
@@ -97,14 +97,14 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
 
 
 def paper_trials() -> list[Trial]:
-    """Seven sizes of SP and five of muP, each at the paper's own rate."""
+    """Return seven sizes of SP and five of muP, each at the paper's own rate."""
     names = sizes(Scale.PAPER)
     members = [("sp", size) for size in names] + [("mup", size) for size in names[:PAPER_MUP]]
     return [trial_of({PARAMETRIZATION: name, SIZE: size}, 0) for name, size in members]
 
 
 def rate_trials(scale: Scale) -> list[Trial]:
-    """SP at every size and muP at the smallest ones, at every rate; the longest runs first."""
+    """Return SP at every size and muP at the smallest, at every rate; the longest runs first."""
     names = sizes(scale)
     return [
         member_trial(name, size, rate, 0, scale)
@@ -129,13 +129,13 @@ def family_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def member_trial(name: str, size: str, rate: float, seed: int, scale: Scale) -> Trial:
-    """One run of the family."""
+    """Return one run of the family."""
     values = {PARAMETRIZATION: name, SIZE: size, RATE: rate}
     return trial_of(values, seed, QUICK if scale is Scale.QUICK else ())
 
 
 def chosen_rate(results: Results, name: str, size: str, scale: Scale) -> float:
-    """SP's best rate at this size, muP's best at the smallest; before any run, one of the grid."""
+    """Return SP's best rate at this size, muP's at the smallest; without runs, one of the grid."""
     if "rates" not in results:
         return rates(name, scale)[0]
     tuned_at = sizes(scale)[0] if name == "mup" else size
@@ -143,7 +143,7 @@ def chosen_rate(results: Results, name: str, size: str, scale: Scale) -> float:
 
 
 def sweep_of(results: Results, scale: Scale) -> RateSweep:
-    """Loss over rate, one seed a cell; a variant is a count of parameters."""
+    """Return loss over rate, one seed a cell; a variant is a count of parameters."""
     parameters = {size: plan_of(size, scale).shapes.parameters for size in sizes(scale)}
     cells = []
     for run in results["rates"]:
@@ -155,13 +155,13 @@ def sweep_of(results: Results, scale: Scale) -> RateSweep:
 
 @cache
 def plan_of(size: str, scale: Scale) -> Plan:
-    """The plan of a size."""
+    """Return the plan of a size."""
     shortened = QUICK if scale is Scale.QUICK else ()
     return plan_recipe(load_recipe(recipe_of(scale), [f"{SIZE}={size}", *shortened]).recipe)
 
 
 def family_of(results: Results, scale: Scale) -> list[Member]:
-    """Each parametrization's sizes at the rate that was chosen, with every seed that was run."""
+    """Return each parametrization's sizes at the chosen rate, with every seed that was run."""
     members = []
     runs = [(values_of(run.trial), run) for stage in results.values() for run in stage]
     for size in sizes(scale):
@@ -312,7 +312,7 @@ def mup_claim(family: Sequence[Member], claims: StatedClaims) -> Claim:
         half = half_width(gaps) or 0.0
         needed = max(needed, half)
         held = mean < -needed
-        close = abs(mean + claims.limit(name, "figure")) <= claims.limit(name, "near")
+        close = claims.near(name, -mean)
         each = ", ".join(
             f"{m.size} {percent(1 + gap)}" for m, gap in zip(members, gaps, strict=True)
         )

@@ -44,28 +44,31 @@ class Member:
 
 
 def of(family: Sequence[Member], name: str) -> list[Member]:
-    """The members under one parametrization, smallest first."""
+    """Return the members under one parametrization, smallest first."""
     own = [member for member in family if member.parametrization == name]
     return sorted(own, key=lambda member: member.flops)
 
 
 def law_of(members: Sequence[Member]) -> LawFit:
-    """The law of a family, judged on its largest member. Raises UserError as ``fit_law`` does."""
+    """Fit the law of a family, judged on its largest member.
+
+    Raises UserError as ``fit_law`` does.
+    """
     return fit_law([Point(member.flops, member.loss) for member in members])
 
 
 def noise_of(family: Sequence[Member]) -> float | None:
-    """Relative std over seeds, pooled over the sizes that had several; None where none had."""
+    """Return the relative std over seeds, pooled over the sizes that had several, or None."""
     return pooled_std(member.relative_std for member in family)
 
 
 def swept(sweep: RateSweep, name: str) -> list[float]:
-    """The variants that were swept under a parametrization, smallest first."""
+    """Return the variants that were swept under a parametrization, smallest first."""
     return [variant for variant in sorted(sweep.variants) if sweep.row(name, variant)]
 
 
 def rate_words(sweep: RateSweep, name: str, variants: Sequence[float]) -> str:
-    """The best rate at the smallest size, and the way from it to each other's."""
+    """Word the best rate at the smallest size, and the way from it to each other size's."""
 
     def edge(variant: float) -> str:
         return " (edge of the grid)" if sweep.is_edge(name, variant) else ""
@@ -80,7 +83,7 @@ def rate_words(sweep: RateSweep, name: str, variants: Sequence[float]) -> str:
 
 
 def law_words(family: Sequence[Member]) -> list[str]:
-    """The law of each family, and the noise of a run."""
+    """Word the law of each family, and the noise of a run."""
     words = [
         (
             "Loss of held-out text, nats per byte, mean over sources; FLOPs by the convention "
@@ -109,7 +112,7 @@ def law_words(family: Sequence[Member]) -> list[str]:
 
 
 def family_tables(family: Sequence[Member], sweep: RateSweep | None) -> list[Table]:
-    """The members side by side, and the sweeps of learning rate."""
+    """Return tables of the members side by side, and of the sweeps of learning rate."""
     header = [
         "size",
         "parameters",
@@ -138,7 +141,7 @@ def family_tables(family: Sequence[Member], sweep: RateSweep | None) -> list[Tab
 
 
 def rate_table(sweep: RateSweep, name: str) -> Table:
-    """Loss by rate at each size that was swept; the best is marked *."""
+    """Return a table of losses by rate at each size that was swept; the best is marked *."""
     own = swept(sweep, name)
     rates = [f"{cell.rate:g}" for cell in sweep.row(name, own[0])]
     rows = []
@@ -154,7 +157,7 @@ def rate_table(sweep: RateSweep, name: str) -> Table:
 
 
 def family_figure(family: Sequence[Member]) -> Figure:
-    """Loss over FLOPs of both families, with the law of SP's smaller sizes."""
+    """Draw loss over FLOPs of both families, with the law of SP's smaller sizes."""
     lines = []
     for name, label in NAMES.items():
         own = [member for member in of(family, name) if math.isfinite(member.loss)]

@@ -47,7 +47,7 @@ ARMS: dict[str, dict[str, str]] = {
     "no replay": CHOICES | {"choose.replay": "none"},
     "pooled": CHOICES | {"choose.order": "pooled"},
 }
-"""What is trained, by the choices of the small recipe."""
+"""The arms by the choices of the small recipe."""
 PAPER_RUN = Trial("crystal", ())
 
 CODE = frozenset(
@@ -64,14 +64,14 @@ GAPS_SEED = 0
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """The arms; at the paper's scale its one run."""
+    """Return the arms; at the paper's scale its one run."""
     if scale is Scale.PAPER:
         return (Stage("phases", "crystal/paper", lambda _: [PAPER_RUN], SCORE),)
     return (Stage("phases", RECIPE, lambda _: trials(scale), SCORE, keeps_weights=True),)
 
 
 def trials(scale: Scale) -> list[Trial]:
-    """Every arm with every seed, seeds fastest."""
+    """Return every arm with every seed, seeds fastest."""
     return [
         trial_of(arm, seed, shortened(arm) if scale is Scale.QUICK else [])
         for arm in ARMS.values()
@@ -80,7 +80,7 @@ def trials(scale: Scale) -> list[Trial]:
 
 
 def shortened(arm: Mapping[str, str]) -> list[str]:
-    """What makes a run a quick one: validated often enough to see every phase end."""
+    """Return the overrides of a quick run, which validates often enough to see every phase end."""
     first, second, third = QUICK_STEPS
     pooled = arm["choose.order"] == "pooled"
     steps = (first + second,) if pooled else QUICK_STEPS
@@ -109,7 +109,7 @@ def measure(results: Results, scale: Scale) -> Figures:
 
 
 def infilling_of_runs(runs: Sequence[Path], sources: Collection[str]) -> list[InfillingScore]:
-    """The score of each run over the named sources together."""
+    """Return the score of each run over the named sources together."""
     scores = []
     with progress("filling gaps", len(runs), "models") as advance:
         for folder in runs:
@@ -127,7 +127,7 @@ def infilling_of_runs(runs: Sequence[Path], sources: Collection[str]) -> list[In
 
 
 def by_kind(bits: Mapping[str, float]) -> dict[str, float]:
-    """The mean over the sources of each kind, each source counted alike."""
+    """Return the mean over the sources of each kind, each source counted alike."""
     kinds = {name: CODE_KIND if name in CODE else LANGUAGE_KIND for name in bits}
     return {
         kind: fmean(bits[name] for name in bits if kinds[name] == kind)
@@ -137,7 +137,7 @@ def by_kind(bits: Mapping[str, float]) -> dict[str, float]:
 
 
 def bits_by_phase(curves: Sequence[Sequence[Validation]]) -> Bits:
-    """Where each phase ends; one curve a seed."""
+    """Return the bits per byte at the end of each phase; one curve a seed."""
     found: Bits = {}
     for curve in curves:
         for phase, end in ends_of_phases(curve).items():
@@ -170,7 +170,6 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
 
 def phase_claim(bits: Bits, claims: StatedClaims) -> Claim:
     """Judge the gain of both kinds of text in the second phase."""
-    name = "both-phases-help-both-kinds"
     (first, second), phases = list(bits.values())[:2], list(bits)[:2]
     gains = {kind: Gain.of(second[kind], first[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
@@ -178,63 +177,60 @@ def phase_claim(bits: Bits, claims: StatedClaims) -> Claim:
         f"after phase {phases[1]} ({gain.lower_or_higher})"
         for kind, gain in gains.items()
     )
-    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
-    return claims.judged(name, f"held-out bits per byte, {told}", held=held)
+    return claims.lower(
+        "both-phases-help-both-kinds", f"held-out bits per byte, {told}", *gains.values()
+    )
 
 
 def filled_gaps_claim(
     filled: Mapping[str, Sequence[InfillingScore]], claims: StatedClaims
 ) -> Claim:
     """Judge the bits per byte of the middles of gaps."""
-    name = "infilling-is-learned"
     middles = {arm: [bits_of(score) for score in scores] for arm, scores in filled.items()}
     gained = Gain.of(middles[PUBLISHED], middles["left to right"])
     scores = filled[PUBLISHED]
     suffix = Gain.of([own.nats for own in scores], [own.nats_left_to_right for own in scores])
-    noise = claims.limit(name, "noise")
-    return claims.judged(
-        name,
+    return claims.lower(
+        "infilling-is-learned",
         "middle of held-out code after prefix and suffix: "
         f"{fmean(middles[PUBLISHED]):.4f} bits per byte, {gained.lower_or_higher} than "
         f"without such training ({fmean(middles['left to right']):.4f}), and "
         f"{suffix.lower_or_higher} than the same middles after the prefix alone",
-        held=gained.exceeds(noise) and suffix.exceeds(noise),
+        gained,
+        suffix,
     )
 
 
 def reading_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
     """Judge the cost of fill-in-the-middle where code is read from left to right."""
-    name = "infilling-costs-little"
     phase = list(bits[PUBLISHED])[1]
     own, other = (bits[arm][phase][CODE_KIND] for arm in (PUBLISHED, "left to right"))
     loss = Gain.of(own, other)
-    return claims.judged(
-        name,
+    return claims.kept(
+        "infilling-costs-little",
         f"held-out code after phase {phase}: {fmean(own):.4f} bits per byte with, "
         f"{fmean(other):.4f} without ({loss.lower_or_higher})",
-        held=loss.is_at_least(-claims.limit(name, "margin")),
+        loss,
     )
 
 
 def last_phase_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
     """Judge language after the last phase, with and without replay."""
-    name = "replay-keeps-language"
     before, after = (own[LANGUAGE_KIND] for own in list(bits[PUBLISHED].values())[1:3])
     bare = list(bits["no replay"].values())[2][LANGUAGE_KIND]
     kept = Gain.of(after, bare)
-    noise = claims.limit(name, "noise")
-    return claims.judged(
-        name,
+    return claims.lower(
+        "replay-keeps-language",
         f"language: {fmean(before):.4f} before the last phase, {fmean(bare):.4f} after it without "
         f"replay ({Gain.of(bare, before).lower_or_higher}), {fmean(after):.4f} with "
         f"({kept.lower_or_higher} than without)",
-        held=kept.exceeds(noise) and Gain.of(before, bare).exceeds(noise),
+        kept,
+        Gain.of(before, bare),
     )
 
 
 def order_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
     """Judge language first against the same text pooled."""
-    name = "order-balances"
     phased, (pooled,) = list(bits[PUBLISHED].values())[1], bits["pooled"].values()
     gains = {kind: Gain.of(phased[kind], pooled[kind]) for kind in (LANGUAGE_KIND, CODE_KIND)}
     told = "; ".join(
@@ -242,8 +238,7 @@ def order_claim(bits: Mapping[str, Bits], claims: StatedClaims) -> Claim:
         f"{gain.lower_or_higher})"
         for kind, gain in gains.items()
     )
-    held = all(gain.exceeds(claims.limit(name, "noise")) for gain in gains.values())
-    return claims.judged(name, f"at equal text, {told}", held=held)
+    return claims.lower("order-balances", f"at equal text, {told}", *gains.values())
 
 
 def bits_of(score: InfillingScore) -> float:
@@ -260,7 +255,7 @@ GAPS = (
 
 
 def phase_table(bits: Mapping[str, Bits]) -> Table:
-    """A row for each arm and phase."""
+    """Return a table with a row for each arm and phase."""
     rows = [
         [arm, phase, *(f"{fmean(kinds[kind]):.4f}" for kind in (LANGUAGE_KIND, CODE_KIND))]
         for arm, phases in bits.items()
@@ -270,7 +265,7 @@ def phase_table(bits: Mapping[str, Bits]) -> Table:
 
 
 def infilling_table(filled: Mapping[str, Sequence[InfillingScore]]) -> Table:
-    """A row for each arm."""
+    """Return a table with a row for each arm."""
     rows = []
     for arm, scores in filled.items():
         figures = [score.as_dict() for score in scores]

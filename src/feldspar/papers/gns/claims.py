@@ -44,14 +44,13 @@ def slope_claim(figures: Figures, claims: StatedClaims) -> Claim:
     slopes, correlations = found[judged_at]["slope"], found[judged_at]["correlation"]
     low, high = (claims.limit(name, own) for own in ("least_slope", "largest_slope"))
     is_steep = all(low <= slope <= high for slope in slopes)
-    away = abs(fmean(slopes) - claims.limit(name, "figure"))
     return claims.judged(
         name,
         f"slope {listed(slopes)}, r {listed(correlations)} by seed, averages of "
         f"{judged_at} steps; r of what changes over {FINE_BLOCKS} blocks beside the "
         f"common trend {listed(figures['beyond_trend'])}",
         held=is_steep and min(correlations) >= claims.limit(name, "least_r"),
-        near_figure=away <= claims.limit(name, "near"),
+        near_figure=claims.near(name, fmean(slopes)),
     )
 
 
@@ -113,23 +112,18 @@ def batch_claims(
     return found
 
 
-def is_near(saving: Gain, claim: str, claims: StatedClaims) -> bool:
-    """Return True for a saving that is near the paper's own."""
-    return abs(saving.mean - claims.limit(claim, "figure")) <= claims.limit(claim, "near")
-
-
 def tokens_claim(ramp: BatchRuns, reference: BatchRuns, claims: StatedClaims) -> Claim:
     """Judge the tokens that the ramp saves against the constant batch that it ends at."""
     name = "ramp-saves-tokens"
     tokens = token_savings(ramp, reference)
     steps = " against ".join(f"{runs.curves[0].n_steps:,}" for runs in (ramp, reference))
-    return claims.judged(
+    return claims.lower(
         name,
         f"{tokens.worded('fewer', 'more')} than {reference.name}, in {steps} steps; final "
         f"held-out loss {fmean(ramp.final_losses):.4f} against "
         f"{fmean(reference.final_losses):.4f}",
-        held=tokens.exceeds(claims.limit(name, "noise")),
-        near_figure=is_near(tokens, name, claims),
+        tokens,
+        near_figure=claims.near(name, tokens.mean),
     )
 
 
@@ -140,14 +134,14 @@ def time_claim(
     name = "ramp-saves-time"
     seconds = time_savings(ramp, reference, time)
     at_once = equal_time_gain(ramp, reference, time)
-    return claims.judged(
+    return claims.lower(
         name,
         f"{seconds.worded('less', 'more')} than {reference.name}, a step taken as "
         f"{1000 * time.fixed_seconds:.2f} ms and {1e6 * time.seconds_per_token:.2f} us a token "
         f"(fitted to all runs); at equal time its loss is "
         f"{at_once.worded('lower', 'higher')}",
-        held=seconds.exceeds(claims.limit(name, "noise")),
-        near_figure=is_near(seconds, name, claims),
+        seconds,
+        near_figure=claims.near(name, seconds.mean),
     )
 
 
@@ -155,15 +149,14 @@ def ramp_against_constants_claim(
     batches: Mapping[str, BatchRuns], time: StepTime, claims: StatedClaims
 ) -> Claim:
     """Judge the ramp against the constant batch of the lowest loss."""
-    name = "ramp-beats-every-constant"
     ramp, best = batches[RAMP], batches[best_constant(batches)]
     tokens, seconds = token_savings(ramp, best), time_savings(ramp, best, time)
-    return claims.judged(
-        name,
+    return claims.lower(
+        "ramp-beats-every-constant",
         f"of {sum(map(is_constant, batches))} constant batches {best.name} ends lowest, at "
         f"{fmean(best.final_losses):.4f} against the ramp's {fmean(ramp.final_losses):.4f}: the "
         f"ramp needs {tokens.worded(*TOKENS)} and {seconds.worded(*TIME)}",
-        held=tokens.exceeds(claims.limit(name, "noise")),
+        tokens,
     )
 
 
@@ -171,7 +164,6 @@ def loop_claim(
     batches: Mapping[str, BatchRuns], baseline: str, time: StepTime, claims: StatedClaims
 ) -> Claim:
     """Judge the closed loop against the ramp that was set by hand."""
-    name = "closed-loop-matches-ramp"
     loop, ramp, reference = batches[LOOP], batches[RAMP], batches[baseline]
     better = Gain.of(loop.final_losses, ramp.final_losses)
     saved_words = token_savings(loop, reference).worded(*TOKENS)
@@ -183,25 +175,24 @@ def loop_claim(
         if curve.batches
     ]
     at_end = f", at the end {', '.join(map(str, ends))} sequences" if ends else ""
-    return claims.judged(
-        name,
+    return claims.kept(
+        "closed-loop-matches-ramp",
         f"final held-out loss {better.worded(*RAMP_LOSS)}, in "
         f"{fmean([curve.n_steps for curve in loop.curves]):,.0f} steps{at_end}; {saved_words} than "
         f"{baseline}",
-        held=better.is_at_least(-claims.limit(name, "margin")),
+        better,
     )
 
 
 def loop_against_constants_claim(batches: Mapping[str, BatchRuns], claims: StatedClaims) -> Claim:
     """Judge the closed loop against the constant batch of the lowest loss."""
-    name = "closed-loop-beats-every-constant"
     best = batches[best_constant(batches)]
     gain = Gain.of(batches[LOOP].final_losses, best.final_losses)
-    return claims.judged(
-        name,
+    return claims.lower(
+        "closed-loop-beats-every-constant",
         f"final held-out loss {gain.lower_or_higher} than that of {best.name}, the best "
         "constant batch",
-        held=gain.exceeds(claims.limit(name, "noise")),
+        gain,
     )
 
 
@@ -222,21 +213,21 @@ def overhead_claim(step_seconds: Mapping[str, Sequence[float]], claims: StatedCl
 
 
 def token_savings(runs: BatchRuns, reference: BatchRuns) -> Gain:
-    """Share of the reference's tokens saved on the way to its final loss, by seed."""
+    """Return the share of the reference's tokens saved on the way to its final loss, by seed."""
     pairs = zip(runs.curves, reference.curves, strict=True)
     shares = [saved(own.tokens, own.losses, ref.tokens, ref.losses) for own, ref in pairs]
     return Gain(tuple(shares))
 
 
 def time_savings(runs: BatchRuns, reference: BatchRuns, time: StepTime) -> Gain:
-    """The same of the modelled time."""
+    """Return the share of the reference's modelled time saved on the same way, by seed."""
     pairs = zip(runs.curves, reference.curves, strict=True)
     shares = [saved(time.of(own), own.losses, time.of(ref), ref.losses) for own, ref in pairs]
     return Gain(tuple(shares))
 
 
 def equal_time_gain(runs: BatchRuns, reference: BatchRuns, time: StepTime) -> Gain:
-    """How much lower the loss is once the shorter of the two is over, by seed."""
+    """Return the gain in loss where the shorter of two runs ends, by seed."""
     own_losses, reference_losses = [], []
     for own, ref in zip(runs.curves, reference.curves, strict=True):
         places = time.of(own), time.of(ref)
@@ -247,16 +238,16 @@ def equal_time_gain(runs: BatchRuns, reference: BatchRuns, time: StepTime) -> Ga
 
 
 def best_constant(batches: Mapping[str, BatchRuns]) -> str:
-    """The constant batch of the lowest mean final loss."""
+    """Return the name of the constant batch of the lowest mean final loss."""
     constants = [name for name in batches if is_constant(name)]
     return min(constants, key=lambda name: fmean(batches[name].final_losses))
 
 
 def is_constant(name: str) -> bool:
-    """Whether a choice of the recipes is a constant batch."""
+    """Return True for a choice of the recipes that is a constant batch."""
     return name.startswith("constant")
 
 
 def listed(values: Sequence[float]) -> str:
-    """Figures by seed."""
+    """Return the figures of the seeds in words."""
     return ", ".join(f"{value:.2f}" for value in values)

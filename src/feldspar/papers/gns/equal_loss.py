@@ -26,7 +26,7 @@ class Curve:
     tokens: Sequence[float]
     losses: Sequence[float]
     n_steps: int
-    """Of the whole run."""
+    """The steps of the whole run."""
     steps: Sequence[int] = ()
     """Empty where a record lacks them; then the run has no modelled time."""
     batches: Sequence[int] = ()
@@ -41,7 +41,7 @@ class StepTime:
     seconds_per_token: float
 
     def of(self, curve: Curve) -> list[float]:
-        """The modelled time of each point. The curve has to know its steps."""
+        """Return the modelled time of each point of a curve that knows its steps."""
         points = zip(curve.steps, curve.tokens, strict=True)
         return [self.fixed_seconds * steps + self.seconds_per_token * n for steps, n in points]
 
@@ -52,12 +52,12 @@ class BatchRuns:
 
     name: str
     rate: float | None
-    """None: the recipe's."""
+    """The base rate; None is the recipe's."""
     curves: tuple[Curve, ...]
 
     @property
     def final_losses(self) -> list[float]:
-        """By seed."""
+        """The final loss of each seed."""
         return [curve.losses[-1] for curve in self.curves]
 
     @property
@@ -81,7 +81,7 @@ class BatchRuns:
 
 
 def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
-    """A finished run's curve, and the seconds of its steps by tokens a step."""
+    """Read a finished run's curve, and the seconds of its steps by tokens a step."""
     points: list[tuple[int, float, int, int]] = []
     times: dict[int, list[float]] = {}
     before = n_steps = 0
@@ -96,7 +96,7 @@ def read_curve(run: Path) -> tuple[Curve, dict[int, list[float]]]:
 
 
 def fit_step_time(times: Sequence[Mapping[int, Sequence[float]]]) -> StepTime:
-    """A line through the fast steps of each batch size, weighted by the tokens behind them.
+    """Fit a line to the fast steps of each batch size, weighted by the tokens behind them.
 
     ``times``: seconds of steps by tokens a step, of each run. One size gives no fixed cost. A step
     counts by the fastest tenth of its size: what slows whole runs down is another job.
@@ -117,7 +117,7 @@ def fit_step_time(times: Sequence[Mapping[int, Sequence[float]]]) -> StepTime:
 
 
 def reached(places: Sequence[float], losses: Sequence[float], target: float) -> float | None:
-    """Where a curve first comes down to ``target``, between its points linearly; None: nowhere."""
+    """Return the place where a curve first comes down to ``target``, or None."""
     if losses[0] <= target:
         return places[0]
     points = list(zip(places, losses, strict=True))
@@ -133,7 +133,7 @@ def saved(
     reference_places: Sequence[float],
     reference_losses: Sequence[float],
 ) -> float:
-    """The share of the reference's whole way that is saved on the way to its final loss.
+    """Return the share of the reference's whole way that is saved on the way to its final loss.
 
     Negative where that loss is not reached: then the reference is asked for the other's final
     loss, and what the other takes more is what is lost.
@@ -147,5 +147,5 @@ def saved(
 
 
 def loss_at(places: Sequence[float], losses: Sequence[float], place: float) -> float:
-    """The loss at a place of a curve, between its points linearly."""
+    """Return the loss at a place of a curve, linear between its points."""
     return float(np.interp(place, places, losses))

@@ -61,12 +61,12 @@ QUICK_BATCHES = ("constant-32", "constant-64", "ramp", LOOP)
 
 
 def recipe_of(scale: Scale) -> str:
-    """The shipped recipe of a scale."""
+    """Return the shipped recipe of a scale."""
     return "gns/paper" if scale is Scale.PAPER else "gns/small"
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Batches, the exact measurement, and what measuring costs."""
+    """Return the batches, the exact measurement, and the runs that time measuring."""
     recipe = recipe_of(scale)
     found = (
         Stage("batches", recipe, lambda _: batch_trials(scale), SCORE),
@@ -78,7 +78,7 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
 
 
 def batch_trials(scale: Scale) -> list[Trial]:
-    """Every batch at every rate with every seed, seeds fastest; at the paper's scale one of each.
+    """Return every batch at every rate with every seed; at the paper's scale one run of each.
 
     Raises UserError where the recipe has no study of batches and rates.
     """
@@ -100,7 +100,7 @@ def batch_trials(scale: Scale) -> list[Trial]:
 
 
 def exact_trials(scale: Scale) -> list[Trial]:
-    """The measured batch with all layers measured, at the recipe's own rate."""
+    """Return the measured batch with all layers measured, at the recipe's own rate."""
     if scale is Scale.PAPER:
         return [trial_of({BATCH: BASELINES[scale]}, 0, EXACT)]
     study = load_recipe(recipe_of(scale)).recipe.study
@@ -111,7 +111,7 @@ def exact_trials(scale: Scale) -> list[Trial]:
 
 
 def overhead_trials(scale: Scale) -> list[Trial]:
-    """Short runs of the same steps that measure nothing, norm layers, and all layers in turn."""
+    """Return short runs of the same steps that measure nothing, norm layers, or all layers."""
     steps = TIMED_STEPS // 2 if scale is Scale.QUICK else TIMED_STEPS
     rounds = 1 if scale is Scale.QUICK else 3
     extra = (
@@ -127,7 +127,7 @@ def overhead_trials(scale: Scale) -> list[Trial]:
 
 
 def shortened(batch: str) -> list[str]:
-    """What makes a run of the small recipe a quick one; the ramp is as long as the run."""
+    """Return the overrides of a quick run; the ramp is as long as the run."""
     over = [f"phases.0.batch.over={QUICK_TOKENS} tokens"] if batch == "ramp" else []
     return [*QUICK, *over]
 
@@ -171,7 +171,7 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
 
 
 def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:
-    """Every batch at its best rate, and the time of a step by these runs.
+    """Return every batch at its best rate, and the time of a step by these runs.
 
     Raises UserError where a batch diverged at every rate.
     """
@@ -188,7 +188,7 @@ def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepT
 
 
 def losses_by_rate(runs: Sequence[TrialResult]) -> dict[str, dict[float | None, list[float]]]:
-    """Final losses by seed of every batch at every rate; None: the recipe's rate."""
+    """Return the final losses by seed of every batch at every rate; None is the recipe's rate."""
     found: dict[str, dict[float | None, list[float]]] = {}
     for run in runs:
         values = values_of(run.trial)
@@ -198,13 +198,13 @@ def losses_by_rate(runs: Sequence[TrialResult]) -> dict[str, dict[float | None, 
 
 
 def is_of(run: TrialResult, batch: str, rate: float | None) -> bool:
-    """Whether a run has that batch and rate."""
+    """Return True for a run of that batch and rate."""
     values = values_of(run.trial)
     return (values[BATCH], values.get(RATE)) == (batch, rate)
 
 
 def step_seconds(runs: Sequence[TrialResult]) -> dict[str, list[float]]:
-    """Seconds of single steps, by what was measured; the first ones are left out."""
+    """Return the seconds of single steps by the kind of measurement, without the first steps."""
     names = list(MEASUREMENTS)
     found: dict[str, list[float]] = {name: [] for name in names}
     for index, run in enumerate(runs):
@@ -215,7 +215,7 @@ def step_seconds(runs: Sequence[TrialResult]) -> dict[str, list[float]]:
 
 
 def calibrated(results: Results) -> list[list[float]]:
-    """The factors that the runs of the measured batch calibrated, by seed and block of steps."""
+    """Return the factors that the runs of the measured batch calibrated, by seed and block."""
     rate = load_recipe(recipe_of(Scale.SMALL)).recipe.parametrization.learning_rate
     wanted = [run for run in results["batches"] if is_of(run, MEASURED_BATCH, rate)]
     return [logged_factors(run.folder, BLOCKS).tolist() for run in wanted]

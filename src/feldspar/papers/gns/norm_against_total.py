@@ -1,4 +1,4 @@
-"""How far the norm layers' noise scale stands for the model's: both, of runs that measured all.
+"""The norm layers' noise scale beside the model's, read from runs that measured all layers.
 
 Noise and signal are averaged over steps before the division. Noise scales share the trend of
 training, which raises any correlation: that of what is left without the trend is beside it.
@@ -27,7 +27,7 @@ FINE_BLOCKS = 30
 
 @dataclass(frozen=True)
 class StepNoise:
-    """What each step of a run says of the norm layers and of the model.
+    """Noise and signal of the norm layers and of the model at each step of a run.
 
     ``noise`` and ``signal_sq`` by group, (steps,); ``tokens`` after each step.
     """
@@ -37,24 +37,24 @@ class StepNoise:
     signal_sq: dict[str, np.ndarray]
 
     def scales(self, group: str, half_life_steps: float) -> np.ndarray:
-        """The noise scale after each step, its parts averaged; NaN while undetermined."""
+        """Return the noise scale after each step, its parts averaged; NaN while undetermined."""
         noise = _averaged(self.noise[group], half_life_steps)
         signal = _averaged(self.signal_sq[group], half_life_steps)
         return _ratio(noise, signal)
 
     def block_scales(self, group: str, blocks: int) -> np.ndarray:
-        """The noise scale of each of ``blocks`` blocks of consecutive steps: ratio of sums."""
+        """Return the noise scale of each of ``blocks`` blocks of steps, as a ratio of sums."""
         parts = (np.array_split(values[group], blocks) for values in (self.noise, self.signal_sq))
         noise, signal = (np.array([part.sum() for part in own]) for own in parts)
         return _ratio(noise, signal)
 
     def factors(self, blocks: int) -> np.ndarray:
-        """Total over norm layers in each block."""
+        """Return the factor from norm layers to total in each block."""
         return self.block_scales("total", blocks) / self.block_scales("norm", blocks)
 
 
 def read_step_noise(run: Path) -> StepNoise:
-    """From the log of a run that measured all its layers.
+    """Read the log of a run that measured all its layers.
 
     Raises UserError for one that measured less.
     """
@@ -71,7 +71,7 @@ def read_step_noise(run: Path) -> StepNoise:
 
 
 def relation(steps: StepNoise, half_life_steps: float, warmup: float) -> Regression:
-    """Total on norm layers through the origin, averages of ``half_life_steps``, after warm-up."""
+    """Regress the total on the norm layers through the origin, by averages after the warm-up."""
     late = steps.tokens > warmup * steps.tokens[-1]
     norm, total = (steps.scales(group, half_life_steps)[late] for group in GROUPS)
     return regress_through_origin(norm.tolist(), total.tolist())
@@ -115,7 +115,7 @@ def relation_figures(noises: Sequence[StepNoise]) -> dict[str, Any]:
 
 
 def logged_factors(run: Path, blocks: int) -> np.ndarray:
-    """The factor that a run used to go from norm layers to total, mean of each block of steps."""
+    """Return the factor from norm layers to total that a run used, mean of each block of steps."""
     rows = RunFolder(run).steps()
     factors = _column(rows, "noise_scale/factor")
     return np.array([part.mean() for part in np.array_split(factors, blocks)])
@@ -126,7 +126,7 @@ def _column(rows: Sequence[dict], key: str) -> np.ndarray:
 
 
 def _averaged(values: np.ndarray, half_life_steps: float) -> np.ndarray:
-    """Weights of both parts are the same and leave the ratio, so they are not divided out."""
+    """Average exponentially; equal weights of both parts leave the ratio and stay undivided."""
     decay = 2.0 ** (-1.0 / half_life_steps)
     averages = np.empty_like(values)
     average = 0.0

@@ -21,7 +21,7 @@ Losses = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def relation_section(figures: Figures, batches: Mapping[str, BatchRuns]) -> Section:
-    """Norm layers beside the total, and the batches that were steered by them."""
+    """Return the section on norm layers and total, and on the batches steered by them."""
     words = (
         "Averages after a warm-up of a tenth of the tokens; the total is measured in all layers of "
         f"the same steps. Beyond the trend: r of the logarithms' changes over {FINE_BLOCKS} "
@@ -38,7 +38,7 @@ def worth_section(
     time: StepTime,
     figure: Figure,
 ) -> Section:
-    """What each batch came to at equal tokens and in how much time."""
+    """Return the section on loss, tokens and time of each batch."""
     words = (
         "Each batch at the learning rate of its lowest held-out loss. Savings are shares of the "
         f"tokens or time of {baseline} on the way to its final loss, by seed; negative where the "
@@ -56,7 +56,7 @@ def worth_section(
 
 
 def relation_table(figures: Figures) -> Table:
-    """Slope and correlation by half-life and seed."""
+    """Return a table of slope and correlation by half-life and seed."""
     rows = [
         [f"half-life {length} steps", listed(own["slope"]), listed(own["correlation"])]
         for length, own in figures["relation"].items()
@@ -66,7 +66,7 @@ def relation_table(figures: Figures) -> Table:
 
 
 def factor_table(figures: Figures) -> Table:
-    """The exact factor by tenth of the tokens beside the calibrated one and the paper's."""
+    """Return a table of the exact, the calibrated and the paper's factor by tenth of the tokens."""
     exact = np.mean(figures["factors"], axis=0)
     scales = figures["block_scales"]
     norm, total = (np.mean(scales[group], axis=0) for group in ("norm", "total"))
@@ -88,7 +88,7 @@ def factor_table(figures: Figures) -> Table:
 
 
 def batch_table(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime) -> Table:
-    """A row a batch: what it took, and what it came to."""
+    """Return a table with a row for each batch: rate, steps, loss and savings."""
     reference = batches[baseline]
     rows = []
     for name, runs in batches.items():
@@ -111,7 +111,7 @@ def batch_table(batches: Mapping[str, BatchRuns], baseline: str, time: StepTime)
 
 
 def rate_table(losses: Losses) -> Table:
-    """Mean final loss of every batch at every rate."""
+    """Return a table of the mean final loss of every batch at every rate."""
     rates = list(dict.fromkeys(one["rate"] for own in losses.values() for one in own))
     rows = []
     for name, own in losses.items():
@@ -121,12 +121,12 @@ def rate_table(losses: Losses) -> Table:
 
 
 def rate_name(rate: float | None) -> str:
-    """A rate in a table."""
+    """Return a rate as a cell of a table."""
     return "the recipe's" if rate is None else f"{rate:.4g}"
 
 
 def overhead_table(seconds: Mapping[str, Sequence[float]]) -> Table:
-    """The median step by what is measured."""
+    """Return a table of the median time of a step by the kind of measurement."""
     medians = {name: float(np.median(own)) for name, own in seconds.items()}
     rows = [
         [name, f"{1000 * value:.1f}", f"{value / medians['none'] - 1:+.1%}"]
@@ -136,7 +136,7 @@ def overhead_table(seconds: Mapping[str, Sequence[float]]) -> Table:
 
 
 def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | None) -> Figure:
-    """Held-out loss of the first seed over tokens, or over modelled time."""
+    """Draw the held-out loss of the first seed over tokens, or over modelled time."""
     lines = []
     for name, runs in batches.items():
         curve = runs.curves[0]
@@ -151,7 +151,7 @@ def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | 
 
 
 def batch_figure(batches: Mapping[str, BatchRuns]) -> Figure:
-    """The batch of every schedule over tokens, first seed."""
+    """Draw the batch of every schedule over tokens, first seed."""
     lines = [
         Series(name, own.curves[0].tokens, own.curves[0].batches, "points")
         for name, own in batches.items()

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """What can honestly be said of a claim."""
+    """The verdicts on a claim."""
 
     REPRODUCED = "reproduced"
     """The paper's own quantity, within the stated tolerance of the paper's figure."""
@@ -20,7 +20,7 @@ class Verdict(StrEnum):
     NOT_BORNE_OUT = "not borne out"
     """Run here, and it failed; our contrary figure is printed as it is."""
     NEEDS_SCALE = "needs scale"
-    """Not run here; what the paper's scale would cost is stated."""
+    """Not run here; the cost at the paper's scale is stated."""
     NO_VERDICT = "no verdict"
     """Looked at in a quick run only, which is too little to judge by."""
 
@@ -37,7 +37,7 @@ class Claim:
     """Our figure, favourable or not."""
     verdict: Verdict
     tolerance: str
-    """What had to hold for a better verdict."""
+    """The condition under which the claim holds."""
     reason: str
     borne_out: bool | None
     """True or False for a claim that was judged; None for one that was not."""

@@ -29,7 +29,7 @@ class RunCost:
     steps: int
     flops: float
     accelerator_hours: float
-    """On one accelerator of the kind named above, at the planner's usual share of its peak."""
+    """The time on one such accelerator, at the planner's usual share of its peak."""
 
     @property
     def core_seconds(self) -> float:

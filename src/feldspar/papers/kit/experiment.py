@@ -39,7 +39,7 @@ class Outcome:
     findings: Findings
     results: Results
     wall_seconds: float
-    """Over all calls that it took."""
+    """The time of all calls of the command together."""
     workers: int
 
     @property
@@ -75,7 +75,7 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
 
 
 def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:
-    """What every run would cost, by stage; needs neither data nor torch."""
+    """Return the planned cost of every run by stage; this needs no data."""
     stages = {stage.name: (stage.recipe, stage.trials({})) for stage in paper.stages(scale)}
     total = sum(len(trials) for _, trials in stages.values())
     costs: dict[str, list[RunCost]] = {}
@@ -89,7 +89,10 @@ def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:
 
 
 def open_folder(folder: Path, paper: Paper, scale: Scale) -> dict[str, Any]:
-    """The folder's record, new or continued. Raises UserError for anything else's folder."""
+    """Open the record of a folder, new or continued.
+
+    Raises UserError for a folder of something else.
+    """
     identity = {"paper": paper.name, "scale": scale.value, "version": __version__}
     path = folder / RECORD_NAME
     if path.is_file():

@@ -78,7 +78,7 @@ class Gain:
 
 
 def relative_spread(losses: Sequence[float]) -> float | None:
-    """Sample standard deviation as a share of the mean; None for one loss."""
+    """Return the sample standard deviation as a share of the mean; None for one loss."""
     if len(losses) < 2:
         return None
     mean = sum(losses) / len(losses)
@@ -87,7 +87,7 @@ def relative_spread(losses: Sequence[float]) -> float | None:
 
 
 def ladder_table(losses: Mapping[str, Sequence[float]], base: str) -> Table:
-    """A row a rung: mean loss, the seeds' spread, and the gain over ``base``."""
+    """Return a row for each rung: mean loss, the seeds' spread, and the gain over ``base``."""
     rows = []
     for name, own in losses.items():
         spread = relative_spread(own)

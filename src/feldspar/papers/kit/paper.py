@@ -23,7 +23,7 @@ from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
 
 
 class Scale(StrEnum):
-    """How large an experiment is."""
+    """The size of an experiment."""
 
     QUICK = "quick"
     """Minutes on two cores: the same way, with fewer and shorter runs."""
@@ -71,7 +71,7 @@ class Stage:
     trials: Callable[[Results], list[Trial]]
     score: str = TRAIN_LOSS
     keeps_weights: bool = False
-    """Whether the findings need the trained weights; else only metrics stay."""
+    """Keep the trained weights, which the figures need; else only metrics stay."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ Figures = dict[str, Any]
 
 @dataclass(frozen=True)
 class Findings:
-    """What an experiment came to."""
+    """The claims, tables and drawings of an experiment."""
 
     claims: tuple[Claim, ...]
     sections: tuple[Section, ...]
@@ -105,7 +105,7 @@ class Paper:
     name: str
     folder: Path
     data: Data
-    """Where small scale finds its tokens."""
+    """The shards of small scale."""
     stages: Callable[[Scale], tuple[Stage, ...]]
     measure: Callable[[Results, Scale], Figures]
     """Read the figures from finished runs."""

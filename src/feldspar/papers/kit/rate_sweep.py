@@ -49,47 +49,47 @@ class RateSweep:
 
     @property
     def variants(self) -> list[float]:
-        """From the largest to the smallest."""
+        """The variants from the largest to the smallest."""
         return sorted({cell.variant for cell in self.cells}, reverse=True)
 
     def row(self, parametrization: str, variant: float) -> list[Cell]:
-        """One curve by rising rate."""
+        """Return the cells of one variant by rising rate."""
         wanted = (parametrization, variant)
         found = [cell for cell in self.cells if (cell.parametrization, cell.variant) == wanted]
         return sorted(found, key=lambda cell: cell.rate)
 
     def best(self, parametrization: str, variant: float) -> Cell:
-        """The rate of the lowest loss."""
+        """Return the cell of the lowest loss."""
         return min(self.row(parametrization, variant), key=lambda cell: cell.loss)
 
     def untuned(self, parametrization: str, variant: float) -> Cell:
-        """The cell at the base's best rate."""
+        """Return the cell at the base's best rate."""
         rate = self.best(parametrization, self.base).rate
         return next(cell for cell in self.row(parametrization, variant) if cell.rate == rate)
 
     def shift(self, parametrization: str, variant: float) -> float:
-        """Octaves from the base's best rate to the variant's."""
+        """Return the octaves from the base's best rate to the variant's."""
         best = self.best(parametrization, variant).rate
         return math.log2(best / self.best(parametrization, self.base).rate)
 
     def is_edge(self, parametrization: str, variant: float) -> bool:
-        """Whether the best rate is the least or the largest that was tried."""
+        """Return True if the best rate is the least or the largest that was tried."""
         row = self.row(parametrization, variant)
         return self.best(parametrization, variant) in (row[0], row[-1])
 
 
 def pooled_std(stds: Iterable[float | None]) -> float | None:
-    """The root of the mean square of those that are known; None where none is."""
+    """Return the root of the mean square of the known values, or None."""
     known = [std for std in stds if std is not None]
     return math.sqrt(sum(std**2 for std in known) / len(known)) if known else None
 
 
 def octaves(shift: float, is_edge: bool = False) -> str:
-    """A shift in words: ``+4 octaves``, ``at least +6 octaves (edge of the grid)``."""
+    """Word a shift: ``+4 octaves``, ``at least +6 octaves (edge of the grid)``."""
     words = f"{shift:+g} octave" + ("" if abs(shift) == 1 else "s")
     return f"at least {words} (edge of the grid)" if is_edge and shift else words
 
 
 def percent(ratio: float, digits: int = 1) -> str:
-    """A ratio as a difference in percent, ``+1.2 %``; a run that diverged has none."""
+    """Word a ratio as a difference in percent, ``+1.2 %``; a run that diverged has none."""
     return f"{100 * (ratio - 1):+.{digits}f} %" if math.isfinite(ratio) else "diverged"

@@ -12,6 +12,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from feldspar.papers.kit.claims import NOT_RUN, Claim, Verdict, unrecorded, without_verdict
+from feldspar.papers.kit.gain import Gain
 from feldspar.recipe.base import Settings
 from feldspar.recipe.yaml import read_yaml
 
@@ -138,6 +139,20 @@ class StatedClaims:
             cost="" if held or not own.cost else self.cost_of(own.cost),
             counted=own.counted,
         )
+
+    def lower(self, claim: str, ours: str, *gains: Gain, near_figure: bool = True) -> Claim:
+        """Judge a claim that holds where each of ``gains`` exceeds the claim's limit ``noise``."""
+        noise = self.limit(claim, "noise")
+        held = all(gain.exceeds(noise) for gain in gains)
+        return self.judged(claim, ours, held=held, near_figure=near_figure)
+
+    def kept(self, claim: str, ours: str, gain: Gain) -> Claim:
+        """Judge a claim that holds where a loss is higher by at most the claim's ``margin``."""
+        return self.judged(claim, ours, held=gain.is_at_least(-self.limit(claim, "margin")))
+
+    def near(self, claim: str, value: float) -> bool:
+        """Return True for a value that lies as near the claim's ``figure`` as ``near`` says."""
+        return abs(value - self.limit(claim, "figure")) <= self.limit(claim, "near")
 
     def all_claims(self, judged: tuple[Claim, ...], *, quick: bool) -> tuple[Claim, ...]:
         """Return ``judged`` and the claims that are not run, in the file's order.

@@ -1,4 +1,4 @@
-"""What validation measured along a run, source by source, read from the run's own records."""
+"""The validations along a run, source by source, read from the run's own records."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Validation:
 
 
 def validation_curve(run: Path) -> list[Validation]:
-    """Every validation of a run, in order."""
+    """Read every validation of a run, in order."""
     found = []
     for record in RunFolder(run).steps():
         bits = {
@@ -34,5 +34,5 @@ def validation_curve(run: Path) -> list[Validation]:
 
 
 def ends_of_phases(curve: Sequence[Validation]) -> dict[str, Validation]:
-    """The last validation of each phase, phases in order."""
+    """Return the last validation of each phase, phases in order."""
     return {each.phase: each for each in curve}

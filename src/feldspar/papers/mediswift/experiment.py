@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
+from feldspar.core.progress import progress
 from feldspar.core.student_t import half_width
+from feldspar.evaluate.tasks.labels import likeliest_labels
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import (
@@ -23,13 +25,18 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.validation_curve import ends_of_phases, validation_curve
-from feldspar.papers.mediswift.label_accuracy import accuracies_without_a_model, label_accuracies
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.phase_data import PairTemplate
 from feldspar.report.figures import Figure, bar_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
+from feldspar.tokens.sequences.pairs import PairText, encode_pairs, read_pairs
+from feldspar.train.load import load_run
+from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
+from feldspar.train.text_model import text_model_of
 
 DENSE, HALF, SPARSE = "dense", "50%", "75%"
 MASKS_KEPT, SMALL_DENSE = "75%, masks kept", "small dense"
@@ -58,25 +65,25 @@ ARMS: dict[str, dict[str, str]] = {
     MASKS_KEPT: CHOICES | {"choose.fine_tuning": "masks-kept"},
     SMALL_DENSE: CHOICES | {"choose.size": "small-dense"},
 }
-"""What is trained, by the choices of the small recipe."""
+"""The arms by the choices of the small recipe."""
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """The arms; at the paper's scale its sizes and sparsities."""
+    """Return the arms; at the paper's scale its sizes and sparsities."""
     if scale is Scale.PAPER:
         return (Stage("sizes", LARGE, lambda _: paper_trials(), SCORE, keeps_weights=True),)
     return (Stage("arms", SMALL, lambda _: trials(scale), SCORE, keeps_weights=True),)
 
 
 def trials(scale: Scale) -> list[Trial]:
-    """Every arm with every seed, seeds fastest."""
+    """Return every arm with every seed, seeds fastest."""
     steps = [f"phases.{index}.length={count} steps" for index, count in enumerate(QUICK_STEPS)]
     shortened = steps if scale is Scale.QUICK else []
     return [trial_of(arm, seed, shortened) for arm in ARMS.values() for seed in range(SEEDS[scale])]
 
 
 def paper_trials() -> list[Trial]:
-    """Three sizes at three sparsities."""
+    """Return three sizes at three sparsities."""
     return [
         trial_of({"choose.size": size, "choose.sparsity": sparsity}, 0)
         for size in SIZES
@@ -99,6 +106,44 @@ def measure(results: Results, scale: Scale) -> Figures:
         "without_a_model": accuracies_without_a_model(folders[SPARSE][0], HELD_OUT),
         "ratios": ratios,
     }
+
+
+def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
+    """Return the share of right labels of each run.
+
+    ``file_name`` lies beside the pairs that the run was fine-tuned on. Raises UserError where it is
+    missing.
+    """
+    found = []
+    with progress("labels", len(runs), "models") as advance:
+        for folder in runs:
+            run = load_run(folder)
+            index, template, texts = _held_out(run.recipe, file_name)
+            model = text_model_of(run)
+            pairs = encode_pairs(texts, model.tokenizer)
+            layout = pair_layout(run.recipe, index, model.tokenizer)
+            answers = likeliest_labels(model, pairs, layout, template)
+            found.append(
+                fmean(own == pair.labels for own, pair in zip(answers, pairs, strict=True))
+            )
+            advance(1)
+    return found
+
+
+def accuracies_without_a_model(run: Path, file_name: str) -> dict[str, float]:
+    """Return the accuracies of the most frequent label and of a bag of words on the same pairs."""
+    recipe = load_recipe(str(run)).recipe
+    index, _, texts = _held_out(recipe, file_name)
+    beside = label_baselines(recipe, index, texts)
+    return {name: figures["accuracy"] for name, figures in beside.items()}
+
+
+def _held_out(recipe: Recipe, file_name: str) -> tuple[int, PairTemplate, list[PairText]]:
+    """Return the phase that learned labels, its template, and the pairs of a file beside them."""
+    index, template = labelled_phase(recipe)
+    data = recipe.phases[index].pairs
+    assert data is not None, "a labelled phase"
+    return index, template, read_pairs(data.path.with_name(file_name), template)
 
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
@@ -182,20 +227,19 @@ def dense_tuning_claim(accuracies: BySeed, claims: StatedClaims) -> Claim:
 
 def small_dense_claim(bits: BySeed, accuracies: BySeed, claims: StatedClaims) -> Claim:
     """Judge a wide sparse model against a narrow dense one with as many weights in its blocks."""
-    name = "sparse-beats-small-dense"
     gain = Gain.of(bits[SPARSE], bits[SMALL_DENSE])
-    return claims.judged(
-        name,
+    return claims.lower(
+        "sparse-beats-small-dense",
         f"after pre-training on the same tokens {fmean(bits[SPARSE]):.4f} held-out bits per "
         f"byte at 75 %, {fmean(bits[SMALL_DENSE]):.4f} of the dense model with its block weights "
         f"({gain.lower_or_higher}); right labels {shown(accuracies[SPARSE])} and "
         f"{shown(accuracies[SMALL_DENSE])}; {UNTUNED}",
-        held=gain.exceeds(claims.limit(name, "noise")),
+        gain,
     )
 
 
 def flops_ratio(size: str) -> float:
-    """How many times fewer pre-training FLOPs 75 % takes, by the plan's ledger."""
+    """Return the FLOPs of dense pre-training over those at 75 %, by the plan's ledger."""
     totals = [
         plan_recipe(
             load_recipe(LARGE, [f"choose.size={size}", f"choose.sparsity={sparsity}"]).recipe
@@ -206,13 +250,13 @@ def flops_ratio(size: str) -> float:
 
 
 def pretrained_bits(run: TrialResult) -> float:
-    """Held-out bits per byte where pre-training ends."""
+    """Return the held-out bits per byte at the end of pre-training."""
     end = ends_of_phases(validation_curve(run.folder))[PRETRAIN]
     return fmean(end.bits_per_byte.values())
 
 
 def arm_table(bits: BySeed, accuracies: BySeed, beside: dict[str, float]) -> Table:
-    """A row an arm, and what needs no model."""
+    """Return a table with a row for each arm and for each baseline without a model."""
     rows = [
         [name, f"{fmean(bits[name]):.4f}", shown(values)] for name, values in accuracies.items()
     ]
@@ -221,14 +265,14 @@ def arm_table(bits: BySeed, accuracies: BySeed, beside: dict[str, float]) -> Tab
 
 
 def accuracy_figure(accuracies: BySeed, beside: dict[str, float]) -> Figure:
-    """Right labels by arm."""
+    """Draw the share of right labels by arm."""
     bars = {name: 100 * fmean(values) for name, values in accuracies.items()}
     bars |= {name: 100 * value for name, value in beside.items()}
     return bar_figure("Organ systems of held-out definitions", bars, "% right, no rate tuned")
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Differences seed by seed."""
+    """Return the differences seed by seed."""
     return [own - other for own, other in zip(values, others, strict=True)]
 
 

@@ -47,12 +47,12 @@ SP_SWEEP_STD = 0.08665602 / 4
 
 
 def recipe_of(scale: Scale) -> str:
-    """The shipped recipe of a scale."""
+    """Return the shipped recipe of a scale."""
     return "supar/paper" if scale is Scale.PAPER else "supar/small"
 
 
 def grid(scale: Scale) -> tuple[list[dict[str, Any]], int]:
-    """The values of each point of the recipe's study, and the number of seeds."""
+    """Return the values of each point of the recipe's study, and the number of seeds."""
     study = load_recipe(recipe_of(scale)).recipe.study
     assert study is not None, "the shipped recipe has a study"
     values = {
@@ -69,7 +69,7 @@ def grid(scale: Scale) -> tuple[list[dict[str, Any]], int]:
 
 
 def sweep_trials(scale: Scale) -> list[Trial]:
-    """A trial for each point and seed, seeds fastest."""
+    """Return a trial for each point and seed, seeds fastest."""
     points, seeds = grid(scale)
     trials = []
     for point in points:
@@ -83,14 +83,14 @@ def sweep_trials(scale: Scale) -> list[Trial]:
 
 
 def large_grid() -> list[tuple[str, str]]:
-    """Parametrization and density of the paper's 610M models."""
+    """Return parametrization and density of each of the paper's 610M models."""
     densities = load_recipe("supar/paper").recipe.choices["density"]
     pairs = product(NAMES, densities)
     return [(name, density) for name, density in pairs if (name, density) != ("supar", "dense")]
 
 
 def large_trials() -> list[Trial]:
-    """The paper's 610M models, each at the rate that was tuned dense."""
+    """Return the paper's 610M models, each at the rate that was tuned dense."""
     return [
         trial_of({PARAMETRIZATION: name, "choose.density": density}, 0)
         for name, density in large_grid()
@@ -98,7 +98,7 @@ def large_trials() -> list[Trial]:
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """The sweep; at the paper's scale the 610M models too."""
+    """Return the sweep; at the paper's scale the 610M models too."""
     sweep = Stage("sweep", recipe_of(scale), lambda _: sweep_trials(scale))
     if scale is not Scale.PAPER:
         return (sweep,)
@@ -210,7 +210,7 @@ def untuned_claim(
         f"{gain.lower_or_higher} at density {density}: {fmean(untuned['supar']):.3f} "
         f"against {fmean(untuned[other]):.3f}",
         held=held,
-        near_figure=is_near(gain, name, claims),
+        near_figure=claims.near(name, gain.mean),
         reading="held_small" if held and not claims.at_paper_scale else "",
     )
 
@@ -236,7 +236,7 @@ def retuned_claim(other: str, sweep: RateSweep, claims: StatedClaims) -> Claim:
         f"{gains[lowest].lower_or_higher}, {own:.3f} against {theirs:.3f}; "
         f"{unpaired(sweep, other, sparse)}",
         held=held,
-        near_figure=is_near(mean, name, claims),
+        near_figure=claims.near(name, mean.mean),
         reading="no_gain" if not held and mean.mean <= noise else "",
     )
 
@@ -252,13 +252,8 @@ def unpaired(sweep: RateSweep, name: str, densities: Sequence[float]) -> str:
     return f"without pairing seeds {1 - fmean(own) / fmean(other):.2%} lower ({spread})"
 
 
-def is_near(gain: Gain, claim: str, claims: StatedClaims) -> bool:
-    """Return True for a gain that is near the paper's own."""
-    return abs(gain.mean - claims.limit(claim, "figure")) <= claims.limit(claim, "near")
-
-
 def loss_table(sweep: RateSweep, name: str) -> Table:
-    """Losses of one parametrization: a row a density, a column a rate."""
+    """Return the losses of one parametrization: a row a density, a column a rate."""
     rates = [power(cell.rate) for cell in sweep.row(name, DENSE)]
     rows = []
     for density in sweep.variants:
@@ -274,7 +269,7 @@ def loss_table(sweep: RateSweep, name: str) -> Table:
 
 
 def curves(sweep: RateSweep, name: str) -> Figure:
-    """Loss over learning rate, a line a density."""
+    """Draw the loss over learning rate, a line a density."""
     lines = []
     for density in sweep.variants:
         row = [cell for cell in sweep.row(name, density) if math.isfinite(cell.loss)]
@@ -285,7 +280,7 @@ def curves(sweep: RateSweep, name: str) -> Figure:
 
 
 def optimum_figure(sweep: RateSweep) -> Figure:
-    """The best rate over density, a line a parametrization."""
+    """Draw the best rate over density, a line a parametrization."""
     densities = sorted(sweep.variants)
     lines = [
         Series(label, densities, [sweep.best(name, d).rate for d in densities], "points")
@@ -296,12 +291,12 @@ def optimum_figure(sweep: RateSweep) -> Figure:
 
 
 def fraction(density: float) -> str:
-    """A density that is a power of a half as ``1/16``."""
+    """Word a density that is a power of a half as ``1/16``."""
     return "1" if density == DENSE else f"1/{1 / density:g}"
 
 
 def power(rate: float) -> str:
-    """A rate of the grid as a power of two."""
+    """Word a rate of the grid as a power of two."""
     return f"2^{math.log2(rate):g}"
 
 

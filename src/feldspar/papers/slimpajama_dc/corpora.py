@@ -1,33 +1,86 @@
-"""How often a run reads the same text again, when its corpora differ in what was removed.
+"""Corpora of the same sources that differ in the duplicates removed: held-out text, repetition.
 
-Texts count as the same when removal across sources joins them. A natural mixture passes over all
-sources equally often, so that a text with ``c`` copies is read ``c`` times a pass.
+A corpus of several releases holds versions of a document that are no near copies of each other:
+the documents that one corpus holds out are a fair measure only where no corpus trains on any
+version of them. Texts count as the same when removal across sources joins them. A natural mixture
+passes over all sources equally often, so that a text with ``c`` copies is read ``c`` times a pass.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from feldspar.core.errors import UserError
+from feldspar.core.progress import progress
 from feldspar.corpus.columns import arrow
+from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
+from feldspar.evaluate.loss.documents import text_losses
+from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.report.page import Section, Table
+from feldspar.train.load import load_run
+from feldspar.train.text_model import text_model_of
 
+SPLIT = "test"
+"""Training measures itself on validation, never on this."""
 Place = tuple[str, str]
 """Source and origin of a document, which name it."""
 GOOD_AS_NEW = 4
 """Readings up to which repeated text is almost as good as new text (arXiv 2305.16264)."""
 
 
+def common_held_out(reference: Path, others: Sequence[Path]) -> list[Document]:
+    """Return a document of each group of ``reference``'s test split that no corpus has in train.
+
+    Groups are compared by name across sources. That no near copy under another name is in train is
+    what ``split.decontamination: near`` sees to when the corpora are built. Raises UserError where
+    nothing is left.
+    """
+    trained = {
+        document.group
+        for folder in (reference, *others)
+        for source in sources(folder)
+        for document in documents(folder, "train", source)
+    }
+    held_out: dict[str, Document] = {}
+    for source in sources(reference):
+        for document in documents(reference, SPLIT, source):
+            if document.group not in trained:
+                held_out.setdefault(document.group, document)
+    if not held_out:
+        raise UserError(f"every document that {reference} holds out has a version in train")
+    return list(held_out.values())
+
+
+def bits_per_byte(
+    runs: Iterable[Path], held_out: Mapping[str, Sequence[str]]
+) -> list[dict[str, float]]:
+    """Return the bits per byte of each run on each of the named texts."""
+    found = []
+    todo = list(runs)
+    with progress("held-out documents", len(todo), "models") as advance:
+        for folder in todo:
+            model = text_model_of(load_run(folder))
+            found.append(
+                {
+                    name: total_loss(text_losses(model, texts)).bits_per_byte
+                    for name, texts in held_out.items()
+                }
+            )
+            advance(1)
+    return found
+
+
 @dataclass(frozen=True)
 class Repetition:
-    """What one corpus holds to train on, and how often a run reads it."""
+    """The training text of one corpus, and the number of times that a run reads it."""
 
     documents: int
     bytes: int
-    """UTF-8."""
+    """The size in UTF-8."""
     passes: float
-    """Of the run over the corpus."""
+    """The passes of the run over the corpus."""
     recurring: float
     """Mean readings of a text that has copies where nothing is removed."""
     once: float
@@ -37,7 +90,7 @@ class Repetition:
 
 
 def repetitions(corpora: Mapping[str, Path], distinct: str, tokens: int) -> dict[str, Repetition]:
-    """The repetition in runs of ``tokens`` bytes on each of ``corpora``, by name.
+    """Return the repetition in runs of ``tokens`` bytes on each of ``corpora``, by name.
 
     ``distinct`` names the one whose duplicates were removed across sources.
     """
@@ -49,7 +102,7 @@ def repetitions(corpora: Mapping[str, Path], distinct: str, tokens: int) -> dict
 
 
 def survivors(folder: Path) -> dict[Place, Place]:
-    """The document that each dropped one gave way to."""
+    """Return the document that each dropped one gave way to."""
     _, parquet = arrow()
     names = ["source", "origin", "kept_source", "kept_origin"]
     table = parquet.read_table(folder / "duplicates.parquet", columns=names)
@@ -58,7 +111,7 @@ def survivors(folder: Path) -> dict[Place, Place]:
 
 
 def _copies(folder: Path, survivor: Mapping[Place, Place]) -> dict[Place, tuple[int, int]]:
-    """Copies in train, and their bytes together, of each distinct text."""
+    """Return the copies in train of each distinct text, and their bytes together."""
     counts: Counter[Place] = Counter()
     sizes: Counter[Place] = Counter()
     for source in sources(folder):
@@ -95,7 +148,7 @@ def _repetition(
 
 
 def repetition_section(found: Mapping[str, Repetition]) -> Section:
-    """What each corpus holds, and how often its text is read."""
+    """Return the section on the text of each corpus and its readings."""
     most = max(item.bytes for item in found.values())
     rows = [
         [
