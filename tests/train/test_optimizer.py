@@ -79,9 +79,9 @@ def test_the_epsilons_of_a_table_reach_the_update() -> None:
 
 OPTIMIZERS: dict[str, AnyOptimizer] = {
     "adamw": OptimizerSettings(epsilon=1e-8, weight_decay=0.1, clip_norm=1.0),
-    "sgd": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.9),
-    "sgd without momentum": SgdSettings(type="sgd", learning_rate=1.0, momentum=0.0),
-    "rmsprop": RmsPropSettings(type="rmsprop", learning_rate=1.0, momentum=0.9),
+    "sgd": SgdSettings(type="sgd", momentum=0.9),
+    "sgd without momentum": SgdSettings(type="sgd", momentum=0.0),
+    "rmsprop": RmsPropSettings(type="rmsprop", momentum=0.9),
 }
 
 

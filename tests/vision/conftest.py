@@ -18,7 +18,8 @@ images: {{format: idx, train: {data}/train, validation: {data}/held-out}}
 model: {{channels: [16, 24], neck_channels: [16, 24], head_width: 32, classes: 3, image_channels: 1,
         residual_layers: 1, extra_silos: 1, dropout: 0.1, stochastic_depth: 0.2}}
 task: {{type: classification, label_smoothing: 0.1}}
-optimizer: {{type: sgd, learning_rate: 0.1}}
+parametrization: {{learning_rate: 0.1}}
+optimizer: {{type: sgd}}
 schedule: {{learning_rate: [{{to: 1, over: 20% of run}}, {{to: 0, over: rest, shape: cosine}}]}}
 phases:
   - {{name: coarse, length: 6 steps, resolution: 16, batch: {{images: 12}}}}

@@ -70,6 +70,10 @@ def test_epochs_need_the_number_of_images(recipe_file: Path) -> None:
         ("model.size=S9", "model.size: "),
         ("optimizer.type=adam", "optimizer.type: unknown type 'adam'"),
         ("optimizer.betas=[0.9, 0.99]", "optimizer.betas: unknown key"),
+        (
+            "optimizer.learning_rate=0.1",
+            "optimizer.learning_rate: the peak learning rate lies in parametrization.learning_rate",
+        ),
         ("task=detection", "task: input should be 'classification', found 'detection'"),
         ("augmentation.crop={type: random_resized, area: [0.5, 0.1]}", "0.5 is more than 0.1"),
         ("augmentation.flipp=1", "did you mean 'augmentation.flip'"),

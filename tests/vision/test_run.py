@@ -100,7 +100,11 @@ def weights_of(run: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_rmsprop_goes_on_to_the_same_bits(recipe_file: Path, tmp_path: Path) -> None:
-    given = ["optimizer={type: rmsprop, learning_rate: 0.01}", "phases.1.length=5 steps"]
+    given = [
+        "optimizer={type: rmsprop}",
+        "parametrization.learning_rate=0.01",
+        "phases.1.length=5 steps",
+    ]
     train(recipe_file, tmp_path / "whole", *given)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     go_back(tmp_path / "cut", 60)
@@ -122,7 +126,7 @@ def test_memories_of_activations_train_bit_for_bit_alike(recipe_file: Path, tmp_
 @pytest.mark.slow
 def test_a_run_learns_stripes(recipe_file: Path, tmp_path: Path) -> None:
     longer = ["phases.1.length=8 epochs", "augmentation={crop: {type: padded, pixels: 2}}"]
-    metrics = train(recipe_file, tmp_path / "run", *longer, "optimizer.learning_rate=0.2")
+    metrics = train(recipe_file, tmp_path / "run", *longer, "parametrization.learning_rate=0.2")
     assert metrics["validation/top1"] >= 0.9
     losses = losses_of(tmp_path / "run")
     assert sum(losses[-6:]) < 0.75 * sum(losses[:6])

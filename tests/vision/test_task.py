@@ -155,9 +155,7 @@ def steps_of(settings: SgdSettings | RmsPropSettings) -> list[torch.Tensor]:
 
 def test_sgd_is_the_written_rule() -> None:
     for nesterov in (False, True):
-        settings = SgdSettings(
-            type="sgd", learning_rate=1.0, momentum=0.9, nesterov=nesterov, weight_decay=0.05
-        )
+        settings = SgdSettings(type="sgd", momentum=0.9, nesterov=nesterov, weight_decay=0.05)
         weight, buffer = torch.tensor([[1.0, -2.0]] * 2), torch.zeros(2, 2)
         for number, found in enumerate(steps_of(settings)):
             gradient = torch.tensor([0.5, -1.0]) * (number + 1)
@@ -168,7 +166,7 @@ def test_sgd_is_the_written_rule() -> None:
 
 
 def test_rmsprop_is_the_written_rule() -> None:
-    settings = RmsPropSettings(type="rmsprop", learning_rate=1.0, weight_decay=0.05)
+    settings = RmsPropSettings(type="rmsprop", weight_decay=0.05)
     weight = torch.tensor([[1.0, -2.0]] * 2)
     square, buffer = torch.zeros(2, 2), torch.zeros(2, 2)
     for number, found in enumerate(steps_of(settings)):
@@ -182,9 +180,9 @@ def test_rmsprop_is_the_written_rule() -> None:
 
 def test_an_optimizers_state_goes_on_where_it_stopped() -> None:
     for settings in (
-        SgdSettings(type="sgd", learning_rate=1.0),
-        SgdSettings(type="sgd", learning_rate=1.0, momentum=0),
-        RmsPropSettings(type="rmsprop", learning_rate=1.0),
+        SgdSettings(type="sgd"),
+        SgdSettings(type="sgd", momentum=0),
+        RmsPropSettings(type="rmsprop"),
     ):
         weight = nn.Parameter(torch.tensor([1.0, -2.0]))
         group = ParameterGroup(("w",), (weight,), 1.0, 1.0, 1.0, settings.only_rule)

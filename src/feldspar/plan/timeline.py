@@ -292,7 +292,7 @@ def build_timeline(
             learning_rate=rate(
                 settings.learning_rate,
                 run_rate,
-                recipe.peak_learning_rate,
+                recipe.parametrization.learning_rate,
                 "learning_rate",
             ),
             weight_decay=rate(

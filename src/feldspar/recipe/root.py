@@ -74,11 +74,6 @@ class Recipe(RecipeTop):
         return any(phase.infillings for phase in self.phases)
 
     @property
-    def peak_learning_rate(self) -> float:
-        """What the run's schedule is a fraction of."""
-        return self.parametrization.learning_rate
-
-    @property
     def context_lengths(self) -> tuple[int, ...]:
         """Of each phase."""
         return tuple(map(self.context_length, self.phases))

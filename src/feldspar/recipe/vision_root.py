@@ -18,6 +18,7 @@ from feldspar.recipe.sections.vision import (
     RevBiFPNSettings,
     StartFromAuthors,
     VisionEvaluationSettings,
+    VisionParametrization,
     VisionPhaseSettings,
     VisionRuntimeSettings,
 )
@@ -46,8 +47,10 @@ class VisionRecipe(RecipeTop):
     """What is learned of an image."""
     augmentation: AugmentationSettings = AugmentationSettings()
     """What is done to training images at random."""
+    parametrization: VisionParametrization
+    """Peak learning rate."""
     optimizer: Annotated[SgdSettings | RmsPropSettings, Field(discriminator="type")]
-    """SGD or RMSprop, and the peak learning rate."""
+    """SGD or RMSprop."""
     schedule: RunSchedule = RunSchedule()
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[VisionPhaseSettings, ...], Field(min_length=1)]
@@ -60,11 +63,6 @@ class VisionRecipe(RecipeTop):
     """Validation."""
     runtime: VisionRuntimeSettings = VisionRuntimeSettings()
     """Device, precision, memory of activations: never changes the mathematics."""
-
-    @property
-    def peak_learning_rate(self) -> float:
-        """What the run's schedule is a fraction of."""
-        return self.optimizer.learning_rate
 
     @property
     def context_lengths(self) -> tuple[int, ...]:

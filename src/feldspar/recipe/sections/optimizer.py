@@ -5,7 +5,7 @@ that it keeps, which memory planning and checkpoints ask for.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -32,7 +32,20 @@ class UpdateRule:
     masked entries are set to zero after each update."""
 
 
-class OptimizerSettings(Settings):
+class OptimizerSection(Settings):
+    """The keys of one optimizer; the peak learning rate is no part of them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_lies_elsewhere(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "learning_rate" in value:
+            raise ValueError(
+                "learning_rate: the peak learning rate lies in parametrization.learning_rate"
+            )
+        return value
+
+
+class OptimizerSettings(OptimizerSection):
     """AdamW with decoupled weight decay on matrices."""
 
     type: Literal["adamw"] = "adamw"
@@ -65,12 +78,10 @@ class PhaseOptimizer(Settings):
     """Largest norm of the whole gradient; none: no clipping; default: the section's."""
 
 
-class SgdSettings(Settings):
+class SgdSettings(OptimizerSection):
     """Stochastic gradient descent with momentum; decay of matrices and kernels, in the gradient."""
 
     type: Literal["sgd"]
-    learning_rate: PositiveFloat
-    """Peak, which the run's schedule is a fraction of."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """How much of the last update a step keeps."""
     nesterov: bool = False
@@ -93,12 +104,10 @@ class SgdSettings(Settings):
         return self
 
 
-class RmsPropSettings(Settings):
+class RmsPropSettings(OptimizerSection):
     """RMSprop with momentum; decay of matrices and kernels, in the gradient."""
 
     type: Literal["rmsprop"]
-    learning_rate: PositiveFloat
-    """Peak, which the run's schedule is a fraction of."""
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay rate of the mean square of the gradient, per step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -162,6 +162,13 @@ class StartFromAuthors(Settings):
     """Their file, such as revbifpn_s0.pth.tar."""
 
 
+class VisionParametrization(Settings):
+    """Base hyper-parameters of the network."""
+
+    learning_rate: PositiveFloat
+    """Peak learning rate, which the run's schedule is a fraction of."""
+
+
 class ClassificationTask(Settings):
     """One class an image, by cross-entropy."""
 
