@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.cli.release import release_run
 from feldspar.core.errors import FeldsparError
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.corpus.files import deduplicate_files
@@ -18,6 +17,7 @@ from feldspar.evaluate.exported import open_exported
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
+from feldspar.release.release_run import release_run
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet

@@ -1,3 +1,95 @@
 """From raw text to a released language model at the least compute."""
 
 __version__ = "0.1.0"
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+# Import the rooms that share a name with a function first: the function then keeps the name.
+import feldspar.evaluate
+import feldspar.plan
+import feldspar.release
+import feldspar.train  # noqa: F401
+from feldspar.api.arguments import load_recipe
+from feldspar.api.data import build_corpus, build_shards, deduplicate
+from feldspar.api.models import (
+    evaluate,
+    export,
+    import_model,
+    open_model,
+    release,
+    train,
+    verify_release,
+)
+from feldspar.api.recipes import estimate, plan, shipped_recipes, size
+from feldspar.api.studies import (
+    coordinate_check,
+    fit_batch_schedule,
+    fit_law,
+    reproduce,
+    train_family,
+    transfer,
+    write_report,
+)
+from feldspar.core.errors import FeldsparError, RunError, SetupError, UserError
+
+if TYPE_CHECKING:
+    from feldspar.plan.summary import Plan
+    from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe
+    from feldspar.recipe.root import Recipe
+    from feldspar.recipe.vision_root import VisionRecipe
+    from feldspar.train.opened_model import Model
+else:
+    # These files are slow to import, so each is imported when its class is first asked for.
+    _CLASSES = {
+        "LoadedRecipe": "feldspar.recipe.load",
+        "LoadedVisionRecipe": "feldspar.recipe.load",
+        "Model": "feldspar.train.opened_model",
+        "Plan": "feldspar.plan.summary",
+        "Recipe": "feldspar.recipe.root",
+        "VisionRecipe": "feldspar.recipe.vision_root",
+    }
+
+    def __getattr__(name):
+        if name not in _CLASSES:
+            raise AttributeError(f"module 'feldspar' has no attribute {name!r}")
+        return getattr(import_module(_CLASSES[name]), name)
+
+    def __dir__():
+        return [*__all__, "__version__"]
+
+
+__all__ = [
+    "FeldsparError",
+    "LoadedRecipe",
+    "LoadedVisionRecipe",
+    "Model",
+    "Plan",
+    "Recipe",
+    "RunError",
+    "SetupError",
+    "UserError",
+    "VisionRecipe",
+    "build_corpus",
+    "build_shards",
+    "coordinate_check",
+    "deduplicate",
+    "estimate",
+    "evaluate",
+    "export",
+    "fit_batch_schedule",
+    "fit_law",
+    "import_model",
+    "load_recipe",
+    "open_model",
+    "plan",
+    "release",
+    "reproduce",
+    "shipped_recipes",
+    "size",
+    "train",
+    "train_family",
+    "transfer",
+    "verify_release",
+    "write_report",
+]

@@ -25,6 +25,7 @@ COMMAND_LINE: Any = typer.main.get_command(application())
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 IN_BLOCK = re.compile(r"(?:^|[ =])(feldspar (?:'[^']*'|\\\n|[^'\n])*)", re.MULTILINE)
 """A command up to the end of its line, which a backslash or an open quote puts off."""
+PYTHON = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`(feldspar [^`]+)`")
 NAMED = re.compile(rf"feldspar (?=(?:{'|'.join(COMMAND_LINE.commands)})\b)")
 """The beginning of a command in a message; "feldspar failed" is none."""
@@ -109,6 +110,14 @@ def page_examples() -> Iterator[Example]:
                 yield Example(place, found[1].replace("\\\n", " "))
         for code in INLINE.findall(FENCED.sub("", text)):
             yield Example(place, code, prose=True)
+
+
+def python_programs() -> Iterator[Example]:
+    """Return the Python of each page that has any: its blocks one after the other."""
+    for page in PAGES:
+        blocks = PYTHON.findall(page.read_text(encoding="utf-8"))
+        if blocks:
+            yield Example(str(page.relative_to(ROOT)), "\n".join(blocks))
 
 
 def message_examples() -> Iterator[Example]:

@@ -131,6 +131,16 @@ TABLE = (
     Row(r"tokens "),
 )
 
+PROGRAMS_ONLY_READ = {
+    "docs/methods/coordinate-check.md": "a minute",
+    "docs/methods/noise-scale.md": "part of a program of the reader's",
+    "docs/methods/sparse-pretraining.md": "part of a program of the reader's",
+    "docs/methods/sparsity.md": "the workspace holds no sparse run",
+}
+"""Pages whose Python is not run, each with the reason."""
+PYTHON_PLACES = {'"quickstart"': '"my-recipe.yaml"', "2e6 tokens": "4 steps"}
+"""Words of Python programs, and the shorter ones that stand for them when a program is run."""
+
 
 def row_of(arguments: Sequence[str]) -> Row:
     """The row of a command. Raises LookupError for one that has none."""

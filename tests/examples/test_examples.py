@@ -20,9 +20,10 @@ from tests.examples.collect import (
     help_examples,
     message_examples,
     page_examples,
+    python_programs,
 )
 from tests.examples.shorten import shortened
-from tests.examples.table import RUN, TABLE, Row, row_of
+from tests.examples.table import PROGRAMS_ONLY_READ, PYTHON_PLACES, RUN, TABLE, Row, row_of
 from tests.examples.workspace import Folder, make_workspace, write_recipes
 
 EXAMPLES = sorted(
@@ -169,6 +170,14 @@ def test_what_needs_data_runs(
         capsys.readouterr()
         if (code := run_with(whole(row, command))) != row.exits:
             failed.append((shlex.join(command), code, capsys.readouterr().err[-500:]))
+        folder.restore()
+    for program in python_programs():
+        if program.place in PROGRAMS_ONLY_READ:
+            continue
+        text = program.text
+        for words, shorter in PYTHON_PLACES.items():
+            text = text.replace(words, shorter)
+        exec(compile(text, program.place, "exec"), {"__name__": program.place})
         folder.restore()
     assert failed == []
 

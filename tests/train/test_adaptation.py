@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from feldspar.cli.release import release_run
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.rows import ParameterRow, Role
 from feldspar.huggingface.export_folder import export_model
@@ -22,6 +21,7 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.release.folder import verify_release
+from feldspar.release.release_run import release_run
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.tokenizer.decomposition import decompositions
 from feldspar.tokens.tokenizer.extension import Extension

@@ -36,9 +36,7 @@ class EscapingStream:
 
     def write(self, text: str) -> int:
         """Write ``text`` in its visible form."""
-        encoding = getattr(self.unescaped, "encoding", None) or "utf-8"
-        shown = visible(text).encode(encoding, "backslashreplace").decode(encoding)
-        self.unescaped.write(shown)
+        self.unescaped.write(shown_on(self.unescaped, text))
         return len(text)
 
     def writelines(self, lines: list[str]) -> None:
@@ -49,6 +47,12 @@ class EscapingStream:
     def __getattr__(self, name: str) -> Any:
         """Take everything else from the stream itself."""
         return getattr(self.unescaped, name)
+
+
+def shown_on(stream: Any, text: str) -> str:
+    """Return the visible form of ``text`` in characters that the encoding of ``stream`` has."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return visible(text).encode(encoding, "backslashreplace").decode(encoding)
 
 
 @contextmanager

@@ -3,17 +3,15 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from feldspar.cli.console import print_json
 from feldspar.core.errors import UserError, shorten
 
 if TYPE_CHECKING:
     from feldspar.corpus.report import Report
-    from feldspar.recipe.sections.corpus import DeduplicateSettings
 
 BUILD_EXAMPLE = "Example: feldspar corpus build quickstart --workers 2"
 REPORT_EXAMPLE = "Example: feldspar corpus report data/quickstart/documents"
@@ -104,7 +102,6 @@ ClusterOption = Annotated[
         "is dropped only when itself similar to its survivor.",
     ),
 ]
-WORTH_A_POOL_BYTES = 200_000_000
 SkipBad = Annotated[
     int, typer.Option(min=0, metavar="N", help="Leave out up to N bad records, and count them.")
 ]
@@ -138,24 +135,23 @@ def build_command(
     json: Json = False,
 ) -> None:
     """Build the documents that a recipe describes."""
-    from feldspar.corpus.build import build_corpus
+    from feldspar.prepare.build import build_documents
     from feldspar.recipe.load import load_data_recipe
 
-    settings = load_data_recipe(recipe, overrides).recipe.corpus
-    if settings is None:
-        raise UserError(f"{recipe} has no section corpus")
-    folder = out or settings.path
-    report = build_corpus(
-        settings,
-        folder,
+    loaded = load_data_recipe(recipe, overrides)
+    report = build_documents(
+        loaded,
+        out=out,
         command=_command(),
-        workers=_workers(engine, workers),
+        workers=workers,
         engine=engine.value,
         skip_bad=skip_bad,
         offline=offline,
         overwrite=overwrite,
     )
-    _show(report, folder, json)
+    corpus = loaded.recipe.corpus
+    assert corpus is not None, "its documents were built"
+    _show(report, out or corpus.path, json)
 
 
 def dedup_command(
@@ -201,7 +197,7 @@ def dedup_command(
     json: Json = False,
 ) -> None:
     """Remove exact and near duplicates from files; who lost to whom is written beside."""
-    from feldspar.corpus.files import deduplicate_files
+    from feldspar.corpus.files import deduplicate_files, deduplicate_settings, workers_for
 
     given = {
         "preset": preset.value,
@@ -216,13 +212,13 @@ def dedup_command(
     report = deduplicate_files(
         inputs,
         out,
-        _settings(given),
+        deduplicate_settings(given),
         text_field=text_field,
         id_field=id_field,
         source=source,
         short=short,
         command=_command(),
-        workers=_workers_for(inputs, engine, workers),
+        workers=workers_for(inputs, engine.value, workers),
         engine=engine.value,
         skip_bad=skip_bad,
         overwrite=overwrite,
@@ -282,36 +278,8 @@ def ontology_command(
     typer.echo(f"pairs: {shares}\n{out}")
 
 
-def _settings(given: dict[str, Any]) -> "DeduplicateSettings":
-    from feldspar.recipe.sections.corpus import DeduplicateSettings
-
-    try:
-        return DeduplicateSettings.model_validate(given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        option = "".join(f"--{part}: " for part in first["loc"][:1])
-        raise UserError(option + first["msg"], found=first["input"]) from None
-
-
 def _command() -> str:
     return " ".join(["feldspar", *sys.argv[1:]])
-
-
-def _workers(engine: EngineName, workers: int) -> int:
-    from feldspar.core.execution import available_cores
-
-    # What a cluster has is known when it is reached.
-    return available_cores() if engine is EngineName.PROCESSES and workers == 0 else workers
-
-
-def _workers_for(inputs: list[Path], engine: EngineName, workers: int) -> int:
-    """A pool takes longer to start than to remove the duplicates of a small corpus."""
-    from feldspar.corpus.files import input_files
-
-    if engine is EngineName.PROCESSES and workers == 0:
-        size = sum(path.stat().st_size for _, path in input_files(inputs))
-        workers = 1 if size < WORTH_A_POOL_BYTES else 0
-    return _workers(engine, workers)
 
 
 def _show(report: "Report", folder: Path, json: bool) -> None:

@@ -5,11 +5,6 @@ from typing import Annotated
 
 import typer
 
-from feldspar.core.artifact import require_writable
-from feldspar.core.errors import UserError
-
-DTYPES = ("float32", "bfloat16", "float16")
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -33,37 +28,22 @@ def register(app: typer.Typer) -> None:
 
         Example: feldspar export runs/first --to exported
         """
-        if dtype not in DTYPES:
-            raise UserError(f"--dtype {dtype} is not known", allowed=DTYPES)
-        require_writable(to, "model", overwrite)
-        from feldspar.runtime.run_folder import require_run
-
-        require_run(run)
-        import torch
-
+        import feldspar
         from feldspar.cli.console import print_json
         from feldspar.core.json_files import read_json
-        from feldspar.huggingface.export_folder import export_model
-        from feldspar.train.load import load_run
 
-        loaded = load_run(run, checkpoint)
-        settings = export_model(
-            dict(loaded.decoder.named_parameters()),
-            loaded.decoder.settings,
-            loaded.forward,
-            loaded.tokenizer_folder,
+        written = feldspar.export(
+            run,
             to,
-            architecture,
-            getattr(torch, dtype),
+            architecture=architecture,
+            checkpoint=checkpoint,
+            dtype=dtype,
             overwrite=overwrite,
-            masks=loaded.masks,
-            scaling=loaded.decoder.position_scaling,
-            soft_prompt=loaded.soft_prompt,
         )
         hf_class = read_json(to / "config.json")["architectures"][0]
         if json:
             print_json(
-                {"folder": str(to), "class": hf_class, "model": settings.model_dump(mode="json")}
+                {"folder": str(to), "class": hf_class, "model": written.model_dump(mode="json")}
             )
             return
-        typer.echo(f"{to}: {hf_class}, vocabulary of {settings.vocab_size:,}, {dtype}")
+        typer.echo(f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {dtype}")

@@ -34,18 +34,10 @@ def replay(
     Example: feldspar noise-scale replay runs/steered phases.0.batch.gain=1
     """
     from feldspar.cli.console import print_json
-    from feldspar.core.errors import EXIT_CHECK_FAILED, UserError
-    from feldspar.recipe.load import load_recipe
-    from feldspar.report.run_report import read_metrics
+    from feldspar.core.errors import EXIT_CHECK_FAILED
+    from feldspar.train.batch_log import replay_run
 
-    records = read_metrics(run)
-    from feldspar.plan.batch_replay import replay_batches  # loads torch
-    from feldspar.train.data import plan_loaded
-
-    planned = plan_loaded(load_recipe(str(run), overrides))
-    if all(phase.steering is None for phase in planned.timeline.phases):
-        raise UserError(f"{run}: no phase has a batch of type noise_scale")
-    replayed = replay_batches(planned, records)
+    replayed = replay_run(run, overrides or ())
     differing = [item for item in replayed.decisions if not item.agrees]
     if json:
         decisions = [_record(item) for item in replayed.decisions]
@@ -93,35 +85,18 @@ def schedule(
 
     Example: feldspar noise-scale schedule runs/pilot --minimum 8 --maximum 128
     """
-    from pydantic import ValidationError
-
+    import feldspar
     from feldspar.cli.console import print_json
-    from feldspar.core.errors import UserError
-    from feldspar.recipe.load import load_recipe
-    from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
-    from feldspar.report.run_report import read_metrics
 
-    values: dict[str, Any] = {
-        "minimum": f"{minimum} sequences",
-        "maximum": f"{maximum} sequences",
-        "quantum": f"{quantum or minimum} sequences",
-        "gain": gain,
-        "level_ratio": level_ratio,
-    }
-    try:
-        rules = NoiseScaleBatch.model_validate({"type": "noise_scale", **values})
-    except ValidationError as error:
-        [problem, *_] = error.errors()
-        where = "".join(f"--{str(key).replace('_', '-')}: " for key in problem["loc"])
-        raise UserError(f"{where}{problem['msg']}") from None
-    records = read_metrics(run)
-    from feldspar.plan.batch_fit import fitted_schedule  # loads torch
-    from feldspar.train.data import plan_loaded
-
-    planned = plan_loaded(load_recipe(str(run)))
-    fitted = fitted_schedule(planned, records, rules, phase)
-    after = plan_loaded(load_recipe(str(run), [fitted["override"]]))
-    fitted |= {"tokens": after.timeline.length, "steps": after.timeline.steps}
+    fitted = feldspar.fit_batch_schedule(
+        run,
+        minimum,
+        maximum,
+        quantum=quantum,
+        gain=gain,
+        level_ratio=level_ratio,
+        phase=phase,
+    )
     if json:
         print_json(fitted)
         return

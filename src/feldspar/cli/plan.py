@@ -1,37 +1,14 @@
 """``feldspar plan``: what a recipe costs and what a budget buys, before anything is spent."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from feldspar.plan.memory import Machine
-    from feldspar.plan.summary import Plan
-    from feldspar.plan.time import Speed
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=590M")
 ]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What was asked beside the plan itself."""
-
-    recipe: str
-    overrides: list[str]
-    device: str | None
-    devices: int | None
-    utilisation: float | None
-    tokens_per_second: float | None
-    measured: Path | None
-    budget: float | None
-    tokens_per_parameter: float | None
-    law: str | None
-    law_flops: float | None
 
 
 def register(app: typer.Typer) -> None:
@@ -84,10 +61,12 @@ def register(app: typer.Typer) -> None:
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
+        from feldspar.recipe.load import load_recipe
+
+        loaded = load_recipe(recipe, overrides)
+        from feldspar.train.plan_questions import Questions, answer  # loads torch
 
         questions = Questions(
-            recipe,
-            overrides or [],
             device,
             devices,
             utilisation,
@@ -98,7 +77,7 @@ def register(app: typer.Typer) -> None:
             law,
             law_flops,
         )
-        planned, summary = answer(questions)
+        planned, summary = answer(loaded, questions)
         if table:
             from feldspar.plan.summary import effective_table
 
@@ -109,138 +88,6 @@ def register(app: typer.Typer) -> None:
         print_plan(summary)
         if table:
             print_table(summary)
-
-
-def answer(questions: Questions) -> tuple["Plan", dict[str, Any]]:
-    """The plan, sized where a budget was given, and all that is known of it.
-
-    Raises UserError for questions that contradict each other, the recipe or a law.
-    """
-    from feldspar.core.accelerators import accelerator_named
-    from feldspar.plan.laws.fitted_law import find_law
-    from feldspar.plan.laws.law import ComputeLaw
-    from feldspar.recipe.load import load_recipe
-
-    _check(questions)
-    law = None if questions.law is None else find_law(questions.law)
-    loaded = load_recipe(questions.recipe, questions.overrides)
-    from feldspar.plan.laws.expectation import expectation_warnings, expected_loss  # loads torch
-    from feldspar.plan.memory import Machine
-    from feldspar.train.data import plan_loaded
-
-    planned = plan_loaded(loaded)
-    with loaded.locating_errors():
-        sizing, warnings = None, []
-        if questions.budget is not None:
-            planned, sizing, warnings = _sized(questions, planned, law)
-        accelerator = None if questions.device is None else accelerator_named(questions.device)
-        machine = Machine(accelerator, questions.devices)
-        summary = planned.summary(machine, _speed(questions, planned, machine))
-        expected = None
-        if isinstance(law, ComputeLaw):
-            expected = expected_loss(planned.recipe, summary["flops"], law, questions.law_flops)
-            ratio = summary["tokens"] / summary["parameters"]["total"]
-            warnings += expectation_warnings(law, expected["flops"], ratio)
-    summary["warnings"] += warnings
-    return planned, summary | {"sizing": sizing, "expected_loss": expected}
-
-
-def _check(questions: Questions) -> None:
-    """Raise UserError for an option that means nothing without, or beside, another."""
-    from feldspar.core.errors import UserError
-    from feldspar.plan.laws.law import PARAMETRIC_LAWS
-
-    given = {name for name, value in vars(questions).items() if value is not None}
-    for option, needed in (
-        ("utilisation", "device"),
-        ("tokens_per_parameter", "budget"),
-        ("law_flops", "law"),
-    ):
-        if option in given and needed not in given:
-            raise UserError(f"{_option(option)} means nothing without {_option(needed)}")
-    for option, other in (
-        ("tokens_per_second", "measured"),
-        ("tokens_per_second", "utilisation"),
-        ("measured", "utilisation"),
-    ):
-        if {option, other} <= given:
-            raise UserError(f"{_option(option)} and {_option(other)} both state the speed")
-    if questions.law in PARAMETRIC_LAWS:
-        if questions.budget is None:
-            raise UserError(f"--law: {questions.law} splits a budget: give --budget")
-        if {"tokens_per_parameter", "law_flops"} & given:
-            raise UserError(f"--law: {questions.law} splits the budget by itself")
-
-
-def _option(name: str) -> str:
-    return "--" + name.replace("_", "-")
-
-
-def _sized(
-    questions: Questions, planned: "Plan", law: Any
-) -> tuple["Plan", dict[str, Any], list[str]]:
-    """The plan of the recipe that the budget buys, how it was found, and what is in doubt."""
-    import shlex
-
-    from feldspar.plan.laws.law import ParametricLaw
-    from feldspar.plan.sizing import (
-        DEFAULT_TOKENS_PER_PARAMETER,
-        size_recipe,
-        sizing_warnings,
-        split_by_law,
-        split_by_rule,
-    )
-    from feldspar.recipe.load import load_recipe
-    from feldspar.train.data import plan_loaded
-
-    assert questions.budget is not None
-    parametric = law if isinstance(law, ParametricLaw) else None
-    if parametric is not None:
-        split = split_by_law(questions.budget, parametric)
-    else:
-        ratio = questions.tokens_per_parameter
-        split = split_by_rule(
-            questions.budget, DEFAULT_TOKENS_PER_PARAMETER if ratio is None else ratio
-        )
-    sizing = size_recipe(planned, split)
-    overrides = [*questions.overrides, *sizing.overrides]
-    sized = plan_loaded(load_recipe(questions.recipe, overrides))
-    record = sizing.record(sized) | {
-        "overrides": overrides,
-        "command": shlex.join(["feldspar", "plan", questions.recipe, *overrides]),
-    }
-    return sized, record, sizing_warnings(planned, parametric)
-
-
-def _speed(questions: Questions, planned: "Plan", machine: "Machine") -> "Speed | None":
-    from feldspar.plan.memory import device_count
-    from feldspar.plan.time import DEFAULT_UTILISATION, data_sheet_speed, stated_speed
-
-    if questions.tokens_per_second is not None:
-        return stated_speed(questions.tokens_per_second)
-    if questions.measured is not None:
-        return _measured(questions.measured)
-    if machine.accelerator is None:
-        return None
-    share = questions.utilisation
-    return data_sheet_speed(
-        machine.accelerator,
-        device_count(planned.recipe, machine),
-        DEFAULT_UTILISATION if share is None else share,
-        planned.recipe,
-    )
-
-
-def _measured(run: Path) -> "Speed":
-    """The speed of a run folder. Raises UserError for anything else."""
-    from feldspar.plan.time import measured_speed
-    from feldspar.recipe.load import load_recipe
-    from feldspar.report.run_report import read_metrics
-    from feldspar.train.data import plan_loaded
-
-    records = read_metrics(run)
-    ran = plan_loaded(load_recipe(str(run)))
-    return measured_speed(records, ran.recipe, ran.shapes)
 
 
 def print_plan(summary: Mapping[str, Any]) -> None:

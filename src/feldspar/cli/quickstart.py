@@ -131,13 +131,14 @@ class Quickstart:
 
     def _evaluate(self) -> dict[str, Any]:
         """Bits per byte of the model and of the baselines, per source and overall."""
-        from feldspar.cli.evaluate import open_model
         from feldspar.evaluate.baselines.all_baselines import held_out_baselines
         from feldspar.evaluate.loss.held_out_loss import evaluate_shards
         from feldspar.train.data import open_shards
+        from feldspar.train.opened_model import open_model
         from feldspar.train.seen import seen_tokens
 
-        run, model = open_model(self.folder)
+        opened = open_model(self.folder)
+        run, model = opened.run, opened.text_model
         assert run is not None, "training has made it"
         shards = open_shards(run.recipe)
         losses = evaluate_shards(model, shards)
@@ -155,7 +156,7 @@ class Quickstart:
         }
 
     def _release(self, held_out: dict[str, float]) -> list[str]:
-        from feldspar.cli.release import release_run
+        from feldspar.release.release_run import release_run
 
         release = release_run(self.folder, self.folder / "release", True, held_out)
         return samples_of(release, self.recipe.seed)

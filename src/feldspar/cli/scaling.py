@@ -56,12 +56,13 @@ def fit(
 
     Example: feldspar scaling fit points.csv --predict 1e21 1e22
     """
-    from feldspar.plan.laws.law_fit import fit_law
+    import feldspar
 
     paths, flops = split_numbers(sources, predict or [])
-    points, basis = points_of(paths, convention, metric)
-    fitted = fit_law(points, held_out=held_out, huber=huber, basis=basis)
-    show(fitted, flops, {} if basis is None else {"metric": metric}, out, json)
+    fitted = feldspar.fit_law(
+        paths, held_out=held_out, huber=huber, convention=convention, metric=metric
+    )
+    show(fitted, flops, {} if fitted.basis is None else {"metric": metric}, out, json)
 
 
 def run(
@@ -137,25 +138,6 @@ def parse_widths(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise UserError("--widths: whole numbers above 0", found=text, allowed="such as 64,96,128")
     return [int(part) for part in parts]
-
-
-def points_of(paths: list[str], convention: str, metric: str) -> tuple[list[Any], Any]:
-    """The points of one CSV file, or of run folders, which also have a basis."""
-    from feldspar.core.errors import UserError
-    from feldspar.plan.laws.law_points import read_points
-
-    folders = [Path(path) for path in paths if Path(path).is_dir()]
-    if not folders and len(paths) == 1:
-        return read_points(Path(paths[0])), None
-    others = [path for path in paths if not Path(path).is_dir()]
-    if others:
-        raise UserError(
-            "points come from one CSV file or from run folders, not from both", found=others[0]
-        )
-    from feldspar.study.run_points import read_runs
-
-    runs = read_runs(folders, convention=convention, metric=metric)
-    return [item.point for item in runs], runs[0].basis
 
 
 def show(

@@ -121,6 +121,14 @@ _INTERPRETER_BYTES = 250_000_000
 """What a worker holds before it has any data; 100 MB of it are numba's libraries."""
 
 
+def workers_of(engine: Engine, workers: int) -> int:
+    """Return the number of workers where 0 means one a core.
+
+    For Ray 0 stays 0: the size of a cluster is known when it is reached.
+    """
+    return available_cores() if engine == "processes" and workers == 0 else workers
+
+
 @contextmanager
 def started(engine: Engine, workers: int, memory_bytes: int, work: Path) -> Generator[Executor]:
     """An executor of units that write below ``work`` and hold ``memory_bytes`` of data each.

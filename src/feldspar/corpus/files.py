@@ -2,14 +2,17 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from feldspar import __version__
 from feldspar.core.artifact import Wanted
 from feldspar.core.errors import UserError
-from feldspar.core.execution import Engine, started
+from feldspar.core.execution import Engine, started, workers_of
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow
@@ -27,6 +30,7 @@ from feldspar.corpus.writing import write_kept
 from feldspar.recipe.sections.corpus import DeduplicateSettings, ShortFilter
 
 KIND = "deduplication"
+WORTH_A_POOL_BYTES = 200_000_000
 _SUFFIXES = (*PARQUET_SUFFIXES, *JSONL_SUFFIXES)
 
 
@@ -88,6 +92,27 @@ def deduplicate_files(
             report = make_report(outcome, shaping)
             finish_folder(folder, wanted, command, report)
     return report
+
+
+def deduplicate_settings(given: Mapping[str, Any]) -> DeduplicateSettings:
+    """Return checked settings. Raises UserError that names the first one that is wrong."""
+    try:
+        return DeduplicateSettings.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "".join(f"--{part}: " for part in first["loc"][:1])
+        raise UserError(option + first["msg"], found=first["input"]) from None
+
+
+def workers_for(inputs: Sequence[Path], engine: Engine, workers: int) -> int:
+    """Return the number of workers where 0 means one a core, or one for small inputs.
+
+    A pool takes longer to start than to remove the duplicates of a small corpus.
+    """
+    if engine == "processes" and workers == 0:
+        size = sum(path.stat().st_size for _, path in input_files(inputs))
+        workers = 1 if size < WORTH_A_POOL_BYTES else 0
+    return workers_of(engine, workers)
 
 
 def input_files(inputs: Sequence[Path]) -> list[tuple[str, Path]]:

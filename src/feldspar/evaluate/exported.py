@@ -1,10 +1,12 @@
-"""A Hugging Face folder as a model to measure: GPT-2, Llama, or what ``export`` wrote."""
+"""Open a Hugging Face folder as a model to measure: GPT-2, Llama, or what ``export`` wrote."""
 
 from pathlib import Path
 
 import torch
 
+from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import UserError
+from feldspar.core.progress import tokens_of_plan
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
@@ -12,7 +14,7 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def open_exported(folder: Path, device: torch.device | None = None) -> TextModel:
-    """Return the model and tokenizer in ``folder``; every row of its embedding counts as a token.
+    """Open the model and the tokenizer in ``folder``; every row of its embedding counts as a token.
 
     Raises UserError for a folder that holds no model of a known kind, or no tokenizer.
     """
@@ -24,3 +26,17 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
     decoder.scale_positions(imported.scaling)
     tokenizer = TextTokenizer.load(imported.tokenizer_folder)
     return TextModel(decoder.to(device or "cpu").eval(), tokenizer)
+
+
+def unfinished_run(folder: Path) -> str | None:
+    """Say how far the run was that a folder was released from.
+
+    None where the run was at its end, and for a folder that is no release.
+    """
+    if (finished := open_if_artifact(folder)) is None:
+        return None
+    counts = finished.manifest.counts
+    tokens, planned = counts.get("tokens"), counts.get("planned_tokens")
+    if not isinstance(tokens, int) or not isinstance(planned, int) or tokens >= planned:
+        return None
+    return tokens_of_plan(tokens, planned)

@@ -5,14 +5,16 @@ What is finished stays; a build that was stopped goes on.
 
 import os
 from collections.abc import Collection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from feldspar.core.errors import UserError
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
-from feldspar.prepare.stages import AnyLoaded, Stage, State, stages_of
+from feldspar.prepare.stages import STARTS, AnyLoaded, Stage, State, stages_of
 
 if TYPE_CHECKING:
+    from feldspar.core.execution import Engine
     from feldspar.corpus.report import Report
     from feldspar.tokens.shards.build_shards import ShardReport
 
@@ -73,29 +75,64 @@ def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:
     build_ontology(corpus.ontology, offline)
 
 
-def build_documents(loaded: AnyLoaded, offline: bool) -> "Report":
-    """Read, clean, deduplicate and split the sources, unless that is done."""
+def build_documents(
+    loaded: AnyLoaded,
+    offline: bool = False,
+    *,
+    out: Path | None = None,
+    command: str | None = None,
+    workers: int = 0,
+    engine: "Engine" = "processes",
+    skip_bad: int = 0,
+    overwrite: bool = False,
+) -> "Report":
+    """Read, clean, deduplicate and split the sources, unless that is done.
+
+    ``out`` replaces ``corpus.path``; ``workers`` 0 means one a core; the other options are those of
+    ``build_corpus``. ``command`` is what the manifest names. Raises UserError for a recipe without
+    the section, and as ``build_corpus``.
+    """
+    corpus = loaded.recipe.corpus
+    if corpus is None:
+        raise UserError(f"{loaded.reference} has no section corpus")
+    from feldspar.core.execution import workers_of
     from feldspar.corpus.build import build_corpus
 
-    corpus = loaded.recipe.corpus
-    assert corpus is not None, "its stage says so"
-    say(f"documents: {', '.join(corpus.sources)} into {corpus.path}")
+    folder = out or corpus.path
+    say(f"documents: {', '.join(corpus.sources)} into {folder}")
     return build_corpus(
         corpus,
-        corpus.path,
-        command=f"feldspar corpus build {loaded.arguments}",
-        workers=available_cores(),
+        folder,
+        command=command or f"feldspar corpus build {loaded.arguments}",
+        workers=workers_of(engine, workers),
+        engine=engine,
+        skip_bad=skip_bad,
         offline=offline,
+        overwrite=overwrite,
     )
 
 
-def build_tokens(loaded: AnyLoaded) -> "ShardReport":
-    """Train or read the tokenizer and encode the documents, unless that is done."""
-    from feldspar.tokens.shards.build_shards import build_shards
+def build_tokens(
+    loaded: AnyLoaded, *, workers: int | None = None, overwrite: bool = False
+) -> "ShardReport":
+    """Train or read the tokenizer and encode the documents, unless that is done.
 
+    Documents that are missing are built first. Raises UserError for a recipe without one of the
+    sections, and what the builders raise.
+    """
     recipe = loaded.recipe
     corpus, tokenizer, shards = recipe.corpus, recipe.tokenizer, recipe.shards
-    assert corpus is not None and tokenizer is not None and shards is not None, "their stage says"
+    if corpus is None or tokenizer is None or shards is None:
+        sections = {"corpus": corpus, "tokenizer": tokenizer, "shards": shards}
+        missing = [name for name, section in sections.items() if section is None]
+        raise UserError(
+            f"{loaded.reference} has no section {' and no section '.join(missing)}: nothing to "
+            "encode"
+        )
+    if not corpus.path.exists():
+        build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs"))
+    from feldspar.tokens.shards.build_shards import build_shards
+
     say(f"tokenizer and shards: {corpus.path} into {shards.path}")
     return build_shards(
         corpus.path,
@@ -103,6 +140,7 @@ def build_tokens(loaded: AnyLoaded) -> "ShardReport":
         shards,
         seed=recipe.seed,
         command=f"feldspar tokens build {loaded.arguments}",
-        workers=available_cores(),
+        workers=available_cores() if workers is None else workers,
+        overwrite=overwrite,
         fill_in_the_middle=recipe.infills,
     )

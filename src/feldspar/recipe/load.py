@@ -109,23 +109,7 @@ def load_recipe(
     The recipe of a run is what its newest checkpoint keeps, or ``recorded``. Raises UserError (all
     problems of the recipe at once) for anything that does not fit the schema.
     """
-    loaded = load_any_recipe(reference, overrides, recorded)
-    if isinstance(loaded, LoadedRecipe):
-        return loaded
-    if isinstance(loaded, LoadedDataRecipe):
-        raise UserError(
-            f"{reference} describes documents only: it has no model and no phases",
-            do="add the sections model, parametrization and phases; without them it serves "
-            "corpus build and tokens build",
-        )
-    raise _of_vision(reference)
-
-
-def _of_vision(reference: str) -> UserError:
-    return UserError(
-        f"{reference} is the recipe of a vision model, which this command does not take",
-        do="see those that do: feldspar vision --help",
-    )
+    return language_recipe(load_any_recipe(reference, overrides, recorded))
 
 
 def load_data_recipe(
@@ -135,23 +119,54 @@ def load_data_recipe(
 
     Raises UserError as ``load_recipe`` does.
     """
-    loaded = load_any_recipe(reference, overrides)
-    if isinstance(loaded, LoadedVisionRecipe):
-        raise _of_vision(reference)
-    return loaded
+    return data_recipe(load_any_recipe(reference, overrides))
 
 
 def load_vision_recipe(
     reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
 ) -> LoadedVisionRecipe:
-    """Return the same of a recipe for images. Raises UserError for one of a language model."""
-    loaded = load_any_recipe(reference, overrides, recorded)
+    """Load a recipe of a vision model as ``load_recipe`` loads one of a language model.
+
+    Raises UserError for a recipe of a language model.
+    """
+    return vision_recipe(load_any_recipe(reference, overrides, recorded))
+
+
+def language_recipe(loaded: Loaded) -> LoadedRecipe:
+    """Return a loaded recipe of a language model. Raises UserError for any other kind."""
+    if isinstance(loaded, LoadedRecipe):
+        return loaded
+    if isinstance(loaded, LoadedDataRecipe):
+        raise UserError(
+            f"{loaded.reference} describes documents only: it has no model and no phases",
+            do="add the sections model, parametrization and phases; without them it serves "
+            "corpus build and tokens build",
+        )
+    raise _of_vision(loaded.reference)
+
+
+def data_recipe(loaded: Loaded) -> LoadedRecipe | LoadedDataRecipe:
+    """Return a loaded recipe that may have documents. Raises UserError for a vision model's."""
+    if isinstance(loaded, LoadedRecipe | LoadedDataRecipe):
+        return loaded
+    raise _of_vision(loaded.reference)
+
+
+def vision_recipe(loaded: Loaded) -> LoadedVisionRecipe:
+    """Return a loaded recipe of a vision model. Raises UserError for any other kind."""
     if isinstance(loaded, LoadedVisionRecipe):
         return loaded
     raise UserError(
-        f"{reference} is no recipe of a vision model: it has no images",
+        f"{loaded.reference} is no recipe of a vision model: it has no images",
         allowed=VISION_KEYS,
         do="use the same command without vision",
+    )
+
+
+def _of_vision(reference: str) -> UserError:
+    return UserError(
+        f"{reference} is the recipe of a vision model, which this command does not take",
+        do="see those that do: feldspar vision --help",
     )
 
 

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from feldspar.core.artifact import Wanted, finish_artifact, open_artifact
+from feldspar.core.artifact import Wanted, finish_artifact
 from feldspar.core.files import write_atomically
-from feldspar.core.manifest import kind_of, read_manifest, verify_files
-from feldspar.core.progress import tokens_of_plan
+from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.release.card import ReleaseFacts, model_card
 
 KIND = "release"
@@ -35,17 +34,3 @@ def verify_release(folder: Path) -> list[str]:
     release, RunError when its manifest was altered.
     """
     return verify_files(folder, read_manifest(folder, KIND))
-
-
-def unfinished_release(folder: Path) -> str | None:
-    """Say how far the run was that a folder was released from; None where it was at its end.
-
-    Also None for a folder that is no release.
-    """
-    if kind_of(folder) != KIND:
-        return None
-    counts = open_artifact(folder, KIND).manifest.counts
-    tokens, planned = counts.get("tokens"), counts.get("planned_tokens")
-    if not isinstance(tokens, int) or not isinstance(planned, int) or tokens >= planned:
-        return None
-    return tokens_of_plan(tokens, planned)

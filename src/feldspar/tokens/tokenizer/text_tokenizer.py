@@ -110,6 +110,10 @@ class TextTokenizer:
         if self.extension is not None:
             self.extension.save(folder)
 
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of one text, without any end-of-document token."""
+        return self.encode_documents([text])[0].tolist()
+
     def encode_documents(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Return the ids of each text, without its end-of-document token, as u16 or u32 arrays."""
         return [self.unpack(data) for data in self.encode_packed(texts)]

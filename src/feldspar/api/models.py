@@ -1,0 +1,179 @@
+"""Train, open, measure, import and release models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from feldspar.api.arguments import load_recipe, path_of
+from feldspar.core.errors import UserError
+
+if TYPE_CHECKING:
+    from feldspar.api.arguments import PathLike, RecipeLike
+    from feldspar.recipe.sections.model import ModelSettings
+    from feldspar.train.lifecycle import RunResult
+    from feldspar.train.opened_model import Model
+
+
+def train(
+    recipe: RecipeLike,
+    out: PathLike | None = None,
+    *,
+    overwrite: bool = False,
+    build: bool = True,
+    offline: bool = False,
+) -> RunResult:
+    """Train a recipe in the run folder ``out`` (default ``runs/NAME``), or continue the run there.
+
+    Documents, tokenizer and shards that are missing are built first; with ``build=False`` they are
+    refused. ``overwrite`` starts anew; ``offline`` builds from cached archives only. The result
+    tells folder, position (tokens or images), steps and the last validation. Raises UserError for
+    a recipe that does not fit its data or the run, RunError when the loss is not finite.
+    """
+    from feldspar.recipe.load import LoadedVisionRecipe, language_recipe
+
+    loaded = load_recipe(recipe)
+    folder = Path("runs") / loaded.recipe.name if out is None else path_of(out, "out")
+    if isinstance(loaded, LoadedVisionRecipe):
+        from feldspar.vision.run import train_on_images
+
+        return train_on_images(loaded, folder, overwrite)
+    from feldspar.prepare.build import build_missing, require_ready
+
+    loaded = language_recipe(loaded)
+    if build:
+        build_missing(loaded, offline=offline)
+    else:
+        require_ready(loaded)
+    from feldspar.train.run import train as train_recipe
+
+    return train_recipe(loaded, folder, overwrite)
+
+
+def open_model(path: PathLike, *, checkpoint: str = "last", device: str | None = None) -> Model:
+    """Open a run folder, a release, or a Hugging Face folder (GPT-2, Llama, feldspar's own).
+
+    ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``, by
+    default on the one of the run's recipe. Raises UserError for any other folder, RunError for a
+    damaged one.
+    """
+    folder = path_of(path, "path")
+    _require_model(folder)
+    from feldspar.train.opened_model import open_model as open_folder
+
+    return open_folder(folder, checkpoint, device)
+
+
+def evaluate(
+    run: PathLike | Model,
+    *,
+    split: str = "test",
+    limit: int | None = None,
+    baselines: bool = False,
+    checkpoint: str = "last",
+) -> dict[str, Any]:
+    """Measure a run on its held-out data; return the figures by name.
+
+    A language model gets bits per byte for each source, with ``baselines`` (compressors, a trigram)
+    beside it where asked for; ``limit`` is the most tokens of each source. A vision model gets loss
+    and accuracies on its validation images. Raises UserError for a model without held-out data.
+    """
+    from feldspar.train.opened_model import Model
+
+    if isinstance(run, Model):
+        model = run
+    else:
+        folder = path_of(run, "run")
+        _require_model(folder)
+        if _is_vision_run(folder):
+            from feldspar.vision.evaluate import evaluate_run
+
+            return evaluate_run(folder, checkpoint=checkpoint)
+        model = open_model(folder, checkpoint=checkpoint)
+    from feldspar.train.evaluation import held_out_figures
+
+    return held_out_figures(model, split, limit, baselines).as_dict()
+
+
+def import_model(folder: PathLike, to: PathLike, *, overwrite: bool = False) -> ModelSettings:
+    """Read a GPT-2, Llama or feldspar model and write it as weights that a recipe starts from.
+
+    The result is the recipe's ``model`` section. No code of the folder is run. Raises UserError for
+    another architecture, and where ``to`` exists already unless ``overwrite``.
+    """
+    from feldspar.core.artifact import require_writable
+
+    source, target = path_of(folder, "folder"), path_of(to, "to")
+    require_writable(target, "model", overwrite)
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder")
+    from feldspar.huggingface.import_folder import import_model as read_model
+    from feldspar.huggingface.import_folder import write_imported
+
+    model = read_model(source)
+    write_imported(model, target, overwrite)
+    return model.settings
+
+
+def export(
+    run: PathLike,
+    to: PathLike,
+    *,
+    architecture: str = "auto",
+    checkpoint: str = "last",
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> ModelSettings:
+    """Write a run's model as a folder that Hugging Face ``transformers`` loads.
+
+    ``architecture`` is auto, gpt2, llama or feldspar; ``dtype`` is float32, bfloat16 or float16.
+    The result describes the model that was written. Raises UserError where ``to`` exists already
+    unless ``overwrite``, and for a model that the architecture cannot express.
+    """
+    from feldspar.runtime.run_folder import require_run
+
+    folder, target = path_of(run, "run"), path_of(to, "to")
+    require_run(folder)
+    from feldspar.release.export_run import export_run
+
+    return export_run(folder, target, architecture, checkpoint, dtype, overwrite)
+
+
+def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = False) -> Path:
+    """Release a run: its exported model with a card and a manifest; return the folder.
+
+    ``to`` is by default the folder ``release`` of the run. Raises UserError where it exists already
+    unless ``overwrite``.
+    """
+    from feldspar.runtime.run_folder import require_run
+
+    folder = path_of(run, "run")
+    require_run(folder)
+    from feldspar.release.release_run import release_run
+
+    return release_run(folder, folder / "release" if to is None else path_of(to, "to"), overwrite)
+
+
+def verify_release(folder: PathLike) -> list[str]:
+    """Compare every file of a release with its manifest; return the differences, one line each."""
+    from feldspar.release.folder import verify_release as verify
+
+    return verify(path_of(folder, "folder"))
+
+
+def _require_model(folder: Path) -> None:
+    """Raise UserError for a folder that holds no model, before torch is loaded."""
+    from feldspar.recipe.recorded import is_run
+    from feldspar.runtime.run_folder import require_run
+
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder: neither a run nor a Hugging Face model")
+    if is_run(folder):
+        require_run(folder)
+
+
+def _is_vision_run(folder: Path) -> bool:
+    from feldspar.recipe.load import LoadedVisionRecipe, load_any_recipe
+    from feldspar.recipe.recorded import is_run
+
+    return is_run(folder) and isinstance(load_any_recipe(str(folder)), LoadedVisionRecipe)

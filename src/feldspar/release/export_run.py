@@ -1,0 +1,55 @@
+"""Export the model of a run as a folder that ``transformers`` loads."""
+
+from pathlib import Path
+
+import torch
+
+from feldspar.core.artifact import require_writable
+from feldspar.core.errors import UserError
+from feldspar.huggingface.export_folder import export_model
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.train.load import LoadedRun, load_run
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def export_run(
+    run: Path,
+    to: Path,
+    architecture: str = "auto",
+    checkpoint: str = "last",
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> ModelSettings:
+    """Export the run in ``run`` into the folder ``to``; return the settings of the written model.
+
+    ``architecture`` is auto, gpt2, llama or feldspar. Raises UserError where ``to`` exists already
+    unless ``overwrite``, for a model that the architecture cannot express, and as ``load_run``.
+    """
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype {dtype} is not known", allowed=DTYPES)
+    require_writable(to, "model", overwrite)
+    return export_loaded(load_run(run, checkpoint), to, architecture, dtype, overwrite)
+
+
+def export_loaded(
+    loaded: LoadedRun,
+    to: Path,
+    architecture: str = "auto",
+    dtype: str = "float32",
+    overwrite: bool = False,
+) -> ModelSettings:
+    """Export a run that was read already, as ``export_run`` does."""
+    return export_model(
+        dict(loaded.decoder.named_parameters()),
+        loaded.decoder.settings,
+        loaded.forward,
+        loaded.tokenizer_folder,
+        to,
+        architecture,
+        DTYPES[dtype],
+        overwrite=overwrite,
+        masks=loaded.masks,
+        scaling=loaded.decoder.position_scaling,
+        soft_prompt=loaded.soft_prompt,
+    )

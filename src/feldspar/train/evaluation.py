@@ -1,0 +1,120 @@
+"""Measure a run: its held-out documents, gaps to fill, labels of pairs, longer contexts."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import UserError
+from feldspar.evaluate.baselines.all_baselines import held_out_baselines
+from feldspar.evaluate.length_sweep import sweep_lengths
+from feldspar.evaluate.loss.documents import read_text
+from feldspar.evaluate.loss.held_out_loss import (
+    HeldOutLoss,
+    evaluate_shards,
+    held_out_documents,
+    require_split,
+)
+from feldspar.evaluate.tasks.filled_gaps import evaluate_infilling, infilling_record
+from feldspar.evaluate.tasks.labels import evaluate_labels
+from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.evaluation import LengthSweepSettings
+from feldspar.tokens.sequences.pairs import encode_pairs, read_pairs
+from feldspar.train.load import LoadedRun, held_out_shards
+from feldspar.train.opened_model import Model
+from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
+from feldspar.train.seen import seen_tokens
+
+
+@dataclass(frozen=True)
+class HeldOutFigures:
+    """The loss of a run on its held-out documents, and the baselines that it is to beat."""
+
+    loss: HeldOutLoss
+    baselines: Mapping[str, Mapping[str, float]]
+    """Bits per byte by baseline and source, and ``overall``; empty unless asked for."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the figures for ``--json``."""
+        baselines = {name: dict(values) for name, values in self.baselines.items()}
+        return self.loss.as_dict() | ({"baselines": baselines} if baselines else {})
+
+
+def require_run_of(model: Model) -> LoadedRun:
+    """Return the run of a model. Raises UserError for an exported model, which has no data."""
+    if model.run is None:
+        raise UserError(
+            f"{model.path} is no run folder, so it has no held-out documents",
+            do="name what to evaluate on: --text FILE, or --tasks NAME",
+        )
+    return model.run
+
+
+def held_out_figures(
+    model: Model, split: str = "test", limit: int | None = None, baselines: bool = False
+) -> HeldOutFigures:
+    """Measure a run on the held-out documents of its shards, source by source.
+
+    ``split`` is validation or test; ``limit`` is the most tokens of each source. Raises UserError
+    for a model without a run, and where the shards are not those that it was trained on.
+    """
+    run = require_run_of(model)
+    shards = held_out_shards(run)
+    loss = evaluate_shards(model.text_model, shards, split, limit)
+    if not baselines:
+        return HeldOutFigures(loss, {})
+    seen = seen_tokens(run.recipe, shards)
+    return HeldOutFigures(loss, held_out_baselines(shards, model.tokenizer, seen, split, limit))
+
+
+def infilling_figures(
+    model: Model, split: str = "test", limit: int | None = None
+) -> dict[str, Any]:
+    """Measure how a run fills gaps in its held-out documents, by source and overall."""
+    run = require_run_of(model)
+    found = evaluate_infilling(
+        model.text_model, held_out_shards(run), run.recipe.seed, split, limit
+    )
+    return infilling_record(found)
+
+
+def pair_figures(
+    model: Model, file: Path, limit: int | None = None, baselines: bool = False
+) -> dict[str, Any]:
+    """Measure the labels that a run gives to pairs, by the template of its last phase of pairs."""
+    run = require_run_of(model)
+    index, template = labelled_phase(run.recipe)
+    texts = read_pairs(file, template)[:limit]
+    layout = pair_layout(run.recipe, index, model.tokenizer)
+    pairs = encode_pairs(texts, model.tokenizer)
+    record = evaluate_labels(model.text_model, pairs, layout, template).as_dict()
+    beside = label_baselines(run.recipe, index, texts) if baselines else {}
+    return record | ({"baselines": beside} if baselines else {})
+
+
+def length_figures(
+    model: Model, settings: LengthSweepSettings, files: Sequence[Path] = (), split: str = "test"
+) -> dict[str, Any]:
+    """Measure a model at each length of a sweep, on text files or on a run's held-out documents."""
+    run = model.run
+    documents = model.tokenizer.encode_documents([read_text(path) for path in files])
+    if run is not None and not files:
+        shards = held_out_shards(run)
+        for name in require_split(shards, split):
+            documents += held_out_documents(shards, split, name, model.tokenizer).tokens
+    trained = model.text_model.context_length
+    if run is not None:
+        trained = max(run.recipe.context_length(phase) for phase in run.recipe.phases)
+    records = sweep_lengths(model.text_model, settings, documents, trained)
+    return {"train_length": trained, "results": records}
+
+
+def sweep_of(recipe: str) -> LengthSweepSettings:
+    """Return the sweep of a recipe. Raises UserError for a recipe that sets none."""
+    settings = load_recipe(recipe).recipe.evaluation.length_sweep
+    if settings is None:
+        raise UserError(
+            f"{recipe} sets no evaluation.length_sweep",
+            do="name a recipe that does, such as alibi-interpolation/small",
+        )
+    return settings

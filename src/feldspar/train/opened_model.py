@@ -1,0 +1,184 @@
+"""Open a run, a release or a Hugging Face folder as a language model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from feldspar.core.errors import UserError
+from feldspar.core.progress import say
+from feldspar.evaluate.exported import open_exported, unfinished_run
+from feldspar.evaluate.loss.documents import text_losses
+from feldspar.evaluate.loss.text_loss import total_loss
+from feldspar.evaluate.text_model import TextModel
+from feldspar.model.generation import generate
+from feldspar.recipe.recorded import is_run
+from feldspar.recipe.sections.runtime import RuntimeSettings
+from feldspar.runtime.device import choose_device
+from feldspar.runtime.threads import set_threads
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from feldspar.train.load import LoadedRun, load_run
+from feldspar.train.text_model import text_model_of
+
+TokenIds = Sequence[Sequence[int]] | np.ndarray | Tensor
+"""Token ids of sequences of equal length, batch x length."""
+
+
+@dataclass(frozen=True, repr=False)
+class Model:
+    """A language model and its tokenizer, ready to score and to continue text."""
+
+    path: Path
+    text_model: TextModel
+    run: LoadedRun | None = None
+    """The run and its checkpoint; None for an exported model."""
+
+    def __repr__(self) -> str:
+        """Name the folder and the size."""
+        decoder = self.text_model.decoder
+        parameters = sum(tensor.numel() for tensor in decoder.parameters())
+        return f"Model({str(self.path)!r}: {parameters:,} parameters)"
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer that the model was trained with."""
+        return self.text_model.tokenizer
+
+    @torch.no_grad()
+    def logits(self, token_ids: TokenIds) -> Tensor:
+        """Return the logits of the next token after each token, batch x length x vocabulary.
+
+        ``token_ids`` is batch x length of integers. The result is float32 and lies on the device of
+        ``token_ids``; for lists and arrays that is the processor. Raises UserError for anything
+        else than integers of the vocabulary, and for more positions than the model has.
+        """
+        model = self.text_model
+        rows = model.n_real_vocab or model.decoder.token_embedding.num_embeddings
+        ids = _checked_ids(token_ids, rows)
+        logits = model.decoder.logits(model.decoder(ids.to(model.device)))
+        return logits[..., :rows].float().to(ids.device)
+
+    def generate(
+        self,
+        prompt: str,
+        max_new_tokens: int = 100,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        seed: int = 0,
+    ) -> str:
+        """Return ``prompt`` continued by at most ``max_new_tokens`` tokens.
+
+        An empty prompt begins a new document. The text ends where the model ends its document.
+        Temperature 0 takes the likeliest token each time; otherwise tokens are drawn with ``seed``,
+        from the ``top_k`` likeliest where that is given. Raises UserError for settings outside
+        their range, and for more tokens than a learned position table holds.
+        """
+        model = self.text_model
+        if not isinstance(prompt, str):
+            raise UserError("prompt: a text is needed", found=type(prompt).__name__)
+        for name, value in (("max_new_tokens", max_new_tokens), ("seed", seed)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise UserError(f"{name}: a whole number is needed", found=value)
+        end = model.end_of_document_id
+        begin = [int(token) for token in self._encoded(prompt)] or [end]
+        written = generate(
+            model.decoder,
+            torch.tensor([begin], device=model.device),
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            generator=torch.Generator(model.device).manual_seed(seed),
+            end_of_document_id=end,
+            n_real_vocab=model.n_real_vocab,
+        )
+        new = written[0, len(begin) :].tolist()
+        new = new[: new.index(end)] if end in new else new
+        return self.tokenizer.decode([*(begin if prompt else []), *new])
+
+    def bits_per_byte(self, text: str | Sequence[str]) -> float:
+        """Return the loss on ``text`` in bits for each byte of its UTF-8 form.
+
+        A sequence of texts is a sequence of documents: the result is all their bits over all their
+        bytes. Raises UserError for text without a byte, and for text that the tokenizer does not
+        give back.
+        """
+        texts = [text] if isinstance(text, str) else list(text)
+        if not all(isinstance(each, str) for each in texts):
+            raise UserError("text: a text, or a sequence of texts, is needed")
+        for each in texts:
+            self._encoded(each)
+        return total_loss(text_losses(self.text_model, texts)).bits_per_byte
+
+    def _encoded(self, text: str) -> np.ndarray:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"the text cannot be written in UTF-8: character {error.start} is half of a pair",
+                found=ascii(text[error.start]),
+            ) from None
+        return self.tokenizer.encode_documents([text])[0]
+
+
+def open_model(path: Path, checkpoint: str = "last", device: str | None = None) -> Model:
+    """Open a run folder, a release, or a Hugging Face folder of GPT-2, Llama or feldspar.
+
+    ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``; by
+    default that is the one of the run's recipe, or a GPU where there is one. Raises UserError for
+    any other folder, RunError for a damaged one.
+    """
+    if not path.is_dir():
+        raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
+    if not is_run(path):
+        if unfinished := unfinished_run(path):
+            say(f"warning: the run that this was released from is unfinished: {unfinished}")
+        return Model(path, open_exported(path, _device(device, RuntimeSettings())))
+    run = load_run(path, checkpoint)
+    if run.unfinished:
+        say(f"warning: the run is unfinished: {run.unfinished}")
+    set_threads(run.recipe.runtime)
+    run.decoder.to(_device(device, run.recipe.runtime))
+    return Model(path, text_model_of(run), run)
+
+
+def _device(name: str | None, settings: RuntimeSettings) -> torch.device:
+    if name is None:
+        return choose_device(settings)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            "device: no such device", found=name, allowed=("cpu", "cuda", "cuda:0")
+        ) from None
+
+
+def _checked_ids(given: Any, rows: int) -> Tensor:
+    """Return the ids as i64. Raises UserError unless they are a batch of tokens of ``rows``."""
+    what = "token_ids: integers are needed, batch x length"
+    if isinstance(given, Tensor):
+        if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+            raise UserError(what, found=given.dtype)
+        ids = given.detach().to(torch.int64)
+    else:
+        try:
+            array = np.asarray(given)
+        except ValueError:
+            raise UserError(what, found="sequences of different lengths") from None
+        if array.dtype.kind not in "iu":
+            raise UserError(what, found=f"an array of {array.dtype}")
+        ids = torch.from_numpy(array.astype(np.int64))
+    if ids.dim() != 2 or ids.numel() == 0:
+        raise UserError(what, found=f"shape {tuple(ids.shape)}")
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= rows:
+        raise UserError(
+            "token_ids: a token lies outside the vocabulary",
+            found=low if low < 0 else high,
+            allowed=f"0 to {rows - 1}",
+        )
+    return ids

@@ -1,0 +1,184 @@
+"""Answer questions about the plan of a recipe: memory, time, a budget, the expected loss."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.accelerators import accelerator_named
+from feldspar.core.errors import UserError
+from feldspar.plan.laws.expectation import expectation_warnings, expected_loss
+from feldspar.plan.laws.fitted_law import find_law
+from feldspar.plan.laws.law import PARAMETRIC_LAWS, ComputeLaw, ParametricLaw
+from feldspar.plan.memory import Machine, device_count
+from feldspar.plan.sizing import (
+    DEFAULT_TOKENS_PER_PARAMETER,
+    size_recipe,
+    sizing_warnings,
+    split_by_law,
+    split_by_rule,
+)
+from feldspar.plan.summary import Plan
+from feldspar.plan.time import (
+    DEFAULT_UTILISATION,
+    Speed,
+    data_sheet_speed,
+    measured_speed,
+    stated_speed,
+)
+from feldspar.recipe.load import LoadedRecipe, load_recipe
+from feldspar.report.run_report import read_metrics
+from feldspar.train.data import plan_loaded
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions beside the plan itself: the options of ``feldspar plan``."""
+
+    device: str | None = None
+    """Name of an accelerator, such as H100."""
+    devices: int | None = None
+    """Number of devices that train together."""
+    utilisation: float | None = None
+    """Share of the device's peak."""
+    tokens_per_second: float | None = None
+    """Speed of all devices together."""
+    measured: Path | None = None
+    """A run folder, whose speed counts."""
+    budget: float | None = None
+    """Training FLOPs that the recipe is sized to."""
+    tokens_per_parameter: float | None = None
+    """Split of the budget."""
+    law: str | None = None
+    """Name of a law, or the file of one: it splits the budget, or gives the expected loss."""
+    law_flops: float | None = None
+    """Training FLOPs as the law's own paper counts them."""
+
+
+@dataclass(frozen=True)
+class Sized:
+    """A recipe sized to a budget."""
+
+    loaded: LoadedRecipe
+    plan: Plan
+    record: dict[str, Any]
+    """The choice as plain values."""
+    warnings: list[str]
+
+
+def answer(loaded: LoadedRecipe, questions: Questions) -> tuple[Plan, dict[str, Any]]:
+    """Plan a recipe, sized where a budget is given; return the plan and its summary.
+
+    Raises UserError for questions that contradict each other, the recipe or a law.
+    """
+    _check(questions)
+    law = None if questions.law is None else find_law(questions.law)
+    sizing, warnings = None, []
+    if questions.budget is None:
+        planned = plan_loaded(loaded)
+    else:
+        sized = _sized(loaded, questions, law)
+        planned, sizing, warnings = sized.plan, sized.record, sized.warnings
+    with loaded.locating_errors():
+        accelerator = None if questions.device is None else accelerator_named(questions.device)
+        machine = Machine(accelerator, questions.devices)
+        summary = planned.summary(machine, _speed(questions, planned, machine))
+        expected = None
+        if isinstance(law, ComputeLaw):
+            expected = expected_loss(planned.recipe, summary["flops"], law, questions.law_flops)
+            ratio = summary["tokens"] / summary["parameters"]["total"]
+            warnings += expectation_warnings(law, expected["flops"], ratio)
+    summary["warnings"] += warnings
+    return planned, summary | {"sizing": sizing, "expected_loss": expected}
+
+
+def size_loaded(
+    loaded: LoadedRecipe,
+    budget: float,
+    tokens_per_parameter: float | None = None,
+    law: str | None = None,
+) -> Sized:
+    """Size a recipe to ``budget`` training FLOPs.
+
+    Raises UserError for a budget below that of the smallest legal shape, and for both ways to split
+    the budget at once.
+    """
+    questions = Questions(budget=budget, tokens_per_parameter=tokens_per_parameter, law=law)
+    _check(questions)
+    return _sized(loaded, questions, None if law is None else find_law(law))
+
+
+def _check(questions: Questions) -> None:
+    """Raise UserError for an option that means nothing without, or beside, another."""
+    given = {name for name, value in vars(questions).items() if value is not None}
+    for option, needed in (
+        ("utilisation", "device"),
+        ("tokens_per_parameter", "budget"),
+        ("law_flops", "law"),
+    ):
+        if option in given and needed not in given:
+            raise UserError(f"{_option(option)} means nothing without {_option(needed)}")
+    for option, other in (
+        ("tokens_per_second", "measured"),
+        ("tokens_per_second", "utilisation"),
+        ("measured", "utilisation"),
+    ):
+        if {option, other} <= given:
+            raise UserError(f"{_option(option)} and {_option(other)} both state the speed")
+    if questions.law in PARAMETRIC_LAWS:
+        if questions.budget is None:
+            raise UserError(f"--law: {questions.law} splits a budget: give --budget")
+        if {"tokens_per_parameter", "law_flops"} & given:
+            raise UserError(f"--law: {questions.law} splits the budget by itself")
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _sized(
+    loaded: LoadedRecipe, questions: Questions, law: ComputeLaw | ParametricLaw | None
+) -> Sized:
+    assert questions.budget is not None
+    planned = plan_loaded(loaded)
+    with loaded.locating_errors():
+        parametric = law if isinstance(law, ParametricLaw) else None
+        if parametric is not None:
+            split = split_by_law(questions.budget, parametric)
+        else:
+            ratio = questions.tokens_per_parameter
+            split = split_by_rule(
+                questions.budget, DEFAULT_TOKENS_PER_PARAMETER if ratio is None else ratio
+            )
+        sizing = size_recipe(planned, split)
+        overrides = [*loaded.overrides, *sizing.overrides]
+        resized = load_recipe(loaded.reference, overrides)
+        sized = plan_loaded(resized)
+        record = sizing.record(sized) | {
+            "overrides": overrides,
+            "command": shlex.join(["feldspar", "plan", loaded.reference, *overrides]),
+        }
+        return Sized(resized, sized, record, sizing_warnings(planned, parametric))
+
+
+def _speed(questions: Questions, planned: Plan, machine: Machine) -> Speed | None:
+    if questions.tokens_per_second is not None:
+        return stated_speed(questions.tokens_per_second)
+    if questions.measured is not None:
+        return _measured(questions.measured)
+    if machine.accelerator is None:
+        return None
+    share = questions.utilisation
+    return data_sheet_speed(
+        machine.accelerator,
+        device_count(planned.recipe, machine),
+        DEFAULT_UTILISATION if share is None else share,
+        planned.recipe,
+    )
+
+
+def _measured(run: Path) -> Speed:
+    """Return the speed of a run folder. Raises UserError for anything else."""
+    records = read_metrics(run)
+    ran = plan_loaded(load_recipe(str(run)))
+    return measured_speed(records, ran.recipe, ran.shapes)
