@@ -87,7 +87,7 @@ def test_unfolding_gives_the_weights_back_bit_for_bit_for_powers_of_two(make_dec
 def test_a_head_that_is_no_multiple_cannot_be_tied(make_decoder):
     decoder = make_decoder(GPT2, tied_embeddings=False)
     tied = decoder.settings.model_copy(update={"tied_embeddings": True})
-    with pytest.raises(UserError, match="no multiple of its embedding"):
+    with pytest.raises(UserError, match="not proportional to the embedding"):
         unfold(decoder.state_dict(), tied, MUP)
 
 

@@ -215,9 +215,9 @@ def test_declared_multipliers_are_folded_into_the_weights(tmp_path, tokens):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"parametrization": "mup"}, "mup_embeddings_scale is missing, which this model needs"),
-        ({"mup_width_scale": 0.1}, "mup_embeddings_scale is missing, which this model needs"),
-        (MUP_KEYS | {"mup_width_scale": None}, "mup_width_scale is missing, which this model"),
+        ({"parametrization": "mup"}, "mup_embeddings_scale is missing, but the model"),
+        ({"mup_width_scale": 0.1}, "mup_embeddings_scale is missing, but the model"),
+        (MUP_KEYS | {"mup_width_scale": None}, "mup_width_scale is missing, but the model"),
         (MUP_KEYS | {"mup_output_alpha": 0}, "config.json: mup_output_alpha"),
         (MUP_KEYS | {"mup_output_alpha": "2"}, "config.json: mup_output_alpha"),
         (MUP_KEYS | {"mup_scale_qk_dot_by_d": 1}, "config.json: mup_scale_qk_dot_by_d"),

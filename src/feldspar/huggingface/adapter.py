@@ -1,4 +1,4 @@
-"""What an adapter between our decoder and a Hugging Face class offers."""
+"""The interface of an adapter between our decoder and a Hugging Face class."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -10,33 +10,33 @@ from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 
 class Adapter(Protocol):
-    """Configuration and tensors, there and back."""
+    """Converts a configuration and tensors, there and back."""
 
     model_type: str
     hf_class: str
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """Why the class cannot express ``settings`` so scaled; empty when it can."""
+        """List the settings that the class would need; empty when it can express them."""
         ...
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape and the scaling of positions."""
+        """Return the part of ``config.json`` on the shape and the scaling of positions."""
         ...
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Our settings. Raises UserError for what we do not compute."""
+        """Return our settings. Raises UserError for what we do not compute."""
         ...
 
     def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """How the positions are scaled. Raises UserError for what we do not compute."""
+        """Return the scaling of positions. Raises UserError for what we do not compute."""
         ...
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Our tensors under their names, in their layout."""
+        """Return our tensors under the class's names, in its layout."""
         ...
 
     def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Their tensors under our names; what has no name of ours is passed on."""
+        """Return the class's tensors under our names; unknown tensors keep their names."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The architectures that models come from and go to."""
+"""The architectures that can be imported and exported."""
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import Adapter
@@ -13,11 +13,11 @@ ARCHITECTURES: dict[str, Adapter] = {
     "ministral": MinistralAdapter(),
     "feldspar": OwnAdapter(),
 }
-"""By ``model_type``; the first that fits is chosen by ``auto``."""
+"""Adapters by ``model_type``; ``auto`` chooses the first that fits."""
 
 
 def choose(architecture: str, settings: ModelSettings, scaling: PositionScaling) -> Adapter:
-    """The adapter named, or for ``auto`` the first that can express ``settings`` so scaled.
+    """Return the adapter of that name, or for ``auto`` the first that can express the model.
 
     Raises UserError for an unknown name, or one whose class cannot express the model.
     """
@@ -38,7 +38,7 @@ def choose(architecture: str, settings: ModelSettings, scaling: PositionScaling)
 def of_model_type(
     model_type: str | None, allowed: tuple[str, ...] = tuple(ARCHITECTURES)
 ) -> Adapter:
-    """The adapter of a ``model_type``. Raises UserError that lists the known ones."""
+    """Return the adapter of a ``model_type``. Raises UserError that lists the known ones."""
     if model_type not in ARCHITECTURES:
         raise UserError(f"the architecture {model_type!r} is not supported", allowed=allowed)
     return ARCHITECTURES[model_type]

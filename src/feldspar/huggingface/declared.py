@@ -1,7 +1,7 @@
 """Multipliers that a ``config.json`` declares, under the names of BTLM's release (2309.11568).
 
-Classes that know nothing of them compute a standard model, which such weights are not. Hence all
-of them must be there, or none.
+Weights with multipliers give wrong results in a class that ignores them. Hence a configuration must
+declare all of the multipliers or none.
 """
 
 import math
@@ -21,10 +21,10 @@ NAMES = (EMBEDDING, OUTPUT, WIDTH, ATTENTION)
 def declared_multipliers(
     configuration: Mapping[str, Any], settings: ModelSettings
 ) -> ForwardMultipliers:
-    """What the weights of a ``config.json`` are to be multiplied by; plain when it says nothing.
+    """Return the multipliers that a ``config.json`` declares; plain ones when it declares none.
 
-    Raises UserError when it names another parametrization than ``sp``, or some of the multipliers,
-    without giving all of them, and for values that are none.
+    Raises UserError when a parametrization other than ``sp``, or some multiplier, is named but not
+    all multipliers are given, and for values that are not numbers above 0.
     """
     parametrization = configuration.get("parametrization", "sp")
     given = [name for name in NAMES if configuration.get(name) is not None]
@@ -33,7 +33,7 @@ def declared_multipliers(
     missing = [name for name in NAMES if name not in given]
     if missing:
         raise UserError(
-            f"config.json: {missing[0]} is missing, which this model needs: it is no standard one",
+            f"config.json: {missing[0]} is missing, but the model is not a standard one",
             found=f"parametrization {parametrization}, {', '.join(given) or 'no multipliers'}",
             allowed=f"all of {', '.join(NAMES)}",
             do="get the configuration that the weights were released with, or fold them there",
@@ -51,5 +51,5 @@ def declared_multipliers(
 def _factor(configuration: Mapping[str, Any], name: str) -> float:
     value = configuration[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise UserError(f"config.json: {name} is no finite number above 0", found=value)
+        raise UserError(f"config.json: {name} is not a finite number above 0", found=value)
     return float(value)

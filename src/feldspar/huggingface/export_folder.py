@@ -1,4 +1,4 @@
-"""A trained decoder written as a folder that transformers loads."""
+"""Write a trained decoder as a folder that transformers loads."""
 
 import shutil
 from collections.abc import Mapping
@@ -54,15 +54,16 @@ def export_model(
     scaling: PositionScaling | None = None,
     soft_prompt: SoftPromptSettings | None = None,
 ) -> ModelSettings:
-    """Write weights, configuration and tokenizer; returns the settings of what was written.
+    """Write weights, configuration and tokenizer; return the settings of the exported model.
 
     Multipliers are folded into the weights; ``scaling`` of positions (none by default) goes into
     the configuration. Zeros stay zeros; the configuration only notes the ``masks`` that they come
     from (key ``sparsity``). Common classes have no place for a soft prompt: its vectors go into a
-    file of their own, as input embeddings to stand among those of the tokens, where
-    ``soft_prompt`` says how they are used. Rows of the vocabulary from ``n_real_vocab`` on (by
-    default: that the tokenizer lacks) are padding and are cut off. Raises UserError when the
-    architecture cannot express the model or the tokenizer has more tokens than the model.
+    file of their own, as input embeddings to stand among those of the tokens; the key
+    ``soft_prompt`` names that file, their number and their place. Rows of the vocabulary from
+    ``n_real_vocab`` on are padding and are cut off; by default these are the rows that the
+    tokenizer lacks. Raises UserError when the architecture cannot express the model, or when the
+    tokenizer has more tokens than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
     if n_real_vocab is None and tokenizer is not None:

@@ -1,10 +1,10 @@
-"""Folding: forward multipliers multiplied into the weights, which leaves a plain model.
+"""Fold the forward multipliers into the weights, which gives a plain model.
 
-A plain model divides attention scores by sqrt(head_dim) and multiplies by nothing else, so that
-common classes compute the same logits. Embedding tables take the embedding multiplier, the head the
+A plain model divides attention scores by sqrt(head_dim) and has no other multiplier, so that common
+classes compute the same logits. Embedding tables take the embedding multiplier, the head the
 output multiplier (as a tensor of its own), the key rows the attention multiplier, the matrices that
 write the residual stream (and their biases) the residual multiplier. ALiBi and rotary positions
-are untouched: one is added after the scaling, the other commutes with it.
+stay as they are: ALiBi is added after the scaling, and a rotation commutes with it.
 """
 
 import math
@@ -44,12 +44,12 @@ class Folded:
 
 
 def plain_multipliers(settings: ModelSettings) -> ForwardMultipliers:
-    """The multipliers of a plain model."""
+    """Return the multipliers of a plain model."""
     return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(settings.head_width), 1.0)
 
 
 def is_plain(settings: ModelSettings, forward: ForwardMultipliers) -> bool:
-    """Whether there is nothing to fold."""
+    """Tell whether there is nothing to fold."""
     plain = plain_multipliers(settings)
     return all(
         math.isclose(getattr(forward, part.name), getattr(plain, part.name), rel_tol=1e-12)
@@ -61,10 +61,10 @@ def is_plain(settings: ModelSettings, forward: ForwardMultipliers) -> bool:
 def fold(
     state: Mapping[str, Tensor], settings: ModelSettings, forward: ForwardMultipliers
 ) -> Folded:
-    """The plain model that computes the same logits; tensors that change are copies.
+    """Return the plain model that computes the same logits; tensors that change are copies.
 
     A tied head comes untied unless both of its multipliers are 1. Raises UserError when the
-    multipliers are plain already: folding twice, or folding what needs none.
+    multipliers are plain already, as they are when a model is folded twice.
     """
     if is_plain(settings, forward):
         raise UserError(
@@ -86,7 +86,7 @@ def fold(
 def unfold(
     state: Mapping[str, Tensor], settings: ModelSettings, forward: ForwardMultipliers
 ) -> dict[str, Tensor]:
-    """The weights that, under ``forward``, compute the logits of the plain ``state``.
+    """Return the weights that, under ``forward``, compute the logits of the plain ``state``.
 
     ``settings`` are the target's. A tied target is possible only when the plain model's head and
     embedding stand in the ratio of the multipliers; otherwise UserError is raised.
@@ -98,8 +98,8 @@ def unfold(
         expected = source[EMBEDDING] * (forward.output / forward.embedding)
         if not torch.allclose(head, expected, rtol=1e-5, atol=1e-8):
             raise UserError(
-                "the head of the plain model is no multiple of its embedding that "
-                "the multipliers allow",
+                "model.tied_embeddings: the head is not proportional to the embedding, so the two "
+                "cannot be tied",
                 do="set model.tied_embeddings: false",
             )
     elif HEAD not in source:
@@ -117,7 +117,7 @@ def _changed(
     forward: ForwardMultipliers,
     operation: Callable[[Tensor, float], Tensor],
 ) -> Tensor:
-    """The tensor multiplied or divided by its factor, in float32 at least."""
+    """Multiply or divide a tensor by its factor, in float32 at least."""
     factor, rows = _factor(name, settings, forward)
     if factor == 1.0:
         return tensor
@@ -127,7 +127,7 @@ def _changed(
 
 
 def _factor(name: str, settings: ModelSettings, forward: ForwardMultipliers) -> tuple[float, slice]:
-    """The factor that folding multiplies a tensor by, and the rows that it concerns."""
+    """Return the factor that folding multiplies a tensor by, and the rows that it concerns."""
     everything = slice(None)
     if name in TABLES:
         return forward.embedding, everything

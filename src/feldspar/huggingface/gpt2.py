@@ -29,7 +29,7 @@ BUFFERS = (".attn.bias", ".attn.masked_bias")
 
 
 class Gpt2Adapter:
-    """Names and layouts of GPT-2; its linear maps store (in, out)."""
+    """Adapter to GPT-2's names and layouts; its linear maps store (in, out)."""
 
     model_type = "gpt2"
     hf_class = GPT2
@@ -39,7 +39,7 @@ class Gpt2Adapter:
         return gpt2_misfits(settings, scaling)
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape."""
+        """Return the part of ``config.json`` on the shape."""
         return {
             "model_type": self.model_type,
             "architectures": [self.hf_class],
@@ -58,7 +58,7 @@ class Gpt2Adapter:
         }
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """The settings of a GPT-2 ``config.json``. Raises UserError for what we do not compute."""
+        """Return our settings. Raises UserError for what we do not compute."""
         require_values(
             configuration,
             {
@@ -81,11 +81,11 @@ class Gpt2Adapter:
         )
 
     def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """None: its positions are learned."""
+        """Return no scaling: learned positions have none."""
         return NoScaling()
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Our tensors under GPT-2's names."""
+        """Return our tensors under GPT-2's names."""
         renamed = {PREFIX + OUTER[name]: state[name] for name in state if name in OUTER}
         for name, theirs in _block_names(settings).items():
             tensor = state[name]
@@ -95,7 +95,7 @@ class Gpt2Adapter:
         return renamed
 
     def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """GPT-2's tensors (with or without its prefix) under our names."""
+        """Return GPT-2's tensors, with or without their prefix, under our names."""
         found = {
             name.removeprefix(PREFIX): tensor
             for name, tensor in state.items()

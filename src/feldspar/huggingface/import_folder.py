@@ -1,4 +1,4 @@
-"""A Hugging Face folder read as a decoder's settings and weights; no code of the folder runs."""
+"""Read a Hugging Face folder as a decoder's settings and weights; no code of the folder runs."""
 
 import shutil
 from collections.abc import Generator
@@ -33,7 +33,7 @@ from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
 SCALING_NAME = "position_scaling.json"
-"""Beside it, where the positions are scaled."""
+"""A file beside the settings, which is there if positions are scaled."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class ImportedModel:
     state: dict[str, Tensor]
     tokenizer_folder: Path | None
     scaling: PositionScaling
-    """How its positions are scaled."""
+    """The scaling of its positions."""
     parametrization: Literal["sp"] = "sp"
 
 
 def import_model(folder: Path) -> ImportedModel:
-    """Read a folder of GPT-2, Llama or feldspar weights, or one that ``write_imported`` wrote.
+    """Read a folder of a known architecture, or one that ``write_imported`` wrote.
 
     A release is compared with its manifest first: RunError names a file that differs. Multipliers
     that the configuration declares are folded into the weights. Raises UserError for
@@ -88,7 +88,7 @@ def import_model(folder: Path) -> ImportedModel:
 
 
 def imported_scaling(folder: Path) -> PositionScaling:
-    """Return how the positions of the model in ``folder`` are scaled; its weights are not read.
+    """Return the scaling of positions of the model in ``folder``; its weights are not read.
 
     Raises UserError for a scaling that we do not compute.
     """
@@ -106,7 +106,7 @@ def imported_scaling(folder: Path) -> PositionScaling:
 
 @contextmanager
 def _described_by(path: Path) -> Generator[None]:
-    """Name ``path`` in whatever is wrong with the values that the block takes from it."""
+    """Name ``path`` in errors of the block about values that come from it."""
     try:
         with _located(path):
             yield
@@ -122,7 +122,7 @@ def _described_by(path: Path) -> Generator[None]:
 
 @contextmanager
 def _located(place: Path) -> Generator[None]:
-    """Give an error of the block that says no place this one."""
+    """Give errors of the block that name no place this place."""
     try:
         yield
     except UserError as error:

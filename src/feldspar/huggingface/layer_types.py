@@ -1,4 +1,4 @@
-"""Sliding windows in transformers' vocabulary (``layer_types``), there and back."""
+"""Convert sliding windows to transformers' vocabulary (``layer_types``) and back."""
 
 from collections.abc import Mapping
 from typing import Any

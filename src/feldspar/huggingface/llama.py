@@ -36,7 +36,7 @@ LINEARS = {
 
 
 class LlamaAdapter:
-    """Names of Llama; fused matrices are split by rows."""
+    """Adapter to Llama's names; fused matrices are split by rows."""
 
     model_type = "llama"
     hf_class = LLAMA
@@ -46,7 +46,7 @@ class LlamaAdapter:
         return llama_misfits(settings, scaling)
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
-        """The content of ``config.json`` that describes the shape and the scaling of positions."""
+        """Return the part of ``config.json`` on the shape and the scaling of positions."""
         assert isinstance(settings.positions, RotaryPositions), "refused by misfits"
         base = settings.positions.base
         parameters = rope_parameters(scaling, base)
@@ -74,7 +74,7 @@ class LlamaAdapter:
         }
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """The settings of a Llama ``config.json``. Raises UserError for what we do not compute."""
+        """Return our settings. Raises UserError for what we do not compute."""
         require_values(configuration, {"hidden_act": ("silu", "swish")})
         rope = configuration.get("rope_parameters") or {}
         base = rope.get("rope_theta", configuration.get("rope_theta", 10000.0))
@@ -96,11 +96,11 @@ class LlamaAdapter:
         )
 
     def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """The scaling of a Llama ``config.json``. Raises UserError for what we do not compute."""
+        """Return the scaling of positions. Raises UserError for what we do not compute."""
         return rope_scaling(configuration)
 
     def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Our tensors under Llama's names."""
+        """Return our tensors under Llama's names."""
         renamed = {theirs: state[name] for name, theirs in OUTER.items() if name in state}
         for index in range(settings.n_layers):
             ours, layer = f"blocks.{index}.", f"model.layers.{index}."
@@ -113,7 +113,7 @@ class LlamaAdapter:
         return renamed
 
     def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Llama's tensors under our names; a bias that only one of its branches has becomes 0."""
+        """Return Llama's tensors under our names; a bias that a branch lacks becomes 0."""
         found = {name: state[name] for name in state if not name.endswith(".rotary_emb.inv_freq")}
         if settings.tied_embeddings:
             found.pop("lm_head.weight", None)
@@ -138,7 +138,7 @@ class LlamaAdapter:
 
 
 class MinistralAdapter(LlamaAdapter):
-    """Ministral (`MinistralForCausalLM`): Llama without biases, with a sliding window."""
+    """Adapter to Ministral: Llama without biases, with a sliding window."""
 
     model_type = "ministral"
     hf_class = MINISTRAL

@@ -33,7 +33,7 @@ PREFIX = "model."
 
 
 class OwnAdapter:
-    """The decoder's own names, below ``model.``; the head is ``lm_head``."""
+    """Adapter that keeps our names, below ``model.``; the head is ``lm_head``."""
 
     model_type = "feldspar"
     hf_class = OWN

@@ -1,4 +1,4 @@
-"""Scaled rotary positions in transformers' vocabulary (``rope_parameters``), there and back."""
+"""Convert scaled rotary positions to transformers' vocabulary (``rope_parameters``) and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,11 +26,11 @@ DEFAULTS = {
     "mscale_all_dim": (None,),
     "truncate": (None, True),
 }
-"""Values that we compute with; other ones are refused."""
+"""The values that we compute with; other values are refused."""
 
 
 def rope_parameters(scaling: PositionScaling, base: float) -> dict[str, Any]:
-    """The mapping of a scaling that transformers has."""
+    """Return the mapping of a scaling that transformers has."""
     if isinstance(scaling, NoScaling):
         return {"rope_type": "default", "rope_theta": base}
     assert not isinstance(scaling, NtkScaling), "refused by rope_misfit"
@@ -43,7 +43,7 @@ def rope_parameters(scaling: PositionScaling, base: float) -> dict[str, Any]:
 
 
 def rope_scaling(configuration: Mapping[str, Any]) -> PositionScaling:
-    """The scaling of a ``config.json``, in the newer or the older of its two places.
+    """Return the scaling of a ``config.json``, from the newer or the older of its two places.
 
     Raises UserError for a kind, or a value, that we would compute differently.
     """

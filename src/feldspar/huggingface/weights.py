@@ -1,4 +1,4 @@
-"""Weights of a folder: safetensors only, in one file or in several with an index."""
+"""Read and write a folder's weights: safetensors only, one file or several with an index."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,7 +55,7 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a folder.
+    """Return all tensors of a folder.
 
     Raises UserError when there are none, or only pickled ones; RunError when a file is damaged.
     """
@@ -109,7 +109,7 @@ def require_names(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
                 allowed=str(shape),
             )
         if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-            raise UserError(f"{name} holds no floating-point numbers", found=tensor.dtype)
+            raise UserError(f"{name} does not hold floating-point numbers", found=tensor.dtype)
 
 
 def require_finite(state: Mapping[str, Tensor]) -> None:
