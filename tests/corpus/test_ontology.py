@@ -7,8 +7,16 @@ from pathlib import Path
 import pytest
 
 from feldspar.cli.main import run_with
+from feldspar.core.artifact import Wanted, find_artifact
 from feldspar.core.errors import UserError
-from feldspar.corpus.ontology import branches, read_terms, write_ontology
+from feldspar.corpus.ontology import (
+    branches,
+    build_ontology,
+    read_terms,
+    wanted_ontology,
+    write_ontology,
+)
+from feldspar.recipe.sections.corpus import OntologySettings
 
 OBO = r"""format-version: 1.2
 
@@ -65,6 +73,7 @@ is_a: X:3
 id: part_of
 name: part of
 """
+WANTED = Wanted("ontology")
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -88,9 +97,9 @@ def test_branches_are_the_children_of_the_root_above() -> None:
 
 
 def test_what_is_written(tmp_path: Path) -> None:
-    report = write_ontology(OBO, "X:1", tmp_path / "out", place="x.obo", least=1)
+    report = write_ontology(OBO, "X:1", tmp_path / "out", place="x.obo", least=1, wanted=WANTED)
     assert report.labels == {"organ one": 3, "organ two": 1} and report.terms == 7
-    records = {path.stem: read(path) for path in (tmp_path / "out").iterdir()}
+    records = {path.stem: read(path) for path in (tmp_path / "out").glob("*.jsonl")}
     texts = records.pop("terms")
     assert set(records) == {"train", "validation", "test"}
     pairs = [pair for part in records.values() for pair in part]
@@ -101,8 +110,30 @@ def test_what_is_written(tmp_path: Path) -> None:
     parts = {record["id"]: record["part"] for record in texts}
     for part, found_there in records.items():
         assert all(parts[pair["id"]] == part for pair in found_there)
-    with pytest.raises(UserError, match="exists"):
-        write_ontology(OBO, "X:1", tmp_path / "out", place="x.obo", least=1)
+
+
+def test_a_finished_folder_is_kept_and_another_refused(tmp_path: Path) -> None:
+    file, out = tmp_path / "x.obo", tmp_path / "out"
+    file.write_text(OBO)
+    settings = OntologySettings(path=out, file=file, root="X:1", least=1)
+    first = build_ontology(settings)
+    made = (out / "manifest.json").stat().st_mtime_ns
+    assert build_ontology(settings) == first
+    assert (out / "manifest.json").stat().st_mtime_ns == made
+    other = settings.model_copy(update={"root": "X:2"})
+    with pytest.raises(UserError, match="was built with other settings") as caught:
+        build_ontology(other)
+    assert caught.value.found == "root: X:1 -> X:2"
+    file.write_text(OBO + "\n")
+    with pytest.raises(UserError, match="was built with other settings"):
+        build_ontology(settings)
+    assert build_ontology(settings, overwrite=True) == first
+    file.unlink()
+    assert find_artifact(out, wanted_ontology(settings)) is not None
+    file.write_text(OBO)
+    (out / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"holds no manifest\.json"):
+        build_ontology(settings, overwrite=True)
 
 
 def test_equal_definitions_fall_into_one_part() -> None:
@@ -126,7 +157,7 @@ def test_equal_definitions_fall_into_one_part() -> None:
 )
 def test_an_ontology_that_is_none(tmp_path: Path, text: str, root: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        write_ontology(text, root, tmp_path / "out", place="x.obo", least=1)
+        write_ontology(text, root, tmp_path / "out", place="x.obo", least=1, wanted=WANTED)
     assert not (tmp_path / "out").exists()
 
 

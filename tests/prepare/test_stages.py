@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from feldspar.cli.main import run_with
+from feldspar.core.artifact import finish_artifact
+from feldspar.corpus.ontology import wanted_ontology
 from feldspar.prepare.build import build_missing
 from feldspar.prepare.stages import State, stages_of
 from feldspar.recipe.load import load_recipe
@@ -124,9 +126,15 @@ def test_an_ontology_and_its_pairs_are_made_before_the_documents(
     for name in ("mediswift/small", "spdf/small"):
         names = ("ontology", "documents", "tokenizer", "shards", "pairs")
         assert states(name) == dict.fromkeys(names, TO_BUILD)
-    (tmp_path / "data/mediswift/hpo").mkdir(parents=True)
+    corpus = load_recipe("mediswift/small").recipe.corpus
+    assert corpus is not None and corpus.ontology is not None
+    corpus.ontology.path.mkdir(parents=True)
+    finish_artifact(corpus.ontology.path, wanted_ontology(corpus.ontology))
     found = states("mediswift/small")
     assert (found["ontology"], found["documents"], found["pairs"]) == (READY, MISSING, MISSING)
+    told = stage("mediswift/small", "ontology", "corpus.ontology.least=9")
+    assert "was built with other settings: least: 275 -> 9" in told
+    assert "feldspar corpus ontology hpo --least 9 --out" in told and "--overwrite" in told
 
 
 @pytest.mark.parametrize(

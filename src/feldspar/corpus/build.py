@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
+from feldspar.core.artifact import find_artifact
 from feldspar.core.execution import Engine, started
 from feldspar.core.files import digest_of, new_folder
 from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow
 from feldspar.corpus.decontaminate import Decontaminator
 from feldspar.corpus.document import Tolerance
-from feldspar.corpus.ontology import build_ontology
+from feldspar.corpus.ontology import build_ontology, wanted_ontology
 from feldspar.corpus.pipeline import Plan, process, write_pairs
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.pieces import Piece
@@ -52,8 +53,10 @@ def build_corpus(
     """
     arrow()
     check_apart(out, [each.path for each in settings.sources.values() if each.path is not None])
-    if settings.ontology is not None and not settings.ontology.path.is_dir():
-        build_ontology(settings.ontology, offline)
+    if (ontology := settings.ontology) is not None:
+        wanted_terms = wanted_ontology(ontology, "corpus.ontology.path")
+        if find_artifact(ontology.path, wanted_terms) is None:
+            build_ontology(ontology, offline)
     wanted = wanted_documents(settings)
     finished = finished_report(out, wanted, overwrite)
     if finished is not None:

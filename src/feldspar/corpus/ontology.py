@@ -12,17 +12,20 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from feldspar.core.artifact import Wanted, find_artifact, finish_artifact, require_replaceable
 from feldspar.core.errors import UserError, shorten
-from feldspar.core.files import new_folder
+from feldspar.core.files import digest_of, new_folder, sha256_of_file
+from feldspar.core.progress import say
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.members import read_members
 from feldspar.recipe.sections.corpus import Archive, OntologySettings
 
+KIND = "ontology"
 Part = Literal["train", "validation", "test"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test")
 VALIDATION_THOUSANDTHS, TEST_THOUSANDTHS = 50, 150
@@ -166,10 +169,12 @@ def branches(terms: Mapping[str, Term], root: str) -> dict[str, frozenset[str]]:
 
 
 def write_ontology(
-    text: str, root: str, out: Path, *, place: str, least: int, overwrite: bool = False
+    text: str, root: str, out: Path, *, place: str, least: int, wanted: Wanted
 ) -> OntologyReport:
     """Write ``terms.jsonl`` (id, text, part) and ``{train,validation,test}.jsonl`` (id, definition,
-    branch) into ``out``; branches with fewer than ``least`` pairs are left out.
+    branch) into ``out``, which is replaced; leave out branches with fewer than ``least`` pairs.
+
+    Raises UserError that names ``place`` for a text that is no ontology or has too few pairs.
     """
     terms = read_terms(text, place)
     above = branches(terms, root)
@@ -191,30 +196,52 @@ def write_ontology(
             term = terms[name]
             pairs[term.part].append({"id": name, "definition": term.definition, "branch": label})
     texts = [{"id": term.id, "text": term.text, "part": term.part} for term in terms.values()]
-    with new_folder(out, overwrite) as folder:
+    size = sum(len(record["text"].encode()) for record in texts)
+    numbers = {part: len(records) for part, records in pairs.items()}
+    report = OntologyReport(len(terms), size, numbers, labels)
+    with new_folder(out, overwrite=True) as folder:
         _write(folder / "terms.jsonl", texts)
         for part, records in pairs.items():
             _write(folder / f"{part}.jsonl", records)
-    size = sum(len(record["text"].encode()) for record in texts)
-    numbers = {part: len(records) for part, records in pairs.items()}
-    return OntologyReport(len(terms), size, numbers, labels)
+        finish_artifact(folder, wanted, counts=asdict(report))
+    return report
+
+
+def wanted_ontology(settings: OntologySettings, key: str = "") -> Wanted:
+    """Return the folder that settings ask for. A file counts by its content, while it is there.
+
+    ``key`` is the recipe's key that names the folder.
+    """
+    source = HPO.sha256
+    if settings.file is not None:
+        source = sha256_of_file(settings.file) if settings.file.is_file() else ""
+    values = {"source": source, "root": settings.root or HPO_ROOT, "least": settings.least}
+    return Wanted(KIND, digest_of(json.dumps(values)) if source else None, values, key=key)
 
 
 def build_ontology(
     settings: OntologySettings, offline: bool = False, overwrite: bool = False
 ) -> OntologyReport:
-    """Fetch or read the ontology and write its folder. Raises what reading and writing raise."""
-    if settings.file is None:
-        text, place = hpo_text(offline), "hpo"
-    else:
-        text, place = read_ontology(settings.file), str(settings.file)
+    """Fetch or read the ontology and write its folder, unless that is finished.
+
+    Raises UserError where the folder holds something else, unless it may be replaced with
+    ``overwrite``; and what reading and writing raise.
+    """
+    given = None if settings.file is None else read_ontology(settings.file)
+    wanted = wanted_ontology(settings)
+    if overwrite:
+        require_replaceable(settings.path, KIND)
+    elif (finished := find_artifact(settings.path, wanted)) is not None:
+        finished.verify()
+        say(f"{settings.path} is finished already with these settings: nothing to do")
+        return OntologyReport(**finished.manifest.counts)
     return write_ontology(
-        text,
+        hpo_text(offline) if given is None else given,
         settings.root or HPO_ROOT,
         settings.path,
-        place=place,
+        place=str(settings.file or "hpo"),
         least=settings.least,
-        overwrite=overwrite,
+        wanted=wanted,
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from feldspar.core.artifact import OtherArtifactError, Wanted, find_artifact, open_artifact
 from feldspar.core.errors import FeldsparError, UserError
+from feldspar.corpus.ontology import wanted_ontology
 from feldspar.corpus.store import KIND as DOCUMENTS
 from feldspar.corpus.store import wanted_documents
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
@@ -107,7 +108,16 @@ def _ontology(loaded: AnyLoaded, corpus: CorpusSettings) -> Iterator[Stage]:
     settings = corpus.ontology
     if settings is None:
         return
-    if settings.path.is_dir():
+    key = "corpus.ontology.path"
+    try:
+        found = find_artifact(settings.path, wanted_ontology(settings, key))
+    except FeldsparError as error:
+        root = "" if settings.root is None else f" --root {settings.root}"
+        source = f"{settings.file or 'hpo'}{root} --least {settings.least}"
+        command = f"feldspar corpus ontology {source} --out {settings.path}"
+        yield _refused("ontology", settings.path, error, key, command)
+        return
+    if found is not None:
         yield Stage("ontology", settings.path, State.READY)
     elif settings.file is not None and not settings.file.is_file():
         note = f"corpus.ontology.file: {settings.file} does not exist"
