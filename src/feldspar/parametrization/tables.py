@@ -16,9 +16,13 @@ from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
 from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings, UpdateRule
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
-HIDDEN_RATE_POWER = {"adamw": 1.0}
+HIDDEN_RATE_POWER = {"adamw": 1.0, "muon/original": 0.0, "muon/match_rms_adamw": 0.5}
 """By update rule: the learning rate of a hidden matrix is divided by its fan-in multiplier to this
-power. AdamW moves each entry by about the rate, and a neuron sums fan-in such moves of one sign."""
+power, so that the spectral norm of its update is in proportion to sqrt(fan-out / fan-in) (condition
+1 of 2310.17813; for Muon, 2512.05620 and 2602.20937). AdamW moves each entry by about the rate, and
+a neuron sums fan-in such moves of one sign. Muon's update has a spectral norm of about the rate
+times its adjustment by the shape: a constant at a fixed ratio of rows to columns (original), or in
+proportion to the root of the larger side (match_rms_adamw)."""
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,7 @@ def _entry(
     power = HIDDEN_RATE_POWER[rule.name]
     # What is kept small by decay is a map; the vectors of a soft prompt are inputs (2403.00952).
     decays = len(row.shape) >= 2 and row.role is not Role.PROMPT
-    rate = (scale.block_rate if row.in_block else 1.0) / inputs**power
+    rate = rule.learning_rate_ratio * (scale.block_rate if row.in_block else 1.0) / inputs**power
     decay = width**power if settings.scales_weight_decay else 1.0
     epsilon = scale.residual / scale.width if row.in_block and settings.scales_epsilon else 1.0
     return TensorEntry(

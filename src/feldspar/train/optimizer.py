@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.recipe.sections.optimizer import (
     LanguageOptimizer,
+    MuonSettings,
+    OptimizerSettings,
     RmsPropSettings,
     SgdSettings,
     UpdateRule,
@@ -115,8 +117,19 @@ def _entry(group: ParameterGroup) -> dict[str, Any]:
 
 
 def _adamw(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
-    assert isinstance(settings, LanguageOptimizer)
+    assert isinstance(settings, OptimizerSettings | MuonSettings)
     return torch.optim.AdamW(entries, betas=settings.betas, fused=True)
+
+
+def _muon(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
+    assert isinstance(settings, MuonSettings)
+    return torch.optim.Muon(
+        entries,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        ns_steps=settings.ns_steps,
+        adjust_lr_fn=settings.adjustment,
+    )
 
 
 def _sgd(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
@@ -132,6 +145,8 @@ def _rmsprop(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
 
 _MAKERS: dict[str, Callable[[Entries, AnyOptimizer], torch.optim.Optimizer]] = {
     "adamw": _adamw,
+    "muon/original": _muon,
+    "muon/match_rms_adamw": _muon,
     "sgd": _sgd,
     "rmsprop": _rmsprop,
 }

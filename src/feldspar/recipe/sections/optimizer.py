@@ -7,10 +7,10 @@ that it keeps, which memory planning and checkpoints ask for.
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, model_validator
 
-from feldspar.core.rows import ParameterRow
-from feldspar.recipe.base import Settings
+from feldspar.core.rows import ParameterRow, Role
+from feldspar.recipe.base import NameOrMapping, Settings
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -27,6 +27,8 @@ class UpdateRule:
     """True where the state holds a float32 count of updates beside the moments."""
     epsilon: float = 0.0
     """The number that keeps a divisor from zero; the parametrization multiplies it."""
+    learning_rate_ratio: float = 1.0
+    """Its learning rate at the base width, as a multiple of parametrization.learning_rate."""
     keeps_zeros: bool = True
     """True where an entry of weight, gradient and moments that is zero stays zero. Otherwise
     masked entries are set to zero after each update."""
@@ -63,7 +65,61 @@ class OptimizerSettings(OptimizerSection):
         return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
 
 
-LanguageOptimizer = OptimizerSettings
+class MuonSettings(Settings):
+    """Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
+
+    Muon (2502.16982, equation 1) moves a matrix by its momentum with all singular values set to
+    about 1.
+    """
+
+    type: Literal["muon"]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Share of the matrices' mean gradient that a step keeps."""
+    nesterov: bool = True
+    """Look ahead by the momentum."""
+    ns_steps: Annotated[int, Field(ge=1, lt=100)] = 5
+    """Newton-Schulz iterations that make an update orthogonal."""
+    adjustment: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
+    """Factor on the rate of a matrix by its shape: 0.2 sqrt(max(rows, columns)), so that its
+    entries move as far as AdamW's would; or sqrt(max(1, rows / columns))."""
+    learning_rate_ratio: PositiveFloat = 1.0
+    """Rate of the matrices, as a multiple of parametrization.learning_rate; AdamW takes that one
+    itself."""
+    betas: Betas = (0.9, 0.95)
+    """Decay rates of AdamW's two moments, per step."""
+    epsilon: PositiveFloat = 1e-8
+    """Added to the root of AdamW's second moment."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Decoupled decay of tensors with at least two dimensions, multiplied by their own learning
+    rate before the adjustment."""
+    clip_norm: PositiveFloat | Literal["none"] = 1.0
+    """Largest norm of the whole gradient; none: no clipping."""
+
+    def rule(self, row: ParameterRow) -> UpdateRule:
+        """Return the rule that updates a parameter."""
+        if row.role is not Role.HIDDEN or len(row.shape) != 2:
+            return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
+        return UpdateRule(
+            f"muon/{self.adjustment}",
+            ("momentum_buffer",),
+            counts_steps=False,
+            epsilon=1e-7,
+            learning_rate_ratio=self.learning_rate_ratio,
+            # An orthogonal matrix has no zeros where its gradient had them.
+            keeps_zeros=False,
+        )
+
+
+def _adamw_by_default(value: Any) -> Any:
+    return {"type": "adamw"} | value if isinstance(value, dict) else value
+
+
+LanguageOptimizer = Annotated[
+    OptimizerSettings | MuonSettings,
+    Field(discriminator="type"),
+    BeforeValidator(_adamw_by_default),
+    NameOrMapping,
+]
 """The optimizers of language models."""
 
 
