@@ -15,8 +15,8 @@ from feldspar.papers.bilingual.experiment import (
     RECIPE,
     base_trials,
     begun_trials,
+    bits_of,
     both_gain,
-    by_name,
     english_helps,
     first_stage_keeps,
     first_trials,
@@ -155,7 +155,7 @@ def test_seeds_of_a_name_are_together() -> None:
         TrialResult(t, Path(), 0.0, {"validation/cipher/bits_per_byte": float(i)}, 1, 1.0)
         for i, t in enumerate(second_trials({}, SMALL))
     ]
-    found = by_name(runs, tuple(MIXTURES), ("cipher",), SMALL)
+    found = bits_of(runs, tuple(MIXTURES), ("cipher",))
     assert found["9:1"]["cipher"] == [3.0, 4.0, 5.0]
 
 

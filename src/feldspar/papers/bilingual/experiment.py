@@ -14,7 +14,7 @@ from typing import Any
 
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain
-from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
+from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, Series, line_figure
@@ -139,17 +139,17 @@ def _start(results: Results, stage: str, seed: int) -> str:
 def measure(results: Results, scale: Scale) -> Figures:
     """Read the bits per byte of both languages, and the tokens a word."""
     if scale is Scale.PAPER:
-        return {"second": by_name(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH), scale)}
+        return {"second": bits_of(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH))}
     both = (NEW, ENGLISH)
     return {
-        "begun": by_name(results["begun"], (NONE, *INITIALISATIONS), both, scale),
-        "first": by_name(results["first"], INITIALISATIONS, both, scale),
-        "second": by_name(results["second"], tuple(MIXTURES), both, scale),
-        "once": by_name(results["once"], ("once",), both, scale)["once"],
+        "begun": bits_of(results["begun"], (NONE, *INITIALISATIONS), both),
+        "first": bits_of(results["first"], INITIALISATIONS, both),
+        "second": bits_of(results["second"], tuple(MIXTURES), both),
+        "once": bits_of(results["once"], ("once",), both)["once"],
         "words": {
             name: tokens_per_word(data) for name, data in (("old", OLD_VOCABULARY), ("new", NOW))
         },
-        "first_curves": first_curves(results["first"], scale),
+        "first_curves": first_curves(results["first"]),
     }
 
 
@@ -258,20 +258,16 @@ def english_helps(second: Bits, language: str, claims: StatedClaims) -> Claim:
     )
 
 
-def by_name(
-    runs: Sequence[TrialResult], names: Sequence[str], languages: Sequence[str], scale: Scale
+def bits_of(
+    runs: Sequence[TrialResult], names: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
     """Return the bits per byte of runs that come seed after seed for each name in turn."""
-    seeds = SEEDS[scale]
     return {
         name: {
-            language: [
-                run.metrics[f"validation/{language}/bits_per_byte"]
-                for run in runs[index * seeds : (index + 1) * seeds]
-            ]
+            language: [run.metrics[f"validation/{language}/bits_per_byte"] for run in own]
             for language in languages
         }
-        for index, name in enumerate(names)
+        for name, own in by_name(runs, names).items()
     }
 
 
@@ -305,15 +301,14 @@ def bits_section(
     return Section(title, [words], [Table(header, rows)], [figure] if figure else [])
 
 
-def first_curves(runs: Sequence[TrialResult], scale: Scale) -> dict[str, dict[str, list[float]]]:
+def first_curves(runs: Sequence[TrialResult]) -> dict[str, dict[str, list[float]]]:
     """Average the new language through the first stage over seeds, for each kind of rows."""
-    seeds = SEEDS[scale]
     key = f"validation/{NEW}/bits_per_byte"
     found = {}
-    for index, name in enumerate(INITIALISATIONS):
+    for name, own in by_name(runs, INITIALISATIONS).items():
         curves = [
-            {record["step"]: record[key] for record in _records(run) if key in record}
-            for run in runs[index * seeds : (index + 1) * seeds]
+            {step["step"]: step[key] for step in RunFolder(run.folder).steps() if key in step}
+            for run in own
         ]
         steps = sorted(curves[0])
         means = [fmean(curve[step] for curve in curves) for step in steps]
@@ -328,10 +323,6 @@ def stage_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for name, curve in curves.items()
     ]
     return line_figure("The cipher in the first stage", series, "steps", "bits per byte")
-
-
-def _records(run: TrialResult) -> list[dict[str, Any]]:
-    return RunFolder(run.folder).steps()
 
 
 def mixture_figure(second: Bits, language: str) -> Figure:

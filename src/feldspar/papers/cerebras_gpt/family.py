@@ -144,15 +144,10 @@ def rate_table(sweep: RateSweep, name: str) -> Table:
     """Return a table of losses by rate at each size that was swept; the best is marked *."""
     own = swept(sweep, name)
     rates = [f"{cell.rate:g}" for cell in sweep.row(name, own[0])]
-    rows = []
-    for variant in own:
-        best = sweep.best(name, variant)
-        cells = (
-            (f"{cell.loss:.4f}" if math.isfinite(cell.loss) else "-")
-            + ("*" if cell is best else "")
-            for cell in sweep.row(name, variant)
-        )
-        rows.append([f"{NAMES[name]}, {variant:,} parameters", *cells])
+    rows = [
+        [f"{NAMES[name]}, {variant:,} parameters", *sweep.loss_cells(name, variant, 4)]
+        for variant in own
+    ]
     return Table(["base learning rate", *rates], rows)
 
 

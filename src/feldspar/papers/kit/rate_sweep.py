@@ -62,6 +62,19 @@ class RateSweep:
         """Return the cell of the lowest loss."""
         return min(self.row(parametrization, variant), key=lambda cell: cell.loss)
 
+    def loss_cells(self, parametrization: str, variant: float, digits: int) -> list[str]:
+        """Return the losses of one curve as cells of a table.
+
+        The best one is marked *; a run that diverged has none.
+        """
+        best = self.best(parametrization, variant)
+        return [
+            f"{cell.loss:.{digits}f}{'*' if cell is best else ''}"
+            if math.isfinite(cell.loss)
+            else "-"
+            for cell in self.row(parametrization, variant)
+        ]
+
     def untuned(self, parametrization: str, variant: float) -> Cell:
         """Return the cell at the base's best rate."""
         rate = self.best(parametrization, self.base).rate

@@ -255,16 +255,10 @@ def unpaired(sweep: RateSweep, name: str, densities: Sequence[float]) -> str:
 def loss_table(sweep: RateSweep, name: str) -> Table:
     """Return the losses of one parametrization: a row a density, a column a rate."""
     rates = [power(cell.rate) for cell in sweep.row(name, DENSE)]
-    rows = []
-    for density in sweep.variants:
-        best = sweep.best(name, density)
-        cells = [
-            "-"
-            if not math.isfinite(cell.loss)
-            else f"{cell.loss:.3f}" + ("*" if cell is best else "")
-            for cell in sweep.row(name, density)
-        ]
-        rows.append([f"{NAMES[name]}, density {fraction(density)}", *cells])
+    rows = [
+        [f"{NAMES[name]}, density {fraction(density)}", *sweep.loss_cells(name, density, 3)]
+        for density in sweep.variants
+    ]
     return Table(["base learning rate", *rates], rows)
 
 
