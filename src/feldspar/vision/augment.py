@@ -1,4 +1,4 @@
-"""What is done to a training image at random; the same numbers drawn give the same pixels."""
+"""Random changes of training images; the same random numbers give the same pixels."""
 
 import math
 
@@ -12,15 +12,15 @@ from feldspar.vision.random_operations import rand_augment
 
 ERASED_AREA = (0.02, 1 / 3)
 ERASED_RATIO = (0.3, 1 / 0.3)
-"""Share of the image, and height by width, of what is erased (1708.04896, section 3)."""
+"""Range of the erased share of the image; below it, of height by width (1708.04896, section 3)."""
 
 
 def augment(
     image: Tensor, resolution: int, settings: AugmentationSettings, chance: np.random.Generator
 ) -> Tensor:
-    """Bytes (c, h, w) of any size to bytes (c, resolution, resolution).
+    """Change bytes (c, h, w) of any size at random into bytes (c, resolution, resolution).
 
-    In this order: crop, mirror image, RandAugment, erasing.
+    The changes come in this order: crop, mirror image, RandAugment, erasing.
     """
     image = training_crop(image, resolution, settings.crop, chance)
     if chance.random() < settings.flip:
@@ -33,7 +33,7 @@ def augment(
 
 
 def erased(image: Tensor, chance: np.random.Generator) -> Tensor:
-    """The image with a random rectangle of noise."""
+    """Return the image with a random rectangle replaced by noise."""
     channels, height, width = image.shape
     area = height * width * chance.uniform(*ERASED_AREA)
     low, high = map(math.log, ERASED_RATIO)

@@ -33,7 +33,10 @@ _FUNCTION = re.compile(r"backbone\.blocks\.(\d+)\.functions\.([a-z]+)_(\d+)(?:_(
 
 
 def authors_name(name: str, n_outputs: Sequence[int]) -> str:
-    """Their name of one of our tensors; ``n_outputs``: streams that each block of ours returns."""
+    """Return their name of one of our tensors.
+
+    ``n_outputs`` holds the number of streams that each of our blocks returns.
+    """
     if found := _FUNCTION.fullmatch(name):
         block, kind, first, second, rest = found.groups()
         stack = f"rev_stack.{int(block) + 1}"  # theirs begins with the stem
@@ -54,13 +57,13 @@ def authors_name(name: str, n_outputs: Sequence[int]) -> str:
 
 
 def authors_names(network: RevBiFPN) -> dict[str, str]:
-    """Their name of each tensor of a network of ours."""
+    """Map the name of each tensor of our network to the name in their code."""
     n_outputs = [block.n_outputs for block in network.backbone.in_order]
     return {name: authors_name(name, n_outputs) for name in network.state_dict()}
 
 
 def read_authors_weights(path: Path, network: RevBiFPN) -> dict[str, Tensor]:
-    """The tensors of their checkpoint under the names of ``network``, shapes unchecked.
+    """Return the tensors of their checkpoint under the names of ``network``, shapes unchecked.
 
     Raises UserError for a file that is no state dict of tensors, or one of another network.
     """

@@ -40,13 +40,13 @@ class NormalisedConvolution(nn.Module):
         self._activated = activated
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
+        """Map (b, c_in, h, w) to (b, c_out, h / stride, w / stride)."""
         x = self.norm(self.convolution(x))
         return F.hardswish(x) if self._activated else x
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate computed from the means of all channels."""
+    """A gate for each channel, computed from the means of all channels."""
 
     def __init__(self, channels: int, squeezed: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Conv2d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w), shape kept."""
+        """Scale the channels of (b, c, h, w); the shape is kept."""
         inner = F.hardswish(self.squeeze(x.mean((2, 3), keepdim=True)))
         return x * F.hardsigmoid(self.excite(inner))
 
@@ -78,7 +78,7 @@ class InvertedBottleneck(nn.Module):
         self.layers = nn.ModuleDict(layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c_in, h, w) to (b, c_out, h * upsampling / stride, w * upsampling / stride)."""
+        """Map (b, c_in, h, w) to (b, c_out, h / stride * upsampling, w / stride * upsampling)."""
         for layer in self.layers.values():
             x = layer(x)
         if self.training and self._shape.drop_probability:
@@ -89,7 +89,10 @@ class InvertedBottleneck(nn.Module):
 
 
 def drop_images(x: Tensor, probability: float) -> Tensor:
-    """Stochastic depth (1603.09382): zero each image of (b, ...) or divide it by what is kept."""
+    """Zero some images of (b, ...) and divide the others by the share that is kept.
+
+    This is stochastic depth (1603.09382).
+    """
     kept = 1 - probability
     mask = torch.empty(len(x), *[1] * (x.ndim - 1), dtype=x.dtype, device=x.device)
     return x * mask.bernoulli_(kept).div_(kept)

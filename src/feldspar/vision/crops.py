@@ -1,4 +1,4 @@
-"""Which part of an image is seen, and at which size: bytes (channels, height, width) in and out.
+"""Crops and sizes of images: bytes (channels, height, width) in and out.
 
 Resizing is bilinear with antialiasing, on float32, rounded to bytes.
 """
@@ -13,11 +13,11 @@ from torch.nn import functional as F
 from feldspar.recipe.sections.vision import CentreCrop, PaddedCrop, RandomResizedCrop
 
 ATTEMPTS = 10
-"""Draws of a part that fits, before the middle of the image is taken."""
+"""Number of draws for a part that fits, before the middle of the image is taken."""
 
 
 def centre_crop(image: Tensor, resolution: int, share: float = 1.0) -> Tensor:
-    """The square in the middle whose side is ``share`` of the shorter one, at ``resolution``."""
+    """Cut the middle square, whose side is ``share`` of the shorter one, and resize it."""
     height, width = image.shape[1:]
     side = max(1, round(share * min(height, width)))
     top, left = (height - side) // 2, (width - side) // 2
@@ -30,7 +30,7 @@ def training_crop(
     crop: RandomResizedCrop | PaddedCrop | CentreCrop,
     chance: np.random.Generator,
 ) -> Tensor:
-    """The part that ``chance`` draws, at ``resolution``."""
+    """Cut the part that ``chance`` draws, and resize it to ``resolution``."""
     if isinstance(crop, CentreCrop):
         return centre_crop(image, resolution)
     if isinstance(crop, PaddedCrop):
@@ -44,7 +44,7 @@ def training_crop(
 def _random_part(
     height: int, width: int, crop: RandomResizedCrop, chance: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """Top, left, height and width: area uniform, ratio uniform in its logarithm."""
+    """Draw top, left, height and width: the area uniformly, the ratio in its logarithm."""
     low, high = map(math.log, crop.aspect_ratio)
     for _ in range(ATTEMPTS):
         area = height * width * chance.uniform(*crop.area)
@@ -59,7 +59,7 @@ def _random_part(
 
 
 def resize(image: Tensor, resolution: int) -> Tensor:
-    """The image squeezed or stretched to a square."""
+    """Squeeze or stretch an image to a square."""
     if image.shape[1:] == (resolution, resolution):
         return image
     resized = F.interpolate(

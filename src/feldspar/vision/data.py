@@ -1,4 +1,4 @@
-"""The images of a recipe: both splits opened and checked against each other and the network."""
+"""The images of a recipe, checked against each other and the network."""
 
 from dataclasses import dataclass
 
@@ -11,19 +11,19 @@ from feldspar.vision.images import LabelledImages
 
 @dataclass(frozen=True)
 class ImageData:
-    """The splits of a recipe."""
+    """The two splits of a recipe."""
 
     train: LabelledImages
     validation: LabelledImages
 
     @property
     def digest(self) -> str:
-        """Changes with the training images."""
+        """A value that changes with the training images."""
         return self.train.digest
 
 
 def open_images(recipe: VisionRecipe) -> ImageData:
-    """Both splits of a recipe's images, checked against each other and the network.
+    """Open both splits of a recipe's images and check them.
 
     Raises UserError where files are absent, damaged or empty, and for another number of classes.
     """
@@ -40,7 +40,7 @@ def open_images(recipe: VisionRecipe) -> ImageData:
 
 
 def open_split(recipe: VisionRecipe, split: str) -> LabelledImages:
-    """One split: ``train`` or ``validation``. Raises UserError as ``open_images``."""
+    """Open one split, ``train`` or ``validation``. Raises UserError as ``open_images`` does."""
     settings, channels = recipe.images, recipe.model.image_channels
     path = getattr(settings, split)
     opened = (open_folder if settings.format == "folder" else open_idx)(path, channels, split)

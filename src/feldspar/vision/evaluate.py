@@ -1,4 +1,4 @@
-"""A trained run measured on held-out images: its own validation split, or another."""
+"""Measures of a trained run on held-out images: its own validation split, or another."""
 
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ def evaluate_run(
     resolution: int | None = None,
     averaged: bool = True,
 ) -> dict[str, float]:
-    """Loss and accuracies of a run's checkpoint, and the number of images.
+    """Measure loss and accuracies of a run's checkpoint, and count the images.
 
     ``images`` takes the place of the recipe's validation split. Raises UserError for a run, images
     of other classes or a resolution that do not fit.

@@ -19,7 +19,7 @@ EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "La", "CMYK", "Y
 
 
 def open_folder(path: Path, channels: int, split: str) -> LabelledImages:
-    """The split of class folders in ``path``; classes are sorted by name.
+    """Open the split of class folders in ``path``; classes are sorted by name.
 
     Raises UserError for a folder without classes and a class without images.
     """
@@ -48,7 +48,7 @@ def open_folder(path: Path, channels: int, split: str) -> LabelledImages:
         files += images
         labels += [label] * len(images)
     if ignored:
-        say(f"warning: {ignored} entries of {path} are no images by their names, and left out")
+        say(f"warning: {ignored} entries of {path} have no name of an image and are left out")
     names = [f"{file.relative_to(path).as_posix()}:{file.stat().st_size}" for file in files]
     return LabelledImages(
         classes=tuple(folder.name for folder in folders),
@@ -67,11 +67,11 @@ def _read_numbered(files: list[Path], channels: int, index: int) -> Tensor:
 
 
 def read_image(path: Path, channels: int) -> Tensor:
-    """Pixels of a file as bytes (channels, height, width), gray or colour as ``channels`` says.
+    """Read a file as bytes (channels, height, width), in gray or colour as ``channels`` says.
 
-    Gray becomes colour by repetition, colour gray by its luminance; CMYK is converted, what is
-    transparent shows white. Raises UserError for a file that cannot be decoded, and for pixels of
-    more than 8 bits.
+    Gray becomes colour by repetition, and colour becomes gray by its luminance. CMYK is converted,
+    and transparent parts show white. Raises UserError for a file that cannot be decoded, and for
+    pixels of more than 8 bits.
     """
     try:
         from PIL import Image
@@ -98,7 +98,7 @@ def read_image(path: Path, channels: int) -> Tensor:
 
 
 def _on_white(image: Any) -> Any:
-    """The image as it looks on white paper, where parts of it are transparent."""
+    """Lay an image with transparent parts on white."""
     if not (image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info):
         return image
     from PIL import Image

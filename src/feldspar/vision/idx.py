@@ -15,11 +15,11 @@ from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.vision.images import LabelledImages
 
 BYTES = 0x08
-"""The only type of entries that is read."""
+"""Code of bytes, the only type of entries that is read."""
 
 
 def open_idx(prefix: Path, channels: int, split: str) -> LabelledImages:
-    """The split of PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte (.gz), held in memory.
+    """Read the split of PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte (.gz) into memory.
 
     Raises UserError for files that are absent, damaged, empty, or do not belong together.
     """
@@ -49,7 +49,7 @@ def open_idx(prefix: Path, channels: int, split: str) -> LabelledImages:
 
 
 def read_idx(path: Path, n_dimensions: int) -> np.ndarray:
-    """The array in a file, gzipped or not. Raises UserError for anything else in it."""
+    """Read the array in a file, gzipped or not. Raises UserError for any other content."""
     try:
         data = path.read_bytes()
         if path.suffix == ".gz":

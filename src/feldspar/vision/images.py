@@ -1,4 +1,4 @@
-"""Labelled images of one split: how many, of which classes, and the pixels of each."""
+"""Labelled images of one split: their number, their classes, and the pixels of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ class LabelledImages:
 
     classes: tuple[str, ...]
     labels: np.ndarray
-    """(n,) int64: which of the classes."""
+    """The number of each image's class, (n,) int64."""
     read: Callable[[int], Tensor]
     digest: str
-    """Changes with the images."""
+    """A value that changes with the images."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,6 +30,6 @@ class LabelledImages:
 def channel_statistics(
     settings: ImagesSettings, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, for pixels from 0 to 1."""
+    """Return mean and standard deviation of each channel, for pixels from 0 to 1."""
     means, stds = ((0.5,), (0.5,)) if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)
     return settings.mean or means, settings.std or stds

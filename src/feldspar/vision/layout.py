@@ -1,7 +1,7 @@
-"""Which convolution blocks a RevBiFPN consists of, and where, from its settings; no torch.
+"""The convolution blocks of a RevBiFPN and their places, from its settings.
 
-One list for the modules, which are built from it, and for the counts, which are summed over it.
-Kernels, expansions and squeeze ratios by stream are those of the authors' code.
+The modules are built from this list. Kernels, expansions and squeeze ratios by stream are those of
+the authors' code.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ class Bottleneck:
     upsampling: int = 1
     """Factor of the bilinear interpolation at its end."""
     drop_probability: float = 0.0
-    """Stochastic depth."""
+    """The probability of stochastic depth."""
 
     @property
     def channels_inner(self) -> int:
@@ -40,7 +40,7 @@ class Bottleneck:
 
     @property
     def channels_squeezed(self) -> int:
-        """Channels inside squeeze-and-excitation; 0: there is none. A share of what comes in."""
+        """Channels inside squeeze-and-excitation, a share of ``channels_in``; 0 for none."""
         return max(1, int(self.channels_in * self.squeeze_ratio)) if self.squeeze_ratio else 0
 
 
@@ -64,7 +64,7 @@ class Fusion:
 
 @dataclass(frozen=True)
 class Silo:
-    """RevSilo: from fine to coarse, then from coarse to fine, in an order that can be undone."""
+    """A RevSilo: branches from fine to coarse, then from coarse to fine, which can be undone."""
 
     n_inputs: int
     n_outputs: int
@@ -88,13 +88,13 @@ class NetworkLayout:
 
     stages: tuple[Stage, ...]
     neck: tuple[Bottleneck, ...]
-    """One a stream."""
+    """One block for each stream."""
     head: tuple[Bottleneck, ...]
-    """Block i takes stream i's resolution to the next one's."""
+    """Block i goes from the resolution of stream i to that of the next stream."""
 
 
 def network_layout(settings: RevBiFPNSettings) -> NetworkLayout:
-    """The blocks of the network that ``settings`` describe."""
+    """Return the blocks of the network that ``settings`` describe."""
     widths = settings.neck_channels
     return NetworkLayout(
         stages=tuple(_stages(settings)),

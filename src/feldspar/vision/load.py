@@ -1,4 +1,4 @@
-"""A trained run on images read back: its network, with the averaged weights where there are any."""
+"""A trained run on images, read back with its averaged weights where there are any."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from feldspar.train.load import find_checkpoint
 from feldspar.vision.revbifpn import RevBiFPN
 
 CLASSES_KEY = "classes"
-"""Of a checkpoint's state."""
+"""The key of the classes in the state of a checkpoint."""
 
 
 @dataclass(frozen=True)

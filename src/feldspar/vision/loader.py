@@ -1,4 +1,4 @@
-"""Batches of images, read ahead by threads; what is read depends on positions alone.
+"""Batches of images, read ahead by threads; they depend on positions alone.
 
 Position p of a run is image p mod n of epoch p div n, in that epoch's own random order, with a
 random stream of its own: the same pixels for any number of threads, and after a resume.
@@ -21,10 +21,10 @@ from feldspar.vision.crops import centre_crop
 from feldspar.vision.images import LabelledImages
 
 IMAGES_AT_ONCE = 16
-"""Of one thread's turn."""
+"""Images that a thread reads in one turn."""
 
 Example = tuple[Tensor, int]
-"""Bytes (c, r, r) and the label."""
+"""The bytes (c, r, r) of an image and its label."""
 
 
 class TrainingImages:
@@ -37,7 +37,7 @@ class TrainingImages:
         self._order = lru_cache(maxsize=2)(self._draw_order)
 
     def read(self, position: int, resolution: int) -> Example:
-        """The example at a position of the run."""
+        """Return the example at a position of the run."""
         epoch, place = divmod(position, len(self._images))
         index = int(self._order(epoch)[place])
         chance = numpy_stream(self._seed, "images.augment", position)
@@ -49,7 +49,7 @@ class TrainingImages:
 
 
 class ImageLoader:
-    """Hands out requested batches in the order of the requests.
+    """Batches in the order in which they are requested.
 
     An error while reading is raised by the ``take`` of its own request.
     """
@@ -61,11 +61,11 @@ class ImageLoader:
 
     @property
     def waiting(self) -> int:
-        """Requests not taken yet."""
+        """The number of requests that are not taken yet."""
         return len(self._answers)
 
     def request(self, start: int, stop: int, resolution: int) -> None:
-        """Ask for the examples ``start`` to ``stop`` - 1; returns at once."""
+        """Ask for the examples ``start`` to ``stop`` - 1, and return at once."""
         turns = [
             range(first, min(first + IMAGES_AT_ONCE, stop))
             for first in range(start, stop, IMAGES_AT_ONCE)
@@ -75,7 +75,7 @@ class ImageLoader:
         )
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """Bytes (b, c, r, r) and labels (b,) of the oldest request; waits for them."""
+        """Wait for the oldest request; return its bytes (b, c, r, r) and labels (b,)."""
         if not self._answers:
             raise InternalError("images were taken from the loader without a request")
         examples = [example for turn in self._answers.popleft() for example in turn.result()]
@@ -83,7 +83,7 @@ class ImageLoader:
         return torch.stack(pixels), torch.tensor(labels)
 
     def close(self) -> None:
-        """Stop the threads; what was asked for is forgotten."""
+        """Stop the threads and forget all requests."""
         self._answers.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
@@ -94,7 +94,7 @@ class ImageLoader:
 def held_out_batches(
     images: LabelledImages, resolution: int, crop: float, batch_images: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in their order, the middle of each; one batch is read ahead."""
+    """Yield the middle of every image, in order, in batches; one batch is read ahead."""
 
     def read(index: int, resolution: int) -> Example:
         return centre_crop(images.read(index), resolution, crop), int(images.labels[index])

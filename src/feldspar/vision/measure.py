@@ -1,4 +1,4 @@
-"""How well a network classifies held-out images: loss, top-1 and top-5 accuracy."""
+"""The measures of a network on held-out images: loss, top-1 and top-5 accuracy."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,7 +26,7 @@ def measure(
     device: torch.device,
     autocast: Callable[[], AbstractContextManager[object]],
 ) -> dict[str, float]:
-    """``validation/loss`` (mean cross-entropy), ``validation/top1`` and ``top5`` (shares).
+    """Return ``validation/loss`` (mean cross-entropy), ``validation/top1`` and ``top5`` (shares).
 
     Among fewer than five classes top-5 is not measured. The network's mode is as before.
     """

@@ -68,7 +68,7 @@ def count_multiply_adds(network: RevBiFPN, height: int, width: int) -> MultiplyA
 
 
 class _Counter(QuickShapes):
-    """Adds up the work of the operations that run."""
+    """The sum of the work of the operations that run."""
 
     def __init__(self) -> None:
         super().__init__()

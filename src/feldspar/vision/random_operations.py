@@ -1,8 +1,8 @@
 """RandAugment (1909.13719): operations of random strength on images of bytes (c, h, w).
 
-Its fourteen operations. Strength 10 is: 30 degrees, a shear of 0.3, a shift of 0.45 of the side,
-factors of 0.1 to 1.9, four bits kept, inversion of every pixel. What moves in from outside is
-black.
+Strength 10 of its fourteen operations is: 30 degrees, a shear of 0.3, a shift of 0.45 of the side,
+factors of 0.1 to 1.9, four bits kept, inversion of every pixel. Pixels from outside
+the image are black.
 """
 
 import math
@@ -18,11 +18,11 @@ from feldspar.recipe.sections.vision import RandAugment
 STRONGEST = 10.0
 LUMINANCE = (0.299, 0.587, 0.114)
 SMOOTHING = ((1, 1, 1), (1, 5, 1), (1, 1, 1))
-"""Of the blurred image that sharpness moves away from, over 13."""
+"""Weights, over 13, of the blurred image that sharpness moves away from."""
 
 
 def rand_augment(image: Tensor, settings: RandAugment, chance: np.random.Generator) -> Tensor:
-    """The image after the operations that ``chance`` draws."""
+    """Apply the operations that ``chance`` draws."""
     names = chance.integers(len(OPERATIONS), size=settings.operations)
     for number in names.tolist():
         strength = settings.magnitude + settings.deviation * chance.standard_normal()
@@ -73,7 +73,7 @@ def _solarize(image: Tensor, strength: float, sign: float) -> Tensor:
 
 
 def _blend(base: Tensor, image: Tensor, strength: float, sign: float) -> Tensor:
-    """Away from ``base`` (sign 1) or towards it."""
+    """Move an image away from ``base`` (sign 1) or towards it (sign -1)."""
     factor = 1 + sign * 0.9 * strength
     return _bytes(base + factor * (image - base))
 
@@ -106,7 +106,10 @@ def _sharpness(image: Tensor, strength: float, sign: float) -> Tensor:
 
 
 def _moved(image: Tensor, rows: tuple[tuple[float, ...], tuple[float, ...]]) -> Tensor:
-    """Each pixel from where ``rows`` (x, y and 1 to x, y; half the side is 1) send it."""
+    """Take each pixel from the place that ``rows`` give: a matrix from (x, y, 1) to (x, y).
+
+    The middle is 0, and half a side is 1.
+    """
     matrix = torch.tensor([rows])
     places = F.affine_grid(matrix, [1, *image.shape], align_corners=False)
     return _bytes(F.grid_sample(image[None].float(), places, align_corners=False)[0])

@@ -24,9 +24,9 @@ from feldspar.vision.stem import Stem
 
 
 class RevBiFPN(nn.Module):
-    """The network of ``settings``; ``seed`` draws its initial values.
+    """The network of ``settings``, with initial values drawn from ``seed``.
 
-    ``memory`` says what is kept for the backward pass, by name as ``reversible.ReversibleChain``.
+    ``memory`` names what is kept for the backward pass, as in ``reversible.chain``.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class RevBiFPN(nn.Module):
 
     @property
     def memory(self) -> ActivationMemory:
-        """What is kept for the backward pass: store, recompute or reversible."""
+        """The name of what is kept for the backward pass: store, recompute or reversible."""
         return self.backbone.memory
 
     @memory.setter
@@ -64,17 +64,17 @@ class RevBiFPN(nn.Module):
         self.backbone.memory = memory
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (b, classes) of normalised images (b, image channels, h, w).
+        """Return logits (b, classes) of normalised images (b, image channels, h, w).
 
-        Raises UserError for what is no image, sizes that the coarsest stream does not divide, and
-        a training batch that batch norm cannot normalise.
+        Raises UserError for tensors that are no images, for sizes that the coarsest stream does
+        not divide, and for a training batch that batch norm cannot normalise.
         """
         pooled = self.pooled_features(self.pyramid(images))
         dropped = F.dropout(pooled, self.settings.dropout, self.training)
         return self.classifier(dropped)
 
     def features(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The backbone's streams, finest first: stream i is (b, c_i, h / (4 2^i), w / (4 2^i))."""
+        """Return the backbone's streams, finest first; i is (b, c_i, h / (4 2^i), w / (4 2^i))."""
         finest = self.stem(images)
         height, width = images.shape[2:]
         if self.training and len(images) * height * width == self.settings.size_multiple**2:
@@ -86,7 +86,7 @@ class RevBiFPN(nn.Module):
         return self.backbone(finest)
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The streams after the neck, of widths ``neck_channels``."""
+        """Return the streams after the neck, of widths ``neck_channels``."""
         streams = self.features(images)
         blocks = cast(Iterable[InvertedBottleneck], self.neck)
         if self.memory == "store":
@@ -95,7 +95,7 @@ class RevBiFPN(nn.Module):
         return tuple(recomputed(block, stream)[0] for block, stream in pairs)
 
     def pooled_features(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """What the classifier reads, (b, head_width), before dropout."""
+        """Return the features that the classifier reads, (b, head_width), before dropout."""
         gathered = pyramid[0]
         for block, stream in zip(self.head, pyramid[1:], strict=True):
             gathered = stream + block(gathered)
@@ -103,9 +103,10 @@ class RevBiFPN(nn.Module):
 
 
 def initialise(model: nn.Module, seed: int) -> None:
-    """Convolutions: normal by what goes out, for a ReLU (1502.01852); the rest as torch does.
+    """Draw the initial values.
 
-    Biases of convolutions are 0; the classifier keeps the uniform values of ``nn.Linear``.
+    Convolutions are normal by their outputs, for a ReLU (1502.01852), with biases of 0. The
+    classifier has the uniform values of ``nn.Linear``.
     """
     generator = torch.Generator().manual_seed(stream_seed(seed, "vision.init"))
     for module in model.modules():

@@ -20,7 +20,7 @@ from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 
 
 def train_on_images(loaded: LoadedVisionRecipe, out: Path, overwrite: bool = False) -> RunResult:
-    """Train a recipe in ``out``; what is there already is continued, or replaced on request.
+    """Train a recipe in ``out``; continue a run that is there, or replace it on request.
 
     Raises UserError for a recipe that does not fit its images or the run, SetupError under a
     launcher of several processes, RunError when the loss is not finite. SIGTERM and SIGINT save a

@@ -11,7 +11,7 @@ from feldspar.vision.layout import Coupling, Fusion, Silo
 def residual_layer(
     couplings: tuple[Coupling, ...], channels: tuple[int, ...], fixed_point_bits: int | None = None
 ) -> ReversibleBlock:
-    """``b += first(a); a += second(b)`` on the halves (a, b) of each stream."""
+    """Build ``b += first(a); a += second(b)`` on the halves (a, b) of each stream."""
     steps: list[Step] = []
     functions: dict[str, nn.Module] = {}
     for coupling in couplings:
@@ -25,10 +25,10 @@ def residual_layer(
 
 
 def reversible_silo(silo: Silo, fixed_point_bits: int | None = None) -> ReversibleBlock:
-    """Down: ``x_j += D_ij(x_i)``, i < j; up: ``x_i += U_ji(x_j)``, j > i; a new stream is created.
+    """Build a silo: down, ``x_j += D_ij(x_i)``, i < j, then up, ``x_i += U_ji(x_j)``, j > i.
 
-    The stream that is added has no residual term: its first branch creates it, and the inverse
-    drops it (2206.14098, section 3).
+    A new stream has no residual term: its first branch creates it, and the inverse drops it
+    (2206.14098, section 3).
     """
     steps: list[Step] = []
     functions: dict[str, nn.Module] = {}

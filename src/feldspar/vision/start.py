@@ -23,7 +23,7 @@ CLASSIFIER = "classifier."
 def start_network(network: RevBiFPN, recipe: VisionRecipe) -> None:
     """Replace the initial weights and statistics by those that ``start_from`` names.
 
-    Of a run with averaged weights these are taken. Raises UserError where shapes differ.
+    Averaged weights are taken from a run that has them. Raises UserError where shapes differ.
     """
     source = recipe.start_from
     if isinstance(source, StartFromScratch):

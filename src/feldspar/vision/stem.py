@@ -8,7 +8,7 @@ from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
 
 
 def space_to_depth(images: Tensor, factor: int) -> Tensor:
-    """(b, c, h, w) to (b, c * factor^2, h / factor, w / factor), losing nothing.
+    """Map (b, c, h, w) to (b, c * factor^2, h / factor, w / factor), losing nothing.
 
     All channels of a pixel stay together: the order is (row, column, channel), not that of
     ``torch.nn.functional.pixel_unshuffle``.
@@ -31,7 +31,7 @@ def require_divisible(settings: RevBiFPNSettings, height: int, width: int) -> No
 
 
 class Stem(nn.Module):
-    """Repeats the image's channels in turn, to a 16th of the finest stream's; stacks pixels."""
+    """Channels repeated in turn to a 16th of the finest stream's, and pixels stacked."""
 
     def __init__(self, settings: RevBiFPNSettings) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class Stem(nn.Module):
         self._channels = [number % settings.image_channels for number in range(stacked)]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(b, image channels, h, w) to the finest stream, (b, c_0, h / 4, w / 4).
+        """Map images (b, image channels, h, w) to the finest stream, (b, c_0, h / 4, w / 4).
 
         Raises UserError for images of another type, number of channels or size.
         """

@@ -24,13 +24,13 @@ class ClassificationLoss(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """``images`` (b, c, r, r) normalised, ``targets`` (b, classes) probabilities."""
+        """Return the loss of normalised images (b, c, r, r) and probabilities (b, classes)."""
         logits = self.network(images).float()
         return -(targets * F.log_softmax(logits, dim=-1)).sum()
 
 
 class Normalisation(nn.Module):
-    """Bytes to what the network reads: scaled to 0..1, mean and deviation of each channel out."""
+    """From bytes to numbers of mean 0 and deviation 1 in each channel."""
 
     mean: Tensor
     std: Tensor
@@ -41,17 +41,17 @@ class Normalisation(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """(b, c, h, w), shape kept."""
+        """Normalise bytes (b, c, h, w); the shape is kept."""
         return (pixels.float() / 255 - self.mean) / self.std
 
 
 def normalisation(recipe: VisionRecipe) -> Normalisation:
-    """The one of a recipe's images."""
+    """Return the normalisation of a recipe's images."""
     return Normalisation(*channel_statistics(recipe.images, recipe.model.image_channels))
 
 
 class ImageBatches:
-    """Training images with their targets, in the order of the run."""
+    """The training images with their targets, in the order of the run."""
 
     cut_tokens = 0
     """Images are read whole."""
@@ -77,11 +77,11 @@ class ImageBatches:
 
     @property
     def prefetched(self) -> bool:
-        """Whether a step is on its way."""
+        """True while a step is being loaded."""
         return self._loader.waiting > 0
 
     def take(self) -> list[tuple[Tensor, ...]]:
-        """The images and targets of the step that was asked for first."""
+        """Return the images and targets of the step that was asked for first."""
         pixels, labels = self._loader.take()
         images = self._normalise(pixels.to(self._device, non_blocking=True))
         targets = smoothed_targets(
@@ -96,7 +96,7 @@ class ImageBatches:
         return [(images, targets)]
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
-        """Images."""
+        """Count images."""
         return len(micro_batch[0])
 
     def close(self) -> None:
@@ -105,10 +105,10 @@ class ImageBatches:
 
 
 def smoothed_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
-    """Probabilities (b, classes): 1 - ``smoothing`` at the label, the rest spread over all."""
+    """Return probabilities (b, classes): 1 - ``smoothing`` at the label, the rest over all."""
     return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
 
 
 def mixed(values: Tensor, share: float) -> Tensor:
-    """``share`` of each image and the rest of its partner: the first with the last, and so on."""
+    """Mix ``share`` of each image with the rest of its partner: first with last, and so on."""
     return share * values + (1 - share) * values.flip(0)
