@@ -59,7 +59,7 @@ def test_fit_tells_people_the_judgement_and_every_doubt(
     arguments = ["scaling", "fit", str(points_file), "--predict", "1e24", "--out", str(out)]
     assert run_with(arguments) == 0
     shown = capsys.readouterr().out
-    assert re.search(r"\(f / c\)\^\(-a\) .*1\.5701 \(-0\.12 %\)  <- chosen", shown)
+    assert re.search(r"\(f / c\)\^\(-a\) .*1\.5701 \(-0\.12 %\)  chosen", shown)
     assert re.search(r"\(f / c\)\^\(-a\) \+ b .*1\.5977 \(\+1\.63 %\)\n", shown)
     assert "the forms disagree there by +1.75 %" in shown
     assert "error -0.12 %, inside the interval" in shown and "3.65 times" in shown

@@ -36,14 +36,12 @@ def register(app: typer.Typer) -> None:
         from feldspar.cli.console import print_json
         from feldspar.core.errors import EXIT_CHECK_FAILED
         from feldspar.recipe.load import load_recipe
-        from feldspar.study.coordinate_check import check_recipe
-        from feldspar.study.coordinate_page import write_check
 
         loaded = load_recipe(recipe, overrides)
-        with loaded.locating_errors():
-            check = check_recipe(loaded.recipe, quick)
         folder = out or Path("runs") / f"{loaded.recipe.name}-coordinate-check"
-        write_check(check, folder)
+        import feldspar
+
+        check = feldspar.coordinate_check(loaded, folder, quick=quick)
         if json:
             print_json(check.as_dict())
         else:
@@ -53,12 +51,17 @@ def register(app: typer.Typer) -> None:
 
 
 def print_check(check: "CoordinateCheck") -> None:
-    """Verdicts as a table, what the recipe's own breaks, and whether the controls spoke."""
+    """Print the verdicts, the bounds that the recipe's own breaks, and controls that passed."""
+    from feldspar.cli.tables import print_table
+
     axes = check.by_axis
-    typer.echo(f"{'parametrization':18}" + "".join(f"{axis:>10}" for axis in axes))
-    for name in next(iter(axes.values())):
-        verdicts = ("pass" if found[name].passed else "fail" for found in axes.values())
-        typer.echo(f"{name:18}" + "".join(f"{verdict:>10}" for verdict in verdicts))
+    print_table(
+        ("parametrization", *axes),
+        (
+            (name, *("pass" if found[name].passed else "fail" for found in axes.values()))
+            for name in next(iter(axes.values()))
+        ),
+    )
     typer.echo(check.outcome)
     for axis in check.broken_claims:
         judgement = axes[axis][check.own]
@@ -69,6 +72,6 @@ def print_check(check: "CoordinateCheck") -> None:
             )
     for axis, name in check.silent_controls:
         typer.echo(
-            f"warning: {name} is known to fail on {axis} and did not do so clearly: this check "
-            "may see too little"
+            f"warning: {name} is known to fail on {axis} and did not clearly fail here: this "
+            "check may miss failures"
         )

@@ -260,6 +260,7 @@ def ontology_command(
     """Write an ontology's terms as text, and its definitions as pairs labelled by branch."""
     from dataclasses import asdict
 
+    from feldspar.cli.tables import print_table
     from feldspar.corpus.ontology import build_ontology
     from feldspar.recipe.sections.corpus import OntologySettings
 
@@ -272,8 +273,9 @@ def ontology_command(
         print_json(asdict(report))
         return
     typer.echo(f"{report.terms:,} terms, {report.text_bytes:,} bytes of text")
-    for label, count in report.labels.items():
-        typer.echo(f"{label:56}{count:>8,}")
+    print_table(
+        ("label", "definitions"), ((label, f"{count:,}") for label, count in report.labels.items())
+    )
     shares = ", ".join(f"{part} {count:,}" for part, count in report.pairs.items())
     typer.echo(f"pairs: {shares}\n{out}")
 
@@ -293,7 +295,8 @@ def _show(report: "Report", folder: Path, json: bool) -> None:
 
 
 def tell_documents(report: "Report") -> None:
-    """Print what was read, removed by reason, and kept: a line a source, then a line a reason."""
+    """Print the documents read, removed and kept of each source, then one line for each reason."""
+    from feldspar.cli.tables import print_table
     from feldspar.corpus.report import REASONS
 
     header = ("source", "read", *report.reasons, "kept", "kept bytes")
@@ -307,11 +310,7 @@ def tell_documents(report: "Report") -> None:
         )
         for name, counts in report.sources.items()
     ]
-    width = max(len(row[0]) for row in (header, *rows))
-    widths = [max(13, len(title) + 2) for title in header[1:]]
-    for name, *figures in (header, *rows):
-        cells = zip(figures, widths, strict=True)
-        typer.echo(f"{name:<{width}}" + "".join(f"{cell:>{room}}" for cell, room in cells))
+    print_table(header, rows)
     for reason, amount in report.removed.items():
         of_sets = ""
         if reason == "overlap" and report.decontamination is not None:

@@ -31,6 +31,7 @@ def register(app: typer.Typer) -> None:
     ) -> int:
         """Check the machine; exit 1 when the quickstart would not run. Example: feldspar doctor"""
         from feldspar.cli.console import print_json
+        from feldspar.cli.tables import print_table
 
         facts = machine_facts()
         problems = [
@@ -44,8 +45,7 @@ def register(app: typer.Typer) -> None:
         if json:
             print_json({"machine": facts, "problems": problems})
         else:
-            for name, value in facts.items():
-                typer.echo(f"{name:14} {value}")
+            print_table(("", ""), facts.items(), left=2)
             typer.echo("\n".join(problems) if problems else "the quickstart can run here")
         return 1 if problems else 0
 

@@ -16,16 +16,15 @@ def register(app: typer.Typer) -> None:
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """List the shipped recipes. Example: feldspar recipe list"""
+        import feldspar
         from feldspar.cli.console import print_json
-        from feldspar.recipe.load import load_any_recipe
-        from feldspar.recipe.shipped import shipped_names
+        from feldspar.cli.tables import print_table
 
-        described = {name: load_any_recipe(name).recipe.description for name in shipped_names()}
+        described = feldspar.shipped_recipes()
         if json:
             print_json(described)
             return
-        for name, description in described.items():
-            typer.echo(f"{name:24} {description}")
+        print_table(("", ""), described.items(), left=2)
 
     @recipe.command()
     def show(

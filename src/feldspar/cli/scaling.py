@@ -95,19 +95,16 @@ def run(
     Sizes are the recipe's study.targets; study.seeds and study.held_out count too.
     Example: feldspar scaling run cerebras-gpt/small --widths 64,96,128,192,256 --workers 2
     """
-    from feldspar.prepare.build import build_missing
     from feldspar.recipe.load import load_recipe
-    from feldspar.study.family import run_family, targets_of_widths
 
     given, flops = split_numbers(overrides or [], predict or [])
     loaded = load_recipe(recipe, given)
-    targets = None
-    if widths is not None:
-        targets = targets_of_widths(loaded.recipe.model, parse_widths(widths), depth)
-    build_missing(loaded)
     folder = out or Path("runs") / f"{loaded.recipe.name}-scaling"
-    family = run_family(
-        recipe, given, folder, targets=targets, convention=convention, workers=workers
+    wanted = None if widths is None else parse_widths(widths)
+    import feldspar
+
+    family = feldspar.train_family(
+        loaded, folder, widths=wanted, depth=depth, convention=convention, workers=workers
     )
     show(family.fit, flops, family.as_dict(folder) | {"recipe": loaded.recipe.name}, folder, json)
 
@@ -161,7 +158,8 @@ def show(
 
 
 def print_law(record: dict[str, Any]) -> None:
-    """The law for people: how it was judged, what it predicts, what to doubt."""
+    """Print a law: its judgement, its predictions and its warnings."""
+    from feldspar.cli.tables import print_table
     from feldspar.report.scaling_report import FORM_NAMES, held_out_line, law_line
 
     points, basis = record["points"], record["basis"]
@@ -170,23 +168,33 @@ def print_law(record: dict[str, Any]) -> None:
         f"{len(points)} sizes, {points[0]['flops']:.4g} to {points[-1]['flops']:.4g} FLOPs"
         f"{meaning} ({record['decades']:.2f} decades)"
     )
+    rows = []
     for form, fitted in record["forms"].items():
         judged = None if fitted is None else fitted["held_out"]
         if judged is None:
-            typer.echo(f"  {FORM_NAMES[form]:18} too few sizes to judge it")
+            rows.append((FORM_NAMES[form], "", "", "too few sizes to judge it"))
             continue
-        typer.echo(
-            f"  {FORM_NAMES[form]:18} residuals {100 * fitted['residual_std']:.2f} %, held-out "
-            f"size {judged['predicted']:.4f} ({judged['error_percent']:+.2f} %)"
-            + ("  <- chosen" if form == record["form"] else "")
-        )
+        held_out = f"{judged['predicted']:.4f} ({judged['error_percent']:+.2f} %)"
+        chosen = "chosen" if form == record["form"] else ""
+        residuals = f"{100 * fitted['residual_std']:.2f} %"
+        rows.append((FORM_NAMES[form], residuals, held_out, chosen))
+    print_table(("form", "residuals", "held-out size", ""), rows, indent=2)
     if record["disagreement_percent"] is not None:
         typer.echo(f"  the forms disagree there by {record['disagreement_percent']:+.2f} %")
     typer.echo(held_out_line(record["held_out"]))
     typer.echo(f"fitted to all points: {law_line(record)}")
-    for item in record["predictions"]:
-        bounds = item["interval"]
-        shown = "" if bounds is None else f", 95 % of new runs {bounds[0]:.4f} to {bounds[1]:.4f}"
-        typer.echo(f"  {item['flops']:.4g} FLOPs: loss {item['loss']:.4f}{shown}")
+    if record["predictions"]:
+        print_table(
+            ("FLOPs", "loss", "95 % of new runs"),
+            (
+                (f"{item['flops']:.4g}", f"{item['loss']:.4f}", _bounds(item["interval"]))
+                for item in record["predictions"]
+            ),
+            indent=2,
+        )
     for warning in record["warnings"]:
         typer.echo(f"warning: {warning}")
+
+
+def _bounds(interval: list[float] | None) -> str:
+    return "" if interval is None else f"{interval[0]:.4f} to {interval[1]:.4f}"

@@ -36,34 +36,10 @@ def build(
 
     Example: feldspar tokens build quickstart shards.path=data/shards
     """
-    from feldspar.core.errors import UserError
-    from feldspar.prepare.build import build_missing
-    from feldspar.prepare.stages import STARTS
-    from feldspar.recipe.load import load_data_recipe
-    from feldspar.tokens.shards.build_shards import build_shards
+    import feldspar
 
-    loaded = load_data_recipe(recipe, overrides or [])
-    asked = loaded.recipe
-    corpus, tokenizer, shards = asked.corpus, asked.tokenizer, asked.shards
-    if corpus is None or tokenizer is None or shards is None:
-        sections = {"corpus": corpus, "tokenizer": tokenizer, "shards": shards}
-        missing = [name for name, section in sections.items() if section is None]
-        raise UserError(
-            f"{recipe} has no section {' and no section '.join(missing)}: nothing to encode"
-        )
-    if not corpus.path.exists():
-        build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs"))
-    report = build_shards(
-        corpus.path,
-        tokenizer,
-        shards,
-        seed=asked.seed,
-        workers=workers,
-        command=f"feldspar tokens build {loaded.arguments}",
-        overwrite=overwrite,
-        fill_in_the_middle=asked.infills,
-    )
-    _print(report, json)
+    loaded = feldspar.load_recipe(recipe, overrides)
+    _print(feldspar.build_shards(loaded, workers=workers, overwrite=overwrite), json)
 
 
 def show(
@@ -83,6 +59,7 @@ def show(
 
 def _print(report: "ShardReport", json: bool) -> None:
     from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
 
     if json:
         print_json(report.as_dict())
@@ -91,15 +68,23 @@ def _print(report: "ShardReport", json: bool) -> None:
         f"{report.path}: vocabulary {report.vocab_size:,}, documents end with "
         f"{report.end_of_document}, digest {report.digest[:12]}"
     )
-    head = f"{'split':12}{'source':24}{'documents':>12}{'tokens':>16}{'text bytes':>16}"
-    typer.echo(head + f"{'bytes/token':>13}{'tokens/word':>13}")
-    for split, sources in report.splits.items():
-        for name, counts in sources.items():
-            typer.echo(
-                f"{split:12}{name:24}{counts.documents:12,}{counts.tokens:16,}"
-                f"{counts.text_bytes:16,}{counts.bytes_per_token or 0:13.2f}"
-                f"{counts.tokens_per_word or 0:13.2f}"
+    print_table(
+        ("split", "source", "documents", "tokens", "text bytes", "bytes/token", "tokens/word"),
+        (
+            (
+                split,
+                name,
+                f"{counts.documents:,}",
+                f"{counts.tokens:,}",
+                f"{counts.text_bytes:,}",
+                f"{counts.bytes_per_token or 0:.2f}",
+                f"{counts.tokens_per_word or 0:.2f}",
             )
+            for split, sources in report.splits.items()
+            for name, counts in sources.items()
+        ),
+        left=2,
+    )
     skipped = sum(c.empty_documents for sources in report.splits.values() for c in sources.values())
     if skipped:
         typer.echo(f"{skipped:,} documents without text were left out")
@@ -120,6 +105,7 @@ def compare(
     from dataclasses import asdict
 
     from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
     from feldspar.tokens.shards.distribution import compare_sources
     from feldspar.tokens.shards.shard_folder import ShardSet
 
@@ -132,16 +118,18 @@ def compare(
         groups = [asdict(each) for each in compared]
         print_json({"alpha": alpha, "sources": names, "groups": groups, "unique": alone})
         return
-    width = max(map(len, names)) + 2
     for each in compared:
         for title, matrix in (
             (f"KL(row || column) in nats, alpha {alpha:g}", each.divergence),
             ("cosine", each.cosine),
         ):
             typer.echo(f"{each.group} ({each.tokens:,} tokens of the vocabulary): {title}")
-            typer.echo(" " * width + "".join(f"{name:>{max(width, 9)}}" for name in names))
-            for name, row in zip(names, matrix, strict=True):
-                cells = ("-" if value is None else f"{value:.4f}" for value in row)
-                typer.echo(f"{name:{width}}" + "".join(f"{c:>{max(width, 9)}}" for c in cells))
+            print_table(
+                ("", *names),
+                (
+                    (name, *("-" if value is None else f"{value:.4f}" for value in row))
+                    for name, row in zip(names, matrix, strict=True)
+                ),
+            )
     for name, (tokens, share) in zip(names, unique, strict=True):
         typer.echo(f"only in {name}: {tokens:,} tokens of the vocabulary, {share:.2%} of its text")

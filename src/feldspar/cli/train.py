@@ -53,16 +53,12 @@ def register(app: typer.Typer) -> None:
         if dry_run:
             show_dry_run(loaded, json)
             return
-        from feldspar.prepare.build import build_missing, require_ready
+        import feldspar
 
-        if no_build:
-            require_ready(loaded)
-        else:
-            build_missing(loaded, offline=offline)
-        from feldspar.train.run import train as train_recipe
-
-        folder = out or Path("runs") / loaded.recipe.name
-        result = train_recipe(loaded, folder, overwrite)
+        result = feldspar.train(
+            loaded, out, overwrite=overwrite, build=not no_build, offline=offline
+        )
+        folder = result.folder
         if json:
             print_json(
                 {"run": str(folder), "tokens": result.position, "steps": result.steps}

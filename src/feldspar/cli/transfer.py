@@ -40,33 +40,25 @@ def register(app: typer.Typer) -> None:
         Example: feldspar transfer cerebras-gpt/small --trials 8 --out runs/transfer
         """
         from feldspar.cli.console import print_json
-        from feldspar.core.errors import UserError
         from feldspar.recipe.load import load_recipe
 
-        given = list(overrides or [])
-        if trials is not None:
-            given.append(f"study.search.trials={trials}")
-        if workers is not None and workers < 1:
-            raise UserError("--workers: at least one run at a time", found=workers)
-        loaded = load_recipe(recipe, given)
-        from feldspar.prepare.build import build_missing
-        from feldspar.study.transfer import run_transfer
-        from feldspar.study.transfer_report import (
-            check_report_extra,
-            lines,
-            summary,
-            write_transfer,
-        )
-        from feldspar.study.trials import default_workers
+        loaded = load_recipe(recipe, overrides)
+        import feldspar
 
-        check_report_extra()
-        build_missing(loaded)
-        folder = out or Path("runs") / f"{loaded.recipe.name}-transfer"
-        found = run_transfer(
-            recipe, given, folder, workers=workers or default_workers(loaded.recipe)
+        found = feldspar.transfer(loaded, out, trials=trials, workers=workers)
+        from feldspar.cli.tables import print_table
+        from feldspar.study.transfer_report import (
+            search_lines,
+            summary,
+            verdict_lines,
+            verification_table,
         )
-        write_transfer(found)
+
         if json:
             print_json(summary(found))
             return
-        typer.echo("\n".join([*lines(found), f"report: {folder / 'report.html'}"]))
+        typer.echo("\n".join(search_lines(found)))
+        if found.proxy is not None:
+            header, *rows = verification_table(found)
+            print_table(header, rows, indent=2)
+        typer.echo("\n".join([*verdict_lines(found), f"report: {found.folder / 'report.html'}"]))

@@ -88,8 +88,8 @@ def _moved(item: Move) -> dict[str, Any]:
     }
 
 
-def lines(transfer: Transfer) -> list[str]:
-    """Return all of it for people."""
+def search_lines(transfer: Transfer) -> list[str]:
+    """Return the result of the search for people, and how it is verified."""
     best, score = transfer.best, transfer.study.score
     diverged = sum(not math.isfinite(point.score) for point in transfer.searched)
     told = [
@@ -103,24 +103,23 @@ def lines(transfer: Transfer) -> list[str]:
     if transfer.proxy is None:
         return [*told, "verification: none, study.targets is empty"]
     rates = " ".join(f"{rate:.4g}" for rate in transfer.proxy.curve.rates)
-    told.append(f"verification: learning rates {rates}; {_seeds(transfer)} a point")
-    header, *rows = _table(transfer)
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    told += [
-        "  "
-        + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (header, *rows)
-    ]
-    told += [
+    return [*told, f"verification: learning rates {rates}; {_seeds(transfer)} a point"]
+
+
+def verdict_lines(transfer: Transfer) -> list[str]:
+    """Return the verdict of the verification for people; nothing where there was none."""
+    if transfer.proxy is None:
+        return []
+    edges = [
         f"  {shape.name}: {OUTSIDE}"
         for shape in (transfer.proxy, *transfer.targets)
         if shape.curve.at_edge
     ]
-    return [*told, f"verdict: {transfer.verdict}"]
+    return [*edges, f"verdict: {transfer.verdict}"]
 
 
-def _table(transfer: Transfer) -> list[list[str]]:
-    """Header and rows: the proxy, then each target."""
+def verification_table(transfer: Transfer) -> list[list[str]]:
+    """Return the header and the rows of the verification: the proxy, then each target."""
     assert transfer.proxy is not None
     header = ["shape", "lowest loss", "at rate", "by parabola", "moved by (grid steps)"]
     header += ["by parabola", f"loss at {transfer.transferred:.4g}", "verdict"]
@@ -152,7 +151,7 @@ def write_transfer(transfer: Transfer) -> None:
         title = "Loss against learning rate"
         figure = line_figure(title, series, LEARNING_RATE, transfer.study.score, log_x=True)
         write_atomically(transfer.folder / FIGURE_NAME, figure.svg)
-        header, *rows = _table(transfer)
+        header, *rows = verification_table(transfer)
         notes = [
             (
                 f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other "
