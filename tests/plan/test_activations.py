@@ -77,6 +77,10 @@ MODELS = [
     {"positions": {"type": "rotary", "fraction": 0.5, "interleaved": True}, "d_model": 64},
     {"dropout": 0.1},
     {"dropout": 0.1, "positions": "alibi", "feed_forward": "swiglu"},
+    {"sliding_window": {"tokens": 40}},
+    LLAMA | {"n_kv_heads": 2, "sliding_window": {"tokens": 100, "full_every": 2}},
+    {"positions": "alibi", "sliding_window": {"tokens": 70, "full_every": 2}},
+    {"dropout": 0.1, "sliding_window": {"tokens": 40}},
 ]
 BATCHES = [
     MicroBatch(2, 128),
@@ -107,7 +111,9 @@ def test_many_probabilities_leave_the_path_that_keeps_them() -> None:
 
 @pytest.mark.parametrize("documents", [False, True], ids=["plain", "documents"])
 @pytest.mark.parametrize(
-    "changes", [{}, LLAMA, {"positions": "alibi"}], ids=["gpt", "llama", "alibi"]
+    "changes",
+    [{}, LLAMA, {"positions": "alibi"}, {"sliding_window": {"tokens": 40, "full_every": 4}}],
+    ids=["gpt", "llama", "alibi", "window"],
 )
 def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], documents: bool) -> None:
     settings = settings_of(n_layers=4, **changes)
