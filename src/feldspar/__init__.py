@@ -32,6 +32,7 @@ from feldspar.api.studies import (
     write_report,
 )
 from feldspar.core.errors import FeldsparError, RunError, SetupError, UserError
+from feldspar.huggingface.register import register_with_transformers
 
 if TYPE_CHECKING:
     from feldspar.plan.summary import Plan
@@ -83,6 +84,7 @@ __all__ = [
     "load_recipe",
     "open_model",
     "plan",
+    "register_with_transformers",
     "release",
     "reproduce",
     "shipped_recipes",

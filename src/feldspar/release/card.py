@@ -102,8 +102,8 @@ def _use(has_own_code: bool) -> list[str]:
     about = (
         "`transformers` has no class for this model's settings. The file `modeling_feldspar.py` in "
         "this folder defines it, and `trust_remote_code=True` runs that file: read it first. Where "
-        "`feldspar` is installed, call `register_with_transformers()` of "
-        "`feldspar.huggingface.register` instead, and no code of this folder runs."
+        "`feldspar` is installed, call `feldspar.register_with_transformers()` instead, and no "
+        "code of this folder runs."
     )
     return [
         "## Use",
