@@ -109,6 +109,14 @@ def test_many_probabilities_leave_the_path_that_keeps_them() -> None:
     assert per_sequence[0] - per_sequence[1] > settings.n_layers * scores / 2
 
 
+def test_dropout_on_an_accelerator_saves_a_byte_an_entry_and_no_probabilities() -> None:
+    batch = MicroBatch(2, 128, on_accelerator=True, bfloat16=True)
+    plain, dropped = (activation_bytes(settings_of(dropout=p), batch) for p in (0.0, 0.1))
+    n_masks = 1 + 2 * settings_of().n_layers
+    assert dropped - plain == n_masks * batch.tokens * WIDTH
+    assert plain == activation_bytes(settings_of(), MicroBatch(2, 128, bfloat16=True))
+
+
 @pytest.mark.parametrize("documents", [False, True], ids=["plain", "documents"])
 @pytest.mark.parametrize(
     "changes",

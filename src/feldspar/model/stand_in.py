@@ -57,8 +57,7 @@ class _Operations(TorchFunctionMode):
             x, weight, *bias = args
             return func(x.to(weight.dtype), weight, *bias, **kwargs)
         if func is F.dropout and not self.on_processor:
-            x, share = args
-            return torch.native_dropout(x, share, True)[0]  # It saves one byte an entry.
+            return torch.native_dropout(args[0], kwargs["p"], True)[0]  # It saves bytes.
         if func is F.scaled_dot_product_attention and not (
             kwargs["dropout_p"] and self.on_processor  # There is no fused kernel for that.
         ):

@@ -14,6 +14,7 @@ from feldspar.model.context import SequenceContext
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.model.stand_in import standing_for
+from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.plan.saved_activations import saved_activations
 from feldspar.recipe.sections.model import ModelSettings
 
@@ -57,15 +58,20 @@ def activation_bytes(model: ModelSettings, batch: MicroBatch) -> int:
     """
     with torch.device("meta"):
         decoder = Decoder(model)
-        tokens = torch.empty(batch.sequences, batch.context_length, dtype=torch.int64)
-        document_ids = torch.empty_like(tokens) if batch.documents else None
+        shape = (batch.sequences, batch.context_length)
+        tokens = torch.empty(shape, dtype=torch.int64)
+        document_ids = torch.empty(shape, dtype=torch.int64) if batch.documents else None
     for part in decoder.blocks.modules():
         if isinstance(part, Linear):
             part.to(batch.product_dtype)
     decoder.recompute_activations = batch.recompute
 
     def saved_bytes() -> int:
-        with standing_for(batch.device_type), saved_activations(decoder.parameters()) as saved:
+        with (
+            standing_for(batch.device_type),
+            QuickShapes(),
+            saved_activations(decoder.parameters()) as saved,
+        ):
             hidden = decoder(tokens, document_ids=document_ids)
             kept = saved.bytes
         del hidden  # It holds what was saved, which would not count without it.
