@@ -1,13 +1,9 @@
 """``feldspar evaluate``: bits per byte of a run or an exported model, and lm-eval's tasks."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
-
-if TYPE_CHECKING:
-    from feldspar.train.opened_model import Model
 
 
 def register(app: typer.Typer) -> None:
@@ -70,20 +66,21 @@ def register(app: typer.Typer) -> None:
             length_sweep=bool(length_sweep),
         )
         import feldspar
+        from feldspar.cli import evaluate_figures as figures
 
         opened = feldspar.open_model(model, checkpoint=checkpoint)
         if length_sweep:
-            show_lengths(opened, length_sweep, text or [], split, json)
+            figures.show_lengths(opened, length_sweep, text or [], split, json)
         elif tasks:
-            show_tasks(opened, tasks, include_path, limit, json)
+            figures.show_tasks(opened, tasks, include_path, limit, json)
         elif text:
-            show_text(opened, text, json)
+            figures.show_text(opened, text, json)
         elif pairs:
-            show_pairs(opened, pairs, limit, baselines, json)
+            figures.show_pairs(opened, pairs, limit, baselines, json)
         elif infilling:
-            show_infilling(opened, split, limit, json)
+            figures.show_infilling(opened, split, limit, json)
         else:
-            show_held_out(opened, split, limit, baselines, json)
+            figures.show_held_out(opened, split, limit, baselines, json)
 
 
 def check_options(
@@ -102,172 +99,3 @@ def check_options(
         raise UserError("--infilling goes with a run's held-out documents only, by itself")
     if length_sweep and (tasks or baselines or infilling):
         raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
-
-
-def show_text(model: "Model", files: list[Path], json: bool) -> None:
-    """Print the loss of each text file, and of all files together."""
-    from feldspar.cli.console import print_json
-    from feldspar.evaluate.loss.documents import text_files
-    from feldspar.evaluate.loss.text_loss import total_loss
-
-    losses = text_files(model.text_model, files)
-    if json:
-        print_json(total_loss(losses).as_dict())
-        return
-    rows = [(str(path), loss.as_dict()) for path, loss in zip(files, losses, strict=True)]
-    if len(rows) > 1:
-        rows.append(("overall", total_loss(losses).as_dict()))
-    print_losses("file", rows)
-
-
-def show_held_out(
-    model: "Model", split: str, limit: int | None, baselines: bool, json: bool
-) -> None:
-    """Print the loss of each source of a run's shards, and the baselines."""
-    from feldspar.cli.console import print_json
-    from feldspar.cli.tables import print_table
-    from feldspar.train.evaluation import held_out_figures
-
-    figures = held_out_figures(model, split, limit, baselines)
-    if json:
-        print_json(figures.as_dict())
-        return
-    rows = {name: loss.as_dict() for name, loss in figures.loss.sources.items()}
-    rows["overall"] = figures.loss.overall.as_dict()
-    print_losses("source", list(rows.items()))
-    if figures.loss.warning:
-        typer.echo(figures.loss.warning)
-    if baselines:
-        typer.echo()
-        print_table(
-            ("bits/byte", *figures.baselines),
-            (
-                (name, *(f"{values[name]:.4f}" for values in figures.baselines.values()))
-                for name in rows
-            ),
-        )
-
-
-def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
-    """Print one row for each file or source."""
-    from feldspar.cli.tables import print_table
-
-    print_table(
-        (title, "bits/byte", "nats/token", "tokens", "bytes"),
-        (
-            (
-                name,
-                f"{figures['bits_per_byte']:.4f}",
-                f"{figures['nats_per_token']:.4f}",
-                f"{figures['tokens']:,}",
-                f"{figures['bytes']:,}",
-            )
-            for name, figures in rows
-        ),
-    )
-
-
-def show_infilling(model: "Model", split: str, limit: int | None, json: bool) -> None:
-    """Print the loss on the middles of held-out documents, by source and overall."""
-    from feldspar.cli.console import print_json
-    from feldspar.cli.tables import print_table
-    from feldspar.train.evaluation import infilling_figures
-
-    record = infilling_figures(model, split, limit)
-    if json:
-        print_json(record)
-        return
-    measures = ("bits_per_byte", "bits_per_byte_left_to_right", "exact_match")
-    print_table(
-        ("source", "documents", "bytes", "bits/byte", "left to right", "exact"),
-        (
-            (
-                name,
-                f"{found['documents']:,}",
-                f"{found['bytes']:,}",
-                *("-" if found[key] is None else f"{found[key]:.4f}" for key in measures),
-            )
-            for name, found in [*record["sources"].items(), ("overall", record)]
-        ),
-    )
-
-
-def show_tasks(
-    model: "Model", tasks: str, include_path: Path | None, limit: int | None, json: bool
-) -> None:
-    """Print the figures of lm-eval's tasks."""
-    from feldspar.cli.console import print_json
-    from feldspar.cli.tables import print_table
-    from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
-
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    found = run_lm_eval(model.text_model, names, include_path, limit=limit)
-    if json:
-        print_json(found)
-        return
-    rows = []
-    for task, metrics in found.items():
-        for metric, value in metrics.items():
-            error = metrics.get(f"{metric}_stderr")
-            if not metric.endswith("_stderr"):
-                spread = f"+- {error:.4f}" if isinstance(error, float) else ""
-                rows.append((task, metric, f"{value:.4f}", spread))
-    print_table(("task", "metric", "value", "standard error"), rows, left=2)
-
-
-def show_pairs(model: "Model", file: Path, limit: int | None, baselines: bool, json: bool) -> None:
-    """Print how many labels of pairs are right, by likelihood, by generation and by baselines."""
-    from feldspar.cli.console import print_json
-    from feldspar.cli.tables import print_table
-    from feldspar.train.evaluation import pair_figures
-
-    record = pair_figures(model, file, limit, baselines)
-    if json:
-        print_json(record)
-        return
-    typer.echo(
-        f"{record['pairs']:,} pairs, {record['parse_failures']:.2%} of answers are no labels"
-    )
-    rows = {"by likelihood": record["by_likelihood"], "by generation": record["by_generation"]}
-    print_table(
-        ("labels", "accuracy", "micro F1", "macro F1"),
-        (
-            (name, *(f"{value:.4f}" for value in figures.values()))
-            for name, figures in (rows | record.get("baselines", {})).items()
-            if figures is not None
-        ),
-    )
-
-
-def show_lengths(model: "Model", recipe: str, files: list[Path], split: str, json: bool) -> None:
-    """Print a model's figures at each length of a recipe's ``evaluation.length_sweep``."""
-    from feldspar.cli.console import print_json
-    from feldspar.cli.tables import print_table
-    from feldspar.train.evaluation import length_figures, sweep_of
-
-    found = length_figures(model, sweep_of(recipe), files, split)
-    if json:
-        print_json(found)
-        return
-    print_table(
-        ("measure", "scaling", "length", "figures"),
-        (
-            (
-                record["measure"],
-                record["scaling"],
-                f"{record['length_tokens']:,}",
-                ", ".join(f"{key} {value}" for key, value in in_a_line(record).items()),
-            )
-            for record in found["results"]
-        ),
-        left=2,
-        fold=("figures",),
-    )
-
-
-def in_a_line(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return the figures of a record that fit in a line."""
-    found = {key: f"{value:.4f}" for key, value in record.items() if isinstance(value, float)}
-    if "crossing_tokens" in record:
-        found["crossing_tokens"] = str(record["crossing_tokens"])
-    return found

@@ -1,4 +1,4 @@
-"""``feldspar noise-scale``: what a run's log says of batches, taken again or fitted."""
+"""``feldspar noise-scale``: choose batch sizes from the noise scale that a run logged."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    group = typer.Typer(help="Batches by the gradient noise scale that a run has logged.")
+    group = typer.Typer(help="Choose batch sizes from the gradient noise scale that a run logged.")
     app.add_typer(group, name="noise-scale")
     group.command()(replay)
     group.command()(schedule)
@@ -24,13 +24,13 @@ def register(app: typer.Typer) -> None:
 def replay(
     run: Run,
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Other rules, e.g. phases.0.batch.gain=1")
+        list[str] | None, typer.Argument(help="Overrides of the rules, e.g. phases.0.batch.gain=1")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Take a run's decisions on the batch again, from its log; exit code 1 where they differ.
+    """Repeat a run's decisions on its batch size from its log; exit code 1 where they differ.
 
-    Under other rules it tells what they would have made of the run's noise scale.
+    With overrides, print the decisions that other rules would have made of the same noise scale.
     Example: feldspar noise-scale replay runs/steered phases.0.batch.gain=1
     """
     from feldspar.cli.console import print_json
@@ -70,23 +70,28 @@ def _line(item: "Replayed") -> str:
 
 def schedule(
     run: Run,
-    minimum: Annotated[int, typer.Option("--minimum", help="Fewest sequences a step.")],
-    maximum: Annotated[int, typer.Option("--maximum", help="Most sequences a step.")],
+    minimum: Annotated[int, typer.Option("--minimum", help="Smallest batch, in sequences.")],
+    maximum: Annotated[int, typer.Option("--maximum", help="Largest batch, in sequences.")],
     quantum: Annotated[
-        int | None, typer.Option("--quantum", help="Sequences that divide a batch; the minimum.")
+        int | None,
+        typer.Option("--quantum", help="Unit of batch sizes; default: the minimum."),
     ] = None,
-    gain: Annotated[float, typer.Option("--gain", help="Batch over noise scale.")] = 0.5,
-    level_ratio: Annotated[float, typer.Option("--level-ratio", help="Distance of two levels.")] = 2
-    ** 0.5,
-    phase: Annotated[str | None, typer.Option("--phase", help="Which; default: the first.")] = None,
+    gain: Annotated[float, typer.Option("--gain", help="Batch size divided by noise scale.")] = 0.5,
+    level_ratio: Annotated[
+        float, typer.Option("--level-ratio", help="Ratio of neighbouring batch sizes.")
+    ] = 2**0.5,
+    phase: Annotated[
+        str | None, typer.Option("--phase", help="Its name; default: the first.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Fit a fixed staircase of batches to a pilot's noise scale, as an override of its recipe.
+    """Fit a schedule of batch sizes to a pilot run's noise scale; print it as an override.
 
     Example: feldspar noise-scale schedule runs/pilot --minimum 8 --maximum 128
     """
     import feldspar
     from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
 
     fitted = feldspar.fit_batch_schedule(
         run,
@@ -105,13 +110,17 @@ def schedule(
         f"  noise scale {growth['coefficient']:.4g} x tokens^{growth['exponent']:.3f} sequences, "
         f"scatter {growth['residual']:.2f} of its logarithm"
     )
-    for name in ("schedule", "constant", "pilot"):
-        typer.echo(
-            f"  {name:11} {saving[name]['tokens']:,.0f} tokens in {saving[name]['steps']:,.0f} "
-            "steps for the pilot's progress (quadratic model)"
-        )
-    typer.echo(
-        f"  the run     {fitted['tokens']:,} tokens in {fitted['steps']:,} steps with the schedule"
+    typer.echo("  tokens and steps for the pilot's progress (quadratic model), and of the run:")
+    print_table(
+        ("batches", "tokens", "steps"),
+        [
+            *(
+                (name, f"{saving[name]['tokens']:,.0f}", f"{saving[name]['steps']:,.0f}")
+                for name in ("schedule", "constant", "pilot")
+            ),
+            ("the run with the schedule", f"{fitted['tokens']:,}", f"{fitted['steps']:,}"),
+        ],
+        indent=2,
     )
     typer.echo(fitted["override"])
 
@@ -119,19 +128,20 @@ def schedule(
 def branch(
     run: Run,
     tokens: Annotated[
-        int, typer.Option("--tokens", help="Length of a branch; 2 to 5 % of the run.")
+        int, typer.Option("--tokens", help="Tokens of each branch; 2 to 5 % of the run.")
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the branches.")],
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="last, or the tokens of one.")
+        str, typer.Option("--checkpoint", help="last, or its number of tokens.")
     ] = "last",
     json: Json = False,
 ) -> None:
-    """Train on from a checkpoint with 1, 2 and 4 times its batch: what gain the run bears.
+    """Branch a checkpoint at 1x, 2x and 4x batch size; find the largest one without loss penalty.
 
     Example: feldspar noise-scale branch runs/pilot --tokens 2000000 --out runs/branches
     """
     from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
     from feldspar.runtime.run_folder import require_run
 
     require_run(run)
@@ -157,11 +167,20 @@ def branch(
             }
         )
         return
-    for item in found.branches:
-        typer.echo(
-            f"  {item.sequences:5} sequences: {item.excess:+.4f} nats per token beside the batch "
-            f"before, +- {item.half_width:.4f}, {'passed' if item.passed else 'not passed'}"
-        )
+    print_table(
+        ("sequences", "loss beside the batch before", "+-", "judgement"),
+        (
+            (
+                str(item.sequences),
+                f"{item.excess:+.4f}",
+                f"{item.half_width:.4f}",
+                "passed" if item.passed else "not passed",
+            )
+            for item in found.branches
+        ),
+        left=0,
+        indent=2,
+    )
     typer.echo(
         f"accepted {found.accepted} sequences at a noise scale of {found.noise_scale:.1f}: "
         f"gain {found.gain:.2f}"

@@ -48,8 +48,10 @@ def train(
     Example: feldspar tokenizer train recipe.yaml --output data/tokenizer
     """
     settings, folder, seed = _asked_for(recipe, overrides or [], documents, vocab_size)
+    from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
+
     command = _command("train", recipe, overrides)
-    tokenizer = _write(settings, folder, seed, output, overwrite, command)
+    tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     _print(json, _summary(output, tokenizer))
 
 
@@ -97,8 +99,10 @@ def extend(
         settings, folder, seed = _from_recipe(recipe, overrides or [], documents)
         if not isinstance(settings, ExtendTokenizer):
             raise UserError(f"{recipe}: tokenizer is of type {settings.type}, not extend")
+    from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
+
     command = _command("extend", recipe, overrides)
-    tokenizer = _write(settings, folder, seed, output, overwrite, command)
+    tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     if tokenizer.extension is None:
         raise UserError(f"{output} holds no record of its extension")
     if json:
@@ -119,6 +123,7 @@ def report(
     Example: feldspar tokenizer report data/shards/tokenizer --documents data/documents
     """
     from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
     from feldspar.tokens.shards.build_shards import counts_with_ratios
     from feldspar.tokens.tokenizer.fertility import measure_fertility
 
@@ -126,42 +131,18 @@ def report(
     if json:
         print_json({name: counts_with_ratios(counts) for name, counts in counted.items()})
         return
-    typer.echo(f"{'source':24}{'tokens/word':>13}{'bytes/token':>13}{'documents':>12}")
-    for name, counts in counted.items():
-        typer.echo(
-            f"{name:24}{counts.tokens_per_word or 0:13.3f}{counts.bytes_per_token or 0:13.3f}"
-            f"{counts.documents:12,}"
-        )
-
-
-def _write(
-    settings: "TokenizerSettings",
-    documents: Path,
-    seed: int,
-    output: Path,
-    overwrite: bool,
-    command: str,
-) -> "TextTokenizer":
-    """Make the tokenizer and its folder."""
-    from feldspar.core.artifact import Wanted, finish_artifact, open_artifact, require_writable
-    from feldspar.core.files import digest_of, new_folder
-    from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
-
-    made_from_documents = settings.type in ("train_bpe", "extend")
-    parent = open_artifact(documents, "documents") if made_from_documents else None
-    wanted = Wanted(
-        "tokenizer",
-        digest_of(settings.model_dump_json(), str(seed)),
-        parents={} if parent is None else {"documents": parent.manifest.digest},
+    print_table(
+        ("source", "tokens/word", "bytes/token", "documents"),
+        (
+            (
+                name,
+                f"{counts.tokens_per_word or 0:.3f}",
+                f"{counts.bytes_per_token or 0:.3f}",
+                f"{counts.documents:,}",
+            )
+            for name, counts in counted.items()
+        ),
     )
-    require_writable(output, wanted.kind, overwrite)
-    with new_folder(output, overwrite) as target:
-        tokenizer = tokenizer_from_settings(settings, documents, seed)
-        tokenizer.save(target)
-        finish_artifact(
-            target, wanted, command=command, counts={"vocab_size": tokenizer.vocab_size}
-        )
-    return tokenizer
 
 
 def _command(name: str, recipe: str | None, overrides: list[str] | None) -> str:
@@ -211,6 +192,8 @@ def _from_recipe(
 
 def _print_extension(extension: "Extension") -> None:
     """Tokens a word, bytes and characters a token, and what stayed, source by source."""
+    from feldspar.cli.tables import print_table
+
     report = extension.report
     typer.echo(
         f"base: {extension.base_vocab_size:,} tokens, digest {extension.base_digest[:12]}\n"
@@ -218,15 +201,20 @@ def _print_extension(extension: "Extension") -> None:
         f"unreachable, left out: {report['left_out_unreachable']:,}; "
         f"not used by the texts below: {report['unused_new_tokens']:,}"
     )
-    columns = ("tokens/word", "bytes/token", "characters/token")
-    typer.echo(f"{'source':24}" + "".join(f"{name:>20}" for name in columns) + f"{'same':>9}")
-    for name, source in report["sources"].items():
-        cells = (
-            f"{source['before'][key] or 0:.3f} > {source['after'][key] or 0:.3f}"
-            for key in ("tokens_per_word", "bytes_per_token", "characters_per_token")
-        )
-        line = f"{name:24}" + "".join(f"{cell:>20}" for cell in cells)
-        typer.echo(line + f"{source['identity_rate']:>9.2%}")
+    print_table(
+        ("source", "tokens/word", "bytes/token", "characters/token", "same"),
+        (
+            (
+                name,
+                *(
+                    f"{source['before'][key] or 0:.3f} > {source['after'][key] or 0:.3f}"
+                    for key in ("tokens_per_word", "bytes_per_token", "characters_per_token")
+                ),
+                f"{source['identity_rate']:.2%}",
+            )
+            for name, source in report["sources"].items()
+        ),
+    )
 
 
 def _print(json: bool, values: dict[str, Any]) -> None:

@@ -73,7 +73,7 @@ def register(app: typer.Typer) -> None:
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     """Print what the run needs and its plan, refused where training would refuse it."""
     from feldspar.cli.console import print_json
-    from feldspar.cli.plan import print_plan
+    from feldspar.cli.plan_figures import print_plan
     from feldspar.prepare.build import require_buildable
     from feldspar.prepare.stages import State, stages_of
 

@@ -57,10 +57,10 @@ def register(app: typer.Typer) -> None:
         if dry_run:
             show_plan(loaded, json, with_images=True)
             return
-        from feldspar.vision.run import train_on_images
+        import feldspar
 
-        folder = out or Path("runs") / loaded.recipe.name
-        result = train_on_images(loaded, folder, overwrite)
+        result = feldspar.train(loaded, out, overwrite=overwrite)
+        folder = result.folder
         if json:
             record = {"run": str(folder), "images": result.position, "steps": result.steps}
             print_json(record | result.metrics)
@@ -99,6 +99,7 @@ def _add_evaluate(vision: typer.Typer) -> None:
         Example: feldspar vision evaluate runs/revbifpn-small --json
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.tables import print_table
         from feldspar.runtime.run_folder import require_run
 
         require_run(run)
@@ -108,9 +109,13 @@ def _add_evaluate(vision: typer.Typer) -> None:
         if json:
             print_json(measured)
             return
-        for name, value in measured.items():
-            text = f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
-            typer.echo(f"{name:16} {text}")
+        print_table(
+            ("figure", "value"),
+            (
+                (name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+                for name, value in measured.items()
+            ),
+        )
 
 
 def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = False) -> None:
@@ -133,7 +138,7 @@ def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = Fals
 
 def print_plan(summary: dict[str, Any]) -> None:
     """The plan for people."""
-    from feldspar.cli.plan import size_text
+    from feldspar.cli.plan_figures import size_text
 
     typer.echo(f"{summary['name']}")
     typer.echo(f"  parameters  {summary['parameters']['total']:,}")

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from feldspar.core.artifact import Wanted, finish_artifact, open_artifact, require_writable
 from feldspar.core.errors import UserError
+from feldspar.core.files import digest_of, new_folder
 from feldspar.core.progress import progress
 from feldspar.core.streams import hash_integers, stream_seed
 from feldspar.recipe.sections.tokens import BpeFiles, ExtendTokenizer, TokenizerSettings, TrainBpe
@@ -50,6 +52,36 @@ def tokenizer_from_settings(
             f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {name} "
             f"has {tokenizer.vocab_size:,}",
             do=f"set tokenizer.vocab_size to {tokenizer.vocab_size}, or leave it out",
+        )
+    return tokenizer
+
+
+def write_tokenizer(
+    settings: TokenizerSettings,
+    documents: Path,
+    seed: int,
+    output: Path,
+    overwrite: bool,
+    command: str,
+) -> TextTokenizer:
+    """Make the tokenizer that ``settings`` ask for, and write it into the folder ``output``.
+
+    Raises UserError where ``output`` exists already unless ``overwrite``, and as
+    ``tokenizer_from_settings``.
+    """
+    made_from_documents = settings.type in ("train_bpe", "extend")
+    parent = open_artifact(documents, "documents") if made_from_documents else None
+    wanted = Wanted(
+        "tokenizer",
+        digest_of(settings.model_dump_json(), str(seed)),
+        parents={} if parent is None else {"documents": parent.manifest.digest},
+    )
+    require_writable(output, wanted.kind, overwrite)
+    with new_folder(output, overwrite) as target:
+        tokenizer = tokenizer_from_settings(settings, documents, seed)
+        tokenizer.save(target)
+        finish_artifact(
+            target, wanted, command=command, counts={"vocab_size": tokenizer.vocab_size}
         )
     return tokenizer
 

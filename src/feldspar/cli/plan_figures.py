@@ -1,0 +1,216 @@
+"""Print a plan and the table of a parametrization."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from feldspar.cli.tables import print_table
+
+
+def print_plan(summary: Mapping[str, Any]) -> None:
+    """Print a plan: totals, then each phase, then the answers to further questions."""
+    counts = summary["parameters"]
+    typer.echo(f"{summary['name']}")
+    if summary.get("sizing"):
+        _print_sizing(summary["sizing"])
+    typer.echo(
+        f"  parameters  {counts['total']:,} ({counts['non_embedding']:,} without embeddings)"
+        + (f", {counts['active']:,} active" if "active" in counts else "")
+    )
+    typer.echo(
+        f"  tokens      {summary['tokens']:,} "
+        f"({summary['tokens'] / counts['total']:.1f} per parameter)"
+    )
+    steps = _between(summary["fewest_steps"], summary["steps"])
+    typer.echo(f"  steps       {steps} (warm-up {summary['warmup_steps']:,})")
+    for convention, flops in summary["flops"].items():
+        note = " (FLOPs not realised: masked products run dense)" if convention == "ledger" else ""
+        typer.echo(f"  FLOPs       {flops:.4g} by {convention}{note if 'active' in counts else ''}")
+    for phase in summary["phases"]:
+        _print_phase(phase, counts["total"])
+    _print_memory(summary["memory"])
+    if summary["time"]:
+        _print_time(summary["time"])
+    _print_data(summary["data"])
+    _print_validation(summary["validation"])
+    typer.echo(f"  exported as {summary['export']['description']}")
+    if summary.get("expected_loss"):
+        _print_expected_loss(summary["expected_loss"])
+    for warning in summary["warnings"]:
+        typer.echo(f"  warning     {warning}")
+    if summary.get("sizing"):
+        typer.echo(summary["sizing"]["command"])
+
+
+def _print_sizing(sizing: Mapping[str, Any]) -> None:
+    ideal, shape = sizing["ideal"], sizing["shape"]
+    typer.echo(
+        f"  budget      {sizing['budget_flops']:.4g} FLOPs by {sizing['convention']}, "
+        f"{sizing['rule']}: ideally {ideal['parameters']:.4g} parameters and "
+        f"{ideal['tokens']:.4g} tokens"
+    )
+    heads = f"{shape['n_heads']} heads of {shape['head_dim']}"
+    typer.echo(
+        f"  shape       {shape['n_layers']} layers of {shape['d_model']} ({heads}, d_ff "
+        f"{shape['d_ff']}), aspect {sizing['aspect']:.0f}; {sizing['batch_tokens']:,} tokens a step"
+    )
+    factors = sizing["hidden_learning_rate_multipliers"]
+    if set(factors.values()) == {1.0}:
+        return
+    shown = ", ".join(f"{name} {value:.4g}" for name, value in factors.items())
+    if len(set(factors.values())) == 1:
+        shown = f"{next(iter(factors.values())):.4g} for all hidden matrices"
+    typer.echo(f"  rates       learning-rate multiplier {shown}")
+
+
+def _between(fewest: int, most: int) -> str:
+    """Return a number of steps, or its bounds where the noise scale decides it."""
+    return f"{most:,}" if fewest == most else f"{fewest:,} to {most:,}"
+
+
+def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
+    first, last = phase["sequences"]
+    batch = f"{first}" if first == last else f"{first} to {last}"
+    steps = _between(phase["fewest_steps"], phase["steps"])
+    rate = " to ".join(f"{value:.4g}" for value in phase["learning_rate"])
+    typer.echo(
+        f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
+        f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
+    )
+    if phase["pairs"] is not None:
+        _print_pairs(phase["name"], phase["pairs"])
+    if phase["trainable_parameters"] < parameters:
+        typer.echo(
+            f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
+        )
+    if phase["active_parameters"] < parameters:
+        typer.echo(
+            f"  phase {phase['name']}: {phase['active_parameters']:,} active parameters, "
+            f"{phase['ledger']['total']:.4g} FLOPs by ledger "
+            f"({phase['ledger']['total_causal']:.4g} with causal attention)"
+        )
+
+
+def _print_pairs(name: str, pairs: Mapping[str, Any]) -> None:
+    size = "an unknown number of tokens"
+    if pairs["tokens"] is not None:
+        size = f"{pairs['tokens']:,} tokens with padding, {pairs['epochs']:.3g} epochs"
+    vectors = pairs["soft_prompt_length"]
+    prompt = f", {vectors} soft vectors each" if vectors else ""
+    typer.echo(f"  phase {name}: pairs of {pairs['path']} ({size}){prompt}")
+
+
+def _print_memory(memory: Mapping[str, Any]) -> None:
+    parts = {
+        "weights": "weights_bytes",
+        "gradients": "gradients_bytes",
+        "moments": "optimizer_bytes",
+        "masks": "masks_bytes",
+        "working copies": "working_weights_bytes",
+        "activations": "activations_bytes",
+        "head": "head_bytes",
+    }
+    shown = ", ".join(
+        f"{name} {size_text(memory[key])}" for name, key in parts.items() if memory[key]
+    )
+    room = "" if memory["device_bytes"] is None else f" of {size_text(memory['device_bytes'])}"
+    typer.echo(f"  memory      {size_text(memory['total_bytes'])}{room} a device: {shown}")
+    devices = f"{memory['devices']} devices" if memory["devices"] > 1 else "1 device"
+    split = f" in {memory['shards']} shards" if memory["shards"] > 1 else ""
+    typer.echo(
+        f"              {devices}, {memory['distribution']}{split}, {memory['precision']}, "
+        f"micro-batches of {memory['micro_batch_sequences']} x {memory['context_length']}, "
+        f"activations: {memory['activation_memory']}"
+    )
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes in decimal units."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
+def _print_time(time: Mapping[str, Any]) -> None:
+    phases = ""
+    if len(time["phases"]) > 1:
+        shown = ", ".join(f"{phase['name']} {_hours(phase['hours'])}" for phase in time["phases"])
+        phases = f" ({shown})"
+    typer.echo(
+        f"  time        {_hours(time['hours'])}{phases}, {time['tokens_per_second']:,.0f} tokens "
+        f"and {time['flops_per_second']:.3g} FLOPs a second, {time['source']}"
+    )
+
+
+def _hours(hours: float) -> str:
+    """Write hours, or minutes below one hour."""
+    return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+
+
+def _print_data(data: Mapping[str, Any]) -> None:
+    if data["unknown"] is not None:
+        typer.echo(f"  data        unknown: {data['unknown']}")
+        return
+    for name, source in data["sources"].items():
+        size = "an unknown number of tokens"
+        if source["tokens"] is not None:
+            size = f"{source['tokens']:,} tokens, {source['epochs']:.3g} epochs"
+        typer.echo(f"  data        {source['read_tokens']:,} tokens of {name} ({size})")
+    for phase in data["phases"] if len(data["phases"]) > 1 < len(data["sources"]) else []:
+        for name, entry in phase["sources"].items():
+            passes = "" if entry["epochs"] is None else f", {entry['epochs']:.3g} epochs"
+            share = f"{entry['probability']:.4%} {entry['part'] or name}"
+            typer.echo(f"    {phase['name']}: {share}, {entry['tokens']:,} tokens{passes}")
+
+
+def _print_validation(validation: Mapping[str, Any]) -> None:
+    share = validation["share"]
+    cost = "" if share is None else f": {share:.1%} of the training's FLOPs"
+    typer.echo(
+        f"  validation  {validation['times']:,} times at most, {validation['sequences']:,} "
+        f"sequences a source{cost}"
+    )
+
+
+def _print_expected_loss(expected: Mapping[str, Any]) -> None:
+    low, high = expected["interval"]
+    typer.echo(
+        f"  loss        {expected['loss']:.4g} {expected['unit']} on {expected['data_set']} (95 %: "
+        f"{low:.4g} to {high:.4g}) by the law {expected['law']} at {expected['flops']:.4g} FLOPs"
+    )
+
+
+def print_parametrization(summary: Mapping[str, Any]) -> None:
+    """Print the table of the parametrization."""
+    typer.echo(f"parametrization {summary['type']}")
+    for name, factor in summary["forward"].items():
+        typer.echo(f"  forward multiplier {name:9} {factor:.7g}")
+    print_table(
+        (
+            "tensor",
+            "role",
+            "shape",
+            "density",
+            "init_std",
+            "learning_rate",
+            "weight_decay",
+            "epsilon",
+        ),
+        (
+            (
+                row["name"],
+                row["role"],
+                "x".join(map(str, row["shape"])),
+                f"{row['density']:.5g}",
+                f"{row['init_std']:.6g}",
+                f"{row['learning_rate']:.6g}",
+                f"{row['weight_decay']:.4g}",
+                f"{row['epsilon']:.3g}",
+            )
+            for row in summary["tensors"]
+        ),
+        left=3,
+        indent=2,
+    )
