@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -41,14 +42,14 @@ def print_table(
     )
     for place, header in enumerate(headers):
         table.add_column(
-            Text(header),
+            Text(_in_a_line(raw, header)),
             justify="left" if place < left or header in fold else "right",
             no_wrap=header not in fold,
             overflow="fold",
             min_width=LEAST_PROSE_COLUMNS if header in fold else None,
         )
     for row in rows:
-        table.add_row(*(Text(shown_on(raw, cell).replace("\n", "\\n")) for cell in row))
+        table.add_row(*(Text(_in_a_line(raw, cell)) for cell in row))
     is_terminal = Console(file=raw).is_terminal
     written = StringIO()
     console = Console(
@@ -59,3 +60,8 @@ def print_table(
     console.print(table)
     for line in written.getvalue().splitlines():
         raw.write((" " * indent + line).rstrip() + "\n")
+
+
+def _in_a_line(stream: Any, text: str) -> str:
+    """Return the visible form of ``text`` without line feeds."""
+    return shown_on(stream, text).replace("\n", "\\n")
