@@ -58,7 +58,8 @@ class MultiplyAdds:
 def count_multiply_adds(network: RevBiFPN, height: int, width: int) -> MultiplyAdds:
     """Count what ``network`` does to one image of ``height`` x ``width`` pixels.
 
-    The network lies on the meta device, as ``shapes_of`` makes it. Raises UserError where the coarsest stream does not divide them. The network's mode is kept.
+    The network lies on the meta device, as ``shapes_of`` makes it. Raises UserError where the
+    coarsest stream does not divide them. The network's mode is kept.
     """
     was_training = network.training
     with _Counter() as counter:
