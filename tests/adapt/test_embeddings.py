@@ -231,8 +231,8 @@ def test_what_cannot_be_adapted() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"initialisation": "focus"}, "focus takes its vectors from a donor"),
-        ({"initialisation": "mean", "donor": DONOR}, "mean needs none"),
+        ({"initialisation": "focus"}, "focus needs a donor"),
+        ({"initialisation": "mean", "donor": DONOR}, "mean does not use a donor"),
         ({"initialisation": "wechsel"}, "subword_mean"),
     ],
 )

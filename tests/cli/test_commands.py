@@ -113,7 +113,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["plan", "btml/paper"], "error: 'btml/paper' is neither a file nor a shipped recipe; did"),
         (["plan", "btlm/paper", "model.d_modle=1"], "error: model.d_modle: unknown key; did you"),
-        (["plan", "btlm/paper", "model"], "error: 'model' is no override"),
+        (["plan", "btlm/paper", "model"], "error: 'model' is not an override"),
         (["plan", "cerebras-gpt/paper", "choose.size=112M"], "error: choose.size: '112M' is not"),
         (["config", "explain", "modle"], "error: modle: no such key; did you mean 'model'"),
         (["config", "show", "missing.yaml"], "error: the recipe file missing.yaml does not exist"),

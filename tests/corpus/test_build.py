@@ -229,8 +229,8 @@ def test_a_source_in_other_letters(jsonl: Jsonl, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ({"from": "ab", "to": "x"}, "1 characters cannot replace 2"),
-        ({"from": "aba", "to": "xyz"}, "a character stands in it twice"),
+        ({"from": "ab", "to": "x"}, "it has 1 characters, but from has 2"),
+        ({"from": "aba", "to": "xyz"}, "a character appears twice"),
         ({"from": "", "to": ""}, "at least 1 character"),
     ],
 )

@@ -90,7 +90,7 @@ def test_what_cannot_be_measured_is_refused(make_model: Make) -> None:
     learned = make_model(positions="learned", max_sequence_length=16)
     with pytest.raises(UserError, match="24 tokens are more than the 16 learned positions"):
         sweep_lengths(learned, settings(), random_documents(30), 16)
-    with pytest.raises(UserError, match="these are learned"):
+    with pytest.raises(UserError, match="the model has learned"):
         sweep_lengths(
             learned, settings(lengths=[8], scalings=[HALVED.model_dump()]), random_documents(30), 16
         )

@@ -154,8 +154,8 @@ def test_frequencies_are_those_of_transformers(
     [
         ({"type": "linear"}, "give either factor or train_length"),
         ({"type": "linear", "factor": 2, "train_length": 64}, "give either factor or train_length"),
-        ({"type": "linear", "factor": 0.5}, "write 2 to reach 2 times as far"),
-        ({"type": "linear", "factor": 0}, "is no factor"),
+        ({"type": "linear", "factor": 0.5}, "write 2, not 0.5, to reach 2 times as far"),
+        ({"type": "linear", "factor": 0}, "a factor must be 1"),
         ({"type": "linear", "factor": math.nan}, "finite number"),
         ({"type": "linear", "train_length": 1}, "greater than 1"),
         ({"type": "linear", "factor": 2, "scope": "query"}, "needs train_length"),
@@ -171,11 +171,15 @@ def test_what_is_no_scaling_is_refused(keys: dict[str, Any], message: str) -> No
 @pytest.mark.parametrize(
     ("positions", "chosen", "message"),
     [
-        ("learned", scaling("linear", factor=2), "these are learned"),
-        ("none", scaling("ntk", factor=2), "these are none"),
-        ("alibi", scaling("yarn", factor=2, train_length=64), "these are alibi"),
-        ("alibi", scaling("ntk", factor=2, train_length=64), "these are alibi"),
-        ("rotary", scaling("linear", train_length=64, scope="query"), "scope query needs alibi"),
+        ("learned", scaling("linear", factor=2), "the model has learned"),
+        ("none", scaling("ntk", factor=2), "the model has none"),
+        ("alibi", scaling("yarn", factor=2, train_length=64), "the model has alibi"),
+        ("alibi", scaling("ntk", factor=2, train_length=64), "the model has alibi"),
+        (
+            "rotary",
+            scaling("linear", train_length=64, scope="query"),
+            "scope: query works with alibi",
+        ),
     ],
 )
 def test_what_does_not_fit_the_positions_is_refused(
@@ -185,5 +189,5 @@ def test_what_does_not_fit_the_positions_is_refused(
     with pytest.raises(UserError, match=message):
         decoder.scale_positions(chosen)
     assert decoder.position_scaling == NoScaling()
-    with pytest.raises(UserError, match="there is only one"):
+    with pytest.raises(UserError, match="the model has only one"):
         make_decoder(positions="alibi", n_heads=1).scale_positions(scaling("ntk", factor=2))

@@ -84,7 +84,9 @@ def test_heads_that_do_not_divide_the_width(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert plan(tmp_path, n_heads="5") == 2
-    assert "error: model.n_heads: 5 heads do not divide d_model 64" in capsys.readouterr().err
+    assert (
+        "error: model.n_heads: d_model 64 is not a multiple of 5 heads" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("warm_up", ["11 steps", "641 tokens", "41 sequences", "101% of run"])

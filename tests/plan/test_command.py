@@ -192,7 +192,7 @@ BAD = [
     (["runtime.precision=float32", "--device", "A100"], "runtime.precision: float32, and the peak"),
     (["runtime.device=cpu", "--device", "A100"], "runtime.device: the recipe trains on a CPU"),
     (["phases.0.mixture={pyle: 1}"], "phases.0.mixture: unknown source 'pyle'; did you mean"),
-    (["model.n_heads=7"], "model.n_heads: 7 heads do not divide d_model 768"),
+    (["model.n_heads=7"], "model.n_heads: d_model 768 is not a multiple of 7 heads"),
     (["phases.0.sparsity={type: static, sparsity: 75}"], "phases.0.sparsity"),
     (["parametrization.init_std=.nan"], "override parametrization.init_std is not a finite number"),
     (

@@ -43,8 +43,16 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         ("d_ff: 128", "d_ff: 128\n  bias: 1", "model.bias: input should be a valid boolean"),
         ("name: small", "name: a b", "name: string should match pattern"),
         ("schema_version: 1", "schema_version: 2", "schema_version: input should be 1, found 2"),
-        ("n_heads: 4", "n_heads: 5", "5 heads do not divide d_model 64; nearest d_model: 60 or 65"),
-        ("n_heads: 4", "n_heads: 4\n  n_kv_heads: 3", "3 key heads do not divide the 4 heads"),
+        (
+            "n_heads: 4",
+            "n_heads: 5",
+            "d_model 64 is not a multiple of 5 heads; nearest d_model: 60 or 65",
+        ),
+        (
+            "n_heads: 4",
+            "n_heads: 4\n  n_kv_heads: 3",
+            "4 query heads are not a multiple of 3 key heads",
+        ),
         (
             "d_ff: 128",
             "d_ff: 128\n  positions: alib",
@@ -58,12 +66,12 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "d_ff: 128",
             "d_ff: 128\n  positions: {type: rotary, fraction: 0.01}",
-            "model.positions.fraction: rotates 0 of 16",
+            "model.positions.fraction: it rotates 0 of 16",
         ),
         ("length: 10 steps", "length: 10", "phases.0.length: 10 needs a unit"),
         ("length: 10 steps", "length: 10 stpes", "did you mean 'steps'"),
-        ("length: 10 steps", "length: 5% of run", "no absolute amount above 0"),
-        ("length: 10 steps", "length: 0 steps", "no absolute amount above 0"),
+        ("length: 10 steps", "length: 5% of run", "must be an absolute amount above 0"),
+        ("length: 10 steps", "length: 0 steps", "must be an absolute amount above 0"),
         ("length: 10 steps", "length: 10 tokens", "is less than one step of 256 tokens"),
         ("length: 10 steps", "length: 3 epochs", "needs the size of the sources"),
         ("{sequences: 4}", "{sequences: 4, tokens: 5}", "phases.0.batch: give either sequences"),
@@ -72,19 +80,19 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "{sequences: 4}",
             "{type: by_tokens, levels: [{from: 1 steps, sequences: 4}]}",
-            "phases.0.batch.levels.0.from: the first level begins at 0",
+            "phases.0.batch.levels.0.from: the first level must begin at 0",
         ),
         ("n_layers: 2", f"n_layers: {10**18}", "model.n_layers: input should be less than or"),
         ("{sequences: 4}", f"{{sequences: {10**18}}}", "less than or equal to 1000000000000"),
         (
             "{sequences: 4}",
             RAMP.replace("from: 3", "from: 2").replace("to: 4", "to: 2e12"),
-            "phases.0.batch.quantum: 2 sequences makes 1.00e+12 stairs of the ramp",
+            "phases.0.batch.quantum: 2 sequences gives the ramp 1.00e+12 batch sizes",
         ),
         (
             "{sequences: 4}",
             RAMP,
-            "phases.0.batch.from: 3 sequences is no multiple of 2 sequences",
+            "phases.0.batch.from: 3 sequences is not a multiple of 2 sequences",
         ),
         (
             "{sequences: 4}",
@@ -100,7 +108,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "{sequences: 4}",
             "{sequences: 4}\n    context_length: 65",
-            "phases.0.context_length: 65 tokens are more than the 64 learned positions",
+            "phases.0.context_length: 65 tokens are more than model.max_sequence_length",
         ),
         (
             "{sequences: 4}",
@@ -110,7 +118,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "{sequences: 4}",
             f"{{sequences: 4}}\n{SECOND % WARM_UP}",
-            "phases.1.optimizer_state: this phase warms up anew",
+            "phases.1.optimizer_state: this phase warms up again",
         ),
         (
             "{sequences: 4}",
@@ -125,7 +133,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "{learning_rate: 1e-2}",
             "{learning_rate: 1e-2, output_multiplier: 2}",
-            "parametrization.output_multiplier: has no meaning under sp",
+            "parametrization.output_multiplier: sp does not use it",
         ),
         ("{learning_rate: 1e-2}", "{learning_rate: -1}", "parametrization.learning_rate: input"),
         ("{learning_rate: 1e-2}", "{learning_rate: .nan}", "learning_rate is not a finite number"),

@@ -172,7 +172,10 @@ def test_a_last_share_stops_at_the_end() -> None:
             '[{"to": 1, "over": "5 tokens"}, {"from": 1, "to": 1, "over": "rest"}]',
             "rate.1.from: only the first",
         ),
-        ('[{"to": 1, "over": "3 epochs"}]', "rate.0.over: 3 epochs cannot measure a schedule"),
+        (
+            '[{"to": 1, "over": "3 epochs"}]',
+            "rate.0.over: a schedule cannot use epochs, found 3 epochs",
+        ),
     ],
 )
 def test_segments_that_do_not_fit(text: str, part: str) -> None:

@@ -99,11 +99,11 @@ def test_the_recipe_may_name_the_sizes() -> None:
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [0, 1]}"],
-            "study.vary: phases.0.sparsity.sparsity: 1 is no sparsity",
+            "study.vary: phases.0.sparsity.sparsity: sparsity must be 0",
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [-0.5, 0]}"],
-            "study.vary: phases.0.sparsity.sparsity: -0.5 is no sparsity",
+            "study.vary: phases.0.sparsity.sparsity: sparsity must be 0",
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [0, 0.999]}"],

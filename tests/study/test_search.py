@@ -164,7 +164,7 @@ def test_a_search_in_which_all_diverges_ends_so(recipe_file: Path, tmp_path: Pat
             "study.vary.model.n_layers: the key does not take a number of this range",
         ),
         ("vary: {model.n_layer: [1, 2]}", "did you mean 'model.n_layers'"),
-        (f"vary: {{{RATE}: {{low: 1, high: 1e-3}}}}", "low: 1 is not below high: 0.001"),
+        (f"vary: {{{RATE}: {{low: 1, high: 1e-3}}}}", "low: 1 must be less than high: 0.001"),
         (f"vary: {{{RATE}: [1e-3]}}, search: {{trials: 0}}", "study.search.trials"),
         (f"vary: {{{RATE}: [1e-3]}}, search: {{sampler: grid}}", "study.search.sampler"),
         (f"vary: {{{RATE}: [1e-3]}}, score: accuracy", "study.score: the runs measure no"),

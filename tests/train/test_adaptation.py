@@ -296,12 +296,15 @@ def test_two_processes_train_the_same_rows(recipe: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["runtime.distribution=fsdp"], "phases.0.trainable.rows: new rows are trained on whole"),
+        (["runtime.distribution=fsdp"], "phases.0.trainable.rows: new needs whole matrices"),
         (["noise_scale={}"], "measured on whole parameters"),
         (["phases.0.trainable.parameters=[embedding, norm]"], "rows: new trains rows of tokens"),
-        (["phases.1.optimizer_state=keep"], "other rows are trained from here on"),
-        (["model.vocab_size=321"], "adapt.pad_rows_to: model.vocab_size 321 is no multiple of 16"),
-        (["start_from=scratch"], "there is nothing to adapt"),
+        (["phases.1.optimizer_state=keep"], "this phase trains different rows"),
+        (
+            ["model.vocab_size=321"],
+            "adapt.pad_rows_to: model.vocab_size 321 is not a multiple of 16",
+        ),
+        (["start_from=scratch"], "it needs a model to adapt"),
         (
             ["model.tied_embeddings=true", "phases.0.trainable=[embedding]"],
             "the head is tied, embedding and output are one tensor",

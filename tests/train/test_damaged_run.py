@@ -106,7 +106,7 @@ def test_the_recipe_is_that_of_the_checkpoint(run: Path, news: list[str], damage
     assert torch.equal(logits(run), expected)
     again = load_recipe(str(run))
     assert again.recipe == recipe.recipe and again.digest == recipe.digest
-    said = "embedding_multiplier" if damage == "edit" else "is missing or is no recipe"
+    said = "embedding_multiplier" if damage == "edit" else "is missing or is not a recipe"
     assert said in news[0] and str(run / "recipe.yaml") in news[0] and "state.json" in news[0]
 
 

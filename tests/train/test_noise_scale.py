@@ -123,11 +123,11 @@ def test_a_resumed_run_measures_on_bit_for_bit(recipe_file: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("overrides", "what"),
     [
-        (["noise_scale.half_life=0 tokens"], "half_life: 0 tokens is no distance above 0"),
+        (["noise_scale.half_life=0 tokens"], "half_life: the distance 0 tokens must be above 0"),
         (["noise_scale={}", "phases.0.batch.sequences=1"], "at least two sequences a step"),
         (["noise_scale={}", "phases.1.trainable=[embedding, output]"], "trains no norm layer"),
-        (["noise_scale={estimator: ranks, calibrate: ranks}"], "only norm layers' noise scale"),
-        (["noise_scale={estimator: microbatch, coverage: all}"], "takes all parameters anyhow"),
+        (["noise_scale={estimator: ranks, calibrate: ranks}"], "only a noise scale of norm layers"),
+        (["noise_scale={estimator: microbatch, coverage: all}"], "always measures all parameters"),
         (["noise_scale.estimator=microbatch"], "microbatch compares at least two of them"),
     ],
 )

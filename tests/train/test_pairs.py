@@ -217,18 +217,18 @@ def test_other_pairs_are_not_resumed(paired_recipe: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["phases.0.soft_prompt={length: 3}"], "phases.0.soft_prompt: its vectors stand in pairs"),
-        (["phases.0.loss={on: target}"], "phases.0.loss.on: only pairs have targets"),
-        (["phases.2.documents=mask"], "phases.2.documents: concerns sources of shards"),
-        (["phases.2.mixture={prose: 1}"], "phases.2.mixture: concerns sources of shards"),
+        (["phases.0.soft_prompt={length: 3}"], "phases.0.soft_prompt: it works with pairs only"),
+        (["phases.0.loss={on: target}"], "phases.0.loss.on: target works with pairs only"),
+        (["phases.2.documents=mask"], "phases.2.documents: it applies to shards only"),
+        (["phases.2.mixture={prose: 1}"], "phases.2.mixture: it applies to shards only"),
         (["phases.2.optimizer_state=keep"], "phases.2.optimizer_state: the optimizer differs"),
         (["phases.2.soft_prompt.length=64"], "64 vectors leave no room in a context of 64"),
         (["phases.2.soft_prompt.length=-1"], "phases.2.soft_prompt.length"),
-        (["noise_scale={}"], "noise_scale: phases.2 reads pairs"),
-        (["phases.2.context_length=10"], "do not fit into 10 tokens"),
+        (["noise_scale={}"], "noise_scale: it cannot be measured on pairs, which phases.2 reads"),
+        (["phases.2.context_length=10"], "do not fit in 10 tokens"),
         (["phases.2.data.path=nowhere.jsonl"], "nowhere.jsonl does not exist"),
-        (["phases.2.data.template=pubmed"], "no template 'pubmed'; shipped are"),
-        (["phases.2.data.template.labels.values=[a, b]"], "is none of the template's labels"),
+        (["phases.2.data.template=pubmed"], "no template is named 'pubmed'; shipped"),
+        (["phases.2.data.template.labels.values=[a, b]"], "is not a label of the template"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(

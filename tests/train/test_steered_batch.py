@@ -169,15 +169,15 @@ def test_the_page_draws_noise_scale_and_batch(steered_run: Path, tmp_path: Path)
     ("overrides", "what"),
     [
         ((f"phases.0.batch={BATCH[:-1]}}}", "noise_scale=null"), "add noise_scale"),
-        (("phases.0.length=100 steps",), "not known ahead: give the length in tokens"),
+        (("phases.0.length=100 steps",), "not known in advance when the batch follows"),
         (("phases.0.batch.gain=0",), "gain"),
         (("phases.0.batch.minimum=48 sequences",), "minimum: 48 sequences is more than the max"),
-        (("phases.0.batch.quantum=3 sequences",), "minimum: 2 sequences is no multiple of 3"),
+        (("phases.0.batch.quantum=3 sequences",), "minimum: 2 sequences is not a multiple of 3"),
         (("phases.0.batch.minimum=1 sequences",), "at least two sequences a step"),
-        (("phases.0.length=0 tokens",), "no absolute amount above 0"),
+        (("phases.0.length=0 tokens",), "must be an absolute amount above 0"),
         (("schedule.learning_rate=[{to: 1, over: 5 steps}, {to: 0, over: rest}]",), "not known"),
         (("phases.1.optimizer_state=null",), "a batch that is not known ahead"),
-        ((f"phases.0.batch={STAIRS_BACK}",), "from 64 does not come after 64"),
+        ((f"phases.0.batch={STAIRS_BACK}",), "from 64 must be greater than 64"),
     ],
 )
 def test_what_cannot_be_steered_is_one_line(

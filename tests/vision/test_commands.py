@@ -49,9 +49,9 @@ def test_the_plan_of_a_paper_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "{recipe}", "images.train=/nowhere/train"], "there is no file train-images"),
         (["train", "{recipe}", "--out", "{recipe}"], "is a file; a run needs a folder"),
         (["train", "{recipe}", "model.classes=4"], "model.classes: the network tells 4 classes"),
-        (["train", "{recipe}", "phases.0.resolution=30"], "no multiple of 8"),
+        (["train", "{recipe}", "phases.0.resolution=30"], "not a multiple of 8"),
         (["evaluate", "{folder}"], "is no run folder"),
-        (["plan", "btlm/small"], "is no recipe of a vision model"),
+        (["plan", "btlm/small"], "is not a recipe of a vision model"),
     ],
 )
 def test_bad_input_ends_in_a_line_and_exit_code_two(

@@ -220,7 +220,7 @@ def test_kernels_decay_and_norms_and_biases_do_not(recipe_file: Path) -> None:
 
 
 def test_nesterov_needs_momentum(recipe_file: Path) -> None:
-    with pytest.raises(UserError, match="no momentum to look ahead by"):
+    with pytest.raises(UserError, match="nesterov: it needs momentum above 0"):
         load_vision_recipe(str(recipe_file), ["optimizer.momentum=0", "optimizer.nesterov=true"])
 
 

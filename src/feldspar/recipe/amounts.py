@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError, nearest
 
 
 class Unit(StrEnum):
-    """What an amount counts."""
+    """Unit of an amount."""
 
     TOKENS = "tokens"
     STEPS = "steps"
@@ -29,7 +29,8 @@ class Unit(StrEnum):
 RELATIVE_UNITS = frozenset({Unit.PERCENT_OF_RUN, Unit.PERCENT_OF_PHASE, Unit.REST})
 
 LARGEST_EXPONENT = 24
-"""Amounts between 1e-24 and 1e24: more than any run, and cheap to turn into integers."""
+"""Amounts lie between 1e-24 and 1e24. That is enough for any run, and such numbers are cheap to
+turn into integers."""
 
 _PATTERN = re.compile(r"\s*([-+]?[0-9._]+(?:[eE][-+]?[0-9]+)?)\s*(%?\s*[a-z][a-z_ ]*)\s*")
 _EXAMPLES = "2e9 tokens, 500 steps, 1920 sequences, 3 epochs, 20 tokens_per_parameter, 1% of run"
@@ -37,7 +38,7 @@ _EXAMPLES = "2e9 tokens, 500 steps, 1920 sequences, 3 epochs, 20 tokens_per_para
 
 @dataclass(frozen=True)
 class Amount:
-    """A number of something; ``rest`` has no number of its own."""
+    """A number with a unit; ``rest`` has no number."""
 
     value: Decimal
     unit: Unit
@@ -54,7 +55,7 @@ class Amount:
 
     @property
     def relative(self) -> bool:
-        """Whether the amount is a share of a run or phase."""
+        """True if the amount is a share of a run or phase."""
         return self.unit in RELATIVE_UNITS
 
     @classmethod
@@ -81,14 +82,18 @@ class Amount:
         if not value.is_finite() or value < 0:
             raise UserError(f"the amount {text!r} must be a finite number of at least 0")
         if value and abs(value.adjusted()) > LARGEST_EXPONENT:
-            raise UserError(f"the amount {text!r} is out of all proportion", allowed=_EXAMPLES)
+            raise UserError(
+                f"the amount {text!r} is too large or too small; its power of "
+                f"ten must be from -{LARGEST_EXPONENT} to {LARGEST_EXPONENT}",
+                allowed=_EXAMPLES,
+            )
         return cls(value, units[unit_text])
 
     @classmethod
     def __get_pydantic_core_schema__(
         cls, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        """Validate from text; write back as text."""
+        """Build the validator from text; amounts are written back as text."""
         return core_schema.no_info_plain_validator_function(
             cls._validate,
             serialization=core_schema.plain_serializer_function_ser_schema(str),

@@ -1,17 +1,17 @@
-"""The strict base of every section of a recipe, and variants chosen by ``type``."""
+"""Base class of every section of a recipe, and of variants that ``type`` chooses."""
 
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LARGEST_COUNT = 10**12
-"""More than any run has of anything that a whole number counts, except tokens (``Amount``)."""
+"""Largest count in a recipe. No run has more of anything except tokens, which are an ``Amount``."""
 Count = Annotated[int, Field(gt=0, le=LARGEST_COUNT)]
-"""A whole number of things, at least 1; absurd ones are refused before anything is computed."""
+"""A whole number of at least 1; absurd numbers are refused before anything is computed."""
 
 
 class Settings(BaseModel):
-    """A frozen section: unknown keys, loose types, NaN and infinity are refused."""
+    """A frozen section. It refuses unknown keys, loose types, NaN and infinity."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -25,7 +25,7 @@ class Settings(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """The ``type`` of a variant is described by what the variant is."""
+        """Describe the key ``type`` of a variant by the docstring of the variant."""
         super().__pydantic_init_subclass__(**kwargs)
         field = cls.model_fields.get("type")
         if field is not None and field.description is None and cls.__doc__:
@@ -35,7 +35,8 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
-        """Return a frozen section holds tuples; strict validation takes no list for one."""
+        """Turn lists into tuples: a frozen section holds tuples, and strict validation takes no
+        lists."""
         if isinstance(value, dict):
             return {key: _frozen(item) for key, item in value.items()}
         return value
@@ -52,4 +53,4 @@ def _name_to_mapping(value: Any) -> Any:
 
 
 NameOrMapping = BeforeValidator(_name_to_mapping)
-"""Lets a variant whose other keys are all default be written as its bare ``type`` name."""
+"""Allow a variant to be written as its bare ``type`` name, if its other keys have defaults."""

@@ -1,4 +1,4 @@
-"""The recipe of documents, and of tokens where it says so: nothing of it needs a model."""
+"""The recipe of documents and, if it has these sections, of tokens. It needs no model."""
 
 from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.recipe.sections.tokens import ShardSettings, Tokenizer
@@ -6,18 +6,18 @@ from feldspar.recipe.top import RecipeTop
 
 
 class DataRecipe(RecipeTop):
-    """Documents, and how they become shards; a recipe for training has these sections too."""
+    """Sections for documents and shards; a recipe for training has them too."""
 
     position_unit = "tokens"
 
     corpus: CorpusSettings
-    """Documents in, documents out."""
+    """Sources, cleaning, deduplication and split of documents."""
     tokenizer: Tokenizer | None = None
-    """The tokenizer that turns text into tokens; needed by `tokens build`."""
+    """Tokenizer that turns text into tokens; `tokens build` needs it."""
     shards: ShardSettings | None = None
-    """Where `tokens build` writes."""
+    """Shards that `tokens build` writes."""
 
     @property
     def infills(self) -> bool:
-        """Tell whether a phase infills: there are no phases."""
+        """False: a recipe without phases uses no fill-in-the-middle."""
         return False

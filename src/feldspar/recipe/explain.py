@@ -1,4 +1,4 @@
-"""What a key of the recipe means, from the settings' own descriptions."""
+"""Explain a key of the recipe with the descriptions in the settings."""
 
 import json
 
@@ -13,7 +13,7 @@ from feldspar.recipe.vision_root import VisionRecipe
 
 
 def explain(key: str) -> list[str]:
-    """Lines that say what a key means: description, default, and the keys below it.
+    """Return lines that explain a key: description, default, and the keys below it.
 
     Raises UserError that names the nearest key.
     """
@@ -28,7 +28,7 @@ def explain(key: str) -> list[str]:
         hint = nearest(wanted, keys)
         raise UserError(
             f"{key}: no such key" + (f"; did you mean {hint!r}?" if hint else ""),
-            do="see all of them: feldspar config schema",
+            do="list all keys: feldspar config schema",
         )
     lines = []
     for name in matches:

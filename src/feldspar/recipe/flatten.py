@@ -1,7 +1,7 @@
-"""A recipe with its parents as one file that works by itself: choices kept, paths right, comments.
+"""Write a recipe and its parents as one file that works alone.
 
-A comment stays where its line is: above a key or behind it. Comments at the head of the files come
-first, the recipe's own before its parents'.
+Choices and comments are kept, and paths are changed to fit the new place. A comment stays above its
+key or behind it. Comments at the top of the files come first: the recipe's own, then its parents'.
 """
 
 import json
@@ -24,9 +24,9 @@ from feldspar.recipe.write import dumped
 from feldspar.recipe.yaml import KeyPath
 
 _OfKey = tuple[list[str], str | None]
-"""The lines above a key, and the text behind it."""
+"""Comment lines above a key, and the comment behind it."""
 FLOW_WIDTH = 100
-"""Longer sections are written one key a line."""
+"""Sections longer than this are written with one key on each line."""
 INDENT = 2
 
 
@@ -46,7 +46,7 @@ def flat_recipe(reference: str, folder: Path) -> str:
 
 
 def copy_recipe(reference: str, file: Path | None, overwrite: bool = False) -> Path:
-    """Write a recipe to ``file`` (default: its name in the working folder); returns the file.
+    """Write a recipe to ``file`` (default: its name in the working folder) and return the file.
 
     Raises UserError for a recipe that does not load, and for a file that is there already.
     """
@@ -63,14 +63,14 @@ def copy_recipe(reference: str, file: Path | None, overwrite: bool = False) -> P
 
 
 def _seen_from(folder: Path, base: Path, written: str) -> str:
-    """Write a path that a file gives from ``base`` as a file in ``folder`` gives it."""
+    """Return a path relative to ``folder`` that a file gives relative to ``base``."""
     if written.startswith("~") or Path(written).is_absolute() or base.resolve() == folder.resolve():
         return written
     return Path(os.path.relpath(base / written, folder)).as_posix()
 
 
 def _path_keys(reference: str, tree: dict[str, Any]) -> list[KeyPath]:
-    """Find the keys that hold paths, those inside of choices too."""
+    """Return the keys that hold paths, those inside choices included."""
     found = list(_paths_in(load_any_recipe(reference).recipe))
     keys = [path for path in found if isinstance(get_value(tree, path), str)]
     for choice, options in (tree.get("choices") or {}).items():
@@ -86,7 +86,7 @@ def _path_keys(reference: str, tree: dict[str, Any]) -> list[KeyPath]:
 
 
 def _paths_in(section: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Walk a checked recipe to the keys that hold paths."""
+    """Yield the keys of a validated recipe that hold paths."""
     if isinstance(section, Path):
         yield path
     elif isinstance(section, BaseModel):
@@ -102,14 +102,14 @@ def _paths_in(section: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
 
 @dataclass
 class _Remarks:
-    """The comments of a file."""
+    """Comments of a file."""
 
     head: list[str] = field(default_factory=list)
-    """Lines at the very top of a file."""
+    """Lines at the top of the file."""
     above: dict[int, list[str]] = field(default_factory=dict)
-    """By line from 1: the text of the lines right above it."""
+    """Comment lines directly above a line, by line number from 1."""
     behind: dict[int, str] = field(default_factory=dict)
-    """By line from 1: the text at its end."""
+    """Comment at the end of a line, by line number from 1."""
 
 
 def _remarks(file: Path) -> _Remarks:
@@ -135,7 +135,7 @@ def _remarks(file: Path) -> _Remarks:
 
 
 def _tokens(node: Any) -> Iterator[CommentToken]:
-    """Walk the comments that the parser has hung on its nodes."""
+    """Yield the comments that the parser attached to its nodes."""
     if isinstance(node, CommentToken):
         yield node
     elif isinstance(node, CommentedMap | CommentedSeq):
@@ -148,7 +148,7 @@ def _tokens(node: Any) -> Iterator[CommentToken]:
 
 
 def _by_key(origins: Origins, remarks: dict[str, _Remarks]) -> dict[KeyPath, _OfKey]:
-    """Give each comment to the outermost key of its line."""
+    """Assign each comment to the outermost key of its line."""
     first: dict[str, KeyPath] = {}
     for path, origin in origins.items():
         if origin not in first or len(path) < len(first[origin]):
@@ -163,7 +163,7 @@ def _by_key(origins: Origins, remarks: dict[str, _Remarks]) -> dict[KeyPath, _Of
 
 
 def _add_remarks(node: CommentedMap, path: KeyPath, remarks: _OfKey) -> None:
-    """Hang comments on the last key of ``path``: behind a plain value, else above the key."""
+    """Attach comments to the last key of ``path``: behind a plain value, else above the key."""
     key, (above, behind) = path[-1], remarks
     if behind is not None and not isinstance(node[key], dict | list):
         node.yaml_add_eol_comment(behind, key)
@@ -175,7 +175,8 @@ def _add_remarks(node: CommentedMap, path: KeyPath, remarks: _OfKey) -> None:
 
 
 def _commented(value: Any, path: KeyPath, remarks: dict[KeyPath, _OfKey]) -> Any:
-    """Turn plain values into nodes: short ones in one line, comments above or behind their keys."""
+    """Build YAML nodes of plain values: short ones on one line, comments above or behind their
+    keys."""
     if not isinstance(value, dict | list):
         return value
     node: CommentedMap | CommentedSeq

@@ -1,4 +1,4 @@
-"""The keys of a schema: which sections a field admits, which keys a place in a recipe may hold."""
+"""Keys of a schema: sections that a field may hold, and keys that a section may hold."""
 
 import types
 import typing

@@ -1,4 +1,4 @@
-"""From a reference and overrides to a checked recipe that knows where each value comes from.
+"""Load a recipe from a reference and overrides, validate it, and record the origin of each value.
 
 Order: defaults < ``extends`` < file < ``choose`` < command line.
 """
@@ -43,24 +43,24 @@ Root = TypeVar("Root", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Loaded:
-    """A checked recipe of any kind, the plain values it was made of, and the origin of each."""
+    """A validated recipe of any kind, the plain values it was made from, and the origin of each."""
 
     recipe: Recipe | VisionRecipe | DataRecipe
     tree: dict[str, Any]
     origins: Origins
     reference: str = ""
-    """The file, shipped name or run folder that was asked for."""
+    """File, shipped name or run folder that was given."""
     overrides: tuple[str, ...] = ()
-    """The ``key=value`` overrides that were given with it."""
+    """``key=value`` overrides that were given."""
 
     @property
     def arguments(self) -> str:
-        """The recipe and its overrides as a shell takes them behind a command."""
+        """Recipe and overrides, quoted as arguments of a shell command."""
         return shlex.join([self.reference or "RECIPE", *self.overrides])
 
     @contextmanager
     def locating_errors(self) -> Generator[None]:
-        """Give an error of the block that begins with a key of the recipe that key's place."""
+        """Add the place of a key to errors of the block whose message begins with that key."""
         try:
             yield
         except UserError as error:
@@ -71,7 +71,7 @@ class Loaded:
 
     @property
     def digest(self) -> str:
-        """Changes with any value of the recipe, not with where it was written."""
+        """Digest of all values of the recipe; it does not depend on where they were written."""
         return digest_of(self.recipe.model_dump_json(exclude={"choices", "choose", "description"}))
 
 
@@ -104,10 +104,11 @@ def plain(loaded: Loaded) -> dict[str, Any]:
 def load_recipe(
     reference: str, overrides: list[str] | None = None, recorded: Recorded | None = None
 ) -> LoadedRecipe:
-    """Load a recipe file, a shipped recipe or that of a run, and apply ``key=value`` overrides.
+    """Load a recipe file, a shipped recipe or the recipe of a run, and apply ``key=value``
+    overrides.
 
-    The recipe of a run is what its newest checkpoint keeps, or ``recorded``. Raises UserError (all
-    problems of the recipe at once) for anything that does not fit the schema.
+    The recipe of a run is ``recorded``, or else the one in its newest checkpoint. Raises UserError
+    with all problems of a recipe that does not fit the schema.
     """
     return language_recipe(load_any_recipe(reference, overrides, recorded))
 
@@ -115,7 +116,7 @@ def load_recipe(
 def load_data_recipe(
     reference: str, overrides: list[str] | None = None
 ) -> LoadedRecipe | LoadedDataRecipe:
-    """Load a recipe for its documents and tokens: it may have a model, and need not.
+    """Load a recipe for its documents and tokens; a model is optional.
 
     Raises UserError as ``load_recipe`` does.
     """
@@ -214,9 +215,9 @@ def _loaded(
 
 
 def _origins_of(recorded: Recorded, path: Path) -> Origins:
-    """Name the line of ``recipe.yaml`` for each recorded value, or else the checkpoint's file.
+    """Return the line of ``recipe.yaml`` for each recorded value, or else the checkpoint's file.
 
-    Says where the two differ; the checkpoint counts.
+    Prints a warning where the two differ; the checkpoint's values are used.
     """
     try:
         told = _loaded(*_read_with_parents(path, ()), None)
@@ -224,9 +225,9 @@ def _origins_of(recorded: Recorded, path: Path) -> Origins:
         if not changes:
             return told.origins
         key, old, new = changes[0]
-        reason = f"was altered: {key} is {new}, and was {old}"
+        reason = f"was altered: {key} is {new}, but the run had {old}"
     except (UserError, OSError):
-        reason = "is missing or is no recipe"
+        reason = "is missing or is not a recipe"
     say(f"warning: {path} {reason}; the recipe is taken from {recorded.place}")
     return {(key,): str(recorded.place) for key in recorded.values}
 
@@ -239,9 +240,9 @@ def _checked(root: type[Root], tree: dict[str, Any], origins: Origins) -> Root:
 
 
 def read_tree(reference: str) -> tuple[dict[str, Any], Origins, dict[str, Path]]:
-    """Read a recipe with its parents merged in, before any choice is applied.
+    """Read a recipe and merge its parents in, before any choice is applied.
 
-    Also returns the origin of each key, and the folder that each file's paths start from.
+    Also returns the origin of each key, and for each file the base folder of its paths.
     """
     return _read_with_parents(find_recipe(reference), ())
 
@@ -249,22 +250,20 @@ def read_tree(reference: str) -> tuple[dict[str, Any], Origins, dict[str, Path]]
 def _read_with_parents(
     path: Path, seen: tuple[Path, ...]
 ) -> tuple[dict[str, Any], Origins, dict[str, Path]]:
-    """Return the merged tree, the origin of each key, and the folder that each file's paths start
-    from.
-    """
+    """Return the merged values, the origin of each key, and the folder of each file's paths."""
     if path.resolve() in seen or len(seen) >= MAX_PARENTS:
         chain = " -> ".join(str(item) for item in (*seen, path))
-        raise UserError(f"extends: the chain of parents does not end: {chain}")
+        raise UserError(f"extends: the parents form a loop, or are too many: {chain}")
     value, lines = read_yaml(path)
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds no mapping of sections", found=value)
+        raise UserError(f"{path} must be a mapping of sections", found=value)
     origins: Origins = {key: f"{path}:{line}" for key, line in lines.items()}
     folders = {str(path): Path.cwd() if is_shipped(path) else path.resolve().parent}
     given = value.pop("extends", [])
     parents = [given] if isinstance(given, str) else given
     if not isinstance(parents, list) or not all(isinstance(parent, str) for parent in parents):
         raise UserError(
-            "extends: files or shipped names are needed, one or a list of them",
+            "extends: give a file or a shipped name, or a list of them",
             where=origins["extends",],
             found=given,
         )
@@ -281,7 +280,7 @@ def _read_with_parents(
 
 
 def _parent_file(path: Path, parent: str, where: str) -> Path:
-    """Return the file that ``extends: parent`` of the recipe in ``path`` names."""
+    """Return the file that ``extends: parent`` names in the recipe ``path``."""
     beside = path.parent / parent
     if beside.is_file():
         return beside
@@ -298,7 +297,7 @@ def _parse_override(text: str) -> tuple[KeyPath, Any]:
     key, separator, value_text = text.partition("=")
     if not separator:
         raise UserError(
-            f"{text!r} is no override", allowed="key=value, for example model.d_model=512"
+            f"{text!r} is not an override", allowed="key=value, for example model.d_model=512"
         )
     value, _ = parse_yaml(value_text, f"override {key}")
     return split_key(key.strip()), value
@@ -362,7 +361,8 @@ def _are_tables(choices: Any, chosen: Any) -> bool:
 def _with_absolute_paths(
     section: Any, path: KeyPath, origins: Origins, folders: dict[str, Path]
 ) -> Any:
-    """Paths made absolute: from the folder of the file that holds them, else the working one."""
+    """Return values with absolute paths: relative to the folder of the file that gives them, else
+    to the working folder."""
     if isinstance(section, Path):
         file = origin_of(origins, path).rpartition(":")[0]
         return folders.get(file, Path.cwd()) / section.expanduser()
@@ -387,12 +387,16 @@ def _with_absolute_paths(
 
 
 def _with_vocabulary(recipe: Recipe) -> Recipe:
-    """Set the model's vocabulary to the tokenizer's by default; a larger one is allowed."""
+    """Set the model's vocabulary to the tokenizer's size if the recipe does not give one.
+
+    Raises UserError for one that is smaller.
+    """
     declared = getattr(recipe.tokenizer, "vocab_size", None)
     size = recipe.model.vocab_size
     if size is not None and declared is not None and size < declared:
         raise UserError(
-            f"model.vocab_size: {size} rows are fewer than the tokenizer's {declared} tokens",
+            f"model.vocab_size: {size} rows are fewer than the tokenizer's {declared} "
+            "tokens; give at least as many",
             allowed=f"at least {declared}",
         )
     if size is not None or declared is None:

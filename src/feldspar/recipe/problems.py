@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, each problem with its key, its line and the nearest valid key."""
+"""Turn validation errors into problems of a recipe, with key, line and nearest valid key."""
 
 from typing import Any
 
@@ -10,11 +10,12 @@ from feldspar.recipe.tree import Origins, dotted, get_value, origin_of
 from feldspar.recipe.yaml import KeyPath
 
 _URGENCY = {"extra_forbidden": 0, "value_error": 0, "missing": 2}
-"""A misspelt key is told before the key that is missing because of it; our own words first."""
+"""Order of problems. A misspelt key comes before the key that is missing because of it; our own
+messages come first."""
 
 
 class RecipeError(UserError):
-    """All problems of a recipe at once: the first one as the error's own line."""
+    """All problems of a recipe; the first one is the error's own message."""
 
     def __init__(self, problems: list[tuple[str, str]]) -> None:
         (what, where), *others = problems
@@ -29,7 +30,7 @@ class RecipeError(UserError):
 def recipe_error(
     error: ValidationError, model: type[BaseModel], tree: Any, origins: Origins
 ) -> RecipeError:
-    """Return the problems that validation found, in the words of the recipe."""
+    """Return the problems that validation found, in terms of the recipe's keys."""
     details = [
         (_path_in_file(detail["loc"], tree, detail["type"] == "missing"), detail)
         for detail in error.errors(include_url=False)
@@ -114,7 +115,7 @@ def _starts_with_field(text: str) -> bool:
 
 
 def key_named_in(message: str) -> KeyPath | None:
-    """Return the key that an error's line begins with, if it does."""
+    """Return the key that an error message begins with, or None."""
     head = message.split(":", 1)[0]
     if not head or " " in head or head.startswith("-"):  # an option of the command line
         return None

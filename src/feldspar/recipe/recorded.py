@@ -1,6 +1,6 @@
-"""The recipe that a run was trained by: what its checkpoints keep under a checksum.
+"""Read the recipe of a run from its checkpoints, which keep it under a checksum.
 
-``recipe.yaml`` beside them is for people. Loads no torch.
+``recipe.yaml`` beside them is for people to read. Loads no torch.
 """
 
 import json
@@ -18,24 +18,24 @@ CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"
 STATE_NAME = "state.json"
 APPLIED = ("choices", "choose")
-"""Sections that are applied before a run begins; values as recorded say what they led to."""
+"""Sections that are applied before a run begins, so recorded values already include them."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recipe's plain values and the file that keeps them."""
+    """Plain values of a recipe, and the file that holds them."""
 
     values: dict[str, Any]
     place: Path
 
 
 def is_run(folder: Path) -> bool:
-    """Say whether a run began in ``folder``: a recipe lies there, or a checkpoint."""
+    """Tell whether ``folder`` holds a run: a recipe or a checkpoint."""
     return (folder / RECIPE_NAME).is_file() or bool(_checkpoints(folder))
 
 
 def recorded_recipe(folder: Path) -> Recorded | None:
-    """Read the recipe that the newest readable checkpoint of a run keeps; None without any."""
+    """Return the recipe in the newest readable checkpoint of a run, or None."""
     for checkpoint in reversed(_checkpoints(folder)):
         try:
             place = open_artifact(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)
@@ -48,7 +48,7 @@ def recorded_recipe(folder: Path) -> Recorded | None:
 
 
 def recorded_values(values: dict[str, Any]) -> dict[str, Any]:
-    """Return a recorded recipe's values without the choices, which they hold applied."""
+    """Return the values of a recorded recipe without the choices, which are already applied."""
     return {key: value for key, value in values.items() if key not in APPLIED}
 
 

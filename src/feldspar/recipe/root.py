@@ -1,4 +1,4 @@
-"""The recipe: the one model that nests every room's settings, and the checks that span rooms."""
+"""The recipe of a language model, and the checks that concern more than one section."""
 
 from typing import Annotated, Self
 
@@ -31,7 +31,7 @@ SCHEMA_VERSION = 1
 
 
 class Recipe(RecipeTop):
-    """The whole of a run: data, model, hyper-parameters, phases."""
+    """A run of a language model: data, model, hyper-parameters, phases."""
 
     position_unit = "tokens"
 
@@ -40,13 +40,13 @@ class Recipe(RecipeTop):
     )
     """Weights that the first phase starts with."""
     adapt: AdaptSettings | None = None
-    """What is done to the model between start_from and the first phase."""
+    """Change of the vocabulary between start_from and the first phase."""
     corpus: CorpusSettings | None = None
-    """Documents in, documents out; absent when shards exist."""
+    """Sources, cleaning, deduplication and split of documents; may be absent when shards exist."""
     tokenizer: Tokenizer | None = None
-    """How text becomes tokens; absent when shards exist."""
+    """Tokenizer that turns text into tokens; may be absent when shards exist."""
     shards: ShardSettings | None = None
-    """Where `tokens build` writes and training reads."""
+    """Shards that `tokens build` writes and training reads."""
     model: ModelSettings
     """Shape of the decoder."""
     parametrization: ParametrizationSettings
@@ -58,51 +58,51 @@ class Recipe(RecipeTop):
     phases: Annotated[tuple[PhaseSettings, ...], Field(min_length=1)]
     """The run, phase by phase."""
     noise_scale: NoiseScaleSettings | None = None
-    """Measure the gradient noise scale; needed by batches of type noise_scale."""
+    """Measure the gradient noise scale; batches of type noise_scale need it."""
     checkpoints: CheckpointSettings = CheckpointSettings()
     """When checkpoints are written and which are kept."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    """Validation."""
+    """Validation and evaluation."""
     study: StudySettings | None = None
-    """Many runs of this recipe: what varies, and what they are judged by."""
+    """Settings of studies: many runs of this recipe with different values."""
     runtime: RuntimeSettings = RuntimeSettings()
-    """Device, precision, micro-batches, distribution: never changes the mathematics."""
+    """Device, precision, micro-batches and distribution; they never change the mathematics."""
 
     @property
     def infills(self) -> bool:
-        """Tell whether a phase reads documents with their middle moved to the end."""
+        """True if a phase uses fill-in-the-middle."""
         return any(phase.infillings for phase in self.phases)
 
     @property
     def context_lengths(self) -> tuple[int, ...]:
-        """Of each phase."""
+        """Context length of each phase, in tokens."""
         return tuple(map(self.context_length, self.phases))
 
     def context_length(self, phase: PhaseSettings) -> int:
-        """Tokens of one sequence of ``phase``."""
+        """Return the tokens of one sequence of ``phase``."""
         return phase.context_length or self.model.max_sequence_length
 
     def vocabulary_rows(self, tokens: int) -> int:
-        """Rows of the vocabulary for so many tokens where model.vocab_size says nothing."""
+        """Return the rows of the vocabulary for a number of tokens, if model.vocab_size is not
+        given."""
         multiple = 1 if self.adapt is None else self.adapt.pad_rows_to
         return -(-tokens // multiple) * multiple
 
     def sparsity(self, phase_index: int) -> Dense | StaticSparsity:
-        """Return the sparsity in force in a phase: its own, else the one before it, else dense."""
+        """Return the sparsity of a phase: its own, else that of the phase before it, else dense."""
         given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
         return given[-1] if given else Dense()
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
-        """Return the scaling in force in a phase: its own, else that of the one before it, else
-        none.
-        """
+        """Return the position scaling of a phase: its own, else that of the phase before it, else
+        none."""
         phases = self.phases[: phase_index + 1]
         given = [phase.position_scaling for phase in phases if phase.position_scaling]
         return given[-1] if given else NoScaling()
 
     @property
     def soft_prompt_length(self) -> int:
-        """Vectors of the run's soft prompt; 0: it has none."""
+        """Number of vectors of the run's soft prompt; 0: there is none."""
         return max(phase.soft_prompt_length for phase in self.phases)
 
     def optimizer_of(self, phase_index: int) -> LanguageOptimizer:
@@ -116,13 +116,14 @@ class Recipe(RecipeTop):
         lengths = {phase.soft_prompt_length for phase in self.phases} - {0}
         if len(lengths) > 1:
             raise ValueError(
-                f"phases: a run has one soft prompt, and its phases ask for {min(lengths)} and "
-                f"{max(lengths)} vectors"
+                "phases: all phases share one soft prompt, but they ask for "
+                f"{min(lengths)} and {max(lengths)} vectors; give them one length"
             )
         for index, phase in enumerate(self.phases):
             if phase.pairs is not None and self.noise_scale is not None:
                 raise ValueError(
-                    f"noise_scale: phases.{index} reads pairs, of which no noise scale is measured"
+                    f"noise_scale: it cannot be measured on pairs, which phases.{index} "
+                    "reads; remove it"
                 )
             if phase.soft_prompt_length >= self.context_length(phase):
                 raise ValueError(
@@ -137,8 +138,9 @@ class Recipe(RecipeTop):
             changed = self.optimizer_of(index) != self.optimizer_of(index - 1)
             if changed and self.phases[index].optimizer_state != "fresh":
                 raise ValueError(
-                    f"phases.{index}.optimizer_state: the optimizer differs from that of the phase "
-                    "before, whose moments mean something else; it must be fresh"
+                    f"phases.{index}.optimizer_state: the optimizer differs from that of "
+                    "the phase before, so old moments do not fit; set optimizer_state: "
+                    "fresh"
                 )
         return self
 
@@ -168,18 +170,18 @@ class Recipe(RecipeTop):
             limit = self.model.max_sequence_length
             if isinstance(self.model.positions, LearnedPositions) and context > limit:
                 raise ValueError(
-                    f"phases.{index}.context_length: {context} tokens are more than the {limit} "
-                    "learned positions of model.max_sequence_length"
+                    f"phases.{index}.context_length: {context} tokens are more than "
+                    f"model.max_sequence_length, which gives {limit} learned positions"
                 )
             if index > 0 and phase.optimizer_state is None and _warms_up(phase):
                 raise ValueError(
-                    f"phases.{index}.optimizer_state: this phase warms up anew; "
-                    "say whether it starts with keep or fresh moments"
+                    f"phases.{index}.optimizer_state: this phase warms up again; set it "
+                    "to keep or fresh"
                 )
         names = [phase.name for phase in self.phases]
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:
-            raise ValueError(f"phases: two phases are named {doubled!r}")
+            raise ValueError(f"phases: two phases are named {doubled!r}; give each its own name")
         return self
 
     @model_validator(mode="after")
@@ -187,11 +189,13 @@ class Recipe(RecipeTop):
         if self.adapt is None:
             return self
         if isinstance(self.start_from, StartFromScratch):
-            raise ValueError("adapt: there is nothing to adapt: start_from names no run or folder")
+            raise ValueError(
+                "adapt: it needs a model to adapt; let start_from name a run or a folder"
+            )
         rows, multiple = self.model.vocab_size, self.adapt.pad_rows_to
         if rows is not None and rows % multiple:
             raise ValueError(
-                f"adapt.pad_rows_to: model.vocab_size {rows} is no multiple of {multiple}"
+                f"adapt.pad_rows_to: model.vocab_size {rows} is not a multiple of {multiple}"
             )
         return self
 
@@ -202,8 +206,8 @@ class Recipe(RecipeTop):
                 self.runtime.distribution, FsdpDistribution
             ):
                 raise ValueError(
-                    f"phases.{index}.trainable.rows: new rows are trained on whole matrices, which "
-                    "fsdp splits: set runtime.distribution=ddp"
+                    f"phases.{index}.trainable.rows: new needs whole matrices, which fsdp "
+                    "splits; set runtime.distribution=ddp"
                 )
         return self
 
@@ -214,8 +218,8 @@ class Recipe(RecipeTop):
             changes = before.trains_new_rows_only != now.trains_new_rows_only
             if changes and now.optimizer_state != "fresh":
                 raise ValueError(
-                    f"phases.{index}.optimizer_state: other rows are trained from here on than "
-                    "those that have moments; it must be fresh"
+                    f"phases.{index}.optimizer_state: this phase trains different rows "
+                    "than the one before; set optimizer_state: fresh"
                 )
         return self
 
@@ -227,13 +231,15 @@ class Recipe(RecipeTop):
                 continue
             if now != Dense():
                 raise ValueError(
-                    f"phases.{index}.sparsity: masks are drawn before the first phase; a later one "
-                    "keeps them, or is dense"
+                    f"phases.{index}.sparsity: a later phase can only keep the first "
+                    "phase's sparsity or set sparsity: dense"
                 )
             if self.phases[index].optimizer_state != "fresh":
-                # Old step counts scale a revived entry's first move by (1-beta1) / sqrt(1-beta2).
+                # With old step counts, the first update of a revived entry is scaled by
+                # (1 - beta1) / sqrt(1 - beta2).
                 raise ValueError(
-                    f"phases.{index}.optimizer_state: the masks are dropped here; it must be fresh"
+                    f"phases.{index}.optimizer_state: this phase drops the masks; set "
+                    "optimizer_state: fresh"
                 )
         return self
 
@@ -244,13 +250,13 @@ class Recipe(RecipeTop):
                 continue
             if self.noise_scale is None:
                 raise ValueError(
-                    f"phases.{index}.batch: a batch of type noise_scale follows what the section "
-                    "noise_scale measures: add noise_scale: {}"
+                    f"phases.{index}.batch: a batch of type noise_scale needs a measured "
+                    "noise scale; add noise_scale: {}"
                 )
             if phase.length.unit is Unit.STEPS:
                 raise ValueError(
-                    f"phases.{index}.length: the steps of a batch that follows the noise scale are "
-                    "not known ahead: give the length in tokens"
+                    f"phases.{index}.length: the number of steps is not known in advance "
+                    "when the batch follows the noise scale; give the length in tokens"
                 )
         return self
 

@@ -1,6 +1,6 @@
-"""Schedules: functions of the position in a run, given as segments and compiled to pieces.
+"""Schedules: a value for each position in a run, given as segments.
 
-A position counts tokens or images; lengths are differences of positions.
+A position counts tokens or images; a length is a difference of positions.
 """
 
 import math
@@ -19,16 +19,17 @@ Shape = Literal["linear", "cosine", "inverse_sqrt", "hold"]
 
 
 class Segment(Settings):
-    """One piece of a schedule."""
+    """One segment of a schedule."""
 
     to: float | None = None
-    """Value at the end; hold: the value kept (default: the one reached); not for inverse_sqrt."""
+    """Value at the end. For hold: the value that is kept (default: the one reached). Not for
+    inverse_sqrt."""
     over: Amount
     """Length of the segment."""
     shape: Shape = "linear"
-    """How the value moves there."""
+    """Curve between the values."""
     from_: Annotated[float | None, Field(alias="from")] = None
-    """Value at the start, first segment only (default 0)."""
+    """Value at the start; for the first segment only (default: 0)."""
 
 
 class Schedule(Settings):
@@ -37,7 +38,8 @@ class Schedule(Settings):
     segments: Annotated[tuple[Segment, ...], Field(min_length=1)]
     """The segments in order."""
     extends_beyond_phase: bool = False
-    """The last segment may reach past the end; the phase stops part of the way down."""
+    """Allow the last segment to end after the phase; the phase then stops before the segment's end.
+    """
 
 
 def constant(value: float) -> Schedule:
@@ -54,7 +56,7 @@ def _spell_out(value: Any) -> Any:
 
 
 ScheduleField = Annotated[Schedule, BeforeValidator(_spell_out)]
-"""A schedule as recipes write it: a number, a list of segments, or the full mapping."""
+"""Schedule as written in a recipe: a number, a list of segments, or the full mapping."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Piece:
     end_value: float
 
     def at(self, position: int) -> float:
-        """Return the value at a position inside the piece."""
+        """Return the value at a position within the piece."""
         if self.shape == "hold":
             return self.end_value
         if self.shape == "inverse_sqrt":
@@ -88,13 +90,13 @@ class CompiledSchedule:
     pieces: tuple[Piece, ...]
 
     def at(self, position: int) -> float:
-        """Return the value at a position; at a knot it is that of the piece that ends."""
+        """Return the value at a position; where two pieces meet, the first one's end value."""
         index = bisect_left(self.pieces, position, key=lambda piece: piece.end_position)
         return self.pieces[min(index, len(self.pieces) - 1)].at(position)
 
     @property
     def warmup_length(self) -> int:
-        """Length of the first segment where it rises, else 0."""
+        """Length of the first segment if it rises, else 0."""
         first = self.pieces[0]
         return first.end_position if first.end_value > first.start_value else 0
 
@@ -106,11 +108,11 @@ def compile_schedule(
     name: str,
     unit: str = "tokens",
 ) -> CompiledSchedule:
-    """Lay a schedule's segments over ``length``.
+    """Turn a schedule's segments into pieces that cover ``length`` positions.
 
-    ``measure(amount, start)`` gives the length of an amount that begins at position ``start``.
-    ``name`` (a key of the recipe) and the ``unit`` of positions stand in the errors. Raises
-    UserError when the segments end early, or reach past the end without ``extends_beyond_phase``.
+    ``measure(amount, start)`` returns the length of an amount that begins at position ``start``.
+    Errors use ``name`` (a key of the recipe) and the ``unit`` of positions. Raises UserError when
+    the segments end too early, or end after ``length`` without ``extends_beyond_phase``.
     """
     pieces: list[Piece] = []
     position = 0
@@ -148,15 +150,15 @@ def compile_schedule(
 def _check_segment(segment: Segment, index: int, key: str) -> None:
     if segment.over.unit is Unit.EPOCHS:
         raise UserError(
-            f"{key}.over: {segment.over} cannot measure a schedule",
+            f"{key}.over: a schedule cannot use epochs, found {segment.over}",
             allowed="tokens, steps, sequences, tokens_per_parameter, % of run, % of phase, rest",
         )
     if segment.from_ is not None and index > 0:
-        raise UserError(f"{key}.from: only the first segment may have one")
+        raise UserError(f"{key}.from: only the first segment may have it; remove it")
     if segment.shape == "inverse_sqrt" and segment.to is not None:
-        raise UserError(f"{key}.to: inverse_sqrt has no end value of its own")
+        raise UserError(f"{key}.to: inverse_sqrt has no end value; remove it")
     if segment.shape in ("linear", "cosine") and segment.to is None:
-        raise UserError(f"{key}.to: a {segment.shape} segment needs the value at its end")
+        raise UserError(f"{key}.to: a {segment.shape} segment needs its end value")
 
 
 def _piece(segment: Segment, start: int, end: int, value: float) -> Piece:

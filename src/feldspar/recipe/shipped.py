@@ -1,7 +1,7 @@
-"""The recipes that come with the package, by name: ``btlm/paper``, ``quickstart``.
+"""Find the recipes that come with the package by name: ``btlm/paper``, ``quickstart``.
 
-A paper's recipes lie in its folder ``papers/NAME``, whose name has underscores where the recipe's
-has hyphens. Recipes of no paper lie in ``recipes``.
+The recipes of a paper are in its folder ``papers/NAME``; hyphens in the recipe's name are
+underscores in the folder's. Other recipes are in ``recipes``.
 """
 
 from importlib.resources import files
@@ -11,13 +11,13 @@ from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.recorded import is_run
 
 PAPERS, OTHERS = "papers", "recipes"
-"""Folders of the package that hold recipes."""
+"""Folders of the package with recipes."""
 CLAIMS = "claims"
-"""The file of a paper's folder that is no recipe."""
+"""Name of a YAML file in a paper's folder that is not a recipe."""
 
 
 def is_shipped(path: Path) -> bool:
-    """Return True for a file inside the package."""
+    """Tell whether a file belongs to the package."""
     return path.resolve().is_relative_to(_package().resolve())
 
 
@@ -31,7 +31,7 @@ def shipped_names() -> list[str]:
 
 
 def find_recipe(reference: str) -> Path:
-    """Return the file of a recipe given as a path or as a shipped name, or the folder of a run.
+    """Return the file of a recipe, given as a path or a shipped name, or the folder of a run.
 
     Raises UserError that names the nearest shipped recipe.
     """
@@ -56,7 +56,7 @@ def _package() -> Path:
 
 
 def _shipped_files() -> dict[str, Path]:
-    """Return the file of each shipped recipe and of each shared parent, by name."""
+    """Return the files of all shipped recipes and of shared parents, by name."""
     papers, others = _package() / PAPERS, _package() / OTHERS
     found = {
         f"{path.parent.name.replace('_', '-')}/{path.stem}": path

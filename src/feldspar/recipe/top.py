@@ -1,4 +1,4 @@
-"""What every recipe begins with, whatever it trains: its name, its seed, its choices."""
+"""Keys that every recipe has: name, seed, choices."""
 
 from collections.abc import Collection, Iterator
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,32 +12,33 @@ PositionUnit = Literal["tokens", "images"]
 
 
 class RecipeTop(Settings):
-    """The keys that recipes of language and of vision models share."""
+    """Keys that recipes of language models and of vision models share."""
 
     position_unit: ClassVar[PositionUnit]
-    """Unit in which the position in a run is counted."""
+    """Unit of positions in a run."""
 
     schema_version: Literal[1]
     """Version of this schema."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name of the run; `train` writes to runs/NAME unless --out is given."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Root of every random stream."""
+    """Seed of all random streams."""
     description: str = ""
     """One or two lines for people."""
     choices: dict[str, dict[str, dict[str, Any]]] = {}
     """Named sets of overrides: choices.size.111M holds dotted keys and their values."""
     choose: dict[str, str] = {}
-    """Which set of each choice is in force."""
+    """Chosen option of each choice."""
 
 
 def refuse_units(recipe: BaseModel, refused: Collection[Unit]) -> None:
-    """Raise ValueError, with its key, for an amount in one of the ``refused`` units."""
+    """Raise ValueError, with the key, for an amount in one of the ``refused`` units."""
     for key, amount in _amounts(recipe, ""):
         if amount.unit in refused:
             allowed = [unit.value for unit in Unit if unit not in refused]
             raise ValueError(
-                f"{key}: {amount} has no meaning in this recipe (units here: {', '.join(allowed)})"
+                f"{key}: {amount} has a unit that this recipe does not use (allowed: "
+                f"{', '.join(allowed)})"
             )
 
 

@@ -1,4 +1,4 @@
-"""Plain nested values with dotted key paths: merging a parent in, setting one value."""
+"""Nested plain values with dotted keys: merge a parent, set a value, find its origin."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ Origins = dict[KeyPath, str]
 
 
 def dotted(path: KeyPath) -> str:
-    """Return the path as written in an override."""
+    """Return a path in the form of an override's key."""
     return ".".join(map(str, path))
 
 
 def split_key(key: str) -> KeyPath:
-    """Return a dotted key as a path; digits index a list."""
+    """Return a dotted key as a path; digits are indices of a list."""
     parts = key.split(".")
     if not all(parts):
         raise UserError(f"{key!r} is not a key", allowed="names and list indices joined by dots")
@@ -22,7 +22,7 @@ def split_key(key: str) -> KeyPath:
 
 
 def merge(parent: Any, child: Any) -> Any:
-    """``child`` over ``parent``: mappings key by key, everything else replaced whole."""
+    """Return ``parent`` with ``child`` merged in: mappings key by key, all else replaced."""
     if isinstance(parent, dict) and isinstance(child, dict):
         merged = dict(parent)
         for key, value in child.items():
@@ -32,8 +32,7 @@ def merge(parent: Any, child: Any) -> Any:
 
 
 def set_value(tree: Any, path: KeyPath, value: Any) -> Any:
-    """Return a copy of ``tree`` in which ``path`` holds ``value``; absent mappings on the way
-    appear.
+    """Return a copy of ``tree`` with ``value`` at ``path``; missing mappings are added.
 
     Raises UserError for an index outside a list.
     """
@@ -43,7 +42,7 @@ def set_value(tree: Any, path: KeyPath, value: Any) -> Any:
     if isinstance(tree, list):
         if not isinstance(head, int) or head >= len(tree):
             raise UserError(
-                f"{head!r} is no element of a list of {len(tree)}",
+                f"{head!r} is not an index of a list of {len(tree)}",
                 allowed=f"0 to {len(tree) - 1}",
             )
         return [set_value(item, rest, value) if i == head else item for i, item in enumerate(tree)]
@@ -67,13 +66,14 @@ def get_value(tree: Any, path: KeyPath) -> Any:
 
 
 def replace_origin(origins: Origins, path: KeyPath, origin: str) -> Origins:
-    """``origins`` after the value at ``path`` was replaced whole."""
+    """Return ``origins`` after the value at ``path`` was replaced."""
     kept = {key: value for key, value in origins.items() if key[: len(path)] != path}
     return kept | {path: origin}
 
 
 def origin_of(origins: Origins, path: KeyPath) -> str:
-    """Where the value at ``path`` comes from: its own origin, that of what holds it or is in it."""
+    """Return the origin of the value at ``path``: its own, else that of what contains it or of a
+    part."""
     for length in range(len(path), 0, -1):
         if path[:length] in origins:
             return origins[path[:length]]

@@ -1,4 +1,4 @@
-"""The recipe of a vision model: sections shared with language models, images in place of text."""
+"""The recipe of a vision model; it shares sections with recipes of language models."""
 
 from typing import Annotated, Self
 
@@ -25,11 +25,11 @@ from feldspar.recipe.sections.vision import (
 from feldspar.recipe.top import RecipeTop, refuse_units
 
 VISION_KEYS = ("images", "task", "augmentation", "average_weights")
-"""Sections that no recipe of a language model has."""
+"""Sections that only a recipe of a vision model has."""
 
 
 class VisionRecipe(RecipeTop):
-    """The whole of a run on images: data, network, hyper-parameters, phases."""
+    """A run on images: data, network, hyper-parameters, phases."""
 
     position_unit = "images"
 
@@ -44,7 +44,7 @@ class VisionRecipe(RecipeTop):
     model: RevBiFPNSettings
     """Shape of the network."""
     task: Annotated[ClassificationTask, NameOrMapping] = ClassificationTask()
-    """What is learned of an image."""
+    """Task that the network learns."""
     augmentation: AugmentationSettings = AugmentationSettings()
     """What is done to training images at random."""
     parametrization: VisionParametrization
@@ -62,11 +62,11 @@ class VisionRecipe(RecipeTop):
     evaluation: VisionEvaluationSettings = VisionEvaluationSettings()
     """Validation."""
     runtime: VisionRuntimeSettings = VisionRuntimeSettings()
-    """Device, precision, memory of activations: never changes the mathematics."""
+    """Device, precision and memory of activations; they never change the mathematics."""
 
     @property
     def context_lengths(self) -> tuple[int, ...]:
-        """What an example of each phase counts for on the timeline: one image."""
+        """Positions that one example of each phase counts for: one image."""
         return (1,) * len(self.phases)
 
     @model_validator(mode="after")
@@ -81,20 +81,20 @@ class VisionRecipe(RecipeTop):
             if phase.resolution % multiple:
                 low = phase.resolution // multiple * multiple
                 raise ValueError(
-                    f"phases.{index}.resolution: {phase.resolution} is no multiple of {multiple}, "
-                    f"which {self.model.n_streams} streams need: {low or multiple} or "
-                    f"{low + multiple}"
+                    f"phases.{index}.resolution: {phase.resolution} is not a multiple of "
+                    f"{multiple}, as {self.model.n_streams} streams need; use "
+                    f"{low or multiple} or {low + multiple}"
                 )
             if phase.batch.images * phase.resolution**2 == multiple**2:
                 raise ValueError(
-                    f"phases.{index}.batch: one image of {phase.resolution} pixels leaves batch "
-                    "norm a single value in each channel: use more or larger images"
+                    f"phases.{index}.batch: with one image of {phase.resolution} pixels, "
+                    "batch norm sees one value per channel; use more or larger images"
                 )
         channels = self.model.image_channels
         if channels not in (1, 3):
             raise ValueError(
-                f"model.image_channels: image files are read in gray (1) or colour (3), not in "
-                f"{channels} channels"
+                "model.image_channels: images are read with 1 channel (gray) or 3 "
+                f"(colour), not {channels}"
             )
         for name in ("mean", "std"):
             values = getattr(self.images, name)
@@ -110,5 +110,5 @@ class VisionRecipe(RecipeTop):
         names = [phase.name for phase in self.phases]
         doubled = next((name for name in names if names.count(name) > 1), None)
         if doubled is not None:
-            raise ValueError(f"phases: two phases are named {doubled!r}")
+            raise ValueError(f"phases: two phases are named {doubled!r}; give each its own name")
         return self

@@ -1,4 +1,4 @@
-"""A resolved recipe as YAML, each value with its origin; itself a valid recipe."""
+"""Write a resolved recipe as YAML with the origin of each value; the result is a valid recipe."""
 
 import io
 import json
@@ -16,14 +16,14 @@ COMMENT_COLUMN = 60
 
 
 def recipe_text(loaded: Loaded) -> str:
-    """YAML of the recipe with choices applied, paths absolute and defaults written out."""
+    """Return the recipe as YAML with choices applied, absolute paths, and all defaults."""
     excluded = {"choices", "choose"}
     values = json.loads(loaded.recipe.model_dump_json(by_alias=True, exclude=excluded))
     return dumped(_commented(_without_default_nulls(loaded.recipe, values), (), loaded.origins))
 
 
 def dumped(document: CommentedMap) -> str:
-    """Write a document with its comments, one key a line where no flow style is set."""
+    """Return a document as YAML text, with its comments and one key on each line."""
     writer = YAML(typ="rt", pure=True)
     writer.width = 4096
     writer.default_flow_style = False
@@ -33,7 +33,7 @@ def dumped(document: CommentedMap) -> str:
 
 
 def _without_default_nulls(section: Any, values: Any) -> Any:
-    """``values`` (dumped from ``section``) without the nulls that are a key's default anyway."""
+    """Return ``values`` (dumped from ``section``) without nulls that are the key's default."""
     if isinstance(section, BaseModel):
         kept = {}
         for name, field in type(section).model_fields.items():

@@ -1,4 +1,4 @@
-"""Strict YAML 1.2 in, plain values and line numbers out; nothing in a file can build an object."""
+"""Read strict YAML 1.2 as plain values with line numbers; a file cannot create objects."""
 
 import math
 from pathlib import Path
@@ -36,7 +36,7 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
 
 
 def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
-    """Return the plain value of ``text`` and its line table; ``name`` stands in errors."""
+    """Return the plain value of ``text`` and the line of each key; ``name`` is used in errors."""
     parser = YAML(typ="rt", pure=True)
     parser.allow_duplicate_keys = False
     try:
@@ -74,7 +74,7 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
             if key not in (node.lc.data or {}) or not isinstance(key, str | bool | int | float):
                 where = ".".join(map(str, path)) or name
                 raise UserError(
-                    f"{where}: only plain words are keys, and nothing is merged in",
+                    f"{where}: keys must be plain words, and merge keys are not allowed",
                     where=f"{name}:{lines.get(path, 1)}",
                     found=text,
                 )
@@ -101,14 +101,14 @@ def _plain(node: Any, path: KeyPath, lines: Lines, name: str) -> Any:
         )
     if isinstance(node, str) and "\0" in node:
         raise UserError(
-            f"{'.'.join(map(str, path)) or name}: the character NUL stands in no name or text",
+            f"{'.'.join(map(str, path)) or name}: text must not contain the character NUL",
             where=f"{name}:{lines.get(path, 1)}",
         )
     for plain in (int, float, str):
         if isinstance(node, plain) and not isinstance(node, TaggedScalar):
-            return plain(node)  # the parser's own kinds of numbers and texts hold their layout too
+            return plain(node)  # the parser's own types also hold the layout
     raise UserError(
-        f"{'.'.join(map(str, path))}: only text, numbers, true, false and null are values",
+        f"{'.'.join(map(str, path))}: a value must be text, a number, true, false or null",
         where=f"{name}:{lines.get(path, 1)}",
         found=node,
     )

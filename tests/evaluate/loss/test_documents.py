@@ -62,6 +62,6 @@ def test_text_that_does_not_come_back_has_no_figure(
     path.write_text("lower case only\n")
     assert text_files(model, [path])[0].bytes == 16
     path.write_text("lower case only,\nbut ONE\n")
-    with pytest.raises(UserError, match=r"give back 3 of the 25 bytes of .*Text.txt") as caught:
+    with pytest.raises(UserError, match=r"restore 3 of the 25 bytes of .*Text.txt") as caught:
         text_files(model, [path])
     assert caught.value.where == "line 2, byte 21"

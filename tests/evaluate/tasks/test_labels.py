@@ -149,7 +149,7 @@ def test_several_labels_are_generated_only(prompted: TextModel) -> None:
     pairs = some_pairs(prompted, SEVERAL)
     score = evaluate_labels(prompted, pairs, layout_of(prompted), SEVERAL)
     assert score.by_likelihood is None and score.as_dict()["by_likelihood"] is None
-    with pytest.raises(UserError, match="do not fit into 8 tokens"):
+    with pytest.raises(UserError, match="do not fit in 8 tokens"):
         evaluate_labels(prompted, pairs, layout_of(prompted, longest=9), SEVERAL)
 
 

@@ -50,7 +50,7 @@ def test_a_pair_that_is_too_long() -> None:
     assert len(layout().sequence(pair(11, 3))[0]) == 17
     cut, begin = layout(truncate=True).sequence(pair(14, 3))
     assert cut.tolist() == [*range(4, 15), FIRST, FIRST + 1, 15, 16, 17, END] and begin == 13
-    with pytest.raises(UserError, match="do not fit into 16 tokens"):
+    with pytest.raises(UserError, match="do not fit in 16 tokens"):
         layout(truncate=True).sequence(pair(3, 14))
 
 
@@ -142,9 +142,9 @@ QUESTION = {"source": "{q}", "target": "{labels}", "labels": {"field": "a.b", "v
 @pytest.mark.parametrize(
     ("record", "message"),
     [
-        ({"q": "t", "a": {"b": "z"}}, r"pairs.jsonl:1: 'z' is none of the template's labels"),
+        ({"q": "t", "a": {"b": "z"}}, r"pairs.jsonl:1: 'z' is not a label of the template"),
         ({"q": "t"}, r"pairs.jsonl:1: field 'a.b' holds not a label"),
-        ({"a": {"b": "x"}}, r"pairs.jsonl:1: the template asks for a text in the field 'q'"),
+        ({"a": {"b": "x"}}, r"pairs.jsonl:1: the template needs text in the field 'q'"),
         ({"q": "", "a": {"b": "x"}}, r"pairs.jsonl:1: the source is empty"),
         (["q"], r"pairs.jsonl:1 is not a JSON object"),
     ],
@@ -165,11 +165,11 @@ def test_files_without_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "no field"}, "names no field"),
-        ({"source": "{q!r}"}, "no field's name"),
-        ({"source": "{}"}, "no field's name"),
-        ({"target": "{answer}"}, "must stand in it once"),
-        ({"target": "{labels} {q}"}, "no other field"),
+        ({"source": "no field"}, "contains no field"),
+        ({"source": "{q!r}"}, "field without a plain name"),
+        ({"source": "{}"}, "field without a plain name"),
+        ({"target": "{answer}"}, "must appear exactly once"),
+        ({"target": "{labels} {q}"}, "must be the only field"),
         ({"labels": {"field": "a", "values": ("x", "x")}}, "distinct"),
         ({"labels": {"field": "a", "values": ("x,y", "z"), "several": True}}, "comma"),
     ],
@@ -177,5 +177,7 @@ def test_files_without_pairs(tmp_path: Path) -> None:
 def test_templates_that_cannot_be(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         template(**(QUESTION | changes))
-    with pytest.raises(ValidationError, match="no template 'pubmed'; shipped are question_context"):
+    with pytest.raises(
+        ValidationError, match="no template is named 'pubmed'; shipped templates: question_context"
+    ):
         PairsData(path=Path("x"), template="pubmed")

@@ -115,7 +115,7 @@ def test_half_a_token(copy: Path, shards: ShardSet) -> None:
     path = copy / "train/prose/00000.tokens"
     path.write_bytes(path.read_bytes() + b"\0")
     opened = recorded(copy, shards)
-    with pytest.raises(RunError, match="no whole number of uint16 tokens"):
+    with pytest.raises(RunError, match="not a whole number of uint16 tokens"):
         opened.read("train", "prose")
 
 

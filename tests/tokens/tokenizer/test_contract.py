@@ -124,12 +124,12 @@ def options(parts: dict[str, Any]) -> None:
 
 
 BROKEN = [
-    ("C1: the old id", swap_ids),
+    ("C1: the token of old id", swap_ids),
     (r"C1: the new id \d+ has no piece", leave_a_gap),
     ("C2: a text without a target character changes", add("zq", "z", "q")),
     ("C4: its first merges are not", add("رظ", "ر", "ظ", place=0)),
-    ("C5: 1 new pieces are never reached", without_a_merge),
-    ("C4: a new merge makes an old piece", old_result),
+    ("C5: 1 new tokens are never produced", without_a_merge),
+    ("C4: a new merge makes an old token", old_result),
     ("C6: its normalizer differs", normalise),
     ("C6: the model's options differ", options),
 ]

@@ -110,11 +110,11 @@ def test_fewer_pieces_than_asked(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"corpus": "arabik"}, "the documents hold no source 'arabik'"),
-        ({"corpus": ["arabic", "english"]}, "one of the old are needed"),
-        ({"script": "greek"}, "yields no new piece"),
-        ({"script": "klingon"}, "names the script 'klingon'"),
-        ({"script": "latin"}, "of the words of source english hold a target character"),
+        ({"corpus": "arabik"}, "the documents have no source 'arabik'"),
+        ({"corpus": ["arabic", "english"]}, "leave one of the old language out"),
+        ({"script": "greek"}, "gives no new token"),
+        ({"script": "klingon"}, "has the script 'klingon'"),
+        ({"script": "latin"}, "of the words of source english contain a target character"),
     ],
 )
 def test_what_is_refused(folder: Path, changed: dict[str, Any], message: str) -> None:
@@ -152,9 +152,9 @@ def test_characters_in_place_of_a_script() -> None:
 
 
 def test_texts_that_cannot_be_measured_or_written() -> None:
-    with pytest.raises(UserError, match="source old holds no word"):
+    with pytest.raises(UserError, match="source old has no words"):
         extend_tokenizer(base("llama"), options(), cipher(), {"old": [" "]}, {"new": cipher()[:5]})
-    with pytest.raises(UserError, match="a lone surrogate at byte 3"):
+    with pytest.raises(UserError, match="lone surrogate at byte 3"):
         extend_tokenizer(
             base("llama"),
             options(),

@@ -36,5 +36,5 @@ def test_the_record_travels_with_the_folder(base: TextTokenizer, tmp_path: Path)
     record.save(tmp_path)
     assert TextTokenizer.load(tmp_path).extension == record
     (tmp_path / EXTENSION_FILE).write_text("[]")
-    with pytest.raises(UserError, match="no record of an extension"):
+    with pytest.raises(UserError, match="not the record of an extension"):
         TextTokenizer.load(tmp_path)

@@ -276,12 +276,12 @@ def test_two_tokens_with_one_id_are_refused() -> None:
 def test_a_token_that_text_can_become_is_refused() -> None:
     bare = Tokenizer.from_str(train_bpe(TEXTS, 300, (END_OF_DOCUMENT,)).to_json())
     bare.add_tokens([AddedToken(name, special=False) for name in FIM])
-    with pytest.raises(UserError, match="a document could hold it"):
+    with pytest.raises(UserError, match="a document could contain it"):
         Sentinels.of(TextTokenizer(bare, END_OF_DOCUMENT))
 
 
 def test_a_tokenizer_that_loses_text_is_refused() -> None:
     parts = json.loads(TOKENIZER.to_json()) | {"normalizer": {"type": "Lowercase"}}
     lossy = TextTokenizer(Tokenizer.from_str(json.dumps(parts)), END_OF_DOCUMENT)
-    with pytest.raises(UserError, match="does not give back a text"):
+    with pytest.raises(UserError, match="does not restore a text"):
         Infiller(lossy)

@@ -39,7 +39,7 @@ def test_a_lower_casing_tokenizer() -> None:
     tokenizer = by_bytes(lower=True)
     assert not tokenizer.gives_back_all
     check(tokenizer, TEXT.lower())
-    with pytest.raises(UserError, match=r"give back 3 of the 60 bytes of the notes") as caught:
+    with pytest.raises(UserError, match=r"restore 3 of the 60 bytes of the notes") as caught:
         check(tokenizer, TEXT.lower(), TEXT)
     assert caught.value.where == "line 2, byte 14"
     assert str(caught.value.found).startswith("'A and a B")
@@ -50,11 +50,11 @@ def test_a_vocabulary_that_drops_characters() -> None:
     tokenizer = by_bytes(without="7#")
     assert not tokenizer.gives_back_all and changed_by(tokenizer) is not None
     check(tokenizer, "1 2 3")
-    with pytest.raises(UserError, match=r"give back 2 of the 9 bytes of the notes") as caught:
+    with pytest.raises(UserError, match=r"restore 2 of the 9 bytes of the notes") as caught:
         check(tokenizer, "17\n\u00e9 8 #")
     assert caught.value.where == "line 1, byte 1"
     documents = tokenizer.encode_documents(["17", "8"])
-    with pytest.raises(UserError, match=r"3 bytes of numbers came back from the tokenizer as 2"):
+    with pytest.raises(UserError, match=r"3 bytes of numbers were decoded to 2"):
         require_given_back_bytes(tokenizer, documents, 3, "numbers")
     require_given_back_bytes(tokenizer, documents, 2, "numbers")
 
@@ -86,9 +86,9 @@ def test_a_few_bytes_are_said_and_scored() -> None:
     tokenizer, heard = base("metaspace"), Heard()  # takes a leading space for the one it adds
     with listening(heard):
         check(tokenizer, " a space first" + "x" * 1000)
-    assert "does not give back 1 of the 1,014 bytes of the notes" in heard.lines[0]
+    assert "does not restore 1 of the 1,014 bytes of the notes" in heard.lines[0]
     with pytest.raises(UserError, match=r"1 of the 14 bytes"):
         check(tokenizer, " a space first")
     with listening(heard):
         require_given_back_bytes(tokenizer, tokenizer.encode_documents(["x" * 1000]), 1001, "notes")
-    assert "1,001 bytes of notes came back from the tokenizer as 1,000" in heard.lines[1]
+    assert "1,001 bytes of notes were decoded to 1,000" in heard.lines[1]

@@ -77,7 +77,7 @@ def test_training_does_not_depend_on_order_or_process(trained: TextTokenizer) ->
 
 
 def test_too_little_text_for_the_vocabulary() -> None:
-    with pytest.raises(UserError, match="260 tokens, not the 5,000"):
+    with pytest.raises(UserError, match="260 tokens only, not for the 5,000"):
         train_bpe(["abcd"], 5000, (END_OF_DOCUMENT,))
 
 
@@ -108,7 +108,7 @@ def test_transformers_loads_the_folder(trained: TextTokenizer, tmp_path: Path) -
 
 def test_an_id_that_does_not_fit_is_refused() -> None:
     assert pack_ids([1, 65_535], np.dtype("<u2")) == b"\x01\x00\xff\xff"
-    with pytest.raises(RunError, match="does not fit into uint16"):
+    with pytest.raises(RunError, match="does not fit in uint16"):
         pack_ids([65_536], np.dtype("<u2"))
     assert pack_ids([65_536], np.dtype("<u4")) == b"\x00\x00\x01\x00"
 

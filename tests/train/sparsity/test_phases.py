@@ -116,7 +116,7 @@ def test_a_run_starts_dense_from_a_sparse_one(
     assert load_run(tmp_path / "dense").masks.tensors == {}
     with pytest.raises(UserError, match=r"phases\.0\.sparsity: .* has other masks"):
         run(recipe_file, tmp_path / "other", start, SPARSE.replace("0.75", "0.5"))
-    with pytest.raises(UserError, match=r"phases\.1\.optimizer_state: the masks are dropped here"):
+    with pytest.raises(UserError, match=r"phases\.1\.optimizer_state: this phase drops the masks"):
         run(recipe_file, tmp_path / "kept", start, "phases.1.sparsity=dense")
     # Dense weights that a sparse phase starts from are masked.
     again = f"start_from={{type: run, path: {tmp_path / 'dense'}}}"

@@ -13,15 +13,15 @@ from tests.train.sparsity.conftest import DENSE_LATER, SPARSE, recipe_of
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([SPARSE, DENSE_LATER[0]], r"phases\.1\.optimizer_state: the masks are dropped here"),
+        ([SPARSE, DENSE_LATER[0]], r"phases\.1\.optimizer_state: this phase drops the masks"),
         (
             [SPARSE, DENSE_LATER[0], "phases.1.optimizer_state=keep"],
-            r"phases\.1\.optimizer_state: the masks are dropped here; it must be fresh",
+            r"phases\.1\.optimizer_state: this phase drops the masks; set",
         ),
-        ([SPARSE.replace("0", "1", 1)], r"phases\.1\.sparsity: masks are drawn before"),
+        ([SPARSE.replace("0", "1", 1)], r"phases\.1\.sparsity: a later phase can only keep"),
         (
             [SPARSE, SPARSE.replace("0", "1", 1).replace("0.75", "0.5")],
-            r"phases\.1\.sparsity: masks are drawn before the first phase",
+            r"phases\.1\.sparsity: a later phase can only keep",
         ),
         ([SPARSE.replace("0.75", "75")], r"phases\.0\.sparsity\.sparsity: .* write 0\.75"),
     ],

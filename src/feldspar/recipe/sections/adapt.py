@@ -1,4 +1,4 @@
-"""What is done to a model between ``start_from`` and the first phase."""
+"""Settings of the change of vocabulary between ``start_from`` and the first phase."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,59 +9,61 @@ from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromR
 
 
 class RandomRows(Settings):
-    """Normal with the standard deviation of the parametrization's initial values."""
+    """Normal values with the parametrization's standard deviation of initial values."""
 
     type: Literal["random"] = "random"
 
 
 class MeanRows(Settings):
-    """The mean of the old rows, the same for each new token."""
+    """Mean of the old rows, the same for each new token."""
 
     type: Literal["mean"] = "mean"
 
 
 class MeanCovarianceRows(Settings):
-    """Normal around the mean of the old rows with a share of their covariance."""
+    """Normal values around the mean of the old rows, with a share of their covariance."""
 
     type: Literal["mean_cov"] = "mean_cov"
     covariance_share: PositiveFloat = 1e-9
-    """What the covariance is multiplied by."""
+    """Factor of the covariance."""
 
 
 class NormalMatchedRows(Settings):
-    """Normal with the old rows' mean and variance in each dimension: their norm, no meaning."""
+    """Normal values with the mean and variance of the old rows in each dimension. New rows have a
+    usual norm but no meaning."""
 
     type: Literal["normal_matched"] = "normal_matched"
 
 
 class SubwordMeanRows(Settings):
-    """The mean of the rows of the old pieces that the token was cut into before."""
+    """Mean of the rows of the old tokens that spell the new token."""
 
     type: Literal["subword_mean"] = "subword_mean"
 
 
 class LinearProjectionRows(Settings):
-    """The donor's rows, mapped by the affine map that fits the tokens shared with it best."""
+    """Rows of the donor, mapped by the affine map that fits the shared tokens best."""
 
     type: Literal["linear_projection"] = "linear_projection"
     ridge: Annotated[float, Field(ge=0)] | None = None
-    """Penalty on the map, as a share of the donor rows' mean variance; default: 1e-3 where fewer
-    than two shared tokens come on each of the donor's dimensions, else 0."""
+    """Ridge penalty of the map, as a share of the mean variance of the donor's rows. Default: 1e-3
+    where there are fewer than two shared tokens for each dimension of the donor, else 0."""
 
 
 class SimilarTopKRows(Settings):
-    """The k old rows whose tokens the donor has nearest, weighted by the softmax of cosines."""
+    """Mean of the k old rows whose tokens are nearest in the donor, weighted by the softmax of
+    their cosines."""
 
     type: Literal["similar_topk"] = "similar_topk"
     k: Count = 5
-    """How many."""
+    """Number of old rows."""
     temperature: PositiveFloat = 0.1
-    """What the cosines are divided by."""
+    """Divisor of the cosines."""
 
 
 class FocusRows(Settings):
-    """Old rows weighted by the sparsemax of the donor's cosines (FOCUS, 2305.14481); a token
-    without a vector gets the mean of its pieces."""
+    """Mean of old rows, weighted by the sparsemax of their cosines in the donor (FOCUS,
+    2305.14481). A token without a vector in the donor gets the mean of its pieces."""
 
     type: Literal["focus"] = "focus"
 
@@ -83,32 +85,33 @@ WITH_DONOR = (LinearProjectionRows, SimilarTopKRows, FocusRows)
 
 
 class EmbeddingAdaptation(Settings):
-    """How the rows of new tokens begin, in the embedding and in an untied head."""
+    """Initial rows of new tokens, in the embedding and in an untied head."""
 
     initialisation: Initialisation = SubwordMeanRows()
     """random, mean, mean_cov, normal_matched, subword_mean, linear_projection, similar_topk or
     focus."""
     donor: Annotated[StartFromRun | StartFromHuggingFace, Field(discriminator="type")] | None = None
-    """Another model whose vocabulary holds both old and new tokens (linear_projection,
-    similar_topk, focus)."""
+    """Another model whose vocabulary holds old and new tokens (linear_projection, similar_topk,
+    focus)."""
     match_norm: bool = False
-    """Scale each new row to the mean norm of the old ones."""
+    """Scale each new row to the mean norm of the old rows."""
 
     @model_validator(mode="after")
     def _donor_where_used(self) -> Self:
         kind = self.initialisation.type
         needed = isinstance(self.initialisation, WITH_DONOR)
         if needed and self.donor is None:
-            raise ValueError(f"donor: {kind} takes its vectors from a donor: name a run or folder")
+            raise ValueError(f"donor: {kind} needs a donor; name a run or a folder")
         if not needed and self.donor is not None:
-            raise ValueError(f"donor: {kind} needs none")
+            raise ValueError(f"donor: {kind} does not use a donor; remove it")
         return self
 
 
 class AdaptSettings(Settings):
-    """The model's vocabulary becomes that of the shards' extended tokenizer."""
+    """Extend the model's vocabulary to that of the shards' extended tokenizer."""
 
     embeddings: EmbeddingAdaptation = EmbeddingAdaptation()
-    """The rows of new tokens."""
+    """Initial rows of new tokens."""
     pad_rows_to: Count = 1
-    """The vocabulary's rows are a multiple of this: padding is zero and gets no probability."""
+    """Round the number of rows up to a multiple of this. Padding rows are zero and get no
+    probability."""

@@ -1,4 +1,4 @@
-"""The batch of a phase: constant, stairs over tokens, a ramp, or steered by the noise scale."""
+"""Batch size of a phase: constant, in levels, a ramp, or steered by the noise scale."""
 
 import itertools
 from typing import Annotated, Any, Literal, Self
@@ -10,17 +10,18 @@ from feldspar.recipe.base import Count, Settings
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 MOST_STAIRS = 100_000
-"""Of a ramp of batch sizes: each is a stretch of the plan."""
+"""Limit on the steps of a ramp of batch sizes; each one is a segment of the plan."""
 
 
 class ConstantBatch(Settings):
-    """The same number of sequences (or tokens, down to whole sequences) in every step."""
+    """The same number of sequences in every step; a number of tokens is rounded down to whole
+    sequences."""
 
     type: Literal["constant"] = "constant"
     sequences: Count | None = None
-    """Sequences a step."""
+    """Sequences of each step."""
     tokens: PositiveFloat | None = None
-    """Tokens a step; rounded down to whole sequences."""
+    """Tokens of each step; rounded down to whole sequences."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -30,47 +31,48 @@ class ConstantBatch(Settings):
 
 
 class BatchLevel(Settings):
-    """A batch size that holds from some point of the phase on."""
+    """A batch size that begins at some point of the phase."""
 
     from_: Annotated[Amount, Field(alias="from")]
-    """Where it begins: steps or tokens of the phase."""
+    """Beginning of the level: steps or tokens of the phase."""
     sequences: Count
-    """Sequences a step."""
+    """Sequences of each step."""
 
 
 class BatchByTokens(Settings):
-    """A staircase of batch sizes."""
+    """Batch sizes in levels."""
 
     type: Literal["by_tokens"]
     levels: Annotated[tuple[BatchLevel, ...], Field(min_length=1)]
-    """The stairs in order; the first begins at 0."""
+    """Levels in order; the first begins at 0."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.levels[0].from_.value != 0:
-            raise ValueError("levels.0.from: the first level begins at 0")
+            raise ValueError("levels.0.from: the first level must begin at 0")
         units = {level.from_.unit for level in self.levels}
         if len(units) > 1 or not units <= {Unit.STEPS, Unit.TOKENS}:
-            raise ValueError("levels: give every `from` in steps, or every one in tokens")
+            raise ValueError("levels: give each `from` in steps, or each in tokens")
         starts = [level.from_.value for level in self.levels]
         for earlier, later in itertools.pairwise(starts):
             if later <= earlier:
-                raise ValueError(f"levels: from {later} does not come after {earlier}")
+                raise ValueError(f"levels: from {later} must be greater than {earlier}")
         return self
 
 
 class BatchRamp(Settings):
-    """A straight line in tokens, up to whole quanta (the open-loop ramp of 2411.00999)."""
+    """A batch size that grows linearly in tokens, in whole quanta (the open-loop ramp of
+    2411.00999)."""
 
     type: Literal["linear_ramp"]
     from_: Annotated[Amount, Field(alias="from")]
-    """Sequences at the start."""
+    """Sequences of each step at the start."""
     to: Amount
-    """Sequences at the end."""
+    """Sequences of each step at the end."""
     quantum: Amount
-    """The batch is a multiple of this many sequences."""
+    """Each batch is a multiple of this many sequences."""
     over: Amount
-    """Tokens of the ramp."""
+    """Length of the ramp in tokens."""
 
     @model_validator(mode="after")
     def _whole_sequences(self) -> Self:
@@ -81,17 +83,17 @@ class BatchRamp(Settings):
         if self.from_.value > self.to.value:
             raise ValueError(f"from: {self.from_} is more than {self.to}")
         if self.from_.value % self.quantum.value:
-            raise ValueError(f"from: {self.from_} is no multiple of {self.quantum}")
+            raise ValueError(f"from: {self.from_} is not a multiple of {self.quantum}")
         if self.to.value % self.quantum.value:
-            raise ValueError(f"to: {self.to} is no multiple of {self.quantum}")
+            raise ValueError(f"to: {self.to} is not a multiple of {self.quantum}")
         stairs = (self.to.value - self.from_.value) / self.quantum.value
         if stairs > MOST_STAIRS:
             raise ValueError(
-                f"quantum: {self.quantum} makes {stairs:.3g} stairs of the ramp; at most "
-                f"{MOST_STAIRS:,}: give a larger quantum"
+                f"quantum: {self.quantum} gives the ramp {stairs:.3g} batch sizes, more "
+                f"than {MOST_STAIRS:,}; give a larger quantum"
             )
         if self.over.unit is not Unit.TOKENS or self.over.value <= 0:
-            raise ValueError("over: an amount in tokens above 0 is needed")
+            raise ValueError("over: an amount of tokens above 0 is needed")
         return self
 
 

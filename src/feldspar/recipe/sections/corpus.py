@@ -1,4 +1,4 @@
-"""Documents in, documents out: sources, cleaning, deduplication, split."""
+"""Settings of the corpus: sources, cleaning, filters, deduplication and split of documents."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +9,13 @@ from pydantic import Field, NonNegativeInt, model_validator
 from feldspar.recipe.base import Count, NameOrMapping, Settings
 
 SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""A name that is safe as a folder name."""
+"""Pattern of names that are safe as folder names."""
 
 
 @dataclass(frozen=True)
 class Banding:
-    """How many bands of how many values; ``verified``: whether pairs are then checked exactly."""
+    """Number of bands and values per band of a MinHash sketch. ``verified``: candidate pairs are
+    then compared exactly."""
 
     bands: int
     rows: int
@@ -25,8 +26,8 @@ PRESETS = {
     "verified": Banding(bands=20, rows=6, verified=True),
     "slimpajama": Banding(bands=9, rows=13, verified=False),
 }
-"""Bandings of the sketches by name. Documents of similarity J become candidates with probability
-1 - (1 - J^rows)^bands."""
+"""Bandings by name. Documents of similarity J become candidates with probability 1 - (1 -
+J^rows)^bands."""
 
 
 class JsonlReader(Settings):
@@ -56,7 +57,7 @@ class CodeReader(Settings):
     suffixes: tuple[str, ...] = (".py",)
     """File endings that are read."""
     exclude: tuple[str, ...] = ()
-    """Globs of relative paths that are left out; one without "/" is a file name."""
+    """Globs of relative paths that are left out; a glob without "/" is matched with file names."""
 
 
 class Archive(Settings):
@@ -77,47 +78,48 @@ class PackageReader(Settings):
     archives: Annotated[tuple[Archive, ...], Field(min_length=1)]
     """The archives, in order: earlier ones survive deduplication."""
     include: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Globs of member paths without the archive's top folder; one without "/" is a file name."""
+    """Globs of member paths, without the archive's top folder; a glob without "/" is matched with
+    file names."""
     exclude: tuple[str, ...] = ()
     """Globs of member paths that are left out."""
     group_aliases: dict[str, str] = {}
-    """Group name to group name: editions of one work that differ in spelling."""
+    """Groups that belong to another group, such as editions of one work with another spelling."""
     group_suffixes: tuple[str, ...] = ()
-    """Endings cut off a file's name, before its extension, to form its group: editions of one
-    work."""
+    """Endings that are removed from a file's name (before its extension) to form its group, such as
+    those of editions of one work."""
 
 
 class InstalledReader(Settings):
-    """What this interpreter already holds: its standard library, or the installed packages."""
+    """Code on this machine: Python's standard library or the installed packages."""
 
     type: Literal["installed"] = "installed"
     what: Literal["standard_library", "packages"] = "standard_library"
-    """The interpreter's own source, or the code of the packages installed beside feldspar."""
+    """Python's own source, or the code of the packages installed beside feldspar."""
     packages: tuple[str, ...] = ()
-    """Only these installed packages, where they are there; default: all of them."""
+    """Only these packages, if they are installed; default: all of them."""
     suffixes: tuple[str, ...] = (".py",)
     """File endings that are read."""
 
 
 class HuggingFaceReader(Settings):
-    """A dataset that ``save_to_disk`` made or a copy of a data repository (path), or a name on the
-    hub (name, which needs the package datasets)."""
+    """A dataset made by ``save_to_disk`` or a copy of a data repository (path), or a dataset on the
+    hub (name; needs the package datasets)."""
 
     type: Literal["huggingface"] = "huggingface"
     name: Annotated[str, Field(min_length=1)] | None = None
     """Name on the hub, instead of a path."""
     configuration: str | None = None
-    """Which of the dataset's configurations (name)."""
+    """Configuration of the dataset (name)."""
     split: Annotated[str, Field(pattern=SOURCE_NAME_PATTERN)] = "train"
-    """Which of its splits."""
+    """Split of the dataset."""
     revision: str | None = None
-    """Commit, tag or branch on the hub: a commit pins the text (name)."""
+    """Commit, tag or branch on the hub; only a commit fixes the text (name)."""
 
     @model_validator(mode="after")
     def _name_where_used(self) -> Self:
         for key in ("configuration", "revision"):
             if self.name is None and getattr(self, key) is not None:
-                raise ValueError(f"{key}: means something with name only")
+                raise ValueError(f"{key}: it works with name only")
         return self
 
 
@@ -126,7 +128,7 @@ class WarcReader(Settings):
 
     type: Literal["warc"] = "warc"
     main_content: bool = True
-    """Pages without navigation, headers and footers; false: all visible text."""
+    """true: leave out navigation, headers and footers. false: take all visible text."""
 
 
 Reader = Annotated[
@@ -144,52 +146,53 @@ Reader = Annotated[
 
 
 class Transliteration(Settings):
-    """Characters replaced one by one."""
+    """Replace single characters."""
 
     from_: Annotated[str, Field(min_length=1, alias="from")]
     """The characters that are replaced."""
     to: str
-    """What stands in place of each of them, in the same order."""
+    """Replacement of each character, in the same order."""
 
     @model_validator(mode="after")
     def _pairs(self) -> Self:
         if len(self.from_) != len(self.to):
             raise ValueError(
-                f"to: {len(self.to)} characters cannot replace {len(self.from_)}, one for each"
+                f"to: it has {len(self.to)} characters, but from has {len(self.from_)}; "
+                "give one for each"
             )
         if len(set(self.from_)) < len(self.from_):
-            raise ValueError("from: a character stands in it twice")
+            raise ValueError("from: a character appears twice")
         return self
 
 
 SourceName = Annotated[str, Field(pattern=SOURCE_NAME_PATTERN)]
-"""A source's name becomes a folder's name, hence no path in it."""
+"""Name of a source. It becomes a folder's name, so it may not be a path."""
 
 
 class SourceSettings(Settings):
     """One source of documents."""
 
     reader: Reader
-    """How its documents are read."""
+    """Reader of the source's documents."""
     path: Path | None = None
     """File or folder (jsonl, parquet, text, code, huggingface, warc)."""
     text_field: str = "text"
-    """Field or column that holds the text; with dots inside nested ones: meta.text (jsonl, parquet,
+    """Field or column that holds the text; dots lead into nested fields: meta.text (jsonl, parquet,
     huggingface)."""
     id_field: str = "id"
-    """Field or column that names a document, where there is one (jsonl, parquet, huggingface)."""
+    """Field or column that names a document, if there is one (jsonl, parquet, huggingface)."""
     group_field: str | None = None
-    """Field or column that names what must not be split apart (jsonl, parquet, huggingface); null:
-    the id."""
+    """Field or column of the group: documents of one group stay in one split (jsonl, parquet,
+    huggingface). null: each document is its own group."""
     only: dict[str, str] = {}
-    """Fields and values: only records that have them are read, where files mix sources (jsonl,
-    parquet, huggingface)."""
+    """Fields and values. Only records with these values are read, for files that mix sources
+    (jsonl, parquet, huggingface)."""
     transliterate: Transliteration | None = None
-    """Replace characters of its text: a language of another script, or a made-up one."""
+    """Replace characters of the text, for another script or an artificial language."""
     licence: str | None = None
-    """Licence of the text, carried into the manifest and the model card."""
+    """Licence of the text; the manifest and the model card name it."""
     tokens: Count | None = None
-    """Declared size for dry runs without the data; checked when the data are there."""
+    """Declared number of tokens, for dry runs without the data; checked when the data are there."""
 
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
@@ -199,75 +202,79 @@ class SourceSettings(Settings):
             raise ValueError(f"path: a {self.reader.type} reader needs the path of its files")
         if not needs_path and self.path is not None:
             with_name = " beside a name" if named else ""
-            raise ValueError(f"path: a {self.reader.type} reader takes no path{with_name}")
+            raise ValueError(
+                f"path: a {self.reader.type} reader takes no path{with_name}; remove it"
+            )
         records = isinstance(self.reader, JsonlReader | ParquetReader | HuggingFaceReader)
         if self.only and not records:
-            raise ValueError(f"only: a {self.reader.type} reader has no fields")
+            raise ValueError(f"only: a {self.reader.type} reader has no fields; remove it")
         return self
 
 
 class ShortFilter(Settings):
-    """Remove documents of few cleaned characters."""
+    """Remove documents with few characters after cleaning."""
 
     type: Literal["short"] = "short"
     characters: NonNegativeInt = 200
-    """Documents with fewer cleaned characters are removed; 0 keeps all."""
+    """Documents with fewer characters after cleaning are removed; 0 keeps all."""
 
 
 class MaxMeanLineLength(Settings):
-    """Remove documents whose lines are long on average: minified or generated code, and data."""
+    """Remove documents with long lines on average: minified or generated code, and data."""
 
     type: Literal["max_mean_line_length"] = "max_mean_line_length"
     characters: Count = 100
-    """Documents with more characters a line on average are removed."""
+    """Documents with more characters per line on average are removed."""
 
 
 Filter = Annotated[ShortFilter | MaxMeanLineLength, Field(discriminator="type"), NameOrMapping]
 
 
 class CleanSettings(Settings):
-    """Normalisation and the filter of short documents (SlimPajama's)."""
+    """Normalisation and the filter of short documents (SlimPajama)."""
 
     normalise: Literal["nfc", "ftfy", "none"] = "nfc"
-    """Unicode NFC; or ftfy's repairs and NFC, as SlimPajama; or the text as it is."""
+    """nfc: Unicode NFC. ftfy: the repairs of ftfy, then NFC, as in SlimPajama. none: no change."""
     short: NonNegativeInt = 200
-    """Documents with fewer cleaned characters are dropped by the filter short, which comes first; 0
-    keeps all."""
+    """Documents with fewer characters after cleaning are removed by the filter short, which comes
+    first; 0 keeps all."""
 
 
 class HighestValue(Settings):
-    """The document of a cluster with the highest value of a field survives."""
+    """Keep the document of a cluster with the highest value of a field."""
 
     field: Annotated[str, Field(min_length=1)]
-    """Field or column that holds a number (jsonl, parquet); documents without it come last."""
+    """Field or column that holds a number (jsonl, parquet). Documents without it rank last."""
 
 
 class DeduplicateSettings(Settings):
     """Exact and near-duplicate removal (MinHash over character 13-grams)."""
 
     preset: Literal["verified", "slimpajama"] = "verified"
-    """verified: 20 bands of 6, every pair checked; slimpajama: 9 bands of 13, unchecked."""
+    """verified: 20 bands of 6 values, every candidate pair compared. slimpajama: 9 bands of 13
+    values, no comparison."""
     verify: bool | None = None
-    """Whether candidate pairs are checked by their exact similarity; null: as the preset does."""
+    """Compare candidate pairs by their exact similarity; null: as in the preset."""
     scope: Literal["global", "local"] = "global"
-    """Across all sources, or within each source only."""
+    """Search for duplicates across all sources, or within each source only."""
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
-    """Jaccard similarity from which two documents count as duplicates."""
+    """Smallest Jaccard similarity of two documents that count as duplicates."""
     keep: Literal["first", "longest", "source_priority"] | HighestValue = "first"
-    """Which document of a cluster survives: a name, or ``{field: NAME}`` for the highest value."""
+    """Document of a cluster that is kept: a name, or ``{field: NAME}`` for the highest value."""
     cluster: Literal["components", "representative"] = "components"
-    """components: one survivor for all that pairs connect; representative: a document is dropped
-    only when it is itself similar to its survivor."""
+    """components: keep one document of all that are connected by pairs. representative: remove a
+    document only if it is itself similar to the one that is kept."""
     priority: tuple[str, ...] = ()
     """Sources in order of preference (keep: source_priority)."""
     memory: Annotated[str, Field(pattern=r"^[1-9][0-9]*(MB|GB|TB)$")] = "2GB"
-    """Memory that one process may hold beside the interpreter and its libraries (about 180 MB, with
-    numba 260): 500MB, 2GB; more spills to disk. It does not change the result."""
+    """Memory of one process beside the interpreter and its libraries (about 180 MB; 260 MB with
+    numba), such as 500MB or 2GB. What needs more is written to disk. The result does not depend on
+    it."""
 
     @model_validator(mode="after")
     def _priority_where_used(self) -> Self:
         if (self.keep == "source_priority") != bool(self.priority):
-            raise ValueError("priority: needed with keep: source_priority, and only there")
+            raise ValueError("priority: give it with keep: source_priority, and only then")
         return self
 
     @model_validator(mode="after")
@@ -284,12 +291,13 @@ class DeduplicateSettings(Settings):
 
     @property
     def memory_bytes(self) -> int:
-        """The budget in bytes."""
+        """Memory budget in bytes."""
         return int(self.memory[:-2]) * 1000 ** (2 + ("MB", "GB", "TB").index(self.memory[-2:]))
 
     @property
     def partition_rows(self) -> int:
-        """Rows that a unit sorts in memory, at about 64 bytes each: a sixteenth of the budget.
+        """Rows that a unit of work sorts in memory, at about 64 bytes each: a sixteenth of the
+        budget.
 
         More than 64 MB would not make it faster.
         """
@@ -297,88 +305,91 @@ class DeduplicateSettings(Settings):
 
     @property
     def banding(self) -> Banding:
-        """The preset's bands, their pairs checked or not."""
+        """Bands of the preset, with pairs compared or not."""
         preset = PRESETS[self.preset]
         return preset if self.verify is None else replace(preset, verified=self.verify)
 
 
 class EvaluationSet(Settings):
-    """An evaluation set as files."""
+    """Files of an evaluation set."""
 
     path: Path
-    """JSON lines, Parquet or text; a file, or a folder of them. A text file is one item."""
+    """JSON lines, Parquet or text; a file, or a folder of them. Each text file is one item."""
     fields: tuple[str, ...] = ()
-    """Fields or columns that hold an item's text, joined in this order; default: all text."""
+    """Fields or columns of an item's text, joined in this order; default: all text fields."""
 
 
 class DecontaminateSettings(Settings):
-    """Documents that share a run of words with an evaluation set are left out on reading."""
+    """Remove documents that share a run of words with an evaluation set, when they are read."""
 
     sets: Annotated[dict[SourceName, EvaluationSet], Field(min_length=1)]
-    """The evaluation sets by name."""
+    """Evaluation sets by name."""
     ngram_words: Count = 13
-    """Words of a run; items of fewer words are not looked for, and counted."""
+    """Number of words of a run. Items with fewer words are not searched for; they are counted."""
 
 
 class SplitSettings(Settings):
-    """Hold out documents of each source that has groups enough; clusters and groups stay whole."""
+    """Hold out documents of each source with enough groups; clusters and groups stay whole."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """Share of groups for validation during training."""
+    """Share of groups that are used for validation during training."""
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """Share of groups for the final figures."""
+    """Share of groups that are used for the final evaluation."""
     decontamination: Literal["near", "exact"] | None = "near"
-    """Which copies of held-out documents train must not hold: duplicates by ``deduplicate``, also
-    sought where that is null; equal text only; null: copies may fall on both sides."""
+    """Copies of held-out documents that are removed from train. near: duplicates as in
+    ``deduplicate`` (they are searched for even where that is null). exact: equal text only. null:
+    none, so copies may be in both."""
 
     @model_validator(mode="after")
     def _whole_thousandths(self) -> Self:
         for name, share in (("validation", self.validation), ("test", self.test)):
             if abs(share * 1000 - round(share * 1000)) > 1e-6:
-                raise ValueError(f"{name}: {share} is not a whole number of thousandths")
+                raise ValueError(f"{name}: {share} must be a whole number of thousandths")
         return self
 
 
 class OntologySettings(Settings):
-    """An ontology's terms as text, and its labelled definitions as pairs."""
+    """Write the terms of an ontology as text, and its labelled definitions as pairs."""
 
     path: Path
-    """Folder of the result: terms.jsonl for a source, train.jsonl and so on for pairs."""
+    """Folder to write: terms.jsonl for a source, and train.jsonl and others for pairs."""
     file: Path | None = None
-    """An OBO file; default: the Human Phenotype Ontology, fetched from the package index."""
+    """OBO file; default: the Human Phenotype Ontology, downloaded from the package index."""
     root: str | None = None
-    """Term whose children are the labels; needed for a file."""
+    """Term whose children are the labels; required with file."""
     least: Count = 275
-    """Leave out labels of fewer definitions."""
+    """Smallest number of definitions of a label; labels with fewer are left out."""
 
     @model_validator(mode="after")
     def _root_of_a_file(self) -> Self:
         if self.file is not None and self.root is None:
-            raise ValueError("root: a file needs the term whose children are the labels")
+            raise ValueError(
+                "root: required with file; name the term whose children are the labels"
+            )
         return self
 
 
 class CorpusSettings(Settings):
-    """The way from raw text to kept documents."""
+    """Settings of the way from raw text to documents that are kept."""
 
     path: Path
     """Folder of the finished documents."""
     sources: Annotated[dict[SourceName, SourceSettings], Field(min_length=1)]
-    """The sources by name, in order: earlier ones survive deduplication."""
+    """Sources by name. Their order counts: deduplication keeps documents of earlier ones."""
     ontology: OntologySettings | None = None
-    """An ontology that is written into a folder before the sources are read; null: none."""
+    """Ontology to write into a folder before the sources are read; null: none."""
     clean: CleanSettings = CleanSettings()
-    """Normalisation and short filter."""
+    """Normalisation and the filter of short documents."""
     filters: tuple[Filter, ...] = ()
-    """Further filters, in order; the first that gives a reason removes the document."""
+    """More filters, in order. The first one that gives a reason removes the document."""
     deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
-    """Duplicate removal; null keeps duplicates."""
+    """Removal of duplicates; null keeps them."""
     decontaminate: DecontaminateSettings | None = None
-    """Evaluation sets that the documents must not overlap; null: none."""
+    """Evaluation sets whose text the documents must not share; null: none."""
     split: SplitSettings = SplitSettings()
-    """Held-out documents."""
+    """Documents that are held out."""
 
     @property
     def all_filters(self) -> tuple[Filter, ...]:
-        """The filter of short documents (``clean.short``), then ``filters``."""
+        """All filters in order: the one of short documents (``clean.short``), then ``filters``."""
         return ShortFilter(characters=self.clean.short), *self.filters

@@ -1,4 +1,4 @@
-"""Validation during training, the final figures, and how far a model's context reaches."""
+"""Settings of validation during training, of the final evaluation, and of the length sweep."""
 
 from typing import Annotated, Literal
 
@@ -12,33 +12,34 @@ Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", 
 
 
 class LengthSweepSettings(Settings):
-    """A trained model at several lengths, its positions scaled in several ways."""
+    """Evaluate a trained model at several lengths, with several position scalings."""
 
     lengths: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """Tokens of a window or of a question; may be more than was trained on."""
+    """Tokens of a window or of a question; may exceed the trained length."""
     scalings: tuple[PositionScaling, ...] = ()
-    """Scalings of positions to compare; default: the one that the model has."""
+    """Position scalings to compare; default: the model's own."""
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = (
         "loss_by_position",
         "sliding_window",
     )
-    """loss_by_position, sliding_window (and windows that do not overlap), and retrieval: passkey,
-    key_value, lines."""
+    """loss_by_position; sliding_window (with windows that do not overlap too); and the retrieval
+    tasks passkey, key_value and lines."""
     documents: Count = 32
-    """Held-out documents, the first that are long enough; the same at every length."""
+    """Number of held-out documents: the first ones that are long enough. They are the same at each
+    length."""
     questions: Count = 33
-    """Questions of each retrieval task at each length, spread over eleven depths."""
+    """Number of questions of each retrieval task at each length, spread over eleven depths."""
 
 
 class EvaluationSettings(Settings):
-    """When and on what held-out loss is measured."""
+    """When held-out loss is measured, and on which documents."""
 
     every: Amount = Amount.parse("10% of run")
-    """Validation happens each time this much was trained on, and at the end."""
+    """Distance between two validations; there is one at the end too."""
     holdout: Literal["all"] | tuple[str, ...] = "all"
     """Sources whose held-out documents are used."""
     validation_sequences: Literal["auto"] | Count = "auto"
-    """Sequences per source in each validation during training; auto: 64, or fewer where all
-    validations together would take more than a tenth of the training's FLOPs."""
+    """Sequences of each source in each validation during training. auto: 64, or fewer where all
+    validations together would need more than a tenth of the training FLOPs."""
     length_sweep: LengthSweepSettings | None = None
-    """What `evaluate --length-sweep` measures of the trained model."""
+    """Settings of `evaluate --length-sweep`."""

@@ -1,4 +1,4 @@
-"""Shape of the decoder, and how its positions are scaled to longer contexts."""
+"""Settings of the decoder's shape, and of position scaling for longer contexts."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -24,9 +24,9 @@ class RotaryPositions(Settings):
 
     type: Literal["rotary"] = "rotary"
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Share of every head's dimensions that is rotated; the rest passes through."""
+    """Share of each head's dimensions that is rotated; the rest is left unchanged."""
     base: Annotated[float, Field(gt=1)] = 10000.0
-    """Wavelength base of the rotary frequencies."""
+    """Base of the rotary frequencies; a larger base gives longer wavelengths."""
     interleaved: bool = False
     """Pair neighbouring dimensions (GPT-J, Crystal) instead of the two halves (Llama)."""
 
@@ -36,7 +36,7 @@ class AlibiPositions(Settings):
 
     type: Literal["alibi"] = "alibi"
     max_exponent: Annotated[float, Field(gt=0)] = 8.0
-    """The shallowest slope is 2 to the minus this number."""
+    """The smallest slope is 2 to the power of minus this number."""
 
 
 class NoPositions(Settings):
@@ -55,11 +55,11 @@ Positions = Annotated[
 def _divides(value: float) -> float:
     if 0 < value < 1:
         raise ValueError(
-            f"the factor divides slopes and frequencies: write {1 / value:g} to reach "
-            f"{1 / value:g} times as far, not {value:g}"
+            f"the factor divides slopes and frequencies: write {1 / value:g}, not "
+            f"{value:g}, to reach {1 / value:g} times as far"
         )
     if value < 1:
-        raise ValueError(f"{value:g} is no factor: 1 (nothing changes) or more")
+        raise ValueError(f"a factor must be 1 (no change) or more, not {value:g}")
     return value
 
 
@@ -68,26 +68,27 @@ TrainLength = Annotated[int, Field(gt=1, le=2**30)]
 Layers = Annotated[int, Field(gt=0, le=10_000)]
 Width = Annotated[int, Field(gt=0, le=2**24)]
 Rows = Annotated[int, Field(gt=0, le=2**30)]
-"""Larger models than these are no models that anyone could hold: a slip of the pen."""
+"""Upper limits that catch a mistyped number: no machine could hold a larger model."""
 
 
 class NoScaling(Settings):
-    """Positions as the model was built with."""
+    """Positions are not scaled."""
 
     type: Literal["none"] = "none"
 
 
 class LinearScaling(Settings):
-    """Position interpolation (2310.13017): ALiBi slopes, or rotary frequencies, divided by c."""
+    """Position interpolation (2310.13017): ALiBi slopes or rotary frequencies are divided by c."""
 
     type: Literal["linear"]
     factor: Factor | None = None
-    """c at every length: length wanted / length trained on."""
+    """c for every length: wanted length / trained length."""
     train_length: TrainLength | None = None
-    """In place of factor: c = max(1, length / train_length), the length in tokens."""
+    """Trained length in tokens, instead of factor: c = max(1, length / train_length)."""
     scope: Literal["sequence", "query"] = "sequence"
-    """Whose length train_length is held against: sequence, that of the whole sequence (the paper);
-    query, that up to the query (ours, ALiBi only), causal and so the same with a cache."""
+    """The length that is divided by train_length. sequence: the length of the whole sequence (as in
+    the paper). query: the length up to the query (ALiBi only, our own variant); it is causal, so a
+    key/value cache gives the same result."""
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -99,37 +100,39 @@ class LinearScaling(Settings):
 
 
 class NtkScaling(Settings):
-    """ALiBi: slopes divided by factor^(rank / (heads - 1)), steep to shallow; rotary: the base
-    multiplied by factor^(d / (d - 2)), so that the fastest stays and the slowest is divided."""
+    """NTK-aware scaling. ALiBi: slopes are divided by factor^(rank / (heads - 1)), where rank
+    counts from the steepest to the shallowest slope. Rotary: the base is multiplied by factor^(d /
+    (d - 2)), so the fastest frequency stays and the slowest one is divided by factor."""
 
     type: Literal["ntk"]
     factor: Factor
-    """What the shallowest slope, or the slowest frequency, is divided by."""
+    """Divisor of the smallest slope, or of the slowest frequency."""
     train_length: TrainLength | None = None
-    """Rotary only: the factor grows with the sequence, as factor x length / train_length -
-    (factor - 1), and is 1 up to train_length tokens."""
+    """Rotary only. With it, the factor in use is factor x length / train_length - (factor - 1): it
+    grows with the sequence, and is 1 up to train_length tokens."""
 
 
 class YarnScaling(Settings):
-    """Rotary only (2309.00071): slow frequencies divided, fast ones kept, a ramp between them (1 to
-    32 turns in train_length); cosine and sine times 0.1 ln factor + 1."""
+    """YaRN, rotary only (2309.00071). Slow frequencies are divided by factor, fast ones are kept,
+    and those with 1 to 32 turns in train_length are interpolated. Cosine and sine are multiplied by
+    0.1 ln(factor) + 1."""
 
     type: Literal["yarn"]
     factor: Factor
-    """Length wanted / length trained on."""
+    """Wanted length / trained length."""
     train_length: TrainLength
-    """Context trained on before scaling, in tokens."""
+    """Trained context length, in tokens."""
 
 
 class Llama3Scaling(Settings):
-    """Rotary only (Llama 3.1): slow frequencies divided, fast ones kept, blended in between (1 to 4
-    turns in train_length)."""
+    """Llama 3.1, rotary only. Slow frequencies are divided by factor, fast ones are kept, and those
+    with 1 to 4 turns in train_length are interpolated."""
 
     type: Literal["llama3"]
     factor: Factor
-    """What slow frequencies are divided by."""
+    """Divisor of the slow frequencies."""
     train_length: TrainLength
-    """Context trained on before scaling, in tokens."""
+    """Trained context length, in tokens."""
 
 
 PositionScaling = Annotated[
@@ -140,24 +143,24 @@ PositionScaling = Annotated[
 
 
 class SoftPromptSettings(Settings):
-    """Learned vectors in each pair's sequence, trained with all else (2403.00952)."""
+    """Learned vectors in the sequence of each pair, trained with the other weights (2403.00952)."""
 
     length: Annotated[int, Field(ge=0, le=2**20)]
-    """How many vectors; 0: none. The phases of a run share one table."""
+    """Number of vectors; 0: none. All phases of a run share one table."""
     place: Literal["between", "prefix"] = "between"
-    """Between source and target, or before both."""
+    """Position of the vectors: between source and target, or before both."""
     initialisation: Literal["normal", "vocabulary"] = "normal"
-    """normal: as token embeddings are drawn; vocabulary: random rows of the token table as it is
-    when the first phase with a soft prompt begins."""
+    """normal: the same distribution as token embeddings. vocabulary: random rows of the token
+    embedding, taken when the first phase with a soft prompt begins."""
 
 
 class NormSettings(Settings):
-    """Normalisation before each branch and at the end."""
+    """Normalisation before each residual branch and after the last block."""
 
     type: Literal["layer", "rms"] = "layer"
-    """LayerNorm, or RMSNorm (no mean, no bias)."""
+    """layer: LayerNorm. rms: RMSNorm (no mean, no bias)."""
     epsilon: Annotated[float, Field(gt=0)] = 1e-5
-    """Added to the variance."""
+    """Number added to the variance."""
 
 
 class SlidingWindow(Settings):
@@ -175,36 +178,37 @@ class SlidingWindow(Settings):
 
 
 class ModelSettings(Settings):
-    """The decoder: sizes, positions, normalisation, feed-forward."""
+    """The decoder: sizes, positions, normalisation, feed-forward layer."""
 
     n_layers: Layers
-    """Blocks of attention and feed-forward."""
+    """Number of blocks; each has attention and a feed-forward layer."""
     d_model: Width
     """Width of the residual stream."""
     n_heads: Width
-    """Query heads."""
+    """Number of query heads."""
     n_kv_heads: Width | None = None
-    """Key and value heads (grouped-query attention); default: n_heads."""
+    """Number of key and value heads (grouped-query attention); default: n_heads."""
     head_dim: Width | None = None
     """Width of one head; default: d_model / n_heads."""
     d_ff: Width
-    """Width of the feed-forward layer."""
+    """Hidden width of the feed-forward layer."""
     vocab_size: Rows | None = None
-    """Rows of the embedding; default: the tokenizer's, never smaller."""
+    """Rows of the embedding; default: the size of the tokenizer's vocabulary. It may not be smaller
+    than that."""
     max_sequence_length: Rows
-    """Longest context in tokens; rows of a learned position table."""
+    """Longest context in tokens; also the number of rows of a learned position table."""
     positions: Positions = LearnedPositions()
-    """How the order of tokens enters: learned, rotary, alibi or none."""
+    """Position encoding: learned, rotary, alibi or none."""
     feed_forward: Literal["gelu", "swiglu"] = "gelu"
-    """Feed-forward nonlinearity."""
+    """Nonlinearity of the feed-forward layer."""
     norm: Annotated[NormSettings, NameOrMapping] = NormSettings()
-    """Normalisation: layer or rms, and its epsilon. Default: layer, or rms where positions are
-    rotary (whole and not interleaved) and feed_forward is swiglu, which together is Llama."""
+    """Normalisation and its epsilon: layer or rms. Default: layer. The default is rms where
+    feed_forward is swiglu and positions are rotary, complete and not interleaved, as in Llama."""
     bias: bool = True
-    """Biases on all linear maps of the blocks (never on the head) and on LayerNorm. Default: true,
-    or false where the norm's default is rms."""
+    """Use biases in LayerNorm and in all linear maps of the blocks (never in the head). Default:
+    true; false where rms is the default of norm."""
     tied_embeddings: bool = True
-    """Use the token embedding as the output matrix."""
+    """Use the token embedding as the output matrix too."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout on embeddings, attention probabilities and both branches."""
     sliding_window: SlidingWindow | None = None
@@ -212,12 +216,12 @@ class ModelSettings(Settings):
 
     @property
     def kv_heads(self) -> int:
-        """Key and value heads, the default resolved."""
+        """Number of key and value heads, with the default filled in."""
         return self.n_kv_heads or self.n_heads
 
     @property
     def head_width(self) -> int:
-        """Width of one head, the default resolved."""
+        """Width of one head, with the default filled in."""
         return self.head_dim or self.d_model // self.n_heads
 
     def window_of(self, layer: int) -> int | None:
@@ -257,7 +261,7 @@ class ModelSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_llama(cls, value: Any) -> Any:
-        """Complete rotary positions with SwiGLU to Llama, which transformers loads by itself."""
+        """Fill in Llama's defaults where positions are rotary and the activation is SwiGLU."""
         if not isinstance(value, dict) or value.get("feed_forward") != "swiglu":
             return value
         if not _whole_rotary(value.get("positions")):
@@ -272,19 +276,20 @@ class ModelSettings(Settings):
         if self.head_dim is None and self.d_model % self.n_heads:
             low = self.d_model // self.n_heads * self.n_heads
             raise ValueError(
-                f"n_heads: {self.n_heads} heads do not divide d_model {self.d_model}; "
+                f"n_heads: d_model {self.d_model} is not a multiple of {self.n_heads} heads; "
                 f"nearest d_model: {low or self.n_heads} or {low + self.n_heads}"
             )
         if self.n_heads % self.kv_heads:
             raise ValueError(
-                f"n_kv_heads: {self.kv_heads} key heads do not divide the {self.n_heads} heads"
+                f"n_kv_heads: {self.n_heads} query heads are not a multiple of "
+                f"{self.kv_heads} key heads"
             )
         if isinstance(self.positions, RotaryPositions):
             rotated = round(self.positions.fraction * self.head_width)
             if rotated % 2 or rotated == 0:
                 raise ValueError(
-                    f"positions.fraction: rotates {rotated} of {self.head_width} dimensions; "
-                    "it must be an even number of at least 2"
+                    f"positions.fraction: it rotates {rotated} of {self.head_width} "
+                    "dimensions; the number must be even and at least 2"
                 )
         return self
 
@@ -307,7 +312,7 @@ class ModelSettings(Settings):
 
 
 def _whole_rotary(positions: Any) -> bool:
-    """Tell of positions as they are written whether they are rotary, as Llama's are."""
+    """Tell whether positions, as a recipe writes them, are rotary in Llama's form."""
     if isinstance(positions, RotaryPositions):
         positions = positions.model_dump()
     if not isinstance(positions, dict):
@@ -317,28 +322,28 @@ def _whole_rotary(positions: Any) -> bool:
 
 
 def scaling_misfit(scaling: PositionScaling, model: ModelSettings) -> str | None:
-    """Why ``scaling`` cannot be applied to the positions of ``model``; None when it can."""
+    """Return the reason why ``scaling`` does not fit the positions of ``model``, or None."""
     kind = model.positions.type
     if isinstance(scaling, NoScaling):
         return None
     if kind not in ("alibi", "rotary"):
-        return f"{scaling.type} scales ALiBi or rotary positions; these are {kind}"
+        return f"{scaling.type} scales ALiBi or rotary positions; the model has {kind}"
     if kind == "alibi":
         if isinstance(scaling, YarnScaling | Llama3Scaling):
-            return f"{scaling.type} scales rotary positions; these are alibi"
+            return f"{scaling.type} scales rotary positions; the model has alibi"
         if isinstance(scaling, NtkScaling) and scaling.train_length is not None:
-            return "ntk with train_length scales rotary positions; these are alibi"
+            return "ntk with train_length scales rotary positions; the model has alibi"
         if isinstance(scaling, NtkScaling) and model.n_heads == 1:
-            return "ntk spreads its factor over the heads; there is only one"
+            return "ntk spreads its factor over the heads; the model has only one"
         return None
     if isinstance(scaling, LinearScaling) and scaling.scope == "query":
-        return "scope query needs alibi: rotary keys are turned once, for all queries"
+        return "scope: query works with alibi only; rotary keys are rotated once for all queries"
     if isinstance(scaling, NtkScaling) and rotated_width(model) == 2:
-        return "ntk spreads its factor over the frequencies; there is only one"
+        return "ntk spreads its factor over the frequencies; the model has only one"
     return None
 
 
 def rotated_width(model: ModelSettings) -> int:
-    """Dimensions of a head that rotary positions turn; 0 for other positions."""
+    """Return how many dimensions of a head rotary positions rotate; 0 for other positions."""
     kind = model.positions
     return round(kind.fraction * model.head_width) if isinstance(kind, RotaryPositions) else 0

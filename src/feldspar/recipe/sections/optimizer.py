@@ -52,11 +52,12 @@ class OptimizerSettings(OptimizerSection):
 
     type: Literal["adamw"] = "adamw"
     betas: Betas = (0.9, 0.95)
-    """Decay rates of the two moments, per step."""
+    """Decay rates of the first and second moment, per step."""
     epsilon: PositiveFloat = 1e-8
-    """Added to the root of the second moment."""
+    """Number added to the root of the second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decoupled decay of tensors with at least two dimensions, multiplied by the learning rate."""
+    """Decoupled weight decay of tensors with two or more dimensions, multiplied by the learning
+    rate."""
     clip_norm: PositiveFloat | Literal["none"] = 1.0
     """Largest norm of the whole gradient; none: no clipping."""
 
@@ -124,12 +125,12 @@ LanguageOptimizer = Annotated[
 
 
 class PhaseOptimizer(Settings):
-    """What a phase changes of the optimizer; it starts with fresh moments."""
+    """Changes of a phase to the optimizer; the phase starts with fresh moments."""
 
     betas: Betas | None = None
     """Decay rates of the two moments; default: the section's."""
     epsilon: PositiveFloat | None = None
-    """Added to the root of the second moment; default: the section's."""
+    """Number added to the root of the second moment; default: the section's."""
     clip_norm: PositiveFloat | Literal["none"] | None = None
     """Largest norm of the whole gradient; none: no clipping; default: the section's."""
 
@@ -139,11 +140,11 @@ class SgdSettings(OptimizerSection):
 
     type: Literal["sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """How much of the last update a step keeps."""
+    """Share of the previous update that each step keeps."""
     nesterov: bool = False
-    """Look ahead by the momentum."""
+    """Use Nesterov momentum."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Times the weight, added to its gradient; none for norms and biases."""
+    """Factor of the weight that is added to its gradient; norms and biases have none."""
     clip_norm: PositiveFloat | Literal["none"] = "none"
     """Largest norm of the whole gradient; none: no clipping."""
 
@@ -156,7 +157,7 @@ class SgdSettings(OptimizerSection):
     @model_validator(mode="after")
     def _momentum_to_look_ahead(self) -> Self:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: there is no momentum to look ahead by")
+            raise ValueError("nesterov: it needs momentum above 0")
         return self
 
 
@@ -167,11 +168,11 @@ class RmsPropSettings(OptimizerSection):
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Decay rate of the mean square of the gradient, per step."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
-    """How much of the last update a step keeps."""
+    """Share of the previous update that each step keeps."""
     epsilon: PositiveFloat = 1e-3
-    """Added to the root of the mean square."""
+    """Number added to the root of the mean square."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-5
-    """Times the weight, added to its gradient; none for norms and biases."""
+    """Factor of the weight that is added to its gradient; norms and biases have none."""
     clip_norm: PositiveFloat | Literal["none"] = "none"
     """Largest norm of the whole gradient; none: no clipping."""
 

@@ -1,4 +1,4 @@
-"""The data of a phase: shards or pairs, selection of documents, fill-in-the-middle."""
+"""Settings of a phase's data: shards or pairs, selection of documents, fill-in-the-middle."""
 
 from pathlib import Path
 from string import Formatter
@@ -11,43 +11,46 @@ from feldspar.recipe.sections.tokens import Share
 
 
 class FillInTheMiddle(Settings):
-    """Cut documents in three and put the middle last, so that the model learns to fill gaps."""
+    """Cut documents into three parts and move the middle to the end, so that the model learns to
+    fill gaps."""
 
     rate: Share
-    """Share of the documents' parts that are transformed; the others stay as they are."""
+    """Share of documents (or of their parts in a window) that are transformed; the others stay as
+    they are."""
     spm: Share = 0.5
-    """Share of those with the suffix first (SPM, its second variant) instead of prefix, suffix,
-    middle (PSM)."""
+    """Share of the transformed ones that put the suffix first (SPM, second variant) instead of
+    prefix, suffix, middle (PSM)."""
     scope: Literal["context"]
-    """context: what a window of the phase holds of each document is transformed after packing, and
-    the window cut or filled to its length."""
+    """context: documents are packed into windows first. Then the part of each document in a window
+    is transformed, and the window is cut or filled to its length."""
 
 
 class Select(Settings):
-    """Part of a source; parts have passes and an order of their own."""
+    """Part of a source; each part has its own passes and its own order."""
 
     files: Literal["even", "odd"] | None = None
-    """Every second file of its shards, the first being even."""
+    """Half of the shard files: every second one; the first file is even."""
     range: tuple[Share, Share] | None = None
-    """From which to which share of its documents, in the order of the shards: [0, 0.1]."""
+    """First and last share of the source's documents, in the order of the shards: [0, 0.1]."""
 
     @model_validator(mode="after")
     def _one_part(self) -> Self:
         if (self.files is None) == (self.range is None):
             raise ValueError("give either files or range")
         if self.range is not None and self.range[0] >= self.range[1]:
-            raise ValueError(f"range: {self.range[0]:g} is not below {self.range[1]:g}")
+            raise ValueError(f"range: {self.range[0]:g} must be less than {self.range[1]:g}")
         return self
 
     def label(self, source: str) -> str:
-        """How errors and random streams call this part of ``source``."""
+        """Return the name of this part of ``source`` for errors and random streams."""
         if self.range is None:
             return f"{source}[{self.files} files]"
         return f"{source}[{self.range[0]:.15g} to {self.range[1]:.15g}]"
 
     @property
     def expected_share(self) -> float:
-        """The share of a source's tokens that a part holds, give or take where documents end."""
+        """Expected share of the source's tokens; documents are not cut, so the true share may
+        differ."""
         return 0.5 if self.range is None else self.range[1] - self.range[0]
 
     def overlaps(self, other: "Select") -> bool:
@@ -58,67 +61,72 @@ class Select(Settings):
 
 
 LABELS = "labels"
-"""The place in a target where the labels stand."""
+"""Name of the field in a target template that stands for the labels."""
 
 
 def fields_in(text: str) -> list[str]:
-    """Return the places of a template in their order. Raises ValueError for one of another form."""
+    """Return the fields of a template in order.
+
+    Raises ValueError for a template that is malformed.
+    """
     places = []
     for _, name, form, conversion in Formatter().parse(text):
         if name is None:
             continue
         if not name or form or conversion or "[" in name or "{" in name:
             raise ValueError(
-                f"{text!r} has a place that is no field's name; write {{field}}, and {{{{ for a "
-                "brace"
+                f"{text!r} has a field without a plain name; write {{field}} for a field, "
+                "and {{ for a brace"
             )
         places.append(name)
     return places
 
 
 class PairLabels(Settings):
-    """The closed set that the answers of a task are taken from."""
+    """Closed set of labels that the answers of a task are taken from."""
 
     field: str
-    """Field of a record that holds its label, or the list of its labels."""
+    """Field of a record that holds its label, or a list of labels."""
     values: Annotated[tuple[str, ...], Field(min_length=2)]
-    """Every label, in the order that several are written in."""
+    """All labels. Where a record has several, they are written in this order."""
     several: bool = False
-    """Whether a record has any number of labels instead of one; they are written with ", "."""
+    """A record may have any number of labels instead of one; they are written with ", " between
+    them."""
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         if len(set(self.values)) < len(self.values) or "" in self.values:
             raise ValueError("values: labels must be distinct and not empty")
         if self.several and any("," in label for label in self.values):
-            raise ValueError("values: a label with a comma cannot stand among several")
+            raise ValueError("values: with several: true, no label may contain a comma")
         return self
 
 
 class PairTemplate(Settings):
-    """How a record becomes a source, which is given, and a target, which is to be learned."""
+    """Turn a record into a source, which is given, and a target, which is learned."""
 
     source: str
-    """Text with a record's fields in braces: "question: {question}"; dots lead into records."""
+    """Text with fields of a record in braces: "question: {question}". Dots lead into nested
+    records."""
     target: str
-    """The same for the target; {labels} is where the labels stand."""
+    """Template of the target; {labels} stands for the labels."""
     labels: PairLabels | None = None
-    """The closed set of labels, where the task has one."""
+    """Closed set of labels, if the task has one."""
 
     @field_validator("source", "target")
     @classmethod
     def _readable(cls, text: str) -> str:
         if not fields_in(text):
-            raise ValueError(f"{text!r} names no field of a record")
+            raise ValueError(f"{text!r} contains no field of a record; add one in braces")
         return text
 
     @model_validator(mode="after")
     def _labels_where_they_are(self) -> Self:
         places = fields_in(self.target).count(LABELS)
         if self.labels is not None and places != 1:
-            raise ValueError("target: {labels} must stand in it once")
+            raise ValueError("target: {labels} must appear exactly once")
         if self.labels is not None and len(fields_in(self.target)) > 1:
-            raise ValueError("target: beside {labels} there can be no other field")
+            raise ValueError("target: {labels} must be the only field")
         return self
 
 
@@ -148,35 +156,38 @@ TEMPLATES: dict[str, dict[str, Any]] = {
     },
     "source_target": {"source": "{source}\n", "target": "{target}"},
 }
-"""The templates that come with the package, by name. Records of PubMedQA name their fields
-differently (``QUESTION``, ``CONTEXTS``, ``final_decision``): a recipe may give its own template, or
-a script may rename the fields."""
+"""Templates that come with the package, by name. PubMedQA names its fields differently
+(``QUESTION``, ``CONTEXTS``, ``final_decision``): give your own template in the recipe, or rename
+the fields with a script."""
 
 
 def _shipped_template(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     if value not in TEMPLATES:
-        raise ValueError(f"there is no template {value!r}; shipped are {', '.join(TEMPLATES)}")
+        raise ValueError(
+            f"no template is named {value!r}; shipped templates: {', '.join(TEMPLATES)}"
+        )
     return TEMPLATES[value]
 
 
 class ShardsData(Settings):
-    """The sources of the recipe's shards, mixed."""
+    """A mixture of the sources of the recipe's shards."""
 
     type: Literal["shards"] = "shards"
 
 
 class PairsData(Settings):
-    """Pairs of a source and a target, one record a line of a file."""
+    """Pairs of a source and a target; each line of a file is one record."""
 
     type: Literal["pairs"] = "pairs"
     path: Path
     """JSON lines, plain or compressed with gzip or Zstandard."""
     template: Annotated[PairTemplate, BeforeValidator(_shipped_template)]
-    """How a record becomes a pair, or the name of a shipped template."""
+    """Template that turns a record into a pair, or the name of a shipped template."""
     truncate: Literal["source"] | None = None
-    """source: a pair that is too long loses the beginning of its source; default: an error."""
+    """source: cut the beginning of the source of a pair that is too long. Default: such a pair is
+    an error."""
     tokens: Count | None = None
     """Declared tokens of one pass, padding included, for plans without the file."""
 

@@ -1,4 +1,4 @@
-"""The phases of a run: data, length, batch, learning rate and what each phase changes."""
+"""Settings of a run's phases: data, length, batch, learning rate and changes of each phase."""
 
 from typing import Annotated, Literal, Self
 
@@ -15,13 +15,13 @@ from feldspar.recipe.sections.sparsity import Sparsity
 
 
 class LossSettings(Settings):
-    """Which tokens' losses are summed, and what the sum is divided by."""
+    """Tokens whose losses are summed, and the divisor of the sum."""
 
     on: Literal["all", "target"] = "all"
-    """all tokens, or those of the targets of pairs with their ends."""
+    """all: every token. target: the tokens of the targets of pairs, with their end tokens."""
     average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
-    """The mean over the tokens whose losses count, or over every position of the step's
-    sequences."""
+    """valid_tokens: divide by the number of tokens whose losses are summed. all_positions: divide
+    by all positions of the step's sequences."""
 
 
 class RunSchedule(Settings):
@@ -34,16 +34,16 @@ class RunSchedule(Settings):
 
 
 class MixtureEntry(Settings):
-    """How much of one source a phase reads."""
+    """Amount of one source that a phase reads."""
 
     probability: Annotated[float, Field(ge=0)] | None = None
     """Share of the phase's tokens."""
     epochs: PositiveFloat | None = None
-    """Passes over the source, or over the part that is selected."""
+    """Passes over the source, or over its selected part."""
     select: Select | None = None
-    """Read a part of the source only."""
+    """Read only a part of the source."""
     fill_in_the_middle: FillInTheMiddle | None = None
-    """Transform the source's documents; drawn anew in each epoch."""
+    """Transform the source's documents; the transformation is drawn again in each epoch."""
 
     @model_validator(mode="after")
     def _something_given(self) -> Self:
@@ -53,73 +53,77 @@ class MixtureEntry(Settings):
 
 
 class TrainableRows(Settings):
-    """Parameters, and which of their rows are trained."""
+    """Parameters that are trained, and which of their rows."""
 
     parameters: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Roles or globs of names."""
+    """Roles, or globs of parameter names."""
     rows: Literal["all", "new"] = "all"
-    """new: only the rows of tokens that the extended tokenizer adds; gradient, decay and moments
-    know no others."""
+    """new: train only the rows of tokens that the extended tokenizer adds. Other rows get no
+    gradient, no weight decay and no moments."""
 
 
 Mixture = Literal["natural"] | dict[str, Annotated[float, Field(ge=0)] | MixtureEntry]
 
 
 class PhaseSettings(Settings):
-    """What may change during a run; a phase inherits nothing but the weights."""
+    """Everything that may change during a run. A phase inherits only the weights from the one
+    before it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]
     """Name in logs and metrics."""
     length: Amount
-    """Tokens, steps, tokens_per_parameter, sequences or epochs; rounded down to whole steps."""
+    """Length in tokens, steps, tokens_per_parameter, sequences or epochs; rounded down to whole
+    steps."""
     mixture: Mixture = "natural"
-    """Share of each source; natural: by its tokens."""
+    """Share of each source. natural: in proportion to the tokens of each source."""
     allow_repeat: bool | tuple[str, ...] = False
-    """Sources that may be read more than once (true: all)."""
+    """Sources that may be read more than once; true: all sources."""
     normalize_mixture: bool = False
-    """Scale probabilities that do not sum to 1."""
+    """Scale probabilities to a sum of 1."""
     context_length: Count | None = None
     """Tokens of a sequence; default: model.max_sequence_length."""
     documents: Literal["concatenate", "mask"] = "concatenate"
-    """Pack documents one after the other; mask keeps attention within a document."""
+    """Documents are packed one after the other. mask: attention does not cross from one document to
+    another."""
     batch: Batch
     """Sequences of one optimizer step."""
     learning_rate: ScheduleField | None = None
-    """Absolute learning rate over this phase, in place of the run's schedule."""
+    """Absolute learning rate over this phase, instead of the run's schedule."""
     weight_decay: ScheduleField | None = None
-    """Absolute weight decay over this phase, in place of the run's schedule."""
+    """Absolute weight decay over this phase, instead of the run's schedule."""
     optimizer_state: Literal["keep", "fresh"] | None = None
-    """Carry the moments over, or start anew; must be said where a later phase warms up or has
-    another number of tokens a step, and be fresh where it drops masks."""
+    """keep: carry the optimizer's moments over; fresh: start new ones. Required where a later phase
+    warms up or has another number of tokens in each step. Must be fresh where the phase drops
+    masks."""
     trainable: Literal["all"] | tuple[str, ...] | TrainableRows = "all"
-    """Which parameters are trained: roles or globs of names; or {parameters, rows}."""
+    """Parameters that are trained: all; roles or globs of names; or {parameters, rows}."""
     sparsity: Sparsity | None = None
-    """Which matrices are masked; default: what the previous phase (first: the run that start_from
-    names) had, else dense. A later phase keeps the masks or drops them."""
+    """Matrices that are masked. Default: as in the previous phase (for the first phase: as in the
+    run that start_from names), else dense. A later phase keeps the masks or drops them."""
     position_scaling: PositionScaling | None = None
-    """How positions are scaled to a longer context; default: what the previous phase (first: what
-    start_from names) had, else none."""
+    """Scaling of positions to a longer context. Default: as in the previous phase (for the first
+    phase: as in start_from), else none."""
     data: Data = ShardsData()
     """Windows of the shards' sources, or pairs from a file for fine-tuning."""
     soft_prompt: SoftPromptSettings | None = None
     """Learned vectors in the sequences of pairs; default: none."""
     loss: LossSettings = LossSettings()
-    """Which tokens' losses count, and how they are averaged."""
+    """Tokens whose losses count, and how the losses are averaged."""
     optimizer: PhaseOptimizer | None = None
-    """What this phase changes of the optimizer; needs optimizer_state: fresh."""
+    """Changes of the optimizer in this phase; needs optimizer_state: fresh."""
     checkpoint_every: Amount | None = None
-    """In place of checkpoints.every."""
+    """Used instead of checkpoints.every."""
     evaluate_every: Amount | None = None
-    """In place of evaluation.every."""
+    """Used instead of evaluation.every."""
 
     @property
     def trains_new_rows_only(self) -> bool:
-        """Whether rows that were there before an extension stay as they are."""
+        """True where rows that existed before the vocabulary was extended are not trained."""
         return isinstance(self.trainable, TrainableRows) and self.trainable.rows == "new"
 
     @property
     def entries(self) -> dict[str, MixtureEntry]:
-        """The sources of the mixture of which more is said than a share."""
+        """Sources of the mixture that have settings beside a share."""
         if isinstance(self.mixture, str):
             return {}
         return {
@@ -128,17 +132,17 @@ class PhaseSettings(Settings):
 
     @property
     def pairs(self) -> PairsData | None:
-        """The pairs that the phase reads; None where it reads shards."""
+        """Pairs that the phase reads; None where it reads shards."""
         return self.data if isinstance(self.data, PairsData) else None
 
     @property
     def soft_prompt_length(self) -> int:
-        """Learned vectors in each of the phase's sequences."""
+        """Number of learned vectors in each of the phase's sequences."""
         return 0 if self.soft_prompt is None else self.soft_prompt.length
 
     @property
     def selections(self) -> dict[str, Select]:
-        """Sources of which a part is read."""
+        """Sources of which only a part is read."""
         return {name: e.select for name, e in self.entries.items() if e.select}
 
     @property
@@ -152,24 +156,24 @@ class PhaseSettings(Settings):
     def _absolute_length(self) -> Self:
         if self.length.relative or self.length.value <= 0:
             raise ValueError(
-                f"length: {self.length} is no absolute amount above 0: a phase's length defines "
-                "the run"
+                f"length: {self.length} must be an absolute amount above 0, because a "
+                "phase's length defines the length of the run"
             )
         if isinstance(self.mixture, dict) and not self.mixture:
-            raise ValueError("mixture: names no source")
+            raise ValueError("mixture: it names no source")
         return self
 
     @model_validator(mode="after")
     def _pairs_and_shards_are_apart(self) -> Self:
         if self.pairs is None:
             if self.soft_prompt_length:
-                raise ValueError(
-                    "soft_prompt: its vectors stand in pairs: give data: {type: pairs}"
-                )
+                raise ValueError("soft_prompt: it works with pairs only; set data: {type: pairs}")
             if self.loss.on == "target":
-                raise ValueError("loss.on: only pairs have targets: give data: {type: pairs}")
+                raise ValueError("loss.on: target works with pairs only; set data: {type: pairs}")
             return self
         for key in ("mixture", "allow_repeat", "normalize_mixture", "documents"):
             if getattr(self, key) != type(self).model_fields[key].default:
-                raise ValueError(f"{key}: concerns sources of shards; this phase reads pairs")
+                raise ValueError(
+                    f"{key}: it applies to shards only, and this phase reads pairs; remove it"
+                )
         return self

@@ -1,4 +1,4 @@
-"""How a run is executed and kept: device, precision, distribution, checkpoints. Torch-free."""
+"""Settings of a run's execution: device, precision, distribution, checkpoints. Loads no torch."""
 
 from typing import Annotated, Literal
 
@@ -9,7 +9,7 @@ from feldspar.recipe.base import Count, NameOrMapping, Settings
 
 
 class AutoDistribution(Settings):
-    """One process; DistributedDataParallel when started by torchrun."""
+    """One process, or DistributedDataParallel when started by torchrun."""
 
     type: Literal["auto"] = "auto"
 
@@ -21,7 +21,7 @@ class SingleDistribution(Settings):
 
 
 class DdpDistribution(Settings):
-    """Every process holds the whole model; gradients are averaged (needs torchrun)."""
+    """Each process holds the whole model, and gradients are averaged (needs torchrun)."""
 
     type: Literal["ddp"] = "ddp"
 
@@ -31,7 +31,7 @@ class FsdpDistribution(Settings):
 
     type: Literal["fsdp"] = "fsdp"
     shards: Count | None = None
-    """Processes that share one copy of the model; default: all of them."""
+    """Number of processes that share one copy of the model; default: all of them."""
 
 
 DistributionVariant = Annotated[
@@ -48,11 +48,11 @@ class StopOnNonFinite(Settings):
 
 
 class SkipNonFinite(Settings):
-    """Leave out the update of such a step, a limited number of times."""
+    """Skip the update of a step that is not finite, a limited number of times."""
 
     type: Literal["skip"] = "skip"
     up_to: Count
-    """Steps of the whole run that may be left out; one more ends it."""
+    """Number of steps of the whole run that may be skipped; one more ends the run."""
 
 
 NonFiniteVariant = Annotated[
@@ -61,50 +61,51 @@ NonFiniteVariant = Annotated[
 
 
 class CommonRuntime(Settings):
-    """The machine's part of any run; never changes the mathematics beyond rounding."""
+    """Settings of the machine for any run; they change results by rounding only."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto takes a CUDA device where there is one."""
+    """Device to train on; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
+    """Number type of matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
     threads: Literal["auto"] | Annotated[int, Field(gt=0, le=4096)] = "auto"
-    """Processor threads of torch; auto: one or all that the machine grants, by measurement."""
+    """Processor threads of torch; auto: one or all available threads, whichever is measured as
+    faster."""
     trackers: tuple[Literal["tensorboard"], ...] = ("tensorboard",)
-    """Where metrics go beside metrics.jsonl."""
+    """Destinations of metrics beside metrics.jsonl."""
     on_non_finite: NonFiniteVariant = StopOnNonFinite()
-    """What happens at a loss or gradient that is not finite; no such step updates anything."""
+    """Reaction to a loss or gradient that is not finite; such a step never updates anything."""
 
 
 class RuntimeSettings(CommonRuntime):
-    """The machine's part of a language model's run."""
+    """Settings of the machine for a language model's run."""
 
     compile: bool | Literal["auto"] = "auto"
-    """Whether torch.compile is used; auto: on CUDA only."""
+    """Use torch.compile; auto: on CUDA only."""
     micro_batch_sequences: Literal["auto"] | Count = "auto"
-    """Sequences that one process computes at a time; auto finds what fits."""
+    """Sequences that one process computes at a time; auto finds a number that fits in memory."""
     activation_memory: Literal["store", "recompute"] = "store"
-    """Keep each block's activations, or compute them again in the backward pass."""
+    """store: keep each block's activations. recompute: compute them again in the backward pass."""
     distribution: DistributionVariant = AutoDistribution()
-    """One process, copies of the model, or one model split over processes."""
+    """One process, one copy of the model in each process, or one model split over processes."""
 
 
 class KeepSettings(Settings):
-    """Which checkpoints survive; one that any rule keeps is kept."""
+    """Checkpoints that are kept; one rule that keeps a checkpoint is enough."""
 
     last: Count = 2
-    """The newest ones."""
+    """Number of newest checkpoints to keep."""
     every: Amount | None = None
-    """Beside them, the first one at or after each multiple of this amount."""
+    """Also keep the first checkpoint at or after each multiple of this amount."""
     best: str | None = None
-    """Beside them, the one with the best value of this metric, such as validation/loss."""
+    """Also keep the checkpoint with the best value of this metric, such as validation/loss."""
     best_is: Literal["lowest", "highest"] = "lowest"
-    """Which value of that metric is the best."""
+    """Value of that metric that counts as best."""
 
 
 class CheckpointSettings(Settings):
-    """When checkpoints are written and how long they stay."""
+    """When checkpoints are written and how long they are kept."""
 
     every: Amount = Amount.parse("10% of run")
-    """Distance between two checkpoints; the end of each phase has one too."""
+    """Distance between two checkpoints; each phase ends with one too."""
     keep: KeepSettings = KeepSettings()
-    """Which ones survive."""
+    """Checkpoints that are kept."""

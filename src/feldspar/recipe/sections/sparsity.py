@@ -1,4 +1,4 @@
-"""Sparsity of a phase: dense, or masks that are drawn once and stay."""
+"""Settings of a phase's sparsity: dense, or masks that are drawn once and kept."""
 
 from typing import Annotated, Literal
 
@@ -11,7 +11,7 @@ def _fraction(value: float) -> float:
     if 1 < value < 100:
         raise ValueError(f"sparsity is a fraction: write {value / 100:g} for {value:g} %")
     if not 0 <= value < 1:
-        raise ValueError(f"{value:g} is no sparsity: 0 (dense) or more, less than 1")
+        raise ValueError(f"sparsity must be 0 (dense) or more and less than 1, not {value:g}")
     return value
 
 
@@ -19,7 +19,7 @@ Fraction = Annotated[float, AfterValidator(_fraction)]
 
 
 class Dense(Settings):
-    """Every entry is kept."""
+    """No entry is masked."""
 
     type: Literal["dense"] = "dense"
 
@@ -29,13 +29,13 @@ class StaticSparsity(Settings):
 
     type: Literal["static"]
     sparsity: Fraction
-    """Share of entries that are zero and stay zero, in every targeted matrix."""
+    """Share of entries in each targeted matrix that are zero and stay zero."""
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("attention", "feed_forward")
     """Parts of a block, or globs of parameter names; only matrices inside blocks are masked."""
     per_tensor: dict[str, Fraction] = {}
-    """Globs of parameter names and their own sparsity; the last match counts."""
+    """Globs of parameter names, each with its own sparsity; the last match counts."""
     sampling: Literal["exact", "bernoulli"] = "exact"
-    """exact: as many zeros as the sparsity says; bernoulli: each entry by itself."""
+    """exact: as many zeros as the sparsity says. bernoulli: each entry is drawn independently."""
 
 
 Sparsity = Annotated[Dense | StaticSparsity, Field(discriminator="type"), NameOrMapping]

@@ -1,4 +1,4 @@
-"""The weights that a run starts with."""
+"""Settings of the weights that a run starts with."""
 
 from typing import Literal
 
@@ -18,9 +18,9 @@ class StartFromRun(Settings):
     path: str
     """The run folder."""
     checkpoint: str = "last"
-    """last, or the number of tokens of a checkpoint."""
+    """last, or the number of tokens that names a checkpoint."""
     recipe: str | None = None
-    """The recipe that trains that run: named where the run is missing."""
+    """Recipe that trains that run; an error names it where the run is missing."""
 
 
 class StartFromHuggingFace(Settings):

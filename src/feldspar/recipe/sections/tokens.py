@@ -1,4 +1,4 @@
-"""The tokenizer and the folder of shards."""
+"""Settings of the tokenizer and of the folder of shards."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,11 +17,11 @@ class TrainBpe(Settings):
 
     type: Literal["train_bpe"] = "train_bpe"
     vocab_size: Annotated[int, Field(ge=257)]
-    """Tokens, the 256 bytes and the special tokens included."""
+    """Number of tokens, with the 256 bytes and the special tokens."""
     sample_bytes: Count | None = None
     """Train on at most this much text, drawn evenly over the sources; default: all of it."""
     special_tokens: tuple[str, ...] = (END_OF_DOCUMENT,)
-    """Special tokens; the first one ends a document."""
+    """Special tokens; the first one marks the end of a document."""
 
 
 class HuggingFaceTokenizer(Settings):
@@ -31,12 +31,12 @@ class HuggingFaceTokenizer(Settings):
     path: str
     """Folder, file or name."""
     end_of_document: str | None = None
-    """Token that ends a document; default: the tokenizer's own end-of-sequence token."""
+    """Token at the end of each document; default: the tokenizer's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after its vocabulary."""
+    """Special tokens to declare; those that the tokenizer lacks are added after its vocabulary."""
     vocab_size: Count | None = None
-    """Declared size for dry runs without the files, special_tokens included; checked when they are
-    there."""
+    """Declared size, special_tokens included, for dry runs without the files; it is checked when
+    the files are there."""
 
 
 class BpeFiles(Settings):
@@ -44,35 +44,35 @@ class BpeFiles(Settings):
 
     type: Literal["bpe_files"] = "bpe_files"
     vocab: Path
-    """JSON file, token to id."""
+    """JSON file that maps each token to its id."""
     merges: Path
-    """Text file, one merge a line."""
+    """Text file with one merge on each line."""
     end_of_document: str = END_OF_DOCUMENT
-    """Token that ends a document."""
+    """Token at the end of each document."""
     special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after its vocabulary."""
+    """Special tokens to declare; those that the vocabulary lacks are added after it."""
 
 
 class ExtendWith(Settings):
-    """What a vocabulary is extended with."""
+    """Sources, size and script of the tokens to add."""
 
     corpus: str | tuple[str, ...]
-    """Sources of the recipe's corpus in the new language; the others are in the old one."""
+    """Sources of the recipe's corpus in the new language; all others are in the old one."""
     new_tokens: Count
-    """Pieces to add."""
+    """Number of tokens to add."""
     script: str | tuple[str, ...] | None = None
-    """Scripts of the new language, such as arabic or devanagari: each new piece is in their
-    characters. Default: the script of most letters of its sources."""
+    """Scripts of the new language, such as arabic or devanagari; new tokens contain only their
+    characters. Default: the script of most letters in the sources."""
     characters: str | None = None
-    """The characters themselves, in place of script."""
+    """The characters themselves, instead of script."""
     method: Literal["continued", "append"] = "continued"
-    """continued: go on merging target text that the base has tokenised. append: train on target
-    text alone, then append what fits."""
+    """continued: learn further merges on target text that the base tokenizer has split. append:
+    train a BPE on target text alone, then append the tokens that fit."""
     sample_bytes: Count | None = None
     """Learn from at most this much text, drawn evenly over the sources; default: all of it."""
     allow_resegmentation: bool = False
-    """Extend even if the old language is written in the same characters, and is cut otherwise
-    from then on."""
+    """Extend even if the old language uses the same characters, so that its text is split
+    differently."""
 
     @model_validator(mode="after")
     def _one_set(self) -> Self:
@@ -82,31 +82,33 @@ class ExtendWith(Settings):
 
 
 class ExtendTokenizer(Settings):
-    """Add pieces of another language to an existing BPE; its own ids and text stay as they are."""
+    """Add tokens of another language to an existing BPE. Its ids, and its splits of old text, do
+    not change."""
 
     type: Literal["extend"] = "extend"
     base: str
     """The tokenizer to extend: folder, file or name, as for type huggingface."""
     with_: Annotated[ExtendWith, Field(alias="with")]
-    """What to add."""
+    """Tokens to add."""
     end_of_document: str | None = None
-    """Token that ends a document; default: the base's own end-of-sequence token."""
+    """Token at the end of each document; default: the base's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
-    """Special tokens to declare; those that it lacks come after the new pieces."""
+    """Special tokens to declare; those that the base lacks are added after the new tokens."""
     vocab_size: Count | None = None
-    """Declared size for dry runs, old and new tokens; checked when the tokenizer is made."""
+    """Declared size, old and new tokens together, for dry runs; it is checked when the tokenizer is
+    made."""
 
 
 TokenizerSettings = TrainBpe | HuggingFaceTokenizer | BpeFiles | ExtendTokenizer
-"""Where a recipe's tokenizer comes from."""
+"""Ways to get a recipe's tokenizer."""
 
 Tokenizer = Annotated[TokenizerSettings, Field(discriminator="type"), NameOrMapping]
 
 
 class ShardSettings(Settings):
-    """Where ``tokens build`` writes and training reads."""
+    """Shards that ``tokens build`` writes and training reads."""
 
     path: Path
-    """Folder of the shards, one sub-folder a split and source."""
+    """Folder of the shards, with one sub-folder for each split and source."""
     shard_tokens: Count = 2**28
-    """A new shard file starts after this many tokens, at a document's end."""
+    """Number of tokens after which a new shard file starts, at the end of a document."""

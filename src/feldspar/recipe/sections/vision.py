@@ -1,4 +1,4 @@
-"""Sections of a vision recipe: the network (2206.14098, S0 to S6), images, task, phases."""
+"""Settings of a vision recipe: the network (2206.14098, S0 to S6), images, task and phases."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,7 +12,7 @@ from feldspar.recipe.schedules import ScheduleField
 from feldspar.recipe.sections.runtime import CommonRuntime
 
 STEM_STRIDE = 4
-"""Image pixels along each side that become one position of the finest stream."""
+"""Side, in image pixels, of the square that becomes one position of the finest stream."""
 MOST_STREAMS = 4
 """Streams for which the paper sets kernels, expansions and squeeze ratios."""
 
@@ -22,7 +22,7 @@ class RevBiFPNSettings(Settings):
 
     type: Literal["revbifpn"] = "revbifpn"
     size: Literal["S0", "S1", "S2", "S3", "S4", "S5", "S6"] | None = None
-    """One of the paper's seven: gives every key that is not given itself."""
+    """One of the paper's seven sizes; it sets each key that the recipe does not give."""
     channels: tuple[Count, ...]
     """Width of each stream; stream i has 1 / (4 * 2^i) of the image's resolution."""
     neck_channels: tuple[Count, ...]
@@ -32,7 +32,8 @@ class RevBiFPNSettings(Settings):
     classes: Count = 1000
     """Rows of the classifier."""
     image_channels: Count = 3
-    """Channels of the image; the stem repeats them, in turn, to a 16th of the finest stream's."""
+    """Channels of the image. The stem repeats them in turn, up to a 16th of the finest stream's
+    channels."""
     residual_layers: Count = 2
     """Layers of reversible residual blocks before each silo."""
     extra_silos: Annotated[int, Field(ge=0)] = 2
@@ -40,24 +41,25 @@ class RevBiFPNSettings(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of pooled features that is dropped in training."""
     stochastic_depth: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the last stage's branches that is dropped; it grows linearly from stage to stage."""
+    """Share of the last stage's branches that is dropped; earlier stages drop less, in linear
+    steps."""
     fixed_point_bits: Annotated[int, Field(ge=1, le=22)] | None = None
-    """Round what branches add to multiples of 2^-bits: streams are rebuilt, and gradients found,
-    bit for bit (in float32 up to 2^(24 - bits)); default: no rounding."""
+    """Round the output of each branch to multiples of 2^-bits, so that streams and gradients are
+    rebuilt bit for bit (in float32 up to 2^(24 - bits)). Default: no rounding."""
 
     @property
     def n_streams(self) -> int:
-        """Resolutions of the pyramid."""
+        """Number of streams (resolutions)."""
         return len(self.channels)
 
     @property
     def n_stages(self) -> int:
-        """Silos: those that add a stream, and the extra ones."""
+        """Number of silos: those that add a stream, and the extra ones."""
         return self.n_streams - 1 + self.extra_silos
 
     @property
     def size_multiple(self) -> int:
-        """What height and width of an image must be divisible by."""
+        """Number that height and width of an image must be divisible by."""
         return STEM_STRIDE * 2 ** (self.n_streams - 1)
 
     @model_validator(mode="before")
@@ -70,7 +72,9 @@ class RevBiFPNSettings(Settings):
     @model_validator(mode="after")
     def _streams_fit(self) -> Self:
         if not 2 <= self.n_streams <= MOST_STREAMS:
-            raise ValueError(f"channels: {self.n_streams} streams; 2 to {MOST_STREAMS} are known")
+            raise ValueError(
+                f"channels: {self.n_streams} streams are not supported; give 2 to {MOST_STREAMS}"
+            )
         if len(self.neck_channels) != self.n_streams:
             raise ValueError(
                 f"neck_channels: {len(self.neck_channels)} widths for {self.n_streams} streams"
@@ -78,14 +82,15 @@ class RevBiFPNSettings(Settings):
         for width in self.channels:
             if width % 2:
                 raise ValueError(
-                    f"channels: streams are coupled in halves, which {width} does not have"
+                    "channels: each width must be even, because streams are split into "
+                    f"halves; {width} is odd"
                 )
         stacked, rest = divmod(self.channels[0], STEM_STRIDE**2)
         if rest or stacked < self.image_channels:
             raise ValueError(
-                f"channels: the stem makes the finest stream of 16 pixels of {self.image_channels}"
-                f" channels or more: {self.channels[0]} is no multiple of 16, or less than"
-                f" {16 * self.image_channels}"
+                "channels: the first width must be a multiple of 16 and at least "
+                f"{16 * self.image_channels} (16 pixels of {self.image_channels} "
+                f"channels), not {self.channels[0]}"
             )
         return self
 
@@ -129,7 +134,7 @@ def revbifpn_settings(size: str, classes: int = 1000) -> RevBiFPNSettings:
     if size not in SIZES:
         close = nearest(size, SIZES)
         raise UserError(
-            f"there is no RevBiFPN of size {size!r}",
+            f"no RevBiFPN has the size {size!r}",
             allowed=SIZES,
             do=f"use {close}" if close else None,
         )
@@ -137,7 +142,7 @@ def revbifpn_settings(size: str, classes: int = 1000) -> RevBiFPNSettings:
 
 
 class ImagesSettings(Settings):
-    """Which images are read, and how their pixels become numbers."""
+    """Images to read, and the normalisation of their pixels."""
 
     format: Literal["folder", "idx"]
     """folder: SPLIT/CLASS/NAME.jpg; idx: MNIST's files SPLIT-images-idx3-ubyte and
@@ -149,9 +154,11 @@ class ImagesSettings(Settings):
     train_images: Count | None = None
     """Declared number of training images, for plans without them; checked when they are there."""
     mean: tuple[float, ...] | None = None
-    """Subtracted from each channel, of pixels from 0 to 1; default: ImageNet's, 0.5 of gray."""
+    """Mean of each channel, subtracted from pixel values of 0 to 1; default: ImageNet's, or 0.5 for
+    gray."""
     std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
-    """What each channel is then divided by; default: ImageNet's, 0.5 of gray."""
+    """Standard deviation of each channel, the divisor after the mean; default: ImageNet's, or 0.5
+    for gray."""
 
 
 class StartFromAuthors(Settings):
@@ -159,7 +166,7 @@ class StartFromAuthors(Settings):
 
     type: Literal["authors"]
     path: Path
-    """Their file, such as revbifpn_s0.pth.tar."""
+    """File of the authors, such as revbifpn_s0.pth.tar."""
 
 
 class VisionParametrization(Settings):
@@ -170,7 +177,7 @@ class VisionParametrization(Settings):
 
 
 class ClassificationTask(Settings):
-    """One class an image, by cross-entropy."""
+    """Predict one class for each image, with cross-entropy."""
 
     type: Literal["classification"] = "classification"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -197,7 +204,7 @@ class RandomResizedCrop(Settings):
 
 
 class PaddedCrop(Settings):
-    """The image at its resolution in a black border, of which a random part is cut."""
+    """A random part of the image with a black border, at the image's resolution."""
 
     type: Literal["padded"]
     pixels: Count
@@ -205,7 +212,7 @@ class PaddedCrop(Settings):
 
 
 class CentreCrop(Settings):
-    """The largest square in the middle, as validation sees it."""
+    """Largest square in the middle, as in validation."""
 
     type: Literal["centre"] = "centre"
 
@@ -214,22 +221,22 @@ class RandAugment(Settings):
     """Random operations of random strength on each image (1909.13719)."""
 
     operations: Count = 2
-    """How many are drawn for an image, one after the other."""
+    """Number of operations drawn for each image; they are applied in turn."""
     magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
-    """Their strength, 10 being the strongest."""
+    """Strength of the operations; 10 is the strongest."""
     deviation: Annotated[float, Field(ge=0)] = 0.5
-    """Standard deviation of the strength from image to image; cut off at 0 and 10."""
+    """Standard deviation of the strength between images; values are clipped to 0 and 10."""
     probability: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """With which each drawn operation is applied."""
+    """Probability that a drawn operation is applied."""
 
 
 class AugmentationSettings(Settings):
-    """What is done to training images at random; each image of each epoch has its own stream."""
+    """Random changes of training images; each image of each epoch has its own random stream."""
 
     crop: Annotated[
         RandomResizedCrop | PaddedCrop | CentreCrop, Field(discriminator="type"), NameOrMapping
     ] = CentreCrop()
-    """Which part of the image is seen."""
+    """Part of the image that is used."""
     flip: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Probability of a mirror image, left to right."""
     rand_augment: RandAugment | None = None
@@ -245,11 +252,12 @@ class ImageBatch(Settings):
     """The same number of images in every step."""
 
     images: Count
-    """Images a step."""
+    """Images of each step."""
 
 
 class VisionPhaseSettings(Settings):
-    """What may change during a run on images; a phase inherits the weights and their average."""
+    """Everything that may change during a run on images. A phase inherits the weights and their
+    average."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name in logs and metrics."""
@@ -260,46 +268,47 @@ class VisionPhaseSettings(Settings):
     batch: ImageBatch
     """Images of one optimizer step; batch norm sees all of them at once."""
     learning_rate: ScheduleField | None = None
-    """Absolute learning rate over this phase, in place of the run's schedule."""
+    """Absolute learning rate over this phase, instead of the run's schedule."""
     weight_decay: ScheduleField | None = None
-    """Absolute weight decay over this phase, in place of the run's schedule."""
+    """Absolute weight decay over this phase, instead of the run's schedule."""
     optimizer_state: Literal["keep", "fresh"] = "keep"
-    """Carry momentum and squares over from the phase before, or start anew."""
+    """keep: carry the optimizer's moments over from the phase before; fresh: start new ones."""
     checkpoint_every: Amount | None = None
-    """In place of checkpoints.every."""
+    """Used instead of checkpoints.every."""
     evaluate_every: Amount | None = None
-    """In place of evaluation.every."""
+    """Used instead of evaluation.every."""
 
     @model_validator(mode="after")
     def _absolute_length(self) -> Self:
         if self.length.relative or self.length.value <= 0:
             raise ValueError(
-                f"length: {self.length} is no absolute amount above 0: a phase's length defines "
-                "the run"
+                f"length: {self.length} must be an absolute amount above 0, because a "
+                "phase's length defines the length of the run"
             )
         return self
 
 
 class VisionEvaluationSettings(Settings):
-    """When and how the validation images are measured during training."""
+    """When and how the model is validated on images during training."""
 
     every: Amount = Amount.parse("10% of run")
-    """Distance between two measurements; the end of each phase has one too."""
+    """Distance between two validations; each phase ends with one too."""
     crop: Annotated[float, Field(gt=0, le=1)] = 0.875
-    """Share of the shorter side that the square cut from the middle has."""
+    """Side of the square cut from the middle, as a share of the image's shorter side."""
 
 
 class AverageWeightsSettings(Settings):
-    """A moving average of weights and running statistics; it is what is measured and released."""
+    """Moving average of weights and running statistics; the average is evaluated and released."""
 
     decay: Annotated[float, Field(gt=0, lt=1)]
-    """How much of the average a step keeps."""
+    """Share of the average that a step keeps."""
 
 
 class VisionRuntimeSettings(CommonRuntime):
-    """The machine's part of a run on images."""
+    """Settings of the machine for a run on images."""
 
     activation_memory: Literal["store", "recompute", "reversible"] = "reversible"
-    """What the backward pass finds: every activation, each block's inputs, or the last outputs."""
+    """store: keep every activation. recompute: keep the input of each block. reversible: keep only
+    the last outputs."""
     workers: Count = 1
-    """Threads that read and augment images; no pixel depends on them."""
+    """Number of threads that read and augment images; they do not change any pixel."""

@@ -1,4 +1,4 @@
-"""Sequences as tensors, read ahead by a background thread while the model computes."""
+"""Return training sequences as tensors; a background thread reads them ahead of the model."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +13,7 @@ from feldspar.tokens.sequences.phase_sequences import Sequences
 
 
 class Reader(Protocol):
-    """Whatever knows the sequences of a run's phases."""
+    """A reader of the sequences of a run's phases."""
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """Return the sequences ``start`` to ``stop`` - 1 of a phase."""
@@ -32,22 +32,22 @@ class SequenceTensors:
     labels: torch.Tensor
     """(B, L) int64: the token after each input."""
     document_ids: torch.Tensor | None = None
-    """(B, L) int32, only in phases with ``mask`` and of pairs."""
+    """(B, L) int32; only in phases with ``mask`` and phases of pairs."""
     positions: torch.Tensor | None = None
-    """(B, L) int32, only in phases with ``mask``."""
+    """(B, L) int32; only in phases with ``mask``."""
     label_mask: torch.Tensor | None = None
-    """(B, L) bool, False where a label does not count; only in phases with
-    fill-in-the-middle and of pairs."""
+    """(B, L) bool, False where a label does not count; only with fill-in-the-middle and for pairs.
+    """
     cut_tokens: int = 0
-    """Tokens that fill-in-the-middle pushed out of these sequences."""
+    """Number of tokens that fill-in-the-middle pushed out of these sequences."""
 
 
 class PrefetchingLoader:
-    """Hands out requested sequences in the order of the requests.
+    """Return requested sequences in the order of the requests.
 
-    Ask ahead with ``request``, then ``take`` one answer for each request; what is taken depends on
-    the requests alone, not on threads or time. With ``workers`` 0 nothing runs in the background.
-    An error while reading is raised by the ``take`` of its own request.
+    Call ``request`` ahead, then ``take`` once for each request. The answers depend only on the
+    requests, not on threads or time. With ``workers`` 0 there are no background threads. An error
+    while reading is raised by the ``take`` of the same request.
     """
 
     def __init__(self, reader: Reader, workers: int = 1, pin_memory: bool = False) -> None:
@@ -65,7 +65,7 @@ class PrefetchingLoader:
 
     @property
     def waiting(self) -> int:
-        """Requests not taken yet."""
+        """Number of requests that are not taken yet."""
         return len(self._asked)
 
     def request(self, phase_index: int, start: int, stop: int) -> None:
@@ -75,14 +75,15 @@ class PrefetchingLoader:
             self._answers.append(self._pool.submit(self._read, phase_index, start, stop))
 
     def take(self) -> SequenceTensors:
-        """Return the answer to the oldest request; waits for it. Raises what reading it raised."""
+        """Return the answer to the oldest request, waiting for it; raise the error of reading it,
+        if any."""
         if not self._asked:
             raise InternalError("sequences were taken from the loader without a request")
         request = self._asked.popleft()
         return self._answers.popleft().result() if self._pool else self._read(*request)
 
     def clear(self) -> None:
-        """Forget all requests not taken yet."""
+        """Forget all requests that are not taken yet."""
         for answer in self._answers:
             answer.cancel()
         self._asked.clear()

@@ -1,9 +1,9 @@
-"""Which source the n-th sample of a phase comes from: a pure function, without state or chance.
+"""Choose the source of the n-th sample of a phase: a pure function without state or randomness.
 
-The weights are integers w_s with sum W. The k-th sample of source s is due at the ideal time
-(2k+1) W / (2 w_s); samples come in order of time, ties in order of the sources. At every n a source
-has been drawn n w_s / W times, give or take 1/2 + (w_s / W) S / 2 for S sources. All arithmetic is
-on integers, so that every machine agrees.
+The weights are integers w_s with sum W. The k-th sample of source s is due at the ideal time (2k+1)
+W / (2 w_s). Samples are ordered by time; ties by the order of the sources. After n samples, source
+s was drawn n w_s / W times, with an error of at most 1/2 + (w_s / W) S / 2 for S sources. All
+arithmetic uses integers, so that all machines agree.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,14 +21,15 @@ _LARGEST_INT64 = 2**63 - 1
 
 
 def exact(probability: float | Decimal | Fraction) -> Fraction:
-    """Return the decimal number that a recipe gave as a probability, not its binary neighbour."""
+    """Return a recipe's probability as the decimal number that was written, not its binary
+    rounding."""
     if isinstance(probability, float):
         return Fraction(Decimal(repr(probability)))
     return Fraction(probability)
 
 
 class MixtureSampler:
-    """The order of sources for ``probabilities``, all above 0; they need not sum to 1."""
+    """Order of sources for ``probabilities``; they are above 0 and need not sum to 1."""
 
     def __init__(self, probabilities: Sequence[float | Decimal | Fraction]) -> None:
         shares = [exact(probability) for probability in probabilities]
@@ -39,16 +40,14 @@ class MixtureSampler:
         self.weights = tuple(int(share / total * denominator) for share in shares)
         """Integers without a common factor, proportional to the probabilities."""
         self.period = denominator
-        """The order repeats after so many samples; the weights' sum."""
+        """Number of samples after which the order repeats: the sum of the weights."""
         common = lcm(*self.weights)
         # The due time of event k is (2k+1) of these, in units of W / (2 lcm).
         self._ticks = tuple(common // weight for weight in self.weights)
         self._block = lru_cache(maxsize=8)(self._sources_in_block)
 
     def counts_before(self, n: int) -> list[int]:
-        """Return how often each source was drawn in the samples 0 to n-1; time does not grow with
-        n.
-        """
+        """Return how often each source was drawn in samples 0 to n-1, in time independent of n."""
         periods, n = divmod(n, self.period)
         sources = len(self.weights)
         # The bound in the file's docstring, times 2 W: every count is at least this many.
@@ -64,7 +63,7 @@ class MixtureSampler:
         ]
 
     def sources_of(self, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
-        """For the samples start to stop-1: index of the source (i32), and the k of each (i64)."""
+        """Return for the samples start to stop-1 the index of the source (i32) and its k (i64)."""
         if stop <= start:
             return np.empty(0, np.int32), np.empty(0, np.int64)
         first, last = start // BLOCK_SAMPLES, (stop - 1) // BLOCK_SAMPLES
@@ -87,7 +86,8 @@ class MixtureSampler:
         return sources[order], ordinals[order]
 
     def _due_times(self, before: list[int], after: list[int], start: int) -> np.ndarray:
-        """Exact times of the events, source by source: i64 where they fit, Python integers else."""
+        """Return the exact times of the events, source by source: i64 if they fit, else Python
+        integers."""
         periods = start // self.period
         times = [
             (2 * (k - periods * weight) + 1) * tick

@@ -1,9 +1,8 @@
-"""The training sequences of a phase that reads pairs: sample n, whoever asks, whenever.
+"""Read the training sequences of a phase of pairs, each by its number.
 
-Pairs are packed into rows once, the longest first and each into the row that it fills best; a row
-is padded to its end, and attention and positions stay within a pair. The rows are shuffled anew in
-each epoch by a stream of its own, so that the order depends on the seed, the phase and the epoch
-alone.
+Pairs are packed into rows once: the longest first, each into the fullest row with room. A row is
+padded to its end; attention and positions stay within a pair. Rows are shuffled again in each
+epoch, by a stream of its own, so the order depends only on the seed, the phase and the epoch.
 """
 
 import hashlib
@@ -19,10 +18,10 @@ from feldspar.tokens.sequences.phase_sequences import Sequences
 
 
 class PairReader:
-    """Rows of ``layout.longest`` tokens with pairs in them.
+    """Rows of ``layout.longest`` tokens that hold pairs.
 
-    ``on_target`` keeps the labels of targets and their ends only; otherwise those of sources count
-    too. A label that is a soft vector, or another pair's first token, never counts. Safe to use
+    With ``on_target`` only the labels of targets and of their ends count, else those of sources
+    too. A label that is a soft vector or the first token of another pair never counts. Safe to use
     from several threads. Raises UserError for a pair that is too long.
     """
 
@@ -44,17 +43,17 @@ class PairReader:
 
     @property
     def n_pairs(self) -> int:
-        """Pairs of one epoch."""
+        """Number of pairs in an epoch."""
         return len(self._pairs)
 
     @property
     def n_rows(self) -> int:
-        """Sequences of one epoch."""
+        """Number of sequences in an epoch."""
         return len(self._rows)
 
     @property
     def digest(self) -> str:
-        """Changes with any token, and with where targets begin."""
+        """Digest of all tokens and of the beginnings of the targets."""
         state = hashlib.sha256()
         for tokens, begin in self._pairs:
             state.update(np.array([len(tokens), begin]).astype("<i8").tobytes())
@@ -87,7 +86,8 @@ class PairReader:
 
 
 def packed(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Which items share a row: the longest first, each into the fullest row that has room."""
+    """Pack items into rows: the longest first, each into the fullest row with room. Return the
+    items of each row."""
     rows: list[list[int]] = []
     room: list[tuple[int, int]] = []  # what is left of each row, sorted
     for item in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):

@@ -1,7 +1,7 @@
-"""Pairs of a source and a target: records by a template to texts, texts to tokens, tokens laid out.
+"""Turn records into pairs of a source and a target: as text by a template, then as tokens.
 
-A pair's sequence is [source][k soft vectors][target][end of document], or with the vectors first
-(MediSwift, 2403.00952). Each vector is a token id beyond the vocabulary.
+The sequence of a pair is [source][k soft vectors][target][end of document], or it begins with the
+vectors (MediSwift, 2403.00952). Each vector is a token id beyond the vocabulary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +24,8 @@ LABEL_SEPARATOR = ", "
 
 @dataclass(frozen=True)
 class PairText:
-    """One pair as text, its labels where the template has a closed set, and where it was read."""
+    """One pair as text: its labels, if the template has a closed set, and the place it was read
+    from."""
 
     source: str
     target: str
@@ -34,7 +35,7 @@ class PairText:
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair as tokens, none of them special."""
+    """One pair as tokens; none of them is special."""
 
     source: np.ndarray
     target: np.ndarray
@@ -43,12 +44,12 @@ class Pair:
 
 
 def read_pairs(path: Path, template: PairTemplate) -> list[PairText]:
-    """Return the pairs of a file of JSON lines, in its order.
+    """Return the pairs in a file of JSON lines, in order.
 
-    Raises UserError, with file and line, for a record that the template does not fit.
+    Raises UserError, with file and line, for a record that does not fit the template.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist: no pairs there")
+        raise UserError(f"{path} does not exist, so there are no pairs")
     records = jsonl_records(str(path), path, path.name, Tolerance())
     pairs = [_pair(record, template, place) for place, record in records]
     if not pairs:
@@ -76,19 +77,19 @@ def target_text(template: PairTemplate, labels: Sequence[str]) -> str:
 
 
 def _labels(record: Mapping[str, Any], settings: PairLabels, place: str) -> tuple[str, ...]:
-    """Return the record's labels in the order of the closed set."""
+    """Return the labels of a record, in the order of the closed set."""
     value = value_of(record, settings.field)
     found = value if settings.several else [value]
     if not isinstance(found, list) or not all(isinstance(label, str) for label in found):
         wanted = "a list of labels" if settings.several else "a label"
         raise UserError(
-            f"{place}: field {settings.field!r} holds not {wanted}", found=shorten(repr(value))
+            f"{place}: field {settings.field!r} must hold {wanted}", found=shorten(repr(value))
         )
     for label in found:
         if label not in settings.values:
             hint = nearest(label, settings.values)
             raise UserError(
-                f"{place}: {shorten(label)!r} is none of the template's labels"
+                f"{place}: {shorten(label)!r} is not a label of the template"
                 + (f"; did you mean {hint!r}?" if hint else ""),
                 allowed=settings.values,
             )
@@ -104,7 +105,7 @@ def _filled(text: str, record: Mapping[str, Any], place: str) -> str:
         value = value_of(record, name)
         if not isinstance(value, str):
             raise UserError(
-                f"{place}: the template asks for a text in the field {name!r}",
+                f"{place}: the template needs text in the field {name!r}",
                 found=shorten(repr(value)) if value is not None else shorten(", ".join(record)),
             )
         parts.append(value)
@@ -112,7 +113,7 @@ def _filled(text: str, record: Mapping[str, Any], place: str) -> str:
 
 
 def encode_pairs(pairs: Sequence[PairText], tokenizer: TextTokenizer) -> list[Pair]:
-    """Return the pairs as tokens; source and target are encoded apart."""
+    """Return the pairs as tokens; source and target are encoded separately."""
     sources = tokenizer.encode_documents([pair.source for pair in pairs])
     targets = tokenizer.encode_documents([pair.target for pair in pairs])
     return [
@@ -123,22 +124,22 @@ def encode_pairs(pairs: Sequence[PairText], tokenizer: TextTokenizer) -> list[Pa
 
 @dataclass(frozen=True)
 class PairLayout:
-    """How a pair becomes one sequence of at most ``longest`` tokens, its last label counted."""
+    """Layout of a pair in one sequence of at most ``longest`` tokens, its last label included."""
 
     longest: int
     end_of_document_id: int
     first_prompt_id: int
-    """Ids from here on are soft vectors: the rows of the model's vocabulary."""
+    """First id of the soft vectors: the number of rows of the model's vocabulary."""
     prompt_length: int = 0
     place: Literal["between", "prefix"] = "between"
     truncate: bool = False
-    """Whether a pair that is too long loses the beginning of its source."""
+    """Whether to cut the beginning of the source of a pair that is too long."""
 
     def context(self, pair: Pair, target_tokens: int | None = None) -> np.ndarray:
-        """What stands before the target (n,), i64: the source and the soft vectors.
+        """Return everything before the target (n,), i64: the source and the soft vectors.
 
-        The target may have ``target_tokens`` (by default the pair's own), its end not counted.
-        Raises UserError, with the lengths, when all of it does not fit.
+        ``target_tokens`` is the length of the target without its end token (default: the pair's
+        own). Raises UserError, with the lengths, if all of it does not fit.
         """
         target = len(pair.target) if target_tokens is None else target_tokens
         room = self.longest - self.prompt_length - target - 1
@@ -146,9 +147,9 @@ class PairLayout:
         if len(source) > room:
             if not self.truncate or room < 1:
                 raise UserError(
-                    f"{pair.place}: a source of {len(source)} tokens, {self.prompt_length} soft "
-                    f"vectors and a target of {target} with its end do not fit into "
-                    f"{self.longest - 1} tokens",
+                    f"{pair.place}: a source of {len(source)} tokens, "
+                    f"{self.prompt_length} soft vectors and a target of {target} with its "
+                    f"end do not fit in {self.longest - 1} tokens",
                     do="raise context_length" + (" or set truncate: source" if room > 0 else ""),
                 )
             source = source[len(source) - room :]
@@ -157,11 +158,11 @@ class PairLayout:
         return np.concatenate(parts)
 
     def sequence(self, pair: Pair) -> tuple[np.ndarray, int]:
-        """Return all of the pair's tokens (n,), i64, and how many stand before its target."""
+        """Return all tokens of the pair (n,), i64, and the number of tokens before its target."""
         context = self.context(pair)
         return np.concatenate([context, pair.target, [self.end_of_document_id]]), len(context)
 
 
 def sequences_of(pairs: Iterable[Pair], layout: PairLayout) -> list[tuple[np.ndarray, int]]:
-    """Return each pair laid out. Raises UserError for the first that does not fit."""
+    """Return the sequence of each pair. Raises UserError for the first one that does not fit."""
     return [layout.sequence(pair) for pair in pairs]

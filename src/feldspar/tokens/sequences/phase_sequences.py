@@ -1,7 +1,7 @@
-"""The training sequences of a run's phases: sample n of a phase, whoever asks, whenever.
+"""Read the training sequences of a run's phases, each by its number.
 
-What a sample holds depends on the shards, the seed, the phase and those before it; not on the
-number of processes, on batch sizes or on where a run was resumed.
+A sequence depends on the shards, the seed, the phase and the phases before it. It does not depend
+on the number of processes, on batch sizes, or on where a run was resumed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,24 +28,24 @@ Documents = Literal["concatenate", "mask"]
 
 @dataclass(frozen=True)
 class PhaseData:
-    """What one phase reads."""
+    """Sources and length of one phase."""
 
     name: str
     probabilities: dict[str, Fraction]
-    """Share of sequences from each source; sums to 1."""
+    """Share of sequences of each source; sums to 1."""
     context_length: int
-    """Tokens of a sequence, its last label not counted."""
+    """Tokens of a sequence, without its last label."""
     sequences: int
-    """How many sequences the phase reads."""
+    """Number of sequences in the phase."""
     documents: Documents = "concatenate"
-    """``mask`` also yields document ids and positions for attention within documents."""
+    """``mask`` also returns document ids and positions, for attention within documents."""
     selections: Mapping[str, Select] = field(default_factory=dict)
-    """Sources of which the phase reads a part; a part is a stream of its own."""
+    """Sources of which the phase reads only a part; each part is a stream of its own."""
     infillings: Mapping[str, FillInTheMiddle] = field(default_factory=dict)
-    """Sources whose documents are transformed for filling in the middle."""
+    """Sources whose documents are transformed by fill-in-the-middle."""
 
     def stream(self, source: str) -> str:
-        """Return the name of the stream that the phase reads of ``source``."""
+        """Return the name of the stream that the phase reads from ``source``."""
         select = self.selections.get(source)
         return source if select is None else select.label(source)
 
@@ -55,23 +55,23 @@ class Sequences:
     """B sequences of context length L."""
 
     tokens: np.ndarray
-    """(B, L+1) i64: inputs are all but the last column, labels all but the first."""
+    """(B, L+1) i64: inputs are all columns but the last, labels all but the first."""
     document_ids: np.ndarray | None = None
     """(B, L) i32: 0, 1, ... for the documents of each sequence; only with ``mask``."""
     positions: np.ndarray | None = None
-    """(B, L) i32: place within the document's part of the sequence; only with ``mask``."""
+    """(B, L) i32: position within the document's part of the sequence; only with ``mask``."""
     label_mask: np.ndarray | None = None
     """(B, L) bool: False where a label does not count; only with fill-in-the-middle."""
     cut_tokens: int = 0
-    """Tokens that fill-in-the-middle pushed out of these sequences."""
+    """Number of tokens that fill-in-the-middle pushed out of these sequences."""
 
 
 class SequenceReader:
-    """Reads the sequences of ``phases``, one after the other, from one split of ``shards``.
+    """Read the sequences of consecutive ``phases`` from one split of ``shards``.
 
-    A later phase goes on in each source where the one before it stopped: at that very token when
-    both have the same context length, else at the next document start. Within a phase the windows
-    come shuffled (``shuffle``); with ``shuffled`` off in the stream's own order. Safe to use from
+    A later phase continues in each source where the phase before stopped: at the same token if both
+    have the same context length, else at the next start of a document. Within a phase the windows
+    are shuffled (see ``shuffle``), or in the stream's order with ``shuffled`` off. Safe to use from
     several threads. Raises UserError for a source that the shards lack or that is too short.
     """
 
@@ -112,12 +112,12 @@ class SequenceReader:
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """Return the sequences ``start`` to ``stop`` - 1 of a phase.
 
-        Raises UserError when the phase does not have so many.
+        Raises UserError if the phase has fewer sequences.
         """
         phase = self.phases[phase_index]
         if not 0 <= start <= stop <= phase.sequences:
             raise UserError(
-                f"sequences {start} to {stop} lie outside phase {phase.name!r}, which has "
+                f"sequences {start} to {stop} are outside phase {phase.name!r}, which has "
                 f"{phase.sequences}"
             )
         length, infiller = phase.context_length, self._infiller
@@ -151,7 +151,8 @@ class SequenceReader:
         return [names[source] for source in sources.tolist()]
 
     def _cursor(self, phase_index: int, source: int, number: int) -> Cursor:
-        """Where the window begins that the phase reads as ``number`` of its ``source``-th one."""
+        """Return the beginning of the window that the phase reads as ``number`` of its
+        ``source``-th one."""
         phase = self.phases[phase_index]
         label = phase.stream(self._names[phase_index][source])
         place = self._orders(phase_index)[source].place(number) if self._shuffled else number
@@ -159,9 +160,10 @@ class SequenceReader:
         return self._streams[label].locate(start, phase.context_length, place)
 
     def cursors(self, phase_index: int, sequences: int = 0) -> dict[str, Cursor]:
-        """Where each stream stands after so many sequences of a phase, streams of all phases.
+        """Return the position of each stream after a number of sequences of a phase.
 
-        A stream is named as its source, or as the part of it that a phase selects.
+        The streams of all phases are included. A stream has the name of its source, or of the part
+        of it that a phase selects.
         """
         phase = self.phases[phase_index]
         counts = self._samplers[phase_index].counts_before(sequences)
@@ -174,9 +176,9 @@ class SequenceReader:
         return cursors
 
     def epochs(self, phase_index: int, sequences: int | None = None) -> dict[str, float]:
-        """Passes over each source of a phase by so many of its sequences (default: all of them).
+        """Return the passes over each source of a phase in its first ``sequences`` (default: all).
 
-        Where the phase reads part of a source, passes over that part.
+        If the phase reads only a part of a source, passes over that part are counted.
         """
         phase = self.phases[phase_index]
         counts = self._samplers[phase_index].counts_before(
@@ -188,7 +190,7 @@ class SequenceReader:
         }
 
     def _window_orders(self, phase_index: int) -> list[WindowOrder]:
-        """Return one order a source of the phase."""
+        """Return the order of windows of each source of the phase."""
         phase, cursors = self.phases[phase_index], self._start_cursors(phase_index)
         totals = self._samplers[phase_index].counts_before(phase.sequences)
         orders = []
@@ -210,7 +212,8 @@ class SequenceReader:
 
 
 def documents_in(inputs: np.ndarray, end_of_document_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Document ids and positions, (B, L) i32, of the inputs (B, L), by their document ends."""
+    """Return document ids and positions, (B, L) i32, of inputs (B, L), found by the ends of
+    documents."""
     begins = np.zeros(inputs.shape, bool)
     begins[:, 1:] = inputs[:, :-1] == end_of_document_id
     places = np.arange(inputs.shape[1], dtype=np.int32)

@@ -1,6 +1,6 @@
-"""A phase's ``mixture`` as probabilities, with the passes over each source that they mean.
+"""Resolve a phase's ``mixture``: a probability for each source, and the passes that follow.
 
-Needs only the tokens of each source: from shards, or declared in the recipe for a dry run.
+Needs only the tokens of each source, from shards or, for a dry run, declared in the recipe.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from feldspar.tokens.sequences.mixture import exact
 
 SUM_TOLERANCE = Fraction(1, 10**6)
 AGREEMENT = Fraction(1, 100)
-"""How far ``probability`` and ``epochs`` of one source may disagree."""
+"""Relative difference that is allowed between ``probability`` and ``epochs`` of one source."""
 NATURAL = "natural"
 
 
 @runtime_checkable
 class Entry(Protocol):
-    """A source's entry in a mixture, as the recipe's settings hold it."""
+    """Entry of a source in a mixture, in the form of the recipe's settings."""
 
     @property
     def probability(self) -> float | None:
@@ -35,8 +35,8 @@ class Entry(Protocol):
 
 
 class MeasuredTokens(dict[str, int]):
-    """Tokens of each source of the shards, with those of the parts that are selected of them, and
-    of a pass over the pairs of phases that read pairs."""
+    """Tokens of each source and of its selected parts, and of a pass over the pairs of each
+    phase."""
 
     def __init__(
         self,
@@ -46,15 +46,15 @@ class MeasuredTokens(dict[str, int]):
     ) -> None:
         super().__init__(sources)
         self.parts = dict(parts)
-        """By the part's label."""
+        """Tokens by the label of the part."""
         self.pairs = dict(pairs or {})
-        """By the phase's index, padding included."""
+        """Tokens by the index of the phase, padding included."""
 
 
 def tokens_of(
     tokens: Mapping[str, int | None], name: str, select: Select | None = None
 ) -> int | None:
-    """Tokens of a source or of a part of it: as measured, else as its share lets expect."""
+    """Return the tokens of a source or a part of it: measured, or else estimated from its share."""
     if select is not None and isinstance(tokens, MeasuredTokens):
         return tokens.parts.get(select.label(name))
     whole = tokens.get(name)
@@ -65,12 +65,13 @@ MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
 
 
 class UnknownTokens(UserError):  # noqa: N818
-    """The mixture needs the number of tokens of a source that nobody knows yet."""
+    """Raised when the mixture needs the tokens of a source and they are not known."""
 
 
 @dataclass(frozen=True)
 class ResolvedMixture:
-    """What a phase reads of each source, in the order of the mixture; absent sources left out."""
+    """Probability and passes of each source, in the order of the mixture; sources without a share
+    are left out."""
 
     probabilities: dict[str, Fraction]
     epochs: dict[str, float | None]
@@ -79,29 +80,29 @@ class ResolvedMixture:
 
 @dataclass(frozen=True)
 class MixtureContext:
-    """What a mixture is resolved against."""
+    """Numbers and settings that a mixture is resolved with."""
 
     tokens: Mapping[str, int | None]
-    """Tokens of every source of the corpus, or of the part that is read; None: unknown."""
+    """Tokens of each source of the corpus, or of the part that is read; None: unknown."""
     length_tokens: int
-    """Tokens that the phase reads."""
+    """Number of tokens that the phase reads."""
     context_length: int
     allow_repeat: bool | Sequence[str] = False
     """Sources that may be read more than once; True: all."""
     normalize: bool = False
-    """Whether probabilities are divided by their sum instead of refused."""
+    """Divide probabilities by their sum instead of refusing other sums than 1."""
     length_in_epochs: bool = False
-    """Whether the phase's length was given in epochs, which declares repetition."""
+    """Whether the phase's length was given in epochs, which states that data may repeat."""
     epochs_before: Mapping[str, float] | None = None
-    """Passes over each source, or over what the part shares with others, in earlier phases."""
+    """Passes in earlier phases over each source, or over what the part shares with other parts."""
     where: str = "mixture"
-    """The key that errors name, such as ``train.phases[1].mixture``."""
+    """Key for error messages, such as ``train.phases[1].mixture``."""
 
 
 def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMixture:
-    """Probabilities that sum to exactly 1, and the epochs they mean.
+    """Return probabilities that sum to exactly 1, and the passes over each source.
 
-    Raises UserError for what a recipe may not ask for, UnknownTokens where ``natural`` or
+    Raises UserError for a mixture that is not allowed. Raises UnknownTokens if ``natural`` or
     ``epochs`` needs the tokens of a source that are not known.
     """
     if not isinstance(context.allow_repeat, bool):
@@ -125,7 +126,7 @@ def resolve_mixture(mixture: MixtureLike, context: MixtureContext) -> ResolvedMi
 def _natural(mixture: str, context: MixtureContext) -> dict[str, Fraction]:
     if mixture != NATURAL:
         raise UserError(
-            f"{context.where}: {mixture!r} is no mixture", allowed="natural, or {SOURCE: p, ...}"
+            f"{context.where}: {mixture!r} is not a mixture", allowed="natural, or {SOURCE: p, ...}"
         )
     if len(context.tokens) == 1:
         return dict.fromkeys(context.tokens, Fraction(1))
@@ -139,7 +140,7 @@ def _natural(mixture: str, context: MixtureContext) -> dict[str, Fraction]:
 def _explicit(
     mixture: Mapping[str, float | Entry], context: MixtureContext
 ) -> tuple[dict[str, Fraction], set[str]]:
-    """Shares by source, and the sources whose epochs the recipe states."""
+    """Return the share of each source, and the sources whose epochs the recipe gives."""
     shares: dict[str, Fraction] = {}
     declared = set()
     for name, entry in mixture.items():
@@ -164,7 +165,7 @@ def _share(
     context: MixtureContext,
 ) -> Fraction:
     if probability is None and epochs is None:
-        raise UserError(f"{where} needs a probability, or epochs, or both")
+        raise UserError(f"{where}: give probability, epochs or both")
     if epochs is None or (probability is not None and context.tokens[name] is None):
         return exact(probability or 0)
     meant = exact(epochs) * _known_tokens(name, context) / context.length_tokens
@@ -174,9 +175,9 @@ def _share(
     if abs(given - meant) > AGREEMENT * max(given, meant):
         raise UserError(
             f"{where}: {epochs:g} epochs of {context.tokens[name]:,} tokens in a phase of "
-            f"{context.length_tokens:,} are a probability of {float(meant):.6g}, "
-            f"not {probability:g}",
-            do="give one of the two, or make them agree within 1 %",
+            f"{context.length_tokens:,} mean a probability of {float(meant):.6g}, not "
+            f"{probability:g}",
+            do="give only one of the two, or values that agree within 1 %",
         )
     return given
 
@@ -199,7 +200,8 @@ def _summing_to_one(shares: dict[str, Fraction], context: MixtureContext) -> dic
     total = sum(shares.values())
     if total == 0:
         raise UserError(
-            f"{context.where}: every probability is 0", do="give at least one source a share"
+            f"{context.where}: every probability is 0",
+            do="give at least one source a probability above 0",
         )
     if abs(total - 1) > SUM_TOLERANCE and not context.normalize:
         raise UserError(
@@ -229,8 +231,8 @@ def _check_length(name: str, context: MixtureContext) -> None:
     tokens = context.tokens[name]
     if tokens is not None and tokens < context.context_length + 1:
         raise UserError(
-            f"{context.where}: source {name!r} has {tokens:,} tokens, fewer than one window of "
-            f"{context.context_length:,} and its last label",
+            f"{context.where}: source {name!r} has {tokens:,} tokens, fewer than one "
+            f"window of {context.context_length:,} and its last label",
             do="use a shorter context_length, give more text, or give the source probability 0",
         )
 
@@ -244,10 +246,10 @@ def _check_repeats(
     if epochs is None or tokens is None or free or name in declared or context.length_in_epochs:
         return
     total = epochs + (context.epochs_before or {}).get(name, 0.0)
-    # Two windows of slack: the epoch's tail is dropped, and the mixture rounds to whole windows.
+    # Allow two windows: the rest of an epoch is dropped, and the mixture rounds to whole windows.
     if total > 1 + 2 * context.context_length / tokens:
         raise UserError(
             f"{context.where}: source {name!r} ({tokens:,} tokens) would be read "
             f"{total:.3g} times by the end of this phase",
-            do=f"state its epochs, or set allow_repeat: [{name}]",
+            do=f"give its epochs, or set allow_repeat: [{name}]",
         )

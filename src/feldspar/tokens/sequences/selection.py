@@ -11,10 +11,10 @@ from feldspar.tokens.shards.shard_folder import SourceTokens
 
 
 def select_documents(source: SourceTokens, select: Select | None, name: str) -> SourceTokens:
-    """Return the documents of ``source`` that ``select`` takes, in their order; None takes all.
+    """Return the documents of ``source`` that ``select`` chooses, in order; None chooses all.
 
-    ``even`` and ``odd`` share no document, nor do ranges that only touch. Raises UserError when
-    nothing is left.
+    ``even`` and ``odd`` share no document, and neither do ranges that only touch. Raises UserError
+    if no document is left.
     """
     if select is None:
         return source
@@ -29,7 +29,7 @@ def select_documents(source: SourceTokens, select: Select | None, name: str) -> 
         raise UserError(
             f"{select.label(name)} is empty: source {name!r} has {documents:,} documents in "
             f"{len(source.files)} shard files",
-            do="take another part, or build the shards with a smaller shards.shard_tokens",
+            do="select another part, or build the shards with a smaller shards.shard_tokens",
         )
     return replace(
         source,

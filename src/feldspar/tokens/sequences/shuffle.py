@@ -1,10 +1,11 @@
-"""The order in which a phase reads a source's windows: shuffled in blocks, computed, never stored.
+"""Compute the order in which a phase reads the windows of a source: shuffled in blocks.
 
-Windows of one long document lie side by side in a source's stream. A batch cut from there would
-hold little else, so the windows are permuted within blocks of up to ``BLOCK`` of them: by a Feistel
-network over the next power of four, walked until it lands inside the block. A block ends where its
-epoch or the phase's reading of the source ends, so every window is read exactly once an epoch and
-the next phase finds what comes after untouched.
+Windows of one long document are neighbours in a source's stream, and a batch of neighbours would
+hold little else. So windows are permuted within blocks of up to ``BLOCK`` of them. The permutation
+is a Feistel network over the next power of four, repeated until the result lies in the block; no
+order is stored. A block ends where its epoch ends, or where the phase stops reading the source. So
+each window is read exactly once in an epoch, and the next phase continues with windows that were
+not read.
 """
 
 from functools import lru_cache
@@ -17,10 +18,10 @@ MASK = (1 << 64) - 1
 
 
 class WindowOrder:
-    """A permutation of the windows that one phase reads of one source.
+    """A permutation of the windows that one phase reads from one source.
 
-    ``first`` windows are left in the epoch that the phase begins in, ``per_epoch`` are in each
-    later one, ``total`` are read.
+    ``first`` windows remain in the epoch in which the phase begins, each later epoch has
+    ``per_epoch``, and ``total`` are read.
     """
 
     def __init__(
@@ -32,14 +33,15 @@ class WindowOrder:
         )
 
     def place(self, number: int) -> int:
-        """Which window of the stream is read as ``number``."""
+        """Return the window of the stream that is read as ``number``."""
         start, size = self._epoch_of(number)
         block = start + (number - start) // BLOCK * BLOCK
         size = min(BLOCK, start + size - block)
         return block + permuted(number - block, size, self._key(block))
 
     def _epoch_of(self, number: int) -> tuple[int, int]:
-        """Return the first window and the windows of the epoch that ``number`` lies in."""
+        """Return the first window, and the number of windows, of the epoch that ``number`` is
+        in."""
         if number < self._first:
             return 0, min(self._first, self._total)
         epochs = (number - self._first) // self._per_epoch
@@ -48,7 +50,8 @@ class WindowOrder:
 
 
 def permuted(index: int, size: int, key: int) -> int:
-    """Where a permutation of ``size`` numbers, chosen by ``key``, takes ``index``."""
+    """Return the image of ``index`` under a permutation of ``size`` numbers that ``key``
+    chooses."""
     half_bits = max(1, ((size - 1).bit_length() + 1) // 2)
     while True:
         index = _feistel(index, half_bits, key)

@@ -1,8 +1,8 @@
-"""One source as an endless stream of tokens: epoch after epoch, documents in an order of its own.
+"""Read one source as an endless stream of tokens, epoch after epoch.
 
-In each epoch the documents follow the order of a hash of (seed, source, epoch, document); windows
-are cut from that stream one after the other. Where the window with a given number lies is computed,
-not searched for, so that resuming costs the same anywhere.
+In each epoch the documents are ordered by a hash of (seed, source, epoch, document), and windows
+are cut from the stream one after the other. The place of a window is computed from its number, not
+searched for, so resuming costs the same everywhere.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ EPOCHS_IN_MEMORY = 2
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in a source: its epoch, and the token within that epoch's stream."""
+    """A position in a source: an epoch, and a token within that epoch's stream."""
 
     epoch: int = 0
     token: int = 0
@@ -27,17 +27,18 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's order of documents, and where each of them ends in its stream."""
+    """Order of documents in one epoch, and the end of each in the stream."""
 
     order: np.ndarray
     ends: np.ndarray
 
 
 class SourceStream:
-    """The windows of one source, numbered from any cursor.
+    """Windows of one source, numbered from any cursor.
 
-    A window of length L is L+1 tokens, and the next one begins L tokens later: its first token is
-    the label of the last one before. What is left of an epoch below L+1 tokens is dropped.
+    A window of length L has L+1 tokens, and the next one begins L tokens later: its first token is
+    the last label of the window before. Tokens at the end of an epoch that do not fill L+1 are
+    dropped.
     """
 
     def __init__(self, source: SourceTokens, name: str, seed: int) -> None:
@@ -45,17 +46,17 @@ class SourceStream:
         self.tokens = source.tokens
         self._source = source
         self._seed = seed
-        # Two epochs: a batch may straddle their border.
+        # Two epochs: a batch may cross their border.
         self._epoch = lru_cache(maxsize=EPOCHS_IN_MEMORY)(self._make_epoch)
 
     def windows_left(self, cursor: Cursor, length: int) -> int:
-        """Whole windows between ``cursor`` and the end of its epoch."""
+        """Return the number of whole windows between ``cursor`` and the end of its epoch."""
         return max(0, (self.tokens - cursor.token - 1) // length)
 
     def locate(self, cursor: Cursor, length: int, number: int) -> Cursor:
-        """Where window ``number`` begins, counted from ``cursor``.
+        """Return the beginning of window ``number``, counted from ``cursor``.
 
-        Raises UserError when the source is shorter than one window.
+        Raises UserError if the source is shorter than one window.
         """
         left = self.windows_left(cursor, length)
         if number < left:
@@ -71,14 +72,14 @@ class SourceStream:
         return Cursor(cursor.epoch + 1 + epochs, window * length)
 
     def cursor_after(self, cursor: Cursor, length: int, windows: int) -> Cursor:
-        """Where the stream goes on after ``windows`` windows from ``cursor``."""
+        """Return the position after ``windows`` windows from ``cursor``."""
         if windows == 0:
             return cursor
         last = self.locate(cursor, length, windows - 1)
         return Cursor(last.epoch, last.token + length)
 
     def at_document(self, cursor: Cursor) -> Cursor:
-        """Return the first document start at or after ``cursor``."""
+        """Return the first start of a document at or after ``cursor``."""
         if cursor.token == 0:
             return cursor
         ends = self._epoch(cursor.epoch).ends
@@ -86,7 +87,7 @@ class SourceStream:
         return Cursor(cursor.epoch, int(ends[document]))
 
     def copy_window(self, cursor: Cursor, into: np.ndarray) -> None:
-        """Fill ``into`` with the tokens from ``cursor`` on; must not cross the epoch's end."""
+        """Copy the tokens from ``cursor`` on into ``into``; they must not cross the epoch's end."""
         epoch, source = self._epoch(cursor.epoch), self._source
         place = int(np.searchsorted(epoch.ends, cursor.token, side="right"))
         done = 0

@@ -1,1 +1,1 @@
-"""Shards: documents written as token files, and reading them back."""
+"""Shards: write documents as files of tokens, and read them."""

@@ -1,4 +1,4 @@
-"""Documents to shards: tokenizer, tokens and manifest in one folder that appears whole."""
+"""Build a folder of shards from documents: tokenizer, tokens and manifest."""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 TOKENIZER_FOLDER = "tokenizer"
 SPLITS = ("train", "validation", "test")
 SERIAL_BYTES = 4_000_000
-"""Below so much compressed text, starting processes costs more than it saves."""
+"""With less compressed text than this, starting processes costs more time than it saves."""
 
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What a shard folder holds, by split and source."""
+    """Contents of a folder of shards, by split and source."""
 
     path: Path
     digest: str
     up_to_date: bool
-    """Whether the folder was there already."""
+    """Whether the folder existed already and was kept."""
     vocab_size: int
     end_of_document: str
     dtype: str
@@ -62,7 +62,7 @@ class ShardReport:
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest, up_to_date: bool) -> "ShardReport":
-        """Return the report that a manifest tells."""
+        """Return the report of a folder with this manifest."""
         counts = manifest.counts
         return cls(
             path=path,
@@ -76,7 +76,7 @@ class ShardReport:
 
 
 def counts_with_ratios(counts: SourceCounts) -> dict[str, Any]:
-    """Counts, tokens per word and bytes per token."""
+    """Return counts, tokens per word and bytes per token."""
     ratios = {"tokens_per_word": counts.tokens_per_word, "bytes_per_token": counts.bytes_per_token}
     return asdict(counts) | ratios
 
@@ -104,12 +104,12 @@ def build_shards(
     overwrite: bool = False,
     fill_in_the_middle: bool = False,
 ) -> ShardReport:
-    """Encode every document of ``documents`` into ``shard_settings.path``.
+    """Encode all ``documents`` into the folder ``shard_settings.path``.
 
-    A finished folder of the same configuration and documents is kept. The bytes written depend on
-    documents, settings and seed only, not on ``workers`` (default: all cores). Raises UserError
-    when the folder holds something else and ``overwrite`` is off, or when the tokenizer cannot
-    serve phases that ``fill_in_the_middle``.
+    A finished folder of the same configuration and documents is kept. The bytes depend only on
+    documents, settings and seed, not on ``workers`` (default: all cores). Raises UserError if the
+    folder holds something else and ``overwrite`` is off, or if ``fill_in_the_middle`` is on and the
+    tokenizer does not support it.
     """
     path = shard_settings.path
     parent = open_artifact(documents, "documents").manifest.digest

@@ -1,4 +1,4 @@
-"""How far the tokens of sources differ: KL divergence and cosine of their shares (2309.10818)."""
+"""Compare the token distributions of sources: KL divergence and cosine (2309.10818)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,27 +10,26 @@ from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 ALPHA = 1.0
-"""Added to every count: without it a token that one source lacks makes the divergence infinite."""
+"""Number added to each count. Without it, a token that one source lacks makes the divergence
+infinite."""
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Matrices over sources, [row][column], for one group of tokens.
 
-    ``divergence`` is KL(row || column) in nats; None where a share of the column is 0 (alpha 0).
+    ``divergence`` is KL(row || column) in nats. It is None if a share of the column is 0 (alpha 0).
     """
 
     group: str
     tokens: int
-    """Tokens of the vocabulary in the group."""
+    """Number of tokens of the vocabulary in the group."""
     divergence: list[list[float | None]]
     cosine: list[list[float | None]]
 
 
 def token_counts(shards: ShardSet, split: str, source: str) -> np.ndarray:
-    """Return how often each token of the vocabulary occurs; the end of a document is no token of
-    it.
-    """
+    """Return how often each token of the vocabulary occurs, without the end-of-document token."""
     counts = np.zeros(shards.vocab_size, np.int64)
     for file in shards.read(split, source).files:
         for start in range(0, len(file), 1 << 24):
@@ -41,9 +40,10 @@ def token_counts(shards: ShardSet, split: str, source: str) -> np.ndarray:
 
 
 def divergence(first: np.ndarray, second: np.ndarray, alpha: float = ALPHA) -> float | None:
-    """KL(first || second) in nats of two arrays of counts over one vocabulary, ``alpha`` added.
+    """Return KL(first || second) in nats of two arrays of counts, after adding ``alpha`` to each
+    count.
 
-    None where it is infinite: with alpha 0, where second lacks a token of first, or one is empty.
+    Returns None if it is infinite: with alpha 0, if second lacks a token of first, or one is empty.
     """
     if first.sum() + alpha == 0 or second.sum() + alpha == 0 or len(first) == 0:
         return None
@@ -56,8 +56,8 @@ def divergence(first: np.ndarray, second: np.ndarray, alpha: float = ALPHA) -> f
 
 
 def cosine(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Cosine of the angle between two arrays of counts; None where one is empty."""
-    # Shares first: squares of large counts would leave the whole numbers.
+    """Return the cosine of two arrays of counts; None if one is empty."""
+    # Use shares, because squares of large counts are not exact.
     if first.sum() == 0 or second.sum() == 0:
         return None
     p, q = first / first.sum(), second / second.sum()
@@ -65,10 +65,9 @@ def cosine(first: np.ndarray, second: np.ndarray) -> float | None:
 
 
 def token_groups(decode: Callable[[list[int]], str], vocab_size: int) -> dict[str, np.ndarray]:
-    """Masks over the vocabulary: which tokens begin with a letter, an upper-case one, and so on.
+    """Return a mask over the vocabulary for each group, such as tokens that begin with a letter.
 
-    A leading space is no part of what a token begins with; tokens that are no whole characters
-    belong to ``all`` only.
+    A leading space is ignored. Tokens that are not whole characters belong only to ``all``.
     """
     texts = [decode([token]).removeprefix(" ") for token in range(vocab_size)]
     texts = ["" if "\ufffd" in text else text for text in texts]
@@ -86,9 +85,7 @@ def token_groups(decode: Callable[[list[int]], str], vocab_size: int) -> dict[st
 def compare_counts(
     counts: Sequence[np.ndarray], group: str, mask: np.ndarray, alpha: float = ALPHA
 ) -> Comparison:
-    """Return the matrices of one group: counts outside of the mask are left out before they are
-    shares.
-    """
+    """Return the matrices of one group, from the counts within the mask."""
     chosen = [each[mask] for each in counts]
     return Comparison(
         group,
@@ -99,7 +96,8 @@ def compare_counts(
 
 
 def unique_shares(counts: Sequence[np.ndarray]) -> list[tuple[int, float]]:
-    """For each source the tokens that no other has, and their share of its text."""
+    """Return for each source the number of tokens that no other source has, and their share of its
+    text."""
     present = np.stack([each > 0 for each in counts])
     alone = present.sum(axis=0) == 1
     return [
@@ -111,14 +109,15 @@ def unique_shares(counts: Sequence[np.ndarray]) -> list[tuple[int, float]]:
 def compare_sources(
     shards: ShardSet, split: str = "train", alpha: float = ALPHA
 ) -> tuple[list[str], list[Comparison], list[tuple[int, float]]]:
-    """Return the sources of a split, their comparison for each group of tokens, and unique tokens.
+    """Return the sources of a split, their comparison in each group of tokens, and unique tokens.
 
-    Raises UserError for a split of fewer than two sources.
+    Raises UserError for a split with fewer than two sources.
     """
     names = shards.sources(split)
     if len(names) < 2:
         raise UserError(
-            f"{shards.path} has fewer than two sources in its {split} split: nothing to compare",
+            f"{shards.path} has fewer than two sources in its {split} split; there is "
+            "nothing to compare",
             found=", ".join(names) or "none",
             allowed=shards.splits,
         )

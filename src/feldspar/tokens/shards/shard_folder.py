@@ -1,4 +1,4 @@
-"""A finished shard folder, memory-mapped and checked before anything is read from it."""
+"""Open a finished folder of shards: memory-mapped, and verified before it is read."""
 
 import mmap
 from collections.abc import Sequence
@@ -16,35 +16,37 @@ from feldspar.tokens.shards.writer import ENDS_SUFFIX, TOKENS_SUFFIX
 from feldspar.tokens.tokenizer.encoding import SourceCounts
 
 READ_AHEAD_BYTES = 1 << 28
-"""Tokens of one source, of which more are compared with their checksums in the background."""
+"""Sources with more tokens than this (in bytes) are verified in the background."""
 
 
 @dataclass(frozen=True)
 class SourceTokens:
-    """One split and source: where each of its documents lies; arrays are aligned by document."""
+    """Documents of one split and source, and their places; the arrays have one entry for each
+    document."""
 
     files: Sequence[np.ndarray]
-    """The shards' tokens, mapped, u16 or u32; the first look at a file waits for its checksum."""
+    """Mapped tokens of the shards, u16 or u32; the first access to a file waits for its checksum.
+    """
     file_index: np.ndarray
-    """Which file holds the document, i32."""
+    """File of each document, i32."""
     starts: np.ndarray
-    """Its first token in that file, i64."""
+    """First token of each document in its file, i64."""
     lengths: np.ndarray
-    """Its tokens, i64, the end-of-document token included."""
+    """Number of tokens of each document, i64, with the end-of-document token."""
 
     @property
     def tokens(self) -> int:
-        """All tokens."""
+        """Number of all tokens."""
         return int(self.lengths.sum())
 
     def document(self, index: int) -> np.ndarray:
-        """Return the tokens of one document, by its place in the files, as a view of the file."""
+        """Return the tokens of one document, by its index, as a view of the file."""
         start = int(self.starts[index])
         return self.files[self.file_index[index]][start : start + int(self.lengths[index])]
 
 
 class TokenFiles(Sequence[np.ndarray]):
-    """The mapped tokens of files, each compared with its checksum before it is given out."""
+    """Mapped tokens of files; each file is verified before it is used."""
 
     def __init__(self, folder: Artifact, names: Sequence[str], mapped: Sequence[np.ndarray]):
         self._folder = folder
@@ -73,7 +75,7 @@ class TokenFiles(Sequence[np.ndarray]):
 
 
 class ShardSet:
-    """The shards of all splits and sources in one folder; make one with ``ShardSet.open``."""
+    """Shards of all splits and sources in one folder; make one with ``ShardSet.open``."""
 
     def __init__(self, folder: Artifact) -> None:
         path, manifest = folder.path, folder.manifest
@@ -94,9 +96,8 @@ class ShardSet:
     def open(cls, path: Path) -> "ShardSet":
         """Open a folder that ``tokens build`` wrote.
 
-        The tokenizer is compared with its checksums at once, tokens when they are read. Raises
-        UserError when there is no such folder or it holds a file that is not its own, RunError that
-        names a damaged file.
+        The tokenizer is verified at once, tokens when they are read. Raises UserError if the folder
+        does not exist or has a file that is not its own, and RunError for a damaged file.
         """
         if not path.is_dir():
             raise UserError(
@@ -108,29 +109,31 @@ class ShardSet:
         return cls(folder)
 
     def verify(self) -> None:
-        """Compare every file with its checksum. Raises RunError that names a damaged one."""
+        """Verify all files. Raises RunError for a damaged file."""
         self._folder.verify()
 
     @property
     def splits(self) -> list[str]:
-        """Splits with at least one source."""
+        """Splits that have at least one source."""
         return list(self._splits)
 
     def sources(self, split: str = "train") -> list[str]:
-        """Return the sources of a split that hold documents, in alphabetical order."""
+        """Return the sources of a split that have documents, in alphabetical order."""
         known = self._splits.get(split, {})
         return [name for name, counts in known.items() if counts.documents]
 
     def tokens(self, split: str, source: str) -> int:
-        """Tokens, the end-of-document tokens included. Raises UserError for unknown names."""
+        """Return the number of tokens, with end-of-document tokens. Raises UserError for unknown
+        names."""
         return self.counts(split, source).tokens
 
     def documents(self, split: str, source: str) -> int:
-        """Documents. Raises UserError for unknown names."""
+        """Return the number of documents. Raises UserError for unknown names."""
         return self.counts(split, source).documents
 
     def text_bytes(self, split: str, source: str) -> int:
-        """UTF-8 bytes of the text, for bits per byte. Raises UserError for unknown names."""
+        """Return the UTF-8 bytes of the text, for bits per byte. Raises UserError for unknown
+        names."""
         return self.counts(split, source).text_bytes
 
     def counts(self, split: str, source: str) -> SourceCounts:
@@ -146,9 +149,9 @@ class ShardSet:
         return known[source]
 
     def read(self, split: str, source: str) -> SourceTokens:
-        """Return the mapped tokens of one source, checked.
+        """Return the verified tokens of one source.
 
-        Raises UserError for unknown names, RunError that names a damaged file.
+        Raises UserError for unknown names, and RunError for a damaged file.
         """
         self.counts(split, source)
         return self._read(split, source)
@@ -175,7 +178,7 @@ class ShardSet:
         bytes_found, itemsize = path.stat().st_size, self.dtype.itemsize
         if bytes_found == 0 or bytes_found % itemsize:
             raise damaged(
-                path, f"{bytes_found} bytes are no whole number of {self.dtype} tokens", KIND
+                path, f"{bytes_found} bytes are not a whole number of {self.dtype} tokens", KIND
             )
         tokens = _mapped(path, self.dtype)
         sidecar = self._folder.file(name.removesuffix(TOKENS_SUFFIX) + ENDS_SUFFIX)
@@ -192,10 +195,10 @@ class ShardSet:
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    """Return a file's tokens, mapped read-only."""
+    """Return the tokens of a file, mapped read-only."""
     with path.open("rb") as file:
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    # Documents are read in permuted order: reading ahead would load megabytes for kilobytes.
+    # Documents are read in random order, so reading ahead would load much that is not used.
     if hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)
     return np.frombuffer(mapping, dtype)

@@ -1,4 +1,4 @@
-"""Compare the settings that shape a recipe's shards with those of an existing folder."""
+"""Compare the settings of a recipe's shards with those of an existing folder."""
 
 import json
 from dataclasses import dataclass
@@ -24,21 +24,20 @@ KIND = "shards"
 
 @dataclass(frozen=True)
 class ShardShape:
-    """Everything but the documents that decides the bytes of a folder of shards."""
+    """Settings that decide the bytes of a folder of shards, apart from the documents."""
 
     given: TextTokenizer | None
-    """The tokenizer where it is read from files; None where the documents train it."""
+    """The tokenizer if it is read from files; None if it is trained on the documents."""
     settings: dict[str, Any]
-    """Plain values, as the manifest keeps them."""
+    """Plain values, as in the manifest."""
     configuration: str
-    """Their digest."""
+    """Digest of the settings."""
 
     @classmethod
     def of(cls, tokenizer: TokenizerSettings, shards: ShardSettings, seed: int) -> "ShardShape":
-        """Return the shape that settings ask for. Raises UserError when a tokenizer's files are
-        missing.
+        """Return the shape for these settings. Raises UserError if a tokenizer's files are missing.
 
-        A tokenizer from files counts by its content, wherever the files lie.
+        A tokenizer from files is compared by content, not by path.
         """
         values = tokenizer.model_dump(mode="json")
         given = None

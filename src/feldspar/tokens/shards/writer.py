@@ -1,8 +1,8 @@
-"""One source's shard files: documents in an order drawn by hash, cut at document ends.
+"""Write the shard files of one source: documents in the order of a hash, cut at document ends.
 
-Tokens arrive in the documents' order and are kept in a spool file, so that memory holds 16 bytes a
-document and no text; the shards are then gathered from it. Neighbours in the input (files of one
-project, posts of one thread) do not stay neighbours.
+Tokens arrive in the order of the documents and go to a temporary spool file; the shards are then
+gathered from it. So memory holds 16 bytes for each document and no text. Neighbours in the input
+(files of one project, posts of one thread) are separated.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,8 @@ ENDS_SUFFIX = ".ends.npy"
 def write_source(
     folder: Path, units: Iterable[EncodedUnit], dtype: np.dtype, shard_tokens: int
 ) -> SourceCounts:
-    """Write ``00000.tokens``, ``00000.ends.npy`` and so on into ``folder``; nothing when empty."""
+    """Write ``00000.tokens``, ``00000.ends.npy`` and so on into ``folder``; nothing if there is no
+    document."""
     folder.mkdir(parents=True)
     spool = folder / "spool"
     lengths, keys = [np.empty(0, np.int64)], [np.empty(0, np.uint64)]

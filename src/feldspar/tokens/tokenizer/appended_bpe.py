@@ -1,7 +1,8 @@
-"""Appended pieces: a BPE trained on target text alone, then merged into the base's vocabulary.
+"""Train a BPE on target text alone, and append its tokens to the base's vocabulary.
 
-The trained merges do not fit a base that cuts the same text otherwise, so every way to make a piece
-of two others is added, after all old merges; what stays out of reach even so is left out.
+The trained merges do not fit a base that splits the same text differently. So all ways to make a
+new token from two others are added as merges, after the old ones. Tokens that are still never
+produced are left out.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling
 
 
 def trained_pieces(spelling: Spelling, words: Counter[str]) -> Iterator[str]:
-    """Yield the pieces of a BPE over the target characters of ``words``, in training order."""
+    """Yield the tokens of a BPE over the target characters of ``words``, in training order."""
     split = {word: spelling.characters(word) for word in words}
     names = sorted({character for characters in split.values() for character in characters})
     ids = {name: identifier for identifier, name in enumerate(names)}
@@ -38,10 +39,10 @@ def trained_pieces(spelling: Spelling, words: Counter[str]) -> Iterator[str]:
 def append_pieces(
     vocabulary: Vocabulary, spelling: Spelling, candidates: Iterable[str], new_tokens: int
 ) -> Growth:
-    """At most ``new_tokens`` pieces: those of ``candidates`` that may be added and are reached.
+    """Add at most ``new_tokens`` of the ``candidates``: those that fit and that the merges produce.
 
-    Single characters that the base lacks come first. They stay when the piece that needs them is
-    out of reach, since they are reached alone. Pieces out of reach make room for the next.
+    Single characters that the base lacks come first. A character stays even if the token that needs
+    it is never produced. A token that is never produced makes room for the next one.
     """
     rest = iter(candidates)
     characters: dict[str, None] = {}
@@ -58,7 +59,7 @@ def append_pieces(
         if not lost:
             return growth
         dropped |= dict.fromkeys(piece for piece in pieces if piece in lost)
-        # A piece whose character cannot be made cannot be made either.
+        # A piece cannot be made if one of its characters cannot.
         kept = [piece for piece in kept if lost.isdisjoint((piece, *_needed(piece, spelling)))]
         characters = {character: None for character in characters if character not in lost}
 
@@ -73,7 +74,7 @@ def _fill(
     refused: list[str],
     dropped: dict[str, None],
 ) -> None:
-    """Take candidates until all pieces and the characters that they need are ``new_tokens``."""
+    """Take candidates until there are ``new_tokens``, counting the characters that they need."""
     taken = dict.fromkeys([*characters, *kept])
     while len(taken) < new_tokens and (piece := next(rest, None)) is not None:
         if piece in vocabulary.ids or piece in taken or not spelling.fits(piece):
@@ -88,7 +89,7 @@ def _fill(
 
 
 def _needed(piece: str, spelling: Spelling) -> Iterator[str]:
-    """Yield the characters of a piece, each after the bytes that it is made of."""
+    """Yield the characters of a token, each after the bytes that it is made of."""
     for character in spelling.characters(piece.removeprefix(spelling.space)):
         if isinstance(spelling, ByteSpelling) and (prefix := spelling.prefix(character)):
             yield prefix
@@ -96,12 +97,12 @@ def _needed(piece: str, spelling: Spelling) -> Iterator[str]:
 
 
 def _missing(piece: str, vocabulary: Vocabulary, spelling: Spelling) -> dict[str, None]:
-    """List what the characters of ``piece`` need and the base lacks, in the order of use."""
+    """Return the characters and bytes that ``piece`` needs and the base lacks, in order of use."""
     return {needed: None for needed in _needed(piece, spelling) if needed not in vocabulary.ids}
 
 
 def _all_splits(pieces: list[str], vocabulary: Vocabulary) -> Iterator[tuple[str, str]]:
-    """Yield every way to make each piece of two others, the parts with smaller ids first."""
+    """Yield all ways to make each token from two others, the parts with smaller ids first."""
     ids = vocabulary.ids | {
         piece: identifier for identifier, piece in enumerate(pieces, start=vocabulary.first_new)
     }

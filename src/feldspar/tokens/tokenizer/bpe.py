@@ -1,6 +1,6 @@
-"""Byte-level BPE: training it on documents, and reading it from GPT-2's two files.
+"""Train a byte-level BPE on documents, or read one from GPT-2's two files.
 
-All 256 bytes are in the alphabet and nothing is normalised, so every text survives the round trip.
+The alphabet has all 256 bytes and text is not normalised, so decoding always restores the text.
 """
 
 import json
@@ -14,7 +14,7 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def byte_level(model: models.BPE) -> Tokenizer:
-    """Return a tokenizer with GPT-2's byte-level pre-tokens and decoder around ``model``."""
+    """Return a tokenizer with ``model`` and GPT-2's byte-level pre-tokenizer and decoder."""
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -22,7 +22,7 @@ def byte_level(model: models.BPE) -> Tokenizer:
 
 
 def byte_characters() -> list[str]:
-    """How byte-level vocabularies write each byte: itself where printable, else from U+0100 on."""
+    """Return the character for each byte: itself if printable, else one from U+0100 on."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     written = {ord(character): character for character in alphabet if ord(character) < 256}
     others = iter(character for character in alphabet if ord(character) >= 256)
@@ -32,14 +32,14 @@ def byte_characters() -> list[str]:
 def train_bpe(
     texts: Iterable[str], vocab_size: int, special_tokens: tuple[str, ...]
 ) -> TextTokenizer:
-    """Train on ``texts``; the first special token ends a document.
+    """Train a tokenizer on ``texts``; the first special token ends a document.
 
-    The result depends on the texts only, not on their order. Raises UserError when the texts hold
-    too few different words for ``vocab_size`` tokens.
+    The result does not depend on the order of the texts. Raises UserError if the texts have too few
+    different words for ``vocab_size`` tokens.
     """
     if not special_tokens:
         raise UserError(
-            "tokenizer.special_tokens is empty", do="name at least the token that ends a document"
+            "tokenizer.special_tokens is empty", do="give at least the token that ends a document"
         )
     tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
@@ -52,20 +52,22 @@ def train_bpe(
     found = tokenizer.get_vocab_size(with_added_tokens=True)
     if found != vocab_size:
         raise UserError(
-            f"the text yields {found:,} tokens, not the {vocab_size:,} of tokenizer.vocab_size",
+            f"the text is enough for {found:,} tokens only, not for the {vocab_size:,} of "
+            "tokenizer.vocab_size",
             do=f"set tokenizer.vocab_size to {found} or less, or train on more text",
         )
     return TextTokenizer(tokenizer, special_tokens[0])
 
 
 def read_bpe_files(vocab: Path, merges: Path, end_of_document: str) -> TextTokenizer:
-    """GPT-2's ``encoder.json`` and ``vocab.bpe``. Raises UserError that names the file and line."""
+    """Read GPT-2's ``encoder.json`` and ``vocab.bpe``. Raises UserError that names the file and
+    line."""
     try:
         ids = json.loads(vocab.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"tokenizer.vocab: {vocab} cannot be read: {error}") from error
     if not isinstance(ids, dict):
-        raise UserError(f"tokenizer.vocab: {vocab} is no mapping from token to id")
+        raise UserError(f"tokenizer.vocab: {vocab} is not a mapping from token to id")
     tokenizer = byte_level(models.BPE(vocab=ids, merges=_merges(merges, ids)))
     if end_of_document not in ids:
         raise UserError(
@@ -87,7 +89,7 @@ def _merges(path: Path, ids: dict[str, int]) -> list[tuple[str, str]]:
         pair = line.split(" ")
         if len(pair) != 2 or not {*pair, "".join(pair)} <= ids.keys():
             raise UserError(
-                "tokenizer.merges: a merge must join two tokens of the vocabulary to a third",
+                "tokenizer.merges: a merge must join two tokens of the vocabulary to form a third",
                 where=f"{path}:{number}",
                 found=line,
             )

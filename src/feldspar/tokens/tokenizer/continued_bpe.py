@@ -1,7 +1,7 @@
-"""Continued BPE: go on merging where the base stopped, on target text that it has tokenised.
+"""Continue the base's BPE: learn further merges on target text that the base has split.
 
-Every piece is reached by construction (the base's merges leave its two parts side by side), and no
-merge touches what the base decides. Idea: arXiv 2512.03989.
+Each new token can be produced, because the base's merges leave its two parts side by side. No new
+merge changes the base's own splits. Idea: arXiv 2512.03989.
 """
 
 from collections import Counter
@@ -18,9 +18,9 @@ BATCH_WORDS = 2**14
 def continue_merges(
     vocabulary: Vocabulary, spelling: Spelling, words: Counter[str], new_tokens: int
 ) -> Growth:
-    """At most ``new_tokens`` pieces for ``words`` (spelled, with their counts).
+    """Return at most ``new_tokens`` new tokens, learned on ``words`` (spelled, with counts).
 
-    Characters that the base has only as bytes come first, the frequent ones before the rare.
+    Characters that the base has only as bytes come first, frequent ones before rare ones.
     """
     characters = missing_characters(vocabulary, spelling, words)[:new_tokens]
     names = dict(enumerate(characters, start=vocabulary.first_new))
@@ -47,9 +47,9 @@ def continue_merges(
 def missing_characters(
     vocabulary: Vocabulary, spelling: Spelling, words: Counter[str]
 ) -> list[str]:
-    """Target characters of ``words`` without a piece, from the most frequent on.
+    """Return the target characters of ``words`` that have no token, the most frequent first.
 
-    A byte-level vocabulary lacks none: its characters are merged from bytes.
+    A byte-level vocabulary lacks none: it merges characters from bytes.
     """
     counts: Counter[str] = Counter()
     for word, count in words.items():
@@ -72,13 +72,11 @@ def tokenised(
     characters: Sequence[str],
     names: dict[int, str],
 ) -> Counter[tuple[int, ...]]:
-    """Return the runs of ids in ``words`` that new pieces may be made of, and how often each
-    occurs.
-    """
+    """Return the runs of ids in ``words`` that new tokens may be made of, with their counts."""
     merging = vocabulary.merging(Growth(tuple(characters)))
     places = {identifier: spelling.place_of(piece) for identifier, piece in names.items()}
     found: Counter[tuple[int, ...]] = Counter()
-    # Words that the base looks up whole never come apart.
+    # The base never splits words that it looks up whole.
     inside = [w for w in words if not (vocabulary.looks_up_words and w in vocabulary.ids)]
     for start in range(0, len(inside), BATCH_WORDS):
         batch = inside[start : start + BATCH_WORDS]
@@ -90,7 +88,7 @@ def tokenised(
 
 
 def runs(items: Sequence[int], place_of: Callable[[int], str]) -> Iterator[tuple[int, ...]]:
-    """Neighbours that may be merged, two and more at a time (see ``Spelling.place_of``)."""
+    """Yield runs of two or more neighbours that may be merged (see ``Spelling.place_of``)."""
     run: list[int] = []
     for item in items:
         place = place_of(item)

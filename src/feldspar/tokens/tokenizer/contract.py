@@ -1,11 +1,9 @@
-"""What an extended tokenizer promises about its base, checked on text of both languages.
+"""Check the contract between an extended tokenizer and its base, on text of both languages.
 
-C1 old ids keep their pieces, and new ids follow without a gap.
-C2 a text without a target character keeps its ids.
-C3 a text comes back from its ids as it did before.
-C4 new tokens are made of whole old tokens: no boundary appears where there was none.
-C5 every new piece is reached by the merges.
-C6 normaliser, pre-tokens, decoder, control tokens and the model's options stay.
+C1: old ids keep their tokens, and new ids follow without a gap. C2: a text without a target
+character keeps its ids. C3: decoding returns the same text as before. C4: new tokens consist of
+whole old tokens, so no new boundary appears. C5: the merges produce each new token. C6: normaliser,
+pre-tokenizer, decoder, control tokens and the model's options do not change.
 """
 
 import json
@@ -27,7 +25,7 @@ def check_contract(
     target: TargetCharacters,
     probes: Iterable[str],
 ) -> None:
-    """Hold ``extended`` against ``base``: its parts once, and each text of ``probes``.
+    """Compare ``extended`` with ``base``: its parts once, and its ids on each text of ``probes``.
 
     Raises UserError that names the clause and an example, in code points.
     """
@@ -43,19 +41,21 @@ def check_contract(
                 raise _broken("C2", what, base, expected, found)
             whole = [o for n in found for o in _old_ids(n, pieces, base.vocab_size)]
             if whole != expected:
-                what = "a new token is not made of whole old tokens"
+                what = "a new token does not consist of whole old tokens"
                 raise _broken("C4", what, base, expected, whole)
             if base.decode(old) != extended.decode(new):
-                raise _broken("C3", "a text does not come back as before", base, expected, found)
+                raise _broken(
+                    "C3", "a decoded text differs from the one before", base, expected, found
+                )
 
 
 def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
-    """C1, C5 and C6, and that the old merges come first."""
+    """Check C1, C5 and C6, and that the old merges come first."""
     old, new = (json.loads(tokenizer.to_json()) for tokenizer in (base, extended))
     for identifier in range(base.vocab_size):
         if base.piece(identifier) != extended.piece(identifier):
             raise UserError(
-                f"the extended tokenizer breaks C1: the old id {identifier} has another piece",
+                f"the extended tokenizer breaks C1: the token of old id {identifier} has changed",
                 found=ascii(extended.piece(identifier)),
                 allowed=ascii(base.piece(identifier)),
             )
@@ -78,17 +78,17 @@ def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
     for pair in new["model"]["merges"][len(merges) :]:
         if new["model"]["vocab"]["".join(pair)] < first:
             raise UserError(
-                "the extended tokenizer breaks C4: a new merge makes an old piece",
+                "the extended tokenizer breaks C4: a new merge makes an old token",
                 found=" + ".join(map(code_points, pair)),
             )
     pieces = [extended.piece(identifier) for identifier in range(first, extended.vocab_size)]
     if None in pieces:
         gap = first + pieces.index(None)
-        raise UserError(f"the extended tokenizer breaks C1: the new id {gap} has no piece")
+        raise UserError(f"the extended tokenizer breaks C1: the new id {gap} has no token")
     merging = Vocabulary(extended).merging(Growth())
     if lost := unreachable(merging, [piece for piece in pieces if piece is not None]):
         raise UserError(
-            f"the extended tokenizer breaks C5: {len(lost)} new pieces are never reached",
+            f"the extended tokenizer breaks C5: {len(lost)} new tokens are never produced",
             found=code_points(lost[0]),
         )
 

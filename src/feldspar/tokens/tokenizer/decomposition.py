@@ -1,16 +1,16 @@
-"""The new tokens of an extended tokenizer in terms of its base's."""
+"""Split the new tokens of an extended tokenizer into tokens of its base."""
 
 from feldspar.core.errors import UserError
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
 def decompositions(base: TextTokenizer, extended: TextTokenizer) -> list[list[int]]:
-    """For each new id in order, the ids of ``base`` that its piece was made of before.
+    """Return for each new id, in order, the ids of ``base`` that spell it.
 
-    By the base's merges alone: encoding the piece as a text would put a space before it. The
-    decompositions of a text's new ids, one after the other, are the text's ids by ``base``. Control
-    tokens that were added beside the pieces count as text. Raises UserError when ``extended`` does
-    not keep every id of ``base``.
+    They come from the base's merges alone, because encoding the token as text would put a space
+    before it. The base's ids of a text are the decompositions of its new ids in a row; control
+    tokens that were added beside the vocabulary count as text. Raises UserError if ``extended``
+    does not keep all ids of ``base``.
     """
     for identifier in range(base.vocab_size):
         old, new = base.piece(identifier), extended.piece(identifier)

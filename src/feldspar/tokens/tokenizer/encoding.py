@@ -1,7 +1,7 @@
-"""Documents to tokens, a few megabytes of text at a time, by as many processes as there are cores.
+"""Encode documents in units of a few megabytes of text, in one process for each core.
 
-A unit's result depends on its texts only; results are used in the units' order, so the number of
-processes changes nothing.
+The result of a unit depends only on its texts, and results are used in the units' order. So the
+number of processes changes nothing.
 """
 
 import hashlib
@@ -21,51 +21,51 @@ UNIT_CHARACTERS = 2**21
 
 @dataclass(frozen=True)
 class SourceCounts:
-    """What the shards of one split and source hold."""
+    """Counts of the shards of one split and source."""
 
     documents: int = 0
     tokens: int = 0
-    """End-of-document tokens included."""
+    """Tokens, with end-of-document tokens."""
     text_bytes: int = 0
     """UTF-8 bytes of the documents."""
     words: int = 0
     """Runs of non-space characters."""
     empty_documents: int = 0
-    """Documents without any text, left out."""
+    """Documents without text, which are left out."""
 
     @property
     def tokens_per_word(self) -> float | None:
-        """Fertility, the end-of-document tokens left out."""
+        """Tokens for each word (fertility), without end-of-document tokens."""
         return (self.tokens - self.documents) / self.words if self.words else None
 
     @property
     def bytes_per_token(self) -> float | None:
-        """Bytes of text for each token, the end-of-document tokens left out."""
+        """Bytes of text for each token, without end-of-document tokens."""
         own = self.tokens - self.documents
         return self.text_bytes / own if own else None
 
 
 @dataclass(frozen=True)
 class EncodingUnit:
-    """Some documents of one source, and where their tokenizer lies."""
+    """Some documents of one source, and the folder of their tokenizer."""
 
     tokenizer: Path
     tokenizer_digest: str
     order_seed: int
     texts: tuple[str, ...]
     in_process: bool = False
-    """Whether a pool runs this unit: the tokenizer's own threads then stay off."""
+    """Whether a process pool runs this unit; then the tokenizer uses no threads of its own."""
 
 
 @dataclass(frozen=True)
 class EncodedUnit:
-    """A unit's tokens: document after document, each with its end-of-document token."""
+    """Tokens of a unit: document after document, each with its end-of-document token."""
 
     tokens: bytes
     lengths: np.ndarray
-    """Tokens of each document, i64."""
+    """Number of tokens of each document, i64."""
     keys: np.ndarray
-    """The hash that orders the documents, u64."""
+    """Hashes that order the documents, u64."""
     text_bytes: int
     words: int
     empty_documents: int
@@ -78,9 +78,9 @@ def units_of(
     order_seed: int = 0,
     in_process: bool = False,
 ) -> Iterator[EncodingUnit]:
-    """Cut a source into units of about two million characters.
+    """Divide a source into units of about two million characters.
 
-    ``digest`` is the tokenizer's: a process loads the folder once for each.
+    ``digest`` is the tokenizer's; each process loads the folder once for each digest.
     """
     held: list[str] = []
     characters = 0
@@ -95,7 +95,7 @@ def units_of(
 
 
 def encode_unit(unit: EncodingUnit) -> EncodedUnit:
-    """Encode one unit. Raises RunError when a text yields the end-of-document token itself."""
+    """Encode one unit. Raises RunError if a text contains the end-of-document token itself."""
     if unit.in_process:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = _tokenizer(unit.tokenizer, unit.tokenizer_digest)
@@ -106,12 +106,12 @@ def encode_unit(unit: EncodingUnit) -> EncodedUnit:
     ids = np.frombuffer(tokens, tokenizer.dtype)
     if int(np.count_nonzero(ids == tokenizer.end_of_document_id)) != len(texts):
         raise RunError(
-            f"a document's own text was encoded to the token {tokenizer.end_of_document!r}",
+            f"the text of a document was encoded to the token {tokenizer.end_of_document!r}",
             do="choose another end-of-document token with tokenizer.end_of_document",
         )
     if ids.size and int(ids.max()) >= tokenizer.vocab_size:
         raise RunError(
-            f"the token id {int(ids.max())} lies outside the vocabulary of {tokenizer.vocab_size}"
+            f"the token id {int(ids.max())} is outside the vocabulary of {tokenizer.vocab_size}"
         )
     raw = [text.encode() for text in texts]
     return EncodedUnit(
@@ -125,7 +125,7 @@ def encode_unit(unit: EncodingUnit) -> EncodedUnit:
 
 
 def _order_keys(raw: list[bytes], seed: int) -> np.ndarray:
-    """Hash each text with ``seed``; the place of a document does not matter."""
+    """Return the hash of each text with ``seed``; it does not depend on the document's place."""
     key = seed.to_bytes(8, "little")
     digests = b"".join(hashlib.blake2b(text, digest_size=8, key=key).digest() for text in raw)
     return np.frombuffer(digests, "<u8")

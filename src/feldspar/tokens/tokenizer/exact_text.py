@@ -1,8 +1,8 @@
-"""A tokenizer that gives back exactly the text it is given, so that text can be cut anywhere.
+"""Make a tokenizer that decodes to exactly the text that it encoded, even in parts.
 
-SentencePiece-style tokenizers put a space before every text and take one away in decoding. A text
-encoded in parts then gets a space at each seam ("def f" and "oo(x):" come back as "def f oo(x):").
-Without that space on both sides, a document's own leading space is a character like any other.
+SentencePiece tokenizers put a space before a text and remove it in decoding. A text that is encoded
+in parts then gets a space at each seam ("def f" and "oo(x):" become "def f oo(x):"). Without both
+steps, a document's own leading space is an ordinary character.
 """
 
 import json
@@ -17,9 +17,9 @@ PROBE = "def  f(x):\n\treturn '\u00e9\u6771\u4eac x\u0301 \U0001f600'  # It's 12
 
 
 def exact_tokenizer(tokenizer: TextTokenizer) -> TextTokenizer:
-    """``tokenizer`` with the same ids, without a space put before a text.
+    """Return ``tokenizer`` with the same ids, but without the space before a text.
 
-    Raises UserError when even so a text that is encoded in parts does not come back.
+    Raises UserError if a text encoded in parts is still not restored.
     """
     parts: dict[str, Any] = json.loads(tokenizer.to_json())
     changed = parts | {
@@ -35,10 +35,10 @@ def exact_tokenizer(tokenizer: TextTokenizer) -> TextTokenizer:
         found = tokenizer.decode(tokenizer.unpack(b"".join(ids)))
         if found != PROBE:
             raise UserError(
-                "fill_in_the_middle: the tokenizer does not give back a text that it encodes in "
-                "two parts",
+                "fill_in_the_middle: the tokenizer does not restore a text that it "
+                "encodes in two parts",
                 found=f"{PROBE!r} became {found!r}",
-                do="use a byte-level tokenizer, or one that normalises nothing away",
+                do="use a byte-level tokenizer, or one that does not normalise text",
             )
     return tokenizer
 

@@ -1,4 +1,4 @@
-"""Extend a tokenizer by another language's pieces, hold it to its contract, and report.
+"""Extend a tokenizer with tokens of another language, check its contract, and report.
 
 Method: vocabulary extension of bilingual adaptation (arXiv 2407.12869).
 """
@@ -27,26 +27,26 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer.words import Words
 
 PROBE_BYTES = 1_000_000
-"""How much text of each source the contract is checked and the report measured on."""
+"""Bytes of text of each source for checking the contract and measuring the report."""
 SHARED_WORDS = 0.1
-"""The largest share of an old source's words that may hold target characters."""
+"""Largest share of an old source's words that may contain target characters."""
 
 
 def target_sources(settings: ExtendWith, names: Sequence[str]) -> tuple[str, ...]:
-    """Return the new language's sources among ``names``.
+    """Return the sources of the new language among ``names``.
 
-    Raises UserError for a name that is not there, and when no source is left for the old language.
+    Raises UserError for an unknown name, and if no source of the old language is left.
     """
     chosen = (settings.corpus,) if isinstance(settings.corpus, str) else settings.corpus
     if unknown := [name for name in chosen if name not in names]:
         raise UserError(
-            f"tokenizer.with.corpus: the documents hold no source {unknown[0]!r}",
+            f"tokenizer.with.corpus: the documents have no source {unknown[0]!r}",
             allowed=", ".join(names),
         )
     if not chosen or not set(names) - set(chosen):
         raise UserError(
-            "tokenizer.with.corpus: a source of the new language and one of the old are needed, "
-            "to see that the old one's tokens stay",
+            "tokenizer.with.corpus: give at least one source, and leave one of the old "
+            "language out, to check that its tokens stay the same",
             found=f"new: {', '.join(chosen)}; all: {', '.join(names)}",
         )
     return tuple(chosen)
@@ -59,11 +59,11 @@ def extend_tokenizer(
     old: Mapping[str, Sequence[str]],
     new: Mapping[str, Sequence[str]],
 ) -> TextTokenizer:
-    """``base`` with pieces learnt on ``target_texts``; its ``extension`` holds the report.
+    """Return ``base`` with tokens learned on ``target_texts``; ``extension`` holds the report.
 
     ``old`` and ``new`` are held-out texts of each source in the old and the new language. Raises
-    UserError when the base cannot be extended, when no piece is found, when the languages share
-    their characters, and when the result breaks its contract.
+    UserError if the base cannot be extended, no new token is found, the languages share their
+    characters, or the result breaks its contract.
     """
     target = target_characters(settings, new)
     spelling = spelling_of(base, target)
@@ -79,11 +79,14 @@ def extend_tokenizer(
         growth = append_pieces(vocabulary, spelling, pieces, settings.new_tokens)
     if not growth.pieces:
         raise UserError(
-            "the target text yields no new piece",
+            "the target text gives no new token",
             found=f"{len(words):,} different words with a target character ({target.description})",
         )
     if len(growth.pieces) < settings.new_tokens:
-        say(f"the target text yields {len(growth.pieces):,} of {settings.new_tokens:,} new tokens")
+        say(
+            f"the target text gives only {len(growth.pieces):,} of "
+            f"{settings.new_tokens:,} new tokens"
+        )
     extension = Extension(
         base.digest,
         base.vocab_size,
@@ -108,7 +111,8 @@ def extend_tokenizer(
 
 
 def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) -> TargetCharacters:
-    """Return the characters asked for; by default, of the script of most letters of ``new``."""
+    """Return the target characters of the settings; default: the script of most letters in
+    ``new``."""
     if settings.characters is not None:
         return TargetCharacters.of_characters(settings.characters)
     script = settings.script or dominant_script(text for part in new.values() for text in part)
@@ -116,7 +120,7 @@ def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) ->
 
 
 def probe_texts(documents: Path, names: Iterable[str]) -> dict[str, list[str]]:
-    """Return the first megabyte of each source, of its validation documents where it has some."""
+    """Return the first megabyte of each source, from its validation documents if it has some."""
     from feldspar.corpus import store
 
     found: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
-"""The record of an extension: how an extended tokenizer relates to its base.
+"""Record how an extended tokenizer relates to its base.
 
-An extended tokenizer keeps ids 0 to V0 - 1 of its base; its folder holds ``extension.json`` beside
+An extended tokenizer keeps ids 0 to V0 - 1 of its base. Its folder holds ``extension.json`` beside
 ``tokenizer.json``.
 """
 
@@ -16,20 +16,20 @@ EXTENSION_FILE = "extension.json"
 
 @dataclass(frozen=True)
 class Extension:
-    """How a tokenizer was extended."""
+    """Record of a tokenizer's extension."""
 
     base_digest: str
     """``TextTokenizer.digest`` of the base."""
     base_vocab_size: int
     """V0: the first new id."""
     new_tokens: int
-    """Ids V0 to V0 + new_tokens - 1 are new pieces."""
+    """Ids V0 to V0 + new_tokens - 1 are new tokens."""
     method: str
     """``continued`` or ``append``."""
     characters: str
-    """The target characters: names of scripts, or the characters themselves."""
+    """Target characters: names of scripts, or the characters themselves."""
     report: dict[str, Any] = field(default_factory=dict)
-    """What ``feldspar.tokens.tokenizer.extension_report`` found on held-out text of each source."""
+    """Report of ``feldspar.tokens.tokenizer.extension_report`` on held-out text of each source."""
 
     def save(self, folder: Path) -> None:
         """Write ``extension.json`` into ``folder``."""
@@ -37,7 +37,7 @@ class Extension:
 
     @classmethod
     def load(cls, folder: Path) -> "Extension | None":
-        """What ``folder`` tells; None without the file. Raises UserError when it is damaged."""
+        """Read the record in ``folder``; None without a file. Raises UserError if it is damaged."""
         path = folder / EXTENSION_FILE
         if not path.is_file():
             return None

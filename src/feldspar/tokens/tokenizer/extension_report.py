@@ -1,4 +1,4 @@
-"""What an extension brings: the same texts cut by the base and by the extended tokenizer."""
+"""Compare the base and the extended tokenizer on the same texts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,18 +14,19 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Comparison:
-    """One source's texts, before and after."""
+    """Counts of one source's texts, before and after."""
 
     before: SourceCounts
     after: SourceCounts
     characters: int
     identical_documents: int
-    """Documents whose ids stay as they were."""
+    """Number of documents whose ids do not change."""
     target_documents: int
-    """Documents with a target character; the others are identical."""
+    """Number of documents with a target character; the others are identical."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: tokens a word, bytes and characters a token, before and after."""
+        """Return plain values: tokens per word, bytes and characters per token, before and
+        after."""
         found: dict[str, Any] = {
             "documents": self.before.documents,
             "words": self.before.words,
@@ -50,9 +51,9 @@ def compare_fertility(
     target: TargetCharacters,
     texts: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Comparison], int]:
-    """Return each source's comparison, and how many new ids none of the texts uses.
+    """Return the comparison of each source, and the number of new ids that no text uses.
 
-    Raises UserError for a source without a word.
+    Raises UserError for a source without words.
     """
     used = np.zeros(extended.vocab_size, dtype=bool)
     found = {}
@@ -62,7 +63,7 @@ def compare_fertility(
             used[ids] = True
         words = sum(len(text.split()) for text in documents)
         if not words:
-            raise UserError(f"source {name} holds no word to measure the tokenizers on")
+            raise UserError(f"source {name} has no words to measure the tokenizers on")
         size = sum(len(text.encode()) for text in documents)
         before, after = (
             SourceCounts(len(documents), sum(map(len, ids)) + len(documents), size, words)
@@ -81,16 +82,16 @@ def compare_fertility(
 def refuse_shared_characters(
     target: TargetCharacters, texts: Mapping[str, Sequence[str]], largest_share: float
 ) -> None:
-    """Raise UserError when the old language of ``texts`` is written in the target characters."""
+    """Raise UserError if the old language of ``texts`` uses the target characters."""
     for name, documents in texts.items():
         words = [word for text in documents for word in text.split()]
         shared = [word for word in words if target.pattern.search(word)]
         if len(shared) > largest_share * len(words):
             raise UserError(
-                f"{len(shared) / len(words):.1%} of the words of source {name} hold a target "
-                "character: the old language would be cut otherwise",
+                f"{len(shared) / len(words):.1%} of the words of source {name} contain a "
+                "target character, so the old language would be split differently",
                 found=f"target characters: {target.description}",
                 allowed=f"at most {largest_share:.0%} of the words",
-                do="name the new language's sources with corpus and its script with script, or "
-                "accept it with allow_resegmentation: true",
+                do="name the sources of the new language with corpus and its script with "
+                "script, or accept it with allow_resegmentation: true",
             )

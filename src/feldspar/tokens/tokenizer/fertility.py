@@ -1,4 +1,4 @@
-"""How many tokens a tokenizer needs for the words and bytes of each source."""
+"""Count the tokens that a tokenizer needs for the words and bytes of each source."""
 
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 def measure_fertility(
     tokenizer_folder: Path, documents: Path, split: str = "train"
 ) -> dict[str, SourceCounts]:
-    """Encode one split and count, source by source.
+    """Encode one split and count, for each source.
 
-    Raises UserError when the split holds no documents.
+    Raises UserError if the split has no documents.
     """
     from feldspar.corpus import store
 

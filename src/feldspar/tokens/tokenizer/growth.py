@@ -1,4 +1,4 @@
-"""A vocabulary and its growth: new pieces after the last id, new merges after the last rank."""
+"""Add new tokens (after the last id) and new merges (after the last rank) to a vocabulary."""
 
 import json
 from collections.abc import Sequence
@@ -13,37 +13,38 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class Growth:
-    """What is added to a vocabulary."""
+    """Tokens and merges to add to a vocabulary."""
 
     pieces: tuple[str, ...] = ()
-    """New pieces in the order of their ids."""
+    """New tokens in the order of their ids."""
     merges: tuple[tuple[str, str], ...] = ()
     """New merges in the order of their ranks."""
     unreachable: tuple[str, ...] = ()
-    """Pieces left out since no text would yield them."""
+    """Tokens that are left out because no text would produce them."""
     refused: tuple[str, ...] = ()
-    """Pieces left out since they may not be added, or are there already."""
+    """Tokens that are left out because they are not allowed or exist already."""
 
 
 class Vocabulary:
-    """The pieces and merges of a BPE tokenizer."""
+    """Tokens and merges of a BPE tokenizer."""
 
     def __init__(self, base: TextTokenizer) -> None:
         self._base = base
         self._parts: dict[str, Any] = json.loads(base.to_json())
         self.ids: dict[str, int] = self._parts["model"]["vocab"]
-        """Piece to id; tokens added beside the model are not among them."""
+        """Token to id, without the tokens that were added beside the model."""
         self.first_new = base.vocab_size
         self.looks_up_words = bool(self._parts["model"].get("ignore_merges"))
-        """Whether a word that is a piece is that piece, whatever the merges make of it."""
+        """Whether a word that equals a token becomes that token, whatever the merges would do."""
 
     def grown(self, growth: Growth, extension: Extension) -> TextTokenizer:
-        """Return the base with ``growth``, everything else as it was."""
+        """Return the base with ``growth``; all else is unchanged."""
         tokenizer = Tokenizer.from_str(json.dumps(self._parts | {"model": self._model(growth)}))
         return TextTokenizer(tokenizer, self._base.end_of_document, extension)
 
     def merging(self, growth: Growth) -> Tokenizer:
-        """Only the merges: no normaliser, no pre-tokens, no added tokens, no whole words."""
+        """Return a tokenizer of the merges only: no normaliser, pre-tokenizer, added tokens or
+        whole words."""
         alone = dict.fromkeys(("normalizer", "pre_tokenizer", "post_processor"))
         model = self._model(growth) | {"ignore_merges": False}
         parts = self._parts | alone | {"added_tokens": [], "model": model}
@@ -51,7 +52,7 @@ class Vocabulary:
 
     def _model(self, growth: Growth) -> dict[str, Any]:
         model = self._parts["model"]
-        # The library gives a token beside the model the next free id, so its own is written down.
+        # The library would give an added token the next free id, so its own id is set.
         added = {token["content"]: token["id"] for token in self._parts["added_tokens"]}
         new = {piece: self.first_new + n for n, piece in enumerate(growth.pieces)}
         merges = [*model["merges"], *map(list, growth.merges)]
@@ -59,7 +60,7 @@ class Vocabulary:
 
 
 def unreachable(merging: Tokenizer, pieces: Sequence[str]) -> list[str]:
-    """Return the ``pieces`` that the merges do not make of their own characters."""
+    """Return the ``pieces`` that the merges do not make from their own characters."""
     return [
         piece
         for piece in pieces

@@ -1,11 +1,11 @@
-"""Fill-in-the-middle: text between document ends is cut in three, and its middle put last.
+"""Fill-in-the-middle: cut text in three parts and move the middle to the end.
 
-A model trained left to right on such text learns to write what is missing between a beginning and
-an end (2207.14255; Crystal, 2411.04156). Here it is done to finished windows: each document's part
-of a window is transformed with the probability ``rate``, and the window is then cut or filled to
-its length again. Cuts fall between characters, not tokens, because what a user leaves out need not
-begin at a token; the three parts are encoded one by one, and decode to the text they were cut from.
-What becomes of a part depends on the seed and on the part's place in its source alone.
+A model trained left to right on such text learns to fill the gap between a beginning and an end
+(2207.14255; Crystal, 2411.04156). Here finished windows are transformed: each document's part of a
+window with probability ``rate``. The window is then cut or filled to its length again. Cuts are
+between characters, not tokens, because a user's gap need not begin at a token. The three parts are
+encoded separately, and decode to the original text. The result for a part depends only on the seed
+and on the part's place in its source.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,16 @@ from feldspar.tokens.tokenizer.exact_text import exact_tokenizer
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 SPELLINGS = ("<|fim_{}|>", "<fim_{}>")
-"""How tokenizers write the four tokens: Crystal's way, and that of its data (and StarCoder)."""
+"""Spellings of the four special tokens: Crystal's, and those of its data (and StarCoder)."""
 PARTS = ("prefix", "middle", "suffix", "pad")
 DRAWS = 4
-"""Numbers drawn for each part: whether, which order, two cuts."""
+"""Random numbers of each part: transform or not, the order, and two cuts."""
 REPLACEMENT = "\ufffd"
 
 
 @dataclass(frozen=True)
 class Sentinels:
-    """The ids of the tokens that mark the three parts, and of the one that fills a window up."""
+    """Ids of the tokens that mark the three parts, and of the padding token."""
 
     prefix: int
     middle: int
@@ -37,9 +37,9 @@ class Sentinels:
 
     @classmethod
     def of(cls, tokenizer: TextTokenizer) -> "Sentinels":
-        """Return the tokenizer's own.
+        """Return the ids of the tokenizer's own special tokens.
 
-        Raises UserError when it lacks one, gives two of them one id, or makes them out of text.
+        Raises UserError if it lacks one, two have the same id, or text is encoded to one of them.
         """
         names = [[spelling.format(part) for part in PARTS] for spelling in SPELLINGS]
         known = [[name for name in spelt if tokenizer.id_of(name) is not None] for spelt in names]
@@ -61,9 +61,9 @@ class Sentinels:
         for name, encoded in zip(wanted, tokenizer.encode_documents(wanted), strict=True):
             if ids[name] in encoded:
                 raise UserError(
-                    f"fill_in_the_middle: the tokenizer turns the text {name!r} into that token, so"
-                    " that a document could hold it",
-                    do="declare it as special in the tokenizer's files",
+                    f"fill_in_the_middle: the tokenizer encodes the text {name!r} to that "
+                    "token, so a document could contain it",
+                    do="declare it as a special token in the tokenizer's files",
                 )
         return cls(*(ids[name] or 0 for name in wanted))
 
@@ -75,15 +75,15 @@ class FilledWindow:
     tokens: np.ndarray
     """(L+1,) i64."""
     label_mask: np.ndarray
-    """(L,) bool: False where the next token is padding or is not known."""
+    """(L,) bool: False where the next token is padding or unknown."""
     cut_tokens: int
-    """Tokens of the transformed text beyond the window's end, lost to this epoch."""
+    """Tokens of the transformed text beyond the window's end; they are lost for this epoch."""
 
 
 class Infiller:
-    """Transforms windows whose documents were encoded by ``tokenizer``; safe in several threads.
+    """Transform windows whose documents ``tokenizer`` encoded; safe in several threads.
 
-    Raises UserError when the tokenizer lacks the special tokens, or does not give text back.
+    Raises UserError if the tokenizer lacks the special tokens, or does not restore text.
     """
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
@@ -94,10 +94,10 @@ class Infiller:
     def window(
         self, window: np.ndarray, how: FillInTheMiddle, key: int, position: int
     ) -> FilledWindow:
-        """Transform the L+1 tokens of ``window``, the last of which is only a label.
+        """Transform the L+1 tokens of ``window``; the last one is only a label.
 
-        ``key`` and ``position``, the place of the first token in its source's epoch, decide what is
-        drawn. End-of-document tokens stay where they are between the parts.
+        ``key`` and ``position``, the place of the first token in its source's epoch, decide the
+        random numbers. End-of-document tokens stay between the parts.
         """
         length = len(window) - 1
         inputs = window[:-1]
@@ -124,10 +124,10 @@ class Infiller:
         return FilledWindow(tokens, mask, cut)
 
     def part(self, ids: np.ndarray, how: FillInTheMiddle, draws: list[int]) -> np.ndarray | None:
-        """Return one document's part of a window, transformed; None when it stays as it is.
+        """Return the transformed part of one document in a window; None if it stays unchanged.
 
         ``draws`` are four integers below 2^64. A part that begins or ends within a character (or
-        with U+FFFD) has no text to cut and stays.
+        with U+FFFD) cannot be cut and stays unchanged.
         """
         chance, order = draws[:2]
         if not len(ids) or chance >= how.rate * 2**64:
@@ -139,7 +139,7 @@ class Infiller:
 
     @property
     def suffix_and_middle(self) -> tuple[int, int]:
-        """The ids of the tokens before the suffix and before what comes last."""
+        """Ids of the tokens before the suffix and before the part that comes last."""
         return self._sentinels.suffix, self._sentinels.middle
 
     def text(self, ids: np.ndarray) -> str:
@@ -147,15 +147,17 @@ class Infiller:
         return self._tokenizer.decode(ids)
 
     def cuts(self, text: str, draws: list[int]) -> tuple[int, int]:
-        """Where the middle begins and ends, each uniform over the places between characters."""
+        """Return the beginning and end of the middle, each uniform over the places between
+        characters."""
         first, second = sorted((draw * (len(text) + 1)) >> 64 for draw in draws[-2:])
         return first, second
 
     def arrange(self, text: str, first: int, second: int, suffix_first: bool) -> np.ndarray:
-        """``text`` with the characters ``first`` to ``second`` - 1 as its middle, as i64 ids.
+        """Return the ids (i64) of ``text`` with characters ``first`` to ``second`` - 1 as its
+        middle.
 
-        PSM: PRE prefix SUF suffix MID middle; with ``suffix_first`` SPM in its second variant:
-        PRE SUF suffix MID prefix middle.
+        PSM: PRE prefix SUF suffix MID middle. With ``suffix_first`` SPM in its second variant: PRE
+        SUF suffix MID prefix middle.
         """
         parts = [text[:first], text[first:second], text[second:]]
         prefix, middle, suffix = self._tokenizer.encode_documents(parts)

@@ -1,9 +1,9 @@
-"""Byte-pair encoding over weighted sequences of ids, with pair counts kept up to date.
+"""Learn BPE merges over weighted sequences of ids, keeping the counts of pairs up to date.
 
-Each merge costs time for its own occurrences only: all positions lie in flat arrays as a linked
-list, each pair knows where it was seen, and a heap names the next pair. Counts of a pair only fall
-after the merge that brought it forth, so an entry of the heap that is too high is put back when it
-comes up.
+The cost of a merge depends only on its own occurrences: positions are in flat arrays as a linked
+list, each pair knows where it was seen, and a heap gives the next pair. After the merge that
+created a pair its count only falls, so a heap entry that is too high is pushed back when it comes
+up.
 """
 
 import heapq
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 MINIMUM_COUNT = 2
-"""Pairs seen less often are not merged."""
+"""Pairs that occur less often are not merged."""
 _SHIFT = 32
 _LOW = 2**_SHIFT - 1
 _NOTHING = -1
@@ -22,11 +22,11 @@ _NOTHING = -1
 def learn_merges(
     sequences: Mapping[tuple[int, ...], int], result: Callable[[int, int], int | None]
 ) -> Iterator[tuple[int, int, int]]:
-    """Merge the most frequent adjacent pair again and again: yields ``(left, right, new id)``.
+    """Merge the most frequent adjacent pair repeatedly; yield ``(left, right, new id)``.
 
-    ``sequences`` maps ids to how often they occur in a row. ``result`` names a pair's new id, one
-    that occurs nowhere yet, or refuses the pair with None. Ties go to the smaller pair of ids;
-    occurrences are merged from left to right; a run ``a a a`` counts as two pairs.
+    ``sequences`` maps runs of ids to how often they occur. ``result`` returns a new id for a pair,
+    or None to refuse it. Equal counts are decided by the smaller pair of ids. Occurrences are
+    merged from left to right; a run ``a a a`` counts as two pairs.
     """
     learner = _Learner(sequences)
     while (pair := learner.next_pair()) is not None:
@@ -40,7 +40,7 @@ def learn_merges(
 
 
 class _Learner:
-    """The sequences one after the other, with a mark between them, and their pairs."""
+    """All sequences in a row, with a mark between them, and their pairs."""
 
     def __init__(self, sequences: Mapping[tuple[int, ...], int]) -> None:
         flat, weights = [_NOTHING], [0]
@@ -77,7 +77,7 @@ class _Learner:
                 self._places[pair] = array("q", part.tobytes())
 
     def next_pair(self) -> int | None:
-        """Return the most frequent pair; None when none is frequent enough."""
+        """Return the most frequent pair; None if no pair is frequent enough."""
         while self._heap:
             negative, pair = heapq.heappop(self._heap)
             count = self._counts[pair]
@@ -90,11 +90,11 @@ class _Learner:
         return None
 
     def forget(self, pair: int) -> None:
-        """Never offer ``pair`` again."""
+        """Never return ``pair`` again."""
         del self._counts[pair], self._places[pair]
 
     def merge(self, pair: int, new: int) -> None:
-        """Put ``new`` in the place of each occurrence of ``pair``."""
+        """Replace each occurrence of ``pair`` by ``new``."""
         left, right = pair >> _SHIFT, pair & _LOW
         ids, after, before, counts = self._ids, self._after, self._before, self._counts
         fresh: dict[int, int] = {}
@@ -109,7 +109,7 @@ class _Learner:
         for first in self._places[pair]:
             second = after[first]
             if ids[first] != left or ids[second] != right:
-                continue  # merged since it was seen
+                continue  # was merged after it was seen
             weight = self._weights[first]
             previous, following = before[first], after[second]
             ids[first], ids[second] = new, _NOTHING

@@ -1,10 +1,10 @@
-"""The pre-token pattern of byte-level BPE (GPT-2) for Python's ``re``, exact or not at all.
+"""Pre-token pattern of byte-level BPE (GPT-2) for Python's ``re``, if it is exact for a text.
 
-BPE never merges across pre-tokens and code and prose repeat few of them, so a text is encoded
-fastest by looking up each pre-token's ids. Python's ``\\s`` and ``\\w`` differ from the Unicode
-properties in the original pattern, and its Unicode tables may be newer than the tokenizer's: the
-classes are therefore spelled out, over the characters whose category has not changed since Unicode
-3.2. A text with any other character has no pattern here (``None``) and takes the slow way.
+BPE never merges across pre-tokens, and code and prose repeat few of them, so looking up the ids of
+each pre-token is the fastest way to encode. Python's ``\s`` and ``\w`` differ from the Unicode
+properties in the original pattern, and Python's Unicode tables may be newer than the tokenizer's.
+So the classes are written out, over the characters whose category has not changed since Unicode
+3.2. A text with any other character has no pattern (``None``) and is encoded by the library.
 """
 
 import re
@@ -17,8 +17,8 @@ _LAST_ASSIGNED_3_2 = 0x2FFFF
 
 
 def _pattern(letter: str, number: str, space: str) -> re.Pattern[str]:
-    # A letter can only start the second alternative of the original order, so it may be tried
-    # first: most pre-tokens are words.
+    # Most pre-tokens are words, so words are tried first. This changes nothing: a letter can only
+    # start the second alternative of the original pattern.
     return re.compile(
         f" ?[{letter}]+|'(?:[stmd]|re|ve|ll)| ?[{number}]+| ?[^{space}{letter}{number}]+"
         f"|[{space}]+(?![^{space}])|[{space}]+"
@@ -38,9 +38,7 @@ def pattern_for(text: str) -> re.Pattern[str] | None:
 
 @lru_cache(maxsize=1)
 def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the pattern over stable characters, and one that finds any character that is not
-    stable.
-    """
+    """Return the pattern over stable characters, and a pattern that finds any other character."""
     members: dict[str, list[int]] = {"L": [], "N": [], "other": []}
     for code in range(min(_LAST_ASSIGNED_3_2, sys.maxunicode) + 1):
         character = chr(code)
@@ -53,7 +51,7 @@ def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
 
 
 def character_ranges(codes: list[int]) -> str:
-    """Ascending code points as the inside of a character class."""
+    """Return ascending code points as the inside of a character class."""
     parts = []
     first = previous = codes[0]
     for code in [*codes[1:], -1]:

@@ -1,7 +1,7 @@
-"""Text that a tokenizer does not give back: found by decoding what it encoded.
+"""Find text that a tokenizer does not restore when it decodes what it encoded.
 
 A normaliser may change a text (capitals, accents, spaces), and a vocabulary without all bytes drops
-the characters that it lacks. Whatever is measured on the tokens is then measured on another text.
+characters that it lacks. Then a figure measured on the tokens belongs to another text.
 """
 
 import string
@@ -16,20 +16,21 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 NEWLINE = "\n"
 NEGLIGIBLE = 1e-3
-"""Share of a text's bytes: it moves bits per byte by less than a seed does."""
+"""Share of a text's bytes that may differ: it changes bits per byte less than a seed does."""
 SHOWN = 24
-"""Characters of a changed place that a message shows."""
+"""Number of characters of a changed place that a message shows."""
 PLAIN = f"{string.ascii_letters}  {string.digits}{string.punctuation}\n\n\tZ z"
-"""Text of a kind that nearly every corpus holds."""
+"""Text with characters that nearly every corpus contains."""
 
 
 def require_given_back(
     tokenizer: TextTokenizer, texts: Sequence[str], documents: Sequence[np.ndarray], name: str
 ) -> None:
-    """Raise UserError unless the tokens of ``texts``, measured together, decode to these texts.
+    """Raise UserError if the tokens of ``texts``, measured together, do not decode to the texts.
 
-    ``documents`` are their tokens, ``name`` says what they are. A share below ``NEGLIGIBLE``, such
-    as the space before a text that SentencePiece takes for its own, is only said.
+    ``documents`` are the tokens, and ``name`` names them in messages. For a share below
+    ``NEGLIGIBLE``, such as the space before a text that SentencePiece removes, only a warning is
+    printed.
     """
     changed, place = 0, ("", "")
     for text, document in zip(texts, documents, strict=True):
@@ -42,44 +43,45 @@ def require_given_back(
     total = sum(len(text.encode()) for text in texts)
     if not changed:
         return
-    what = f"the tokenizer does not give back {changed:,} of the {total:,} bytes of {name}"
+    what = f"the tokenizer does not restore {changed:,} of the {total:,} bytes of {name}"
     where, difference = place
     if changed <= NEGLIGIBLE * total:
         say(f"warning: {what} ({where}: {difference})")
         return
     raise UserError(
-        f"{what}: bits per byte would be those of another text",
+        f"{what}; bits per byte would be those of another text",
         where=where,
         found=difference,
-        do="evaluate on text that the tokenizer gives back (a lower-casing one needs lower case)",
+        do="evaluate on text that the tokenizer restores (lower case for a tokenizer "
+        "that lowers it)",
     )
 
 
 def require_given_back_bytes(
     tokenizer: TextTokenizer, documents: Sequence[np.ndarray], text_bytes: int, name: str
 ) -> None:
-    """Raise UserError unless the tokens of a source decode to as many bytes as it had.
+    """Raise UserError if the tokens of a source do not decode to as many bytes as it had.
 
-    A share below ``NEGLIGIBLE`` is only said.
+    For a share below ``NEGLIGIBLE`` only a warning is printed.
     """
     if tokenizer.gives_back_all:
         return
     found = sum(len(tokenizer.decode(document).encode()) for document in documents)
     if found != text_bytes:
-        what = f"{text_bytes:,} bytes of {name} came back from the tokenizer as {found:,}"
+        what = f"{text_bytes:,} bytes of {name} were decoded to {found:,}"
         if abs(found - text_bytes) <= NEGLIGIBLE * text_bytes:
             say(f"warning: {what}")
             return
         raise UserError(
-            f"{what}: bits per byte would be those of another text",
-            do="train with a tokenizer that gives back every text, such as a byte-level BPE",
+            f"{what}; bits per byte would be those of another text",
+            do="train with a tokenizer that restores every text, such as a byte-level BPE",
         )
 
 
 def changed_by(tokenizer: TextTokenizer) -> str | None:
-    """Say how the tokenizer changes letters, digits, signs and spaces of ASCII; None: it does not.
+    """Return how the tokenizer changes ASCII letters, digits, signs and spaces; None: not at all.
 
-    Of tokens alone, nobody can tell what the text was before.
+    From tokens alone nobody can tell what the text was before.
     """
     if tokenizer.gives_back_all:
         return None
@@ -91,7 +93,7 @@ def changed_by(tokenizer: TextTokenizer) -> str | None:
 
 
 def _first_change(text: str, found: str) -> tuple[str, str]:
-    """Say where ``found`` first differs from ``text``, and how."""
+    """Return the first place where ``found`` differs from ``text``, and the difference."""
     begin = _common(text, found)
     where = f"line {text.count(NEWLINE, 0, begin) + 1}, byte {len(text[:begin].encode()):,}"
     return where, f"{text[begin : begin + SHOWN]!r} became {found[begin : begin + SHOWN]!r}"
@@ -104,7 +106,7 @@ def _changed_bytes(text: str, found: str) -> int:
 
 
 def _changed_in_line(line: str, other: str) -> int:
-    """Count the bytes that differ, place by place where the lengths are equal."""
+    """Count the bytes that differ; position by position if the lengths are equal."""
     if len(line) == len(other):
         return sum(len(a.encode()) for a, b in zip(line, other, strict=True) if a != b)
     before = _common(line, other)
@@ -113,6 +115,6 @@ def _changed_in_line(line: str, other: str) -> int:
 
 
 def _common(one: str, other: str) -> int:
-    """Count the characters that both begin with."""
+    """Count the characters at which both texts begin equally."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((n for n, (a, b) in pairs if a != b), min(len(one), len(other)))

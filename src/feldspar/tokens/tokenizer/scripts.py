@@ -1,8 +1,9 @@
 """Sets of target characters: scripts by name, or the characters themselves.
 
-A character belongs to a script when its Unicode name names it ("ARABIC COMMA", "COMBINING CYRILLIC
-TITLO", "EXTENDED ARABIC-INDIC DIGIT ONE"). Unlike the property Script this counts a script's own
-punctuation, marks and digits, which Unicode shares between scripts, and it needs no table.
+A character belongs to a script if its Unicode name contains the script's name ("ARABIC COMMA",
+"COMBINING CYRILLIC TITLO", "EXTENDED ARABIC-INDIC DIGIT ONE"). Unlike the property Script this
+includes the script's own punctuation, marks and digits, which Unicode shares between scripts, and
+it needs no table.
 """
 
 import re
@@ -17,12 +18,12 @@ from feldspar.tokens.tokenizer.pretokens import character_ranges
 
 SAMPLED_CHARACTERS = 2_000_000
 ROW = 64
-"""Code points that share all bytes of UTF-8 but the last."""
+"""Number of code points that share all bytes of UTF-8 but the last."""
 OTHER_NAMES = {"HAN": "CJK"}
 
 
 class TargetCharacters:
-    """A set of characters, of which every new piece holds one."""
+    """A set of characters; each new token contains at least one of them."""
 
     def __init__(self, code_points: Iterable[int], description: str) -> None:
         self._codes = frozenset(code_points)
@@ -33,8 +34,8 @@ class TargetCharacters:
     def of_scripts(cls, names: tuple[str, ...]) -> "TargetCharacters":
         """Return all characters of scripts such as ``arabic`` or ``old persian``.
 
-        Code points without a character belong to a script when all characters of their row do, so
-        that a script's UTF-8 prefixes are its own. Raises UserError for a name of no script.
+        Unassigned code points belong to a script if all characters of their row do, so that a
+        script's UTF-8 prefixes belong to it alone. Raises UserError for an unknown name.
         """
         codes: set[int] = set()
         for name in names:
@@ -44,7 +45,7 @@ class TargetCharacters:
             if not found:
                 hint = nearest(name.lower(), _script_names())
                 raise UserError(
-                    f"no character's Unicode name names the script {name!r}"
+                    f"no character has the script {name!r} in its Unicode name"
                     + (f"; did you mean {hint!r}?" if hint else "")
                 )
             codes |= found
@@ -57,7 +58,8 @@ class TargetCharacters:
 
     @classmethod
     def of_characters(cls, characters: str) -> "TargetCharacters":
-        """These characters. Raises UserError for spaces and control characters."""
+        """Return the set of these characters. Raises UserError for spaces and control
+        characters."""
         for character in characters:
             if character.isspace() or unicodedata.category(character)[0] in "CZ":
                 raise UserError(f"U+{ord(character):04X} cannot be a target character")
@@ -69,20 +71,19 @@ class TargetCharacters:
         return ord(character) in self._codes
 
     def holds_row(self, code: int) -> bool:
-        """Tell whether all code points that share the UTF-8 prefix of ``code`` are in the set."""
+        """Tell whether the set has all code points that share the UTF-8 prefix of ``code``."""
         first = code - code % ROW
         return all(member in self._codes for member in range(first, first + ROW))
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Finds a character of the set."""
+        """Pattern that finds a character of the set."""
         return re.compile(f"[{character_ranges(sorted(self._codes))}]")
 
 
 def dominant_script(texts: Iterable[str]) -> str:
-    """Return the script of most letters at the start of ``texts``. Raises UserError without any
-    letter.
-    """
+    """Return the script of most letters at the start of ``texts``. Raises UserError if there is no
+    letter."""
     characters: Counter[str] = Counter()
     for text in texts:
         characters.update(text)
@@ -93,12 +94,12 @@ def dominant_script(texts: Iterable[str]) -> str:
         if character.isalpha():
             scripts[unicodedata.name(character, "?").split()[0].split("-")[0].lower()] += count
     if not scripts:
-        raise UserError("the target text has no letter: it names no script to extend by")
+        raise UserError("the target text has no letter, so its script is unknown")
     return min(scripts, key=lambda name: (-scripts[name], name))
 
 
 def code_points(text: str) -> str:
-    """``text`` in ASCII, which no display turns round: U+0627 U+0644."""
+    """Return ``text`` as code points, such as U+0627 U+0644; no terminal reorders them."""
     return " ".join(f"U+{ord(character):04X}" for character in text)
 
 

@@ -1,9 +1,9 @@
-"""How the vocabulary of a BPE tokenizer spells text, and which pieces may be added to it.
+"""Spell text as the vocabulary of a BPE tokenizer does, and decide which tokens may be added.
 
-Two kinds of vocabulary are in use: SentencePiece's, of characters with a mark for the space and
-bytes for what it lacks (Llama), and the byte-level one, of bytes that are written as printable
-characters (GPT-2). In both a new piece is a word's start or part: at most one leading space, then
-target characters only. No text without a target character can then meet a new piece.
+There are two kinds of vocabulary. SentencePiece (Llama) uses characters, a mark for the space, and
+bytes for what it lacks. Byte-level (GPT-2) uses bytes, written as printable characters. In both, a
+new token is the start or a part of a word: at most one leading space, then target characters only.
+So a text without a target character never meets a new token.
 """
 
 import json
@@ -22,25 +22,25 @@ _TWO_DIGITS = re.compile("[0-9]{2}")
 
 
 class Spelling:
-    """SentencePiece's spelling: pieces are text, with U+2581 for the space."""
+    """Spelling of SentencePiece: tokens are text, with U+2581 for the space."""
 
     space = SPACE_MARK
 
     def __init__(self, target: TargetCharacters, splits_digits: bool) -> None:
         self.target = target
         self.splits_digits = splits_digits
-        """Whether every digit is a token of its own."""
+        """Whether each digit is a token of its own."""
 
     def spelled(self, text: str) -> str:
-        """``text`` as the vocabulary writes it."""
+        """Return ``text`` in the vocabulary's spelling."""
         return text.replace(" ", self.space)
 
     def text(self, piece: str) -> str | None:
-        """Return the text of a piece; None when it is no text (a part of a character)."""
+        """Return the text of a token; None if it has none (a part of a character)."""
         return piece.replace(self.space, " ")
 
     def characters(self, piece: str) -> list[str]:
-        """Return a piece's characters, each as the vocabulary writes it."""
+        """Return the characters of a token, each in the vocabulary's spelling."""
         return list(piece)
 
     def is_target(self, character: str) -> bool:
@@ -63,12 +63,12 @@ class Spelling:
         return (self.text(character) or "").isdecimal()
 
     def has_target(self, word: str) -> bool:
-        """Tell whether a word holds a target character."""
+        """Tell whether a word contains a target character."""
         text = self.text(word)
         return text is not None and self.target.pattern.search(text) is not None
 
     def place_of(self, piece: str) -> Literal["start", "inside", "elsewhere"]:
-        """Where in a new piece ``piece`` may stand: at its start only, anywhere, or nowhere."""
+        """Return where in a new token ``piece`` may be: only at its start, anywhere, or nowhere."""
         own = self.characters(piece.removeprefix(self.space))
         if not all(map(self.is_part, own)):
             return "elsewhere"
@@ -76,7 +76,7 @@ class Spelling:
 
 
 class ByteSpelling(Spelling):
-    """GPT-2's spelling: one printable character a byte."""
+    """Spelling of GPT-2: one printable character for each byte."""
 
     def __init__(self, target: TargetCharacters, splits_digits: bool) -> None:
         super().__init__(target, splits_digits)
@@ -85,18 +85,19 @@ class ByteSpelling(Spelling):
         self.space = self._written[ord(" ")]
 
     def spelled(self, text: str) -> str:
-        """``text`` as the vocabulary writes it."""
+        """Return ``text`` in the vocabulary's spelling."""
         return "".join(map(self._written.__getitem__, text.encode()))
 
     def text(self, piece: str) -> str | None:
-        """Return the text of a piece; None when its bytes are none, or it is no piece of bytes."""
+        """Return the text of a token; None if its bytes are not text, or it is not made of
+        bytes."""
         try:
             return bytes(map(self._bytes.__getitem__, piece)).decode()
         except (KeyError, UnicodeDecodeError):
             return None
 
     def characters(self, piece: str) -> list[str]:
-        """Return a piece's whole characters, and between them the bytes that make none."""
+        """Return the whole characters of a token, and between them the bytes that form none."""
         found = []
         place = 0
         while place < len(piece):
@@ -117,15 +118,13 @@ class ByteSpelling(Spelling):
         return self.text(character) is None or self.is_target(character)
 
     def fits(self, piece: str) -> bool:
-        """Tell whether ``piece`` may be added: also all bytes but the last of target characters
-        only.
-        """
+        """Tell whether ``piece`` may be added. All bytes but the last of a target character may be
+        too."""
         return super().fits(piece) or self._is_target_prefix(piece.removeprefix(self.space))
 
     def prefix(self, character: str) -> str | None:
-        """Return the bytes but the last of a target character, where only target characters have
-        them.
-        """
+        """Return all bytes of a target character but the last, if only target characters have
+        them."""
         prefix = character[:-1]
         return prefix if len(prefix) > 1 and self._is_target_prefix(prefix) else None
 
@@ -135,13 +134,13 @@ class ByteSpelling(Spelling):
 
 
 def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
-    """How ``base`` spells text. Raises UserError when it cannot be extended."""
+    """Return the spelling of ``base``. Raises UserError if it cannot be extended."""
     parts: dict[str, Any] = json.loads(base.to_json())
     model = parts["model"]
     if model["type"] == "Unigram":
         raise UserError(
-            "a Unigram tokenizer cannot be extended: its scores are probabilities, and new pieces "
-            "would change how old text is cut",
+            "a Unigram tokenizer cannot be extended: its scores are probabilities, and "
+            "new tokens would change how old text is split",
             do="use a BPE tokenizer as base",
         )
     if model["type"] != "BPE":
@@ -152,7 +151,7 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
         if model.get(key):
             raise UserError(f"a BPE tokenizer with {key} cannot be extended", found=model[key])
     vocabulary = model["vocab"]
-    # Bytes and control tokens are written in brackets, and their digits are none.
+    # Bytes and control tokens are written in brackets; their digits do not count.
     splits = not any(_TWO_DIGITS.search(piece) for piece in vocabulary if piece[:1] != "<")
     kinds = set(_types(parts["pre_tokenizer"])) | set(_types(parts["normalizer"]))
     if "ByteLevel" in kinds:
@@ -160,12 +159,13 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
         return ByteSpelling(target, splits)
     if not model.get("byte_fallback"):
         raise UserError(
-            "the base is neither byte-level nor falls back to bytes: what it cannot spell is lost",
+            "the base is neither byte-level nor uses byte_fallback, so it loses "
+            "characters that it cannot spell",
             do="use a byte-level BPE, or one with byte_fallback",
         )
     _refuse_missing_bytes([f"<0x{byte:02X}>" for byte in range(256)], vocabulary)
     if SPACE_MARK not in "".join(Words(base)("a b")):
-        raise UserError("the base does not write U+2581 for the space: this spelling is not known")
+        raise UserError("the base does not write U+2581 for the space, so its spelling is unknown")
     return Spelling(target, splits)
 
 
@@ -173,13 +173,13 @@ def _refuse_missing_bytes(pieces: list[str], vocabulary: dict[str, int]) -> None
     missing = [piece for piece in pieces if piece not in vocabulary]
     if missing:
         raise UserError(
-            f"the base lacks {len(missing)} of the 256 bytes: it cannot spell every text",
+            f"the base lacks {len(missing)} of the 256 bytes, so it cannot spell every text",
             found=", ".join(ascii(piece) for piece in missing[:5]),
         )
 
 
 def _types(part: Any) -> Iterator[str]:
-    """Yield the types of a part of tokenizer.json and of what it is a sequence of."""
+    """Yield the types of a part of tokenizer.json and of the parts in it."""
     if isinstance(part, dict):
         if "type" in part:
             yield part["type"]

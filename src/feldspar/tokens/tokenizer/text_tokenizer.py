@@ -1,6 +1,6 @@
-"""A tokenizer for whole documents: text in, ids out, and decoding.
+"""Encode whole documents to ids, and decode ids to text.
 
-Wraps ``tokenizers.Tokenizer``. Texts with the special tokens' own strings in them are encoded as
+Wraps ``tokenizers.Tokenizer``. The strings of special tokens in a text are encoded as ordinary
 text, so that no document can end itself.
 """
 
@@ -26,17 +26,17 @@ TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
 SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, EXTENSION_FILE)
-"""Names of the files that a tokenizer's folder may hold."""
+"""Names of files that a tokenizer's folder may have."""
 U16_VOCABULARY = 65_536
 CACHED_PRETOKENS = 2**20
 CACHED_CHARACTERS = 64
 
 
 class TextTokenizer:
-    """Encodes and decodes documents; ``end_of_document`` must be a token of ``tokenizer``.
+    """Encode and decode documents; ``end_of_document`` must be a token of ``tokenizer``.
 
-    ``extension`` tells how it extends another tokenizer. Raises UserError when the token is not
-    there.
+    ``extension`` records how it extends another tokenizer. Raises UserError if the token does not
+    exist.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class TextTokenizer:
             known = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
             hint = nearest(end_of_document, known)
             raise UserError(
-                f"the tokenizer has no token {end_of_document!r} to end documents with"
+                (f"the tokenizer has no token {end_of_document!r}, which should end documents")
                 + (f"; did you mean {hint!r}?" if hint else ""),
                 allowed=known or None,
                 do="name one with tokenizer.end_of_document",
@@ -70,11 +70,11 @@ class TextTokenizer:
 
     @classmethod
     def load(cls, folder: Path, end_of_document: str | None = None) -> "TextTokenizer":
-        """Return the tokenizer in ``folder``; documents end with its own end-of-sequence token by
-        default.
+        """Return the tokenizer in ``folder``; by default its own end-of-sequence token ends
+        documents.
 
-        In a finished folder its files are compared with their checksums. Raises UserError when
-        there is none, RunError that names a damaged file.
+        The files of a finished folder are verified. Raises UserError if there is no tokenizer, and
+        RunError for a damaged file.
         """
         if (finished := open_if_artifact(folder)) is not None:
             finished.files([name for name in finished.names() if name in FILES])
@@ -84,12 +84,12 @@ class TextTokenizer:
 
     @classmethod
     def from_file(cls, path: Path, end_of_document: str | None) -> "TextTokenizer":
-        """Read a ``tokenizer.json``. Raises UserError when it cannot be read."""
+        """Read a ``tokenizer.json``. Raises UserError if it cannot be read."""
         if not path.is_file():
-            raise UserError(f"{path} does not exist: no tokenizer there")
+            raise UserError(f"{path} does not exist, so there is no tokenizer")
         if end_of_document is None:
             raise UserError(
-                f"{path} comes with no end-of-sequence token",
+                f"{path} has no end-of-sequence token",
                 do="name the token that ends a document with tokenizer.end_of_document",
             )
         try:
@@ -119,7 +119,7 @@ class TextTokenizer:
         return [self.unpack(data) for data in self.encode_packed(texts)]
 
     def encode_packed(self, texts: Sequence[str]) -> list[bytes]:
-        """As ``encode_documents``, each text's ids as little-endian bytes."""
+        """Return the ids of each text as little-endian bytes (see ``encode_documents``)."""
         packed: list[bytes | None] = [None] * len(texts)
         slow = []
         for index, text in enumerate(texts):
@@ -136,15 +136,15 @@ class TextTokenizer:
         return [data for data in packed if data is not None]
 
     def unpack(self, packed: bytes) -> np.ndarray:
-        """Return the ids in what ``encode_packed`` gave."""
+        """Return the ids in the result of ``encode_packed``."""
         return np.frombuffer(packed, self.dtype)
 
     def id_of(self, token: str) -> int | None:
-        """Return the id of a token by its string; None when there is no such token."""
+        """Return the id of a token given as a string; None if there is no such token."""
         return self._tokenizer.token_to_id(token)
 
     def piece(self, identifier: int) -> str | None:
-        """Return a token as the vocabulary spells it, or None when the id is not used."""
+        """Return a token in the vocabulary's spelling; None if the id is not used."""
         return self._tokenizer.id_to_token(identifier)
 
     def is_added(self, identifier: int) -> bool:
@@ -152,25 +152,27 @@ class TextTokenizer:
         return self._tokenizer.model.id_to_token(identifier) is None
 
     def merged(self, piece: str) -> list[int]:
-        """Return the ids of a string in the vocabulary's spelling by the merges alone.
+        """Return the ids of a string in the vocabulary's spelling, by the merges alone.
 
-        No normaliser, pre-token or added token has a part in it.
+        No normaliser, pre-tokenizer or added token is used.
         """
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
 
     @property
     def gives_back_all(self) -> bool:
-        """Tell whether every text comes back: byte-level BPE with all bytes, nothing normalised."""
+        """True if every text is restored: byte-level BPE with all bytes and without
+        normalisation."""
         return self._pretokens is not None and all(
             self.id_of(character) is not None for character in ByteLevel.alphabet()
         )
 
     def to_json(self) -> str:
-        """Return the content of its ``tokenizer.json``."""
+        """Return the contents of its ``tokenizer.json``."""
         return self._tokenizer.to_str()
 
     def with_special_tokens(self, tokens: Sequence[str]) -> "TextTokenizer":
-        """This tokenizer with special ``tokens``; those that it lacks come after its vocabulary."""
+        """Return this tokenizer with special ``tokens``; those that it lacks are added after its
+        vocabulary."""
         if not tokens:
             return self
         copy = Tokenizer.from_str(self.to_json())
@@ -183,7 +185,7 @@ class TextTokenizer:
 
 
 class _PretokenIds(dict[str, bytes]):
-    """The packed ids of each pre-token met so far; bounded, so that no text can fill the memory."""
+    """Packed ids of the pre-tokens seen so far; limited, so that no text can fill the memory."""
 
     def __init__(self, tokenizer: Tokenizer, dtype: np.dtype) -> None:
         self._tokenizer = tokenizer
@@ -202,14 +204,14 @@ def token_dtype(vocab_size: int) -> np.dtype:
 
 
 def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
-    """Ids as bytes of ``dtype``. Raises RunError for an id that does not fit, never wraps it."""
+    """Return ids as bytes of ``dtype``. Raises RunError for an id that does not fit."""
     try:
-        # Several times faster than NumPy on the few ids of a word.
+        # Several times faster than NumPy for the few ids of a word.
         packed = array("H" if dtype.itemsize == 2 else "I", ids)
     except OverflowError as error:
         raise RunError(
-            f"a token id does not fit into {dtype.name}: {error}",
-            do="the tokenizer gives ids beyond its own vocabulary: check its files",
+            f"a token id does not fit in {dtype.name}: {error}",
+            do="check the tokenizer's files: its ids exceed its vocabulary",
         ) from error
     if sys.byteorder == "big":
         packed.byteswap()
@@ -217,7 +219,7 @@ def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
 
 
 def end_of_sequence_token(folder: Path) -> str | None:
-    """What a Hugging Face folder declares as its end-of-sequence token."""
+    """Return the end-of-sequence token that a Hugging Face folder declares."""
     for name in (CONFIG_FILE, SPECIAL_TOKENS_FILE):
         path = folder / name
         if not path.is_file():
@@ -231,7 +233,7 @@ def end_of_sequence_token(folder: Path) -> str | None:
 
 
 def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:
-    """Tell whether a text's ids are its GPT-2 pre-tokens' ids, one after the other."""
+    """Tell whether the ids of a text are the ids of its GPT-2 pre-tokens in a row."""
     parts: dict[str, Any] = json.loads(tokenizer.to_str())
     model, split = parts["model"], parts["pre_tokenizer"]
     return (

@@ -1,4 +1,4 @@
-"""The tokenizer that a recipe asks for: trained on its documents, or read from files."""
+"""Make the tokenizer of a recipe: train it on documents, extend one, or read it from files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +29,9 @@ TRAINING_SPLIT = "train"
 def tokenizer_from_settings(
     settings: TokenizerSettings, documents: Path | None, seed: int
 ) -> TextTokenizer:
-    """Train, extend or read the tokenizer; ``documents`` is not needed for reading.
+    """Train, extend or read the tokenizer; reading does not need ``documents``.
 
-    Raises UserError when files are missing or a declared vocabulary size is not theirs.
+    Raises UserError if files are missing or a declared vocabulary size is wrong.
     """
     if isinstance(settings, TrainBpe):
         if documents is None:
@@ -51,7 +51,7 @@ def tokenizer_from_settings(
         raise UserError(
             f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {name} "
             f"has {tokenizer.vocab_size:,}",
-            do=f"set tokenizer.vocab_size to {tokenizer.vocab_size}, or leave it out",
+            do=f"set tokenizer.vocab_size to {tokenizer.vocab_size}, or remove it",
         )
     return tokenizer
 
@@ -87,7 +87,7 @@ def write_tokenizer(
 
 
 def base_of(settings: ExtendTokenizer) -> TextTokenizer:
-    """Return the tokenizer that ``settings`` extend. Raises UserError when it is not there."""
+    """Return the tokenizer that ``settings`` extend. Raises UserError if it does not exist."""
     return _read_hugging_face(settings.base, settings.end_of_document, "tokenizer.base")
 
 
@@ -121,9 +121,7 @@ def _read_hugging_face(
 
 
 def _cached_folder(name: str, key: str) -> Path:
-    """Return the snapshot folder of a name in the local Hugging Face cache; the network is never
-    asked.
-    """
+    """Return the folder of a name in the local Hugging Face cache, without using the network."""
     import huggingface_hub
     from huggingface_hub.errors import HFValidationError
 
@@ -131,12 +129,13 @@ def _cached_folder(name: str, key: str) -> Path:
     try:
         found = huggingface_hub.try_to_load_from_cache(name, TOKENIZER_FILE)
         huggingface_hub.try_to_load_from_cache(name, "tokenizer_config.json")
-        do += f", or fetch it once: hf download {name} {TOKENIZER_FILE} tokenizer_config.json"
+        do += f", or download it once: hf download {name} {TOKENIZER_FILE} tokenizer_config.json"
     except HFValidationError:
         found = None
     if not isinstance(found, str):
         raise UserError(
-            f"{key}: {name!r} is no folder, no file and not in the Hugging Face cache", do=do
+            f"{key}: {name!r} is neither a folder nor a file, and not in the Hugging Face cache",
+            do=do,
         )
     return Path(found).parent
 
@@ -144,9 +143,8 @@ def _cached_folder(name: str, key: str) -> Path:
 def _training_texts(
     documents: Path, names: list[str], sample_bytes: int | None, seed: int
 ) -> Iterator[str]:
-    """Yield all training texts, or a sample drawn evenly over sources by hash of the document's
-    place.
-    """
+    """Yield all training texts, or a sample over all sources by the hash of the document's
+    place."""
     from feldspar.corpus import store
 
     chosen = None if sample_bytes is None else _sample(documents, names, sample_bytes, seed)
@@ -159,7 +157,7 @@ def _training_texts(
 
 
 def _sample(documents: Path, names: list[str], budget: int, seed: int) -> dict[str, np.ndarray]:
-    """For each source, which documents are drawn; what a small source leaves goes to the others."""
+    """Return the sampled documents of each source; what a small source does not use, others get."""
     from feldspar.corpus import store
 
     sizes = {
@@ -175,7 +173,7 @@ def _sample(documents: Path, names: list[str], budget: int, seed: int) -> dict[s
         share = budget // (len(names) - position)
         key = stream_seed(seed, "tokenizer.sample", name)
         order = np.argsort(hash_integers(np.arange(len(sizes[name])), key), kind="stable")
-        # The document that crosses the share is still taken: a sample is never empty.
+        # The document that crosses the limit is still taken, so a sample is never empty.
         before = np.cumsum(sizes[name][order]) - sizes[name][order]
         keep = np.zeros(len(order), dtype=bool)
         keep[order[before < share]] = True

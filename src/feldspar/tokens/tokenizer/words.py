@@ -1,4 +1,4 @@
-"""The words of a text as a tokenizer's model is given them, and how often each occurs."""
+"""Split texts into words, as a tokenizer's model receives them, and count the words."""
 
 import re
 from collections import Counter
@@ -15,9 +15,9 @@ _CHUNK = re.compile("\u2581*[^\u2581]+|\u2581+")
 
 
 class Words:
-    """Cuts texts as ``base`` does: its normaliser, its pre-tokens, its spelling.
+    """Split texts as ``base`` does: with its normaliser, pre-tokenizer and spelling.
 
-    Where the model gets whole texts (SentencePiece), words are cut before the marks of spaces.
+    If the model receives whole texts (SentencePiece), words are split before the marks of spaces.
     """
 
     def __init__(self, base: TextTokenizer) -> None:
@@ -35,7 +35,7 @@ class Words:
         except UnicodeEncodeError as error:
             place = len(text[: error.start].encode())
             raise UserError(
-                f"the text cannot be written as UTF-8: a lone surrogate at byte {place:,}"
+                f"the text is not valid UTF-8: lone surrogate at byte {place:,}"
             ) from error
         if self._normalizer is not None:
             text = self._normalizer.normalize_str(text)
@@ -54,7 +54,7 @@ class Words:
             pattern = None if self._written is None else pattern_for(text)
             if pattern is None:
                 counts.update(self(text))
-            else:  # the same words several times faster, not yet spelled
+            else:  # the same words, several times faster, before they are spelled
                 plain.update(pattern.findall(text))
         for word, count in plain.items():
             counts["".join(map((self._written or []).__getitem__, word.encode()))] += count
