@@ -192,7 +192,7 @@ def test_tokens_unknown_to_the_donor_get_the_mean_of_their_pieces(method: str) -
         same = [torch.equal(adapted[name][OLD + i], expected[name][OLD + i]) for i in range(NEW)]
         assert same == [False, True, False, False, True]
     assert (done.fallback_tokens, done.shared_tokens, done.donor) == (2, 9, "a donor")
-    assert any("9 shared tokens, 2 new ones without" in line for line in done.lines())
+    assert any("9 shared tokens; 2 new tokens have no vector" in line for line in done.lines())
 
 
 def test_a_vector_without_direction_is_none_for_cosines() -> None:
@@ -214,17 +214,19 @@ def test_a_ridge_is_told_of_with_the_count() -> None:
 
 def test_what_cannot_be_adapted() -> None:
     state = dict(decoder(OLD, tied=False).state_dict())
-    with pytest.raises(UserError, match="has 10 rows, the old tokenizer 12 tokens"):
+    with pytest.raises(UserError, match="has 10 rows, but the old tokenizer has 12 tokens"):
         adapt(dict(decoder(10, tied=False).state_dict()), how("mean"))
     lender = donor()
     lender.matrices["output.weight"][3, 1] = math.nan
-    with pytest.raises(UserError, match="a donor holds numbers that are not finite") as error:
+    with pytest.raises(UserError, match="a donor contains numbers that are not finite") as error:
         adapt(state, how("linear_projection"), lender=lender)
     assert error.value.where == "output.weight"
     with pytest.raises(UserError, match="shares no token with the model's old vocabulary"):
         adapt(state, how("focus"), lender=donor(without=tuple(TOKENS.old)))
     state["output.weight"][2, 2] = math.inf
-    with pytest.raises(UserError, match=r"output\.weight of the model holds numbers that are not"):
+    with pytest.raises(
+        UserError, match=r"output\.weight of the model contains numbers that are not"
+    ):
         adapt(state, how("mean"))
 
 

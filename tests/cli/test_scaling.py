@@ -111,7 +111,7 @@ def test_sources_of_both_kinds_are_refused(
     assert run_with(["scaling", "fit", str(points_file), str(tmp_path)]) == 2
     assert "from one CSV file or from run folders" in capsys.readouterr().err
     assert run_with(["scaling", "fit", str(tmp_path)]) == 2
-    assert f"{tmp_path} is no run folder" in capsys.readouterr().err
+    assert f"{tmp_path} is not a run folder" in capsys.readouterr().err
 
 
 def test_numbers_after_predict_are_flops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +174,7 @@ def test_run_refuses_what_it_cannot_train(
     for options, message in (
         ([], "0 sizes are too few for a law"),
         (["--widths", "16,x"], "--widths: whole numbers above 0"),
-        (["--widths", "16,32,40"], "width 40 holds no whole number"),
+        (["--widths", "16,32,40"], "width 40 is not a multiple of head_dim"),
         (["--widths", "16,32,48,64", "--depth", "fixed"], "decades of FLOPs, too few"),
         (["--widths", "16,32,64", "--convention", "7P"], "not counted by '7P'"),
     ):

@@ -176,7 +176,7 @@ BAD = [
     (["--devices", "7"], "phases.0.batch: 120 sequences do not divide among 7 processes"),
     (["--tokens-per-second", "0"], "--tokens-per-second: a number above 0 is needed"),
     (["--tokens-per-second", "1", "--measured", "x"], "--tokens-per-second and --measured both"),
-    (["--measured", "no/such"], "no/such is no run folder: it holds no metrics.jsonl"),
+    (["--measured", "no/such"], "no/such is not a run folder: it has no metrics.jsonl"),
     (["--law", "cerebras"], "there is no law 'cerebras'; did you mean 'cerebras-gpt'?"),
     (["--law", "cerebras-gpt"], "--law: cerebras-gpt belongs to its paper's own count of FLOPs"),
     (["--law", "cerebras-gpt", "--law-flops", "0"], "--law-flops: FLOPs above 0 are needed"),

@@ -111,7 +111,7 @@ def test_damaged_folders_and_other_kinds_are_refused(folder: Path, tmp_path: Pat
         file.write(b"[")
     with pytest.raises(RunError, match=r"report\.json is damaged: content differs"):
         corpus_page(copy)
-    with pytest.raises(UserError, match="is no corpus"):
+    with pytest.raises(UserError, match="is not a corpus"):
         corpus_page(tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_records_without_a_step_are_said(run: Path, content: bytes) -> None:
 
 
 def test_an_empty_folder_is_no_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="not a run folder"):
         run_page([tmp_path])
 
 
@@ -149,7 +149,7 @@ def test_any_flipped_byte_is_a_page_or_an_error_of_ours(run: Path) -> None:
             try:
                 run_page([run])
             except FeldsparError as error:
-                assert str(run) in str(error) or "share no page" in error.what
+                assert str(run) in str(error) or "cannot share a page" in error.what
         path.write_bytes(whole)
 
 

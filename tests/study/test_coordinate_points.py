@@ -79,7 +79,7 @@ def test_the_recipe_may_name_the_sizes() -> None:
         (["quickstart", "model.d_modle=3"], "model.d_modle: unknown key"),
         (
             ["quickstart", "study.vary={model.d_model: [64, 100]}"],
-            "study.vary: model.d_model: 100 is no width of the check",
+            "study.vary: model.d_model: 100 is not a width of the check",
         ),
         (
             ["quickstart", "study.vary={model.d_model: {low: 64, high: 128}}"],
@@ -91,19 +91,19 @@ def test_the_recipe_may_name_the_sizes() -> None:
         ),
         (
             ["quickstart", "study.vary={model.n_layers: [two, 4]}"],
-            "study.vary: model.n_layers: 'two' is no number",
+            "study.vary: model.n_layers: 'two' is not a number",
         ),
         (
             ["quickstart", "study.vary={model.n_layers: [2.5, 4]}"],
-            "study.vary: model.n_layers: 2.5 is no number of blocks",
+            "study.vary: model.n_layers: 2.5 is not a number of blocks",
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [0, 1]}"],
-            "study.vary: phases.0.sparsity.sparsity: sparsity must be 0",
+            "study.vary: phases.0.sparsity.sparsity: 1 is not a sparsity",
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [-0.5, 0]}"],
-            "study.vary: phases.0.sparsity.sparsity: sparsity must be 0",
+            "study.vary: phases.0.sparsity.sparsity: -0.5 is not a sparsity",
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [0, 0.999]}"],

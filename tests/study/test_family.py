@@ -95,7 +95,7 @@ def _runs_on_another_basis_are_refused(folders: list[Path], tmp_path: Path) -> N
     other = tmp_path / "other"
     shutil.copytree(folders[0], other)
     _as_if_trained_otherwise(other, lambda recipe: recipe["evaluation"].update(holdout=["code"]))
-    with pytest.raises(UserError, match="are no family: other shards"):
+    with pytest.raises(UserError, match="do not belong to one family: other shards"):
         read_runs([folders[2], other])
     _as_if_trained_otherwise(other, lambda recipe: recipe["evaluation"].update(holdout="all"))
     assert read_runs([folders[2], other])[1].loss == read_runs([folders[0]])[0].loss
@@ -106,9 +106,11 @@ def _runs_on_another_basis_are_refused(folders: list[Path], tmp_path: Path) -> N
     whole = read_manifest(other / "tokenizer")
     write_manifest(other / "tokenizer", replace(whole, files=records_of(other / "tokenizer")))
     _as_if_trained_otherwise(other, lambda recipe: None)
-    with pytest.raises(UserError, match="are no family: other tokenizers"):
+    with pytest.raises(UserError, match="do not belong to one family: other tokenizers"):
         read_runs([folders[2], other])
-    with pytest.raises(UserError, match="ended without validation/accuracy") as caught:
+    with pytest.raises(
+        UserError, match="has no validation/accuracy in its last validation"
+    ) as caught:
         read_runs(folders[:1], metric="validation/accuracy")
     assert "validation/code/bits_per_byte" in str(caught.value.allowed)
     assert read_runs(folders[:1], metric="validation/bits_per_byte")[0].basis.loss_unit == (
@@ -120,7 +122,7 @@ def _runs_on_another_basis_are_refused(folders: list[Path], tmp_path: Path) -> N
     (other / "metrics.jsonl").write_text("".join(records[:-1]))
     with pytest.raises(UserError, match="is not finished: "):
         read_runs([other])
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         read_runs([tmp_path])
 
 
@@ -157,7 +159,7 @@ def test_a_size_that_diverged_with_every_seed_ends_the_family(
     study_file: Path, tmp_path: Path
 ) -> None:
     wild = {**targets()[0], "parametrization.learning_rate": 1e30}
-    with pytest.raises(RunError, match="parameters diverged with every seed"):
+    with pytest.raises(RunError, match="all seeds of the size with"):
         run_family(
             str(study_file),
             ("phases.1.length=2 steps", "optimizer.clip_norm=none", "study.seeds=1"),
@@ -178,7 +180,7 @@ def test_sizes_of_widths_keep_the_shape(recipe_file: Path) -> None:
     assert [size.target["model.d_model"] for size in sizes] == [16, 32, 64]
     whole = plan_recipe(load_recipe(str(recipe_file), ["model.vocab_size=320"]).recipe)
     assert sizes[1].parameters == whole.shapes.parameters
-    with pytest.raises(UserError, match="width 40 holds no whole number") as caught:
+    with pytest.raises(UserError, match="width 40 is not a multiple of head_dim") as caught:
         targets_of_widths(model, [40])
     assert caught.value.allowed == "multiples of 16, such as 32 or 48"
 

@@ -160,13 +160,21 @@ def test_the_rates_of_the_verification() -> None:
         ({}, [], "study.vary: the recipe does not say what to search"),
         ({"vary": {RATE: [1e-3]}}, ["--trials", "0"], "study.search.trials"),
         ({"vary": {RATE: [1e-3]}}, ["--workers", "0"], "--workers: at least one"),
-        ({"vary": {"model": {"low": 1, "high": 2}}}, [], "study.vary.model: the key does not take"),
+        (
+            {"vary": {"model": {"low": 1, "high": 2}}},
+            [],
+            "study.vary.model: the key does not accept",
+        ),
         ({"vary": {RATE: [1e-3]}, "score": "validation/los"}, [], "did you mean 'validation/loss'"),
         ({"vary": {RATE: [1e-3]}, "targets": [{"model.d_model": 33}]}, [], "study.targets.0: "),
         ({"vary": {RATE: [1e-3]}, "targets": [{"model.d_modle": 3}]}, [], "study.targets.0: "),
         ({"vary": {RATE: [1e-3]}, "targets": [WIDE, {RATE: 1}]}, [], "study.targets.1: "),
         ({"vary": {RATE: [1e-3]}, "targets": [WIDE, WIDE]}, [], "study.targets.1: another target"),
-        ({"vary": {RATE: [1e-3]}, "targets": [{}]}, [], "study.targets.0: the target is the proxy"),
+        (
+            {"vary": {RATE: [1e-3]}, "targets": [{}]},
+            [],
+            "study.targets.0: the target is the same model as the proxy",
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_anything_runs(

@@ -56,5 +56,5 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(
     with pytest.raises(UserError, match="d_model"):
         run_trials(str(recipe_file), [FIRST, wrong], tmp_path)
     assert not (tmp_path / "first").exists()
-    with pytest.raises(UserError, match="the runs measure no 'accuracy'"):
+    with pytest.raises(UserError, match="unknown metric 'accuracy'"):
         run_trials(str(recipe_file), [FIRST], tmp_path, score="accuracy")

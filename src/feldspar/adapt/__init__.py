@@ -1,1 +1,1 @@
-"""What is done to a model before training: rows for the tokens of an extended tokenizer."""
+"""Change a model before training: rows for the tokens of an extended tokenizer."""

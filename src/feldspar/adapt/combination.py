@@ -1,4 +1,4 @@
-"""New rows as weighted sums of old rows: weights found once, then used for input and output."""
+"""Make new rows as weighted sums of old rows; input and output use the same weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Decompositions = Sequence[Sequence[int]]
-"""Of each new token, the ids of the old pieces that it was cut into before; at least one."""
+"""Ids of the old tokens that spell each new token; at least one for each."""
 
 
 @dataclass(frozen=True)
@@ -16,15 +16,15 @@ class Combination:
     """Sparse weights of new tokens over old ones."""
 
     ids: Tensor
-    """Old ids of all new tokens, one after the other, i64."""
+    """Old ids of all new tokens in a row, i64."""
     weights: Tensor
-    """Of each of them, float32."""
+    """Weight of each id, float32."""
     counts: Tensor
-    """How many belong to each new token, i64."""
+    """Number of ids of each new token, i64."""
 
     @classmethod
     def of(cls, ids: Sequence[Tensor], weights: Sequence[Tensor]) -> "Combination":
-        """From each new token's own ids and weights."""
+        """Return the combination of each new token's own ids and weights."""
         counts = torch.tensor([len(part) for part in ids], dtype=torch.int64)
         if not len(counts):
             return cls(counts, torch.empty(0), counts)
@@ -40,6 +40,6 @@ class Combination:
 
 
 def subword_mean(decompositions: Decompositions) -> Combination:
-    """Return the plain mean of each token's old pieces."""
+    """Return the plain mean of the old tokens that spell each new token."""
     ids = [torch.tensor(pieces, dtype=torch.int64) for pieces in decompositions]
     return Combination.of(ids, [torch.full((len(part),), 1 / len(part)) for part in ids])

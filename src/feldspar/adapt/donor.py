@@ -1,4 +1,4 @@
-"""What another model lends: a vector for each token that it knows, found by the token's string."""
+"""Read the vectors of tokens from a donor model; tokens are found by their strings."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,23 +11,23 @@ from feldspar.core.errors import UserError
 
 @dataclass(frozen=True)
 class Donor:
-    """A model's two matrices (V, d) by the tensors' names, and its tokens' ids by their strings."""
+    """Matrices (V, d) of a model by tensor name, and the ids of its tokens by string."""
 
     ids: Mapping[str, int]
     matrices: Mapping[str, Tensor]
-    """``token_embedding.weight`` and, untied, ``output.weight``."""
+    """``token_embedding.weight`` and, if untied, ``output.weight``."""
     origin: str
-    """For people: where it comes from."""
+    """Origin of the donor, for people."""
 
     def matrix(self, name: str) -> Tensor:
-        """Return the donor's matrix of that name; its embedding where it is tied.
+        """Return the donor's matrix of that name, or its embedding if it is tied.
 
-        Raises UserError when it holds NaN or infinity.
+        Raises UserError if it contains NaN or infinity.
         """
         found = self.matrices.get(name, self.matrices["token_embedding.weight"])
         if not torch.isfinite(found).all():
             raise UserError(
-                f"adapt.embeddings.donor: {self.origin} holds numbers that are not finite",
+                f"adapt.embeddings.donor: {self.origin} contains numbers that are not finite",
                 where=name,
                 do="choose another checkpoint of the donor",
             )
@@ -36,15 +36,15 @@ class Donor:
 
 @dataclass(frozen=True)
 class Known:
-    """Tokens that the donor knows: their places in a list of pieces, and their donor ids."""
+    """Tokens that the donor has: their places in a list of tokens, and their ids in the donor."""
 
     places: Tensor
     ids: Tensor
 
     @classmethod
     def of(cls, pieces: Sequence[str], donor: Donor, nonzero: bool) -> "Known":
-        """Those of ``pieces`` that ``donor`` knows, with ``nonzero`` only those with a vector that
-        has a direction."""
+        """Return those of ``pieces`` that ``donor`` has; with ``nonzero`` only those with a nonzero
+        vector."""
         lengths = donor.matrix("token_embedding.weight").float().norm(dim=1).tolist()
         found = [
             (place, donor.ids[piece])

@@ -1,7 +1,7 @@
-"""A model's embedding and head with rows for new tokens: old rows bit by bit, new ones initialised.
+"""Add rows for new tokens to a model's embedding and head; old rows are kept bit for bit.
 
-Section 3 of the method (2407.12869): both matrices of an untied model are treated alike, each from
-its own old rows; a tied model has one.
+Section 3 of the method (2407.12869): both matrices of an untied model are treated in the same way,
+each from its own old rows. A tied model has one matrix.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,45 +40,45 @@ MATRICES = (EMBEDDING, "output.weight")
 
 @dataclass(frozen=True)
 class NewTokens:
-    """What an extension adds: old pieces by id, new pieces in the order of their ids."""
+    """Tokens of an extension: old tokens by id, new tokens in the order of their ids."""
 
     old: Sequence[str]
     new: Sequence[str]
     decompositions: Decompositions
-    """Of each new piece, the ids of the old pieces that it was cut into."""
+    """Ids of the old tokens that spell each new token."""
 
 
 @dataclass
 class Adaptation:
-    """What was done, for the run's records."""
+    """Record of an adaptation, for the run."""
 
     initialisation: str
     old_rows: int
-    """Tokens of the old tokenizer, whose rows are kept bit by bit."""
+    """Number of tokens of the old tokenizer; their rows are kept bit for bit."""
     new_rows: int
     padding_rows: int
-    """Rows of zeros, which get no probability."""
+    """Number of zero rows, which get no probability."""
     match_norm: bool
     donor: str | None = None
     shared_tokens: int | None = None
-    """Old tokens that the donor knows too."""
+    """Number of old tokens that the donor has too."""
     fallback_tokens: int = 0
-    """New tokens without a vector of the donor's, which got the mean of their pieces."""
+    """Number of new tokens without a vector in the donor; they got the mean of their pieces."""
     ridge: float | None = None
     norms: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
-    """By matrix and old or new: mean, standard deviation, least and greatest norm of its rows."""
+    """By matrix and old or new rows: mean, standard deviation, smallest and largest norm."""
 
     origins: dict[str, str] = field(default_factory=dict)
-    """Digests of what the model and its rows came from."""
+    """Digests of the model and of the sources of its rows."""
 
     def record(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return plain values."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """For people."""
-        what = f"{self.new_rows:,} new tokens begin as {self.initialisation}"
-        found = [f"{what}; the rows of the {self.old_rows:,} old ones are kept"]
+        """Return lines for people."""
+        what = f"{self.new_rows:,} new tokens are initialised by {self.initialisation}"
+        found = [f"{what}; the rows of the {self.old_rows:,} old tokens are kept"]
         found += [
             f"{name}: mean norm {norms['old']['mean']:.4g} of old rows, {norms['new']['mean']:.4g} "
             "of new ones"
@@ -87,13 +87,15 @@ class Adaptation:
         ]
         if self.donor is not None:
             found.append(
-                f"donor {self.donor}: {self.shared_tokens:,} shared tokens, "
-                f"{self.fallback_tokens:,} new ones without a vector (mean of their pieces)"
+                f"donor {self.donor}: {self.shared_tokens:,} shared tokens; "
+                f"{self.fallback_tokens:,} new tokens have no vector there and get the "
+                "mean of their pieces"
             )
         if self.ridge:
             found.append(
-                f"warning: {self.shared_tokens:,} shared tokens are few for the donor's dimensions "
-                f"(less than {ENOUGH} each): the map is penalised by a ridge of {self.ridge:g}"
+                f"warning: {self.shared_tokens:,} shared tokens are few for the donor's "
+                f"dimensions (less than {ENOUGH} each), so the map uses a ridge of "
+                f"{self.ridge:g}"
             )
         return found
 
@@ -108,12 +110,12 @@ def adapt_embeddings(
     seed: int,
     donor: Donor | None = None,
 ) -> tuple[dict[str, Tensor], Adaptation]:
-    """Return the state with ``rows`` rows in the embedding and, if it has one, the head.
+    """Return the state with ``rows`` rows in the embedding and, if there is one, in the head.
 
-    Rows of the old vocabulary's padding are dropped; the new padding is zero. ``init_std`` is the
-    parametrization's of each matrix (``random``). New rows are computed in float32. Raises
-    UserError where the old model has fewer rows than old tokens, for rows that are not finite, and
-    where the donor does not serve.
+    Padding rows of the old vocabulary are dropped, and new padding is zero. ``init_std`` is the
+    parametrization's value for each matrix (``random``). New rows are computed in float32. Raises
+    UserError if the old model has fewer rows than tokens, rows are not finite, or the donor is not
+    usable.
     """
     n_old, n_new = len(tokens.old), len(tokens.new)
     done = Adaptation(
@@ -134,7 +136,7 @@ def adapt_embeddings(
 
 @dataclass(frozen=True)
 class _Initialiser:
-    """New rows of each matrix by the method that the settings name."""
+    """Initialise new rows of each matrix by the method of the settings."""
 
     tokens: NewTokens
     settings: EmbeddingAdaptation
@@ -144,7 +146,7 @@ class _Initialiser:
     done: Adaptation
 
     def rows(self, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of each of the ``old`` matrices the rows of the new tokens."""
+        """Return the rows of the new tokens for each of the ``old`` matrices."""
         if isinstance(self.settings.initialisation, LinearProjectionRows):
             return self._projected(self.settings.initialisation, old)
         if isinstance(self.settings.initialisation, SimilarTopKRows | FocusRows):
@@ -193,7 +195,7 @@ class _Initialiser:
         return found
 
     def _known(self, nonzero: bool) -> tuple[Donor, Known, Known]:
-        """Return the donor, the old tokens that it knows, and the new ones."""
+        """Return the donor, the old tokens that it has, and the new tokens that it has."""
         donor = self.donor
         assert donor is not None, "the settings require one"
         shared = Known.of(self.tokens.old, donor, nonzero)
@@ -202,9 +204,9 @@ class _Initialiser:
         self.done.fallback_tokens = len(self.tokens.new) - len(new.ids)
         if not len(shared.ids):
             raise UserError(
-                f"adapt.embeddings.donor: {donor.origin} shares no token with the model's old "
-                "vocabulary",
-                do="choose a donor whose tokenizer spells its tokens alike",
+                f"adapt.embeddings.donor: {donor.origin} shares no token with the model's "
+                "old vocabulary",
+                do="choose a donor whose tokenizer spells tokens in the same way",
             )
         return donor, shared, new
 
@@ -212,12 +214,12 @@ class _Initialiser:
 def _old_rows(name: str, matrix: Tensor, count: int) -> Tensor:
     if len(matrix) < count:
         raise UserError(
-            f"adapt: {name} has {len(matrix):,} rows, the old tokenizer {count:,} tokens",
+            f"adapt: {name} has {len(matrix):,} rows, but the old tokenizer has {count:,} tokens",
             do="give the tokenizer that the model was trained with",
         )
     old = matrix[:count]
     if not torch.isfinite(old).all():
-        raise UserError(f"adapt: {name} of the model holds numbers that are not finite")
+        raise UserError(f"adapt: {name} of the model contains numbers that are not finite")
     return old
 
 

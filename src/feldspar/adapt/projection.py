@@ -1,6 +1,7 @@
-"""The affine map from a donor's embedding space to the model's, by least squares on shared tokens.
+"""Fit the affine map from a donor's embedding space to the model's, by least squares.
 
-jais-adapted (model card of 2407.12869's release) maps the rows of a bilingual donor so.
+jais-adapted (model card of the release of 2407.12869) maps the rows of a bilingual donor in this
+way.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from feldspar.core.errors import UserError
 
 DEFAULT_RIDGE = 1e-3
 ENOUGH = 2
-"""Shared tokens a dimension of the donor from which no ridge is needed."""
+"""Number of shared tokens for each dimension of the donor from which no ridge is needed."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,9 @@ class AffineMap:
 
 
 def ridge_for(shared: int, d_donor: int, ridge: float | None) -> float:
-    """Return the penalty to use for so many shared tokens.
+    """Return the penalty for this number of shared tokens.
 
-    Raises UserError for 0 where the tokens do not determine the map.
+    Raises UserError for 0 if the tokens do not determine the map.
     """
     if ridge is None:
         return DEFAULT_RIDGE if shared < ENOUGH * d_donor else 0.0
@@ -38,7 +39,7 @@ def ridge_for(shared: int, d_donor: int, ridge: float | None) -> float:
         raise UserError(
             f"adapt.embeddings.initialisation.ridge: {shared} shared tokens do not determine a map "
             f"from the donor's {d_donor} dimensions",
-            allowed=f"a ridge above 0, or at least {d_donor + 1} shared tokens",
+            allowed=f"give a ridge above 0, or at least {d_donor + 1} shared tokens",
         )
     return ridge
 

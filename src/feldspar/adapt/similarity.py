@@ -1,4 +1,4 @@
-"""Weights over old tokens by how near their vectors lie to a new token's in another space."""
+"""Weight old tokens by the similarity of their vectors to those of new tokens in another space."""
 
 from collections.abc import Iterator
 
@@ -9,19 +9,19 @@ from torch.nn import functional as F
 from feldspar.adapt.combination import Combination
 
 CHUNK_ENTRIES = 2**24
-"""Cosines that are held at once."""
+"""Number of cosines in memory at once."""
 
 
 def topk_weights(cosines: Tensor, k: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """Of each row of ``cosines`` (n, V) the k largest: places (n, k) and softmax weights (n, k)."""
+    """Return indices (n, k) and softmax weights (n, k) of the k largest in each row of ``cosines``
+    (n, V)."""
     nearest = cosines.topk(min(k, cosines.shape[1]), dim=1)
     return nearest.indices, torch.softmax(nearest.values / temperature, dim=1)
 
 
 def sparsemax(scores: Tensor) -> Tensor:
-    """Return the nearest distribution to each row of ``scores`` (n, V): most entries become 0
-    (1602.02068).
-    """
+    """Return the nearest distribution to each row of ``scores`` (n, V); most entries are 0
+    (1602.02068)."""
     ordered = scores.sort(dim=1, descending=True).values
     places = torch.arange(1, scores.shape[1] + 1, dtype=scores.dtype)
     sums = ordered.cumsum(1) - 1
@@ -33,9 +33,8 @@ def sparsemax(scores: Tensor) -> Tensor:
 def similar_topk(
     new: Tensor, old: Tensor, old_ids: Tensor, k: int, temperature: float
 ) -> Combination:
-    """Return the k nearest of the ``old`` vectors (V, a), whose tokens are ``old_ids``, for each
-    ``new`` vector (n, a); no vector may be 0.
-    """
+    """Return for each ``new`` vector (n, a) the k nearest of the ``old`` vectors (V, a), whose
+    tokens are ``old_ids``. No vector may be 0."""
     ids, weights = [], []
     for cosines in _cosines(new, old):
         places, found = topk_weights(cosines, k, temperature)
@@ -45,7 +44,7 @@ def similar_topk(
 
 
 def focus(new: Tensor, old: Tensor, old_ids: Tensor) -> Combination:
-    """As ``similar_topk``, with the sparsemax of all cosines."""
+    """Return the same as ``similar_topk``, but with the sparsemax of all cosines."""
     ids, weights = [], []
     for cosines in _cosines(new, old):
         for row in sparsemax(cosines):

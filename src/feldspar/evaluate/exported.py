@@ -16,11 +16,11 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 def open_exported(folder: Path, device: torch.device | None = None) -> TextModel:
     """Open the model and the tokenizer in ``folder``; every row of its embedding counts as a token.
 
-    Raises UserError for a folder that holds no model of a known kind, or no tokenizer.
+    Raises UserError for a folder without a model of a known kind, or without a tokenizer.
     """
     imported = import_model(folder)
     if imported.tokenizer_folder is None:
-        raise UserError(f"{folder} holds no tokenizer.json, so it cannot read text")
+        raise UserError(f"{folder} has no tokenizer.json, so it cannot encode text")
     decoder = Decoder(imported.settings)
     decoder.load_state_dict(imported.state)
     decoder.scale_positions(imported.scaling)

@@ -1,4 +1,4 @@
-"""One trained model at several lengths, with its positions scaled in several ways."""
+"""Evaluate one trained model at several lengths and with several position scalings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,7 +18,7 @@ from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.model import PositionScaling
 
 BUCKETS = 32
-"""Of the longest length; the others have buckets of the same width."""
+"""Number of buckets of the longest length; shorter lengths have buckets of the same width."""
 
 
 def sweep_lengths(
@@ -31,9 +31,10 @@ def sweep_lengths(
     """Return a record for each measure, length and scaling, all on the same documents and
     questions.
 
-    ``documents`` (tokens without separators) serve the losses; those shorter than the longest
-    length are left out. ``train_length`` is the context trained on. The model is left as it was.
-    Raises UserError where no document is long enough, or a scaling does not fit the positions.
+    ``documents`` (tokens without separators) are used for losses; those shorter than the longest
+    length are left out. ``train_length`` is the context length in training. The model is not
+    changed. Raises UserError if no document is long enough, or a scaling does not fit the
+    positions.
     """
     losses = any(measure not in TASKS for measure in settings.measures)
     longest = max(settings.lengths)
@@ -67,27 +68,28 @@ def sweep_lengths(
 def long_documents(
     documents: Sequence[np.ndarray], length_tokens: int, count: int
 ) -> list[np.ndarray]:
-    """Return the first ``count`` documents of at least ``length_tokens``, cut to that.
+    """Return the first ``count`` documents of at least ``length_tokens``, cut to that length.
 
-    Raises UserError when there is none; says how many were too short.
+    Prints how many were too short. Raises UserError if there is none.
     """
     long = [document for document in documents if len(document) >= length_tokens]
     if not long:
         raise UserError(
-            f"no document has {length_tokens:,} tokens, the longest length to be measured",
+            f"no document has {length_tokens:,} tokens, the longest length to measure",
             found=f"{len(documents)} documents, the longest of "
             f"{max(map(len, documents), default=0):,} tokens",
             do="measure shorter lengths, or give a long text with --text",
         )
     say(
         f"{min(len(long), count)} documents of {length_tokens:,} tokens are measured; "
-        f"{len(documents) - len(long):,} of {len(documents):,} are shorter and left out"
+        f"{len(documents) - len(long):,} of {len(documents):,} are shorter and are left "
+        "out"
     )
     return [document[:length_tokens] for document in long[:count]]
 
 
 def described(scaling: PositionScaling) -> str:
-    """Return a scaling in a line: its type and the keys that it sets."""
+    """Return a scaling in one line: its type and the keys that are set."""
     keys = scaling.model_dump(exclude_none=True, exclude_defaults=True)
     keys.pop("type", None)
     return " ".join(
@@ -115,9 +117,9 @@ def _by_position(
 
 
 def _windows(model: TextModel, documents: list[np.ndarray], length: int) -> dict[str, Any]:
-    """Perplexity with windows that do not overlap, and with windows half a length apart.
+    """Return perplexity with windows that do not overlap, and with windows half a length apart.
 
-    A short window gives its first tokens little context, so the two differ: both are told.
+    The first tokens of a window have little context, so the two figures differ; both are reported.
     """
     unknown, stride = [0] * len(documents), max(1, length // 2)
     apart, sliding = (
@@ -133,6 +135,6 @@ def _windows(model: TextModel, documents: list[np.ndarray], length: int) -> dict
 
 
 def _retrieval(model: TextModel, task: str, length: int, count: int, seed: int) -> dict[str, Any]:
-    # What is asked for has to fit as well.
+    # The question has to fit too.
     asked = questions(task, model.tokenizer, length - NEW_TOKENS, count, seed)
     return answer_questions(model, asked)

@@ -1,4 +1,4 @@
-"""A decoder together with the tokenizer of its texts: what every measurement here is made of."""
+"""A decoder and the tokenizer of its texts, as all measurements use them."""
 
 from dataclasses import dataclass
 
@@ -15,9 +15,10 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 class TextModel:
     """A decoder and its tokenizer.
 
-    Rows of the embedding from ``n_real_vocab`` on are padding that training gave no probability;
-    None: every row is a token. ``longest_context`` replaces the model's own longest context, where
-    positions are not learned. Raises UserError for tokens beyond the embedding or the positions.
+    Rows of the embedding from ``n_real_vocab`` on are padding, to which training gave no
+    probability; None: each row is a token. ``longest_context`` replaces the model's longest context
+    if positions are not learned. Raises UserError for more tokens than the embedding or the learned
+    positions have.
     """
 
     decoder: Decoder
@@ -29,8 +30,8 @@ class TextModel:
         rows = self.decoder.token_embedding.num_embeddings
         if self.tokenizer.vocab_size > rows:
             raise UserError(
-                f"the tokenizer has {self.tokenizer.vocab_size:,} tokens, the model {rows:,} rows: "
-                "they do not belong together"
+                f"the tokenizer has {self.tokenizer.vocab_size:,} tokens, but the model "
+                f"has {rows:,} rows; they do not belong together"
             )
         settings = self.decoder.settings
         learned = isinstance(settings.positions, LearnedPositions)
@@ -42,26 +43,26 @@ class TextModel:
 
     @property
     def context_length(self) -> int:
-        """The longest context in tokens."""
+        """Longest context in tokens."""
         return self.longest_context or self.decoder.settings.max_sequence_length
 
     @property
     def end_of_document_id(self) -> int:
-        """The token that ends documents, and stands before them."""
+        """Id of the token that ends documents, and stands before them."""
         return self.tokenizer.end_of_document_id
 
     @property
     def device(self) -> torch.device:
-        """Where the weights lie."""
+        """Device of the weights."""
         return self.decoder.token_embedding.weight.device
 
 
 def framed(
     document: np.ndarray, end_of_document_id: int, begin: int = 0, end: int | None = None
 ) -> np.ndarray:
-    """Tokens ``begin`` to ``end`` - 1 of [end of document] tokens [end of document], i64.
+    """Return tokens ``begin`` to ``end`` - 1 of [end of document] tokens [end of document], i64.
 
-    Only that part is copied, so the windows of one huge document cost no more than those of many.
+    Only this part is copied, so windows of one huge document cost no more than those of many.
     """
     length = len(document)
     end = length + 2 if end is None else end

@@ -1,4 +1,4 @@
-"""Two texts side by side, and which pieces of them differ."""
+"""Compare two texts and mark the pieces that differ."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text; ``differs`` where the other side has something else."""
+    """A run of text; ``differs`` is True if the other text has something else there."""
 
     text: str
     differs: bool
@@ -18,7 +18,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two texts in pieces."""
+    """Two texts as pieces."""
 
     title: str
     left: Sequence[Piece]
@@ -26,9 +26,9 @@ class Comparison:
 
 
 def compare(title: str, left: str, right: str) -> Comparison:
-    """Return the two texts, different words, spaces and signs marked; the pieces join to the texts.
+    """Return the two texts as pieces, with different words, spaces and signs marked.
 
-    Quadratic in the number of words: for excerpts.
+    Takes time quadratic in the number of words, so use it for excerpts.
     """
     first, second = _WORD.findall(left), _WORD.findall(right)
     pieces: tuple[list[Piece], list[Piece]] = ([], [])

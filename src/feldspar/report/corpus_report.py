@@ -1,7 +1,7 @@
-"""The page of a corpus: what came in, what was removed and why, who duplicated whom.
+"""Write the page of a corpus: documents read, removed (with reasons), and duplicates.
 
-Made from ``report.json``, ``manifest.json`` and ``duplicates.parquet`` of a folder of documents or
-of a deduplication.
+It is made from ``report.json``, ``manifest.json`` and ``duplicates.parquet`` of a folder of
+documents or of a deduplication.
 """
 
 import json
@@ -30,10 +30,10 @@ SIMILARITY_BINS = 20
 
 
 def write_corpus_report(folder: Path, out: Path | None = None) -> Path:
-    """Write the page of a finished folder; by default as FOLDER-report.html beside it.
+    """Write the page of a finished folder, by default to FOLDER-report.html beside it.
 
-    Beside, not inside: the folder's manifest names every file in it. Raises UserError when
-    ``folder`` is neither a folder of documents nor of a deduplication.
+    It is not written into the folder, because the folder's manifest names every file. Raises
+    UserError if ``folder`` is neither a folder of documents nor of a deduplication.
     """
     target = out or folder.resolve().with_name(f"{folder.resolve().name}-{PAGE_NAME}")
     write_atomically(target, corpus_page(folder))
@@ -65,7 +65,7 @@ def corpus_page(folder: Path) -> str:
 
 
 def amounts_section(report: dict[str, Any]) -> Section:
-    """Documents and bytes of each source: read, removed for each reason, kept."""
+    """Return a section: documents and bytes of each source, read, removed for each reason, kept."""
     tables = []
     reasons = list(next(iter(report["sources"].values()))["removed"])
     for unit in ("documents", "bytes"):
@@ -110,11 +110,11 @@ def amounts_section(report: dict[str, Any]) -> Section:
     }
     rows = [[name, *(f"{value:,}" for value in values)] for name, values in local.items()]
     tables.append(Table(["duplicates", "across all sources", "within the source"], rows))
-    return Section("What came in, what was removed and why", words, tables)
+    return Section("Documents read, removed and kept", words, tables)
 
 
 def mixture_section(report: dict[str, Any]) -> Section:
-    """Shares of the sources in bytes, before and after."""
+    """Return a section: shares of the sources in bytes, before and after."""
     shares = {}
     for label, act in (("read", "read"), ("kept", "kept")):
         sizes = {name: counts[act]["bytes"] for name, counts in report["sources"].items()}
@@ -132,7 +132,7 @@ def mixture_section(report: dict[str, Any]) -> Section:
 
 
 def held_out_sections(report: dict[str, Any]) -> list[Section]:
-    """What of train has a copy among the held-out documents; none without a split."""
+    """Return sections on training documents with a held-out copy; none without a split."""
     ways = report.get("copies_in_train")
     if not ways:
         return []
@@ -149,15 +149,16 @@ def held_out_sections(report: dict[str, Any]) -> list[Section]:
     ]
     used = report["settings"]["split"]["decontamination"] or "no copies"
     words = (
-        f"Documents of train that have a copy among the kept validation and test documents, had "
-        f"exact or near copies been put on one side. This split puts {used} on one side."
+        "Number of training documents that have a copy among the validation and test "
+        "documents, if exact or near copies were kept in one split. This corpus keeps "
+        f"{used} in one split."
     )
     header = ["copies on one side", "exact copies", "bytes", "near copies", "bytes"]
     return [Section("Held-out documents in train", [words], [Table(header, rows)])]
 
 
 def matrix_section(report: dict[str, Any]) -> Section:
-    """Who lost to whom, and which sources share text, as heat maps."""
+    """Return heat maps: sources of removed and kept duplicates, and sources that share text."""
     names = list(report["sources"])
     lost = report["lost_to"]
     figures = []
@@ -166,7 +167,7 @@ def matrix_section(report: dict[str, Any]) -> Section:
         title = f"Dropped {unit} of a source (row) by source of the kept duplicate (column)"
         figures.append(heat_map(title, names, names, values, "kept", "dropped", log=True))
     values = [[report["pairs"][first][second] for second in names] for first in names]
-    title = "Pairs of duplicates between sources, whichever was kept"
+    title = "Pairs of duplicates between sources, before any was removed"
     figures.append(heat_map(title, names, names, values, "", "", log=True))
     if sizes := report.get("pair_bytes"):
         values = [[sizes[first][second] for second in names] for first in names]
@@ -183,7 +184,7 @@ def matrix_section(report: dict[str, Any]) -> Section:
 
 
 def lengths_section(report: dict[str, Any]) -> Section:
-    """Documents by length, as read and kept, a line a source."""
+    """Return a section: documents by length, read and kept, one line for each source."""
     lengths = report["lengths"]
     figures = []
     for label, key in (("as read", "read"), ("kept", "kept")):
@@ -202,7 +203,8 @@ def lengths_section(report: dict[str, Any]) -> Section:
 
 
 def clusters_section(report: dict[str, Any], similarities: list[float | None]) -> Section:
-    """Sizes of clusters, and how similar dropped documents are to those kept."""
+    """Return a section: sizes of clusters, and similarity of removed documents to those that are
+    kept."""
     below, settings = report["below_threshold"], report["settings"]
     paragraphs = [
         f"{report['dropped']:,} documents dropped, {report['edges']:,} pairs of duplicates; "
@@ -212,8 +214,9 @@ def clusters_section(report: dict[str, Any], similarities: list[float | None]) -
     if below is not None:
         limit = (settings.get("deduplicate") or settings).get("threshold")
         paragraphs.append(
-            f"{100 * below:.2f} % of the dropped documents are less similar to the kept one than "
-            f"the threshold {limit}: a chain of pairs connects them, or pairs were not checked."
+            f"{100 * below:.2f} % of the dropped documents are less similar to the kept "
+            f"one than the threshold {limit}: they are connected by a chain of pairs, or "
+            "pairs were not compared."
         )
     figures = []
     sizes = {int(size): count for size, count in report["cluster_sizes"].items()}
@@ -236,17 +239,17 @@ def clusters_section(report: dict[str, Any], similarities: list[float | None]) -
 
 
 def similarity_figure(values: list[float]) -> Figure:
-    """Share of dropped documents at least so similar to the document that was kept."""
+    """Return the share of removed documents by their smallest similarity to the kept document."""
     bins = Counter(min(int(value * SIMILARITY_BINS), SIMILARITY_BINS - 1) for value in values)
     counts = [bins[number] for number in reversed(range(SIMILARITY_BINS))]
     shares = [100 * count / len(values) for count in accumulate(counts)]
     edges = [number / SIMILARITY_BINS for number in reversed(range(SIMILARITY_BINS))]
-    title = "Dropped documents at least so similar to the one kept"
+    title = "Dropped documents by similarity to the kept one"
     return line_figure(title, [Series("", edges, shares, "points")], "Jaccard similarity", "%")
 
 
 def examples_section(report: dict[str, Any]) -> Section:
-    """Pairs side by side."""
+    """Return pairs of duplicates side by side."""
     title = "Pairs of duplicates"
     examples = report["examples"]
     if not examples:
@@ -262,12 +265,12 @@ def examples_section(report: dict[str, Any]) -> Section:
             + (f"; from character {start:,}" if start else "")
         )
         comparisons.append(compare(label, example["excerpt_a"], example["excerpt_b"]))
-    words = "Excerpts, beginning a little before the first difference; differences are marked."
+    words = "Excerpts that begin shortly before the first difference; differences are marked."
     return Section(title, [words], comparisons=comparisons)
 
 
 def decontamination_sections(report: dict[str, Any]) -> list[Section]:
-    """What was removed for being in an evaluation set, where that was looked for."""
+    """Return sections on documents that were removed because an evaluation set contains them."""
     found = report.get("decontamination")
     if not found:
         return []
@@ -276,7 +279,7 @@ def decontamination_sections(report: dict[str, Any]) -> list[Section]:
         for name, each in found["sets"].items()
     ]
     header = ["set", "n-grams", "documents removed", "bytes removed"]
-    words = "A document that overlaps several sets counts in each."
+    words = "A document that overlaps with several sets counts in each."
     return [Section("Decontamination", [words], [Table(header, rows)])]
 
 
@@ -284,7 +287,7 @@ def _opened(folder: Path) -> Artifact:
     kind = kind_of(folder)
     if kind not in KINDS and not is_manifest(folder / MANIFEST_NAME):
         raise UserError(
-            f"{folder} is no corpus",
+            f"{folder} is not a corpus",
             found=kind,
             allowed="a folder that corpus build or corpus dedup made",
         )

@@ -1,4 +1,4 @@
-"""Figures as SVG text, drawn the same on every machine."""
+"""Draw figures as SVG text, identical on all machines."""
 
 import io
 import math
@@ -10,10 +10,10 @@ from typing import Any, Literal
 from feldspar.core.errors import missing_extra
 
 LARGEST_DRAWN = 1e100
-"""Beyond, the margins of a figure would leave the floating-point numbers."""
+"""Largest number that is drawn; with larger ones the margins of a figure would overflow."""
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
 NAME_COLUMNS = 12
-"""Characters of a bar's name in one line, so that neighbours do not overlap."""
+"""Number of characters of a bar's name in one line, so that neighbours do not overlap."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Band:
-    """A shaded region between two lines; where one of them is not finite there is none."""
+    """A shaded region between two lines; it has gaps where one of them is not finite."""
 
     label: str
     x: Sequence[float]
@@ -38,14 +38,14 @@ class Band:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure: its title and SVG."""
+    """A drawn figure: title and SVG."""
 
     title: str
     svg: str
 
 
 def number_of(value: Any) -> float:
-    """Return a recorded value as a number that can be drawn; NaN for all else."""
+    """Return a recorded value as a number that can be drawn; NaN for all others."""
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):
@@ -63,7 +63,7 @@ def line_figure(
     log_y: bool = False,
     bands: Sequence[Band] = (),
 ) -> Figure:
-    """Lines, points and bands over a common x axis."""
+    """Return lines, points and bands over a common x axis."""
     figure, axes = _new_axes(x_label, y_label)
     for band in bands:
         ends = zip(band.low, band.high, strict=True)
@@ -89,7 +89,7 @@ def line_figure(
 
 
 def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
-    """Return one bar per name, its value above it; long names take several lines."""
+    """Return one bar for each name, with its value above it; long names take several lines."""
     figure, axes = _new_axes("", y_label)
     names = [fill(name, NAME_COLUMNS) for name in bars]
     drawn = axes.bar(names, list(bars.values()), width=0.6)
@@ -100,7 +100,7 @@ def bar_figure(title: str, bars: dict[str, float], y_label: str) -> Figure:
 
 
 def grouped_bar_figure(title: str, groups: dict[str, dict[str, float]], y_label: str) -> Figure:
-    """For every name one bar a group, side by side; all groups hold the same names."""
+    """Return for each name one bar of each group, side by side; all groups have the same names."""
     figure, axes = _new_axes("", y_label)
     names = list(next(iter(groups.values())))
     width = 0.8 / len(groups)
@@ -125,9 +125,7 @@ def heat_map(
     log: bool = False,
     format_spec: str = ",.0f",
 ) -> Figure:
-    """Return a matrix as colours with each value written in its cell; ``log`` colours by log(1 +
-    v).
-    """
+    """Return a matrix as colours with the values in the cells; ``log`` colours by log(1 + v)."""
     figure, axes = _new_axes(x_label, y_label)
     shades = [[math.log1p(value) if log else value for value in row] for row in values]
     axes.grid(visible=False)
@@ -155,7 +153,7 @@ def _new_axes(x_label: str, y_label: str) -> tuple[Any, Any]:
         from matplotlib.figure import Figure as Canvas
     except ImportError:
         raise missing_extra("matplotlib", "report") from None
-    # A fixed salt gives the same element ids, hence the same bytes, at every drawing.
+    # A fixed salt gives the same element ids, and so the same bytes, each time.
     matplotlib.rcParams["svg.hashsalt"] = "feldspar"
     figure = Canvas(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""Noise scale with its band, and the batch beside it, of runs that measured it."""
+"""Draw the noise scale with its error band, and the batch size, for runs that measured them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,10 @@ def noise_scale_sections(records: Mapping[str, Records]) -> list[Section]:
             "Noise scale" if len(records) == 1 else f"Noise scale of {name}",
             [
                 (
-                    "The noise scale is the batch at which noise and signal of a step are equal; "
-                    "the band is a standard error of the signal. It is a cautious lower guide to "
-                    "the critical batch. Where there is no line it is undetermined."
+                    "The noise scale is the batch size at which noise and signal of a "
+                    "step are equal. The band is one standard error of the signal. The "
+                    "noise scale is a cautious lower estimate of the critical batch "
+                    "size. Where there is no line, it could not be estimated."
                 )
             ],
             figures=noise_scale_figures([row for row in rows if KEY in row]),
@@ -32,7 +33,8 @@ def noise_scale_sections(records: Mapping[str, Records]) -> list[Section]:
 
 
 def noise_scale_figures(rows: Records) -> list[Figure]:
-    """Total with its band beside the batch, and the groups that were measured, over tokens."""
+    """Return the total with its band beside the batch size, and each measured group, over
+    tokens."""
     tokens = [row["tokens"] for row in rows]
 
     def values(key: str) -> list[float]:

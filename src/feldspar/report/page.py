@@ -1,4 +1,4 @@
-"""One self-contained HTML page of sections; every text is escaped."""
+"""Render one self-contained HTML page of sections; all text is escaped."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -49,7 +49,7 @@ mark { background: #ffe08a; }
 
 @dataclass(frozen=True)
 class Table:
-    """A table; cells after the first of a row are set as numbers."""
+    """A table; all cells of a row but the first are aligned as numbers."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -69,9 +69,9 @@ class Section:
 
 
 def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """Return the page as HTML without any outside resource.
+    """Return the page as HTML without external resources.
 
-    Raises SetupError when jinja2 is absent.
+    Raises SetupError if jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined

@@ -1,4 +1,4 @@
-"""The page of one or several runs, from their recorded JSON: curves, data, figures, samples."""
+"""Write the page of one or more runs from their records: curves, data, figures, samples."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ SMOOTHED_STEPS = 40
 
 
 def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
-    """Write the page of ``runs``; by default into the first run's folder.
+    """Write the page of ``runs``, by default into the first run's folder.
 
     Raises UserError for a folder without metrics.
     """
@@ -32,8 +32,8 @@ def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
 def run_page(runs: Sequence[Path]) -> str:
     """Return the page of one run, or of several side by side.
 
-    Whatever is damaged or missing in a folder is named in its place. Raises UserError for a folder
-    without any step.
+    Files that are damaged or missing are named in their place. Raises UserError for a folder
+    without a step.
     """
     folders = _named(runs)
     records = {name: read_metrics(run) for name, run in folders.items()}
@@ -52,20 +52,20 @@ def run_page(runs: Sequence[Path]) -> str:
 
 
 def _named(runs: Sequence[Path]) -> dict[str, Path]:
-    """Name each run after its folder, or by its path where two folders share a name."""
+    """Name each run after its folder, or by its path if two folders have the same name."""
     names = [run.resolve().name for run in runs]
     shared = len(set(names)) < len(names)
     return {str(run) if shared else name: run for name, run in zip(names, runs, strict=True)}
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Read the records of a run's steps that have a loss; what is damaged is left out.
+    """Return the records of a run's steps that have a loss; damaged ones are left out.
 
-    Raises UserError where there are none.
+    Raises UserError if there are none.
     """
     path = run / METRICS_NAME
     if not path.is_file():
-        raise UserError(f"{run} is no run folder: it holds no {METRICS_NAME}")
+        raise UserError(f"{run} is not a run folder: it has no {METRICS_NAME}")
     records = [record for record in read_steps(path) if "train/loss" in record]
     if not records:
         raise UserError(f"{path} holds no step yet", do="train the run first")
@@ -73,17 +73,17 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def missing_steps(name: str, rows: Sequence[Mapping[str, Any]]) -> Section | None:
-    """Name the steps that have no record; None where none is missing."""
+    """Return a section with the steps that have no record; None if no step is missing."""
     rest = gaps([row["step"] for row in rows], rows[-1]["step"])
     if not rest:
         return None
     told = ", ".join(f"{a:,}" if a == b else f"{a:,} to {b:,}" for a, b in rest)
-    words = "metrics.jsonl has no readable record of these steps; the figures leave them out:"
+    words = "metrics.jsonl has no readable record of these steps, so the figures leave them out:"
     return Section(f"Missing steps of {name}", [f"{words} {told}."])
 
 
 def _recipe_of(run: Path) -> str:
-    """Return the recipe that the run was trained by, or why it cannot be read."""
+    """Return the run's recipe, or the reason why it cannot be read."""
     try:
         return recipe_text(load_any_recipe(str(run.resolve())))
     except FeldsparError as error:
@@ -95,14 +95,15 @@ def position_unit_of(records: dict[str, list[dict[str, Any]]]) -> str:
     kinds = {"tokens" if "tokens" in row else "images" for rows in records.values() for row in rows}
     if len(kinds) > 1:
         raise UserError(
-            "runs of language models and runs on images share no page",
+            "runs of language models and runs on images cannot share a page",
             do="write one page of each kind",
         )
     return kinds.pop()
 
 
 def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
-    """Loss, validation by source, accuracy, learning rate, batch and speed over the run."""
+    """Return loss, validation by source, accuracy, learning rate, batch size and speed over the
+    run."""
     one, unit = len(records) == 1, position_unit_of(records)
     loss = []
     for name, rows in records.items():
@@ -144,7 +145,7 @@ def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
 def validation_series(
     records: dict[str, list[dict[str, Any]]], measure: str, unit: str = "tokens"
 ) -> list[Series]:
-    """Return one series per run and source, and the mean over sources."""
+    """Return a series for each run and source, and the mean over sources."""
     series = []
     for name, rows in records.items():
         prefix = "" if len(records) == 1 else f"{name} "
@@ -164,12 +165,12 @@ def validation_series(
 def _points(
     rows: Sequence[Mapping[str, Any]], unit: str, key: str
 ) -> tuple[list[float], list[float]]:
-    """Positions and values of one measurement."""
+    """Return positions and values of one measurement."""
     return [row[unit] for row in rows], [number_of(row[key]) for row in rows]
 
 
 def summary_sections(name: str, run: Path) -> list[Section]:
-    """Held-out figures beside the baselines, documents, stages and samples, where recorded."""
+    """Return held-out figures beside the baselines, documents, stages and samples, if recorded."""
     try:
         summary = read_summary(run)
     except RunError as error:
@@ -190,7 +191,7 @@ def summary_sections(name: str, run: Path) -> list[Section]:
 
 
 def held_out_section(summary: Summary) -> Section:
-    """Bits per byte of the model, the trigram and the compressors on held-out documents."""
+    """Return bits per byte of the model, the trigram and the compressors on held-out documents."""
     columns = summary.columns
     sources = [OVERALL, *(name for name in summary.bits_per_byte if name != OVERALL)]
     rows = [
@@ -201,9 +202,10 @@ def held_out_section(summary: Summary) -> Section:
         "Held-out bits per byte",
         [
             (
-                "Documents that training never saw, each scored by itself; lower is better. "
-                "The compressors see each document alone, and again all of a source as one stream; "
-                "the token trigram was fitted on exactly the tokens that the model was trained on."
+                "Training never saw these documents; each one is scored alone, and lower "
+                "is better. The compressors see each document alone, and all documents "
+                "of a source as one stream. The token trigram was fitted on exactly the "
+                "model's training tokens."
             )
         ],
         [Table(["source", *columns], rows)],
@@ -212,7 +214,7 @@ def held_out_section(summary: Summary) -> Section:
 
 
 def documents_section(documents: DocumentCounts) -> Section:
-    """What came in, what was removed and why."""
+    """Return a section: documents read, removed (with reasons) and kept."""
     rows: list[list[Any]] = [["read", documents.read]]
     rows += [[f"removed: {reason}", count] for reason, count in documents.removed.items()]
     rows.append(["kept", documents.kept])
@@ -220,7 +222,7 @@ def documents_section(documents: DocumentCounts) -> Section:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Mean over the last steps."""
+    """Return means over the last steps."""
     means = []
     for end in range(1, len(values) + 1):
         window = values[max(0, end - SMOOTHED_STEPS) : end]

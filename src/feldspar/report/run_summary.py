@@ -1,4 +1,4 @@
-"""The summary of a quickstart: what was measured and written once the run was trained."""
+"""Summary of a quickstart: measurements and samples of the trained run."""
 
 from pathlib import Path
 from typing import Self
@@ -14,7 +14,7 @@ BySource = dict[str, float]
 
 
 class DocumentCounts(BaseModel):
-    """Documents read, removed by reason, and kept."""
+    """Number of documents read, removed by reason, and kept."""
 
     read: int
     kept: int
@@ -22,20 +22,20 @@ class DocumentCounts(BaseModel):
 
 
 class Summary(BaseModel):
-    """Bits per byte by source, of the model and of the baselines, and how they came about."""
+    """Bits per byte of the model and of the baselines by source, and the way they came about."""
 
     recipe: str
-    """The digest of the recipe that was asked for."""
+    """Digest of the recipe as it was given."""
     bits_per_byte: BySource
     baselines_by_source: dict[str, BySource]
     documents: DocumentCounts
     seconds: dict[str, float]
-    """By stage."""
+    """Seconds of each stage."""
     samples: list[str] = Field(default=[])
 
     @property
     def columns(self) -> dict[str, BySource]:
-        """The model's figures and those of each baseline."""
+        """Figures of the model and of each baseline."""
         return {"model": self.bits_per_byte} | self.baselines_by_source
 
     @model_validator(mode="after")
@@ -48,7 +48,7 @@ class Summary(BaseModel):
 
 
 def read_summary(run: Path) -> Summary | None:
-    """Read ``summary.json`` of a run; None without one. Raises RunError when it is damaged."""
+    """Return ``summary.json`` of a run; None if there is none. Raises RunError if it is damaged."""
     path = run / SUMMARY_NAME
     if not path.is_file():
         return None
@@ -59,5 +59,5 @@ def read_summary(run: Path) -> Summary | None:
         where = ".".join(map(str, problem["loc"]))
         raise RunError(
             f"{path} is damaged: {where + ': ' if where else ''}{problem['msg']}",
-            do="delete it and give the same quickstart again: it measures and releases again",
+            do="delete it and run the same quickstart again: it measures and releases again",
         ) from error

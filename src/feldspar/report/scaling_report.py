@@ -1,4 +1,4 @@
-"""The page and the figure of a fitted law, from its record."""
+"""Write the page and the figure of a fitted law from its record."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ FORM_NAMES = {
 
 
 def write_scaling(record: dict[str, Any], folder: Path) -> None:
-    """Write the record as scaling.json, its figure and its page, in this order.
+    """Write the record as scaling.json, then its figure and its page.
 
-    Raises SetupError when the packages of the extra ``report`` are absent.
+    Raises SetupError if packages of the extra ``report`` are not installed.
     """
     write_json(folder / RECORD_NAME, record)
     figure = scaling_figure(record)
@@ -29,7 +29,8 @@ def write_scaling(record: dict[str, Any], folder: Path) -> None:
 
 
 def scaling_figure(record: dict[str, Any]) -> Figure:
-    """Losses over FLOPs, the held-out one apart; the law by all points and by the others."""
+    """Draw losses over FLOPs, with the held-out one marked, and the law fitted to all points and
+    without it."""
     held_out, samples = record["held_out"], record["curve"]
     x = [sample["flops"] for sample in samples]
     series = [
@@ -50,7 +51,7 @@ def scaling_figure(record: dict[str, Any]) -> Figure:
 
 
 def scaling_page(record: dict[str, Any], figure: Figure) -> str:
-    """Return the page: the law, how it was judged, predictions, sizes, every doubt."""
+    """Return the page: the law, its check, predictions, sizes, and all warnings."""
     held_out = record["held_out"]
     sections = [
         Section("Loss over FLOPs", [law_line(record), held_out_line(held_out)], figures=[figure]),
@@ -59,8 +60,8 @@ def scaling_page(record: dict[str, Any], figure: Figure) -> str:
             [
                 f"Chosen by {record['chosen_by']}.",
                 (
-                    "Parameters and residuals are those of the fit to all points, the predictions "
-                    "of the held-out size those of the fit without it."
+                    "Parameters and residuals belong to the fit to all points; "
+                    "predictions of the held-out size belong to the fit without it."
                 ),
             ],
             [_forms_table(record)],
@@ -85,12 +86,12 @@ def scaling_page(record: dict[str, Any], figure: Figure) -> str:
 
 
 def unit_of(record: dict[str, Any]) -> str:
-    """Return the unit of the losses, where it is known."""
+    """Return the unit of the losses, or "loss" if it is not known."""
     return "loss" if record["basis"] is None else record["basis"]["loss_unit"]
 
 
 def law_line(record: dict[str, Any]) -> str:
-    """Return the law in numbers, by all points."""
+    """Return the law in numbers, fitted to all points."""
     values = record["parameters"]
     constant = f" + {values['constant']:.4g}" if record["form"] == "power_plus_constant" else ""
     return (
@@ -100,7 +101,7 @@ def law_line(record: dict[str, Any]) -> str:
 
 
 def held_out_line(held_out: dict[str, Any]) -> str:
-    """What was predicted of the largest size, and what was measured."""
+    """Return the prediction for the largest size and its measured loss."""
     interval, inside = held_out["interval"], held_out["inside_interval"]
     where = f"{'inside' if inside else 'outside'} the interval {_bounds(interval)}"
     return (

@@ -1,1 +1,1 @@
-"""Many runs of one recipe, each a run folder."""
+"""Studies: many runs of one recipe, each in its own run folder."""

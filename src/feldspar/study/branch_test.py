@@ -1,9 +1,9 @@
-"""How much larger the batch may be: branches of one run with 1, 2, 4 times its batch, same data.
+"""Find how much larger the batch may be, by branches of one run with 1, 2 and 4 times its batch.
 
-2505.23971: from a checkpoint, train on with batches B, 2 B, 4 B and learning rates times the root;
-the largest whose loss is no worse has passed. Over the noise scale there it is the gain of a
-steered batch. All branches read the same documents at the same places, so that losses are compared
-pair by pair.
+Method of 2505.23971: train on from a checkpoint with batches B, 2 B and 4 B, and learning rates
+scaled by the square root. The largest batch without a worse loss is accepted. This batch divided by
+the noise scale at the checkpoint is the gain of a steered batch. All branches read the same
+documents at the same positions, so losses are compared in pairs.
 """
 
 import json
@@ -27,9 +27,9 @@ from feldspar.train.run import train
 
 FACTORS = (1, 2, 4)
 TOLERANCE = 0.01
-"""Nats per token that a larger batch may cost (2505.23971)."""
+"""Loss in nats per token that a larger batch may cost (2505.23971)."""
 LEAST_CHUNKS = 4
-"""Pairs of losses that a comparison takes."""
+"""Smallest number of pairs of losses for a comparison."""
 NEW_IN_BRANCH = (
     "name",
     "length",
@@ -45,34 +45,34 @@ NEW_IN_BRANCH = (
 
 @dataclass(frozen=True)
 class Branch:
-    """One batch size: its loss over that of the smaller batch before it."""
+    """One batch size, with its loss compared with the next smaller batch."""
 
     sequences: int
     folder: Path
     excess: float
-    """Mean difference over the second half of the branch; 0 for the first."""
+    """Mean difference over the second half of the branch; 0 for the first branch."""
     half_width: float
-    """Half the 95 % interval of it by Student's t, over pairs of the same tokens."""
+    """Half the 95 % interval of ``excess`` by Student's t, over pairs of the same tokens."""
     passed: bool
 
 
 @dataclass(frozen=True)
 class BranchTest:
-    """What the branches of one checkpoint say."""
+    """Results of the branches of one checkpoint."""
 
     tokens: int
     noise_scale: float
-    """Of the whole model in sequences, as the run logged it there."""
+    """Noise scale of the whole model in sequences, as the run logged it there."""
     branches: tuple[Branch, ...]
 
     @property
     def accepted(self) -> int:
-        """The largest batch that passed, with all below it."""
+        """Largest accepted batch; all smaller ones are accepted too."""
         return [branch.sequences for branch in self.branches if branch.passed][-1]
 
     @property
     def gain(self) -> float:
-        """Accepted batch over noise scale; NaN where the run had none."""
+        """Accepted batch divided by noise scale; NaN if the run did not measure it."""
         return self.accepted / self.noise_scale
 
 
@@ -84,10 +84,11 @@ def branch_test(
     factors: Sequence[int] = FACTORS,
     tolerance: float = TOLERANCE,
 ) -> BranchTest:
-    """Train the branches of ``run`` at ``checkpoint`` for ``branch_tokens`` tokens each in ``out``.
+    """Train the branches of ``run`` from ``checkpoint``, each for ``branch_tokens`` tokens, in
+    ``out``.
 
-    The same call again goes on where it was stopped. Raises UserError for a run without a record of
-    the checkpoint's step, and for branches too short to compare.
+    The same call again continues where it stopped. Raises UserError for a run without a record of
+    the checkpoint's step, and for branches that are too short to compare.
     """
     found = find_checkpoint(run, checkpoint)
     at = found.state["tokens"]
@@ -95,7 +96,7 @@ def branch_test(
     if not rows or rows[-1]["tokens"] != at:
         raise UserError(f"{run} has no record of the step at {at:,} tokens")
     last = rows[-1]
-    # The last step of a steered phase may be shorter than its batch.
+    # The last step of a steered phase may have fewer sequences than its batch size.
     batch = max(row["sequences"] for row in rows[-2:] if row["phase"] == last["phase"])
     loaded = load_recipe(str(run))
     context = loaded.recipe.context_length(loaded.recipe.phases[found.state["phase"]])
@@ -128,7 +129,7 @@ def branch_test(
 def _train_branch(
     run: Path, start: Checkpoint, phases: Sequence[Mapping[str, Any]], folder: Path
 ) -> Path:
-    """Continue a copy of the checkpoint; a copy that was not finished is made again."""
+    """Train on from a copy of the checkpoint; an unfinished copy is made again."""
     if not folder.is_dir():
         with new_folder(folder) as staging:
             copy_folder(start.folder, RunFolder(staging).checkpoints / start.folder.name)
@@ -147,7 +148,7 @@ def branched_phases(
     index = start.state["phase"]
     start_position = plan_loaded(loaded).timeline.phases[index].start_position
     done = start.state["tokens"] - start_position
-    # Their schedules have done their part; cut short, they need not fit any more.
+    # Earlier phases are cut at the checkpoint, so their schedules need not fit any more.
     current = values[index] | {
         "length": f"{done} tokens",
         "learning_rate": None,
@@ -168,7 +169,8 @@ def branched_phases(
 
 
 def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
-    """Mean loss of each ``chunk`` tokens after the checkpoint, the same tokens in each branch."""
+    """Return the mean loss of each ``chunk`` tokens after the checkpoint, the same tokens in each
+    branch."""
     sums: dict[int, list[float]] = {}
     for row in RunFolder(folder).steps():
         if row["tokens"] > start:
@@ -177,7 +179,8 @@ def _chunk_losses(folder: Path, start: int, chunk: int) -> list[float]:
 
 
 def paired_excess(smaller: Sequence[float], larger: Sequence[float]) -> tuple[float, float]:
-    """Return how far ``larger`` lies above ``smaller`` in the second half, and half the interval.
+    """Return the mean excess of ``larger`` over ``smaller`` in the second half, and half its
+    interval.
 
     Both hold the losses of the same tokens, in order.
     """
@@ -189,5 +192,5 @@ def paired_excess(smaller: Sequence[float], larger: Sequence[float]) -> tuple[fl
 
 
 def is_no_worse(excess: float, half: float, tolerance: float) -> bool:
-    """True where the whole interval is within ``tolerance``: noise makes it harder to pass."""
+    """Tell whether the whole interval is below ``tolerance``; more noise makes this harder."""
     return excess + half <= tolerance

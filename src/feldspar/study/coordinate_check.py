@@ -1,8 +1,8 @@
-"""The coordinate check: do activations keep their size as width, density or depth changes?
+"""Coordinate check: do activations keep their size as width, density or depth changes?
 
-Every candidate is trained for ten steps at every point of every axis under several seeds; slopes
-and verdicts are those of ``parametrization.coordinates``. Two candidates whose tables are equal at
-a point share its runs.
+Each candidate is trained for ten steps at each point of each axis with several seeds.
+``parametrization.coordinates`` computes slopes and verdicts. Two candidates with equal tables at a
+point share its runs.
 """
 
 import math
@@ -57,16 +57,16 @@ CONTROLS: dict[Axis, tuple[str, ...]] = {
     "density": ("sp", "mup"),
     "depth": ("sp", "mup"),
 }
-"""Parametrizations that are known to fail: where one does not, the check sees too little."""
+"""Parametrizations that are known to fail. If one does not fail, the check is not sensitive
+enough."""
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What was measured of one candidate along one axis.
+    """Measurements of one candidate along one axis.
 
-    ``sizes`` holds the geometric mean over seeds at each value of the
-    spread; a slope is NaN where a run
-    left the finite numbers.
+    ``sizes`` holds the geometric mean over seeds at each value of the axis; a slope is NaN if a run
+    diverged.
     """
 
     axis: Axis
@@ -77,18 +77,18 @@ class Judgement:
 
     @property
     def faults(self) -> tuple[Bound, ...]:
-        """The bounds that the slopes break."""
+        """Bounds that the slopes exceed."""
         wanted = bounds(self.axis, self.candidate.settings)
         return tuple(bound for bound in wanted if not bound.holds(self.slopes))
 
     @property
     def passed(self) -> bool:
-        """Whether every bound holds."""
+        """True if all bounds hold."""
         return not self.faults
 
     @property
     def grows_clearly(self) -> bool:
-        """Whether instability is beyond doubt, or a run diverged."""
+        """True if activations clearly grow, or a run diverged."""
         return all(
             bound.holds(self.slopes) or math.isnan(self.slopes[bound.measure])
             for bound in clear_growth(self.axis)
@@ -97,7 +97,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class CoordinateCheck:
-    """The judgements of a recipe's check; ``own`` names its own parametrization among them."""
+    """Judgements of a recipe's check; ``own`` names the recipe's own parametrization."""
 
     recipe: str
     own: str
@@ -106,7 +106,7 @@ class CoordinateCheck:
 
     @cached_property
     def by_axis(self) -> dict[Axis, dict[str, Judgement]]:
-        """Axis, name of the candidate, judgement."""
+        """Judgements by axis, then by name of the candidate."""
         found: dict[Axis, dict[str, Judgement]] = {}
         for judgement in self.judgements:
             found.setdefault(judgement.axis, {})[judgement.candidate.name] = judgement
@@ -114,23 +114,27 @@ class CoordinateCheck:
 
     @property
     def broken_claims(self) -> tuple[Axis, ...]:
-        """Where the recipe's own parametrization promises stability and fails."""
+        """Axes where the recipe's own parametrization promises stability and fails."""
         return tuple(axis for axis in self.claims if not self.by_axis[axis][self.own].passed)
 
     @property
     def outcome(self) -> str:
-        """What it means for the recipe, in one line."""
+        """Result for the recipe, in one line."""
         if not self.claims:
             return f"{self.own} is the recipe's own parametrization and promises no stability"
         if self.broken_claims:
-            return f"{self.own}, the recipe's own, fails on {' and '.join(self.broken_claims)}"
+            return (
+                f"{self.own} is the recipe's own parametrization and fails on "
+                f"{' and '.join(self.broken_claims)}"
+            )
         return (
-            f"{self.own}, the recipe's own, is stable where it promises: {', '.join(self.claims)}"
+            f"{self.own} is the recipe's own parametrization and is stable where it "
+            f"promises: {', '.join(self.claims)}"
         )
 
     @property
     def silent_controls(self) -> tuple[tuple[Axis, str], ...]:
-        """Candidates that must fail clearly and did not."""
+        """Controls that must fail clearly and did not."""
         return tuple(
             (axis, name)
             for axis, names in CONTROLS.items()
@@ -139,7 +143,7 @@ class CoordinateCheck:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """For machines; a slope that does not exist is null."""
+        """Return plain values; a slope that does not exist is null."""
         axes = self.by_axis.items()
         return {
             "verdicts": {
@@ -185,10 +189,10 @@ class CoordinateCheck:
 def check_recipe(
     recipe: Recipe, quick: bool = False, workers: int | None = None
 ) -> CoordinateCheck:
-    """Check every parametrization at small sizes of the recipe's kind of model.
+    """Check all parametrizations on small models of the recipe's kind.
 
-    ``quick``: fewer and smaller models. ``workers`` as in ``judge``. Raises UserError for values
-    in ``study.vary`` that the check's models cannot have.
+    ``quick``: fewer and smaller models. ``workers`` as in ``judge``. Raises UserError for values in
+    ``study.vary`` that the check's models cannot have.
     """
     own = recipe.parametrization
     judgements = judge(
@@ -204,9 +208,9 @@ def judge(
     first_seed: int = 0,
     workers: int | None = None,
 ) -> list[Judgement]:
-    """Return each candidate along each axis, by runs of models of one ``kind``.
+    """Return the judgement of each candidate along each axis, for models of one ``kind``.
 
-    ``workers`` processes of one thread each; default: as many as there are cores.
+    ``workers`` is the number of processes, of one thread each; default: one for each core.
     """
     runs = {
         (axis, candidate): [
@@ -270,7 +274,8 @@ def _judgement(
     spread: Spread,
     points: list[list[dict[Measure, float]]],
 ) -> Judgement:
-    """``points``: one list of measures a value of the axis, one element a seed."""
+    """Return a judgement; ``points`` has a list for each value of the axis, with measures for each
+    seed."""
     sizes, slopes = {}, {}
     for measure in points[0][0]:
         by_point = [[seed[measure] for seed in seeds] for seeds in points]
@@ -282,7 +287,8 @@ def _judgement(
 
 
 def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
-    """How the factor of q.k in the module goes with head_dim: its value, no run needed."""
+    """Return the slope of the factor of q.k over head_dim; it is read from the module, without a
+    run."""
     point = point_on("width", 2 * HEAD_DIM)
     factors = []
     for head_dim in (HEAD_DIM, 2 * HEAD_DIM):
@@ -307,9 +313,9 @@ def _warn_of_meagre_fan_in(spreads: Mapping[Axis, Spread]) -> None:
         point = point_on("density", density)
         if point.d_model * density < MEAGRE_FAN_IN:
             say(
-                f"warning: at density {density:g} a neuron of the check keeps "
-                f"{point.d_model * density:g} inputs; with fewer than {MEAGRE_FAN_IN} averages do "
-                "not hold"
+                f"warning: at density {density:g} a neuron of the check has "
+                f"{point.d_model * density:g} inputs; with fewer than {MEAGRE_FAN_IN}, "
+                "averages are not reliable"
             )
 
 
@@ -320,7 +326,7 @@ def _geometric_mean(sizes: Sequence[float]) -> float:
 
 
 def _nested(measured: Mapping[Measure, Any]) -> dict[str, Any]:
-    """quantity -> size or change -> step -> value."""
+    """Return nested values: quantity -> size or change -> step -> value."""
     found: dict[str, Any] = {}
     for measure, value in measured.items():
         kinds = found.setdefault(measure.quantity, {})

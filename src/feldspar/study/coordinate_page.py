@@ -1,4 +1,4 @@
-"""The folder of a coordinate check: JSON, one page, one figure an axis."""
+"""Write the folder of a coordinate check: JSON, one page, and one figure for each axis."""
 
 import math
 from collections.abc import Iterable
@@ -24,7 +24,7 @@ HEADLINES: dict[Axis, Measure] = {
     "density": Measure(FEED_FORWARD_OUTPUT, "size", STEPS[-1]),
     "depth": Measure(RESIDUAL_STREAM, "change", STEPS[-1]),
 }
-"""What each axis is judged by at the last step, for its figure."""
+"""Quantity in the figure of each axis, at the last step."""
 
 
 def write_check(check: CoordinateCheck, folder: Path) -> None:
@@ -52,9 +52,9 @@ def check_page(check: CoordinateCheck) -> str:
                 "Verdicts",
                 [
                     (
-                        "pass: the mean size of activations keeps within the bounds as the model "
-                        "grows along the axis. A slope is that of log2 size over log2 of the axis, "
-                        "sizes averaged over seeds."
+                        "Pass: along the axis, the mean size of activations stays within "
+                        "the bounds as the model grows. A slope is log2 of the size over "
+                        "log2 of the axis, with sizes averaged over seeds."
                     )
                 ],
                 [Table(["parametrization", *axes], rows)],
@@ -65,7 +65,8 @@ def check_page(check: CoordinateCheck) -> str:
 
 
 def headline_figures(check: CoordinateCheck, axis: Axis) -> list[Figure]:
-    """Return one line a parametrization: the size at the last step along an axis."""
+    """Return figures with one line for each parametrization: sizes at the last step along
+    an axis."""
     measure = HEADLINES[axis]
     series = [
         _series(label, one, measure) for label, one in _distinct(check.by_axis[axis].values())
@@ -99,7 +100,8 @@ def _axis_section(check: CoordinateCheck, axis: Axis) -> Section:
 
 
 def _distinct(judgements: Iterable[Judgement]) -> list[tuple[str, Judgement]]:
-    """Judgements of different runs, under the names of all that share them."""
+    """Return the judgements of different runs, each with the names of all candidates that
+    share it."""
     groups: list[tuple[list[str], Judgement]] = []
     for one in judgements:
         names = next((names for names, other in groups if other.sizes == one.sizes), None)
@@ -117,7 +119,7 @@ def _series(label: str, judgement: Judgement, measure: Measure) -> Series:
 
 
 def _figures(title: str, series: list[Series], axis: Axis) -> list[Figure]:
-    """None where every run diverged: there is nothing to draw."""
+    """Return the figures; none if every run diverged."""
     drawn = [item for item in series if any(map(math.isfinite, item.y))]
     if not drawn:
         return []

@@ -1,10 +1,10 @@
-"""What a coordinate check of a recipe compares: sizes along each axis, and parametrizations.
+"""Choose the models of a recipe's coordinate check: sizes along each axis, and parametrizations.
 
-The recipe gives the kind of model (positions, feed-forward, norm, biases, tied embeddings, shares
-of heads and of d_ff) and the distribution of initial values. Sizes and base hyper-parameters are
-the check's own, so that its thresholds mean the same everywhere. The forward multipliers belong to
-those: they were tuned together with init_std and learning_rate, no rule depends on them, and a
-large embedding_multiplier would bury the blocks' changes under the embedding's.
+The recipe gives the kind of model (positions, feed-forward layer, norm, biases, tied embeddings,
+ratios of heads and of d_ff) and the distribution of initial values. Sizes and base hyper-parameters
+are fixed by the check, so that its thresholds mean the same for each recipe. The recipe's forward
+multipliers are not used: they were tuned together with init_std and learning_rate, no rule depends
+on them, and a large embedding_multiplier would hide the changes of the blocks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ LEARNING_RATES: dict[Axis, float] = {"width": 1e-2, "density": 1e-2, "depth": 4e
 
 @dataclass(frozen=True)
 class Spread:
-    """The values that an axis is measured at, and how many seeds each of them."""
+    """Values of an axis, and the number of seeds at each of them."""
 
     values: tuple[float, ...]
     seeds: int
@@ -49,8 +49,8 @@ QUICK: dict[Axis, Spread] = {
     "density": Spread((1, 1 / 4, 1 / 16), 2),
     "depth": Spread((2, 4, 16), 4),
 }
-"""Log2 sizes differ by 0.3 from seed to seed: the fewer octaves, the more seeds it takes to tell a
-slope of 0.25 from none."""
+"""Log2 sizes differ by 0.3 between seeds. With fewer octaves, more seeds are needed to tell a slope
+of 0.25 from 0."""
 QUICK_POINTS = 3
 STUDY_KEYS: dict[Axis, str] = {
     "width": "model.d_model",
@@ -66,7 +66,7 @@ TableRule = Callable[
 
 @dataclass(frozen=True)
 class Candidate:
-    """A parametrization to be judged; ``rule`` makes its tables."""
+    """A parametrization to judge; ``rule`` makes its tables."""
 
     name: str
     settings: ParametrizationSettings
@@ -85,7 +85,7 @@ class Point:
 
 
 def point_on(axis: Axis, value: float) -> Point:
-    """Return the model at one value of an axis; the other two stay where they are."""
+    """Return the model at one value of an axis; the other two axes keep their base values."""
     if axis == "width":
         return Point(int(value), BASE_N_LAYERS, 1.0)
     if axis == "depth":
@@ -117,7 +117,7 @@ def model_at(kind: ModelSettings, point: Point, head_dim: int = HEAD_DIM) -> Mod
 
 
 def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
-    """Return every parametrization; the recipe's own is always there."""
+    """Return all parametrizations; the recipe's own is always included."""
     own = recipe.parametrization
     kinds: list[tuple[ParametrizationType, float | None]] = [
         ("sp", None),
@@ -138,7 +138,7 @@ def candidates_of(recipe: Recipe) -> tuple[Candidate, ...]:
 
 
 def name_of(settings: ParametrizationSettings) -> str:
-    """Return the type, and the exponent of the depth rules where it is not the type's own."""
+    """Return the type, with the depth exponent if it is not the type's default."""
     if settings.depth_exponent is None or (settings.type, settings.depth_power) == (
         "completep",
         1.0,
@@ -148,7 +148,7 @@ def name_of(settings: ParametrizationSettings) -> str:
 
 
 def spreads_of(recipe: Recipe, quick: bool) -> dict[Axis, Spread]:
-    """What each axis is measured at: the recipe's ``study.vary`` where it names it, else defaults.
+    """Return the values of each axis: the recipe's ``study.vary``, else defaults.
 
     Raises UserError for values that no model of the check can have.
     """
@@ -185,7 +185,7 @@ def _inner_share(kind: ModelSettings) -> float:
 
 
 def _kv_heads(n_heads: int, shared: int) -> int:
-    """Return the most key heads so that each serves at least ``shared`` query heads."""
+    """Return the largest number of key heads that serve at least ``shared`` query heads each."""
     return next((n for n in range(n_heads // shared, 0, -1) if n_heads % n == 0), 1)
 
 
@@ -195,26 +195,26 @@ def _grid(key: str, given: Sequence[Any] | Range) -> Sequence[Any]:
     if given.points is None:
         raise UserError(
             f"study.vary: {key} is a range without points",
-            do=f"add points to it, or list the values: {key}: [...]",
+            do=f"add points, or list the values: {key}: [...]",
         )
-    # A logarithmic grid gives 256.00000000000006.
+    # A logarithmic grid gives numbers such as 256.00000000000006.
     return [round(value, 9) for value in given.grid()]
 
 
 def _checked(axis: Axis, key: str, given: Sequence[Any]) -> tuple[float, ...]:
-    """Sorted values without repeats, sparsities as densities."""
+    """Return sorted values without repeats; sparsities become densities."""
     for value in given:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise UserError(f"{key}: {value!r} is no number")
+            raise UserError(f"{key}: {value!r} is not a number")
         if axis == "density" and not 0 <= value < 1:
-            raise UserError(f"{key}: {value:g} is no sparsity", allowed="0 to less than 1")
+            raise UserError(f"{key}: {value:g} is not a sparsity", allowed="0 to less than 1")
         if axis == "width" and (value < HEAD_DIM or value % HEAD_DIM):
             raise UserError(
-                f"{key}: {value:g} is no width of the check",
+                f"{key}: {value:g} is not a width of the check",
                 allowed=f"multiples of its head_dim, {HEAD_DIM}",
             )
         if axis == "depth" and (value < 1 or value % 1):
-            raise UserError(f"{key}: {value:g} is no number of blocks")
+            raise UserError(f"{key}: {value:g} is not a number of blocks")
     values = sorted({1 - value if axis == "density" else value for value in given})
     if len(values) < 2:
         raise UserError(f"{key}: a slope needs two different values", found=list(given))
@@ -222,7 +222,7 @@ def _checked(axis: Axis, key: str, given: Sequence[Any]) -> tuple[float, ...]:
 
 
 def _three_of(values: tuple[float, ...]) -> tuple[float, ...]:
-    """At most three of them, ends included."""
+    """Return at most three of the values, both ends included."""
     if len(values) <= QUICK_POINTS:
         return values
     return values[0], values[len(values) // 2], values[-1]

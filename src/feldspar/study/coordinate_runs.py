@@ -1,7 +1,7 @@
-"""One run of a coordinate check: a small decoder, ten steps, the sizes of its activations.
+"""Run one model of a coordinate check: a small decoder, ten steps, the sizes of its activations.
 
-Constant learning rate, no warm-up, clipping, weight decay or dropout; every run reads the same
-batches in the same order.
+The learning rate is constant; there is no warm-up, clipping, weight decay or dropout. All runs read
+the same batches in the same order.
 """
 
 from collections.abc import Generator, Iterator
@@ -56,14 +56,15 @@ class CoordinateRun:
 
 
 def static_sparsity(density: float) -> StaticSparsity:
-    """Random masks of one density for every matrix of a block."""
+    """Return random masks of one density for all matrices of a block."""
     return StaticSparsity(type="static", sparsity=1 - density)
 
 
 def draw_batches() -> np.ndarray:
-    """Return the probe batch and one batch a step, (1 + steps, sequences, context + 1), uint8.
+    """Return the probe batch and one batch for each step, (1 + steps, sequences, context + 1),
+    uint8.
 
-    Bytes of the source text of Python's own standard library: real text that lies on any machine.
+    The bytes are the source text of Python's standard library, which is real text on every machine.
     """
     text = bytearray()
     for _, path in standard_library_files((".py",)):
@@ -78,14 +79,14 @@ def draw_batches() -> np.ndarray:
 
 
 def measure_run(run: CoordinateRun, batches: np.ndarray) -> dict[Measure, float]:
-    """Train on all batches but the first and measure that one after each of ``STEPS``."""
+    """Train on all batches but the first, and measure on the first after each of ``STEPS``."""
     with _one_thread():
         return dict(_measures(run, torch.from_numpy(batches).long()))
 
 
 @contextmanager
 def _one_thread() -> Generator[None]:
-    """The models are too small for more, and workers run side by side."""
+    """Use one thread: the models are too small for more, and workers run side by side."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -131,9 +132,8 @@ def _train_step(model: Decoder, masks: Masks, optimizer: Optimizer, batch: Tenso
 
 @torch.no_grad()
 def observe(model: Decoder, tokens: Tensor) -> dict[str, list[Tensor]]:
-    """Return the activations of each quantity on ``tokens`` (b, t): one tensor a block, or one
-    alone.
-    """
+    """Return the activations of each quantity on ``tokens`` (b, t): one tensor for each block, or
+    one."""
     seen: dict[str, list[Tensor]] = {quantity: [] for quantity in QUANTITIES}
 
     def attention(module: Attention, inputs: tuple, output: Tensor) -> None:

@@ -1,7 +1,7 @@
-"""A family of sizes from one recipe, each trained with every seed: the points of a law.
+"""Train a family of model sizes from one recipe, each with several seeds, and fit a law to it.
 
-Sizes are the recipe's ``study.targets``, or follow from widths by one rule. What a family needs to
-carry a law is checked before anything is trained.
+Sizes are the recipe's ``study.targets``, or are derived from widths. All requirements of a law are
+checked before training.
 """
 
 import math
@@ -38,23 +38,23 @@ class Size:
 
 @dataclass(frozen=True)
 class Member:
-    """One size and its runs, one a seed."""
+    """One size and its runs, one for each seed."""
 
     size: Size
     results: tuple[TrialResult, ...]
 
     @property
     def losses(self) -> tuple[float, ...]:
-        """The loss of each seed that did not diverge."""
+        """Loss of each seed that did not diverge."""
         return tuple(result.score for result in self.results if not result.diverged)
 
     @property
     def loss(self) -> float:
-        """Their mean."""
+        """Mean of the losses."""
         return sum(self.losses) / len(self.losses)
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
-        """Plain values; run folders from ``folder`` on."""
+        """Return plain values, with run folders relative to ``folder``."""
         return {
             "target": self.size.target,
             "parameters": self.size.parameters,
@@ -70,7 +70,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Family:
-    """A trained family, by rising FLOPs, and the law fitted to it."""
+    """A trained family, in order of FLOPs, and the law fitted to it."""
 
     members: tuple[Member, ...]
     convention: str
@@ -89,7 +89,7 @@ class Family:
         return math.sqrt(squares / freedom) if freedom else None
 
     def as_dict(self, folder: Path) -> dict[str, Any]:
-        """Sizes and runs as plain values, beside those of the fit; paths from ``folder`` on."""
+        """Return sizes, runs and fit as plain values, with paths relative to ``folder``."""
         return {
             "convention": self.convention,
             "metric": self.metric,
@@ -100,7 +100,7 @@ class Family:
 
     @property
     def warnings(self) -> list[str]:
-        """Runs that are missing from their size's mean."""
+        """Warnings about runs that are missing from the mean of their size."""
         counts = {
             member.size.parameters: sum(result.diverged for result in member.results)
             for member in self.members
@@ -121,13 +121,13 @@ def run_family(
     convention: str = CONVENTION,
     workers: int = 1,
 ) -> Family:
-    """Train every size of ``recipe`` (file or shipped name) in ``folder``/runs and fit the law.
+    """Train all sizes of ``recipe`` (file or shipped name) in ``folder``/runs and fit the law.
 
-    ``targets`` (dotted keys and values of each size) default to the recipe's ``study.targets``;
-    ``study`` also says how many seeds each size gets, how many of the largest are held out, and,
-    by a score that begins with ``validation/``, what is fitted. The same call again trains only
-    what is missing. Raises UserError before training for a family that carries no law, RunError
-    when a size diverged with every seed.
+    ``targets`` (dotted keys and values of each size) default to the recipe's ``study.targets``. The
+    section ``study`` also gives the number of seeds and of held-out sizes and, with a score that
+    begins with ``validation/``, the loss to fit. The same call again trains only what is missing.
+    Raises UserError before training if no law can be fitted to the family, and RunError if all
+    seeds of a size diverged.
     """
     loaded = load_recipe(recipe, list(overrides))
     study = loaded.recipe.study or StudySettings()
@@ -148,9 +148,9 @@ def run_family(
     for member in members:
         if not member.losses:
             raise RunError(
-                f"the size with {member.size.parameters:,} parameters diverged with every seed",
+                f"all seeds of the size with {member.size.parameters:,} parameters diverged",
                 where=str(member.results[0].folder),
-                do="lower its learning rate, or leave it out of the family",
+                do="lower its learning rate, or remove it from the family",
             )
     finished = [result.folder for result in results if not result.diverged]
     runs = read_runs(finished, convention=convention, metric=metric)
@@ -165,9 +165,8 @@ def plan_family(
     targets: Sequence[dict[str, Any]],
     convention: str = CONVENTION,
 ) -> list[Size]:
-    """Return the sizes by rising FLOPs, without training. Raises UserError for a target that does
-    not fit the recipe.
-    """
+    """Return the sizes in order of FLOPs, without training. Raises UserError for a target that does
+    not fit the recipe."""
     sizes = []
     for target in targets:
         plan = plan_loaded(_at(recipe, overrides, target))
@@ -183,9 +182,9 @@ def _at(recipe: str, overrides: Sequence[str], target: dict[str, Any]) -> Loaded
 def targets_of_widths(
     model: ModelSettings, widths: Sequence[int], depth: Depth = "proportional"
 ) -> list[dict[str, Any]]:
-    """Shapes of other widths with the model's own head width, d_ff / d_model and, unless ``depth``
-    is fixed, d_model / n_layers, rounded. Raises UserError for a width that holds no whole heads.
-    """
+    """Return targets of other widths. They keep the model's head width, d_ff / d_model and, unless
+    ``depth`` is fixed, d_model / n_layers, rounded. Raises UserError for a width that is not a
+    multiple of the head width."""
     return [_target_of_width(model, width, depth) for width in widths]
 
 
@@ -195,7 +194,7 @@ def _target_of_width(model: ModelSettings, width: int, depth: Depth) -> dict[str
         step = model.d_model // math.gcd(model.d_model, model.n_heads, model.kv_heads)
         low = width // step * step
         raise UserError(
-            f"width {width} holds no whole number of the recipe's heads",
+            f"width {width} is not a multiple of head_dim",
             allowed=f"multiples of {step}, such as {low or step} or {(low or step) + step}",
         )
     target: dict[str, Any] = {

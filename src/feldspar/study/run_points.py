@@ -1,4 +1,4 @@
-"""Finished runs as points of a law: FLOPs from the recipe's plan, loss from the last validation."""
+"""Read finished runs as points of a law: FLOPs from the plan, loss from the last validation."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from feldspar.train.run_tokenizer import run_tokenizer
 
 @dataclass(frozen=True)
 class RunPoint:
-    """A finished run: what it cost, what it reached, and what both of them mean."""
+    """A finished run: its cost, its loss, and the basis on which they are comparable."""
 
     folder: Path
     flops: float
@@ -39,8 +39,8 @@ def read_runs(
 ) -> list[RunPoint]:
     """Return the points of run folders, all on one basis.
 
-    ``convention`` is one of ``plan.flops``, ``metric`` a figure of the last validation. Raises
-    UserError for a folder that holds no finished run, and for runs of different data or tokenizers.
+    ``convention`` is one of ``plan.flops``; ``metric`` is a figure of the last validation. Raises
+    UserError for a folder without a finished run, and for runs of different data or tokenizers.
     """
     runs = [_read_run(folder, convention, metric) for folder in folders]
     for run in runs[1:]:
@@ -54,7 +54,7 @@ def read_runs(
 def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
     records = RunFolder(folder).steps()
     if not records or not RunFolder(folder).holds_run:
-        raise UserError(f"{folder} is no run folder: it holds no recipe.yaml and metrics.jsonl")
+        raise UserError(f"{folder} is not a run folder: it needs recipe.yaml and metrics.jsonl")
     checkpoint = _last_checkpoint(folder)
     loaded = load_recipe(str(folder))
     plan = plan_loaded(loaded)
@@ -66,7 +66,9 @@ def _read_run(folder: Path, convention: str, metric: str) -> RunPoint:
         )
     if metric not in last:
         measured = [name for name in last if name.startswith("validation/")]
-        raise UserError(f"{folder} ended without {metric}", allowed=measured or "no validation")
+        raise UserError(
+            f"{folder} has no {metric} in its last validation", allowed=measured or "no validation"
+        )
     return RunPoint(
         folder=folder,
         flops=planned_flops(plan, convention),
@@ -87,7 +89,7 @@ def _last_checkpoint(folder: Path) -> Checkpoint:
     newest = CheckpointStore(RunFolder(folder).checkpoints).newest_valid()
     if newest is None:
         raise UserError(
-            f"{folder} holds no checkpoint, which would say what shards were read",
+            f"{folder} has no checkpoint, so the shards that it read are unknown",
             do="give the points as a CSV file with the columns flops, loss",
         )
     return newest
@@ -95,6 +97,6 @@ def _last_checkpoint(folder: Path) -> Checkpoint:
 
 def _unlike(first: RunPoint, other: RunPoint, how: str) -> UserError:
     return UserError(
-        f"{first.folder} and {other.folder} are no family: {how}",
-        do="fit a law to runs of one data set and one tokenizer",
+        f"{first.folder} and {other.folder} do not belong to one family: {how}",
+        do="fit a law to runs with one data set and one tokenizer",
     )

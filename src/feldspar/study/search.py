@@ -1,8 +1,9 @@
 """Search on the proxy: draw values of ``study.vary``, train a run for each, learn from the scores.
 
-What is drawn depends on the recipe's seed, on ``study`` and on the scores, never on the number of
-workers or on where an earlier search stopped: the same search again draws the same values, reads
-the runs that are done and trains the others. A larger number of trials goes on from a smaller one.
+The draws depend on the recipe's seed, on ``study`` and on the scores. They do not depend on the
+number of workers or on where an earlier search stopped. The same search again draws the same
+values, reads finished runs and trains the others. A larger number of trials continues a smaller
+search.
 """
 
 import math
@@ -22,33 +23,32 @@ from feldspar.study.trials import run_trials
 
 STREAM = "study.search"
 COMBINATIONS = 100_000
-"""More are drawn from instead of listed."""
+"""With more combinations than this, values are drawn instead of listed."""
 ROUND_TRIALS = 4
 STARTUP_TRIALS = 8
-"""The estimator learns from no fewer; these are drawn at random."""
+"""Number of random trials before the estimator is used."""
 
 Values = dict[str, Any]
 Choice = Range | tuple[Any, ...]
 
 
 class Sampler(Protocol):
-    """Where the values of trials come from."""
+    """Source of the values of trials."""
 
     def draw(self, count: int) -> list[Values]:
-        """Return the values of the next trials; fewer than ``count`` where no others are left."""
+        """Return the values of the next trials; fewer than ``count`` if there are no others."""
         ...
 
     def learn(self, scores: Sequence[float]) -> None:
-        """The scores of the trials drawn last, in their order; infinite where a run diverged."""
+        """Learn the scores of the last drawn trials, in order; infinite if a run diverged."""
         ...
 
 
 class RandomSampler:
     """Independent draws, uniform on each range's scale.
 
-    Each draw of each key has a random stream of its own: another key or another number of trials
-    changes none of the others. Where lists alone vary, their combinations come in random order,
-    each once.
+    Each draw of each key has its own random stream, so another key or another number of trials does
+    not change the others. If only lists vary, each combination comes once, in random order.
     """
 
     def __init__(self, space: Mapping[str, Choice], seed: int) -> None:
@@ -63,7 +63,7 @@ class RandomSampler:
             self._combinations = [combinations[place] for place in order]
 
     def draw(self, count: int) -> list[Values]:
-        """Return the values of the next trials; fewer than ``count`` where no others are left."""
+        """Return the values of the next trials; fewer than ``count`` if there are no others."""
         indices = range(self._index, self._index + count)
         self._index += count
         if self._combinations is not None:
@@ -74,7 +74,7 @@ class RandomSampler:
         ]
 
     def learn(self, scores: Sequence[float]) -> None:
-        """Nothing: the draws are independent."""
+        """Do nothing: the draws are independent."""
 
     def _value(self, key: str, choice: Choice, index: int) -> Any:
         share = float(numpy_stream(self._seed, STREAM, key, index).random())
@@ -86,9 +86,10 @@ class RandomSampler:
 class TpeSampler:
     """Optuna's multivariate tree-structured Parzen estimator (Bergstra et al. 2011), by ask/tell.
 
-    Trials of a round are drawn before any of them is told; those under way count as bad ones, so
-    that a round spreads. A run that diverged is told as infinite: the estimator uses the order of
-    the scores only, so that it draws less where runs diverge. Raises SetupError without optuna.
+    The trials of a round are drawn before the estimator gets any of their scores. Trials that are
+    not finished count as bad, so that a round spreads. The score of a run that diverged is
+    infinite: the estimator uses only the order of scores, so it draws fewer values where runs
+    diverge. Raises SetupError without optuna.
     """
 
     def __init__(self, space: Mapping[str, Choice], seed: int) -> None:
@@ -127,23 +128,23 @@ class TpeSampler:
         ]
 
     def learn(self, scores: Sequence[float]) -> None:
-        """The scores of the trials drawn last, in their order; infinite where a run diverged."""
+        """Learn the scores of the last drawn trials, in order; infinite if a run diverged."""
         for trial, score in zip(self._drawn, scores, strict=True):
             self._study.tell(trial, score)
 
 
 def _rounded(value: float, choice: Range) -> float:
-    """Four digits are enough to tell runs apart, and can be read and written down."""
+    """Return a value with four digits: enough to tell runs apart, and easy to read and write."""
     return min(max(float(f"{value:.3e}"), choice.low), choice.high)
 
 
 def search_proxy(
     recipe: str, overrides: Sequence[str], folder: Path, *, workers: int = 1
 ) -> list[SweepPoint]:
-    """Search on ``recipe`` under ``overrides`` as its ``study`` says; each point is one run.
+    """Search on ``recipe`` with ``overrides``, by its section ``study``; each point is one run.
 
-    Each run is a folder ``folder/NAME``. Raises UserError for a study without anything to vary and
-    as ``run_trials``, SetupError where optuna is needed and absent.
+    Runs are folders ``folder/NAME``. Raises UserError for a study that varies nothing and as
+    ``run_trials`` does, and SetupError if optuna is needed and not installed.
     """
     loaded = load_recipe(recipe, list(overrides))
     study = study_of(loaded)
@@ -171,32 +172,32 @@ def search_proxy(
 
 
 def best_point(points: Sequence[SweepPoint]) -> SweepPoint:
-    """Return the point of the lowest score, the first of equals.
+    """Return the point of the lowest score; the first one of equal scores.
 
-    Raises RunError when every run diverged.
+    Raises RunError if every run diverged.
     """
     best = min(points, key=lambda point: point.score)
     if not math.isfinite(best.score):
         raise RunError(
             f"all {len(points)} trials diverged",
-            do="lower the ranges of study.vary and give the same command again",
+            do="lower the ranges of study.vary and run the same command again",
         )
     return best
 
 
 def study_of(loaded: LoadedRecipe) -> StudySettings:
-    """Return the recipe's study; raises UserError where it varies nothing."""
+    """Return the recipe's study; raises UserError if it varies nothing."""
     study = loaded.recipe.study
     if study is None or not study.vary:
         raise UserError(
-            "study.vary: the recipe does not say what to search",
+            "study.vary: the recipe does not say what to search for",
             do="add study: {vary: {parametrization.learning_rate: {low: 1e-3, high: 1e-1}}}",
         )
     return study
 
 
 def search_space(loaded: LoadedRecipe) -> dict[str, Choice]:
-    """What each key of the study is drawn from: a range, or the values of a list or grid."""
+    """Return the choice for each key of the study: a range, or the values of a list or grid."""
     return {
         key: choice.grid() if isinstance(choice, Range) and choice.points else choice
         for key, choice in study_of(loaded).vary.items()
@@ -206,7 +207,7 @@ def search_space(loaded: LoadedRecipe) -> dict[str, Choice]:
 def check_ranges(
     recipe: str, overrides: Sequence[str], space: Mapping[str, Choice], loaded: LoadedRecipe
 ) -> None:
-    """Raise UserError for a range over a key that does not take just any number."""
+    """Raise UserError for a range over a key that does not accept all its numbers."""
     for key, choice in space.items():
         if isinstance(choice, tuple):
             continue
@@ -214,7 +215,7 @@ def check_ranges(
             load_recipe(recipe, [*overrides, *as_overrides({key: choice.at(0.5)})])
         except UserError as error:
             raise UserError(
-                f"study.vary.{key}: the key does not take a number of this range: {error.what}",
+                f"study.vary.{key}: the key does not accept a number of this range: {error.what}",
                 where=origin_of(loaded.origins, ("study", "vary", key)),
                 do="give a list of values instead",
             ) from error

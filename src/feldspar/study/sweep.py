@@ -1,7 +1,8 @@
-"""A grid of values, each point trained with several seeds: the runs under a sweep's figure.
+"""Train a grid of values, each point with several seeds.
 
-Run folders are named by what differs, ``learning_rate=0.0078125,sparsity=0.75,seed=3``; the same
-sweep again reads what is finished and trains only what is missing.
+Run folders are named by the values that differ, such as
+``learning_rate=0.0078125,sparsity=0.75,seed=3``. The same sweep again reads finished runs and
+trains only those that are missing.
 """
 
 import json
@@ -18,29 +19,29 @@ from feldspar.recipe.load import load_recipe
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult, run_trials
 
 NAME_LIMIT = 120
-"""Characters of a name; file systems take 255 bytes."""
+"""Longest name in characters; file systems allow 255 bytes."""
 
 
 @dataclass(frozen=True)
 class SweepPoint:
-    """One point of the grid and its runs, one a seed."""
+    """One point of the grid and its runs, one for each seed."""
 
     values: dict[str, Any]
     results: tuple[TrialResult, ...]
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """The score of each seed; infinite where the run diverged."""
+        """Score of each seed; infinite if the run diverged."""
         return tuple(result.score for result in self.results)
 
     @property
     def score(self) -> float:
-        """The mean over the seeds; infinite as soon as one of them diverged."""
+        """Mean over the seeds; infinite if one of them diverged."""
         return sum(self.scores) / len(self.scores)
 
     @property
     def spread(self) -> float:
-        """The sample standard deviation over the seeds; 0 for one seed, NaN after divergence."""
+        """Sample standard deviation over the seeds; 0 for one seed, NaN after divergence."""
         if len(self.scores) == 1:
             return 0.0
         squares = sum((score - self.score) ** 2 for score in self.scores)
@@ -57,13 +58,14 @@ def run_sweep(
     score: str = TRAIN_LOSS,
     workers: int = 1,
 ) -> list[SweepPoint]:
-    """Train ``recipe`` (file or shipped name) at every combination of ``grid``, the last key
-    fastest, and return the points in that order.
+    """Train ``recipe`` (file or shipped name) at all combinations of ``grid`` and return the
+    points.
 
-    ``overrides`` (``key=value``) hold for all runs, ``grid`` maps dotted keys of the recipe to
-    their values; ``seeds`` runs of each point take the recipe's seed and those after it. Run
-    folders are ``folder/NAME`` (see ``run_name``), so that sweeps under other overrides need other
-    folders. ``workers`` processes of one thread train side by side. Raises as ``run_trials``.
+    The last key of ``grid`` varies fastest. ``overrides`` (``key=value``) apply to all runs;
+    ``grid`` maps dotted keys of the recipe to values. The ``seeds`` runs of each point use the
+    recipe's seed and those after it. Run folders are ``folder/NAME`` (see ``run_name``), so sweeps
+    with other overrides need other folders. ``workers`` processes of one thread train side by side.
+    Raises the errors of ``run_trials``.
     """
     first_seed = load_recipe(recipe, list(overrides)).recipe.seed
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
@@ -78,20 +80,20 @@ def run_sweep(
 
 
 def trial_of(values: Mapping[str, Any], seed: int, overrides: Sequence[str] = ()) -> Trial:
-    """Return the run of one point with one seed, on top of ``overrides``."""
+    """Return the run of one point with one seed, with ``overrides`` applied."""
     numbered = {**values, "seed": seed}
     return Trial(run_name(numbered), (*overrides, *as_overrides(numbered)))
 
 
 def as_overrides(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """Dotted keys and plain values as ``key=value`` overrides."""
+    """Return dotted keys and plain values as ``key=value`` overrides."""
     return tuple(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in values.items())
 
 
 def run_name(values: Mapping[str, Any]) -> str:
-    """Return a folder name that tells ``values`` apart: ``learning_rate=0.0078125,seed=3``.
+    """Return a folder name that identifies ``values``: ``learning_rate=0.0078125,seed=3``.
 
-    A name that would be too long is cut and ends with a digest of all values.
+    A name that is too long is cut and ends with a digest of all values.
     """
     shown = short_names(values)
     parts = [f"{shown[key]}={_plain(value)}" for key, value in values.items()]
@@ -103,7 +105,7 @@ def run_name(values: Mapping[str, Any]) -> str:
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """Return each dotted key with as few of its last parts as tell it from the others."""
+    """Return each dotted key, shortened to the fewest last parts that are unique."""
     parts = {key: key.split(".") for key in keys}
     shown = {}
     for key, own in parts.items():

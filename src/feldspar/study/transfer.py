@@ -1,9 +1,9 @@
-"""Tune a small model, carry the values to other shapes, and check there that they hold.
+"""Tune a small model, transfer the values to other model sizes, and verify them there.
 
-Search on the proxy; write the best values as a recipe that extends the searched one; then sweep the
-learning rate on the proxy and on each of ``study.targets`` and compare the optima. The claim that
-is checked is that of muP (2203.03466), SmuPar (2405.15743) and CompleteP (2505.01618): one learning
-rate is the best for every width, density and depth.
+Search on the proxy; write the best values as a recipe that extends the proxy's recipe; then sweep
+the learning rate on the proxy and on each of ``study.targets``, and compare the optima. The claim
+of muP (2203.03466), SmuPar (2405.15743) and CompleteP (2505.01618) is verified: one learning rate
+is the best for all widths, densities and depths.
 """
 
 import json
@@ -27,16 +27,16 @@ from feldspar.study.trials import check_trial
 
 LEARNING_RATE = "parametrization.learning_rate"
 STEPS_AROUND = 2
-"""Factors of two on either side of the best rate, where the study gives no grid."""
+"""Number of powers of two on each side of the best rate, if the study gives no grid."""
 BEST_NAME = "best.yaml"
 PROXY_NAME = "proxy"
 CARRIED_SECTIONS = ("parametrization", "optimizer", "schedule")
-"""What the found values belong to; shapes and lengths were the proxy's."""
+"""Sections whose values are transferred; model sizes and lengths stay those of the proxy."""
 
 
 @dataclass(frozen=True)
 class ShapeCurve:
-    """The sweep of one shape: its name, its overrides of the proxy, its points by rate."""
+    """Sweep of one model size: its name, its overrides of the proxy, its points by rate."""
 
     name: str
     overrides: dict[str, Any]
@@ -51,7 +51,7 @@ class ShapeCurve:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a search found and what its verification says; ``targets`` may be empty."""
+    """Results of a search and of its verification; ``targets`` may be empty."""
 
     recipe: str
     overrides: tuple[str, ...]
@@ -64,12 +64,12 @@ class Transfer:
 
     @property
     def best(self) -> SweepPoint:
-        """The point of the search with the lowest score."""
+        """Point of the search with the lowest score."""
         return best_point(self.searched)
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """How far the optimum of each target lies from the proxy's."""
+        """Distance of each target's optimum from the proxy's."""
         if self.proxy is None:
             return ()
         return tuple(
@@ -79,7 +79,7 @@ class Transfer:
 
     @property
     def verdict(self) -> Verdict | None:
-        """``holds`` where it holds for every target; None without targets."""
+        """``holds`` if it holds for all targets; None without targets."""
         verdicts = {item.verdict for item in self.moves}
         if not verdicts:
             return None
@@ -89,12 +89,12 @@ class Transfer:
 def run_transfer(
     recipe: str, overrides: Sequence[str], folder: Path, *, workers: int = 1
 ) -> Transfer:
-    """Search on ``recipe`` under ``overrides``, write best.yaml, verify at ``study.targets``.
+    """Search on ``recipe`` with ``overrides``, write best.yaml, verify at ``study.targets``.
 
-    All runs lie in ``folder``: those of the search and of the proxy's sweep, which share what they
-    have in common, under ``proxy``, those of each target under its name. The same call again
-    trains only what is missing. Raises UserError for what can be refused before the first step,
-    RunError when every trial of the search diverged.
+    All runs are in ``folder``: the search and the proxy's sweep, which share runs, under ``proxy``;
+    each target under its own name. The same call again trains only what is missing. Raises
+    UserError for errors that can be found before the first step, and RunError if all trials of the
+    search diverged.
     """
     loaded = load_recipe(recipe, list(overrides))
     study = study_of(loaded)
@@ -108,7 +108,7 @@ def run_transfer(
     shapes = []
     if study.targets:
         rates = verification_rates(study, transferred)
-        # The rate keeps its place among the keys: the names of the runs agree with the search's.
+        # The rate keeps its place among the keys, so runs have the same names as in the search.
         grid = {key: [value] for key, value in best.values.items()} | {LEARNING_RATE: rates}
         for target in ({}, *study.targets):
             name = run_name(target) if target else PROXY_NAME
@@ -135,18 +135,21 @@ def run_transfer(
 
 
 def check_targets(recipe: str, overrides: Sequence[str], loaded: LoadedRecipe) -> None:
-    """Raise UserError for a target that cannot be trained, or that sets what the study varies."""
+    """Raise UserError for a target that cannot be trained, or that sets a key that the study
+    varies."""
     study = study_of(loaded)
     for index, target in enumerate(study.targets):
         key = f"study.targets.{index}"
         where = origin_of(loaded.origins, ("study", "targets", index))
         varied = next((name for name in target if name in (*study.vary, LEARNING_RATE)), None)
         if varied is not None:
-            raise UserError(f"{key}: {varied} is what the study varies", where=where)
+            raise UserError(
+                f"{key}: the study varies {varied}, so a target cannot set it", where=where
+            )
         if run_name(target) in map(run_name, study.targets[:index]):
             raise UserError(f"{key}: another target has the same name", where=where, found=target)
         if not target:
-            raise UserError(f"{key}: the target is the proxy itself", where=where)
+            raise UserError(f"{key}: the target is the same model as the proxy", where=where)
         try:
             check_trial(recipe, (*overrides, *as_overrides(target)), study.score)
         except UserError as error:
@@ -160,8 +163,8 @@ def check_targets(recipe: str, overrides: Sequence[str], loaded: LoadedRecipe) -
 
 
 def verification_rates(study: StudySettings, best: float) -> tuple[float, ...]:
-    """Return the rates of the sweep, ascending: the study's own grid, else factors of two around
-    the best.
+    """Return the ascending rates of the sweep: the study's grid, or else powers of two around the
+    best.
 
     ``best`` is always among them.
     """
@@ -176,10 +179,11 @@ def verification_rates(study: StudySettings, best: float) -> tuple[float, ...]:
 def write_best(
     path: Path, recipe: str, overrides: Sequence[str], best: SweepPoint, loaded: LoadedRecipe
 ) -> None:
-    """The recipe that extends the searched one by the best values.
+    """Write a recipe that extends the proxy's recipe with the best values.
 
-    They are the last choice, so that no earlier choice of the recipe replaces them. Overrides of
-    hyper-parameters and choices come along, those of shapes and lengths were the proxy's.
+    They are applied as the last choice, so that no earlier choice of the recipe replaces them.
+    Overrides of hyper-parameters and choices are written too; those of model sizes and lengths
+    belong to the proxy.
     """
     given = {
         key.strip(): parse_yaml(text, f"override {key}")[0]

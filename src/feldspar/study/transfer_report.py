@@ -1,4 +1,4 @@
-"""What a transfer found, as plain values (transfer.json), as lines, and as a page with its figure.
+"""Write the results of a transfer: as plain values (transfer.json), as lines, and as a page.
 
 In JSON an infinite loss (a run that diverged) is null.
 """
@@ -18,7 +18,7 @@ from feldspar.study.transfer import BEST_NAME, LEARNING_RATE, ShapeCurve, Transf
 JSON_NAME = "transfer.json"
 PAGE_NAME = "report.html"
 FIGURE_NAME = "learning_rate.svg"
-OUTSIDE = "the lowest loss is at an end of the grid: the optimum may lie outside"
+OUTSIDE = "the lowest loss is at an end of the grid, so the optimum may be outside"
 
 
 def summary(transfer: Transfer) -> dict[str, Any]:
@@ -154,9 +154,10 @@ def write_transfer(transfer: Transfer) -> None:
         header, *rows = verification_table(transfer)
         notes = [
             (
-                f"The learning rate found on the proxy, {transfer.transferred:.4g}, at other "
-                f"shapes; mean over {_seeds(transfer)}. It holds where the optimum is within one "
-                f"grid step of the proxy's and the found rate costs at most {COSTLY:.0%} there."
+                f"Learning rate of the proxy, {transfer.transferred:.4g}, on other model "
+                f"sizes; mean over {_seeds(transfer)}. It holds if the optimum is within "
+                "one grid step of the proxy's, and if the proxy's rate costs at most "
+                f"{COSTLY:.0%} more loss there."
             )
         ]
         notes += [
@@ -171,7 +172,8 @@ def write_transfer(transfer: Transfer) -> None:
 
 
 def check_report_extra() -> None:
-    """Raise SetupError without the report extra, before hours of training rather than after."""
+    """Raise SetupError without the report extra, before hours of training rather than after
+    them."""
     render_page("", "", [Section("", figures=[line_figure("", [], "", "")])])
 
 

@@ -1,8 +1,8 @@
-"""Trials: runs of one recipe under different overrides, side by side, each a run folder.
+"""Train trials side by side: runs of one recipe with different overrides, each in a run folder.
 
-A trial that is done leaves ``trial.json`` in its folder and is read from there the next time; one
-that was interrupted goes on from its last checkpoint. A trial whose loss is no longer finite is
-done too: its score is infinite.
+A finished trial leaves ``trial.json`` in its folder, which is read the next time. A trial that was
+interrupted continues from its last checkpoint. A trial whose loss is no longer finite is finished
+too; its score is infinite.
 """
 
 import math
@@ -33,7 +33,7 @@ from feldspar.train.run import train
 RESULT_NAME = "trial.json"
 TRAIN_LOSS = "train/loss"
 MEASURES = ("loss", "bits_per_byte")
-"""What validation measures of each source and of all."""
+"""Measures of validation for each source and for all."""
 SCORED_SHARE = 0.2
 ALWAYS = ("runtime.trackers=[]", "runtime.threads=1", "checkpoints.keep.last=1")
 """Trials are many: one thread each, no dashboards, no checkpoint but the newest."""
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """A finished trial; ``score`` is infinite where the run diverged."""
+    """A finished trial; ``score`` is infinite if the run diverged."""
 
     trial: Trial
     folder: Path
@@ -60,13 +60,13 @@ class TrialResult:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loss left the finite numbers."""
+        """True if the loss became infinite or NaN."""
         return not math.isfinite(self.score)
 
 
 @dataclass(frozen=True)
 class _Unit:
-    """A trial with all that a worker process needs."""
+    """A trial with all data that a worker process needs."""
 
     recipe: str
     trial: Trial
@@ -75,7 +75,8 @@ class _Unit:
 
     @cached_property
     def loaded(self) -> LoadedRecipe:
-        """The trial's recipe, which is no study itself: other targets leave its digest alone."""
+        """Recipe of the trial, without its study, so that other targets do not change the
+        digest."""
         loaded = load_recipe(self.recipe, [*ALWAYS, *self.trial.overrides])
         return replace(loaded, recipe=loaded.recipe.model_copy(update={"study": None}))
 
@@ -88,12 +89,12 @@ def run_trials(
     score: str = TRAIN_LOSS,
     workers: int = 1,
 ) -> list[TrialResult]:
-    """Train every trial of ``recipe`` (file or shipped name) in ``folder``; results in their order.
+    """Train all trials of ``recipe`` (file or shipped name) in ``folder``; return results in order.
 
-    Each worker is a process of one thread; a single one is this process. What can be told before
-    the first step is: raises UserError for two trials of one name, for overrides that the recipe
-    or the shards refuse, for a score that runs do not measure, and where a finished trial was
-    another one.
+    Each worker is a process of one thread; with one worker, this process is used. Errors are found
+    before the first step where possible. Raises UserError for two trials of one name, for overrides
+    that do not fit the recipe or the shards, for a score that runs do not measure, and for a
+    finished trial of another recipe.
     """
     names = sorted(trial.name for trial in trials)
     doubled = next((earlier for earlier, later in pairwise(names) if earlier == later), None)
@@ -118,12 +119,12 @@ def run_trials(
 
 
 def default_workers(recipe: Recipe) -> int:
-    """Runs side by side that a machine bears: one a core, one alone on an accelerator."""
+    """Return the default number of parallel trials: one per CPU core, or one on a GPU."""
     return available_cores() if choose_device(recipe.runtime).type == "cpu" else 1
 
 
 def check_trial(recipe: str, overrides: Sequence[str], score: str = TRAIN_LOSS) -> LoadedRecipe:
-    """Return the recipe of a run under ``overrides``, if nothing stands against training it.
+    """Return the recipe of a run with ``overrides`` if it can be trained.
 
     Raises UserError as ``run_trials`` does.
     """
@@ -154,7 +155,7 @@ def _check_score(score: str, recipe: Recipe, shards: ShardSet) -> None:
     if score not in known:
         hint = nearest(score, known)
         raise UserError(
-            f"study.score: the runs measure no {score!r}"
+            f"study.score: unknown metric {score!r}"
             + (f"; did you mean {hint!r}?" if hint else ""),
             allowed=known,
         )
@@ -169,7 +170,7 @@ def _one_by_one(units: Sequence[_Unit]) -> Generator[tuple[int, TrialResult], No
 def _watched(
     units: Sequence[_Unit], total_tokens: Sequence[int], workers: int
 ) -> Generator[tuple[int, TrialResult], None, None]:
-    """Yield the trials by worker processes, with a bar that moves within trials too."""
+    """Yield results of worker processes, with a progress bar that also moves within trials."""
     shown = 0.0
     with progress("trials", len(units), "trials") as advance:
 
@@ -227,7 +228,7 @@ def _mean_of_last(losses: Sequence[float]) -> float:
 
 
 def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
-    """Return the time of the steps alone, without validation and checkpoints."""
+    """Return the time of the steps, without validation and checkpoints."""
     starts = [0, *(step["tokens"] for step in steps[:-1])]
     return sum(
         (step["tokens"] - start) / step["tokens_per_second"]
@@ -236,7 +237,7 @@ def _seconds(steps: Sequence[Mapping[str, Any]]) -> float:
 
 
 def _finished(unit: _Unit) -> TrialResult | None:
-    """What a trial came to that is done, else None."""
+    """Return the result of a trial that is finished, else None."""
     path = unit.folder / RESULT_NAME
     if not path.is_file():
         return None
@@ -260,7 +261,9 @@ def _result(unit: _Unit, record: Mapping[str, Any]) -> TrialResult:
     }
     diverged = record["diverged"]
     if unit.score not in metrics and not diverged:
-        raise UserError(f"study.score: the run measured no {unit.score!r}", allowed=sorted(metrics))
+        raise UserError(
+            f"study.score: the run has no metric {unit.score!r}", allowed=sorted(metrics)
+        )
     return TrialResult(
         trial=unit.trial,
         folder=unit.folder,

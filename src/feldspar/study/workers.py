@@ -1,8 +1,8 @@
-"""Worker processes for units that take minutes and save their state when asked to stop.
+"""Run units of work of several minutes in worker processes that save their state when stopped.
 
-``core.execution`` serves short pure units in order; here results come as they are done, the units
-under way are watched, an interrupted study ends its workers politely, and workers whose study was
-killed end by themselves.
+``core.execution`` is for short pure units, in order. Here results come as they are finished, and
+units are watched while they run. A study that is interrupted asks its workers to stop; workers of a
+study that was killed stop by themselves.
 """
 
 import multiprocessing
@@ -30,11 +30,12 @@ def side_by_side(
     workers: int,
     watch: Callable[[], None],
 ) -> Iterator[tuple[int, Result]]:
-    """Results of a top-level, picklable ``function``, each with its unit's index, as they come.
+    """Yield results of a top-level, picklable ``function`` with the index of each unit, as they
+    finish.
 
-    ``watch`` is called about every second. An error of a unit is raised here. When the iteration
-    ends early, also by Ctrl-C or SIGTERM, the workers get one SIGTERM and are waited for. Raises
-    RunError when a worker process dies.
+    ``watch`` is called about every second. An error of a unit is raised here. If the iteration ends
+    early, also by Ctrl-C or SIGTERM, each worker gets one SIGTERM and is waited for. Raises
+    RunError if a worker process dies.
     """
     with _sigterm_as_exit():
         yield from _side_by_side(function, units, workers, watch)
@@ -71,7 +72,8 @@ def _side_by_side(
 
 @contextmanager
 def _sigterm_as_exit() -> Generator[None]:
-    """Inside, SIGTERM unwinds this process as Ctrl-C does: first the workers save their state."""
+    """Turn SIGTERM into an exit of this process, as Ctrl-C does, so that workers save their state
+    first."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -87,12 +89,12 @@ def _sigterm_as_exit() -> Generator[None]:
 
 
 class _Worker(Generic[Unit]):
-    """One process and the unit it is at."""
+    """One process and the unit that it runs."""
 
     def __init__(self, context: SpawnContext, function: Callable[[Unit], Any]) -> None:
         self.connection, inner = context.Pipe()
         self.index = -1
-        # A daemon: should waiting for it be interrupted too, it is ended at exit.
+        # A daemon, so that it is ended at exit if waiting for it is interrupted too.
         self.process = context.Process(target=_serve, args=(function, inner), daemon=True)
         self.process.start()
         inner.close()
@@ -109,8 +111,8 @@ class _Worker(Generic[Unit]):
             raise RunError(
                 "a worker process ended unexpectedly",
                 found=f"exit code {self.process.exitcode}",
-                do="most often memory ran out: give the same command again with fewer workers; "
-                "what is done is kept",
+                do="probably memory ran out: run the same command again with fewer "
+                "workers; finished work is kept",
             ) from None
         if error is not None:
             raise error
@@ -122,8 +124,8 @@ class _Worker(Generic[Unit]):
 
 
 def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
-    """Units in, results out, until the other end of the pipe is closed."""
-    os.setpgrp()  # Ctrl-C at the terminal reaches the study alone, which then stops its workers
+    """Receive units and send results until the other end of the pipe is closed."""
+    os.setpgrp()  # Ctrl-C at the terminal stops only the study, which then stops its workers
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
@@ -141,6 +143,6 @@ def _serve(function: Callable[[Any], Any], connection: Connection) -> None:
 
 
 def _end_with(sentinel: int) -> None:
-    """Stop this process, after a checkpoint where it trains, once its parent is gone."""
+    """Stop this process (after a checkpoint, if it trains) when its parent is gone."""
     wait([sentinel])
     os.kill(os.getpid(), signal.SIGTERM)

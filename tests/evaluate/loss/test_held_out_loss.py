@@ -42,7 +42,7 @@ def test_each_source_and_overall(model: TextModel, shards: ShardSet) -> None:
 def test_a_source_without_held_out_text_is_named(model: TextModel, tmp_path: Path) -> None:
     result = evaluate_shards(model, shards_with(tmp_path, {"prose": held_out_texts()["prose"]}))
     assert result.as_dict()["not_held_out"] == ["code"] and list(result.sources) == ["prose"]
-    assert result.warning == "the figures leave out code: the split holds no document of it"
+    assert result.warning == "the figures do not cover code: the split has no document of it"
 
 
 def test_a_limit_takes_whole_documents(model: TextModel, shards: ShardSet) -> None:

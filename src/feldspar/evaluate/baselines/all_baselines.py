@@ -1,4 +1,4 @@
-"""What a model is to beat on the documents that it is measured on: counting and compressors."""
+"""Measure the baselines that a model should beat on held-out documents: n-grams and compressors."""
 
 from collections.abc import Iterable
 
@@ -27,10 +27,11 @@ def held_out_baselines(
     split: str = "test",
     max_tokens_per_source: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Bits per byte by baseline and source, ``overall`` (total bits, total bytes) first.
+    """Return bits per byte by baseline and source; ``overall`` (total bits / total bytes) comes
+    first.
 
-    ``ngram`` is a token trigram fitted on ``seen``, stretches of what the model was trained on;
-    ``xz`` and ``zstd`` get each document by itself, or a source's documents in one stream. The
+    ``ngram`` is a token trigram fitted on ``seen``, parts of the model's training tokens. ``xz``
+    and ``zstd`` compress each document alone, or all documents of a source as one stream. The
     documents are those of ``evaluate_shards``. Raises UserError for a split without documents.
     """
     sources = require_split(shards, split)

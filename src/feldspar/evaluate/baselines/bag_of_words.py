@@ -1,4 +1,4 @@
-"""What labels are worth: the most frequent one, and naive Bayes over the words of the sources."""
+"""Baselines for labels: the most frequent label, and naive Bayes over the words of the sources."""
 
 import re
 from collections import Counter
@@ -9,7 +9,7 @@ _WORD = re.compile(r"\w+")
 
 
 class BagOfWords:
-    """Multinomial naive Bayes with add-one smoothing, of ``texts`` with one label each."""
+    """Multinomial naive Bayes with add-one smoothing, fitted on ``texts`` with one label each."""
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]) -> None:
         self._texts = Counter(labels)
@@ -21,11 +21,11 @@ class BagOfWords:
 
     @property
     def majority(self) -> str:
-        """The most frequent label; of equals the one that was seen first."""
+        """Most frequent label; of equally frequent ones the first that was seen."""
         return self._texts.most_common(1)[0][0]
 
     def label(self, text: str) -> str:
-        """Return the likeliest label of a text; words that were never seen say nothing."""
+        """Return the most likely label of a text; words that were never seen are ignored."""
         known = [word for word in words_of(text) if word in self._vocabulary]
         return max(self._texts, key=lambda label: self._log_probability(label, known))
 

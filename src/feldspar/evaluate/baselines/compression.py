@@ -1,8 +1,8 @@
-"""What general compressors need for the same text: ``xz -9`` and ``zstd -19``.
+"""Measure general compressors on the same text: ``xz -9`` and ``zstd -19``.
 
-Each document by itself is what a model without memory of other documents is compared with; all in
-one stream lets the compressor learn from the earlier ones. Sizes are those of whole files, headers
-and checksums included, as the commands write them.
+Compare documents that are compressed alone with a model that has no memory of other documents. In
+one stream the compressor learns from earlier documents. Sizes are those of whole files as the
+commands write them, with headers and checksums.
 """
 
 import lzma
@@ -19,9 +19,9 @@ ZSTD_LEVEL = 19
 
 
 def compression_baselines(texts: Sequence[bytes]) -> dict[str, float]:
-    """Bits per byte of ``xz_each``, ``xz_stream``, ``zstd_each`` and ``zstd_stream``.
+    """Return bits per byte of ``xz_each``, ``xz_stream``, ``zstd_each`` and ``zstd_stream``.
 
-    Raises UserError when there is no text at all, SetupError when zstandard is not installed.
+    Raises UserError if there is no text, and SetupError if zstandard is not installed.
     """
     total = sum(map(len, texts))
     if not total:
@@ -40,9 +40,9 @@ def compression_baselines(texts: Sequence[bytes]) -> dict[str, float]:
 
 
 def compress_xz(text: bytes) -> bytes:
-    """As long a file as ``xz -9`` writes.
+    """Return data of the same length as ``xz -9`` writes.
 
-    A dictionary larger than the text finds nothing more, but clearing 64 MiB takes far longer than
+    A dictionary larger than the text does not help, but clearing 64 MiB takes far longer than
     compressing a short document.
     """
     fitting = 1 << max(0, len(text) - 1).bit_length()

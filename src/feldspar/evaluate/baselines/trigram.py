@@ -1,12 +1,13 @@
-"""A token trigram fitted on the tokens that a model saw: what counting alone achieves.
+"""Token trigram fitted on the tokens that a model saw: the result of counting alone.
 
-Interpolated Kneser-Ney smoothing with three discounts an order (Chen and Goodman 1998, "An
-empirical study of smoothing techniques for language modeling", section 3), the strongest of the
-n-gram smoothings compared there: each order keeps its counts less a discount and gives what was
-discounted to the order below, which counts in how many *different* contexts a token was met; below
-the last order lies the uniform distribution, so no token is impossible. The discounts are the
-leave-one-out estimates from how many n-grams were met once, twice, three and four times (their
-equation 17): on held-out documents they did better than a search on a slice of the training tokens.
+Interpolated Kneser-Ney smoothing with three discounts for each order (Chen and Goodman 1998, "An
+empirical study of smoothing techniques for language modeling", section 3); it is the strongest
+n-gram smoothing in that comparison. Each order subtracts a discount from its counts and gives the
+discounted mass to the order below. Lower orders count in how many *different* contexts a token
+occurred. Below the last order is the uniform distribution, so no token is impossible. The discounts
+are leave-one-out estimates from the numbers of n-grams that occurred once, twice, three and four
+times (equation 17 there). On held-out documents they did better than a search on a part of the
+training tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,15 +21,16 @@ from feldspar.evaluate.text_model import framed
 
 ORDER = 3
 USUAL_DISCOUNTS = (0.7, 1.0, 1.3)
-"""Of n-grams met once, twice and more often, where there are too few to estimate from."""
+"""Discounts of n-grams that occurred once, twice and more often, if there are too few for an
+estimate."""
 LARGEST_VOCABULARY = 2**21
-"""Three tokens must fit into one 63-bit integer."""
+"""Three tokens must fit in one 63-bit integer."""
 
 
 class TokenTrigram:
     """P(token | two tokens before); make one with ``TokenTrigram.fit``.
 
-    What lies before an end-of-document token is forgotten.
+    Tokens before an end-of-document token are ignored.
     """
 
     def __init__(
@@ -41,18 +43,19 @@ class TokenTrigram:
         self.vocab_size = vocab_size
         self.end_of_document_id = end_of_document_id
         self.discounts = discounts
-        """(order, 3): for unigrams, bigrams, trigrams met once, twice, more often."""
+        """(order, 3): discounts of unigrams, bigrams, trigrams that occurred once, twice, more
+        often."""
         self._orders = orders
 
     @classmethod
     def fit(
         cls, stretches: Iterable[np.ndarray], vocab_size: int, end_of_document_id: int
     ) -> "TokenTrigram":
-        """Count the trigrams of ``stretches`` of tokens; none reaches across two stretches.
+        """Count the trigrams of ``stretches`` of tokens; no trigram crosses from one to the next.
 
-        A whole document is a stretch that begins and ends with the end-of-document token. Tokens
-        that the model met in several epochs are to be given once. Raises UserError without any
-        trigram and for more than 2^21 tokens.
+        A whole document is a stretch that begins and ends with the end-of-document token. Give
+        tokens that the model saw in several epochs once. Raises UserError if there is no trigram,
+        and for more than 2^21 tokens.
         """
         if vocab_size > LARGEST_VOCABULARY:
             raise UserError(f"a trigram over {vocab_size:,} tokens is not supported")
@@ -65,7 +68,8 @@ class TokenTrigram:
         return cls(vocab_size, end_of_document_id, orders, discounts)
 
     def probabilities(self, contexts: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-        """P of each of ``tokens`` (n,) after its two ``contexts`` (n, 2), the nearer one last."""
+        """Return P of each of ``tokens`` (n,) after its two ``contexts`` (n, 2), the nearer one
+        last."""
         first, second = contexts[:, 0].astype(np.int64), contexts[:, 1].astype(np.int64)
         keys = _keys(
             first, second, tokens.astype(np.int64), self.vocab_size, self.end_of_document_id
@@ -75,7 +79,8 @@ class TokenTrigram:
     def document_losses(
         self, documents: Sequence[np.ndarray], document_bytes: Sequence[int]
     ) -> list[DocumentLoss]:
-        """Return each document's loss, over the same tokens as a model's ``document_losses``."""
+        """Return the loss of each document, over the same tokens as a model's
+        ``document_losses``."""
         losses = []
         for document, size in zip(documents, document_bytes, strict=True):
             tokens = framed(document, self.end_of_document_id)
@@ -91,19 +96,19 @@ class TokenTrigram:
 
 @dataclass(frozen=True)
 class _Order:
-    """The n-grams of one order, sorted by key, and their contexts, sorted too."""
+    """N-grams of one order, sorted by key, and their contexts, also sorted."""
 
     keys: np.ndarray
     counts: np.ndarray
     contexts: np.ndarray
     totals: np.ndarray
     kinds: np.ndarray
-    """(contexts, 3): how many n-grams follow that were met once, twice, more often."""
+    """(contexts, 3): number of n-grams after the context that occurred once, twice, more often."""
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What one order knows of some n-grams: count, total and kinds of the context; 0: unseen."""
+    """Counts of some n-grams in one order: own count, total and kinds of the context; 0: unseen."""
 
     counts: np.ndarray
     totals: np.ndarray
@@ -111,10 +116,12 @@ class _Found:
 
 
 def _trigram_keys(tokens: np.ndarray, vocab_size: int, end_of_document_id: int) -> np.ndarray:
-    """Return the keys of a stretch's trigrams; its first token is context only."""
+    """Return the keys of a stretch's trigrams; its first token is only context."""
     wide = tokens.astype(np.int64)
     if len(wide) and wide[0] == end_of_document_id:
-        wide = np.concatenate([wide[:1], wide])  # nothing before it counts: complete the context
+        wide = np.concatenate(
+            [wide[:1], wide]
+        )  # tokens before it are ignored, so complete the context
     return _keys(wide[:-2], wide[1:-1], wide[2:], vocab_size, end_of_document_id)
 
 
@@ -126,7 +133,7 @@ def _keys(
 
 
 def _count(keys: np.ndarray, vocab_size: int) -> list[_Order]:
-    """Unigrams, bigrams and trigrams; the lower orders count different contexts."""
+    """Count unigrams, bigrams and trigrams; the lower orders count different contexts."""
     orders = []
     for order in range(ORDER, 0, -1):
         unique, counts = np.unique(keys, return_counts=True)
@@ -141,7 +148,7 @@ def _count(keys: np.ndarray, vocab_size: int) -> list[_Order]:
 
 
 def _look_up(orders: list[_Order], keys: np.ndarray, vocab_size: int) -> list[_Found]:
-    """What each order knows of the trigrams ``keys``."""
+    """Return the counts of the trigrams ``keys`` in each order."""
     found = []
     for length, order in enumerate(orders, start=1):
         own = keys % vocab_size**length
@@ -158,13 +165,14 @@ def _look_up(orders: list[_Order], keys: np.ndarray, vocab_size: int) -> list[_F
 
 
 def _places(sorted_values: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where each value stands, and whether it does; any place where it does not."""
+    """Return the index of each value and whether it exists; any index if it does not."""
     place = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
     return place, sorted_values[place] == wanted
 
 
 def _interpolate(found: list[_Found], discounts: np.ndarray, vocab_size: int) -> np.ndarray:
-    """(count - discount + discounted mass x P of the order below) / total, from below upwards."""
+    """Return (count - discount + discounted mass x P of the order below) / total, lowest order
+    first."""
     below = np.full(len(found[0].counts), 1 / vocab_size)
     for order, row in zip(found, discounts, strict=True):
         by_count = np.array([0.0, *row])
@@ -175,7 +183,7 @@ def _interpolate(found: list[_Found], discounts: np.ndarray, vocab_size: int) ->
 
 
 def _discounts(counts: np.ndarray) -> np.ndarray:
-    """D1, D2, D3+ of one order; a count less its discount stays positive."""
+    """Return D1, D2, D3+ of one order; a count minus its discount stays positive."""
     met = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].astype(float)
     if not met.all():
         return np.array(USUAL_DISCOUNTS)

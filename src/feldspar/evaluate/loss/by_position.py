@@ -1,4 +1,4 @@
-"""Loss by position: one long document a row, from its first token on, and its buckets."""
+"""Measure loss by position in long documents, one document in each row, and group it in buckets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,14 @@ from feldspar.evaluate.loss.text_loss import BATCH_TOKENS, BATCH_TOKENS_DEFAULT
 from feldspar.evaluate.text_model import TextModel, framed
 
 RISE = 1.02
-"""A bucket lies beyond the reach of a model when its loss is that much above the loss in length."""
+"""Relative rise over the loss within the trained length from which a bucket counts as out
+of reach."""
 
 
 @dataclass(frozen=True)
 class Bucket:
-    """Positions ``begin`` to ``end`` - 1: mean loss over ``tokens``, standard error over documents.
+    """Positions ``begin`` to ``end`` - 1: mean loss over ``tokens``, and standard error over
+    documents.
 
     The error is None for a single document.
     """
@@ -32,10 +34,11 @@ class Bucket:
 def losses_by_position(
     model: TextModel, documents: Sequence[np.ndarray], length_tokens: int
 ) -> np.ndarray:
-    """Loss (documents, length) in nats of each document's first tokens, behind a separator.
+    """Return the loss (documents, length), in nats, of each document's first tokens after a
+    separator.
 
-    Nothing is packed: position i has i tokens of its own document before it. Raises UserError for a
-    document that is shorter.
+    Documents are not packed: position i has i tokens of its own document before it. Raises
+    UserError for a document that is shorter.
     """
     shortest = min(map(len, documents))
     if shortest < length_tokens:
@@ -61,7 +64,7 @@ def losses_by_position(
 
 
 def buckets_of(losses: np.ndarray, width_tokens: int) -> list[Bucket]:
-    """Means over ``width_tokens`` positions each (the last may be narrower)."""
+    """Return means over buckets of ``width_tokens`` positions (the last may be narrower)."""
     n_documents, length = losses.shape
     buckets = []
     for begin in range(0, length, width_tokens):
@@ -73,9 +76,9 @@ def buckets_of(losses: np.ndarray, width_tokens: int) -> list[Bucket]:
 
 
 def crossing(losses: np.ndarray, buckets: Sequence[Bucket], train_length: int) -> int | None:
-    """Where the loss first lies 2 % above its mean over positions [L/2, L), beyond L tokens.
+    """Return the first position beyond L tokens whose loss is 2 % above the mean over [L/2, L).
 
-    None when it nowhere does, or the windows end before L = ``train_length``.
+    L is ``train_length``. Returns None if there is none, or if the documents end before L.
     """
     if losses.shape[1] < train_length:
         return None

@@ -1,4 +1,4 @@
-"""Bits per byte of text files, one document a file."""
+"""Measure bits per byte of text files; each file is one document."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,10 @@ from feldspar.tokens.tokenizer.round_trip import require_given_back
 
 
 def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
-    """Return the loss of each file, in their order.
+    """Return the loss of each file, in order.
 
     Raises UserError for a file that is missing, empty or not UTF-8, or whose text the tokenizer
-    does not give back.
+    does not restore.
     """
     texts = [read_text(path) for path in files]
     documents = model.tokenizer.encode_documents(texts)
@@ -23,9 +23,9 @@ def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
 
 
 def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
-    """Return the loss of each text, in their order.
+    """Return the loss of each text, in order.
 
-    Raises UserError for texts that the tokenizer does not give back.
+    Raises UserError for a text that the tokenizer does not restore.
     """
     documents = model.tokenizer.encode_documents(texts)
     require_given_back(model.tokenizer, texts, documents, "the texts")
@@ -33,9 +33,8 @@ def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, byte for byte. Raises UserError when it is missing, empty or no
-    UTF-8.
-    """
+    """Return the text of a file, byte for byte. Raises UserError if it is missing, empty or not
+    UTF-8."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a text file")
     try:
@@ -45,7 +44,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if not data:
-        raise UserError(f"{path} is empty: it has no bytes to measure bits per byte on")
+        raise UserError(f"{path} is empty; bits per byte need at least one byte")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""Bits per byte of held-out documents, source by source: the documents of a shard set's split."""
+"""Measure bits per byte of the held-out documents in shards, for each source."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,15 +16,15 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 @dataclass(frozen=True)
 class HeldOutLoss:
-    """The loss of each source."""
+    """Loss of each source."""
 
     sources: dict[str, DocumentLoss]
     not_held_out: tuple[str, ...] = ()
-    """Sources of the training text of which the split holds nothing: no figure covers them."""
+    """Sources of the training text that have no document in the split, so no figure covers them."""
 
     @property
     def overall(self) -> DocumentLoss:
-        """All sources together: total bits over total bytes, no mean of means."""
+        """Loss of all sources together: total bits / total bytes, not a mean of means."""
         return total_loss(self.sources.values())
 
     def as_dict(self) -> dict[str, Any]:
@@ -38,16 +38,16 @@ class HeldOutLoss:
 
     @property
     def warning(self) -> str | None:
-        """Name the sources that no figure covers; None where there is none."""
+        """Names of the sources that no figure covers; None if there are none."""
         if not self.not_held_out:
             return None
         names = ", ".join(self.not_held_out)
-        return f"the figures leave out {names}: the split holds no document of it"
+        return f"the figures do not cover {names}: the split has no document of it"
 
 
 @dataclass(frozen=True)
 class HeldOutDocuments:
-    """Documents of one source without their end-of-document tokens, and their texts' bytes."""
+    """Documents of one source without end-of-document tokens, and the bytes of their texts."""
 
     tokens: list[np.ndarray]
     text_bytes: int
@@ -59,10 +59,10 @@ def evaluate_shards(
     split: str = "test",
     max_tokens_per_source: int | None = None,
 ) -> HeldOutLoss:
-    """Return the loss of every source of ``split``.
+    """Return the loss of each source of ``split``.
 
-    Raises UserError when the shards were made with another tokenizer, hold no such split, or hold
-    text that the tokenizer does not give back.
+    Raises UserError if the shards were made with another tokenizer, have no such split, or have
+    text that the tokenizer does not restore.
     """
     if shards.tokenizer_digest != model.tokenizer.digest:
         raise UserError(
@@ -71,12 +71,15 @@ def evaluate_shards(
         )
     change = changed_by(model.tokenizer)
     if change is not None:
-        say(f"warning: the tokenizer changes text ({change}): figures are those of changed text")
+        say(
+            f"warning: the tokenizer changes text ({change}), so the figures are those of "
+            "changed text"
+        )
     losses = {}
     for name in require_split(shards, split):
         documents = held_out_documents(shards, split, name, model.tokenizer, max_tokens_per_source)
         require_given_back_bytes(model.tokenizer, documents.tokens, documents.text_bytes, name)
-        # Only the sum is known to the byte: the shards count a source's bytes, not a document's.
+        # Only the sum is exact: the shards count the bytes of a source, not of a document.
         unknown = [0] * len(documents.tokens)
         loss = total_loss(document_losses(model, documents.tokens, unknown))
         losses[name] = loss + DocumentLoss(bytes=documents.text_bytes)
@@ -85,7 +88,7 @@ def evaluate_shards(
 
 
 def require_split(shards: ShardSet, split: str) -> list[str]:
-    """Return the sources of a split. Raises UserError when it holds none."""
+    """Return the sources of a split. Raises UserError if it has none."""
     sources = shards.sources(split)
     if not sources:
         raise UserError(f"{shards.path} has no {split} split", allowed=shards.splits)
@@ -99,10 +102,10 @@ def held_out_documents(
     tokenizer: TextTokenizer,
     max_tokens: int | None = None,
 ) -> HeldOutDocuments:
-    """Return the documents of one source in the shards' order, which is as good as drawn.
+    """Return the documents of one source in the order of the shards, which is random.
 
-    With ``max_tokens``, only as many whole documents as fit, at least one; their bytes are then
-    those of their decoded text. Raises UserError for unknown names.
+    With ``max_tokens``, returns only as many whole documents as fit, at least one; their bytes are
+    then those of the decoded text. Raises UserError for unknown names.
     """
     stored = shards.read(split, source)
     count = len(stored.lengths)
@@ -116,5 +119,5 @@ def held_out_documents(
 
 
 def text_of(tokenizer: TextTokenizer, document: np.ndarray) -> str:
-    """Return the text of a document's tokens; exact for byte-level tokenizers."""
+    """Return the text of a document's tokens; it is exact for byte-level tokenizers."""
     return tokenizer.decode(document)

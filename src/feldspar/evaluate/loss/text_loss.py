@@ -1,8 +1,8 @@
-"""The loss of whole documents: every token and the document's end scored exactly once.
+"""Measure the loss of whole documents; each token and the document's end is scored exactly once.
 
-A document is [end of document] tokens [end of document]: its first token is predicted from the
-separator alone, and knowing where the text ends is part of the task. The sum over documents does
-not depend on how they are batched, to rounding.
+A document is [end of document] tokens [end of document]. Its first token is predicted from the
+separator alone, and the end of the text is predicted too. The sum over documents does not depend on
+the batches, apart from rounding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,19 +21,19 @@ from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.position_scaling import grows_with_length
 
 BATCH_TOKENS = {"cpu": 4096}
-"""Tokens scored at once by device: what keeps a processor's caches warm, ..."""
+"""Tokens scored at once on each kind of device: a number that fits a processor's caches, ..."""
 BATCH_TOKENS_DEFAULT = 65_536
-"""... or an accelerator busy."""
+"""... or keeps an accelerator busy."""
 
 
 @dataclass(frozen=True)
 class DocumentLoss:
-    """Summed loss of one or many documents; add them up as you like."""
+    """Summed loss of one or more documents; losses can be added."""
 
     nats: float = 0.0
     """Negative log-likelihood of all scored tokens."""
     tokens: int = 0
-    """Scored tokens, the documents' ends included."""
+    """Number of scored tokens, with the ends of documents."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
 
@@ -44,17 +44,17 @@ class DocumentLoss:
 
     @property
     def bits_per_byte(self) -> float:
-        """Comparable between tokenizers, and with compressors.
+        """Bits per byte; comparable between tokenizers and with compressors.
 
         Raises UserError for text without a byte.
         """
         if self.bytes == 0:
-            raise UserError("there is no byte of text to measure bits per byte on")
+            raise UserError("bits per byte need at least one byte of text")
         return self.nats / log(2) / self.bytes
 
     @property
     def nats_per_token(self) -> float:
-        """The mean loss."""
+        """Mean loss."""
         return self.nats / self.tokens
 
     def as_dict(self) -> dict[str, float]:
@@ -68,7 +68,7 @@ class DocumentLoss:
 
 
 def total_loss(losses: Iterable[DocumentLoss]) -> DocumentLoss:
-    """Return the sum of several."""
+    """Return the sum of several losses."""
     return sum(losses, DocumentLoss())
 
 
@@ -80,13 +80,12 @@ def document_losses(
     stride: int | None = None,
     ends: bool = True,
 ) -> list[DocumentLoss]:
-    """Return the loss of each document, in their order.
+    """Return the loss of each document, in order.
 
-    ``documents`` hold their own tokens only, without any end-of-document token; ``document_bytes``
-    are the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once; windows
-    begin ``stride`` tokens apart, by default half a context. Without ``ends``, for documents that
-    were cut, the end is not scored. Raises RunError when the model gives a loss that is no finite
-    number.
+    ``documents`` hold only their own tokens, without end-of-document tokens; ``document_bytes`` are
+    the UTF-8 bytes of their texts. About ``batch_tokens`` tokens are scored at once. Windows begin
+    ``stride`` tokens apart (default: half a context). Without ``ends`` (for documents that were
+    cut) the end is not scored. Raises RunError if the model's loss is not finite.
     """
     budget = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_DEFAULT)
     windows = [
@@ -108,7 +107,7 @@ def document_losses(
         model.decoder.train(was_training)
     if not np.isfinite(nats).all():
         raise RunError(
-            "the model's loss is not a finite number: its weights are damaged or it diverged",
+            "the model's loss is not finite: its weights are damaged, or training diverged",
             found=f"{float(nats[~np.isfinite(nats)][0])} on one of {len(documents):,} documents",
         )
     return [
@@ -118,9 +117,10 @@ def document_losses(
 
 
 def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[Window]]:
-    """Windows of like length together, the longest first, so that little is padding.
+    """Yield batches of windows of similar length, the longest first, to keep padding small.
 
-    With ``alike``, of equal length only: where the length of a row changes its positions.
+    With ``alike``, all windows of a batch have the same length, because the length of a row changes
+    its positions.
     """
     ordered = sorted(windows, key=lambda window: -window.length)
     begin = 0
@@ -136,9 +136,9 @@ def _batches(windows: list[Window], budget: int, alike: bool) -> Iterator[list[W
 def _window_losses(
     model: TextModel, documents: Sequence[np.ndarray], batch: list[Window]
 ) -> np.ndarray:
-    """Return the summed loss of each window's scored tokens."""
+    """Return the summed loss of the scored tokens of each window."""
     length = batch[0].length
-    # The model is causal, so what fills a row behind its own tokens changes nothing before it.
+    # The model is causal, so padding after a row's tokens does not change earlier positions.
     inputs = np.full((len(batch), length), model.end_of_document_id, np.int64)
     labels = np.full((len(batch), length), IGNORED_LABEL, np.int64)
     for row, window in enumerate(batch):

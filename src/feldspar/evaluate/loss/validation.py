@@ -1,4 +1,4 @@
-"""Validation during training: loss per source on fixed held-out sequences."""
+"""Validate during training: loss of each source on fixed held-out sequences."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -24,7 +24,7 @@ SPLIT = "validation"
 class HeldOutSource:
     """Fixed sequences of one source: tokens (n, L+1), and its UTF-8 bytes per token.
 
-    Embedding rows from ``n_real_vocab`` on are padding, which training gave no probability.
+    Embedding rows from ``n_real_vocab`` on are padding, to which training gave no probability.
     """
 
     name: str
@@ -39,7 +39,7 @@ def held_out_sources(
     context_length: int,
     seed: int,
 ) -> list[HeldOutSource]:
-    """Choose ``sequences`` of each source, spread over it; one too short for any is left out.
+    """Choose ``sequences`` of each source, spread over it; a source that is too short is left out.
 
     Raises UserError for a source of ``holdout`` (``evaluation.holdout``) that the shards lack.
     """
@@ -50,7 +50,7 @@ def held_out_sources(
         if name not in available:
             hint = nearest(name, available)
             raise UserError(
-                f"evaluation.holdout: the shards hold out no source {name!r}"
+                f"evaluation.holdout: the shards have no held-out source {name!r}"
                 + (f"; did you mean {hint!r}?" if hint else ""),
                 allowed=available,
             )
@@ -61,7 +61,7 @@ def held_out_sources(
             continue
         phase = PhaseData(SPLIT, {name: Fraction(1)}, context_length, windows)
         reader = SequenceReader(shards, [phase], seed, SPLIT, shuffled=False)
-        # Evenly over all documents: the first windows in a row may all be of one long document.
+        # Spread over all documents, because the first windows may all be from one long document.
         places = [index * windows // count for index in range(count)]
         parts = [reader.read(0, place, place + 1).tokens for place in places]
         tokens = torch.from_numpy(np.concatenate(parts))
@@ -78,11 +78,11 @@ def validate(
     device: torch.device,
     autocast: AbstractContextManager[object],
 ) -> dict[str, float]:
-    """Loss (nats per token) and bits per byte of each source, and their plain means.
+    """Return loss (nats per token) and bits per byte of each source, and their plain means.
 
-    ``module`` maps inputs and labels (b, t) to their summed loss; it is the trained module with
-    its wrappers, which gather what is split over processes. The processes share the work; each
-    computes as many micro-batches as the others.
+    ``module`` maps inputs and labels (b, t) to their summed loss. It is the trained module with its
+    wrappers, which gather what is split over processes. The processes share the work, and each
+    computes the same number of micro-batches.
     """
     was_training = module.training
     module.eval()

@@ -1,9 +1,9 @@
-"""Windows over a document longer than the context: they overlap, each token is scored once.
+"""Overlapping windows over a document that is longer than the context; each token is scored once.
 
-The first window scores all that it predicts. Each later one begins a stride (by default half a
-context) after the one before it and scores only what that one did not reach, so a token beyond the
-first window is predicted from at least a context less the stride. With a stride of a whole context
-the windows do not overlap.
+The first window scores all its predictions. Each later one begins a stride (default: half a
+context) after the one before it, and scores only tokens that the one before did not reach. So a
+token beyond the first window has a context of at least a full context minus the stride. With a
+stride of a full context the windows do not overlap.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 class Window:
     """Predictions ``begin`` to ``end`` - 1 of one document, scored from ``first_scored`` on.
 
-    Prediction i is made at input i and has input i + 1 as its label.
+    Prediction i is made at input i; its label is input i + 1.
     """
 
     document: int
@@ -24,14 +24,14 @@ class Window:
 
     @property
     def length(self) -> int:
-        """Inputs."""
+        """Number of inputs."""
         return self.end - self.begin
 
 
 def windows_of(
     document: int, predictions: int, context_length: int, stride: int | None = None
 ) -> Iterator[Window]:
-    """Yield the windows of a document with so many predictions."""
+    """Yield the windows of a document with this number of predictions."""
     stride = stride or max(1, context_length // 2)
     begin = scored = 0
     while scored < predictions:

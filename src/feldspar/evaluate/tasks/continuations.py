@@ -1,4 +1,4 @@
-"""How likely continuations are after their contexts; a context shared by several is read once."""
+"""Score how likely continuations are after their contexts; a shared context is computed once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class Score:
-    """The natural log-likelihood of a continuation, and whether greedy decoding would give it."""
+    """Natural log-likelihood of a continuation, and whether greedy decoding would produce it."""
 
     log_likelihood: float
     is_greedy: bool
@@ -30,7 +30,7 @@ class Score:
 
 @dataclass
 class _Group:
-    """Requests with one context."""
+    """Requests that share one context."""
 
     context: tuple[int, ...]
     members: dict[int, list[int]] = field(default_factory=dict)
@@ -40,15 +40,15 @@ class _Group:
 def score_continuations(
     model: TextModel, requests: Sequence[Continuation], batch_sequences: int = 16
 ) -> list[Score]:
-    """Return the score of each request, in their order.
+    """Return the score of each request, in order.
 
-    Contexts are cut on the left to what fits. A continuation longer than the model's context is
-    scored in its last part only.
+    Contexts that are too long lose their beginning. Of a continuation longer than the model's
+    context, only the last part is scored.
     """
     scores: dict[int, Score] = {}
     model.decoder.eval()
     if grows_with_length(model.decoder.position_scaling):
-        batch_sequences = 1  # a longer neighbour would change what the positions of a row are
+        batch_sequences = 1  # a longer neighbour would change the positions of a row
     with progress("scoring", len(requests), "continuations") as advance:
         for group in _groups(requests, model.context_length):
             numbers = list(group.members)
@@ -72,7 +72,8 @@ def _groups(requests: Sequence[Continuation], context_length: int) -> Iterable[_
 
 
 def _score(model: TextModel, context: tuple[int, ...], rows: list[list[int]]) -> list[Score]:
-    """Continuations of one context: the context once, then all rows at once behind it."""
+    """Score continuations of one context: compute the context once, then all rows after it
+    at once."""
     longest = max(map(len, rows))
     if longest == 0:
         return [Score(0.0, True) for _ in rows]
@@ -90,7 +91,7 @@ def _score(model: TextModel, context: tuple[int, ...], rows: list[list[int]]) ->
 
 
 def _hidden(model: TextModel, context: tuple[int, ...], rows: list[list[int]]) -> Tensor:
-    """Hidden states (rows, longest, d) from which each row's tokens are predicted."""
+    """Return hidden states (rows, longest, d) from which the tokens of each row are predicted."""
     device = model.device
     longest = max(map(len, rows))
     fed = [(tokens + [0] * longest)[: longest - 1] for tokens in rows]

@@ -1,8 +1,8 @@
-"""Filling gaps in held-out documents: what the middle costs a model that sees both sides of it.
+"""Fill gaps in held-out documents: measure the loss of the middle given both sides of it.
 
-A document's text, as much as the context holds, is cut at two places drawn evenly, as in training.
-The model reads prefix and suffix in the order PSM and scores the middle; beside it stands the same
-middle from left to right, after the prefix alone: the difference is what the suffix is worth.
+The text of a document, as much as fits in the context, is cut at two random places, as in training.
+The model reads prefix and suffix in the order PSM and scores the middle. It also scores the same
+middle after the prefix alone; the difference is the value of the suffix.
 """
 
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.infilling import DRAWS, REPLACEMENT, Infiller
 
 SLACK_TOKENS = 16
-"""Room in the context for the sentinels, and for what cutting a token in two adds."""
+"""Room in the context for the special tokens, and for tokens that a cut divides in two."""
 
 
 @dataclass(frozen=True)
 class InfillingScore:
-    """The middles of one or many sources; add them up as you like."""
+    """Scores of the middles of one or more sources; scores can be added."""
 
     documents: int = 0
-    """Documents with a middle that is not empty and fits."""
+    """Number of documents with a middle that is not empty and fits."""
     bytes: int = 0
     """UTF-8 bytes of the middles."""
     nats: float = 0.0
@@ -37,7 +37,7 @@ class InfillingScore:
     nats_left_to_right: float = 0.0
     """The same after the prefix alone."""
     exact: int = 0
-    """Middles that greedy decoding writes to the letter, and then ends."""
+    """Number of middles that greedy decoding reproduces exactly, with their end."""
 
     def __add__(self, other: "InfillingScore") -> "InfillingScore":
         return InfillingScore(
@@ -49,7 +49,7 @@ class InfillingScore:
         )
 
     def as_dict(self) -> dict[str, float | None]:
-        """Return the figures for ``--json``; None where there was no middle to score."""
+        """Return the figures for ``--json``; None if there was no middle to score."""
         bits = self.bytes * log(2)
         return {
             "documents": self.documents,
@@ -62,7 +62,7 @@ class InfillingScore:
 
 @dataclass(frozen=True)
 class Gap:
-    """One document with a gap: what is read before the middle, in two ways, and the middle."""
+    """One document with a gap: the prompt before the middle, in two variants, and the middle."""
 
     prompt: list[int]
     """PRE prefix SUF suffix MID."""
@@ -80,8 +80,8 @@ def evaluate_infilling(
 ) -> dict[str, InfillingScore]:
     """Return the score of each source of ``split``; ``seed`` draws the gaps.
 
-    Raises UserError when the shards were made with another tokenizer or hold no such split, or when
-    the tokenizer cannot mark a gap.
+    Raises UserError if the shards were made with another tokenizer or have no such split, or if the
+    tokenizer cannot mark a gap.
     """
     if shards.tokenizer_digest != model.tokenizer.digest:
         raise UserError(f"{shards.path} was encoded with another tokenizer than the model's")
@@ -97,9 +97,8 @@ def evaluate_infilling(
 def gaps(
     infiller: Infiller, documents: list[np.ndarray], model: TextModel, key: int
 ) -> Iterator[Gap]:
-    """Yield a gap in each document, drawn by ``key`` and the document's number; empty ones left
-    out.
-    """
+    """Yield a gap in each document, drawn by ``key`` and the document's number; empty ones are left
+    out."""
     room = model.context_length
     for number, document in enumerate(documents):
         text = infiller.text(document[: max(0, room - SLACK_TOKENS)]).rstrip(REPLACEMENT)

@@ -1,4 +1,4 @@
-"""Text continued until one of several strings appears, as lm-eval's generation tasks ask."""
+"""Continue text until one of several strings appears, as lm-eval's generation tasks require."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ def generate_until(
     temperature: float = 0.0,
     generator: torch.Generator | None = None,
 ) -> str:
-    """Return the continuation of ``prompt`` up to the first stop string, which is left out.
+    """Return the continuation of ``prompt`` up to the first stop string, which is removed.
 
-    Generation also ends at an end-of-document token. A prompt that leaves too little room in the
-    context loses its beginning. Raises UserError when the model's context has no room at all.
+    Generation also ends at an end-of-document token. A prompt that is too long loses its beginning.
+    Raises UserError if the context has no room for a prompt.
     """
     room = model.context_length - max_new_tokens
     if room < 1:
@@ -46,7 +46,7 @@ def generate_until(
             break
         new.append(token)
         fed = [token]
-        # Decoded anew each time: a character's bytes may be spread over several tokens.
+        # Decode all tokens each time, because the bytes of a character may be in several tokens.
         text = model.tokenizer.decode(new)
         if any(stop in text for stop in stop_strings if stop):
             break
@@ -54,7 +54,7 @@ def generate_until(
 
 
 def cut_at_first(text: str, stop_strings: Sequence[str]) -> str:
-    """``text`` up to the first of the stop strings in it."""
+    """Return ``text`` up to the first of the stop strings in it."""
     places = [text.find(stop) for stop in stop_strings if stop and stop in text]
     return text[: min(places)] if places else text
 

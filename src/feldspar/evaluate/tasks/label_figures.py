@@ -1,4 +1,5 @@
-"""Accuracy and F1 of labels: one to an example, or several (PubMedQA, Hallmarks of Cancer)."""
+"""Compute accuracy and F1 of labels: one or several for each example (PubMedQA, Hallmarks of
+Cancer)."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,26 +9,25 @@ Labels = tuple[str, ...]
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """How found labels compare with the true ones."""
+    """Comparison of predicted labels with the true ones."""
 
     accuracy: float
-    """Share of examples whose labels are all found, and no others."""
+    """Share of examples whose predicted labels are exactly the true ones."""
     micro_f1: float
-    """F1 of all decisions (example and label) together."""
+    """F1 over all decisions (example and label) together."""
     macro_f1: float
-    """Mean F1 of the labels, of those that are true or found somewhere."""
+    """Mean F1 over the labels that are true or predicted in some example."""
 
     def as_dict(self) -> dict[str, float]:
-        """Plain values."""
+        """Return plain values."""
         return asdict(self)
 
 
 def label_figures(
     true: Sequence[Labels], found: Sequence[Labels | None], values: Sequence[str]
 ) -> LabelFigures:
-    """Return the figures over examples; None is an answer that could not be read, and finds
-    nothing.
-    """
+    """Return the figures over examples; None is an answer that could not be read and predicts no
+    label."""
     pairs = [(set(a), set(b or ())) for a, b in zip(true, found, strict=True)]
     right = sum(b is not None and set(a) == set(b) for a, b in zip(true, found, strict=True))
     counts = [_counts(label, pairs) for label in values]
@@ -38,7 +38,7 @@ def label_figures(
 
 
 def _counts(label: str, pairs: Sequence[tuple[set[str], set[str]]]) -> tuple[int, int, int]:
-    """Examples where a label is rightly found, wrongly found, and missed."""
+    """Count the examples where a label is correctly predicted, wrongly predicted, and missed."""
     hits = sum(label in a and label in b for a, b in pairs)
     false = sum(label not in a and label in b for a, b in pairs)
     missed = sum(label in a and label not in b for a, b in pairs)

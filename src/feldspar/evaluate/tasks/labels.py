@@ -1,8 +1,9 @@
-"""Labels of pairs: the likeliest continuation of each source, and what greedy decoding writes.
+"""Predict labels of pairs: by the likelihood of each label, and by greedy decoding.
 
-The first cannot fail to be an answer: every label's whole target, with its end, is scored and the
-likeliest taken. The second is read back by the template; what does not read is a failure. Where an
-example has several labels their combinations are too many to score, and only the second is made.
+By likelihood there is always an answer: the whole target of each label, with its end, is scored,
+and the most likely one is taken. A greedy answer is read back with the template; if that fails, it
+counts as a failure. If examples have several labels, there are too many combinations to score, so
+only greedy decoding is measured.
 """
 
 from collections.abc import Sequence
@@ -25,17 +26,17 @@ from feldspar.tokens.sequences.pairs import (
 
 @dataclass(frozen=True)
 class LabelScore:
-    """What a model finds on pairs with labels."""
+    """Results of a model on pairs with labels."""
 
     n_pairs: int
     by_likelihood: LabelFigures | None
-    """None where an example has several labels."""
+    """None if examples have several labels."""
     by_generation: LabelFigures
     parse_failures: float
-    """Share of generated answers that are no labels."""
+    """Share of generated answers that are not labels."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         likelihood = self.by_likelihood
         return {
             "pairs": self.n_pairs,
@@ -48,7 +49,8 @@ class LabelScore:
 def evaluate_labels(
     model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> LabelScore:
-    """Return both measures on ``pairs``, laid out as in training. The template must have labels.
+    """Return both measures on ``pairs``, with the layout of training. The template must have
+    labels.
 
     Raises UserError for a pair that is too long for the layout.
     """
@@ -67,7 +69,7 @@ def evaluate_labels(
     found: list[Labels | None] = []
     with progress("generating", len(pairs), "answers") as advance:
         for context in contexts:
-            # One more than the longest target, so that its end can be seen to be missing.
+            # One more than the longest target, so that a missing end is noticed.
             new = min(room + 1, layout.longest - 1 - len(context))
             found.append(parse_labels(generate_until(model, context, (), new), template))
             advance(1)
@@ -77,10 +79,10 @@ def evaluate_labels(
 
 
 def parse_labels(text: str, template: PairTemplate) -> Labels | None:
-    """Return the labels that a target says, in the template's order; None where it is no target."""
+    """Return the labels in a target, in the template's order; None if the text is not a target."""
     settings = template.labels
     assert settings is not None, "the caller asks for labels"
-    # A label that no template can have shows what stands around labels.
+    # A label that no template can have shows the text around labels.
     before, after = template.target.format(**{LABELS: "\0"}).split("\0")
     if not (text.startswith(before) and text[len(before) :].endswith(after)):
         return None
@@ -96,9 +98,9 @@ def parse_labels(text: str, template: PairTemplate) -> Labels | None:
 def likeliest_labels(
     model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> list[Labels]:
-    """Return the label of each pair whose whole target, with its end, the model finds likeliest.
+    """Return the label of each pair whose whole target, with its end, is the most likely.
 
-    The template must have labels, one an example.
+    The template must have labels, one for each example.
     """
     settings = template.labels
     assert settings is not None and not settings.several, "one label an example"
@@ -109,7 +111,7 @@ def likeliest_labels(
 def _asked(
     model: TextModel, pairs: Sequence[Pair], layout: PairLayout, template: PairTemplate
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """What stands before each pair's target, and the target of each label."""
+    """Return the tokens before the target of each pair, and the tokens of each label's target."""
     assert template.labels is not None, "the caller asks for labels"
     texts = [target_text(template, [label]) for label in template.labels.values]
     targets = _encoded(model, texts)

@@ -1,8 +1,8 @@
-"""Our decoder under lm-eval (EleutherAI's evaluation harness): its tasks, its figures.
+"""Run the tasks of lm-eval (EleutherAI's evaluation harness) on our decoder.
 
-Texts are cut into tokens and windows as lm-eval's own ``hf`` model does, so that a run and its
-exported folder give the same figures: no separator before a context, and rolling log-likelihoods
-over windows that do not overlap.
+Texts are divided into tokens and windows as in lm-eval's own ``hf`` model, so a run and its
+exported folder have the same figures. There is no separator before a context, and rolling
+log-likelihoods use windows that do not overlap.
 """
 
 from collections.abc import Sequence
@@ -34,10 +34,11 @@ def run_lm_eval(
     num_fewshot: int | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, float]]:
-    """Metrics by task, standard errors among them under ``METRIC_stderr``.
+    """Return the metrics of each task; their standard errors are under ``METRIC_stderr``.
 
-    ``include_path`` holds task files of your own; ``limit`` is a number of items of each task.
-    Raises SetupError without lm-eval, UserError for an unknown task or data that cannot be had.
+    ``include_path`` is a folder with your own task files; ``limit`` is a number of items of each
+    task. Raises SetupError without lm-eval, and UserError for an unknown task or for data that are
+    not available.
     """
     try:
         from lm_eval.evaluator import simple_evaluate
@@ -56,17 +57,17 @@ def run_lm_eval(
             torch_random_seed=seed,
             fewshot_random_seed=seed,
         )
-    except OSError as error:  # what datasets raises without network, or for absent files
+    except OSError as error:  # errors of datasets without network or for missing files
         names = ", ".join(tasks)
-        raise UserError(f"the data of a task among {names} cannot be had: {error}") from error
+        raise UserError(f"the data of a task among {names} are not available: {error}") from error
     assert result is not None, "only other ranks get nothing"
     return {task: _plain(metrics) for task, metrics in result["results"].items()}
 
 
 def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
-    """``model`` as an ``lm_eval.api.model.LM``, for lm-eval's own functions.
+    """Return ``model`` as an ``lm_eval.api.model.LM``, for functions of lm-eval.
 
-    Raises SetupError when lm-eval is not installed.
+    Raises SetupError if lm-eval is not installed.
     """
     try:
         from lm_eval.api.model import TemplateLM
@@ -143,12 +144,13 @@ def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
 
 
 def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
-    """Return the index of tasks; read lm-eval's own thousands only when one of them is named."""
+    """Return the index of tasks; read lm-eval's thousands of files only if one of their tasks is
+    named."""
     from lm_eval.tasks import TaskManager
 
     if include_path is not None:
         if not include_path.is_dir():
-            raise UserError(f"{include_path} is no folder of task files")
+            raise UserError(f"{include_path} is not a folder of task files")
         manager = TaskManager(include_path=str(include_path.resolve()), include_defaults=False)
         if set(tasks) <= set(manager.all_tasks):
             return manager
@@ -158,14 +160,15 @@ def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
         if task not in known:
             hint = nearest(task, known)
             raise UserError(
-                f"lm-eval knows no task {task!r}" + (f"; did you mean {hint!r}?" if hint else ""),
-                do="name the folder that holds your task files: --include-path DIR",
+                f"lm-eval has no task {task!r}" + (f"; did you mean {hint!r}?" if hint else ""),
+                do="give the folder of your task files: --include-path DIR",
             )
     return manager
 
 
 def _plain(metrics: dict[str, Any]) -> dict[str, float]:
-    """``acc,none`` as ``acc``, ``exact_match,strict`` as ``exact_match/strict``; numbers only."""
+    """Return numeric metrics, with ``acc,none`` as ``acc`` and ``exact_match,strict`` as
+    ``exact_match/strict``."""
     plain = {}
     for key, value in metrics.items():
         name, _, kind = key.partition(",")

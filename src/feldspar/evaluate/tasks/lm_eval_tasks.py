@@ -1,7 +1,7 @@
-"""Tasks for lm-eval made of held-out text itself, so that any run can be evaluated offline.
+"""Write tasks for lm-eval from held-out text, so that any run can be evaluated offline.
 
-The cloze task shows the beginning of a document and asks which of four lines comes next: the true
-one, or lines of three other documents. The second task is lm-eval's own bits per byte.
+The cloze task shows the beginning of a document and asks for the next line: the true one, or a line
+from three other documents. The second task is lm-eval's bits per byte.
 """
 
 from collections.abc import Sequence
@@ -27,10 +27,10 @@ def write_cloze_task(
     context_characters: int = 400,
     seed: int = 0,
 ) -> tuple[str, str]:
-    """Write the tasks ``NAME_cloze`` and ``NAME_bits``, their data beside them; returns the names.
+    """Write the tasks ``NAME_cloze`` and ``NAME_bits`` with their data, and return their names.
 
-    Each document with two lines of some length gives one item, with at most ``context_characters``
-    before the line. Raises UserError when fewer than four documents do.
+    Each document with two lines of sufficient length gives one item, with at most
+    ``context_characters`` before the line. Raises UserError if fewer than four documents do.
     """
     items = cloze_items(documents, context_characters, seed)
     cloze, bits = f"{name}_cloze", f"{name}_bits"
@@ -72,13 +72,13 @@ def write_cloze_task(
 def cloze_items(
     documents: Sequence[str], context_characters: int, seed: int
 ) -> list[dict[str, Any]]:
-    """Return one item per document: ``context``, four ``choices``, place of the ``answer``."""
+    """Return one item for each document: ``context``, four ``choices``, index of the ``answer``."""
     lines = [_usable_lines(text) for text in documents]
     owners = [number for number, places in enumerate(lines) if len(places) > 1]
     if len(owners) < CHOICES:
         raise UserError(
-            f"{len(owners)} documents have two lines of {SHORTEST_LINE_CHARACTERS} characters; "
-            f"a choice needs {CHOICES}"
+            f"only {len(owners)} documents have two lines of {SHORTEST_LINE_CHARACTERS} "
+            f"characters, but a choice needs {CHOICES}"
         )
     rng = numpy_stream(seed, "evaluate.cloze")
     items = []
@@ -89,7 +89,7 @@ def cloze_items(
         wrong = [_another_line(lines[number], rng) for number in _draw(others, rng)]
         answer = int(rng.integers(CHOICES))
         choices = [*wrong[:answer], line, *wrong[answer:]]
-        if len(set(choices)) == CHOICES:  # a line that many documents share is no question
+        if len(set(choices)) == CHOICES:  # a line that many documents share cannot be asked for
             items.append({"context": context, "choices": choices, "answer": answer})
     return items
 
@@ -103,7 +103,7 @@ def _another_line(lines: list[tuple[int, str]], rng: np.random.Generator) -> str
 
 
 def _usable_lines(text: str) -> list[tuple[int, str]]:
-    """Return the longer lines and where each begins."""
+    """Return the longer lines and their beginnings."""
     found, place = [], 0
     for line in text.split("\n"):
         if len(line.strip()) >= SHORTEST_LINE_CHARACTERS:
@@ -113,7 +113,7 @@ def _usable_lines(text: str) -> list[tuple[int, str]]:
 
 
 def _metrics(*names: str, aggregation: str, higher_is_better: bool) -> list[dict[str, Any]]:
-    """Declared in full, or lm-eval warns of each that it guesses."""
+    """Return metrics with all properties; lm-eval warns of each property that is missing."""
     shared = {"aggregation": aggregation, "higher_is_better": higher_is_better}
     return [{"metric": name} | shared for name in names]
 

@@ -1,7 +1,7 @@
-"""Retrieval questions made from a seed, filled up to a length in tokens of the model's tokenizer.
+"""Make retrieval questions from a seed, with filler up to a length in tokens.
 
-Three tasks in our own words, in the manner of the passkey test and of LongEval's lines: a key
-hidden in filler, one of many hexadecimal pairs, one of many numbered lines. Every prompt ends where
+There are three tasks in our own words, similar to the passkey test and the lines of LongEval: a key
+hidden in filler, one of many hexadecimal pairs, one of many numbered lines. Each prompt ends where
 the answer begins.
 """
 
@@ -15,9 +15,9 @@ from feldspar.core.streams import numpy_stream
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 DEPTHS = tuple(step / 10 for step in range(11))
-"""Where in the context the answer stands: 0 at the beginning, 1 right before the question."""
+"""Position of the answer in the context: 0 at the beginning, 1 directly before the question."""
 WRONG = 9
-"""Wrong answers beside the true one, which chance picks once in ten."""
+"""Number of wrong answers beside the true one; chance is right once in ten."""
 FILLER = (
     "The path went on along the wall of the garden. ",
     "Nobody had opened the shutters since the winter. ",
@@ -45,7 +45,7 @@ NOUNS = (
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt in tokens, the separator before it, and the answers that may come next."""
+    """Tokens of a prompt, the separator before it, and the possible answers."""
 
     text: str
     tokens: tuple[int, ...]
@@ -57,11 +57,12 @@ class Question:
 def questions(
     task: str, tokenizer: TextTokenizer, length_tokens: int, count: int, seed: int
 ) -> list[Question]:
-    """``count`` questions of ``passkey``, ``key_value`` or ``lines``, over all depths in turn.
+    """Return ``count`` questions of ``passkey``, ``key_value`` or ``lines``, over all depths in
+    turn.
 
-    A prompt has at most ``length_tokens`` tokens, its separator among them, and would have more
-    with one more sentence, pair or line. Raises UserError for a length that not even the shortest
-    prompt fits in, naming it.
+    A prompt has at most ``length_tokens`` tokens with its separator, and as many sentences, pairs
+    or lines as fit. Raises UserError for a length that is too short for any prompt, with the
+    shortest possible length.
     """
     made = []
     for number in range(count):
@@ -73,9 +74,9 @@ def questions(
 def passkey(
     tokenizer: TextTokenizer, length_tokens: int, depth: float, rng: np.random.Generator
 ) -> Question:
-    """Return a code of five digits, said once between sentences of filler.
+    """Return a question for a code of five digits that is given once between sentences of filler.
 
-    The context holds no other numbers, so the wrong answers are drawn like the code.
+    The context has no other numbers, so wrong answers are drawn in the same way as the code.
     """
     code, *wrong = (str(number) for number in rng.choice(90_000, WRONG + 1, replace=False) + 10_000)
     first = int(rng.integers(len(FILLER)))
@@ -92,7 +93,8 @@ def passkey(
 def key_value(
     tokenizer: TextTokenizer, length_tokens: int, depth: float, rng: np.random.Generator
 ) -> Question:
-    """Return a mapping of hexadecimal keys to values, then one of the keys again."""
+    """Return a question with a mapping of hexadecimal keys to values, then one of the keys
+    again."""
     most = max(WRONG + 1, length_tokens)
     numbers = [f"{number:06x}" for number in _distinct(rng, 16**6, 2 * most)]
     keys, values = numbers[:most], numbers[most:]
@@ -110,7 +112,8 @@ def key_value(
 def lines(
     tokenizer: TextTokenizer, length_tokens: int, depth: float, rng: np.random.Generator
 ) -> Question:
-    """Lines of two words and a number up to 50,000, then the two words of one of them."""
+    """Return a question with lines of two words and a number up to 50,000, then the words of one
+    line."""
     pairs = [f"{first} {second}" for first in ADJECTIVES.split() for second in NOUNS.split()]
     names = [pairs[n] for n in rng.permutation(len(pairs))]
     values = [str(number) for number in rng.choice(50_000, len(names), replace=False) + 1]
@@ -133,7 +136,7 @@ TASKS: dict[str, Callable[[TextTokenizer, int, float, np.random.Generator], Ques
 
 
 def _distinct(rng: np.random.Generator, below: int, count: int) -> list[int]:
-    """Distinct numbers in the order drawn."""
+    """Return distinct numbers in the order drawn."""
     found: dict[int, None] = {}
     while len(found) < count:
         found |= dict.fromkeys(rng.integers(below, size=count).tolist())
@@ -151,7 +154,7 @@ def _listed(
     depth: float,
     before: str,
 ) -> Question:
-    """Return a question whose wrong answers are other values of the same list."""
+    """Return a question whose wrong answers are other values in the same list."""
     count = _most(task, tokenizer, length_tokens, WRONG + 1, text, len(values))
     asked = place(count)
     others = [n for n in range(count) if n != asked]
@@ -184,7 +187,7 @@ def _most(
     text: Callable[[int], str],
     limit: int,
 ) -> int:
-    """Return the most parts, ``limit`` at most, with which the prompt fits."""
+    """Return the largest number of parts, at most ``limit``, with which the prompt fits."""
 
     def size(parts: int) -> int:
         return 1 + len(tokenize(tokenizer, text(parts)))

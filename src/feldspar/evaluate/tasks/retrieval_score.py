@@ -1,4 +1,4 @@
-"""How many retrieval questions a model answers: by greedy text, and by the likelier answer."""
+"""Score a model's answers to retrieval questions: by greedy text, and by likelihood."""
 
 import re
 from collections.abc import Sequence
@@ -14,17 +14,18 @@ from feldspar.evaluate.text_model import TextModel
 from feldspar.model.generation import generate
 
 NEW_TOKENS = 8
-"""Greedy tokens in which the answer must appear."""
+"""Number of greedy tokens in which the answer must appear."""
 NORMAL_QUANTILE = 1.959964
 DECIMAL = "[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+"
 """A whole number, with or without commas between its thousands."""
 
 
 def answer_questions(model: TextModel, asked: Sequence[Question]) -> dict[str, Any]:
-    """Shares of right answers with Wilson's 95 % intervals, and by depth.
+    """Return the shares of right answers with 95 % Wilson intervals, overall and by depth.
 
-    ``exact``: the first number (or hexadecimal word) of at most eight greedy tokens is the answer.
-    ``ranked``: the answer is likelier than each of the wrong ones, ``ranked_chance`` by chance.
+    ``exact``: the first number (or hexadecimal word) in at most eight greedy tokens is the answer.
+    ``ranked``: the answer is more likely than each wrong one; ``ranked_chance`` is the share by
+    chance.
     """
     exact, ranked = [], []
     with progress("retrieval", len(asked), "questions") as advance:
@@ -51,7 +52,7 @@ def answer_questions(model: TextModel, asked: Sequence[Question]) -> dict[str, A
 
 
 def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927), which stays inside 0 to 1."""
+    """Return the 95 % interval of a share (Wilson 1927); it stays within 0 to 1."""
     z2, share = NORMAL_QUANTILE**2, right / total
     middle = (share + z2 / (2 * total)) / (1 + z2 / total)
     half = NORMAL_QUANTILE * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
@@ -60,9 +61,9 @@ def wilson_interval(right: int, total: int) -> tuple[float, float]:
 
 
 def is_exact(text: str, answer: str) -> bool:
-    """Compare the first number of ``text`` with ``answer``; hexadecimal where the answer is.
+    """Tell whether the first number of ``text`` is ``answer``; hexadecimal if the answer is.
 
-    A decimal number may be written with commas between its thousands, as in 12,345.
+    A decimal number may have commas between thousands, as in 12,345.
     """
     digits = DECIMAL if answer.strip().isdecimal() else "[0-9a-f]+"
     found = re.search(digits, text)
