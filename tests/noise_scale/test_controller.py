@@ -250,5 +250,5 @@ def test_batches_keep_their_bounds_and_resume_identically(
 def test_a_half_life_of_nothing_is_refused() -> None:
     with pytest.raises(UserError, match="half-life must be positive"):
         BatchController(rules(), 8, 0, warmup_tokens=0)
-    with pytest.raises(UserError, match="no multiple of 600 sequences lies between"):
+    with pytest.raises(UserError, match="no multiple of 600 sequences is between"):
         batch_sizes(rules(), 600)

@@ -230,7 +230,7 @@ def test_norm_coverage_needs_a_norm(model):
 
 
 def test_coverage_must_be_known():
-    with pytest.raises(UserError, match="no coverage 'norms'"):
+    with pytest.raises(UserError, match="unknown coverage 'norms'"):
         instrument(small_model(), "norms")
 
 
@@ -242,7 +242,7 @@ def test_a_model_is_instrumented_once():
 
 
 def test_a_mask_has_the_shape_of_its_parameter():
-    with pytest.raises(UserError, match=r"mask of 0\.weight has another shape"):
+    with pytest.raises(UserError, match=r"mask of 0\.weight has a different shape"):
         instrument(small_model(), "all", masks={"0.weight": torch.ones(2, 2, dtype=torch.bool)})
 
 
@@ -290,11 +290,11 @@ def test_layers_that_see_another_batch_are_named():
 def test_a_second_backward_pass_in_a_micro_batch_is_refused():
     model, x = small_model(), torch.randn(4, 3, 5)
     tracker = instrument(model, "norm")
-    with pytest.raises(UserError, match="backward more than once"), tracker.microbatch():
+    with pytest.raises(UserError, match="more than one backward pass"), tracker.microbatch():
         loss = model(x).square().sum()
         loss.backward(retain_graph=True)
         loss.backward()
-    with pytest.raises(UserError, match="backward more than once"), tracker.microbatch():
+    with pytest.raises(UserError, match="more than one backward pass"), tracker.microbatch():
         model(x).square().sum().backward()
         model(x).square().sum().backward()
 
@@ -305,17 +305,19 @@ def test_gradients_from_before_the_step_are_noticed():
     with tracker.microbatch():
         F.linear(torch.randn(4, 3, 5), model[0].weight).sum().backward()
         model[2](torch.randn(4, 3, 6)).sum().backward()
-    with pytest.raises(UserError, match=r"0\.weight has a gradient, but not from its module"):
+    with pytest.raises(
+        UserError, match=r"0\.weight has a gradient that does not come from its module"
+    ):
         tracker.finish(4)
 
 
 def test_misuse_of_the_contexts():
     model = small_model()
     tracker = instrument(model, "norm")
-    with pytest.raises(UserError, match="inside of a microbatch"), tracker.microbatch():
+    with pytest.raises(UserError, match="inside a"), tracker.microbatch():
         tracker.finish(4)
     with (
-        pytest.raises(UserError, match="inside of a microbatch"),
+        pytest.raises(UserError, match="inside a"),
         tracker.microbatch(),
         tracker.microbatch(),
     ):
@@ -331,7 +333,7 @@ def test_an_input_without_examples_is_refused():
     for layer in (nn.Linear(5, 2), nn.LayerNorm(5), nn.RMSNorm(5)):
         tracker = instrument(layer, "all")
         with (
-            pytest.raises(UserError, match="without a dimension of examples"),
+            pytest.raises(UserError, match="without a batch dimension"),
             tracker.microbatch(),
         ):
             layer(torch.randn(5)).sum().backward()

@@ -290,8 +290,8 @@ def test_a_density_outside_its_range_is_refused(density: float) -> None:
 
 
 def test_a_density_of_no_tensor_and_two_rows_of_one_are_refused() -> None:
-    with pytest.raises(UserError, match="given for nothing, which the model lacks"):
+    with pytest.raises(UserError, match="given for nothing, which the model does not"):
         table(settings(type="supar"), shapes(), {"nothing": 0.5})
     doubled = replace(shapes(), rows=(*shapes().rows, shapes().rows[3]))
-    with pytest.raises(UserError, match="stands in two rows"):
+    with pytest.raises(UserError, match="has two rows"):
         table(settings(), doubled)

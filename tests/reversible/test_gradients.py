@@ -76,7 +76,7 @@ def test_on_the_grid_gradients_are_bit_equal(autocast):
 
 def test_sums_beyond_the_grid_are_refused():
     chain = chain_of(1, torch.float32, bits=14)
-    with pytest.raises(RunError, match=r"exact below 1024"):
+    with pytest.raises(RunError, match=r"exact only below 1024"):
         chain(2000 * image(torch.float32))
 
 
@@ -258,7 +258,7 @@ FUNCTION = nn.Identity()
         ([Step("f", (Part(0),), Part(0))], "cannot be inverted"),
         ([Step("f", (Part(0, 0, 3),), Part(0, 2))], "cannot be inverted"),
         ([Step("f", (Part(2),), Part(0))], "no stream 2"),
-        ([Step("f", (Part(0),), Part(3), creates=True)], "creates the stream after the last"),
+        ([Step("f", (Part(0),), Part(3), creates=True)], "must create a whole stream"),
         ([Step("g", (Part(0),), Part(1))], "do not match"),
     ],
 )
@@ -271,7 +271,7 @@ def test_shapes_and_counts_of_streams_are_checked():
     block = ReversibleBlock(2, [Step("f", (Part(0),), Part(1))], {"f": nn.Linear(4, 3)})
     with pytest.raises(UserError, match="another shape"):
         block(torch.zeros(2, 4), torch.zeros(2, 4))
-    with pytest.raises(UserError, match="2 streams was given 1"):
+    with pytest.raises(UserError, match="2 streams got only 1"):
         block(torch.zeros(2, 4))
     with pytest.raises(UserError, match="block 1 takes 2 streams, block 0 returns 1"):
         ReversibleChain([ReversibleBlock(1, [], {}), block])

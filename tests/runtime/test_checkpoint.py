@@ -104,7 +104,7 @@ def test_damage_everywhere_stops_the_run(tmp_path: Path) -> None:
     assert store.newest_valid() is None
     for tokens in (10, 20):
         damage(save(store, tokens) / "model.safetensors")
-    with pytest.raises(RunError, match="none of the 2 checkpoints"):
+    with pytest.raises(RunError, match="all 2 checkpoints"):
         store.newest_valid()
 
 

@@ -154,7 +154,7 @@ def test_a_run_is_evaluated_on_other_images_and_resolutions(run: Path, tmp_path:
     ):
         with pytest.raises(UserError, match=message):
             evaluate_run(run, **arguments)
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         evaluate_run(tmp_path)
 
 

@@ -1,8 +1,8 @@
-"""Choose a rule for each module, and name the parameters that are left out.
+"""Choose a rule for each module, and list the parameters that are not measured.
 
-A rule that reimplements a forward pass is taken only where that very function is the module's, or
-where the module's class declares in ``computes_as`` the torch class that it computes the same as.
-Everything else runs one example at a time.
+A rule that reimplements a forward pass is used only if the module has exactly this forward
+function, or if its class names the equivalent torch class in ``computes_as``. All other modules run
+one example at a time.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -29,7 +29,7 @@ Coverage = Callable[[str, nn.Module], bool]
 
 @dataclass
 class Assignment:
-    """The outcome: rules by module, heads that are observed, uses by parameter name."""
+    """Rules by module, observed heads, and uses by parameter name."""
 
     recorder: Recorder
     rules: list[tuple[nn.Module, Rule]] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Assignment:
     uses: dict[str, ParameterUses] = field(default_factory=dict)
     types: dict[str, ParameterType | None] = field(default_factory=dict)
     excluded: list[str] = field(default_factory=list)
-    """Trained parameters that are not measured, and frozen ones."""
+    """Trained parameters that are not measured, and frozen parameters."""
 
 
 def assign(
@@ -46,11 +46,11 @@ def assign(
     masks: Mapping[str, Tensor],
     shared: Collection[str] | None = None,
 ) -> Assignment:
-    """Find a rule for each module that ``covers`` takes (name, module) and that trains something.
+    """Return a rule for each trained module for which ``covers`` (name, module) is true.
 
     ``shared`` names the embeddings whose ids are the same for all examples. Raises UserError for an
     embedding that cannot be measured, for a name in ``shared`` that fits none, and for a forward
-    pass that someone else has replaced.
+    pass that was already replaced.
     """
     _require_embeddings(model, shared or ())
     found = Assignment(Recorder())
@@ -111,7 +111,7 @@ def _measured(
 
 def _rule_type(name: str, module: nn.Module) -> type[Rule]:
     kind = type(module)
-    # Only the class's own declaration counts: a subclass may compute something else.
+    # Only the class's own declaration counts, because a subclass may compute something else.
     forward = vars(kind).get("computes_as", kind).forward
     if isinstance(module, nn.Embedding):
         refuse_embedding(name, module)
@@ -132,13 +132,13 @@ def _rule_type(name: str, module: nn.Module) -> type[Rule]:
 
 
 def _require_embeddings(model: nn.Module, patterns: Collection[str]) -> None:
-    """Raise UserError for a pattern that no embedding's name fits."""
+    """Raise UserError for a pattern that fits no embedding's name."""
     names = [name for name, module in model.named_modules() if isinstance(module, nn.Embedding)]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise UserError(
                 f"shared: the model has no embedding {pattern!r}",
-                allowed=names or "no name: the model has no nn.Embedding",
+                allowed=names or "remove the names: the model has no nn.Embedding",
             )
 
 
@@ -154,7 +154,7 @@ def _mask(masks: Mapping[str, Tensor], name: str, parameter: Tensor) -> Tensor |
     mask = masks.get(name)
     if mask is not None and mask.shape != parameter.shape:
         raise UserError(
-            f"the mask of {name} has another shape than the parameter",
+            f"the mask of {name} has a different shape than the parameter",
             found=tuple(mask.shape),
             allowed=str(tuple(parameter.shape)),
         )

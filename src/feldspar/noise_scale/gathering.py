@@ -1,7 +1,7 @@
-"""Sums over processes: of squared norms of contributions, and of gradients split by FSDP2.
+"""Sum over processes: squared norms of contributions, and gradients that FSDP2 split.
 
-Data parallelism leaves the mean of the processes' gradients, so that an example's contribution to
-it is its contribution to its process's gradient divided by the number of processes.
+Data parallelism averages the gradients of the processes. So an example's contribution to the
+average is its contribution to its process's gradient divided by the number of processes.
 """
 
 from collections import defaultdict
@@ -17,7 +17,7 @@ from feldspar.noise_scale.products import widened
 
 
 def n_processes(group: dist.ProcessGroup | None) -> int:
-    """Processes of ``group`` (None: all of the run)."""
+    """Return the number of processes in ``group`` (None: all of the run)."""
     return dist.get_world_size(group) if dist.is_initialized() else 1
 
 
@@ -32,7 +32,8 @@ def sum_over_processes(values: Tensor, group: dist.ProcessGroup | None) -> Tenso
 def gather_examples(
     columns: Tensor, counts: Sequence[int], group: dist.ProcessGroup | None
 ) -> Tensor:
-    """Return the columns (P, n) of all processes side by side; ``counts`` says how many of each."""
+    """Return the columns (P, n) of all processes side by side; ``counts`` gives the number
+    of each."""
     if n_processes(group) == 1:
         return columns
     padded = columns.new_zeros(max(counts), len(columns))
@@ -43,10 +44,10 @@ def gather_examples(
 
 
 def squared_gradients(parameters: Sequence[nn.Parameter], device: torch.device) -> Tensor:
-    """(P,) squared norms of the gradients, float64; 0 where there is none.
+    """Return the squared norms (P,) of the gradients, float64; 0 for a missing gradient.
 
-    Of a parameter that FSDP2 split, the parts are summed over the processes that share it, not over
-    its copies.
+    Parts of a parameter that FSDP2 split are summed over the processes that share it, not over
+    copies.
     """
     local: dict[int, Tensor] = {}
     split: dict[dist.ProcessGroup, list[int]] = defaultdict(list)
@@ -55,11 +56,11 @@ def squared_gradients(parameters: Sequence[nn.Parameter], device: torch.device) 
         if gradient is None:
             continue
         if gradient.is_sparse:
-            raise UserError("sparse gradients have no norm here", allowed="dense gradients")
+            raise UserError("sparse gradients are not supported here", allowed="dense gradients")
         if isinstance(gradient, DTensor):
             for axis, placement in enumerate(gradient.placements):
                 if isinstance(placement, Partial):
-                    raise UserError("a gradient is not yet reduced over processes")
+                    raise UserError("a gradient is not reduced over processes yet")
                 if isinstance(placement, Shard):
                     split[gradient.device_mesh.get_group(axis)].append(place)
             gradient = gradient.to_local()

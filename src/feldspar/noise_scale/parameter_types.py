@@ -1,8 +1,8 @@
-"""Which of the types embedding, norm, attention, feed_forward and output a parameter belongs to.
+"""Find the type of a parameter: embedding, norm, attention, feed_forward or output.
 
-Modules that declare ``parameter_roles`` say so themselves; of others the class and the usual names
-decide. A parameter of none of them counts in the total only. A matrix that is embedding and output
-at once is an embedding, so that the total counts it once.
+Modules that declare ``parameter_roles`` give it themselves; for others it follows from the class
+and the usual names. A parameter without a type counts only in the total. A matrix that is both
+embedding and output is an embedding, so that the total counts it once.
 """
 
 import re
@@ -37,9 +37,8 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def parameter_type(module_name: str, module: nn.Module, local_name: str) -> ParameterType | None:
-    """Return the type of ``module``'s own parameter ``local_name``; None: it counts in the total
-    only.
-    """
+    """Return the type of ``module``'s own parameter ``local_name``; None: it counts only in the
+    total."""
     roles: ParameterRoles = declared(module, "parameter_roles")
     own = roles.get(local_name)
     if own is not None and own.role in _BY_ROLE:

@@ -1,10 +1,10 @@
 """Squared norms of per-example sums of outer products, w_i = left_i^T right_i, and their sum.
 
-A linear layer's weight gradient is such a sum over the positions of a sequence: left holds the
-upstream gradient, right the input. Three ways, equal but for rounding: one example at a time, all
-at once, or without ever forming w_i (ghost norms, 2110.05679). For a single position
-|w_i| = |left_i| |right_i| (1510.01799). Products keep the precision of their inputs; sums and
-squares are taken in float32 at least.
+The weight gradient of a linear layer is such a sum over the positions of a sequence: left is the
+upstream gradient, right the input. Three methods give equal results, apart from rounding: one
+example at a time, all at once, or without forming w_i (ghost norms, 2110.05679). For a single
+position |w_i| = |left_i| |right_i| (1510.01799). Products keep the precision of their inputs; sums
+and squares use at least float32.
 """
 
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from torch import Tensor
 Method = Literal["loop", "batched", "ghost"]
 
 BATCHED_BYTES = 256 * 2**20
-"""Most memory of all w_i at once on an accelerator."""
+"""Largest memory of all w_i at once on an accelerator."""
 SMALL_ENTRIES = 2**16
-"""Below so many entries of w_i a processor spends more time on calls than on products."""
+"""With fewer entries of w_i than this, a processor spends more time on calls than on products."""
 
 
 @dataclass(frozen=True)
 class OuterProducts:
-    """What was asked of the w_i."""
+    """Requested results about the w_i."""
 
     norms: Tensor
     """(B,) squared norms."""
     total: Tensor
-    """(P, Q), the sum over examples."""
+    """(B,) squared norms."""
     rows: Tensor | None
-    """(B, S, Q), the rows of each w_i that were asked for."""
+    """(B, S, Q): the requested rows of each w_i."""
 
 
 def choose_method(
@@ -57,10 +57,11 @@ def outer_products(
     mask: Tensor | None = None,
     rows: Tensor | None = None,
 ) -> OuterProducts:
-    """Norms and sum of w_i = left_i^T right_i, of ``left`` (B, T, P) and ``right`` (B, T, Q).
+    """Return norms and sum of w_i = left_i^T right_i, for ``left`` (B, T, P) and ``right`` (B, T,
+    Q).
 
-    ``mask`` (P, Q) leaves entries out of the norms, not out of the sum. ``rows`` (B, S) picks rows
-    of each w_i. Ghost norms know no entries: with a mask or rows one of the other ways is taken.
+    ``mask`` (P, Q) leaves entries out of the norms, but not out of the sum. ``rows`` (B, S) selects
+    rows of each w_i. Ghost norms have no entries, so with a mask or rows another method is used.
     """
     n_examples, n_positions, n_rows = left.shape
     n_columns, on_accelerator = right.shape[-1], left.device.type != "cpu"
@@ -74,7 +75,7 @@ def outer_products(
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In float32, or float64 where it is that already."""
+    """Return the tensor in float32, or in float64 if it has this type already."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 

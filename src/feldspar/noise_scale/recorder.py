@@ -1,4 +1,4 @@
-"""What all instrumented layers of a model share while a micro-batch is recorded."""
+"""State that all instrumented layers of a model share while a micro-batch is recorded."""
 
 import torch
 from torch import Tensor
@@ -8,16 +8,16 @@ from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.uses import ParameterUses
 
 TOLERANCE = 1e-4
-"""Of a gradient's norm: what sums in float32 may differ by."""
+"""Relative tolerance of a gradient's norm, for sums in float32."""
 LOW_PRECISION_TOLERANCE = 2e-2
-"""The same where parameters are bfloat16 or float16 in their layers (FSDP2's mixed precision)."""
+"""The same for layers with bfloat16 or float16 parameters (FSDP2's mixed precision)."""
 
 
 class Recorder:
-    """Whether layers record, how many examples the micro-batch has, and where gradients come from.
+    """Records whether layers measure, the number of examples, and the origin of gradients.
 
-    The first micro-batch is audited: the gradient that reaches a parameter must be the sum of what
-    its instrumented uses sent, or norms would be those of a part of it.
+    The first micro-batch is checked: the gradient of a parameter must be the sum of the gradients
+    from its instrumented uses. Otherwise the norms would belong to a part of it.
     """
 
     def __init__(self) -> None:
@@ -29,16 +29,16 @@ class Recorder:
         self._hooks: dict[int, torch.utils.hooks.RemovableHandle] = {}
         self._told: dict[str, Tensor] = {}
         self._arrived: dict[str, tuple[Tensor, Tensor]] = {}
-        """The sum of random forms, and how far off it may be."""
+        """Sum of random linear forms, and its tolerance."""
 
     def begin(self, n_examples: int | None = None) -> None:
-        """Begin a micro-batch of so many examples; None: the first layer tells."""
+        """Begin a micro-batch with this number of examples; None: the first layer gives it."""
         self.active = True
         self.n_examples, self._n_positions = n_examples, None
         self._has_observed = False
 
     def end(self) -> None:
-        """The micro-batch is over, well or not."""
+        """End the micro-batch, whether it succeeded or not."""
         self.active = False
         for hook in self._hooks.values():
             hook.remove()
@@ -47,7 +47,8 @@ class Recorder:
         self._arrived.clear()
 
     def observe(self, layer: str, n_examples: int, n_positions: int | None = None) -> None:
-        """A layer sees so many examples, each of so many positions where it has some.
+        """Record that a layer sees this number of examples, each with a number of positions if it
+        has any.
 
         Raises UserError unless all layers see the same number of examples.
         """
@@ -58,15 +59,17 @@ class Recorder:
         self._has_observed = True
         if self.n_examples != n_examples:
             raise UserError(
-                f"{layer} got {n_examples} examples in its first dimension, the layers before it "
-                f"{self.n_examples}",
-                do="give every layer the batch in its first dimension; name embeddings whose ids "
-                "are the same for all examples in instrument(shared=[...]); leave out by a "
-                "callable coverage layers that see no examples (routed experts, packed sequences)",
+                f"{layer} got {n_examples} examples in its first dimension, but the "
+                f"layers before it got {self.n_examples}",
+                do="give every layer the batch in its first dimension; name embeddings "
+                "whose ids are the same for all examples in instrument(shared=[...]); "
+                "exclude layers that see no examples (routed experts, packed "
+                "sequences) with coverage=lambda name, module: ...",
             )
 
     def unflattened(self, x: Tensor) -> Tensor:
-        """Return a layer's input (B T, d), all positions of all examples in a row, as (B, T, d)."""
+        """Return a layer's input (B T, d), with the positions of all examples in a row, as (B, T,
+        d)."""
         if torch.compiler.is_compiling() or x.dim() != 2:
             return x
         if self.n_examples is None or self._n_positions is None:
@@ -75,7 +78,7 @@ class Recorder:
         return x.unflatten(0, (self.n_examples, self._n_positions)) if flat else x
 
     def watch(self, uses: ParameterUses, parameter: Tensor) -> None:
-        """Note what gradient will arrive at a parameter, in the first micro-batch only."""
+        """Record the gradient that arrives at a parameter, in the first micro-batch only."""
         if self._audited or not parameter.requires_grad or id(parameter) in self._hooks:
             return
 
@@ -93,7 +96,7 @@ class Recorder:
         self._hooks[id(parameter)] = parameter.register_hook(arrive)
 
     def tell(self, uses: ParameterUses, gradient: Tensor) -> None:
-        """A use sends this gradient to its parameter."""
+        """Record a gradient that a use sends to its parameter."""
         if not self._audited:
             form = _random_form(gradient)
             before = self._told.get(uses.name)
@@ -104,19 +107,18 @@ class Recorder:
         self._audited = True
         for name, (arrived, slack) in self._arrived.items():
             told = self._told.get(name, torch.zeros_like(arrived))
-            # Written so that a gradient that is not finite passes: the statistics will say so.
+            # A gradient that is not finite passes this comparison; the statistics will report it.
             if bool((arrived - told).abs() > slack):
                 raise UserError(
-                    f"{name} gets gradient from outside of its module's forward pass",
-                    do="call the module instead of using its parameter, or leave it out by a "
-                    "callable coverage",
+                    f"{name} gets gradient from outside its module's forward pass",
+                    do="call the module instead of using its parameter, or exclude it "
+                    "with coverage=lambda name, module: ...",
                 )
 
 
 def _random_form(gradient: Tensor) -> Tensor:
-    """Return a fixed random linear form of the gradient, as large as its norm on average, float64
-    ().
-    """
+    """Return a fixed random linear form of the gradient, on average as large as its norm, float64
+    ()."""
     rows = len(gradient) if gradient.dim() else 1
     matrix = widened(gradient.detach()).reshape(rows, -1)
     generator = torch.Generator().manual_seed(1)

@@ -1,4 +1,4 @@
-"""Models of which no example has a gradient of its own, or whose gradients are stored elsewhere."""
+"""Reject models without per-example gradients (BatchNorm, DataParallel, ...)."""
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -8,7 +8,7 @@ from feldspar.core.errors import UserError
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model itself, without the layers that copying and compiling put around it."""
+    """Return the model itself, without the wrappers of copying and compiling."""
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module
@@ -19,10 +19,10 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def refuse(model: nn.Module) -> None:
-    """Raise UserError for what makes per-example gradients undefined or out of reach.
+    """Raise UserError for a model whose per-example gradients are undefined or unavailable.
 
-    A module may declare ``couples_examples = True`` when its output or loss mixes the examples of
-    a batch (load balancing, contrastive losses).
+    A module may declare ``couples_examples = True`` if its output or loss mixes the examples of a
+    batch (load balancing, contrastive losses).
     """
     if isinstance(model, nn.DataParallel):
         raise UserError(
@@ -33,24 +33,25 @@ def refuse(model: nn.Module) -> None:
         where = f"{name or 'the model'} ({type(module).__name__})"
         if isinstance(module, _BatchNorm):
             raise UserError(
-                f"{where} normalises over the batch: no example has a gradient of its own",
-                do="replace it by LayerNorm, RMSNorm or GroupNorm",
+                f"{where} normalises over the batch, so an example has no gradient of its own",
+                do="replace it with LayerNorm, RMSNorm or GroupNorm",
             )
         if getattr(module, "couples_examples", False):
             raise UserError(
-                f"{where} declares that it couples examples: no example has a gradient of its own",
-                do="switch that part of the loss off while the noise scale is measured",
+                f"{where} declares that it couples examples, so an example has no "
+                "gradient of its own",
+                do="switch off that part of the loss while the noise scale is measured",
             )
     if getattr(getattr(model, "config", None), "output_router_logits", False):
         raise UserError(
-            "the model adds a load-balancing loss over the batch (output_router_logits): no "
-            "example has a gradient of its own",
+            "the model adds a load-balancing loss over the batch (output_router_logits), "
+            "so an example has no gradient of its own",
             do="set config.output_router_logits = False while the noise scale is measured",
         )
 
 
 def refuse_embedding(name: str, module: nn.Embedding) -> None:
-    """Raise UserError for an embedding whose gradient is not a sum over examples of dense rows."""
+    """Raise UserError for an embedding whose gradient is not a sum of dense rows over examples."""
     problem = (
         "has sparse gradients"
         if module.sparse

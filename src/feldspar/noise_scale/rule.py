@@ -1,4 +1,4 @@
-"""A rule: how one module's forward pass runs while a micro-batch is recorded."""
+"""A rule: the way one module's forward pass runs while a micro-batch is recorded."""
 
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -16,10 +16,11 @@ Forward = Callable[..., Any]
 
 
 class Rule:
-    """Replaces the forward pass of one module; ``uses`` are its measured parameters by local name.
+    """Replacement of the forward pass of one module; ``uses`` are its measured parameters by local
+    name.
 
-    The replacement computes what ``plain``, the module's own forward function, computes, and tells
-    the parameters' uses what each example contributes.
+    The replacement computes the same as ``plain``, the module's own forward function, and reports
+    each example's contribution to the uses.
     """
 
     compiles = False
@@ -36,11 +37,12 @@ class Rule:
         self.recorder = recorder
 
     def forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """What ``module`` returns for these arguments."""
+        """Return the output of ``module`` for these arguments."""
         raise NotImplementedError
 
     def use(self, module: nn.Module, local_name: str, kind: Kind) -> Any:
-        """Note that the forward pass uses a parameter; returns it, or None where there is none."""
+        """Record that the forward pass uses a parameter, and return it; return None if there is
+        none."""
         parameter = attrgetter(local_name)(module)
         if local_name in self.uses:
             if isinstance(parameter, DTensor):
@@ -53,12 +55,13 @@ class Rule:
         return parameter
 
     def tell(self, local_name: str, gradient: Tensor) -> None:
-        """Note the gradient that a backward pass sends to a parameter."""
+        """Record the gradient that a backward pass sends to a parameter."""
         self.recorder.tell(self.uses[local_name], gradient)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:
-    """What autocast would have a matrix product of ``x`` computed in; None: as it is."""
+    """Return the type in which autocast would compute a matrix product of ``x``; None: the type of
+    ``x``."""
     device = x.device.type
     if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         return None
@@ -66,5 +69,5 @@ def autocast_dtype(x: Tensor) -> torch.dtype | None:
 
 
 def without_autocast(x: Tensor) -> torch.autocast:
-    """Return a region in which the precision is what the code says."""
+    """Return a context in which autocast does not change the precision."""
     return torch.autocast(x.device.type, enabled=False)

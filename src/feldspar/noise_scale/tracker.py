@@ -1,8 +1,8 @@
-"""Instrument a model: per-example gradient norms beside the gradient, in its own backward pass.
+"""Instrument a model to measure per-example gradient norms in its own backward pass.
 
-Method: 2411.00999 (norm layers), 1510.01799 and 2110.05679 (linear layers). The module's forward
-functions are replaced on the instances and put back by ``remove``; parameters, names, state_dict
-and gradients stay what they are.
+Method: 2411.00999 (norm layers), 1510.01799 and 2110.05679 (linear layers). The forward functions
+of module instances are replaced, and ``remove`` restores them. Parameters, names, state_dict and
+gradients do not change.
 """
 
 from collections.abc import Callable, Collection, Generator, Mapping
@@ -35,7 +35,7 @@ COVERAGES: dict[str, Coverage] = {
     "norm": lambda name, module: is_norm(module),
 }
 NEGLIGIBLE, UNDERFLOW = 1e-12, 1e-30
-"""Squared gradients, beside the largest and absolutely, whose parts may vanish in float32."""
+"""Squared gradients that may vanish in float32: relative to the largest, and absolute."""
 
 
 def instrument(
@@ -45,26 +45,26 @@ def instrument(
     masks: Mapping[str, Tensor] | None = None,
     shared: Collection[str] | None = None,
 ) -> "Tracker":
-    """Have ``model`` measure each example's share of its gradient; returns what collects it.
+    """Instrument ``model`` to measure each example's share of its gradient; return the tracker.
 
-    ``coverage``: norm layers only, which costs nothing; every layer; or a function (module name,
-    module) -> bool. ``per_example`` keeps each example's norms. ``masks`` (parameter name -> bool,
-    true where kept) leave entries out that a sparse run's gradient is masked at. The model may be
-    wrapped by DDP or compiled, before or after; FSDP2 may be applied before or after.
+    ``coverage``: norm layers only, which costs nothing; all layers; or a function (module name,
+    module) -> bool. ``per_example`` keeps the norms of each example. ``masks`` (parameter name ->
+    bool, True where kept) leave out entries at which a sparse run masks its gradient. The model may
+    be wrapped by DDP, split by FSDP2, or compiled, before or after.
 
-    Every layer gets the batch in its first dimension. ``shared`` names the exceptions: embeddings
-    (names or globs) whose ids are the same for all examples, such as positions or a table of
-    relative positions. Their output gets a leading dimension of examples. None: nothing is
+    Each layer must get the batch in its first dimension. ``shared`` names the exceptions:
+    embeddings (names or globs) whose ids are the same for all examples, such as positions or a
+    table of relative positions. Their output gets a leading dimension of examples. None: nothing is
     declared, and an embedding whose ids could be either is refused.
 
     Raises UserError for models whose examples have no gradients of their own (BatchNorm, declared
-    couplings), embeddings with sparse or rescaled gradients, and where nothing is covered.
+    couplings), for embeddings with sparse or rescaled gradients, and if no parameter is covered.
     """
     model = unwrapped(model)
     refuse(model)
     if isinstance(coverage, str) and coverage not in COVERAGES:
         raise UserError(
-            f"there is no coverage {coverage!r}", allowed=[*COVERAGES, "a function of your own"]
+            f"unknown coverage {coverage!r}", allowed=[*COVERAGES, "a function of your own"]
         )
     covers = COVERAGES[coverage] if isinstance(coverage, str) else coverage
     shared = [shared] if isinstance(shared, str) else shared
@@ -80,7 +80,7 @@ def instrument(
 
 
 class Tracker:
-    """Collects the squared norms of each example's share of a step's gradient.
+    """Collect the squared norms of each example's share of a step's gradient.
 
     ``excluded`` names the parameters that are not measured: not covered, or frozen.
     """
@@ -99,7 +99,7 @@ class Tracker:
 
     @property
     def rules(self) -> dict[str, list[str]]:
-        """How each parameter is measured: parameter name -> names of the rules of its uses."""
+        """Rules that measure each parameter: parameter name -> names of the rules of its uses."""
         found: dict[str, list[str]] = {uses.name: [] for uses in self._uses}
         for _, rule in self._found.rules:
             for uses in rule.uses.values():
@@ -110,15 +110,15 @@ class Tracker:
 
     @contextmanager
     def microbatch(self, n_examples: int | None = None) -> Generator[None]:
-        """Record one micro-batch: its forward and its backward pass, both inside.
+        """Record one micro-batch; its forward and its backward pass must both be inside.
 
-        ``n_examples`` is needed where an embedding that all examples share comes before any layer
-        that sees the batch.
+        ``n_examples`` is needed if an embedding that all examples share comes before all layers
+        that see the batch.
         """
         if not self._installed:
             raise UserError("the tracker was removed from its model", do="instrument it again")
         if self._recorder.active:
-            raise UserError("microbatch() inside of a microbatch()")
+            raise UserError("microbatch() was called inside another microbatch()")
         for uses in self._uses:
             uses.begin()
         for module, rule in self._found.rules:
@@ -147,22 +147,23 @@ class Tracker:
     ) -> StepStatistics:
         """Return the statistics of the micro-batches since the last call.
 
-        Call it after the last backward pass, with all gradients in place (masked, if they are),
-        before they are unscaled, clipped or used. ``num_examples`` of the whole step, over all
-        processes; ``loss_scale`` that the gradients still carry; ``group`` of processes whose
-        gradients were averaged (None: all). Each of them must call it.
+        Call it after the last backward pass, when all gradients are complete (and masked, if they
+        are), before they are unscaled, clipped or used. ``num_examples`` is the number of examples
+        of the whole step, over all processes. ``loss_scale`` is the factor that the gradients still
+        have. ``group`` is the group of processes whose gradients were averaged (None: all); each of
+        them must call this.
 
-        Raises UserError for fewer than two examples, or other than the layers saw.
+        Raises UserError for fewer than two examples, or another number than the layers saw.
         """
         if self._recorder.active:
-            raise UserError("finish() inside of a microbatch()")
+            raise UserError("finish() was called inside a microbatch()")
         try:
             return self._statistics(num_examples, loss_scale, group)
         finally:
             self._forget()
 
     def remove(self) -> None:
-        """Give the modules their own forward passes back."""
+        """Restore the modules' own forward passes."""
         if self._installed:
             for module, _ in self._found.rules:
                 del module.__dict__["forward"]
@@ -194,7 +195,7 @@ class Tracker:
     ) -> StepStatistics:
         if num_examples < 2:
             raise UserError(
-                "the noise scale needs at least two examples a step", found=num_examples
+                "the noise scale needs at least two examples in each step", found=num_examples
             )
         if not loss_scale > 0:
             raise UserError("loss_scale must be positive", found=loss_scale)
@@ -212,17 +213,18 @@ class Tracker:
             raise UserError(
                 f"the layers saw {counts.sum():.0f} examples in the micro-batches of the step",
                 found=f"num_examples={num_examples}",
-                do="give the number of sequences over all processes; packed sequences need one "
-                "row each",
+                do="give the number of sequences over all processes; each packed "
+                "sequence needs a row of its own",
             )
         grad_sq = squared_gradients(parameters, device).cpu()
         negligible = max(float(grad_sq.max()) * NEGLIGIBLE, UNDERFLOW)
         for uses, norm, square in zip(self._uses, sums.tolist(), grad_sq.tolist(), strict=True):
             if norm == 0 and square > negligible:
                 raise UserError(
-                    f"{uses.name} has a gradient, but not from its module's forward pass in a "
-                    "microbatch()",
-                    do="zero the gradients before the step; call the module, not its parameter",
+                    f"{uses.name} has a gradient that does not come from its module's "
+                    "forward pass in a microbatch()",
+                    do="set the gradients to zero before the step; call the module, not "
+                    "its parameter",
                 )
         share = (len(counts) * loss_scale) ** -2
         moments = {
@@ -236,7 +238,8 @@ class Tracker:
         return StepStatistics(moments, self._groups(parameters), per_example)
 
     def _collect(self, device: torch.device) -> tuple[Tensor, Tensor, int, UserError | None]:
-        """Of this process: norms (P, n), their sums (P,) with those of compiled layers, n."""
+        """Return this process's norms (P, n), their sums (P,) with those of compiled
+        layers, and n."""
         places = {uses.name: place for place, uses in enumerate(self._uses)}
         empty = torch.zeros(len(places), 0, dtype=torch.float64, device=device)
         columns = torch.cat([empty, *(part.to(device) for part in self._columns)], dim=1)
@@ -245,7 +248,7 @@ class Tracker:
         norms = [rule for _, rule in self._found.rules if isinstance(rule, NormRule)]
         left = [(rule, *rule.collect()) for rule in norms]
         outlets = [outlet.to(device) for _, outlet, _ in left if outlet is not None]
-        # All in one transfer: each would wait for the device.
+        # Transfer all at once, because each transfer waits for the device.
         values = torch.stack(outlets).tolist() if outlets else []
         for rule, outlet, n_uncompiled in left:
             if outlet is not None:
@@ -258,7 +261,8 @@ class Tracker:
         for name, n_examples in compiled.items():
             if n_examples != n_local:
                 problem = UserError(
-                    f"{name} saw {n_examples} examples in compiled passes, other layers {n_local}",
+                    f"{name} saw {n_examples} examples in compiled passes, but other "
+                    f"layers saw {n_local}",
                     do="give every layer the batch in its first dimension; do not compile a layer "
                     "that a pass uses more than once",
                 )
@@ -279,8 +283,8 @@ class Tracker:
 
 
 def _install(module: nn.Module, rule: Rule, recorder: Recorder, per_example: bool) -> None:
-    """Put the rule in the place of the module's forward pass, for recorded micro-batches only."""
-    # A compiled graph returns sums alone, and knows nothing of masks.
+    """Install the rule instead of the module's forward pass, for recorded micro-batches only."""
+    # A compiled graph returns only sums, and does not apply masks.
     masked = any(uses.mask is not None for uses in rule.uses.values())
     compiles = rule.compiles and not per_example and not masked
     run: Callable[..., Any] = rule.forward if compiles else torch.compiler.disable(rule.forward)

@@ -1,4 +1,5 @@
-"""A table applied to a module: initial values, forward multipliers, optimizer groups."""
+"""Apply a parametrization table to a module: initial values, forward multipliers, optimizer
+groups."""
 
 from collections import defaultdict
 from dataclasses import asdict, dataclass
@@ -28,11 +29,11 @@ class ParameterGroup:
 
 
 def apply(model: nn.Module, table: ParametrizationTable, seed: int = 0) -> list[ParameterGroup]:
-    """Initialise every parameter, set the forward multipliers, return the optimizer's groups.
+    """Initialise all parameters, set the forward multipliers, and return the optimizer's groups.
 
-    Each tensor has a random stream of its own (seed and name), so that its initial values depend
-    on no other tensor. A multiplier that no module declares is left to the caller. Raises
-    UserError unless the table's tensors are the model's.
+    Each tensor has its own random stream (seed and name), so its initial values do not depend on
+    other tensors. A multiplier that no module declares is left to the caller. Raises UserError
+    unless the table's tensors are the model's.
     """
     initialise(model, table, seed)
     set_forward_multipliers(model, table.forward)
@@ -41,14 +42,14 @@ def apply(model: nn.Module, table: ParametrizationTable, seed: int = 0) -> list[
 
 @torch.no_grad()
 def initialise(model: nn.Module, table: ParametrizationTable, seed: int) -> None:
-    """Draw every parameter's initial values on the CPU, whatever its device."""
+    """Draw the initial values of all parameters on the CPU, whatever the model's device."""
     entries = _entries_by_name(model, table)
     for name, parameter in model.named_parameters():
         parameter.copy_(initial_values(entries[name], table.init, seed).to(parameter.dtype))
 
 
 def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Tensor:
-    """Return the initial values of one tensor, float32, of the entry's shape."""
+    """Return the initial values of one tensor in float32."""
     values = torch.full(entry.shape, entry.initial_mean)
     if entry.init_std == 0.0:
         return values
@@ -69,15 +70,15 @@ def initial_values(entry: TensorEntry, distribution: str, seed: int) -> torch.Te
 def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> None:
     """Set the multipliers on the modules that declare them.
 
-    A module's ``forward_multipliers`` name its attribute and the multiplier that it takes:
-    embedding, residual, attention or output. Raises UserError for another.
+    A module's ``forward_multipliers`` maps its attribute to the multiplier for it: embedding,
+    residual, attention or output. Raises UserError for any other.
     """
     values = asdict(forward)
     for module in model.modules():
         for attribute, kind in declared(module, "forward_multipliers").items():
             if kind not in values:
                 raise UserError(
-                    f"{type(module).__name__}.forward_multipliers: there is no multiplier {kind!r}",
+                    f"{type(module).__name__}.forward_multipliers: unknown multiplier {kind!r}",
                     allowed=list(values),
                 )
             setattr(module, attribute, values[kind])
@@ -111,17 +112,19 @@ def _entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str,
     parameters = dict(model.named_parameters())
     absent = next((name for name in entries if name not in parameters), None)
     if absent is not None:
-        raise UserError(f"the parametrization table has a row for {absent}, which the model lacks")
+        raise UserError(
+            f"the parametrization table has a row for {absent}, which the model does not have"
+        )
     for name, parameter in parameters.items():
         if name in entries and entries[name].shape != tuple(parameter.shape):
             raise UserError(
-                f"the parameter {name} has another shape than its row of the table",
+                f"the parameter {name} has a different shape in the parametrization table",
                 found=tuple(parameter.shape),
                 allowed=str(entries[name].shape),
             )
         if name not in entries:
             raise UserError(
-                f"the parameter {name} stands in no row of the parametrization table",
+                f"the parameter {name} has no row in the parametrization table",
                 do="declare its role in the module's parameter_roles",
             )
     return entries

@@ -1,8 +1,8 @@
-"""What a coordinate check measures, and what it takes to pass; without torch.
+"""Define the measures of a coordinate check and the bounds for passing it; loads no torch.
 
-The mean size of activations in the first steps is taken at several widths, densities or depths. A
-parametrization is stable along that axis where the slope of log2 size against log2 of the axis
-stays near zero (2203.03466, appendix D.1; 2405.15743, figure 5; 2505.01618 for depth).
+The mean size of activations in the first steps is measured at several widths, densities or depths.
+A parametrization is stable along an axis if the slope of log2 size over log2 of the axis stays near
+zero (2203.03466, appendix D.1; 2405.15743, figure 5; 2505.01618 for depth).
 """
 
 import math
@@ -17,8 +17,8 @@ Kind = Literal["size", "change"]
 
 AXES: tuple[Axis, ...] = ("width", "density", "depth")
 STEPS = (0, 1, 5, 10)
-"""Updates after which the probe batch is measured: mistakes in initial values show at 0 and 1
-only, mistakes in learning rates from 1 on."""
+"""Numbers of updates after which the probe batch is measured. Mistakes in initial values show only
+at 0 and 1, mistakes in learning rates from 1 on."""
 ATTENTION_LOGITS = "attention_logits"
 ATTENTION_OUTPUT = "attention_output"
 FEED_FORWARD_OUTPUT = "feed_forward_output"
@@ -30,14 +30,15 @@ INITIAL_BOUND = 0.10
 TRAINED_BOUND = 0.25
 DEPTH_BOUND = 0.35
 LOGITS_SLOPE = (-0.60, -0.40)
-"""A random head that is tied, or of the same size, shrinks the first logits by the root of the
-width multiplier; they are flat after a few steps. Without its multiplier the slope is +0.5."""
+"""Bounds of the slope of the logits. A random head that is tied, or of the same size, makes the
+first logits smaller by the square root of the width multiplier; after a few steps they are flat.
+Without its multiplier the slope is +0.5."""
 ATTENTION_SLOPE = (-1.01, -0.99)
 CLEAR_GROWTH = 0.6
 
 
 class Measure(NamedTuple):
-    """A quantity's mean |x|, or mean |x - x at step 0|, after a number of updates."""
+    """Mean |x| of a quantity, or mean |x - x at step 0|, after a number of updates."""
 
     quantity: str
     kind: Kind
@@ -49,13 +50,13 @@ class Measure(NamedTuple):
 
 
 ATTENTION_MULTIPLIER = Measure("attention_multiplier", "size", 0)
-"""The factor of q.k itself, whose slope is taken against head_dim: activations of models of one
-head_dim cannot show that it is wrong."""
+"""The factor of q.k, with its slope over head_dim. Activations of models with one head_dim cannot
+show an error in it."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """The interval that the slope of a measure must lie in."""
+    """Interval that the slope of a measure must be in."""
 
     measure: Measure
     low: float
@@ -63,11 +64,11 @@ class Bound:
 
     @property
     def interval(self) -> str:
-        """For people."""
+        """The interval as text."""
         return f"{self.low:.2f} to {self.high:.2f}"
 
     def holds(self, slopes: Mapping[Measure, float]) -> bool:
-        """Tell whether the slope lies inside; one that is not finite never does."""
+        """Tell whether the slope is in the interval; a slope that is not finite never is."""
         value = slopes[self.measure]
         return math.isfinite(value) and self.low <= value <= self.high
 
@@ -76,7 +77,7 @@ def slope(x: Sequence[float], sizes: Sequence[Sequence[float]]) -> float:
     """Return the least-squares slope of mean log2 size over log2 ``x``; ``sizes`` are (points,
     seeds).
 
-    NaN where a size is zero or not finite: a run that diverged has no slope.
+    NaN if a size is zero or not finite, because a run that diverged has no slope.
     """
     if any(not (0 < size < math.inf) for seeds in sizes for size in seeds):
         return math.nan
@@ -89,7 +90,7 @@ def slope(x: Sequence[float], sizes: Sequence[Sequence[float]]) -> float:
 
 
 def bounds(axis: Axis, settings: ParametrizationSettings) -> tuple[Bound, ...]:
-    """What the slopes of a parametrization must satisfy to be stable along ``axis``."""
+    """Return the bounds of a parametrization that is stable along ``axis``."""
     if axis == "depth":
         return tuple(
             _around_zero(RESIDUAL_STREAM, "change", step, DEPTH_BOUND) for step in STEPS if step > 1
@@ -101,7 +102,7 @@ def bounds(axis: Axis, settings: ParametrizationSettings) -> tuple[Bound, ...]:
             _around_zero(FEED_FORWARD_OUTPUT, "change", step, TRAINED_BOUND),
             _around_zero(RESIDUAL_STREAM, "change", step, TRAINED_BOUND),
         ]
-    # The final norm hides density from the logits; the standard parametrization promises neither.
+    # The final norm hides density from the logits; sp promises neither.
     if axis == "width" and settings.type != "sp":
         found += [
             Bound(Measure(LOGITS, "size", 0), *LOGITS_SLOPE),
@@ -111,7 +112,7 @@ def bounds(axis: Axis, settings: ParametrizationSettings) -> tuple[Bound, ...]:
 
 
 def clear_growth(axis: Axis) -> tuple[Bound, ...]:
-    """What the slopes of a parametrization that is unstable along ``axis`` show without doubt."""
+    """Return bounds that a parametrization which is clearly unstable along ``axis`` exceeds."""
     if axis == "depth":
         measures = [Measure(RESIDUAL_STREAM, "change", step) for step in STEPS if step > 1]
     else:
@@ -120,7 +121,7 @@ def clear_growth(axis: Axis) -> tuple[Bound, ...]:
 
 
 def claimed_axes(settings: ParametrizationSettings) -> tuple[Axis, ...]:
-    """Where a parametrization promises that activations stay of one size."""
+    """Return the axes along which a parametrization promises activations of constant size."""
     claims: dict[Axis, bool] = {
         "width": settings.type != "sp",
         "density": settings.type == "supar",

@@ -1,10 +1,11 @@
-"""The parametrization table: a pure function of settings and shapes.
+"""Compute the parametrization table: a pure function of settings and shapes.
 
-Per tensor: initial standard deviation and multipliers of learning rate, weight decay and epsilon;
-for the whole network: four forward multipliers. ``sp`` is the standard parametrization; ``mup`` the
-maximal update parametrization (2203.03466) with the rules of Cerebras-GPT (2304.03208) and BTLM
-(2309.11568); ``supar`` (2405.15743, table 1) divides by the density multiplier too; ``completep``
-(2505.01618, table 1) adds the rules of depth, as does ``supar`` with a ``depth_exponent``.
+Per tensor it gives the initial standard deviation and multipliers of learning rate, weight decay
+and epsilon; for the whole network it gives four forward multipliers. ``sp`` is the standard
+parametrization. ``mup`` is the maximal update parametrization (2203.03466) with the rules of
+Cerebras-GPT (2304.03208) and BTLM (2309.11568). ``supar`` (2405.15743, table 1) also divides by the
+density multiplier. ``completep`` (2505.01618, table 1) adds the rules of depth; so does ``supar``
+with a ``depth_exponent``.
 """
 
 import math
@@ -37,7 +38,7 @@ class ForwardMultipliers:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """What the table says of one tensor; multipliers apply to the base hyper-parameters."""
+    """Values of one tensor; multipliers apply to the base hyper-parameters."""
 
     name: str
     role: Role
@@ -75,9 +76,9 @@ def table(
 ) -> ParametrizationTable:
     """Return the table of a model that ``optimizer`` trains.
 
-    ``densities`` gives the kept share of each masked tensor by name; a tensor that it does not
-    name is dense. Raises UserError for a tensor with two rows, and for a density of no tensor or
-    outside (0, 1].
+    ``densities`` gives the kept share of each masked tensor by name; other tensors are dense.
+    Raises UserError for a tensor with two rows, and for a density of an unknown tensor or outside
+    (0, 1].
     """
     kept = dict(densities or {})
     _check_names(shapes, kept)
@@ -113,18 +114,18 @@ def _check_names(shapes: ModelShapes, densities: Mapping[str, float]) -> None:
     names: set[str] = set()
     for row in shapes.rows:
         if row.name in names:
-            raise UserError(f"the parameter {row.name} stands in two rows")
+            raise UserError(f"the parameter {row.name} has two rows")
         names.add(row.name)
     for name, density in densities.items():
         if name not in names:
-            raise UserError(f"a density is given for {name}, which the model lacks")
+            raise UserError(f"a density is given for {name}, which the model does not have")
         if not 0 < density <= 1:
             raise UserError(f"density of {name}", found=density, allowed="more than 0, at most 1")
 
 
 @dataclass(frozen=True)
 class _Scale:
-    """How many times larger a model is than its base, in what its parametrization looks at."""
+    """Size of a model relative to its base, in all dimensions that its parametrization uses."""
 
     width: float = 1.0
     inner_width: float = 1.0
@@ -137,12 +138,12 @@ class _Scale:
 
     @property
     def residual(self) -> float:
-        """What each branch is multiplied by before it is added to the residual stream."""
+        """Factor of each branch before it is added to the residual stream."""
         return self.depth**-self.depth_power
 
     @property
     def block_rate(self) -> float:
-        """What is left for the blocks' learning rates, which the branches' shrinking slows down."""
+        """Factor of the blocks' learning rates; it makes up for smaller branches."""
         return self.depth ** (self.depth_power - 1)
 
 
@@ -192,14 +193,13 @@ def _entry(
 def _init_std(
     settings: ParametrizationSettings, shapes: ModelShapes, row: ParameterRow, inputs: float
 ) -> float:
-    """Return the standard deviation where a neuron sums ``inputs`` times as many terms as at the
-    base.
-    """
+    """Return the standard deviation for a neuron that sums ``inputs`` times as many terms as at the
+    base."""
     if row.role in (Role.NORM, Role.BIAS):
         return 0.0
     if row.writes_residual and settings.block_output_init_std is not None:
         return settings.block_output_init_std
     if row.writes_residual and settings.depth_power is None:
         inputs *= 2 * shapes.n_layers
-    # Where depth is scaled, the residual multiplier keeps the sum over the blocks in bounds.
+    # Where depth is scaled, the residual multiplier limits the sum over the blocks.
     return settings.init_std / math.sqrt(inputs)

@@ -1,1 +1,1 @@
-"""Reversible execution: activations are rebuilt from a block's outputs instead of being kept."""
+"""Reversible execution: rebuild activations from a block's outputs instead of storing them."""

@@ -1,4 +1,4 @@
-"""A block of steps over streams: forward, its inverse, and one pass back with gradients."""
+"""A reversible block of steps over streams: forward, inverse, and a backward pass that rebuilds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from feldspar.reversible.steps import Step, stream_count_after
 
 @dataclass
 class Unwound:
-    """What a pass back through a block finds."""
+    """Results of a backward pass through a block."""
 
     inputs: list[Tensor]
     input_gradients: list[Tensor]
     context_gradients: list[Tensor | None]
     parameter_gradients: dict[int, Tensor | None]
-    """By ``id`` of the parameter."""
+    """Gradients by ``id`` of the parameter."""
 
 
 class ReversibleBlock(nn.Module):
-    """``n_inputs`` streams in, ``n_outputs`` out, by ``steps`` over the named ``functions``.
+    """Map ``n_inputs`` streams to ``n_outputs`` by ``steps`` over the named ``functions``.
 
-    A function maps its sources (and, where its step says so, the context) to one tensor of its
-    target's shape; of a narrower type it is cast to the first stream's. Beyond parameters, buffers
-    and the default random generators it must keep no state, and its output must not depend on a
-    buffer that it writes in the same call. With ``fixed_point_bits`` what is added lies on the grid
-    of multiples of 2^-bits, which makes the inverse exact.
+    A function maps its sources (and the context, if its step says so) to one tensor of its target's
+    shape. A narrower type is cast to that of the first stream. Apart from parameters, buffers and
+    the default random generators it must have no state, and its output must not depend on a buffer
+    that it writes in the same call. With ``fixed_point_bits`` all additions are on the grid of
+    multiples of 2^-bits, which makes the inverse exact.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class ReversibleBlock(nn.Module):
         return tuple(streams)
 
     def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the inputs of ``n_outputs`` streams, then the context; no graph, no buffer
-        changed.
+        """Return the inputs of ``n_outputs`` streams, then the context; builds no graph, changes no
+        buffer.
 
-        True for functions that draw no random numbers in their present mode.
+        Correct for functions that draw no random numbers in their current mode.
         """
         streams, context = self.split(tensors, self.n_outputs)
         for step in reversed(self.steps):
@@ -81,7 +81,8 @@ class ReversibleBlock(nn.Module):
     def record(
         self, streams: Sequence[Tensor], context: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], list[Replay]]:
-        """Outputs without a graph, and what ``unwind`` needs to call each function again."""
+        """Return the outputs without a graph, and the data that ``unwind`` needs to call each
+        function again."""
         values, replays = list(streams), []
         for step in self.steps:
             replay = Replay(self.functions[step.function], values[0].device)
@@ -98,7 +99,7 @@ class ReversibleBlock(nn.Module):
         context: Sequence[Tensor],
         replays: Sequence[Replay],
     ) -> Unwound:
-        """Inputs and gradients from outputs and their gradients, one function at a time."""
+        """Return inputs and gradients from outputs and their gradients, one function at a time."""
         values, grads = list(outputs), list(gradients)
         unwound = Unwound(values, grads, [None] * len(context), {})
         for step, replay in zip(reversed(self.steps), reversed(replays), strict=True):
@@ -131,10 +132,10 @@ class ReversibleBlock(nn.Module):
         return unwound
 
     def split(self, tensors: Sequence[Tensor], n_streams: int) -> tuple[list[Tensor], list[Tensor]]:
-        """Streams and context; UserError where there are too few streams."""
+        """Return streams and context; raises UserError if there are too few streams."""
         if len(tensors) < n_streams:
             raise UserError(
-                f"a reversible block of {n_streams} streams was given {len(tensors)} tensors"
+                f"a reversible block of {n_streams} streams got only {len(tensors)} tensors"
             )
         return list(tensors[:n_streams]), list(tensors[n_streams:])
 
@@ -152,7 +153,7 @@ class ReversibleBlock(nn.Module):
         expected = step.target.read(streams).shape
         if addend.shape != expected:
             raise UserError(
-                "a function returned another shape than the stream that it adds to",
+                "a function returned a tensor of another shape than its target stream",
                 where=f"step {self.steps.index(step)} ({step.function})",
                 found=tuple(addend.shape),
                 allowed=str(tuple(expected)),
@@ -170,7 +171,7 @@ class ReversibleBlock(nn.Module):
         """Return the output as it is added: in the streams' type, on the grid."""
         if not isinstance(output, Tensor):
             raise UserError(
-                "a function of a reversible block returns one tensor",
+                "a function of a reversible block must return one tensor",
                 where=f"step {self.steps.index(step)} ({step.function})",
                 found=type(output).__name__,
             )
@@ -182,7 +183,7 @@ class ReversibleBlock(nn.Module):
 def _gradients_of(
     output: Tensor, gradient: Tensor, inputs: Sequence[Tensor]
 ) -> list[Tensor | None]:
-    """Gradients of ``inputs``, None for those that play no part."""
+    """Return the gradients of ``inputs``; None for those that are not used."""
     wanted = [tensor for tensor in inputs if tensor.requires_grad]
     if not output.requires_grad:
         return [None] * len(inputs)

@@ -1,7 +1,8 @@
-"""Reversible blocks in a row, with a choice of what is kept for the backward pass.
+"""Reversible blocks in a row, with a choice of the tensors that are kept for the backward pass.
 
 ``store`` keeps every activation, ``recompute`` each block's input, ``reversible`` the last block's
-outputs. Parameters, names and (up to rounding; see ``fixed_point_bits``) gradients are the same.
+outputs. Parameters, names and (apart from rounding; see ``fixed_point_bits``) gradients are the
+same.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,10 +23,10 @@ Streams = tuple[Tensor, ...]
 
 
 class ReversibleChain(nn.Module):
-    """Blocks in turn, each taking the streams that the one before returns.
+    """Blocks in a row; each takes the streams that the one before returns.
 
-    ``memory`` may be changed between steps. ``anchor_every`` keeps the exact outputs of every
-    so-many-th block too, so that rounding in the rebuilt streams starts anew there.
+    ``memory`` may be changed between steps. With ``anchor_every`` = n, the exact outputs of every
+    n-th block are kept too, so that rounding errors of rebuilt streams do not add up further.
     """
 
     def __init__(
@@ -36,17 +37,21 @@ class ReversibleChain(nn.Module):
     ) -> None:
         super().__init__()
         if not blocks:
-            raise UserError("a reversible chain has at least one block")
+            raise UserError("a reversible chain needs at least one block")
         for number, (before, after) in enumerate(pairwise(blocks), start=1):
             if before.n_outputs != after.n_inputs:
                 raise UserError(
-                    f"block {number} takes {after.n_inputs} streams,"
-                    f" block {number - 1} returns {before.n_outputs}"
+                    f"block {number} takes {after.n_inputs} streams, but block "
+                    f"{number - 1} returns {before.n_outputs}"
                 )
         if len({block.fixed_point_bits for block in blocks}) > 1:
             raise UserError("the blocks of a chain have different fixed_point_bits")
         if anchor_every is not None and anchor_every < 1:
-            raise UserError("anchor_every counts blocks", found=anchor_every, allowed="1 or more")
+            raise UserError(
+                "anchor_every must be a positive number of blocks",
+                found=anchor_every,
+                allowed="1 or more",
+            )
         self.blocks = nn.ModuleList(blocks)
         self.memory: ActivationMemory = memory
         self.anchor_every = anchor_every
@@ -54,9 +59,9 @@ class ReversibleChain(nn.Module):
         self._fixed_point_bits = blocks[0].fixed_point_bits
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Outputs of the streams, then any context tensors, which every block is given.
+        """Return the outputs of the streams, then the context tensors, which each block gets.
 
-        Without gradients nothing is kept. Raises RunError beyond the range of exact sums.
+        Without gradients nothing is kept. Raises RunError if values exceed the range of exact sums.
         """
         streams, context = self.split(tensors)
         if self.memory == "reversible" and torch.is_grad_enabled():
@@ -77,7 +82,8 @@ class ReversibleChain(nn.Module):
         return streams
 
     def split(self, tensors: Sequence[Tensor]) -> tuple[Streams, Streams]:
-        """Streams as they enter the first block, on the grid if there is one, and the context."""
+        """Return the streams as they enter the first block, on the grid if there is one, and the
+        context."""
         streams, context = tuple(tensors[: self._n_inputs]), tuple(tensors[self._n_inputs :])
         if self._fixed_point_bits is not None:
             streams = tuple(round_to_grid(stream, self._fixed_point_bits) for stream in streams)
@@ -85,5 +91,5 @@ class ReversibleChain(nn.Module):
 
     @property
     def in_order(self) -> list[ReversibleBlock]:
-        """The blocks, first to last."""
+        """Blocks from first to last."""
         return list(cast(Iterable[ReversibleBlock], self.blocks))

@@ -1,4 +1,4 @@
-"""How far rebuilt streams are from the ones that went in: rounding adds up with depth."""
+"""Measure the error of rebuilt streams; rounding errors add up with depth."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from feldspar.reversible.replay import call_purely
 
 
 def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor) -> list[float]:
-    """Relative L2 error of each block's inputs as a backward pass rebuilds them, first block first.
+    """Return the relative L2 error of each block's inputs, as a backward pass rebuilds them.
 
-    All inputs are kept for the comparison, so use a small batch. No buffer changes; the functions
-    must draw no random numbers in their present mode.
+    The first block comes first. All inputs are kept for the comparison, so use a small batch.
+    Buffers do not change. The functions must draw no random numbers in their current mode.
     """
     with torch.no_grad():
         streams, context = chain.split(tensors)

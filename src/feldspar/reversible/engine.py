@@ -1,10 +1,11 @@
-"""The custom autograd function of reversible blocks: only the last block keeps its outputs.
+"""Custom autograd function of reversible blocks: only the last block keeps its outputs.
 
-One function a block, so that gradients come out block by block (which overlaps them with
-communication). A block's backward pass rebuilds its inputs and hands them, as the outputs of the
-block before, down a tape that all blocks of one forward call share. Parameters are inputs of the
-function: autograd itself accumulates their gradients, ``torch.autograd.grad`` finds them, and
-hooks see them once. All state is the call's own, so a module may run twice before a backward pass.
+There is one function for each block, so that gradients come out block by block and communication
+can overlap with them. The backward pass of a block rebuilds its inputs. They are the outputs of the
+block before, which gets them through a tape that all blocks of one forward call share. Parameters
+are inputs of the function, so autograd itself accumulates their gradients, ``torch.autograd.grad``
+finds them, and hooks see them once. All state belongs to the call, so a module may run twice before
+a backward pass.
 """
 
 from collections.abc import Sequence
@@ -21,12 +22,12 @@ from feldspar.reversible.once import refuse_double_backward, trainable_parameter
 
 @dataclass
 class _Tape:
-    """The rebuilt outputs of the block whose backward pass comes next."""
+    """Rebuilt outputs of the block whose backward pass is next."""
 
     streams: Sequence[Tensor] | None = None
 
     def take(self) -> Sequence[Tensor]:
-        """Return the streams, for the one who asks; they are released by the tape."""
+        """Return the streams and drop them from the tape."""
         streams, self.streams = self.streams, None
         if streams is None:
             raise InternalError("a reversible block was reached before the block after it")
@@ -42,7 +43,7 @@ class _Call:
     tape: _Tape
     keeps_outputs: bool
     hands_down: bool
-    """Whether the block before relies on the inputs that this one rebuilds."""
+    """Whether the block before uses the inputs that this one rebuilds."""
 
 
 def run_reversibly(
@@ -51,7 +52,8 @@ def run_reversibly(
     context: Sequence[Tensor],
     anchor_every: int | None,
 ) -> tuple[Tensor, ...]:
-    """Outputs of the blocks in turn; outputs are kept of the last and of each ``anchor_every``."""
+    """Run the blocks in a row; keep the outputs of the last and of each ``anchor_every``-th
+    block."""
     tape, keeps = _Tape(), True
     for number, block in enumerate(blocks, start=1):
         kept_before = keeps

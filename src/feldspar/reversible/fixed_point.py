@@ -1,8 +1,8 @@
-"""Sums without rounding: streams and what is added to them lie on the grid of multiples of 2^-q.
+"""Sums without rounding: streams and additions are on the grid of multiples of 2^-q.
 
-Sums of grid values are exact in floating point while they stay below 2^(m - q), m being the bits of
-the type's significand (24 in float32); then ``y - f`` gives back ``x`` bit for bit, and a
-function that is computed again sees the very inputs it saw before.
+Sums of grid values are exact in floating point below 2^(m - q), where m is the number of bits of
+the significand (24 in float32). Then ``y - f`` restores ``x`` bit for bit, and a function that is
+computed again gets exactly the same inputs.
 """
 
 from typing import Any, cast
@@ -14,7 +14,8 @@ from feldspar.core.errors import RunError
 
 
 class _RoundToGrid(torch.autograd.Function):
-    """Rounding whose gradient is the identity: the grid is far finer than what is learned."""
+    """Rounding with the identity as its gradient, because the grid is far finer than learned
+    changes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, bits: int) -> Tensor:
@@ -45,6 +46,7 @@ def require_exact(sums: Tensor, bits: int) -> None:
     limit, found = exact_limit(sums.dtype, bits), sums.detach().abs().amax().item()
     if not found < limit:
         raise RunError(
-            f"a stream reached {found:.6g}; on the grid 2^-{bits} sums are exact below {limit:.6g}",
+            f"a stream reached {found:.6g}, but on the grid 2^-{bits} sums are exact only "
+            f"below {limit:.6g}",
             do="use fewer fixed_point_bits",
         )

@@ -1,4 +1,5 @@
-"""What both custom functions share: their parameters, and the refusal of second derivatives."""
+"""Find the trainable parameters of a module, and refuse second derivatives; both custom functions
+use it."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""A module whose inner activations are computed again in the backward pass (2206.14098, neck).
+"""Compute the inner activations of a module again in the backward pass (2206.14098, neck).
 
 Unlike ``torch.utils.checkpoint``, running statistics are updated once and hooks on parameters see
 one gradient.
@@ -14,7 +14,7 @@ from feldspar.reversible.replay import Replay
 
 
 def recomputed(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """``module(*inputs)`` as a tuple of tensors, of which only the inputs are kept."""
+    """Return ``module(*inputs)`` as a tuple of tensors; only the inputs are kept."""
     if not torch.is_grad_enabled():
         return _as_tuple(module(*inputs))
     replay = Replay(module, inputs[0].device)

@@ -1,8 +1,8 @@
-"""A call of a module that is made once without a graph, and later again for its gradients.
+"""Call a module once without a graph, and later again for its gradients.
 
-The second call sees the random state, autocast and modes of the first, and works on stand-ins for
-parameters and buffers: running statistics are updated once, and hooks on the parameters see only
-the gradient that the outer backward pass delivers. Hooks on the modules themselves run in both.
+The second call uses the random state, autocast and modes of the first one. It works on copies of
+parameters and buffers: running statistics are updated once, and hooks on parameters see only the
+gradient of the outer backward pass. Hooks on the modules themselves run in both calls.
 """
 
 from collections.abc import Generator
@@ -21,7 +21,7 @@ _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
 
 def is_recomputing() -> bool:
-    """Tell whether a module is being called a second time: for hooks that count or log calls."""
+    """Tell whether a module is called a second time; for hooks that count or log calls."""
     return _recomputing.get()
 
 
@@ -37,7 +37,8 @@ class Replay:
         self._random: RandomState | None = None
 
     def first(self, *inputs: Tensor) -> Any:
-        """What the module returns, without a graph; its random draws are remembered, if any."""
+        """Return the module's output without a graph, and remember the random state if it
+        was used."""
         before = RandomState.of_now(self._device)
         with torch.no_grad(), self._autocast.in_force():
             output = self._module(*inputs)
@@ -46,9 +47,10 @@ class Replay:
         return output
 
     def again(self, *inputs: Tensor) -> tuple[Any, dict[int, Tensor]]:
-        """Return the same with a graph, and by ``id`` of each trainable parameter its leaf in it.
+        """Return the output with a graph, and for each trainable parameter (by ``id``) its leaf in
+        it.
 
-        Raises RunError where a parameter changed since the first call.
+        Raises RunError if a parameter changed since the first call.
         """
         self._require_same_parameters()
         stand_ins = {
@@ -83,7 +85,7 @@ class Replay:
 
 
 def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
-    """What the module returns, without a graph and without a change of its buffers."""
+    """Return the module's output without a graph and without changing its buffers."""
     buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.no_grad(), _marked_as_recomputing():
         return functional_call(module, buffers, inputs)

@@ -1,7 +1,7 @@
-"""The steps of a reversible block: each adds a function of some streams to another stream.
+"""Steps of a reversible block: each adds a function of some streams to another stream.
 
-``x[target] += f(x[sources])`` with a target that the function does not read can be undone by
-``x[target] -= f(x[sources])``, whatever f is; any order of such steps is undone backwards.
+``x[target] += f(x[sources])`` can be undone by ``x[target] -= f(x[sources])`` for any f that does
+not read the target. Any sequence of such steps can be undone in reverse order.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from feldspar.core.errors import UserError
 
 @dataclass(frozen=True)
 class Part:
-    """A stream, or the channels ``begin`` to ``end`` (along dimension 1) of one."""
+    """A stream, or its channels ``begin`` to ``end`` (along dimension 1)."""
 
     stream: int
     begin: int = 0
@@ -23,11 +23,11 @@ class Part:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the part is all of its stream."""
+        """True if the part is the whole stream."""
         return self.begin == 0 and self.end is None
 
     def overlaps(self, other: "Part") -> bool:
-        """Tell whether a channel lies in both."""
+        """Tell whether two parts share a channel."""
         if self.stream != other.stream:
             return False
         after = other.end is not None and self.begin >= other.end
@@ -40,7 +40,7 @@ class Part:
         return stream if self.is_whole else stream[:, self.begin : self.end]
 
     def plus(self, streams: Sequence[Tensor], values: Tensor, sign: int = 1) -> Tensor:
-        """Return its whole stream with ``sign * values`` added to the part, as a new tensor."""
+        """Return the whole stream with ``sign * values`` added to the part, as a new tensor."""
         stream = streams[self.stream]
         if self.is_whole:
             return torch.add(stream, values, alpha=sign)
@@ -55,10 +55,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Step:
-    """``target += function(*sources)``, or, with ``creates``, a new last stream of these values.
+    """``target += function(*sources)`` or, with ``creates``, a new last stream with these values.
 
-    ``function`` is a name among the block's functions; two steps may share one. With
-    ``reads_context`` the block's context tensors follow the sources.
+    ``function`` is the name of one of the block's functions; two steps may share one. With
+    ``reads_context`` the context tensors follow the sources.
     """
 
     function: str
@@ -69,7 +69,7 @@ class Step:
 
 
 def stream_count_after(steps: Sequence[Step], n_inputs: int) -> int:
-    """Return how many streams there are after the steps; UserError where one cannot be undone."""
+    """Return the number of streams after the steps; raises UserError if a step cannot be undone."""
     n_streams = n_inputs
     for number, step in enumerate(steps):
         where = f"step {number} ({step.function})"
@@ -77,7 +77,7 @@ def stream_count_after(steps: Sequence[Step], n_inputs: int) -> int:
             _require_stream(source, n_streams, where)
             if source.overlaps(step.target):
                 raise UserError(
-                    "a step that reads what it adds to cannot be inverted",
+                    "a step that reads its own target cannot be inverted",
                     where=where,
                     found=f"{source} among the sources of {step.target}",
                 )
@@ -86,7 +86,7 @@ def stream_count_after(steps: Sequence[Step], n_inputs: int) -> int:
             continue
         if step.target != Part(n_streams):
             raise UserError(
-                "a step creates the stream after the last, as a whole",
+                "a step must create a whole stream, after the last one",
                 where=where,
                 found=step.target,
                 allowed=str(Part(n_streams)),
@@ -98,5 +98,5 @@ def stream_count_after(steps: Sequence[Step], n_inputs: int) -> int:
 def _require_stream(part: Part, n_streams: int, where: str) -> None:
     if not 0 <= part.stream < n_streams:
         raise UserError(
-            f"there is no stream {part.stream}", where=where, allowed=f"0 to {n_streams - 1}"
+            f"stream {part.stream} does not exist", where=where, allowed=f"0 to {n_streams - 1}"
         )

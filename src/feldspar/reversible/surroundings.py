@@ -1,4 +1,4 @@
-"""What a second call of a module must find as the first did: autocast, random state, modes."""
+"""Restore autocast, RNG state and train/eval mode before recomputing a module."""
 
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 META = "meta"
-"""The device of tensors without values: it neither casts nor draws."""
+"""Device of tensors without values, for which nothing is cast or drawn."""
 
 
 @dataclass(frozen=True)
 class Autocast:
-    """Whether and to which type each kind of device casts."""
+    """Autocast settings of each kind of device: on or off, and the type."""
 
     regions: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
     def of_now(cls, device: torch.device) -> "Autocast":
-        """Return the settings in force of the processor and of ``device``."""
+        """Return the current settings of the processor and of ``device``."""
         kinds = sorted({"cpu", device.type} - {META})
         return cls(
             tuple(
@@ -30,7 +30,8 @@ class Autocast:
 
     @contextmanager
     def in_force(self) -> Generator[None]:
-        """Apply them, without the cache of casts: one made without a graph must not be reused."""
+        """Apply the settings, without the cache of casts: a cast without a graph must not be
+        reused."""
         with ExitStack() as stack:
             for kind, enabled, dtype in self.regions:
                 stack.enter_context(
@@ -41,32 +42,32 @@ class Autocast:
 
 @dataclass(frozen=True)
 class RandomState:
-    """The states of the default generators of the processor and, if another, of ``device``."""
+    """RNG states of the processor and of ``device`` if it is another."""
 
     device: torch.device
     states: tuple[Tensor, ...]
 
     @classmethod
     def of_now(cls, device: torch.device) -> "RandomState":
-        """Return the states in force."""
+        """Return the current states."""
         states = [torch.get_rng_state()]
         if device.type not in ("cpu", META):
             states.append(torch.get_device_module(device).get_rng_state(device))
         return cls(device, tuple(states))
 
     def equals(self, other: "RandomState") -> bool:
-        """Tell whether nothing was drawn between the two."""
+        """Tell whether no random number was drawn between the two."""
         return all(map(torch.equal, self.states, other.states))
 
     def restore(self) -> None:
-        """Go back to these states."""
+        """Restore these states."""
         torch.set_rng_state(self.states[0])
         if len(self.states) > 1:
             torch.get_device_module(self.device).set_rng_state(self.states[1], self.device)
 
     @contextmanager
     def in_force(self) -> Generator[None]:
-        """Draw from these states, and leave the generators as if nothing had been drawn."""
+        """Draw from these states, and restore the current ones afterwards."""
         outside = RandomState.of_now(self.device)
         self.restore()
         try:
@@ -77,7 +78,7 @@ class RandomState:
 
 @contextmanager
 def modes_in_force(module: nn.Module, training: Sequence[bool]) -> Generator[None]:
-    """Give each submodule its mode of ``training`` (as ``modules()`` lists them) for a while."""
+    """Give each submodule its mode in ``training`` (in the order of ``modules()``) for a while."""
     outside = [part.training for part in module.modules()]
     _set_modes(module, training)
     try:

@@ -1,1 +1,1 @@
-"""How a run is executed and kept: folder, checkpoints, guards, signals, processes, device."""
+"""Execute and record a run: folder, checkpoints, guards, signals, processes, device."""

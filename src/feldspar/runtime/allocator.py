@@ -1,7 +1,7 @@
-"""Keeps the memory that the C library frees, so that each step does not ask the kernel again.
+"""Keep memory that the C library frees, so that each step need not ask the kernel for it again.
 
-By default glibc returns every large tensor to the kernel when it is freed; the next step then
-faults the same pages in anew. No effect with other C libraries.
+By default glibc returns each large tensor to the kernel when it is freed, and the next step faults
+the same pages in again. Other C libraries are not affected.
 """
 
 import ctypes
@@ -15,7 +15,7 @@ GROW_BYTES = 64 << 20
 
 
 def keep_freed_pages() -> bool:
-    """Have malloc take and keep memory in large pieces; whether the C library agreed."""
+    """Let malloc allocate and keep memory in large pieces; return whether the C library agreed."""
     if platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)

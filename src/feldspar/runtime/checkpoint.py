@@ -1,9 +1,9 @@
-"""One checkpoint: a folder that appears whole, names the digest of each file, and is verified.
+"""One checkpoint: a folder that appears whole, has a digest of each file, and is verified.
 
-It holds ``model*.safetensors``, ``optimizer*.safetensors``, ``tensors.safetensors`` (the state's
-tensors, when there are any), ``state.json`` and ``manifest.json``. Nothing is pickled. What any
-number of processes wrote, any other number reads (``shards``); a single process and copies of one
-model write the same files.
+It has ``model*.safetensors``, ``optimizer*.safetensors``, ``tensors.safetensors`` (tensors of the
+state, if there are any), ``state.json`` and ``manifest.json``. Nothing is pickled. Any number of
+processes can read what any other number wrote (see ``shards``). A single process and several copies
+of one model write the same files.
 """
 
 import json
@@ -40,12 +40,12 @@ class Checkpoint:
 
     @property
     def position(self) -> int:
-        """Tokens (or images) that the run had seen when the checkpoint was written."""
+        """Number of tokens (or images) before the checkpoint."""
         return int(self.folder.name)
 
     @property
     def state(self) -> dict[str, Any]:
-        """Read the loop's state, its tensors under ``tensors``, and compare its checksum."""
+        """State of the loop, with its tensors under ``tensors``; its checksum is verified."""
         state = json.loads(self._opened.file(STATE_NAME).read_text(encoding="utf-8"))
         tensors = self.files_of(TENSORS)
         if tensors.names():
@@ -54,14 +54,14 @@ class Checkpoint:
 
     @property
     def recipe(self) -> Recorded:
-        """The recipe that the run was trained by."""
+        """Recipe of the run."""
         place = self._opened.file(STATE_NAME)
         state = json.loads(place.read_text(encoding="utf-8"))
         return Recorded(recorded_values(state["recipe"]), place)
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The state's ``metrics``; empty when there are none or the file is damaged."""
+        """The state's ``metrics``; empty if there are none or the file is damaged."""
         try:
             text = self._opened.file(STATE_NAME).read_text(encoding="utf-8")
             return json.loads(text).get("metrics", {})
@@ -76,14 +76,14 @@ class Checkpoint:
     def fill(self, stem: str, tensors: Tensors) -> None:
         """Fill this process's part of ``tensors`` in place.
 
-        Raises RunError when names, shapes or types differ from what was saved.
+        Raises RunError if names, shapes or types differ from the saved ones.
         """
         files = self.files_of(stem)
         stored, wanted = set(files.names()), set(tensors)
         if stored != wanted:
             raise RunError(
-                f"{self.folder} does not fit this {stem}: {len(wanted - stored)} tensors are "
-                f"absent from it and {len(stored - wanted)} are unknown",
+                f"{self.folder} does not fit this {stem}: it lacks {len(wanted - stored)} "
+                f"tensors and has {len(stored - wanted)} unknown ones",
                 found=", ".join(sorted(stored - wanted)) or "nothing unknown",
                 allowed=sorted(wanted - stored)[:5] or "nothing more",
             )
@@ -92,7 +92,7 @@ class Checkpoint:
                 files.read_into(name, tensor)
 
     def problems(self) -> list[str]:
-        """Compare its files with their checksums; a line for each that differs.
+        """Verify the files; return a line for each that differs.
 
         A checkpoint that cannot be read (no permission, a bad disk) counts as damaged.
         """
@@ -109,9 +109,8 @@ class Checkpoint:
         return open_artifact(self.folder, KIND)
 
     def files_of(self, stem: str) -> TensorFiles:
-        """Open the tensors of a group, ``model`` or ``optimizer``; whoever chose this checkpoint
-        has looked at ``problems``.
-        """
+        """Open the tensors of a group, ``model`` or ``optimizer``; the caller has checked
+        ``problems``."""
         names = (name for name in self._opened.names("", ".safetensors") if name.startswith(stem))
         return TensorFiles([self.folder / name for name in names])
 
@@ -121,9 +120,9 @@ def write_checkpoint(
 ) -> None:
     """Write a checkpoint; each process calls this with its own part.
 
-    Rank 0 makes a temporary sibling, each process writes and digests its files there, and rank 0
-    renames it when all have ended well. Raises, on each process, SetupError when a disk is full:
-    the temporary folder is then gone and earlier checkpoints are as they were.
+    Rank 0 makes a temporary folder, each process writes and digests its files there, and rank 0
+    renames the folder when all have finished. Raises SetupError on each process if a disk is full;
+    then the temporary folder is deleted and earlier checkpoints are unchanged.
     """
     groups = {MODEL: model, OPTIMIZER: optimizer, TENSORS: state.get(TENSORS, {})}
     plain = {key: value for key, value in state.items() if key != TENSORS}

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: save the next, find the newest whole one, let old ones go."""
+"""Save the checkpoints of a run, find the newest valid one, and delete old ones."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ DIGITS = 15
 
 
 class CheckpointStore:
-    """The folder ``checkpoints`` of a run. Each process calls each method.
+    """The folder ``checkpoints`` of a run; each process calls each method.
 
-    ``keep_every`` is ``settings.keep.every`` as a length of the timeline; it may be left out where
-    that amount is given in tokens.
+    ``keep_every`` is ``settings.keep.every`` as a length in positions. It may be left out if that
+    amount is given in tokens.
     """
 
     def __init__(
@@ -43,17 +43,17 @@ class CheckpointStore:
         self._damaged: set[int] = set()
 
     def remove_incomplete(self) -> None:
-        """Delete what a killed process left half-written; only for the process that trains."""
+        """Delete unfinished files of a killed process; only for the process that trains."""
         on_first(lambda: remove_incomplete(self.folder))
 
     def save(
         self, position: int, model_state: Tensors, optimizer_state: Tensors, state: dict[str, Any]
     ) -> Path:
-        """Write the checkpoint at ``position``, replacing one that is there; returns its folder.
+        """Write the checkpoint at ``position`` (an existing one is replaced) and return its folder.
 
-        ``state`` is any JSON mapping; its ``tensors`` may hold tensors that are equal on all
-        processes, its ``metrics`` the floats that ``keep.best`` chooses by. Raises SetupError when
-        the disk is full; earlier checkpoints are then untouched.
+        ``state`` is any JSON mapping. Its ``tensors`` may hold tensors that are equal on all
+        processes, and its ``metrics`` the numbers for ``keep.best``. Raises SetupError if the disk
+        is full; then earlier checkpoints are unchanged.
         """
         checkpoint = self._at(position)
         write_checkpoint(checkpoint.folder, model_state, optimizer_state, state)
@@ -61,17 +61,17 @@ class CheckpointStore:
         return checkpoint.folder
 
     def all(self) -> list[Checkpoint]:
-        """Return the finished checkpoints, oldest first, unverified."""
+        """Return the finished checkpoints, oldest first; they are not verified."""
         if not self.folder.is_dir():
             return []
         names = sorted(entry.name for entry in self.folder.iterdir() if entry.is_dir())
         return [Checkpoint(self.folder / name) for name in names if name.isdigit()]
 
     def newest_valid(self) -> Checkpoint | None:
-        """Return the newest checkpoint whose files match their digests; None when there are none at
-        all.
+        """Return the newest checkpoint whose files match their digests, or None if there is no
+        checkpoint.
 
-        Each damaged one is reported. Raises RunError when there are some, all of them damaged.
+        Reports each damaged one. Raises RunError if there are checkpoints and all are damaged.
         """
         position, damaged = on_first(self._search)
         self._damaged.update(damaged)
@@ -85,7 +85,7 @@ class CheckpointStore:
     ) -> dict[str, Any]:
         """Fill the given tensors in place, each process its own part, and return the state.
 
-        None leaves that part out. Raises RunError when names, shapes or types differ.
+        None leaves a part out. Raises RunError if names, shapes or types differ.
         """
 
         def fill() -> None:
@@ -98,17 +98,17 @@ class CheckpointStore:
         return checkpoint.state
 
     def clear(self) -> None:
-        """Delete all checkpoints, the newest first, also where the folder is a link to another."""
+        """Delete all checkpoints, newest first, even if the folder is a link."""
         for checkpoint in reversed(self.all()):
             _remove(checkpoint)
         remove_incomplete(self.folder)
 
     def prune(self) -> None:
-        """Delete what the policy does not keep, and damaged ones that were passed over."""
+        """Delete checkpoints that the policy does not keep, and damaged ones that were skipped."""
         on_first(self._prune)
 
     def best(self) -> Checkpoint | None:
-        """Return the one with the best value of ``keep.best``, among those that are still there."""
+        """Return the checkpoint with the best value of ``keep.best`` among those that exist."""
         position = best_of(self._candidates(), self._keep)
         return None if position is None else self._at(position)
 
@@ -122,14 +122,14 @@ class CheckpointStore:
             problems = checkpoint.problems()
             if not problems:
                 if damaged:
-                    say(f"continuing from the previous whole checkpoint {checkpoint.folder}")
+                    say(f"continuing from the previous valid checkpoint {checkpoint.folder}")
                 return checkpoint.position, damaged
             damaged.append(checkpoint.position)
             first_problem = first_problem or f"{checkpoint.folder}: {problems[0]}"
             say(f"damaged checkpoint {checkpoint.folder}: {'; '.join(problems)}")
         if damaged:
             raise RunError(
-                f"none of the {len(damaged)} checkpoints in {self.folder} is whole",
+                f"all {len(damaged)} checkpoints in {self.folder} are damaged",
                 where=first_problem,
                 do="restore one from a copy, or delete the folder to start from the beginning",
             )
@@ -154,7 +154,7 @@ class CheckpointStore:
 
 def _remove(checkpoint: Checkpoint) -> None:
     """Delete a checkpoint's folder."""
-    # Renamed first: a process killed here leaves no folder that looks finished.
+    # Rename it first, so that a process killed here leaves no folder that looks finished.
     doomed = checkpoint.folder.with_name(f"{checkpoint.folder.name}{TEMPORARY_MARK}old")
     checkpoint.folder.rename(doomed)
     remove_folder(doomed)

@@ -1,7 +1,7 @@
-"""What processes tell each other beside tensors: JSON, sums of floats, and each other's errors.
+"""Exchange JSON, sums of floats and errors between processes.
 
-Nothing is pickled. All of it works in a single process, where there is nobody to tell. Every
-function with "each process" in its description must be called by all of them.
+Nothing is pickled. All functions work in a single process too. A function with "each process" in
+its description must be called by all processes.
 """
 
 import json
@@ -32,17 +32,17 @@ def world_size() -> int:
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """Return this process's number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first() -> bool:
-    """Tell whether this process is the one that writes what is written once."""
+    """Tell whether this process writes what only one process writes."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Wait until each process has come here."""
+    """Wait until each process has called this."""
     if world_size() > 1:
         dist.all_reduce(torch.zeros(1))
 
@@ -57,7 +57,8 @@ def all_reduce_sum(values: list[float]) -> list[float]:
 
 
 def any_process(flag: bool) -> bool:
-    """Tell whether ``flag`` is set on at least one process; the same answer on each process."""
+    """Tell whether ``flag`` is set on at least one process; the answer is the same on each
+    process."""
     return all_reduce_sum([float(flag)])[0] > 0
 
 
@@ -80,8 +81,8 @@ def gather_json(value: Any) -> list[Any]:
 def on_each(work: Callable[[], Any]) -> list[Any]:
     """Do ``work`` on each process and return all its JSON results.
 
-    An error on one process is raised on all of them, so that none waits for one that gave up: its
-    own error where it happened, elsewhere one of the same kind that names the rank.
+    An error on one process is raised on all of them, so that none waits for it. The process with
+    the error raises the error itself; the others raise one of the same kind that names the rank.
     """
     result, failure, told = None, None, None
     try:
@@ -101,7 +102,7 @@ def on_each(work: Callable[[], Any]) -> list[Any]:
 
 
 def on_first(work: Callable[[], Result]) -> Result:
-    """Do ``work`` on rank 0 alone; its JSON result, or its error, reaches each process."""
+    """Do ``work`` only on rank 0; each process gets its JSON result or its error."""
     return on_each(lambda: work() if is_first() else None)[0]
 
 

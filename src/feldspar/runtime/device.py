@@ -1,4 +1,4 @@
-"""Where and in what precision a run computes, and the machine's peak to compare it with."""
+"""Choose device and precision of a run, and find the device's peak speed."""
 
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -19,14 +19,15 @@ BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 
 @dataclass(frozen=True)
 class PeakFlops:
-    """Floating-point operations per second at best, and where the figure comes from."""
+    """Highest floating-point operations per second, and the source of the figure."""
 
     per_second: float
     source: Literal["data sheet", "measured"]
 
 
 def choose_device(settings: CommonRuntime, local_rank: int = 0) -> torch.device:
-    """Return the device of this process. Raises SetupError when CUDA is asked for and absent."""
+    """Return the device of this process. Raises SetupError if CUDA is asked for and not
+    available."""
     available = torch.cuda.is_available()
     if settings.device == "cuda" and not available:
         raise SetupError(
@@ -38,18 +39,18 @@ def choose_device(settings: CommonRuntime, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     if local_rank >= torch.cuda.device_count():
         raise SetupError(
-            f"local rank {local_rank} has no CUDA device",
+            f"there is no CUDA device for local rank {local_rank}",
             found=f"{torch.cuda.device_count()} devices",
-            do="start at most one process a device",
+            do="start at most one process per device",
         )
     return torch.device("cuda", local_rank)
 
 
 def choose_precision(settings: CommonRuntime, device: torch.device) -> torch.dtype:
-    """Return the type of the matrix products.
+    """Return the type of matrix products.
 
-    bfloat16 on a CPU without instructions for it is 40 to 500 times slower than float32: refused
-    with a warning.
+    On a CPU without instructions for bfloat16, it is 40 to 500 times slower than float32, so
+    float32 is used with a warning.
     """
     if settings.precision == "float32":
         return torch.float32
@@ -58,12 +59,15 @@ def choose_precision(settings: CommonRuntime, device: torch.device) -> torch.dty
     if settings.precision == "bfloat16":
         if cpu_multiplies_bfloat16():
             return torch.bfloat16
-        say("warning: this CPU has no bfloat16 instructions; float32 is used, it is far faster")
+        say(
+            "warning: this CPU has no bfloat16 instructions, so float32 is used, which "
+            "is far faster"
+        )
     return torch.float32
 
 
 def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Tell whether Linux lists bfloat16 instructions; False where there is no such list."""
+    """Tell whether Linux lists bfloat16 instructions; False if there is no such list."""
     if not cpuinfo.is_file():
         return False
     return bool(BFLOAT16_FLAGS & set(cpuinfo.read_text(encoding="utf-8", errors="replace").split()))
@@ -75,17 +79,17 @@ def choose_compile(settings: RuntimeSettings, device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
-    """Return the context in which the forward pass runs."""
+    """Return the context of the forward pass."""
     if precision is torch.float32:
         return nullcontext()
     return torch.autocast(device.type, dtype=precision)
 
 
 def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -> PeakFlops:
-    """Return the device's peak: from its data sheet where known (bfloat16), else the best short
+    """Return the device's peak: from its data sheet if known (bfloat16), else that of the fastest
     matmul.
 
-    On a processor it is that of ``threads`` threads, each of which has a core for itself.
+    On a processor it is the peak of ``threads`` threads, each with its own core.
     """
     if device.type == "cuda":
         known = accelerator_of(torch.cuda.get_device_name(device))
@@ -103,7 +107,7 @@ def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -
 def utilisation(flops: float, seconds: float, capacity: float) -> dict[str, float]:
     """Return the share of the peak that a step reached, for its record.
 
-    A share above 1 says that the peak was measured too low: it is left out.
+    A share above 1 shows that the measured peak was too low, so it is left out.
     """
     share = flops / seconds / capacity
     return {"model_flop_utilisation": share} if share <= 1 else {}
@@ -112,9 +116,9 @@ def utilisation(flops: float, seconds: float, capacity: float) -> dict[str, floa
 def _best_matmul(
     device: torch.device, precision: torch.dtype, size: int, repeats: int = 6
 ) -> float:
-    """FLOPs per second of the best of some products.
+    """Return the FLOPs per second of the fastest of several products.
 
-    On a processor its own time is counted: other jobs that take turns with it do not matter.
+    On a processor only its own time counts, so other jobs do not matter.
     """
     clock = time.perf_counter if device.type == "cuda" else time.thread_time
     left = torch.ones(size, size, device=device, dtype=precision)

@@ -1,4 +1,4 @@
-"""The processes of a run: joined under torchrun, the model copied to or split over them."""
+"""Processes of a run: start them under torchrun, and copy or split the model."""
 
 import gc
 import os
@@ -23,7 +23,7 @@ from feldspar.runtime.device import choose_device
 
 Kind = Literal["single", "ddp", "fsdp"]
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others; a checkpoint may take long to write."""
+"""Longest time that a process waits for the others; writing a checkpoint may take long."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Distribution:
 
     @classmethod
     def start(cls, settings: RuntimeSettings) -> "Distribution":
-        """Join the processes that torchrun started, or be the only one.
+        """Join the processes that torchrun started, or run alone.
 
-        Raises SetupError when the settings ask for several processes and torchrun did not start
-        them, or the other way round.
+        Raises SetupError if the settings ask for several processes and torchrun did not start them,
+        or the reverse.
         """
         kind = _kind(settings)
         if kind == "single":
@@ -61,7 +61,7 @@ class Distribution:
             shards = settings.distribution.shards or world_size
             if world_size % shards:
                 raise UserError(
-                    "runtime.distribution.shards does not divide the number of processes",
+                    "runtime.distribution.shards must divide the number of processes",
                     found=f"{shards} shards, {world_size} processes",
                     allowed=(str(n) for n in range(1, world_size + 1) if world_size % n == 0),
                 )
@@ -69,11 +69,11 @@ class Distribution:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes what is written once."""
+        """True if this process writes what only one process writes."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Wait for each process."""
+        """Wait for all processes."""
         collectives.barrier()
 
     def all_reduce_sum(self, values: list[float]) -> list[float]:
@@ -85,12 +85,11 @@ class Distribution:
         return collectives.any_process(flag)
 
     def wrap(self, model: nn.Module, precision: torch.dtype = torch.float32) -> nn.Module:
-        """Return the model ready for the run's processes; call it again when ``requires_grad``
-        changes.
+        """Return the model for the run's processes; call it again when ``requires_grad`` changes.
 
         ddp: gradients are averaged as they appear. fsdp: each of ``model.blocks`` and the rest are
-        split by rows (FSDP2, in place); with bfloat16 the products run in it and gradients are
-        summed in float32.
+        split by rows (FSDP2, in place); with bfloat16 the products use it and gradients are summed
+        in float32.
         """
         if self.kind == "ddp":
             return DistributedDataParallel(
@@ -113,9 +112,9 @@ class Distribution:
     ) -> None:
         """Leave the other processes.
 
-        A model that outlives the group would end the group's threads while it holds the
-        interpreter's lock, which these threads may be waiting for: the process would hang. So what
-        the block made goes first, also where an error's frames still hold it.
+        A model that outlives the process group would end the group's threads while it holds the
+        interpreter's lock. These threads may wait for the lock, and the process would hang. So all
+        objects that the block made are deleted first, also those that an error's frames still hold.
         """
         if not dist.is_initialized():
             return
@@ -139,14 +138,16 @@ class Distribution:
             policy = MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32)
         blocks = getattr(model, "blocks", None)
         if not isinstance(blocks, nn.ModuleList):
-            raise UserError("fsdp splits a model by its blocks, and this one has no list `blocks`")
+            raise UserError(
+                "fsdp splits a model by its list `blocks`, which this model does not have"
+            )
         for block in blocks:
             fully_shard(block, mesh=mesh, mp_policy=policy)
         fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """Return the model itself, without the layers that copying and compiling put around it."""
+    """Return the model itself, without the wrappers of copying and compiling."""
     while True:
         if isinstance(model, DistributedDataParallel):
             model = model.module
@@ -157,7 +158,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 def accumulate(model: nn.Module, last: bool) -> AbstractContextManager[object]:
-    """Around each micro-batch's forward and backward: gradients are exchanged at the last only."""
+    """Wrap forward and backward of each micro-batch; gradients are exchanged only at the
+    last one."""
     if isinstance(model, DistributedDataParallel):
         return nullcontext() if last else model.no_sync()
     if isinstance(model, FSDPModule):
@@ -166,16 +168,17 @@ def accumulate(model: nn.Module, last: bool) -> AbstractContextManager[object]:
 
 
 def split_again(model: nn.Module) -> None:
-    """Split what a forward pass without a backward pass has left whole (FSDP2's outermost group).
+    """Split again the parameters that a forward pass without a backward pass left whole (FSDP2).
 
-    Until then the model's parameters are others than those that the optimizer knows.
+    This concerns the outermost group. Until then the model's parameters are not those of the
+    optimizer.
     """
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
 def under_torchrun() -> bool:
-    """Tell whether a launcher has told this process its place."""
+    """Tell whether a launcher started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 

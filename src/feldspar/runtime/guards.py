@@ -1,4 +1,4 @@
-"""Guards of a step: no update from numbers that are not finite, a warning at a loss spike."""
+"""Guards of a step: no update if numbers are not finite, and a warning at a loss spike."""
 
 from collections import deque
 from dataclasses import asdict, dataclass
@@ -17,7 +17,8 @@ from feldspar.runtime.run_folder import RunFolder
 
 
 def all_finite(loss: torch.Tensor | float, gradient_norm: torch.Tensor | float) -> bool:
-    """Tell whether both numbers are finite on every process; all processes get the same answer."""
+    """Tell whether both numbers are finite on all processes; the answer is the same on each
+    process."""
     tensors = [value for value in (loss, gradient_norm) if isinstance(value, torch.Tensor)]
     device = tensors[0].device if tensors else torch.device("cpu")
     values = [torch.as_tensor(value, device=device).detach() for value in (loss, gradient_norm)]
@@ -29,7 +30,7 @@ def all_finite(loss: torch.Tensor | float, gradient_norm: torch.Tensor | float) 
 
 
 class NonFinitePolicy:
-    """What a step that is not finite leads to: the end of the run, or being left out."""
+    """Reaction to a step that is not finite: end the run, or skip the step."""
 
     def __init__(self, settings: NonFiniteVariant, folder: RunFolder) -> None:
         self._up_to = settings.up_to if isinstance(settings, SkipNonFinite) else 0
@@ -39,9 +40,9 @@ class NonFinitePolicy:
     def refuse(
         self, step: int, position: int, batch: list[str], loss: float, gradient_norm: float
     ) -> None:
-        """Record the batch of a refused step (names of what was read) in bad_batches.jsonl.
+        """Record the batch of a refused step (names of its data) in bad_batches.jsonl.
 
-        Each process calls this. Raises NonFiniteError when the policy allows no more such steps.
+        Each process calls this. Raises NonFiniteError if the policy allows no more such steps.
         """
         parts = gather_json([batch, repr(float(loss))])
         self.skipped += 1
@@ -62,15 +63,16 @@ class NonFinitePolicy:
                 where=str(self._folder.bad_batches),
                 found=found,
                 allowed=allowed,
-                do="lower the learning rate or look at the batch; runtime.on_non_finite can skip",
+                do="lower the learning rate, or look at the batch; runtime.on_non_finite "
+                "can skip such steps",
             )
         say(
-            f"warning: step {step} is left out, {found} "
-            f"({self.skipped} of at most {self._up_to} such steps)"
+            f"warning: step {step} is skipped, {found} ({self.skipped} of at most "
+            f"{self._up_to} such steps)"
         )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"skipped": self.skipped}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -80,7 +82,7 @@ class NonFinitePolicy:
 
 @dataclass(frozen=True)
 class Spike:
-    """A loss far above the recent ones."""
+    """A loss that is far above the recent ones."""
 
     step: int
     loss: float
@@ -100,11 +102,11 @@ class Spike:
 
 
 class SpikeDetector:
-    """Compares each loss with mean and standard deviation of the ones before it.
+    """Compare each loss with the mean and standard deviation of those before it.
 
-    A spike is a loss above ``mean + sigmas * deviation`` of the last ``window`` losses, once
-    ``warmup`` of them are there. A spike itself does not enter the window, but ``patience`` of
-    them in a row do: the level has then moved.
+    A spike is a loss above ``mean + sigmas * deviation`` of the last ``window`` losses, when there
+    are at least ``warmup`` of them. A spike is not added to the window. After ``patience`` spikes
+    in a row they are added, because the level has changed.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class SpikeDetector:
         self._in_a_row = 0
 
     def observe(self, step: int, loss: float) -> Spike | None:
-        """Take one loss; returns the spike if it is one."""
+        """Take one loss; return the spike if it is one."""
         if not isfinite(loss):
             return None
         spike = self._compare(step, loss)
@@ -137,7 +139,7 @@ class SpikeDetector:
         )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps."""
+        """Return the state for a checkpoint."""
         return {"losses": list(self._losses), "in_a_row": self._in_a_row}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The line that training shows: phase, step, loss, speed, share of the peak, time left."""
+"""Show a line during training: phase, step, loss, speed, share of the peak, time left."""
 
 import time
 from collections.abc import Callable
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from feldspar.core.progress import show
 
 SMOOTHING_SECONDS = 20.0
-"""Speed is averaged over about this long."""
+"""Time over which speed is averaged."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast a run goes."""
+    """Speed of a run."""
 
     positions_per_second: float
     flops_per_second: float
@@ -27,7 +27,8 @@ class SpeedMeter:
         self._seconds = self._positions = self._flops = 0.0
 
     def step(self, length: int, flops: float) -> Speed | None:
-        """Count one finished step of all processes, of ``length`` positions; None for the first."""
+        """Count one finished step of all processes, of ``length`` positions; return None for the
+        first."""
         now = self._clock()
         if self._last is not None:
             seconds = now - self._last
@@ -41,12 +42,12 @@ class SpeedMeter:
         return Speed(self._positions / self._seconds, self._flops / self._seconds)
 
     def pause(self) -> None:
-        """Leave out the time until the next step: evaluation or a checkpoint comes."""
+        """Leave out the time until the next step, for evaluation or a checkpoint."""
         self._last = None
 
 
 class TrainingDisplay:
-    """Shows one line a step where a terminal listens, one now and then elsewhere."""
+    """Show a line for each step in a terminal, and from time to time elsewhere."""
 
     def __init__(
         self,
@@ -65,7 +66,7 @@ class TrainingDisplay:
         show(self.line(phase, step, position, loss, speed))
 
     def close(self) -> None:
-        """Take the line away."""
+        """Remove the line."""
         show(None)
 
     def line(self, phase: str, step: int, position: int, loss: float, speed: Speed | None) -> str:
@@ -74,7 +75,7 @@ class TrainingDisplay:
         parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
         if speed is not None:
             parts.append(f"{speed.positions_per_second:,.0f} {self._unit}/s")
-            # A peak that was measured while other work ran is too low to compare with.
+            # A peak measured while other work ran is too low for a comparison.
             if self._peak and speed.flops_per_second <= self._peak:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
             if speed.positions_per_second > 0:
@@ -84,7 +85,7 @@ class TrainingDisplay:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45s, 3m20s, 2h05m, 3d04h."""
+    """Return seconds in a short form: 45s, 3m20s, 2h05m, 3d04h."""
     whole = round(seconds)
     for size, unit, smaller, name in (
         (86400, "d", 3600, "h"),

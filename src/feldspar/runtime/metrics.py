@@ -1,4 +1,5 @@
-"""Metrics of each step: metrics.jsonl always, other trackers beside it, none of them vital."""
+"""Write metrics of each step to metrics.jsonl and to optional trackers, whose failure is
+harmless."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,14 +12,14 @@ from feldspar.runtime.run_folder import RunFolder
 
 
 class Tracker(Protocol):
-    """Receives the metrics of each step."""
+    """Receiver of the metrics of each step."""
 
     def log(self, step: int, position: int, metrics: Mapping[str, float]) -> None:
         """Take one step's metrics."""
         ...
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write what is left and close."""
         ...
 
 
@@ -29,17 +30,18 @@ def _tensorboard(folder: Path, first_step: int) -> Tracker:
 
 
 MakeTracker = Callable[[Path, int], Tracker]
-"""Makes a tracker from the run's folder and the first step that it will be given."""
+"""Makes a tracker from the run's folder and the first step that it will get."""
 
 TRACKERS: dict[str, MakeTracker] = {"tensorboard": _tensorboard}
 """The shipped trackers, by the names that recipes use."""
 
 
 class MetricsWriter:
-    """Writes one record a step and feeds the trackers; on ranks other than 0 it does nothing.
+    """Write one record for each step and pass it to the trackers; does nothing on ranks other than
+    0.
 
-    ``trackers`` names shipped ones, or maps names to what makes a tracker.
-    One that cannot start or fails is reported once and left out from then on.
+    ``trackers`` names shipped ones, or maps names to functions that make a tracker. A tracker that
+    fails is reported once and not used any more.
     """
 
     def __init__(
@@ -75,11 +77,11 @@ class MetricsWriter:
                 _warn(name, error)
 
     def mark(self) -> Mark | None:
-        """Return what identifies the records so far; None on ranks other than 0."""
+        """Return data that identify the records so far; None on ranks other than 0."""
         return None if self._file is None else self._file.mark()
 
     def sync(self) -> None:
-        """Put the records on the disk itself; called before each checkpoint."""
+        """Write the records to the disk; called before each checkpoint."""
         if self._file is not None:
             self._file.sync()
 
@@ -96,4 +98,4 @@ class MetricsWriter:
 
 def _warn(name: str, error: Exception) -> None:
     reason = str(error).replace("\n", ";") or type(error).__name__
-    say(f"warning: {name} is left out, metrics.jsonl goes on: {reason}")
+    say(f"warning: {name} is not used any more, metrics.jsonl is still written: {reason}")

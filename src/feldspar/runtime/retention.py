@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest, the first at or after each multiple, the best."""
+"""Decide which checkpoints are kept: the newest, the first at or after each multiple, the best."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from feldspar.recipe.sections.runtime import KeepSettings
 
 @dataclass(frozen=True)
 class Candidate:
-    """A checkpoint for the policy: its position in the run, and its metric if it has one."""
+    """A checkpoint for the policy: its position in the run, and its metric, if any."""
 
     position: int
     metric: float | None = None
 
 
 def kept(candidates: Sequence[Candidate], keep: KeepSettings, every: int | None) -> set[int]:
-    """Return the positions of the checkpoints that stay.
+    """Return the positions of the checkpoints to keep.
 
-    Asking again after the others were deleted gives the same set. Of equally good ones the
-    earliest is the best.
+    The answer stays the same after the others were deleted. Of equally good ones the earliest is
+    the best.
     """
     ordered = sorted(candidates, key=lambda candidate: candidate.position)
     stay = {candidate.position for candidate in ordered[-keep.last :]}
@@ -35,7 +35,7 @@ def kept(candidates: Sequence[Candidate], keep: KeepSettings, every: int | None)
 
 
 def best_of(candidates: Sequence[Candidate], keep: KeepSettings) -> int | None:
-    """Return the position of the checkpoint with the best metric; None where none has it."""
+    """Return the position of the checkpoint with the best metric; None if none has the metric."""
     sign = 1.0 if keep.best_is == "lowest" else -1.0
     measured = [
         (sign * candidate.metric, candidate.position)

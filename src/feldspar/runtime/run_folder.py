@@ -1,4 +1,4 @@
-"""A run's folder: recipe, records of each step, and the lock that keeps a second run out."""
+"""A run's folder: recipe, records of each step, and the lock against a second process."""
 
 import fcntl
 import os
@@ -51,17 +51,17 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the checkpoints are."""
+        """Folder of the checkpoints."""
         return self.path / CHECKPOINTS_NAME
 
     @property
     def metrics(self) -> Path:
-        """One record a step."""
+        """Records of the steps."""
         return self.path / METRICS_NAME
 
     @property
     def events(self) -> Path:
-        """What happened to the run: started, resumed, changed, stopped."""
+        """Events of the run: started, resumed, changed, stopped."""
         return self.path / EVENTS_NAME
 
     @property
@@ -71,33 +71,34 @@ class RunFolder:
 
     @property
     def adaptation(self) -> Path:
-        """What was done to the model that the run began with, where anything was."""
+        """Changes of the model before the run, if there were any."""
         return self.path / ADAPTATION_NAME
 
     @property
     def holds_run(self) -> bool:
-        """Tell whether a run began here."""
+        """True if a run has begun here."""
         return is_run(self.path)
 
     @property
     def is_claimed(self) -> bool:
-        """Tell whether a process began to train here; it may have ended before it wrote more."""
+        """True if a process began to train here; it may have ended before it wrote anything
+        else."""
         return (self.path / LOCK_NAME).is_file()
 
     def remove_incomplete(self) -> None:
-        """Delete what a killed process left half-written here; only for the process that trains.
+        """Delete unfinished files of a killed process; only for the process that trains.
 
-        Half-written releases and exports may belong to a process that is alive.
+        Unfinished releases and exports are kept, because a live process may be writing them.
         """
         remove_incomplete(self.path, OWN_NAMES)
 
     def steps(self) -> list[dict[str, Any]]:
-        """Read the records of the steps, in order; what is damaged is left out."""
+        """Read the records of the steps, in order; damaged ones are left out."""
         return read_steps(self.metrics)
 
     @property
     def holds_checkpoint(self) -> bool:
-        """Tell whether a checkpoint was finished; its files are not read."""
+        """True if a checkpoint was finished; its files are not read."""
         return any(self.checkpoints.glob("*/manifest.json"))
 
     def write_recipe(self, text: str) -> None:
@@ -113,47 +114,47 @@ class RunFolder:
         write_json(self.adaptation, record, indent=1)
 
     def recorded_threads(self) -> int | None:
-        """Return the number of threads that the run chose last at a start; None for a new run."""
+        """Return the number of threads that the run chose at its last start; None for a new run."""
         found = (record.get("home") for record in read_records(self.events))
         homes = [home for home in found if isinstance(home, int) and home > 0]
         return homes[-1] if homes else None
 
     def forget(self) -> None:
-        """Drop the records of steps that no checkpoint has kept."""
+        """Delete the records of steps if there is no checkpoint of them."""
         if steps := len(self.steps()):
-            say(f"{self.path} holds no checkpoint of its {steps:,} steps: the run starts anew")
+            say(f"{self.path} has no checkpoint of its {steps:,} steps, so the run starts again")
         for path in (self.metrics, self.bad_batches):
             path.unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Delete all records of an earlier run, and what was measured of it."""
+        """Delete all records of an earlier run, and what was measured on it."""
         records = (self.metrics, self.bad_batches, self.events)
         for path in (*records, self.adaptation, self.path / SUMMARY_NAME):
             path.unlink(missing_ok=True)
 
     def restore(self, step: int, position: int, mark: Mapping[str, Any] | None = None) -> Damage:
-        """Drop what was recorded after a step, which the resumed run records again.
+        """Delete the records after a step; the resumed run writes them again.
 
-        ``mark`` is what the checkpoint at that step keeps of the records (``Mark.as_dict``). What
-        is wrong with the records before is said.
+        ``mark`` is the checkpoint's mark of the records at that step (``Mark.as_dict``). Prints a
+        warning if earlier records are damaged.
         """
         expected = None if mark is None else Mark(**mark)
         damage = restore_steps(self.metrics, step, position, self.position_unit, expected)
         if damage:
             say(
-                f"warning: {self.metrics} is damaged: {damage}; the run goes on, its figures and "
-                "reports leave out what is missing"
+                f"warning: {self.metrics} is damaged: {damage}; the run continues, but "
+                "its figures and reports lack these records"
             )
         if dropped := truncate_records(self.bad_batches, position, self.position_unit):
-            say(f"warning: {self.bad_batches}: {dropped} unreadable lines were dropped")
+            say(f"warning: {self.bad_batches}: {dropped} unreadable lines were deleted")
         return damage
 
     @contextmanager
     def lock(self) -> Generator[None]:
         """Keep other processes from training in this folder until the block ends.
 
-        The system drops the lock of a process that died, so none is ever stale. Raises UserError
-        when another process holds it, SetupError where the file system has no locks.
+        The system releases the lock of a process that died, so a lock is never stale. Raises
+        UserError if another process holds the lock, and SetupError if the file system has no locks.
         """
         path = self.path / LOCK_NAME
         with disk_errors(path):
@@ -172,7 +173,7 @@ class RunFolder:
                 ) from error
             except OSError as error:
                 raise SetupError(
-                    f"the file system of {self.path} has no locks",
+                    f"the file system of {self.path} does not support locks",
                     found=str(error),
                     do="choose a folder on another file system with --out",
                 ) from error
@@ -183,11 +184,11 @@ class RunFolder:
 
 
 def require_run(path: Path) -> None:
-    """Raise UserError where ``path`` is no run with a checkpoint, before torch is loaded."""
+    """Raise UserError if ``path`` is not a run with a checkpoint; loads no torch."""
     if not path.is_dir():
-        raise UserError(f"{path} is no run folder: there is no such folder")
+        raise UserError(f"{path} is not a run folder: it does not exist")
     folder = RunFolder(path)
     if not folder.holds_run:
-        raise UserError(f"{path} is no run folder: it holds no {RECIPE_NAME} and no checkpoint")
+        raise UserError(f"{path} is not a run folder: it has no {RECIPE_NAME} and no checkpoint")
     if not folder.holds_checkpoint:
-        raise UserError(f"{path} holds no checkpoint yet", do=f"train it: feldspar train {path}")
+        raise UserError(f"{path} has no checkpoint yet", do=f"train it: feldspar train {path}")

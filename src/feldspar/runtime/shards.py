@@ -1,9 +1,9 @@
-"""Tensors in safetensors files, each process writing the part that it owns.
+"""Write and read tensors in safetensors files; each process writes the part that it owns.
 
-A file holds whole tensors or boxes of them. For a box, the file's header says (key ``boxes``) the
-full shape and where the box starts, so that any number of processes can read what any other number
-has written: a process reads the parts of boxes that overlap its own. A file that one process
-wrote is plain safetensors.
+A file holds whole tensors or boxes of them. For a box, the file's header (key ``boxes``) gives the
+full shape and the start of the box. So any number of processes can read what any other number
+wrote: each process reads the parts of boxes that overlap with its own. A file from one process is
+plain safetensors.
 """
 
 import json
@@ -26,13 +26,13 @@ BOXES, ALIASES = "boxes", "aliases"
 
 @dataclass(frozen=True)
 class Box:
-    """The part of a tensor that starts at ``start`` and has the shape ``size``."""
+    """Part of a tensor that begins at ``start`` and has the shape ``size``."""
 
     start: tuple[int, ...]
     size: tuple[int, ...]
 
     def overlap(self, other: "Box") -> "Box | None":
-        """What both hold, or None."""
+        """Return the common part of two boxes, or None."""
         sides = list(zip(self.start, self.size, other.start, other.size, strict=True))
         start = tuple(max(a, b) for a, _, b, _ in sides)
         size = tuple(min(a + m, b + n) - s for (a, m, b, n), s in zip(sides, start, strict=True))
@@ -47,7 +47,7 @@ class Box:
 
 
 def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
-    """Return the memory of this process's part of a tensor, and which part that is."""
+    """Return this process's part of a tensor, and its box."""
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
         return tensor, Box((0,) * tensor.dim(), tuple(tensor.shape))
@@ -78,9 +78,9 @@ def _writes(tensor: torch.Tensor) -> bool:
 
 
 def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> Path | None:
-    """Write this process's part of ``tensors``; returns the file, or None for an empty part.
+    """Write this process's part of ``tensors``; return the file, or None if the part is empty.
 
-    Raises SetupError where the system refuses to write it.
+    Raises SetupError if the system refuses to write.
     """
     parts, boxes, aliases = {}, {}, {}
     names_by_memory: dict[tuple[object, ...], str] = {}
@@ -110,7 +110,7 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) 
 
 
 class TensorFiles:
-    """Reads tensors, whole or in part, from the files that ``write_tensors`` made."""
+    """Read tensors, whole or in part, from files of ``write_tensors``."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._places: dict[str, list[tuple[Path, str, Box]]] = {}
@@ -130,7 +130,7 @@ class TensorFiles:
                     self._places.setdefault(alias, []).append(self._places[name][-1])
 
     def names(self) -> list[str]:
-        """Return all tensors, sorted."""
+        """Return the names of all tensors, sorted."""
         return sorted(self._shapes)
 
     def read(self, name: str) -> torch.Tensor:
@@ -148,11 +148,11 @@ class TensorFiles:
     def read_into(self, name: str, tensor: torch.Tensor) -> None:
         """Fill this process's part of ``tensor``.
 
-        Raises RunError when the stored tensor has another shape or type, or does not cover it.
+        Raises RunError if the stored tensor has another shape or type, or does not cover the part.
         """
         if self._shapes[name] != tuple(tensor.shape):
             raise RunError(
-                f"the checkpoint holds {name} in another shape",
+                f"the checkpoint has {name} in another shape",
                 found=self._shapes[name],
                 allowed=str(tuple(tensor.shape)),
             )
@@ -167,7 +167,7 @@ class TensorFiles:
                 part = file.get_slice(stored)[cut] if cut else file.get_tensor(stored)
             if part.dtype != local.dtype:
                 raise RunError(
-                    f"the checkpoint holds {name} in another type",
+                    f"the checkpoint has {name} in another type",
                     found=part.dtype,
                     allowed=str(local.dtype),
                 )

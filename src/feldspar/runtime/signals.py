@@ -1,4 +1,4 @@
-"""A polite stop: the first SIGTERM, SIGINT or SIGHUP asks for it, the second ends at once."""
+"""Stop gracefully: the first SIGTERM, SIGINT or SIGHUP requests a stop, the second ends at once."""
 
 import os
 import signal
@@ -16,17 +16,18 @@ EXIT_CODES = {
     signal.SIGTERM: EXIT_TERMINATED,
     signal.SIGHUP: EXIT_HUNG_UP,
 }
-"""Of processes that received different signals, the first code here is that of all."""
+"""Exit codes; if processes received different signals, the first code here is used by all."""
 LAUNCHER_GRACE_SECONDS = 3.0
-"""torchrun passes a signal on that the terminal has sent to us already."""
+"""Time in which a signal from torchrun is the same one that the terminal already sent to us."""
 
 
 class GracefulStop:
-    """Inside the block the first signal only sets ``requested``; the loop stops when it suits.
+    """Within the block the first signal only sets ``requested``, and the loop stops when it can.
 
-    The second signal ends the process at once, with the same exit code: what was being written has
-    a temporary name. A second SIGHUP does not: a shell and the kernel both send one when a terminal
-    closes. SIGHUP stays ignored under ``nohup``. Outside the main thread, signals stay as they are.
+    The second signal ends the process at once, with the same exit code; unfinished files have
+    temporary names. A second SIGHUP does not, because a shell and the kernel both send one when a
+    terminal closes. SIGHUP stays ignored under ``nohup``. Outside the main thread, signals are not
+    changed.
     """
 
     def __init__(self) -> None:
@@ -37,7 +38,7 @@ class GracefulStop:
 
     @property
     def requested(self) -> bool:
-        """Whether this process was asked to stop."""
+        """True if this process was asked to stop."""
         return self._first_time is not None
 
     def requested_anywhere(self) -> bool:
@@ -50,11 +51,11 @@ class GracefulStop:
         self.exit_code = first
         if not self._announced:
             self._announced = True
-            say("stopping with a checkpoint; the same signal again stops at once")
+            say("stopping after a checkpoint; send the signal again to stop at once")
         return True
 
     def exit(self) -> NoReturn:
-        """Leave with the documented exit code: 130 SIGINT, 143 SIGTERM, 129 SIGHUP."""
+        """Exit with the documented code: 130 SIGINT, 143 SIGTERM, 129 SIGHUP."""
         raise SystemExit(self.exit_code)
 
     def __enter__(self) -> Self:

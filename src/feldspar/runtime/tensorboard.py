@@ -1,4 +1,4 @@
-"""Metrics for TensorBoard, over steps."""
+"""Write metrics for TensorBoard, over steps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +7,9 @@ from feldspar.core.errors import missing_extra
 
 
 class TensorBoardTracker:
-    """Writes event files below ``folder``.
+    """Write event files below ``folder``.
 
-    Steps from ``first_step`` on that a killed process had written there are purged.
+    Events of a killed process from ``first_step`` on are purged.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -26,5 +26,5 @@ class TensorBoardTracker:
         self._writer.add_scalar("progress/tokens", position, step)
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Write what is left and close."""
         self._writer.close()

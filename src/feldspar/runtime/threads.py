@@ -1,15 +1,15 @@
-"""The number of processor threads that a run computes with: measured, and no bit depends on it.
+"""Choose the number of processor threads by measurement, without changing any bit of the results.
 
-Threads that share a product wait for each other. On a quiet machine two are nearly twice as fast as
-one; beside another job they may be slower than one. So a run tries one thread against all, takes
-the faster, and tries again when it becomes slower and now and then.
+Threads that share a product wait for each other. On a quiet machine two threads are nearly twice as
+fast as one; beside another job they may be slower. So a run compares one thread with all, takes the
+faster number, and compares again when it becomes slower and from time to time.
 
-The number of threads may change the order in which an operation adds, hence the last bits of its
-result. That depends on the shapes of tensors, not on their values. Each shape of micro-batch is
-therefore rehearsed with both numbers when it first comes. Where all gradients have the same bits,
-any number may be taken at any time. Elsewhere the run keeps the number that it chose at its start
-(``home``), which its records name. The update of the weights is small: one thread does it in a run
-that has the choice, whatever the passes take. Validation runs with ``home``.
+The number of threads may change the order of additions in an operation, and so the last bits of its
+result. That depends on the shapes of tensors, not on their values. So each shape of micro-batch is
+tried with both numbers when it first occurs. If all gradients have the same bits, any number may be
+used at any time. Otherwise the run uses the number that it chose at its start (``home``), which its
+records name. The update of the weights is small, so one thread does it whenever there is a choice.
+Validation uses ``home``.
 """
 
 import time
@@ -26,24 +26,26 @@ from feldspar.core.progress import say
 from feldspar.recipe.sections.runtime import CommonRuntime
 
 RECENT = 3
-"""Passes that show the present speed, and passes of the other number that justify a change."""
+"""Number of passes that show the current speed, and of passes with the other number for a
+change."""
 SLOWER = 1.25
-"""A pass that takes so many times as long as before is a sign of another job."""
+"""A pass that takes this many times as long as before is a sign of another job."""
 FASTER = 1.1
 """Advantage that justifies a change; a smaller one may be noise."""
 TRIAL_SHARE = 0.02
 """Share of the time that trials of the slower number may cost."""
 START_SECONDS, START_ROUNDS = 1.0, (2, 8)
-"""Seconds, and fewest and most rounds, for timing each number at a run's start."""
+"""Seconds, and smallest and largest number of rounds, for timing each number at a run's start."""
 REPEATED_AT = (1, 2, 4, 8, 16)
-"""Passes before which a shape is rehearsed, as long as a gradient of zeros proves nothing."""
+"""Passes at which a shape is tried again while its gradients are all zero, which prove nothing."""
 
 Rehearsal = Callable[[], tuple[float, str | None]]
-"""Passes that leave no trace: their seconds, and a digest of loss and gradients (or None)."""
+"""Seconds of passes that change nothing, and a digest of loss and gradients (or None)."""
 
 
 def set_threads(settings: CommonRuntime) -> int:
-    """Apply ``runtime.threads``; ``auto``: all that torch and the machine grant. Returns it."""
+    """Apply ``runtime.threads`` and return it; ``auto``: all threads that torch and the machine
+    allow."""
     number = settings.threads
     if number == "auto":
         number = min(torch.get_num_threads(), available_cores())
@@ -52,7 +54,7 @@ def set_threads(settings: CommonRuntime) -> int:
 
 
 class Pace:
-    """Decides with which of two numbers the next pass runs, from the seconds of those before."""
+    """Decide the number of threads of the next pass from the times of earlier passes."""
 
     def __init__(self, number: int, other: int, seconds: dict[int, float] | None = None) -> None:
         self.number, self.other = number, other
@@ -70,7 +72,8 @@ class Pace:
         return self.other if self._trying else self.number
 
     def observe(self, seconds: float) -> dict[int, float] | None:
-        """Take the seconds of the pass; both numbers' seconds when they have changed places."""
+        """Take the seconds of the pass; return both numbers' seconds if the faster one has
+        changed."""
         if self._trying:
             self._trial.append(seconds)
             return self._judge()
@@ -79,7 +82,7 @@ class Pace:
         if len(self._recent) == RECENT:
             self._usual = min(self._usual, _mean(self._recent))
             slower = min(self._recent) > SLOWER * self._usual
-            # After a vain trial even a slow run waits a while: its speed may go up and down.
+            # After a trial without gain even a slow run waits, because its speed may vary.
             self._trying = self._since >= (self._wait / 5 if slower else self._wait)
         return None
 
@@ -111,10 +114,10 @@ class _Shape:
 
 
 class ThreadChoice:
-    """The numbers of threads of a run: the one of its records, and the one that is tried.
+    """Numbers of threads of a run: the one in its records, and another that is compared with it.
 
-    Without an ``other`` number there is no choice. ``decided`` is False before the start of a run,
-    whose first pass then decides which of both is ``home``.
+    Without ``other`` there is no choice. ``decided`` is False before a run starts; its first pass
+    then decides which number is ``home``.
     """
 
     def __init__(self, home: int, other: int | None = None, decided: bool = True) -> None:
@@ -129,9 +132,9 @@ class ThreadChoice:
 
     @contextmanager
     def passes(self, shape: Hashable, rehearse: Rehearsal, may_change: bool) -> Generator[None]:
-        """Around forward and backward pass of a micro-batch: with the number that is faster.
+        """Run forward and backward of a micro-batch with the faster number.
 
-        Passes that ``may_change`` nothing of the number run with ``home``.
+        Passes without ``may_change`` use ``home``.
         """
         pace = None
         if self._other is not None and (may_change or not self.decided):
@@ -153,7 +156,7 @@ class ThreadChoice:
 
     @contextmanager
     def update(self) -> Generator[None]:
-        """Around all that follows a step's passes: with one thread, where there is a choice."""
+        """Run the rest of a step with one thread, if there is a choice."""
         if self._other is None:
             yield
             return
@@ -169,7 +172,7 @@ class ThreadChoice:
         return news
 
     def _prepared(self, key: Hashable, rehearse: Rehearsal, may_change: bool) -> _Shape:
-        """Return the knowledge about the shape, after a rehearsal where one is due."""
+        """Return the knowledge about the shape; try it first if that is due."""
         assert self._other is not None
         shape = self._shapes.setdefault(key, _Shape())
         shape.passes += 1
@@ -192,7 +195,7 @@ class ThreadChoice:
     def _decide(
         self, rehearse: Rehearsal, first: dict[int, float], same_bits: bool | None
     ) -> dict[int, float]:
-        """Time both numbers and make the faster one ``home``; returns the seconds of a pass."""
+        """Time both numbers, make the faster one ``home``, and return the seconds of a pass."""
         assert self._other is not None
         seconds: dict[int, list[float]] = {n: [] for n in first}
         if sum(first.values()) > 4 * START_SECONDS:
@@ -232,9 +235,10 @@ class ThreadChoice:
 def choose_threads(
     settings: CommonRuntime, device: torch.device, world_size: int, recorded: int | None
 ) -> ThreadChoice:
-    """Return the choice of a run that is begun (``recorded`` None) or continued with its number.
+    """Return the choice of a run that begins (``recorded`` None) or continues with its number.
 
-    There is a choice for one process on a processor of several cores, where ``threads`` is auto.
+    There is a choice only for a single process on a processor with several cores, with ``threads``
+    auto.
     """
     most = set_threads(settings)
     if settings.threads != "auto" or device.type != "cpu" or world_size > 1 or most == 1:

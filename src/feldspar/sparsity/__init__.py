@@ -1,1 +1,1 @@
-"""Which entries of which matrices are kept: densities, counts and masks."""
+"""Sparse weights: densities, counts of kept entries, and masks."""

@@ -1,9 +1,10 @@
-"""What drawn masks keep: density of each part of a block, and units that no gradient reaches.
+"""Count what masks keep: the density of each part of a block, and units without gradients.
 
-A unit is dead when the whole row that feeds it and the whole column that reads it are masked: its
-gradient is zero on both sides, also after the masks are dropped. Units are those of the
-feed-forward branch (of a gated one, fed by two rows, one masked row is enough) and the channels of
-the attention values; queries and keys have none, since positions may rotate theirs together.
+A unit is dead if the whole row that feeds it and the whole column that reads it are masked: its
+gradient is zero on both sides, even after the masks are dropped. Units are those of the
+feed-forward branch and the channels of attention values. A unit of a gated branch has two rows; one
+masked row is enough. Queries and keys have no units, because positions may rotate their channels
+together.
 """
 
 from collections import defaultdict
@@ -25,13 +26,13 @@ class Census:
     entries: int
     kept: int
     density_by_part: dict[str, float]
-    """Kept share over all blocks, a fused matrix by its parts."""
+    """Kept share over all blocks; a fused matrix is counted by parts."""
     units: int
     dead_units: int
 
 
 def take_census(masks: Masks, shapes: ModelShapes) -> Census:
-    """Count what the masks of a decoder of these shapes keep."""
+    """Count what the masks of a decoder with these shapes keep."""
     kept: dict[str, int] = defaultdict(int)
     entries: dict[str, int] = defaultdict(int)
     for name, mask in masks.tensors.items():
@@ -62,7 +63,7 @@ def _parts(name: str, mask: Tensor, shapes: ModelShapes) -> dict[str, Tensor]:
 
 
 def _alive_units(name: str, masks: Masks, shapes: ModelShapes) -> list[Tensor]:
-    """Tell whether each unit that the matrix feeds has a row or a column left."""
+    """Return for each unit that the matrix feeds whether it has a row or a column left."""
     if name.endswith(FUSED):
         reader = masks.tensors.get(name.removesuffix(FUSED) + ATTENTION_OUTPUT)
         fed = _parts(name, masks.tensors[name], shapes)["attention.value"].any(1)
@@ -81,7 +82,7 @@ def _alive_units(name: str, masks: Masks, shapes: ModelShapes) -> list[Tensor]:
 
 
 def _attention_widths(name: str, mask: Tensor, shapes: ModelShapes) -> tuple[int, int]:
-    """Rows of queries and of keys in a fused matrix."""
+    """Return the rows of queries and of keys in a fused matrix."""
     output = name.removesuffix(FUSED) + ATTENTION_OUTPUT
     query_width = next(row.shape[1] for row in shapes.rows if row.name == output)
     return query_width, (len(mask) - query_width) // 2

@@ -1,4 +1,4 @@
-"""The density of each tensor, and how many entries that keeps; without torch."""
+"""Compute the density of each tensor and its number of kept entries; loads no torch."""
 
 from collections.abc import Iterable
 from decimal import Decimal
@@ -10,15 +10,15 @@ from feldspar.core.rows import ParameterRow, Role
 from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
 
 MEAGRE_FAN_IN = 8
-"""Below this many kept inputs of a neuron the parametrization's averages no longer hold."""
+"""With fewer kept inputs of a neuron, the parametrization's averages are not reliable."""
 
 
 def sparsities(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, float]:
-    """Return the share of zeros of each masked tensor by name; dense tensors are not named.
+    """Return the share of zeros of each masked tensor by name; dense tensors are left out.
 
-    Raises UserError, naming ``key``, for a target or glob that matches nothing and for a sparsity
+    Raises UserError, naming ``key``, for a target or glob that matches nothing, and for a sparsity
     that leaves a neuron without inputs.
     """
     if isinstance(settings, Dense):
@@ -34,7 +34,7 @@ def sparsities(
     for row in maskable:
         if kept_fan_in(row, density_of(chosen.get(row.name, 0.0))) < 1:
             raise UserError(
-                f"{key}: {row.name} would keep fewer than one input of each neuron",
+                f"{key}: a neuron of {row.name} would keep less than one input",
                 found=f"{row.shape[1]} inputs at sparsity {chosen[row.name]:g}",
                 do="lower the sparsity or widen the model",
             )
@@ -51,7 +51,7 @@ def densities(
 def kept_counts(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, int]:
-    """Kept entries of each masked tensor by name; on average where sampling is bernoulli."""
+    """Return the kept entries of each masked tensor by name; the average number for bernoulli."""
     rows = list(rows)
     entries = {row.name: row.count for row in rows}
     shares = sparsities(settings, rows, key)
@@ -59,12 +59,12 @@ def kept_counts(
 
 
 def density_of(sparsity: float) -> float:
-    """1 - sparsity in decimals, as both are written: 0.9 leaves 0.1, not 0.09999999999999998."""
+    """Return 1 - sparsity as a decimal number: 0.9 gives 0.1, not 0.09999999999999998."""
     return float(1 - Decimal(repr(sparsity)))
 
 
 def kept_count(entries: int, sparsity: float) -> int:
-    """Entries that stay of ``entries``; half an entry rounds towards zeros (2403.00952)."""
+    """Return how many of ``entries`` are kept; half an entry counts as zero (2403.00952)."""
     return entries - floor(sparsity * entries + 0.5)
 
 
@@ -76,7 +76,7 @@ def kept_fan_in(row: ParameterRow, density: float) -> float:
 def meagre_fan_in_warning(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> str | None:
-    """Return a line about matrices whose neurons keep too few inputs; None when there are none."""
+    """Return a warning about matrices whose neurons keep too few inputs, or None."""
     rows = list(rows)
     kept = densities(settings, rows, key)
     inputs = {row.name: kept_fan_in(row, kept[row.name]) for row in rows if row.name in kept}
@@ -86,8 +86,8 @@ def meagre_fan_in_warning(
     worst = min(meagre, key=lambda name: inputs[name])
     return (
         f"{key}: a neuron of {worst} keeps {inputs[worst]:g} inputs on average, and "
-        f"{len(meagre)} of {len(inputs)} masked matrices keep fewer than {MEAGRE_FAN_IN}: "
-        "what a parametrization says of averages does not hold there"
+        f"{len(meagre)} of {len(inputs)} masked matrices keep fewer than {MEAGRE_FAN_IN}; "
+        "a parametrization's averages are not reliable there"
     )
 
 

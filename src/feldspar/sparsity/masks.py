@@ -1,7 +1,7 @@
-"""Masks: which entries of a tensor are kept, drawn once by name and applied where zeros must stay.
+"""Masks of kept entries, drawn once by name and applied wherever zeros must stay zero.
 
-A weight starts masked and its gradient is masked before it is clipped, measured or used; AdamW's
-moments of the other entries then stay exactly zero, and so do the weights under weight decay.
+A weight starts masked, and its gradient is masked before it is clipped, measured or used. So
+AdamW's moments of masked entries stay exactly zero, and so do the weights under weight decay.
 """
 
 import math
@@ -26,9 +26,8 @@ def draw_mask(
     seed: int,
     sampling: str = "exact",
 ) -> Tensor:
-    """Return the mask of one tensor, bool of ``shape``; depends on the seed, the name and nothing
-    else.
-    """
+    """Return the mask of one tensor, bool of ``shape``; it depends only on the seed and the
+    name."""
     stream = numpy_stream(seed, "sparsity.mask", name)
     entries = math.prod(shape)
     mask = stream.random(entries, dtype=np.float32) >= sparsity
@@ -46,17 +45,17 @@ class Masks:
     """The masks of a model by parameter name; a tensor without one is dense."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """Bool, true where an entry is kept."""
+    """Bool tensors, True where an entry is kept."""
     settings: Dense | StaticSparsity = field(default_factory=Dense)
-    """What they were drawn by."""
+    """Settings with which the masks were drawn."""
     seed: int = 0
-    """What they were drawn from."""
+    """Seed with which the masks were drawn."""
 
     @classmethod
     def draw(
         cls, settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], seed: int
     ) -> "Masks":
-        """Return the masks that ``settings`` ask for. Raises UserError as ``sparsities`` does."""
+        """Return the masks for ``settings``. Raises UserError as ``sparsities`` does."""
         rows = list(rows)
         shares = sparsities(settings, rows)
         sampling = settings.sampling if isinstance(settings, StaticSparsity) else "exact"
@@ -68,24 +67,25 @@ class Masks:
         return cls(tensors, settings, seed)
 
     def density(self, name: str) -> float:
-        """Return the share of entries of a tensor that are kept, as drawn."""
+        """Return the share of kept entries of a tensor."""
         mask = self.tensors.get(name)
         return 1.0 if mask is None else float(mask.sum()) / mask.numel()
 
     @torch.no_grad()
     def apply_to_weights(self, model: nn.Module) -> None:
-        """Set the entries that are not kept to zero."""
+        """Set the masked entries of weights to zero."""
         for name, parameter in model.named_parameters():
             if name in self.tensors:
                 dropped = ~self.tensors[name].to(parameter.device)
-                # Filled, not multiplied: a negative weight times 0 is -0.
+                # Fill, do not multiply: a negative weight times 0 is -0.
                 _local(parameter).masked_fill_(dropped, 0)
 
     @torch.no_grad()
     def apply_to_gradients(self, model: nn.Module) -> None:
-        """Set the gradients of entries that are not kept to zero.
+        """Set the gradients of masked entries to zero.
 
-        One that is not finite stays so: the guards see what the dense backward pass computed.
+        A gradient that is not finite is kept, so that the guards see the result of the dense
+        backward pass.
         """
         pairs = [
             (_local(parameter.grad), self.tensors[name].to(parameter.device))
@@ -98,18 +98,18 @@ class Masks:
 
     @torch.no_grad()
     def require_zeros(self, weights: Mapping[str, Tensor], where: str) -> None:
-        """Raise RunError, naming the tensor, where a weight that is not kept is not zero."""
+        """Raise RunError, naming the tensor, if a masked weight is not zero."""
         for name, mask in self.tensors.items():
             alive = int(torch.count_nonzero(_local(weights[name])[~mask]))
             if alive:
                 raise RunError(
-                    f"{name} holds {alive:,} weights that its mask says are zero",
+                    f"{name} has {alive:,} nonzero weights where its mask requires zeros",
                     where=where,
-                    do="restore the checkpoint from a copy; its weights and masks do not belong "
-                    "together",
+                    do="restore the checkpoint from a copy; its weights and masks do not "
+                    "belong together",
                 )
 
 
 def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that is split over processes."""
+    """Return this process's part of a tensor that is split over processes."""
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor  # pyrefly: ignore

@@ -1,4 +1,4 @@
-"""Masks in a checkpoint: packed bits, and for each its shape, kept count and digest."""
+"""Save masks in a checkpoint as packed bits, each with shape, kept count and digest."""
 
 import hashlib
 import json
@@ -20,7 +20,8 @@ PREFIX = "mask/"
 
 
 def masks_to_state(masks: Masks) -> dict[str, Any]:
-    """What a checkpoint's state holds of masks: plain values, and ``tensors`` of packed bits."""
+    """Return the masks as plain values, and under ``tensors`` the packed bits, for a checkpoint's
+    state."""
     if not masks.tensors:
         return {}
     packed = {name: _pack(mask) for name, mask in masks.tensors.items()}
@@ -41,9 +42,9 @@ def masks_to_state(masks: Masks) -> dict[str, Any]:
 
 
 def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
-    """Return the masks of a checkpoint's state; none where it was dense.
+    """Return the masks in a checkpoint's state; none if it was dense.
 
-    Raises RunError that names a mask which is absent or is not what was saved.
+    Raises RunError for a mask that is missing or differs from the saved one.
     """
     if KEY not in state:
         return Masks()
@@ -62,7 +63,7 @@ def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
 
 
 def describe_masks(masks: Masks) -> dict[str, Any]:
-    """How the masks were drawn, and their digest: what an exported model says of its zeros."""
+    """Return the settings of the masks and their digest, for an exported model."""
     return {
         **json.loads(masks.settings.model_dump_json()),
         "pattern": "unstructured",
@@ -72,7 +73,7 @@ def describe_masks(masks: Masks) -> dict[str, Any]:
 
 
 def digest_of_masks(masks: Masks) -> str:
-    """Return one digest of all masks: equal exactly when names, shapes and entries are."""
+    """Return one digest of all masks; it is equal only if names, shapes and entries are."""
     state = hashlib.sha256()
     for name in sorted(masks.tensors):
         mask = masks.tensors[name]
@@ -81,7 +82,7 @@ def digest_of_masks(masks: Masks) -> str:
 
 
 def _pack(mask: Tensor) -> Tensor:
-    """Eight entries a byte, the first in the highest bit."""
+    """Pack eight entries in each byte, the first in the highest bit."""
     return torch.from_numpy(np.packbits(mask.cpu().numpy()))
 
 

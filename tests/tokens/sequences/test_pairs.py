@@ -143,7 +143,7 @@ QUESTION = {"source": "{q}", "target": "{labels}", "labels": {"field": "a.b", "v
     ("record", "message"),
     [
         ({"q": "t", "a": {"b": "z"}}, r"pairs.jsonl:1: 'z' is not a label of the template"),
-        ({"q": "t"}, r"pairs.jsonl:1: field 'a.b' holds not a label"),
+        ({"q": "t"}, r"pairs.jsonl:1: field 'a.b' must hold a label"),
         ({"a": {"b": "x"}}, r"pairs.jsonl:1: the template needs text in the field 'q'"),
         ({"q": "", "a": {"b": "x"}}, r"pairs.jsonl:1: the source is empty"),
         (["q"], r"pairs.jsonl:1 is not a JSON object"),

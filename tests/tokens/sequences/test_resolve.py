@@ -75,7 +75,7 @@ def test_the_sum_is_told() -> None:
         ({"web": nan, "code": 1.0}, "web: probability is nan"),
         ({"web": inf}, "web: probability is inf"),
         ({"web": 0.0, "code": 0.0}, "every probability is 0"),
-        ("equal", "'equal' is no mixture"),
+        ("equal", "'equal' is not a mixture"),
     ],
 )
 def test_mistakes(mixture: Any, message: str) -> None:

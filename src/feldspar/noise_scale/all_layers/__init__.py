@@ -1,1 +1,1 @@
-"""Rules for the other layers: linear, embedding, fused head, and one example at a time."""
+"""Rules for layers other than norms: linear, embedding, fused head, and one example at a time."""

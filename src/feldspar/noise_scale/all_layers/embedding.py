@@ -1,4 +1,4 @@
-"""Embeddings: gradient rows of an id that an example repeats add up before they are squared."""
+"""Measure embeddings: gradient rows of an id that an example repeats are added before squaring."""
 
 from typing import Any, cast
 
@@ -13,16 +13,16 @@ from feldspar.noise_scale.uses import in_backward
 
 
 class EmbeddingRule(Rule):
-    """Measure ``nn.Embedding`` of ids (B, ...), one row an example.
+    """Measure ``nn.Embedding`` of ids (B, ...), with one row for each example.
 
-    Ids that are the same for all examples are repeated for each of them: the output gets a leading
-    dimension of examples, and what adds it to a batch gets the same sum. Ids (1, ...) say by their
-    shape that they are shared. Any other shared ids must be declared: see ``shared``.
+    Ids that are the same for all examples are repeated for each example: the output gets a leading
+    dimension of examples, so adding it to a batch gives the same sum. Ids (1, ...) are shared
+    because of their shape. Any other shared ids must be declared: see ``shared``.
     """
 
     shared: bool | None = None
-    """The caller's declaration: the ids are the same for all examples (True), or hold one row an
-    example (False). None: nothing was declared, so ids that could be either are refused."""
+    """Declaration of the caller: the ids are the same for all examples (True), or have one row for
+    each example (False). None: not declared, so ids that could be either are refused."""
     _has_rows_of_examples = False
 
     def forward(self, module: nn.Module, ids: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
@@ -36,18 +36,18 @@ class EmbeddingRule(Rule):
         return cast(Tensor, _Embedding.apply(ids, weight, module.padding_idx, self))
 
     def _for_each_example(self, ids: Tensor) -> Tensor:
-        """Repeat shared ids for each example. Raises UserError for ids that may be either."""
+        """Repeat shared ids for each example. Raises UserError for ids that could be either."""
         n_examples = self.recorder.n_examples
         if self.shared:
             if n_examples is None:
                 raise UserError(
-                    f"{self.name} is shared by all examples, and no layer has seen the batch yet",
-                    do="give their number: microbatch(n_examples=...)",
+                    f"{self.name} is shared by all examples, but no layer has seen the batch yet",
+                    do="give the number of examples: microbatch(n_examples=...)",
                 )
             leading = ids if ids.dim() > 1 and len(ids) == 1 else ids[None]
             return leading.expand(n_examples, *leading.shape[1:])
         if ids.dim() == 0:
-            raise UserError(f"{self.name} got a single id, without a dimension of examples")
+            raise UserError(f"{self.name} got a single id without a batch dimension")
         if ids.dim() > 1 and len(ids) == 1 and n_examples is not None:
             return ids.expand(n_examples, *ids.shape[1:])
         if self.shared is None:
@@ -55,17 +55,18 @@ class EmbeddingRule(Rule):
         return ids
 
     def _refuse_ambiguous(self, ids: Tensor) -> None:
-        """Raise UserError for undeclared ids whose shape does not tell what the rows stand for."""
+        """Raise UserError for undeclared ids whose shape does not show the meaning of their
+        rows."""
         square = ids.dim() > 1 and len(ids) == ids.shape[1] > 1
         if ids.dim() > 1 and not square:
-            # Any other rows than examples would differ in number from the other layers' examples.
+            # If the rows were not examples, their number would differ from that in other layers.
             self._has_rows_of_examples = True
         if ids.dim() == 1 or (square and not self._has_rows_of_examples):
             raise UserError(
-                f"{self.name} got ids of shape {tuple(ids.shape)}: they may hold one row an "
-                "example, or be the same for all examples, as positions are",
-                do=f"declare it: instrument(..., shared=[{self.name!r}]) where they are the same "
-                "for all examples, shared=[] where no embedding is",
+                f"{self.name} got ids of shape {tuple(ids.shape)}: they may have one row "
+                "for each example, or be the same for all examples, as positions are",
+                do=f"declare it: instrument(..., shared=[{self.name!r}]) if they are the "
+                "same for all examples, shared=[] if no embedding is shared",
             )
 
     def weight_gradient(self, ids: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:

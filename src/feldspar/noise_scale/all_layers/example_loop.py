@@ -1,9 +1,9 @@
-"""Everything without a rule of its own: the module runs on one example at a time.
+"""Measure modules without a rule of their own: run them on one example at a time.
 
-Each run reads its parameters through an identity whose backward pass sees the gradient of that run
-alone, which is c_i whatever happens inside, several uses of a parameter included. It is the naive
-way, exact for any module that treats examples apart, and costs B calls; so a layer type that
-matters should get a rule.
+Each run reads its parameters through an identity function whose backward pass receives the gradient
+of this run alone. This gradient is c_i, whatever happens inside, even if a parameter is used
+several times. The method is exact for any module that treats examples separately, but it costs B
+calls, so frequent layer types should get a rule.
 """
 
 from collections.abc import Mapping
@@ -21,18 +21,19 @@ from feldspar.noise_scale.rule import Forward, Rule
 from feldspar.noise_scale.uses import ParameterUses
 
 Apart = tuple[bool, ...]
-"""Of each argument: whether it holds one entry an example."""
+"""Whether each argument has one entry for each example."""
 
 CHECK_TOLERANCE = 1e-2
-"""Of the output's norm: rounding differs between one example and many, mixing them shows."""
+"""Tolerance relative to the output's norm: rounding is below it, and mixing of examples is above
+it."""
 
 
 class ExampleLoopRule(Rule):
-    """Measure a module with all that lies below it; ``uses`` are by name within the module.
+    """Measure a module with all modules inside it; ``uses`` are named within the module.
 
-    In the first run with more than one example, tensors that are as long as the batch are taken
-    apart, other arguments are the same for each example. That run is checked against the module on
-    the whole batch; later runs take the same arguments apart, whatever their lengths.
+    In the first run with several examples, tensors that are as long as the batch are split by
+    example, and other arguments are the same for each. This run is compared with the module on the
+    whole batch. Later runs split the same arguments, whatever their lengths.
     """
 
     takes_one_tensor = False
@@ -42,10 +43,10 @@ class ExampleLoopRule(Rule):
     ) -> None:
         super().__init__(name, plain, uses, recorder)
         self._apart: dict[Any, Apart] = {}
-        """By the arguments' structure and ranks."""
+        """By structure and ranks of the arguments."""
 
     def forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Return the module's output, put together from those of single examples."""
+        """Return the module's output, assembled from those of single examples."""
         n_examples = self._count(args, kwargs)
         apart = self._taken_apart(module, n_examples, args, kwargs)
         parameters = {name: self.use(module, name, "example") for name in self.uses}
@@ -59,7 +60,7 @@ class ExampleLoopRule(Rule):
         return self._run(module, apart, tapped, args, kwargs)
 
     def tell_example(self, name: str, example: int, gradient: Tensor) -> None:
-        """The gradient c_i of one example."""
+        """Take the gradient c_i of one example."""
         uses = self.uses[name]
         self.tell(name, gradient)
         gradient = widened(gradient)
@@ -74,8 +75,8 @@ class ExampleLoopRule(Rule):
         tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         if not tensors or tensors[0].dim() == 0:
             raise UserError(
-                f"{self.name} ({', '.join(self.uses)}) gets no batch to take apart",
-                do="leave it out by a callable coverage",
+                f"{self.name} ({', '.join(self.uses)}): no tensor argument has a batch dimension",
+                do="exclude it with coverage=lambda name, module: ...",
             )
         known = self.recorder.n_examples
         sizes = [len(tensor) for tensor in tensors if tensor.dim()]
@@ -85,9 +86,10 @@ class ExampleLoopRule(Rule):
     def _taken_apart(
         self, module: nn.Module, n_examples: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Apart:
-        """Say of each argument whether it holds one entry an example, as in the checked run.
+        """Return for each argument whether it has one entry for each example, as in the checked
+        run.
 
-        Raises UserError for an argument that does not have one entry an example any more.
+        Raises UserError for an argument that no longer has one entry for each example.
         """
         leaves, structure = tree_flatten((args, kwargs))
         ranks = tuple(leaf.dim() if isinstance(leaf, Tensor) else None for leaf in leaves)
@@ -104,10 +106,11 @@ class ExampleLoopRule(Rule):
         for leaf, wanted, has in zip(leaves, apart, fits, strict=True):
             if wanted and not has:
                 raise UserError(
-                    f"{self.name} got an argument of {len(leaf)} entries, which had one for each "
-                    f"example before: now the examples are {n_examples}",
-                    do="measure it first with a number of examples that no other length equals, or "
-                    "leave it out by a callable coverage",
+                    f"{self.name} got an argument of {len(leaf)} entries, which had one "
+                    f"for each example before; now there are {n_examples} examples",
+                    do="measure it first with a number of examples that differs from all "
+                    "other lengths, or exclude it with coverage=lambda name, module: "
+                    "...",
                 )
         return apart
 
@@ -119,7 +122,7 @@ class ExampleLoopRule(Rule):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Run the module once for each of ``parameters``, one example each."""
+        """Run the module once for each of ``parameters``, with one example each."""
         inside = _Inside(module, self.plain)
         leaves, structure = tree_flatten((args, kwargs))
         outputs = []
@@ -138,7 +141,8 @@ class ExampleLoopRule(Rule):
         if any(part.dim() == 0 or len(part) != 1 for part in parts):
             raise UserError(
                 f"{self.name} does not return one entry for each example",
-                do="have it return per-example values, or leave it out by a callable coverage",
+                do="let it return one value for each example, or exclude it with "
+                "coverage=lambda name, module: ...",
             )
         return torch.cat(parts)
 
@@ -151,7 +155,7 @@ class ExampleLoopRule(Rule):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        """Raise UserError unless examples taken apart give what the whole batch gives."""
+        """Raise UserError unless single examples give the same results as the whole batch."""
         training = [part for part in module.modules() if part.training]
         for part in training:
             part.training = False  # chance would differ
@@ -164,7 +168,7 @@ class ExampleLoopRule(Rule):
             raise UserError(
                 f"{self.name} does not run on one example at a time",
                 found=error,
-                do="leave it out by a callable coverage",
+                do="exclude it with coverage=lambda name, module: ...",
             ) from error
         finally:
             for part in training:
@@ -174,9 +178,10 @@ class ExampleLoopRule(Rule):
                 same = one.shape == other.shape
                 if not same or (one - other).norm() > CHECK_TOLERANCE * other.norm():
                     raise UserError(
-                        f"{self.name} mixes the examples of a batch, has it in another than the "
-                        "first dimension, or got another argument as long as the batch",
-                        do="leave it out by a callable coverage",
+                        f"{self.name} mixes the examples of a batch, has the batch in "
+                        "another dimension than the first, or got another argument as "
+                        "long as the batch",
+                        do="exclude it with coverage=lambda name, module: ...",
                     )
 
 
@@ -195,7 +200,7 @@ class _Tap(torch.autograd.Function):
 
 
 class _Inside(nn.Module):
-    """``inner`` run by its own forward function, for parameters to be replaced in it."""
+    """Run ``inner`` by its own forward function, so that its parameters can be replaced."""
 
     def __init__(self, inner: nn.Module, plain: Any) -> None:
         super().__init__()
@@ -203,5 +208,5 @@ class _Inside(nn.Module):
         self._plain = plain
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what ``inner`` returns."""
+        """Return the output of ``inner``."""
         return self._plain(self.inner, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Linear layers: the norms of each example's gradient of weight and bias, beside the gradient."""
+"""Measure linear layers: the norms of each example's gradient of weight and bias."""
 
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from feldspar.noise_scale.rule import Rule, autocast_dtype, without_autocast
 class LinearRule(Rule):
     """``x @ weight.T + bias`` of ``nn.Linear``, or ``x @ weight + bias`` (GPT-2's Conv1D).
 
-    The input is (B, ..., in). ``method`` None: the cheapest for each input's shape.
+    The input is (B, ..., in). ``method`` None: the cheapest method for each shape of input.
     """
 
     method: Method | None = None
@@ -23,9 +23,9 @@ class LinearRule(Rule):
     def forward(self, module: nn.Module, x: Tensor) -> Tensor:  # pyrefly: ignore[bad-override]
         """Return the layer's output (B, ..., out)."""
         if x.dim() < 2:
-            raise UserError(f"{self.name} got an input without a dimension of examples")
+            raise UserError(f"{self.name} got an input without a batch dimension")
         self.recorder.observe(self.name, len(x), x.shape[1] if x.dim() > 2 else None)
-        # Rows of a transposed weight are not those of an embedding that shares it.
+        # The rows of a transposed weight differ from those of an embedding that shares it.
         kind = "example" if self.transposed else "matrix"
         weight = self.use(module, "weight", kind)
         bias = self.use(module, "bias", "vector")
@@ -60,7 +60,7 @@ class LinearRule(Rule):
 
 
 class TransposedLinearRule(LinearRule):
-    """Of a weight (in, out)."""
+    """The rule for a weight of shape (in, out)."""
 
     transposed = True
 

@@ -1,8 +1,9 @@
-"""A head whose loss is fused with it: the norms come from shares that the fused operation shows.
+"""Measure a head that is fused with its loss: the fused operation reports each example's share.
 
-A module declares it in ``gradient_observers``: the attribute that takes an observer -> the
-parameter whose gradient a fused operation forms itself. The operation then calls ``see`` with each
-example's share while it forms them and ``scale`` when the loss's own gradient is known.
+A module declares it in ``gradient_observers``: a mapping from the attribute that takes an observer
+to the parameter whose gradient the fused operation computes itself. The operation calls ``see``
+with each example's share while it computes them, and ``scale`` when it knows the gradient of the
+loss.
 """
 
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def declared_observers(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 class HeadObserver:
-    """Takes the place of an observer attribute while a micro-batch is recorded."""
+    """Observer in a module's attribute while a micro-batch is recorded."""
 
     def __init__(
         self, name: str, module: nn.Module, attribute: str, uses: ParameterUses, recorder: Recorder
@@ -38,15 +39,16 @@ class HeadObserver:
         self._rows: list[Tensor] = []
 
     def begin(self) -> None:
-        """Start to watch."""
+        """Begin to observe."""
         setattr(self._module, self._attribute, self)
 
     def end(self) -> None:
-        """Stop."""
+        """Stop observing."""
         setattr(self._module, self._attribute, None)
 
     def see(self, example: int, gradient: Tensor) -> None:
-        """One example's share (rows, d) per unit of loss; rows of the parameter may be absent."""
+        """Take one example's share (rows, d) per unit of loss; rows of the parameter may be
+        missing."""
         if example == 0:
             self._norms, self._rows = [], []
             self.uses.called("matrix")
@@ -59,11 +61,12 @@ class HeadObserver:
         self._norms.append(torch.dot(flat, flat))
 
     def scale(self, factor: Tensor, gradient: Tensor) -> None:
-        """What a unit of loss is worth, and the whole gradient."""
+        """Take the gradient of the loss and the whole gradient."""
         if self.uses.is_shared:
             raise UserError(
-                f"{self.uses.name} has other uses beside a fused head and one embedding",
-                do="compute the loss from plain logits, or leave it out by a callable coverage",
+                f"{self.uses.name} has other uses than a fused head and one embedding",
+                do="compute the loss from plain logits, or exclude it with "
+                "coverage=lambda name, module: ...",
             )
         self._recorder.observe(self.name, len(self._norms))
         factor = factor.to(self._norms[0])

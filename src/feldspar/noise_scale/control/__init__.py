@@ -1,1 +1,1 @@
-"""From the norms of a step to the noise scale, and from it to the batch size."""
+"""Compute the noise scale from the norms of steps, and choose the batch size by it."""

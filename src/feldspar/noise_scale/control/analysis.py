@@ -1,4 +1,4 @@
-"""Compare two noise scales of the same run: a regression through the origin."""
+"""Compare two noise scales of the same run by a regression through the origin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class Regression:
 def regress_through_origin(x: Sequence[float], y: Sequence[float]) -> Regression:
     """Fit y = slope x to paired noise scales; pairs that are not finite are left out.
 
-    Noise scales share the trend of training, which raises the correlation. Raises UserError for
-    fewer than three pairs.
+    Noise scales have the trend of training in common, which increases the correlation. Raises
+    UserError for fewer than three pairs.
     """
     pairs = np.array([x, y], dtype=np.float64)
     pairs = pairs[:, np.isfinite(pairs).all(axis=0)]

@@ -1,9 +1,9 @@
-"""From the norm layers' noise scale to the model's: a factor, measured while training runs.
+"""Measure, during training, the factor from the norm layers' noise scale to the model's.
 
 2411.00999 reports total = 1.4 x norm layers in one setting. The factor depends on model, data and
-progress, so it is measured: an unbiased estimate of all parameters (micro-batches or processes as
-groups) over the norm layers' own, averaged long, and drawn towards the paper's value as far as
-there is little to go by.
+progress, so it is measured. It is an unbiased estimate of all parameters (with micro-batches or
+processes as groups) divided by that of the norm layers, averaged over a long time. With little
+evidence it stays near the paper's value.
 """
 
 import math
@@ -15,14 +15,14 @@ from feldspar.noise_scale.control.statistics import StepStatistics
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
 
 HALF_LIVES = 10.0
-"""The factor moves more slowly than the noise scale: so many of its half-lives."""
+"""The factor's half-life, in half-lives of the noise scale; it moves more slowly."""
 
 
 class Calibration:
-    """``factor`` such that total noise scale = factor x that of the norm layers.
+    """``factor`` with total noise scale = factor x that of the norm layers.
 
-    ``prior_steps``: how many steps of evidence the paper's value is worth. Raises UserError unless
-    they and the half-life are positive.
+    ``prior_steps`` is the weight of the paper's value, in steps of evidence. Raises UserError
+    unless it and the half-life are positive.
     """
 
     def __init__(
@@ -41,19 +41,19 @@ class Calibration:
     def update(
         self, norm: StepStatistics | None, total: StepStatistics | None, tokens: float
     ) -> None:
-        """Take a step: statistics that hold ``norm``, and others that hold ``total``."""
+        """Take a step: statistics with ``norm``, and statistics with ``total``."""
         both = norm is not None and total is not None and norm.finite and total.finite
         self._norm.update(norm if both else None, tokens)
         self._total.update(total if both else None, tokens)
 
     @property
     def measured(self) -> float:
-        """The factor by measurement alone; NaN while either noise scale is undetermined."""
+        """Measured factor; NaN while a noise scale is undetermined."""
         return self._total.estimate("total").value / self._norm.estimate("norm").value
 
     @property
     def factor(self) -> float:
-        """The factor to use: a mean of logarithms, weighted by steps of evidence."""
+        """Factor to use: a mean of logarithms, weighted by steps of evidence."""
         measured = self.measured
         if not (measured > 0 and math.isfinite(measured)):
             return self._prior
@@ -62,7 +62,7 @@ class Calibration:
         return math.exp(logarithm / (self._prior_steps + steps))
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
+        """Return the state for a checkpoint, as JSON."""
         return {"norm": self._norm.state(), "total": self._total.state()}
 
     def load_state(self, state: dict[str, Any]) -> None:

@@ -1,9 +1,9 @@
-"""From the noise scale to the batch: pure decisions, the same wherever they are taken again.
+"""Choose the batch size by the noise scale: pure decisions, reproducible anywhere.
 
-Everything counts tokens of the phase. A decision falls due every half of a half-life, once the
+Positions are tokens of the phase. A decision is due after each half of a half-life, when the
 learning rate has warmed up and the averages have forgotten the batch before (two half-lives). The
-batch is raised on the band's lower end and lowered on its upper one: the gap keeps it from
-oscillating. An undetermined noise scale changes nothing.
+batch is raised by the lower end of the band and lowered by its upper end; the gap prevents
+oscillation. An undetermined noise scale changes nothing.
 """
 
 import math
@@ -15,9 +15,9 @@ from feldspar.core.errors import UserError
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 DWELL_HALF_LIVES = 2
-"""Averages have forgotten the batch before after so many."""
+"""Number of half-lives after which the averages have forgotten the batch before."""
 LOWERING_MARGIN = 0.2
-"""How far below the next lower level the target must lie."""
+"""Share by which the target must be below the next lower level."""
 LARGEST_RATE_FACTOR = 2.0
 
 Action = Literal["raise", "lower", "hold"]
@@ -25,7 +25,7 @@ Action = Literal["raise", "lower", "hold"]
 
 @dataclass(frozen=True)
 class Reading:
-    """The model's noise scale in sequences, and its band."""
+    """Noise scale of the model in sequences, and its band."""
 
     value: float
     low: float
@@ -33,30 +33,30 @@ class Reading:
 
     @property
     def determined(self) -> bool:
-        """Whether there is a noise scale at all."""
+        """True if the noise scale is determined."""
         return self.value > 0 and self.low > 0
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What was decided at a position of the phase, and why."""
+    """A decision at a position of the phase, and its reason."""
 
     tokens: int
     before: int
     after: int
     target: float
-    """The batch that was aimed at, in sequences; NaN while undetermined."""
+    """Target batch in sequences; NaN while undetermined."""
     reason: str
 
     @property
     def action(self) -> Action:
-        """Which way the batch went."""
+        """Direction in which the batch changed."""
         if self.after == self.before:
             return "hold"
         return "raise" if self.after > self.before else "lower"
 
     def record(self) -> dict[str, Any]:
-        """What metrics.jsonl says of it."""
+        """Return the record for metrics.jsonl."""
         return {
             "batch/action": self.action,
             "batch/reason": self.reason,
@@ -66,23 +66,24 @@ class Decision:
 
 
 def batch_sizes(settings: NoiseScaleBatch, quantum: int) -> tuple[int, ...]:
-    """Return the levels in sequences: powers of the ratio from the minimum on, up to whole quanta.
+    """Return the levels in sequences: powers of the ratio from the minimum, rounded up to whole
+    quanta.
 
-    Raises UserError where no multiple of ``quantum`` lies between minimum and maximum.
+    Raises UserError if no multiple of ``quantum`` is between minimum and maximum.
     """
     least = math.ceil(settings.minimum.value / quantum)
     most = int(settings.maximum.value) // quantum
     if least > most:
         raise UserError(
-            f"no multiple of {quantum} sequences lies between {settings.minimum} and "
+            f"no multiple of {quantum} sequences is between {settings.minimum} and "
             f"{settings.maximum}",
-            do="enlarge the batch's maximum, or choose another quantum",
+            do="raise the batch's maximum, or choose another quantum",
         )
     sizes = [least]
     exact = float(least)
     while sizes[-1] < most:
         exact *= settings.level_ratio
-        # The tolerance takes 2 = sqrt(2)^2 for what it is.
+        # The tolerance treats sqrt(2)^2 as 2.
         size = min(math.ceil(exact * (1 - 1e-9)), most)
         if size > sizes[-1]:
             sizes.append(size)
@@ -90,10 +91,11 @@ def batch_sizes(settings: NoiseScaleBatch, quantum: int) -> tuple[int, ...]:
 
 
 class BatchController:
-    """The batch of one phase, from its beginning or from a checkpoint.
+    """Batch size of one phase, from its beginning or from a checkpoint.
 
-    ``quantum`` in sequences; ``warmup_tokens``: where in the phase the learning rate has warmed up.
-    Raises UserError for a half-life that is not positive, and as ``batch_sizes``.
+    ``quantum`` is in sequences; ``warmup_tokens`` is the position in the phase where the learning
+    rate has warmed up. Raises UserError for a half-life that is not positive, and as
+    ``batch_sizes``.
     """
 
     def __init__(
@@ -112,12 +114,12 @@ class BatchController:
 
     @property
     def sequences(self) -> int:
-        """Sequences of the next step."""
+        """Number of sequences of the next step."""
         return self.levels[self._level]
 
     @property
     def learning_rate_factor(self) -> float:
-        """What the scheduled learning rate is multiplied by."""
+        """Factor of the scheduled learning rate."""
         growth = self.sequences / self.levels[0]
         return min(growth**self.settings.learning_rate_power, LARGEST_RATE_FACTOR)
 
@@ -128,8 +130,9 @@ class BatchController:
     def decide(self, tokens: int, reading: Reading, overhead: float | None = None) -> Decision:
         """Take the decision that is due after ``tokens`` tokens of the phase.
 
-        ``overhead``: what a step costs beside its sequences, in sequences, for the objective time;
-        None: not known, for which steps of two batch sizes are needed.
+        ``overhead`` is the part of a step's time that does not depend on the batch, in sequences
+        (for the objective time). None: unknown, because it takes steps of two batch sizes to
+        measure it.
         """
         before = self.sequences
         target, reason = self._choose(tokens, reading, overhead)
@@ -164,7 +167,7 @@ class BatchController:
         return self.settings.gain * noise_scale
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
+        """Return the state for a checkpoint, as JSON."""
         return {"sequences": self.sequences, "last_change": self._last_change}
 
     def load_state(self, state: dict[str, Any]) -> None:

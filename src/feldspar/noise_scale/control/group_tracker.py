@@ -1,8 +1,8 @@
-"""Second moments from groups of examples that are there anyhow: micro-batches or processes.
+"""Estimate gradient noise from the micro-batches or ranks that exist already.
 
-Every parameter counts and no layer needs a rule, but there are few groups: the noise of the
-estimate is sqrt((B - 1) / (groups - 1)) times that of single examples for Gaussian gradients.
-Source: 1812.06162, appendix A.
+All parameters count and no layer needs a rule, but there are few groups: for Gaussian gradients,
+the error of the estimate is sqrt((B - 1) / (groups - 1)) times that of single examples. Source:
+1812.06162, appendix A.
 """
 
 from collections.abc import Callable, Generator, Mapping
@@ -28,16 +28,16 @@ def track_groups(
     groups: Groups = "microbatches",
     masks: Mapping[str, Tensor] | None = None,
 ) -> "GroupTracker":
-    """Have hooks on the parameters of ``model`` take the norm of each group's gradient.
+    """Install hooks on the parameters of ``model`` that take the norm of each group's gradient.
 
-    ``microbatches``: one group a micro-batch and process. ``ranks``: one a process, its
-    micro-batches together. ``masks`` as ``instrument`` takes them. Raises UserError for parameters
-    that FSDP2 split: no process has a gradient of its own of them.
+    ``microbatches``: one group for each micro-batch and process. ``ranks``: one for each process,
+    its micro-batches together. ``masks`` are as in ``instrument``. Raises UserError for parameters
+    that FSDP2 split, because no process has its own gradient of them.
     """
     model = unwrapped(model)
     refuse(model)
     if groups not in ("microbatches", "ranks"):
-        raise UserError(f"there are no groups {groups!r}", allowed=["microbatches", "ranks"])
+        raise UserError(f"unknown groups {groups!r}", allowed=["microbatches", "ranks"])
     parameters: dict[str, nn.Parameter] = {}
     types: dict[str, list[str]] = {}
     for module_name, module in model.named_modules():
@@ -48,7 +48,7 @@ def track_groups(
             name = f"{module_name}.{local_name}" if module_name else local_name
             if isinstance(parameter, DTensor):
                 raise UserError(
-                    f"{name} is split over processes, which then have no gradient of their own",
+                    f"{name} is split over processes, so no process has its own gradient of it",
                     do="instrument() the model instead",
                 )
             parameters[name] = parameter
@@ -61,7 +61,7 @@ def track_groups(
 
 
 class GroupTracker:
-    """Collects the squared norms of the groups' gradients over a step."""
+    """Collect the squared norms of the groups' gradients over a step."""
 
     def __init__(
         self,
@@ -85,9 +85,9 @@ class GroupTracker:
 
     @contextmanager
     def microbatch(self, num_examples: int) -> Generator[None]:
-        """Around forward and backward pass of one micro-batch of so many examples."""
+        """Record forward and backward pass of one micro-batch with this number of examples."""
         if self._active:
-            raise UserError("microbatch() inside of a microbatch()")
+            raise UserError("microbatch() was called inside another microbatch()")
         self._active = True
         try:
             yield
@@ -108,7 +108,7 @@ class GroupTracker:
         loss_scale: float = 1.0,
         group: dist.ProcessGroup | None = None,
     ) -> StepStatistics:
-        """Return the statistics of the micro-batches since the last call; as ``Tracker.finish``.
+        """Return the statistics of the micro-batches since the last call; see ``Tracker.finish``.
 
         Raises UserError for a single group, and for groups of unequal size.
         """
@@ -118,7 +118,7 @@ class GroupTracker:
             self._forget()
 
     def remove(self) -> None:
-        """Take the hooks off."""
+        """Remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -132,7 +132,7 @@ class GroupTracker:
             if mask is not None:
                 gradient = gradient * mask
             if self._groups == "ranks" and parameter.grad is not None:
-                # What has been accumulated is not yet reduced: the whole of this process so far.
+                # The accumulated gradient is not reduced yet: it is this process's own.
                 gradient = gradient + parameter.grad
             wide = gradient if gradient.dtype == torch.float64 else gradient.float()
             square = torch.linalg.vector_norm(wide).double().square()
@@ -152,19 +152,19 @@ class GroupTracker:
         by_rank = self._groups == "ranks"
         sizes = [sum(self._sizes)] if by_rank else self._sizes
         squares = self._current if by_rank else self._squares
-        # Sum and sum of squares of the sizes say whether all are equal, on every process.
+        # The sum and the sum of squares of the sizes show on each process whether all are equal.
         told = [float(len(sizes)), float(sum(sizes)), float(sum(size**2 for size in sizes))]
         extra = torch.tensor(told, dtype=torch.float64, device=self._device)
         gathered = sum_over_processes(torch.cat([squares, extra]), group).tolist()
         n_groups, n_seen, n_squared = (round(value) for value in gathered[-3:])
         if n_seen != num_examples:
             raise UserError(
-                f"the micro-batches of the step held {n_seen} examples",
+                f"the micro-batches of the step had {n_seen} examples",
                 found=f"num_examples={num_examples}",
             )
         if n_groups < 2:
             raise UserError(
-                f"the estimate needs at least two {self._groups} a step",
+                f"the estimate needs at least two {self._groups} in each step",
                 found=n_groups,
                 do="accumulate over more micro-batches, or instrument() the model",
             )
@@ -172,8 +172,8 @@ class GroupTracker:
             raise UserError(
                 f"the {self._groups} of the step differ in size",
                 found=f"{self._sizes} examples on this process",
-                do="give each the same number of examples, or instrument() the model, which takes "
-                "any",
+                do="give each the same number of examples, or instrument() the model, "
+                "which accepts any sizes",
             )
         grad_sq = squared_gradients(self._parameters, self._device).tolist()
         share = n_groups * (world_size * loss_scale) ** -2

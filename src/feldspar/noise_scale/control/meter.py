@@ -1,8 +1,9 @@
-"""The noise scale over training: averages in token time, with their standard errors.
+"""Average the noise scale over training, in tokens, with standard errors.
 
-B_simple = <noise> / <signal_sq>, each averaged with the same weights before the division
-(1812.06162). An average of ratios, or a component clamped before it is averaged, is biased; where
-the signal's average is not positive the noise scale is undetermined, and is said to be.
+B_simple = <noise> / <signal_sq>; both are averaged with the same weights before the division
+(1812.06162). An average of ratios is biased, and so is a component that is clamped before it is
+averaged. If the signal's average is not positive, the noise scale is undetermined and reported as
+such.
 """
 
 import math
@@ -18,35 +19,35 @@ Status = Literal["measured", "undetermined"]
 
 @dataclass(frozen=True)
 class Estimate:
-    """The noise scale in examples, and where it lies when the signal errs by a standard error."""
+    """Noise scale in examples, and its range if the signal is wrong by a standard error."""
 
     value: float
     """B_simple; NaN while undetermined."""
     low: float
-    """NaN where not even the signal's upper end is positive."""
+    """NaN if the signal's upper end is not positive."""
     high: float
-    """Infinite where the signal's lower end is not positive."""
+    """Infinite if the signal's lower end is not positive."""
     status: Status
     noise: float
-    """Average of the unbiased trace of one example's covariance."""
+    """Average of the unbiased trace of the covariance of one example's gradient."""
     signal_sq: float
     """Average of the unbiased squared norm of the true gradient."""
     signal_sq_error: float
-    """Standard error of that average; infinite after a single step."""
+    """Standard error of the average; infinite after a single step."""
     effective_steps: float
-    """Steps of equal weight that would give the average the same error."""
+    """Number of steps of equal weight that would give the average the same error."""
     tokens_per_example: float
-    """Average length, to give a noise scale in tokens."""
+    """Average length of an example, for a noise scale in tokens."""
 
     @property
     def value_tokens(self) -> float:
-        """B_simple in tokens."""
+        """Noise scale in tokens."""
         return self.value * self.tokens_per_example
 
 
 @dataclass
 class _Average:
-    """Weighted sums of one group; divided by the weights they are free of the start's bias."""
+    """Weighted sums of one group; dividing by the weights removes the bias of the start."""
 
     weights: float = 0.0
     squared_weights: float = 0.0
@@ -55,7 +56,7 @@ class _Average:
     signal_fourth: float = 0.0
 
     def decay(self, factor: float) -> None:
-        """Let older steps count less."""
+        """Reduce the weight of older steps."""
         self.weights *= factor
         self.squared_weights *= factor**2
         self.noise *= factor
@@ -63,7 +64,7 @@ class _Average:
         self.signal_fourth *= factor
 
     def add(self, weight: float, noise: float, signal_sq: float) -> None:
-        """Take a step."""
+        """Add a step."""
         self.weights += weight
         self.squared_weights += weight**2
         self.noise += weight * noise
@@ -86,7 +87,7 @@ class _Average:
 
 
 class NoiseScaleMeter:
-    """Averages steps with a half-life in tokens, for each group and parameter.
+    """Average steps with a half-life in tokens, for each group and parameter.
 
     Raises UserError for a half-life that is not positive.
     """
@@ -96,14 +97,15 @@ class NoiseScaleMeter:
             raise UserError("half_life_tokens must be positive", found=half_life_tokens)
         self.half_life_tokens = half_life_tokens
         self.skipped_steps = 0
-        """Steps that counted for nothing: not finite, or refused by the caller."""
+        """Number of steps that were not counted: not finite, or refused by the caller."""
         self._averages: dict[str, _Average] = {}
         self._tokens_per_example = (0.0, 0.0)
 
     def update(self, stats: StepStatistics | None, tokens: float) -> None:
-        """Take a step of so many tokens. One that is None or not finite only passes the time."""
+        """Take a step of this many tokens. With None, or values that are not finite, only time
+        passes."""
         if not 0 < tokens < math.inf:
-            raise UserError("a step has a positive number of tokens", found=tokens)
+            raise UserError("a step must have a positive number of tokens", found=tokens)
         factor = 2.0 ** (-tokens / self.half_life_tokens)
         for average in self._averages.values():
             average.decay(factor)
@@ -121,14 +123,15 @@ class NoiseScaleMeter:
 
     @property
     def groups(self) -> Iterable[str]:
-        """What there are estimates of."""
+        """Groups and parameters with estimates."""
         return self._averages.keys()
 
     def estimate(self, group: str = "total", errors: float = 1.0) -> Estimate:
-        """Return the noise scale of a group or parameter; ``errors``: standard errors of the band.
+        """Return the noise scale of a group or parameter; ``errors`` is the band's width in
+        standard errors.
 
-        Before the first step everything is undetermined; after it, a group that was never measured
-        raises UserError.
+        Before the first step all are undetermined. Later, a group that was never measured raises
+        UserError.
         """
         if self._averages and group not in self._averages:
             known = nearest(group, self._averages) or next(iter(self._averages))
@@ -153,7 +156,7 @@ class NoiseScaleMeter:
         )
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
+        """Return the state for a checkpoint, as JSON."""
         return {
             "averages": {name: asdict(average) for name, average in self._averages.items()},
             "tokens_per_example": list(self._tokens_per_example),

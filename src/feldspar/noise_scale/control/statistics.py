@@ -1,8 +1,8 @@
-"""What one optimizer step says of each group of parameters: second moments, and the unbiased pair.
+"""Second moments of one optimizer step for each group of parameters, and the unbiased pair.
 
-With c_i the contribution of example i to the final gradient G = sum of c_i and B examples a step,
-g_i = B c_i is the gradient whose mean G is, whatever the loss averages over (1812.06162, appendix
-A; 2411.00999).
+With c_i the contribution of example i to the final gradient G = sum of c_i and B examples in a
+step, g_i = B c_i is the gradient of an example; G is the mean of the g_i, whatever the loss
+averages over (1812.06162, appendix A; 2411.00999).
 """
 
 import math
@@ -19,9 +19,9 @@ from feldspar.core.errors import UserError, nearest
 class Moments:
     """Second moments of one group of parameters in one step.
 
-    The gradient of the step is the mean over ``num_examples`` examples; ``m1`` is the mean squared
-    norm of the gradients of smaller groups of ``examples_per_group`` examples: one example each,
-    unless an accumulation's micro-batches or a run's processes are the groups.
+    The gradient of the step is the mean over ``num_examples`` examples. ``m1`` is the mean squared
+    norm of the gradients of smaller groups with ``examples_per_group`` examples each: one example,
+    unless the groups are micro-batches or processes.
     """
 
     m1: float
@@ -32,23 +32,25 @@ class Moments:
 
     @property
     def signal_sq(self) -> float:
-        """Unbiased for the squared norm of the true gradient; often negative in a single step."""
+        """Unbiased estimate of the squared norm of the true gradient; often negative in a single
+        step."""
         big, small = self.num_examples, self.examples_per_group
         return (big * self.grad_sq - small * self.m1) / (big - small)
 
     @property
     def noise(self) -> float:
-        """Unbiased for the trace of the covariance of one example's gradient."""
+        """Unbiased estimate of the trace of the covariance of one example's gradient."""
         return (self.m1 - self.grad_sq) / (1 / self.examples_per_group - 1 / self.num_examples)
 
     @property
     def finite(self) -> bool:
-        """Whether both moments are finite numbers."""
+        """True if both moments are finite numbers."""
         return math.isfinite(self.m1) and math.isfinite(self.grad_sq)
 
     @staticmethod
     def total(parts: Iterable["Moments"]) -> "Moments":
-        """Of disjoint groups of parameters together: moments add up. ``parts`` is not empty."""
+        """Return the moments of disjoint groups of parameters together: moments add up. ``parts``
+        is not empty."""
         parts = list(parts)
         return Moments(
             math.fsum(part.m1 for part in parts) if all(p.finite for p in parts) else math.nan,
@@ -59,9 +61,9 @@ class Moments:
 
 
 class StepStatistics(Mapping[str, Moments]):
-    """The moments of one step by group (total, norm, attention, ...) and by parameter name.
+    """Moments of one step by group (total, norm, attention, ...) and by parameter name.
 
-    ``total`` is there only if every trained parameter was measured.
+    ``total`` exists only if all trained parameters were measured.
     """
 
     def __init__(
@@ -79,7 +81,7 @@ class StepStatistics(Mapping[str, Moments]):
         } | dict(parameters)
 
     def __getitem__(self, name: str) -> Moments:
-        """Raises UserError for what was not measured."""
+        """Return the moments of a group or parameter. Raises UserError if it was not measured."""
         if name not in self._moments:
             do = "instrument the model with coverage='all'" if name == "total" else None
             known = [*self.groups, nearest(name, self.parameters) or next(iter(self.parameters))]
@@ -87,7 +89,7 @@ class StepStatistics(Mapping[str, Moments]):
         return self._moments[name]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the moments of a group or parameter, ``default`` where it was not measured."""
+        """Return the moments of a group or parameter, or ``default`` if it was not measured."""
         return self._moments.get(name, default)
 
     def __contains__(self, name: object) -> bool:
@@ -101,17 +103,17 @@ class StepStatistics(Mapping[str, Moments]):
 
     @property
     def num_examples(self) -> int:
-        """Examples of the step, over all processes."""
+        """Number of examples of the step, over all processes."""
         return next(iter(self.parameters.values())).num_examples
 
     @property
     def finite(self) -> bool:
-        """Whether every moment is a finite number."""
+        """True if all moments are finite numbers."""
         return all(moments.finite for moments in self.parameters.values())
 
     @property
     def per_example(self) -> Mapping[str, Tensor]:
-        """Parameter name -> (B,) squared norms |c_i|^2, by process and order of micro-batches."""
+        """Squared norms |c_i|^2 (B,) by parameter name, ordered by process and micro-batch."""
         if self._per_example is None:
             raise UserError(
                 "the norms of single examples were not kept",

@@ -1,1 +1,1 @@
-"""Norm layers: per-example gradients from their own backward pass, without cost."""
+"""Norm layers: per-example gradients from their own backward pass, at no cost."""

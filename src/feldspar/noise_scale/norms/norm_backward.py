@@ -1,9 +1,9 @@
-"""The backward pass of LayerNorm and RMSNorm with each example's gradient of gain and bias.
+"""Backward pass of LayerNorm and RMSNorm with each example's gradient of gain and bias.
 
-With n the normalised input and u = g * gain: dx = (u - mean(u) - n mean(u n)) / std, where RMSNorm
-drops mean(u); an example's gradients are the sums over its positions of g n and of g. The step's
-gradients are their sums over examples, so nothing is computed that a plain backward pass leaves
-out but B x d squares.
+With n the normalised input and u = g * gain: dx = (u - mean(u) - n mean(u n)) / std; RMSNorm has no
+mean(u). An example's gradients are the sums of g n and of g over its positions. The gradients of
+the step are the sums of these over examples. So only B x d squares are computed in addition to a
+plain backward pass.
 """
 
 from typing import NamedTuple
@@ -18,26 +18,27 @@ from feldspar.noise_scale.norms.norm_kernel import (
 from feldspar.noise_scale.products import widened
 
 NATIVE_ENTRIES = 2**15
-"""So large an example is worth a call of torch's own kernel on a processor."""
+"""Size of an example from which a call of torch's own kernel pays on a processor."""
 PIECE_ENTRIES = 2**17
-"""What elementwise passes keep in a processor's cache."""
+"""Number of entries with which elementwise passes stay in a processor's cache."""
 
 
 class NormGradients(NamedTuple):
-    """Of one norm layer: of the input, and of each example's gain and bias."""
+    """Gradients of one norm layer: of the input, and of each example's gain and bias."""
 
     x: Tensor
     """(B, T, d)"""
     gains: Tensor
     """(B, d)"""
     biases: Tensor
-    """(B, d); the sums of the upstream gradient, whether there is a bias or not."""
+    """(B, d): the sums of the upstream gradient, even if there is no bias."""
 
 
 def norm_backward(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> NormGradients:
-    """``grad`` and ``x`` (B, T, d), ``gain`` (d,), ``mean`` (None: RMSNorm), ``inverse`` (B, T, 1).
+    """Return the gradients from ``grad`` and ``x`` (B, T, d), ``gain`` (d,), ``mean`` (None:
+    RMSNorm), ``inverse`` (B, T, 1).
 
     ``inverse`` is 1 / standard deviation or 1 / root mean square.
     """
@@ -56,7 +57,7 @@ def norm_backward(
 def closed_form(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> NormGradients:
-    """Return the formula itself, for a compiler to fuse."""
+    """Return the plain formula, which a compiler can fuse."""
     wide = widened(grad)
     normal = widened(x) * inverse if mean is None else (widened(x) - mean) * inverse
     product = wide * normal
@@ -68,9 +69,9 @@ def closed_form(
 
 
 def _native(grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor) -> NormGradients:
-    """Torch's fused kernel, one example a call."""
+    """Call torch's fused kernel for one example at a time."""
     shape = [x.shape[-1]]
-    # The kernel takes addresses for granted.
+    # The kernel assumes contiguous memory.
     grad, x = grad.contiguous(), x.contiguous()
     grad_x = torch.empty_like(x)
     gains, biases = x.new_empty(2, len(x), x.shape[-1])
@@ -94,7 +95,7 @@ def _native(grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor, inverse: Tensor
 def _by_pieces(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> NormGradients:
-    """Return the formula on as many examples at a time as the cache holds, in place."""
+    """Apply the formula in place to as many examples at a time as fit in the cache."""
     n_examples, n_positions, width = x.shape
     grad_x = torch.empty_like(x)
     gains, biases = widened(x.new_empty(2, n_examples, width))

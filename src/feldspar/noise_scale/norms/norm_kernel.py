@@ -1,8 +1,8 @@
-"""The backward pass of a norm on an accelerator, in Triton: one pass over the data, no atomics.
+"""Backward pass of a norm on an accelerator, in Triton: one pass over the data, no atomics.
 
-A plain fused backward pass gives each program rows of any example and adds up the programs' sums.
-Here a program gets rows of one example only, so its sums are partial sums of that example's
-gradients; traffic and operations stay the same. Where Triton is absent, callers use torch.
+A plain fused backward pass gives each program rows of any example and adds the sums of the
+programs. Here a program gets rows of one example only, so its sums are partial sums of that
+example's gradients; memory traffic and operations stay the same. Without Triton, callers use torch.
 """
 
 from typing import Any
@@ -17,19 +17,19 @@ except ImportError:
     triton = None
 
 WIDEST = 16_384
-"""Columns that one program holds in registers."""
+"""Largest number of columns that one program holds in registers."""
 PROGRAMS_PER_PROCESSOR = 2
-"""Programs for each streaming multiprocessor: enough to hide the latency of loads."""
+"""Number of programs for each streaming multiprocessor: enough to hide the latency of loads."""
 
 
 def kernel_runs_on(x: Tensor) -> bool:
-    """Tell whether the kernel may take a layer's input (..., d)."""
+    """Tell whether the kernel supports a layer's input (..., d)."""
     narrow = x.dtype in (torch.float32, torch.bfloat16, torch.float16)
     return triton is not None and x.is_cuda and narrow and x.shape[-1] <= WIDEST
 
 
 def programs_per_example(n_examples: int, n_positions: int, n_processors: int) -> int:
-    """Return how many programs share the rows of an example."""
+    """Return the number of programs that share the rows of an example."""
     wanted = -(-PROGRAMS_PER_PROCESSOR * n_processors // n_examples)
     return max(1, min(wanted, n_positions))
 
@@ -37,7 +37,7 @@ def programs_per_example(n_examples: int, n_positions: int, n_processors: int) -
 def norm_backward_on_accelerator(
     grad: Tensor, x: Tensor, gain: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the input (B, T, d), and of each example's gain and bias (B, d), float32.
+    """Return gradients of the input (B, T, d), and of each example's gain and bias (B, d), float32.
 
     ``grad`` and ``x`` (B, T, d), ``gain`` (d,), ``mean`` (None: RMSNorm) and ``inverse`` (B, T, 1).
     """
@@ -88,7 +88,7 @@ if triton is not None:
         HAS_MEAN: tl.constexpr,  # noqa: N803
         BLOCK: tl.constexpr,  # noqa: N803
     ) -> None:
-        """Rows p, p + programs, ... of one example."""
+        """Process rows p, p + programs, ... of one example."""
         example = tl.program_id(0).to(tl.int64)
         program = tl.program_id(1)
         columns = tl.arange(0, BLOCK)

@@ -1,8 +1,8 @@
-"""LayerNorm and RMSNorm: the path without cost. Each example's gradients of gain and bias are the
-partial sums that the backward pass forms anyhow.
+"""Measure LayerNorm and RMSNorm at no cost.
 
-In a compiled graph, where nothing but tensors may leave the backward pass, the squared norms come
-out as the gradient of an extra input that the forward pass ignores.
+The gradients of each example's gain and bias are partial sums that the backward pass computes
+anyway. In a compiled graph only tensors can leave the backward pass, so the squared norms are
+returned as the gradient of an extra input that the forward pass ignores.
 """
 
 import math
@@ -20,11 +20,12 @@ from feldspar.noise_scale.uses import in_backward
 
 
 class NormRule(Rule):
-    """A norm over the last dimensions of (B, ..., *shape), with a gain and perhaps a bias."""
+    """A norm over the last dimensions of (B, ..., *shape), with a gain and an optional bias."""
 
     compiles = True
     outlet: Tensor | None = None
-    """(3,) gets as its gradient the summed squared norms of gain and bias, and the examples."""
+    """(3,): its gradient becomes the summed squared norms of gain and bias, and the number of
+    examples."""
     _n_uncompiled = 0
 
     def prepare(self, module: nn.Module) -> None:
@@ -35,9 +36,8 @@ class NormRule(Rule):
             self.outlet = torch.zeros(3, dtype=dtype, device=weight.device, requires_grad=True)
 
     def collect(self) -> tuple[Tensor | None, int]:
-        """Return the outlet's gradient (3,), None if no compiled backward pass left one, and the
-        examples of the others; then both are forgotten.
-        """
+        """Return the outlet's gradient (3,), or None if no compiled backward pass left one, and the
+        examples of the other passes; then forget both."""
         n_uncompiled, self._n_uncompiled = self._n_uncompiled, 0
         left = None if self.outlet is None else self.outlet.grad
         if self.outlet is not None:
@@ -54,10 +54,10 @@ class NormRule(Rule):
         return self._apply(module, x, None, self)
 
     def check(self, module: nn.Module, x: Tensor) -> None:
-        """Count examples and uses. Raises UserError where there is no dimension of examples."""
+        """Count examples and uses. Raises UserError if there is no batch dimension."""
         for local_name in self.uses:
             if x.dim() <= self.use(module, local_name, "vector").dim():
-                raise UserError(f"{self.name} got an input without a dimension of examples")
+                raise UserError(f"{self.name} got an input without a batch dimension")
         self.recorder.observe(self.name, len(x), x.shape[1] if x.dim() > 2 else None)
 
     def _apply(
@@ -66,7 +66,7 @@ class NormRule(Rule):
         raise NotImplementedError
 
     def tell_vectors(self, local_name: str, vectors: Tensor, shape: Sequence[int]) -> None:
-        """(B, d) each example's gradient of gain or bias."""
+        """Take each example's gradient (B, d) of gain or bias."""
         if local_name in self.uses:
             vectors = vectors.view(-1, *shape)
             self.uses[local_name].add_vectors(vectors)
@@ -94,7 +94,7 @@ class LayerNormRule(NormRule):
 
 
 class RMSNormRule(NormRule):
-    """``nn.RMSNorm``, or our RMSNorm, which computes the same in float32 at least."""
+    """``nn.RMSNorm``, or our own RMSNorm, which computes the same in at least float32."""
 
     def _apply(
         self, module: Any, x: Tensor, outlet: Tensor | None, rule: NormRule | None
@@ -107,7 +107,7 @@ class RMSNormRule(NormRule):
 
 
 def _cast_by_autocast(x: Tensor) -> Tensor:
-    """Autocast normalises in float32 on an accelerator, and leaves inputs alone on a processor."""
+    """Cast as autocast does: to float32 on an accelerator, not at all on a processor."""
     device = x.device.type
     return x.float() if device != "cpu" and torch.is_autocast_enabled(device) else x
 
@@ -126,7 +126,7 @@ class _LayerNorm(torch.autograd.Function):
     ) -> Tensor:
         ctx.rule, ctx.shape, ctx.has_bias = rule, shape, bias is not None
         gain = weight
-        if x.dtype == torch.float32:  # as autocast has it where parameters are narrower
+        if x.dtype == torch.float32:  # as autocast does if parameters are narrower
             gain, bias = widened(weight), None if bias is None else widened(bias)
         with without_autocast(x):
             out, mean, inverse = torch.native_layer_norm(x, shape, gain, bias, epsilon)
@@ -176,7 +176,7 @@ class _RMSNorm(torch.autograd.Function):
 def _gradients(
     ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor | None, inverse: Tensor
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """Of input, gain, bias and outlet; a recorded layer's uses are told."""
+    """Return gradients of input, gain, bias and outlet; report the uses of a recorded layer."""
     flat = (len(x), -1, weight.numel())
     statistics = (len(x), -1, 1)
     grad_x, gains, biases = norm_backward(

@@ -1,4 +1,4 @@
-"""Pre-token pattern of byte-level BPE (GPT-2) for Python's ``re``, if it is exact for a text.
+r"""Pre-token pattern of byte-level BPE (GPT-2) for Python's ``re``, if it is exact for a text.
 
 BPE never merges across pre-tokens, and code and prose repeat few of them, so looking up the ids of
 each pre-token is the fastest way to encode. Python's ``\s`` and ``\w`` differ from the Unicode
