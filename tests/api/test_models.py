@@ -139,7 +139,7 @@ def test_what_are_no_tokens_is_refused(ids: Any, model: Model) -> None:
         (lambda model: model.generate("a", -1), "max_new_tokens must not be negative"),
         (lambda model: model.generate("a", temperature=-1), "temperature"),
         (lambda model: model.generate("\ud800"), "cannot be written in UTF-8"),
-        (lambda model: model.bits_per_byte(""), "no byte of text"),
+        (lambda model: model.bits_per_byte(""), "at least one byte of text"),
         (lambda model: model.bits_per_byte("\ud800"), "cannot be written in UTF-8"),
         (lambda model: model.bits_per_byte([1]), "text: a text"),
     ],

@@ -105,7 +105,7 @@ def test_text_on_an_exported_folder(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{exported}"], "is no run folder, so it has no held-out documents"),
+        (["{exported}"], "is not a run folder, so it has no held-out documents"),
         (["{exported}", "--text", "missing.txt"], "missing.txt does not exist"),
         (["{exported}", "--text", "a", "--tasks", "b"], "--text or --tasks, not both"),
         (["{exported}", "--text", "a", "--baselines"], "held-out documents only"),

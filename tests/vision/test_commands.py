@@ -50,7 +50,7 @@ def test_the_plan_of_a_paper_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "{recipe}", "--out", "{recipe}"], "is a file; a run needs a folder"),
         (["train", "{recipe}", "model.classes=4"], "model.classes: the network tells 4 classes"),
         (["train", "{recipe}", "phases.0.resolution=30"], "not a multiple of 8"),
-        (["evaluate", "{folder}"], "is no run folder"),
+        (["evaluate", "{folder}"], "is not a run folder"),
         (["plan", "btlm/small"], "is not a recipe of a vision model"),
     ],
 )

@@ -156,10 +156,13 @@ def test_the_optimizer_and_the_average_count_too() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"channels": (48, 64, 81, 160)}, "in halves, which 81"),
+        (
+            {"channels": (48, 64, 81, 160)},
+            "must be even, because streams are split into halves; 81 is odd",
+        ),
         ({"channels": (32, 64, 80, 160)}, "16 pixels of 3 channels"),
         ({"channels": (56, 64, 80, 160)}, "16 pixels of 3 channels"),
-        ({"channels": (48,), "neck_channels": (48,)}, "1 streams; 2 to 4"),
+        ({"channels": (48,), "neck_channels": (48,)}, "1 streams are not supported; give 2 to 4"),
         ({"neck_channels": (48, 64)}, "2 widths for 4 streams"),
     ],
 )
@@ -172,7 +175,7 @@ def test_settings_that_make_no_network_are_refused(
 
 
 def test_unknown_sizes_and_indivisible_images_are_refused() -> None:
-    with pytest.raises(UserError, match="no RevBiFPN of size 'S9'") as error:
+    with pytest.raises(UserError, match="no RevBiFPN has the size 'S9'") as error:
         revbifpn_settings("S9")
     assert "S0, S1, S2, S3, S4, S5, S6" in str(error.value)
     with pytest.raises(UserError, match="multiples of 32"):

@@ -44,7 +44,7 @@ def require_run_of(model: Model) -> LoadedRun:
     """Return the run of a model. Raises UserError for an exported model, which has no data."""
     if model.run is None:
         raise UserError(
-            f"{model.path} is no run folder, so it has no held-out documents",
+            f"{model.path} is not a run folder, so it has no held-out documents",
             do="name what to evaluate on: --text FILE, or --tasks NAME",
         )
     return model.run

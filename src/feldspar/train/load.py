@@ -84,7 +84,7 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     the weights are not zero where the masks say so.
     """
     if not is_run(path):
-        raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
+        raise UserError(f"{path} is not a run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
     loaded = load_recipe(str(path.resolve()), recorded=chosen.recipe)
     run_tokenizer(path, chosen)

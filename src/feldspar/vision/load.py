@@ -37,7 +37,7 @@ def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True)
     when there is no such run or checkpoint, RunError when all are damaged.
     """
     if not is_run(path):
-        raise UserError(f"{path} is no run folder: it holds no recipe.yaml and no checkpoint")
+        raise UserError(f"{path} is not a run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
     loaded = load_vision_recipe(str(path.resolve()), recorded=chosen.recipe)
     network = RevBiFPN(loaded.recipe.model, loaded.recipe.runtime.activation_memory)
