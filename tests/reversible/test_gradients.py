@@ -257,7 +257,7 @@ FUNCTION = nn.Identity()
     [
         ([Step("f", (Part(0),), Part(0))], "cannot be inverted"),
         ([Step("f", (Part(0, 0, 3),), Part(0, 2))], "cannot be inverted"),
-        ([Step("f", (Part(2),), Part(0))], "no stream 2"),
+        ([Step("f", (Part(2),), Part(0))], "stream 2 does not exist"),
         ([Step("f", (Part(0),), Part(3), creates=True)], "must create a whole stream"),
         ([Step("g", (Part(0),), Part(1))], "do not match"),
     ],
@@ -273,5 +273,5 @@ def test_shapes_and_counts_of_streams_are_checked():
         block(torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(UserError, match="2 streams got only 1"):
         block(torch.zeros(2, 4))
-    with pytest.raises(UserError, match="block 1 takes 2 streams, block 0 returns 1"):
+    with pytest.raises(UserError, match="block 1 takes 2 streams, but block 0 returns 1"):
         ReversibleChain([ReversibleBlock(1, [], {}), block])

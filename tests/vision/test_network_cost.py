@@ -158,7 +158,7 @@ def test_the_optimizer_and_the_average_count_too() -> None:
     [
         (
             {"channels": (48, 64, 81, 160)},
-            "must be even, because streams are split into halves; 81 is odd",
+            "streams are split into halves; 81 is odd",
         ),
         ({"channels": (32, 64, 80, 160)}, "16 pixels of 3 channels"),
         ({"channels": (56, 64, 80, 160)}, "16 pixels of 3 channels"),

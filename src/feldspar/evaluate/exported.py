@@ -1,4 +1,4 @@
-"""Open a Hugging Face folder as a model to measure: GPT-2, Llama, or what ``export`` wrote."""
+"""Open a Hugging Face folder for evaluation: GPT-2, Llama, or one that ``export`` wrote."""
 
 from pathlib import Path
 

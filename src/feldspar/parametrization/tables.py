@@ -171,7 +171,7 @@ def _entry(
         width = scale.fan_in(row)
         inputs = width * (density / settings.base_density if settings.type == "supar" else 1.0)
     power = HIDDEN_RATE_POWER[rule.name]
-    # What is kept small by decay is a map; the vectors of a soft prompt are inputs (2403.00952).
+    # Decay is for matrices that map inputs; the vectors of a soft prompt are inputs (2403.00952).
     decays = len(row.shape) >= 2 and row.role is not Role.PROMPT
     rate = rule.learning_rate_ratio * (scale.block_rate if row.in_block else 1.0) / inputs**power
     decay = width**power if settings.scales_weight_decay else 1.0

@@ -140,8 +140,8 @@ def language_recipe(loaded: Loaded) -> LoadedRecipe:
     if isinstance(loaded, LoadedDataRecipe):
         raise UserError(
             f"{loaded.reference} describes documents only: it has no model and no phases",
-            do="add the sections model, parametrization and phases; without them it serves "
-            "corpus build and tokens build",
+            do="add the sections model, parametrization and phases; without them, only "
+            "corpus build and tokens build can use it",
         )
     raise _of_vision(loaded.reference)
 
@@ -158,7 +158,7 @@ def vision_recipe(loaded: Loaded) -> LoadedVisionRecipe:
     if isinstance(loaded, LoadedVisionRecipe):
         return loaded
     raise UserError(
-        f"{loaded.reference} is no recipe of a vision model: it has no images",
+        f"{loaded.reference} is not a recipe of a vision model: it has no section images",
         allowed=VISION_KEYS,
         do="use the same command without vision",
     )

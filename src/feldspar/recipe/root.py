@@ -106,7 +106,7 @@ class Recipe(RecipeTop):
         return max(phase.soft_prompt_length for phase in self.phases)
 
     def optimizer_of(self, phase_index: int) -> LanguageOptimizer:
-        """Return the optimizer in force in a phase: the section, with what the phase changes."""
+        """Return the optimizer of a phase: the section ``optimizer`` with the phase's changes."""
         own = self.phases[phase_index].optimizer
         changes = {} if own is None else own.model_dump(exclude_none=True)
         return self.optimizer.model_copy(update=changes)

@@ -46,7 +46,7 @@ class VisionRecipe(RecipeTop):
     task: Annotated[ClassificationTask, NameOrMapping] = ClassificationTask()
     """Task that the network learns."""
     augmentation: AugmentationSettings = AugmentationSettings()
-    """What is done to training images at random."""
+    """Random changes of training images."""
     parametrization: VisionParametrization
     """Peak learning rate."""
     optimizer: Annotated[SgdSettings | RmsPropSettings, Field(discriminator="type")]

@@ -106,11 +106,11 @@ class RunFolder:
         write_atomically(self.path / RECIPE_NAME, text)
 
     def write_tables(self, tables: dict[str, Any]) -> None:
-        """Save the parametrization's table of each phase, by its name."""
+        """Write the parametrization table of each phase, by the phase's name."""
         write_json(self.path / TABLES_NAME, tables, indent=1)
 
     def write_adaptation(self, record: Mapping[str, Any]) -> None:
-        """Save what was done to the model that the run began with."""
+        """Save the changes of the model before the run."""
         write_json(self.adaptation, record, indent=1)
 
     def recorded_threads(self) -> int | None:

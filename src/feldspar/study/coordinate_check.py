@@ -248,7 +248,7 @@ def _run(
     kept = densities(static_sparsity(point.density), shapes.rows)
     optimizer = candidate.optimizer.model_copy(update=UNDISTURBED)
     table = candidate.rule(settings, shapes, kept, optimizer)
-    # Without its name, so that candidates whose rules agree at this point share the run.
+    # The name is left out, so that candidates with equal rules at this point share the run.
     return CoordinateRun(replace(table, type=""), model, point.density, seed, optimizer)
 
 

@@ -46,7 +46,7 @@ UNDISTURBED = {"betas": (0.9, 0.95), "epsilon": 1e-12, "weight_decay": 0.0, "cli
 
 @dataclass(frozen=True)
 class CoordinateRun:
-    """Model, table, density, seed and optimizer: all that a run's measures depend on."""
+    """Model, table, density, seed and optimizer; a run's measures depend on nothing else."""
 
     table: ParametrizationTable
     model: ModelSettings

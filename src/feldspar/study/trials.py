@@ -36,7 +36,8 @@ MEASURES = ("loss", "bits_per_byte")
 """Measures of validation for each source and for all."""
 SCORED_SHARE = 0.2
 ALWAYS = ("runtime.trackers=[]", "runtime.threads=1", "checkpoints.keep.last=1")
-"""Trials are many: one thread each, no dashboards, no checkpoint but the newest."""
+"""Settings of all trials, because there are many: one thread, no dashboards, only the newest
+checkpoint."""
 
 
 @dataclass(frozen=True)

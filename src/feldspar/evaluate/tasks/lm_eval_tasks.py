@@ -130,5 +130,5 @@ def _write_task(
         "test_split": "test",
         **settings,
     }
-    # JSON is YAML, with nothing left to quoting rules.
+    # JSON is valid YAML and needs no rules for quotes.
     write_json(folder / f"{name}.yaml", task)

@@ -210,7 +210,7 @@ class ModelSettings(Settings):
     tied_embeddings: bool = True
     """Use the token embedding as the output matrix too."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Dropout on embeddings, attention probabilities and both branches."""
+    """Dropout rate for embeddings, attention probabilities and both residual branches."""
     sliding_window: SlidingWindow | None = None
     """Let layers see the nearest tokens only. Default: every layer sees the whole context."""
 

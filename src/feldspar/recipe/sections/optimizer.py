@@ -136,7 +136,8 @@ class PhaseOptimizer(Settings):
 
 
 class SgdSettings(OptimizerSection):
-    """Stochastic gradient descent with momentum; decay of matrices and kernels, in the gradient."""
+    """Stochastic gradient descent with momentum. Weight decay is added to the gradient of matrices
+    and kernels."""
 
     type: Literal["sgd"]
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
@@ -162,7 +163,7 @@ class SgdSettings(OptimizerSection):
 
 
 class RmsPropSettings(OptimizerSection):
-    """RMSprop with momentum; decay of matrices and kernels, in the gradient."""
+    """RMSprop with momentum. Weight decay is added to the gradient of matrices and kernels."""
 
     type: Literal["rmsprop"]
     smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.9

@@ -44,4 +44,4 @@ class Extension:
         try:
             return cls(**read_json(path))
         except TypeError as error:
-            raise UserError(f"{path} is no record of an extension: {error}") from error
+            raise UserError(f"{path} is not the record of an extension: {error}") from error
