@@ -35,6 +35,10 @@ def test_the_record_travels_with_the_folder(base: TextTokenizer, tmp_path: Path)
     record = Extension(base.digest, base.vocab_size, 0, "continued", "arabic")
     record.save(tmp_path)
     assert TextTokenizer.load(tmp_path).extension == record
-    (tmp_path / EXTENSION_FILE).write_text("[]")
-    with pytest.raises(UserError, match="not the record of an extension"):
-        TextTokenizer.load(tmp_path)
+    for text, message in (
+        ("[]", "no JSON mapping"),
+        ('{"a": 1}', "not the record of an extension"),
+    ):
+        (tmp_path / EXTENSION_FILE).write_text(text)
+        with pytest.raises(UserError, match=message):
+            TextTokenizer.load(tmp_path)
