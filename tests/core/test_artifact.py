@@ -277,7 +277,7 @@ def test_what_feldspar_did_not_make_is_never_replaced(tmp_path: Path) -> None:
         ):
             with pytest.raises(UserError, match=r"holds no manifest\.json") as caught:
                 act(path)
-            assert "never replaced" in (caught.value.do or "")
+            assert "never replaces" in (caught.value.do or "")
 
 
 def test_a_damaged_or_another_kind_of_artifact_is_not_found(tmp_path: Path) -> None:

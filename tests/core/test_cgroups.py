@@ -1,12 +1,13 @@
-"""Quotas of control groups: both versions, nested groups, containers, and none at all."""
+"""Quotas and memory limits of control groups: both versions, nested groups, and none at all."""
 
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 
 from feldspar.core import execution
-from feldspar.core.cgroups import granted_processors
+from feldspar.core.cgroups import granted_processors, memory_bytes
 
 
 def write(path: Path, text: str) -> None:
@@ -64,3 +65,12 @@ def test_available_cores_respect_affinity_and_quota(
     monkeypatch.setattr(execution, "granted_processors", lambda: granted)
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     assert execution.available_cores() == (cores or bound)
+
+
+def test_the_smallest_memory_limit_counts(tmp_path: Path) -> None:
+    total = psutil.virtual_memory().total
+    small, none = tmp_path / "small", tmp_path / "none"
+    small.write_text("4096\n")
+    none.write_text("max\n")
+    assert memory_bytes((none, tmp_path / "absent")) == total
+    assert memory_bytes((none, small)) == 4096

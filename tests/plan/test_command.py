@@ -170,7 +170,7 @@ BAD = [
     (["--tokens-per-parameter", "20"], "--tokens-per-parameter means nothing without --budget"),
     (["--law-flops", "1e18"], "--law-flops means nothing without --law"),
     (["--utilisation", "0.4"], "--utilisation means nothing without --device"),
-    (["--device", "H10"], "--device: no data sheet is known for 'H10'; did you mean H100"),
+    (["--device", "H10"], "--device: 'H10' is not a known accelerator; did you mean H100"),
     (["--device", "H100", "--utilisation", "40"], "--utilisation: it is a share of the peak"),
     (["--devices", "0"], "--devices: at least one device is needed"),
     (["--devices", "7"], "phases.0.batch: 120 sequences do not divide among 7 processes"),

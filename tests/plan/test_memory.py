@@ -282,7 +282,7 @@ def test_data_sheets() -> None:
     assert accelerator_of("NVIDIA A100-SXM4-80GB") == accelerator_named("A100")
     assert accelerator_of("some other device") is None
     assert [item.bfloat16_flops for item in ACCELERATORS[-2:]] == [989e12, 989e12]
-    with pytest.raises(UserError, match="no data sheet is known for 'H10'; did you mean H100"):
+    with pytest.raises(UserError, match="'H10' is not a known accelerator; did you mean H100"):
         accelerator_named("H10")
 
 

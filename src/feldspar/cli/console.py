@@ -3,6 +3,7 @@
 All text leaves through ``EscapingStream``, so that names and documents cannot steer a terminal.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -23,9 +24,18 @@ from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
 from feldspar.core.json_files import json_text
-from feldspar.core.terminal import visible
 
 PLAIN_INTERVAL_SECONDS = 10.0
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed
+    "\u202a-\u202e\u2066-\u2069"  # marks that turn the direction of writing
+    "\ud800-\udfff]"  # halves of surrogate pairs, which have no bytes
+)
+
+
+def visible(text: str) -> str:
+    r"""Write control characters as ``\u001b``, the form that JSON and Python read back."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 class EscapingStream:

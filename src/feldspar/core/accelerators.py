@@ -1,4 +1,4 @@
-"""Accelerators by their makers' data sheets: peak rate and memory."""
+"""Peak rate and memory of accelerators, by their makers' data sheets."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from feldspar.core.errors import UserError, nearest
 
 @dataclass(frozen=True)
 class Accelerator:
-    """One device."""
+    """One kind of accelerator."""
 
     name: str
     bfloat16_flops: float
@@ -23,13 +23,11 @@ ACCELERATORS = (
     Accelerator("H100", 989e12, 80e9),
     Accelerator("H200", 989e12, 141e9),
 )
-"""NVIDIA's data sheets; where several names fit a device, the first one counts."""
+"""Figures of NVIDIA's data sheets. Where several names fit a device, the first one counts."""
 
 
 def accelerator_of(device_name: str) -> Accelerator | None:
-    """Return the entry whose words all occur in a driver's name of a device; None for an unknown
-    one.
-    """
+    """Return the entry whose words all occur in a driver's name of a device, or None."""
     return next(
         (item for item in ACCELERATORS if all(word in device_name for word in item.name.split())),
         None,
@@ -37,14 +35,16 @@ def accelerator_of(device_name: str) -> Accelerator | None:
 
 
 def accelerator_named(name: str) -> Accelerator:
-    """Return the entry of that name, whatever the case. Raises UserError for an unknown one."""
+    """Return the entry of that name, in any case of letters. Raises UserError for an
+    unknown name.
+    """
     known = {item.name.lower(): item for item in ACCELERATORS}
     if name.lower() not in known:
         hint = nearest(name.lower(), known)
         raise UserError(
-            f"--device: no data sheet is known for {name!r}"
+            f"--device: {name!r} is not a known accelerator"
             + (f"; did you mean {known[hint].name}?" if hint else ""),
             allowed=(item.name for item in ACCELERATORS),
-            do="choose one of them, or state --tokens-per-second",
+            do="choose a known one, or give --tokens-per-second",
         )
     return known[name.lower()]

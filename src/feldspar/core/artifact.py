@@ -1,4 +1,4 @@
-"""Artifacts: finished folders whose manifest names what they hold, made by what, from what.
+"""Artifacts: finished folders, each with a manifest of its files, settings and inputs.
 
 A command that makes one asks ``find_artifact`` first: the folder is absent, finished already, or
 holds something else, which is refused. With ``--overwrite`` it asks ``require_replaceable``
@@ -40,7 +40,7 @@ from feldspar.core.progress import progress
 
 THREADS = 8
 SHOWN_BYTES = 1 << 30
-"""Comparing so much takes seconds: the progress is shown."""
+"""Show the progress of comparisons of at least so many bytes, which take seconds."""
 
 _AGAIN = {
     "documents": "build the documents again: feldspar corpus build RECIPE --overwrite",
@@ -91,14 +91,14 @@ class Artifact:
         self.files(self.names())
 
     def problems(self) -> list[str]:
-        """Compare every file with its checksum; returns a line for each that differs."""
+        """Compare every file with its checksum; return a line for each file that differs."""
         names = self.names()
         self._side_by_side(names)
         found = ((name, self._problem(name)) for name in names)
         return [f"{name}: {problem}" for name, problem in found if problem is not None]
 
     def verify_in_background(self, names: Iterable[str]) -> None:
-        """Begin to compare files; whoever asks for one of them waits for that one only."""
+        """Begin to compare files. A caller that asks for one of them waits for that file only."""
         left = iter(list(names))
         lock = threading.Lock()
 
@@ -111,7 +111,7 @@ class Artifact:
                 self._problem(name)
             self._memory.save()
 
-        # Daemons: a program that ends does not wait for them.
+        # Daemon threads, because a program that ends must not wait for them.
         for _ in range(_threads()):
             threading.Thread(target=work, name="feldspar-verify", daemon=True).start()
 
@@ -152,10 +152,10 @@ class Artifact:
 
 
 def open_artifact(path: Path, *kinds: str) -> Artifact:
-    """Open a finished folder of one of ``kinds``; its files are there and of the right sizes.
+    """Open a finished folder of one of ``kinds``, whose files exist and have the right sizes.
 
-    Raises UserError when there is no such folder or it holds a file that its manifest does not
-    list, RunError that names an altered manifest, a missing file or one of another size.
+    Raises UserError when there is no such folder, or when it holds a file that its manifest does
+    not list. Raises RunError for an altered manifest, a missing file or a file of another size.
     """
     manifest = read_manifest(path, *kinds)
     for name, record in sorted(manifest.files.items()):
@@ -172,26 +172,26 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
 
 
 def open_if_artifact(path: Path) -> Artifact | None:
-    """Open a folder that holds a manifest of ours as ``open_artifact``; None where it holds none.
+    """Open a folder with a manifest of feldspar like ``open_artifact``; return None without one.
 
-    Plain folders, such as those of model hubs, come without.
+    Plain folders, such as those of model hubs, have no such manifest.
     """
     return open_artifact(path) if is_manifest(path / MANIFEST_NAME) else None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a command is to make: the kind of artifact and what decides its content."""
+    """The artifact that a command is to make: its kind, and the inputs that decide its content."""
 
     kind: str
     configuration: str | None = None
-    """The digest of the settings that shape the content; None: settings are not compared."""
+    """The digest of the settings that shape the content. None: settings are not compared."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """These settings as plain values, by which a message tells what differs."""
+    """These settings as plain values, so that a message can show the differences."""
     parents: dict[str, str] | None = None
-    """The digests of the artifacts that it is made from, by kind; None: they are not compared."""
+    """The digests of the input artifacts, by kind. None: they are not compared."""
     key: str = ""
-    """The key of the recipe that names the folder, for messages; empty: an argument names it."""
+    """The key of the recipe that names the folder, for messages. Empty: an argument names it."""
 
     def require_same(self, path: Path, found: Manifest) -> None:
         """Raise OtherArtifactError where ``found``, the manifest in ``path``, differs from this."""
@@ -207,14 +207,16 @@ class Wanted:
 
 
 class OtherArtifactError(UserError):
-    """An artifact of the wanted kind that was built otherwise: it may be replaced on request."""
+    """An artifact of the wanted kind with other settings or inputs. ``--overwrite`` may
+    replace it.
+    """
 
 
 def find_artifact(path: Path, wanted: Wanted) -> Artifact | None:
-    """Open the artifact in ``path`` if it is the ``wanted`` one; None: absent or empty, to be made.
+    """Open the artifact in ``path`` if it is the ``wanted`` one; return None for an empty place.
 
-    Raises OtherArtifactError where it was built otherwise, UserError where the folder holds
-    something else, RunError where its manifest or a file is damaged.
+    Raises OtherArtifactError where it has other settings or inputs, UserError where the folder
+    holds something else, RunError where its manifest or a file is damaged.
     """
     if _is_absent(path):
         return None
@@ -255,7 +257,7 @@ def finish_artifact(
     counts: dict[str, Any] | None = None,
     warnings: Sequence[str] = (),
 ) -> Manifest:
-    """Write the manifest of a folder that is otherwise complete; return it."""
+    """Write the manifest of a folder that is otherwise complete, and return the manifest."""
     manifest = Manifest(
         kind=wanted.kind,
         configuration=wanted.configuration or "",
@@ -280,7 +282,7 @@ def _require_manifest(path: Path, kind: str, key: str = "") -> None:
         where = f"{key}: {path}" if key else str(path)
         raise UserError(
             f"{where} exists and holds no {MANIFEST_NAME}: it is no finished {kind} folder",
-            do=f"choose another {key or 'folder'}; what feldspar did not make is never replaced",
+            do=f"choose another {key or 'folder'}; feldspar never replaces what it did not make",
         )
 
 

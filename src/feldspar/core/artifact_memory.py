@@ -1,4 +1,4 @@
-"""Which files were compared with their checksums before, so that huge ones are read once only.
+"""Remember which files were compared with their checksums, so that large files are read once.
 
 The memory lies in the user's cache, not in the folder that it is about: a copied folder brings no
 trust along. An entry holds a file's device, inode, size and times; a changed, replaced or copied
@@ -15,7 +15,7 @@ from feldspar.core.errors import FeldsparError
 from feldspar.core.files import cache_folder, digest_of, write_atomically
 
 SETTLED_NANOSECONDS = 2_000_000_000
-"""A file that changed later than so long ago could change again without a new time."""
+"""A file that changed within this time could change again without getting a new time."""
 MOST_FOLDERS = 500
 
 State = list[int]
@@ -46,20 +46,22 @@ class ArtifactMemory:
         return [found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns]
 
     def holds(self, name: str, sha256: str) -> bool:
-        """Say whether a file had this digest and is unchanged since."""
+        """Tell whether a file had this digest and is unchanged since."""
         entry, state = self._entries.get(name), self.state_of(name)
         return entry is not None and state is not None and entry == [sha256, *state]
 
     def remember(self, name: str, sha256: str, state: State) -> None:
-        """Keep that a file had this digest in this state, which was taken before it was read."""
+        """Remember that a file had this digest in this state, which was taken before it was
+        read.
+        """
         if time.time_ns() - max(state[3:]) > SETTLED_NANOSECONDS:
             self._new[name] = [sha256, *state]
 
     def save(self) -> None:
-        """Write what is new to disk; a memory that cannot be written is left out."""
+        """Write new entries to disk. A memory that cannot be written is silently left out."""
         if not self._new or self._path is None:
             return
-        # Other threads may go on remembering.
+        # Other threads may add entries meanwhile.
         self._entries, self._new = self._entries | self._new, {}
         with suppress(OSError, FeldsparError):
             text = json.dumps(_read(self._path) | self._entries)

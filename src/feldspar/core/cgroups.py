@@ -1,14 +1,21 @@
-"""The share of the processors that a control group (container, batch system) grants a process.
+"""The processors and memory that a machine, or a control group on it, grants this process.
 
-A quota limits processor time without hiding processors: threads beyond it are stopped for a part of
-each period, and all others that work on the same product wait for them.
+Containers and batch systems set control groups. A quota limits processor time without hiding
+processors: threads beyond the quota are stopped for a part of each period, and all threads that
+work on the same product wait for them.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
+MEMORY_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Limits of control groups, versions 2 and 1. A container sees its own group as the root."""
 
 
 def granted_processors(root: Path = ROOT, membership: Path = MEMBERSHIP) -> float | None:
@@ -63,9 +70,29 @@ def _read(path: Path) -> str:
 
 
 def _share(words: list[str]) -> float | None:
-    """Quota over period; None for ``max``, -1 and what is no pair of numbers."""
+    """Return quota over period; None for ``max``, -1 and anything that is not two numbers."""
     try:
         quota, period = map(int, words)
     except ValueError:
         return None
     return quota / period if quota > 0 and period > 0 else None
+
+
+def memory_bytes(limits: tuple[Path, ...] = MEMORY_LIMITS) -> int | None:
+    """Return the smallest of the machine's memory and the limits; None where none is known."""
+    known = [_physical_memory(), *map(_memory_limit, limits)]
+    return min((value for value in known if value), default=None)
+
+
+def _physical_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _memory_limit(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):  # absent, or the word max
+        return None

@@ -1,4 +1,4 @@
-"""Units of work as tasks of a Ray cluster, and the folder that its machines must share.
+"""Run units of work as tasks of a Ray cluster, and check the folder that its machines share.
 
 Ray gives what the units need and no more: placement, memory requests, and another attempt when a
 worker or a machine is lost. Data go through files, never through its object store.
@@ -22,23 +22,26 @@ from feldspar.core.files import write_atomically
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 ATTEMPTS_AGAIN = 3
-"""How often a unit is given to another worker after the first has been lost."""
+"""How often a lost unit is given to another worker."""
 _MARK_NAME = "shared"
 _ANSWER_SECONDS = 10
 _OBJECT_STORE_BYTES = 128 << 20
-"""Of a cluster started here: counts and small arrays pass through it."""
+"""Size of the object store of a cluster started here, which carries counts and small arrays."""
 
 
 @dataclass(frozen=True)
 class OnSharedFolder(Generic[Unit, Result]):
-    """A function that first sees to it that this machine is part of the run."""
+    """A function that first checks that its machine sees the folder and has the same feldspar."""
 
     function: Callable[[Unit], Result]
     folder: Path
 
     def __call__(self, unit: Unit) -> Result:
-        """Apply the function. Raises SetupError when the folder is not shared, or feldspar
-        another version than the one that gives out the units."""
+        """Apply the function.
+
+        Raises SetupError when the machine does not see the folder, or has another version of
+        feldspar than the machine that gives out the units.
+        """
         here = f"machine {socket.gethostname()} of the cluster"
         try:
             version = (self.folder / _MARK_NAME).read_text(encoding="utf-8")
@@ -56,7 +59,7 @@ class OnSharedFolder(Generic[Unit, Result]):
 
 
 class RayExecutor:
-    """Tasks of a cluster; no more are in flight than keep it busy."""
+    """An executor that runs units as tasks. It submits only as many as keep the cluster busy."""
 
     elsewhere = True
 
@@ -106,13 +109,12 @@ def _applied(function: Callable[[Unit], Result], unit: Unit) -> Result:
 
 @contextmanager
 def ray_executor(workers: int, memory_bytes: int, folder: Path) -> Generator[Executor]:
-    """An executor on the cluster that RAY_ADDRESS names, or on one started here for the time.
+    """Return an executor on the cluster that RAY_ADDRESS names, or on one started here.
 
-    At most ``workers`` units run at a time, 0: as many as there are processors. Each asks for one
-    processor and ``memory_bytes``. ``folder`` must be one that all machines see.
-
-    Raises SetupError when Ray is not installed, when the cluster cannot be reached, and when none
-    of its machines has that much memory.
+    At most ``workers`` units run at a time; 0 means one for each processor. Each unit asks for one
+    processor and ``memory_bytes``. All machines must see ``folder``. Raises SetupError when Ray is
+    not installed, when the cluster cannot be reached, or when none of its machines has that much
+    memory.
     """
     try:
         import ray
@@ -137,7 +139,7 @@ def _connect(ray: ModuleType, workers: int) -> None:
         options["num_cpus"] = workers or available_cores()
         options["object_store_memory"] = _OBJECT_STORE_BYTES
         options["include_dashboard"] = False
-    # What is started here calls nobody.
+    # A cluster started here sends no usage statistics.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         _knock(address)

@@ -1,4 +1,4 @@
-"""Errors sorted by who can mend them, each with the exit code that the command line returns.
+"""Errors by who can correct them, each with the exit code of the command line.
 
 A message is one line that stands alone (what), then where, found, allowed and do, each when known.
 """
@@ -15,7 +15,7 @@ EXIT_TERMINATED = 143
 
 
 class FeldsparError(Exception):
-    """What went wrong, and optionally where, what was found, what is allowed and what to do."""
+    """An error of feldspar. It says what is wrong, and where known where, found, allowed, do."""
 
     exit_code = 70
 
@@ -68,7 +68,7 @@ class RunError(FeldsparError):
 
 
 class NonFiniteError(RunError):
-    """A run whose loss or gradient left the finite numbers."""
+    """A loss or gradient that is not finite."""
 
 
 class InternalError(FeldsparError):
@@ -83,12 +83,12 @@ def missing_extra(package: str, extra: str) -> SetupError:
 
 
 def shorten(text: str, limit: int = FOUND_LIMIT) -> str:
-    """``text`` on one line of at most ``limit`` characters."""
+    """Return ``text`` on one line of at most ``limit`` characters."""
     line = " ".join(text.split())
     return line if len(line) <= limit else line[: limit - 3] + "..."
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that ``name`` was most likely meant to be, if any comes close."""
+    """Return the known name closest to ``name``, or None if none comes close."""
     matches = get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None

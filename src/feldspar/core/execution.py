@@ -1,4 +1,4 @@
-"""Pure units of work, run one after the other or by a pool of processes, in the order given."""
+"""Run pure units of work in this process or in a pool of processes, in the order given."""
 
 import multiprocessing
 import os
@@ -18,10 +18,10 @@ Result = TypeVar("Result")
 
 
 class Executor(Protocol):
-    """Runs a top-level, picklable function over units; results come in the units' order."""
+    """Runs a top-level, picklable function over units. Results come in the units' order."""
 
     elsewhere: bool
-    """Whether other machines run them, which may stop while this one goes on."""
+    """Whether other machines run the units. Such a machine may stop while this one goes on."""
 
     def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""
@@ -39,7 +39,7 @@ class SerialExecutor:
 
 
 class ProcessExecutor:
-    """A pool of processes; no more units are in flight than keep it busy."""
+    """A pool of processes. It submits only as many units as keep the processes busy."""
 
     elsewhere = False
 
@@ -76,7 +76,7 @@ def _whole_pool() -> Generator[None]:
 
 
 def _end_with_parent() -> None:
-    """Let this process not outlive the one that started it, which may be killed without a word.
+    """End this process when the process that started it ends, even if that one is killed.
 
     It would wait for ever, or still write where the same command has been given again.
     """
@@ -93,7 +93,7 @@ def _end_with_parent() -> None:
 def available_cores() -> int:
     """Count the processors that this process may use, by its affinity and its group's quota.
 
-    A part of a processor counts for nothing, but there is always one.
+    A part of a processor is not counted, but the result is at least 1.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     granted = granted_processors()
@@ -102,7 +102,7 @@ def available_cores() -> int:
 
 @contextmanager
 def executor(workers: int) -> Generator[Executor]:
-    """An executor with ``workers`` processes; 1 runs in this process."""
+    """Return an executor with ``workers`` processes; 1 runs in this process."""
     if workers <= 1:
         yield SerialExecutor()
         return
@@ -118,24 +118,23 @@ def executor(workers: int) -> Generator[Executor]:
 Engine = Literal["serial", "processes", "ray"]
 """``serial``: this process; ``processes``: a pool on this machine; ``ray``: a cluster."""
 _INTERPRETER_BYTES = 250_000_000
-"""What a worker holds before it has any data; 100 MB of it are numba's libraries."""
+"""Memory that a worker uses before it has any data; numba's libraries are 100 MB of it."""
 
 
 def workers_of(engine: Engine, workers: int) -> int:
-    """Return the number of workers where 0 means one a core.
+    """Return the number of workers, where 0 means one for each core.
 
-    For Ray 0 stays 0: the size of a cluster is known when it is reached.
+    For Ray 0 stays 0, because the size of a cluster is known only when it is reached.
     """
     return available_cores() if engine == "processes" and workers == 0 else workers
 
 
 @contextmanager
 def started(engine: Engine, workers: int, memory_bytes: int, work: Path) -> Generator[Executor]:
-    """An executor of units that write below ``work`` and hold ``memory_bytes`` of data each.
+    """Return an executor of units that write below ``work`` and hold ``memory_bytes`` of data each.
 
-    At most ``workers`` run at a time; with ray 0 stands for all processors of the cluster.
-    Raises UserError for several workers in one process; SetupError when Ray or its cluster is
-    missing.
+    At most ``workers`` units run at a time; with Ray 0 means all processors of the cluster. Raises
+    UserError for several workers in one process, SetupError when Ray or its cluster is missing.
     """
     if engine == "ray":
         from feldspar.core.cluster import ray_executor

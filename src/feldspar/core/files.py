@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and their digests."""
+"""Write files and folders so that they appear whole or not at all; compute their digests."""
 
 import hashlib
 import os
@@ -29,7 +29,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def digest_of(*parts: str) -> str:
-    """Return a stable hexadecimal digest of a list of texts; lengths keep the parts apart."""
+    """Return a stable hexadecimal digest of a list of texts. Lengths keep the parts apart."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass")
@@ -59,7 +59,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def new_folder(path: Path, overwrite: bool = False, flush: bool = True) -> Generator[Path]:
-    """A temporary sibling of ``path`` to fill; renamed to ``path`` when the block ends well.
+    """Yield a temporary sibling of ``path`` to fill; rename it to ``path`` if no error is raised.
 
     A folder that exists is therefore whole; without ``flush`` it may be torn by a power cut, which
     its manifest shows. Raises UserError when ``path`` exists and ``overwrite`` is off, SetupError
@@ -112,14 +112,14 @@ def copy_folder(source: Path, target: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder and all below, folders without permission to write too."""
+    """Delete a folder and everything below it, even folders without permission to write."""
     for directory, _, _ in os.walk(folder):
         Path(directory).chmod(0o700)
     shutil.rmtree(folder)
 
 
 def empty_folder(folder: Path) -> None:
-    """Delete what is in a folder, also where ``folder`` is a link to another; it may be absent."""
+    """Delete the content of a folder, which may be a link to another folder or be absent."""
     if not folder.is_dir():
         return
     for entry in folder.iterdir():
@@ -132,7 +132,7 @@ def empty_folder(folder: Path) -> None:
 def remove_incomplete(folder: Path, names: Collection[str] | None = None) -> None:
     """Delete what an interrupted process left behind in ``folder`` under temporary names.
 
-    ``names`` are the files and folders that it was to become; None: all.
+    ``names`` are the files and folders that the process was to make; None means all.
     """
     if not folder.is_dir():
         return
@@ -158,7 +158,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Flush a folder's own entries to disk, so that a rename in it survives a power cut."""
+    """Flush a folder's own entries to disk, so that a rename in the folder survives a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -168,9 +168,9 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def disk_errors(path: Path) -> Generator[None]:
-    """Turn what the system or a library says while ``path`` is written into an error that names it.
+    """Turn an error of the system or a library into one that names ``path``, which is written.
 
-    Raises SetupError for a full disk or missing permission, UserError for a path that cannot be.
+    Raises SetupError for a full disk or missing permission, UserError for an impossible path.
     """
     try:
         yield

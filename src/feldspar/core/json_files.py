@@ -1,4 +1,4 @@
-"""Read and write JSON files: NaN and the infinities, which JSON lacks, become null."""
+"""Read and write JSON files. NaN and infinities, which JSON lacks, are written as null."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from feldspar.core.files import write_atomically
 
 
 def json_values(value: Any) -> Any:
-    """Return plain values as JSON gives them back: text as keys, lists, None for NaN and infinity.
+    """Return plain values as JSON returns them: text keys, lists, None for NaN and infinities.
 
     Records of a run's steps keep such numbers as text instead: see ``core.records``.
     """
@@ -29,12 +29,12 @@ def json_text(value: Any, indent: int | None = 2, ascii_only: bool = False) -> s
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2, ascii_only: bool = False) -> None:
-    """Write a JSON file, whole or not at all. Raises SetupError when the disk is full."""
+    """Write a JSON file whole or not at all. Raises SetupError when the disk is full."""
     write_atomically(path, json_text(value, indent, ascii_only))
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON mapping. Raises UserError that names the file when it is anything else."""
+    """Read a JSON mapping. Raises UserError that names the file when it holds no mapping."""
     if not path.is_file():
         raise UserError(f"{path} does not exist")
     try:

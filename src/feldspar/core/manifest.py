@@ -1,4 +1,4 @@
-"""The manifest of a folder on the data's way: what made it, from what, and each file's digest.
+"""The manifest of a folder: its settings, its inputs, and the size and digest of each file.
 
 Each arrow of the way (documents, shards, a run's checkpoints, a release) writes ``manifest.json``.
 Readers open such a folder with ``core.artifact``, which compares files with their digests.
@@ -17,7 +17,7 @@ from feldspar.core.files import digest_of, sha256_of_file, write_atomically
 
 MANIFEST_NAME = "manifest.json"
 FORMAT_VERSION = 2
-"""2: the checksum covers the whole manifest, counts and parents too."""
+"""Since version 2 the checksum covers the whole manifest, counts and parents too."""
 DIGEST, CHECKSUM = "digest", "checksum"
 
 
@@ -31,12 +31,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a folder is and where it comes from.
+    """The kind, origin and files of a folder.
 
-    ``kind`` names the arrow (``documents``, ``shards``, ``tokenizer``, ``checkpoint``,
-    ``release``); ``configuration`` is the digest of the settings that shaped the content,
-    and ``settings`` are those settings, so that another recipe can be told what differs;
-    ``parents`` maps each input folder to the digest of its manifest; ``counts`` holds documents,
+    ``kind`` is the kind of artifact (``documents``, ``shards``, ``tokenizer``, ``checkpoint``,
+    ``release``). ``configuration`` is the digest of the settings that shaped the content.
+    ``settings`` are these settings, so that a message can show how another recipe differs.
+    ``parents`` maps each input folder to the digest of its manifest. ``counts`` holds documents,
     bytes and tokens.
     """
 
@@ -53,13 +53,15 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The content's identity: independent of command, package version and parents' places."""
+        """The digest of the content, independent of command, package version and parents'
+        places.
+        """
         content = {name: record.sha256 for name, record in sorted(self.files.items())}
         return digest_of(self.kind, self.configuration, json.dumps(content))
 
 
 def records_of(folder: Path) -> dict[str, FileRecord]:
-    """Size and digest of every file below ``folder``, except its manifest, by relative path."""
+    """Return size and digest of every file below ``folder`` but its manifest, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): FileRecord(path.stat().st_size, sha256_of_file(path))
@@ -74,18 +76,16 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """Return the content of ``manifest.json``: the fields, the content's digest, and a checksum of
-    all.
-    """
+    """Return the text of ``manifest.json``: the fields, the content's digest, and a checksum."""
     data = asdict(manifest) | {DIGEST: manifest.digest}
     return json.dumps(data | {CHECKSUM: _checksum(data)}, indent=2, sort_keys=True) + "\n"
 
 
 def read_manifest(folder: Path, *kinds: str) -> Manifest:
-    """Read the manifest of ``folder``, which must be of one of ``kinds``; none given allows all.
+    """Read the manifest of ``folder``, which must be of one of ``kinds``; without kinds, of any.
 
-    Raises UserError when there is none, when the folder is of another kind, or when another version
-    of feldspar wrote it; RunError when the manifest was altered.
+    Raises UserError when there is no manifest, when the folder is of another kind, or when another
+    version of feldspar wrote it; RunError when the manifest was altered.
     """
     path = folder / MANIFEST_NAME
     wanted = " or ".join(kinds) or "feldspar"
@@ -121,7 +121,7 @@ def read_manifest(folder: Path, *kinds: str) -> Manifest:
 
 
 def kind_of(folder: Path) -> str | None:
-    """Return the kind that the manifest of ``folder`` names, unverified; None where it cannot."""
+    """Return the kind that the manifest of ``folder`` names, unverified; None if unreadable."""
     try:
         kind = _mapping(folder / MANIFEST_NAME).get("kind")
     except (OSError, RunError):
@@ -130,18 +130,20 @@ def kind_of(folder: Path) -> str | None:
 
 
 def is_manifest(path: Path) -> bool:
-    """Tell whether ``path`` is our manifest, whole or damaged; other tools use the name too."""
+    """Tell whether ``path`` is a manifest of feldspar, even if damaged. Other tools use the name
+    too.
+    """
     if not path.is_file():
         return False
     try:
         data = _mapping(path)
     except RunError:
-        return True  # most likely a damaged one; the reader says so
+        return True  # most likely a damaged manifest; its reader reports that
     return len(data.keys() & {each.name for each in fields(Manifest)}) >= 3
 
 
 def changes_since(manifest: Manifest, settings: dict[str, Any]) -> str | None:
-    """Tell how ``settings`` differ from those of the manifest, which older ones do not keep."""
+    """List how ``settings`` differ from the manifest's. Older manifests keep no settings."""
     if not manifest.settings or not settings:
         return None
     plain = json.loads(json.dumps(settings))
@@ -150,10 +152,10 @@ def changes_since(manifest: Manifest, settings: dict[str, Any]) -> str | None:
 
 
 def verify_files(folder: Path, manifest: Manifest, contents: bool = True) -> list[str]:
-    """Compare ``folder`` with its manifest: a line for each file that is missing, differs or is
-    not listed; empty when it is whole.
+    """Compare ``folder`` with its manifest; return a line for each fault.
 
-    ``contents=False`` compares sizes only.
+    A fault is a file that is missing, differs or is not listed. ``contents=False`` compares sizes
+    only.
     """
     problems = []
     for name, record in sorted(manifest.files.items()):
@@ -169,7 +171,7 @@ NOT_LISTED = f"not listed in {MANIFEST_NAME}"
 
 
 def size_problem(path: Path, record: FileRecord) -> str | None:
-    """Say how a file's presence or size differs from its record; None when it does not."""
+    """Describe how a file's presence or size differs from its record; None when it does not."""
     if not path.is_file():
         return "missing"
     size = path.stat().st_size
@@ -184,7 +186,7 @@ def content_problem(path: Path, record: FileRecord) -> str | None:
 
 
 def unlisted_files(folder: Path, manifest: Manifest) -> list[str]:
-    """Files below ``folder`` that the manifest does not list; hidden ones are nobody's business."""
+    """List files below ``folder`` that the manifest does not list; hidden files do not count."""
     present = set(_visible_files(folder))
     return sorted(present - set(manifest.files) - {MANIFEST_NAME})
 

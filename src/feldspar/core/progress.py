@@ -1,4 +1,4 @@
-"""Progress of long work, told to whoever listens; silent unless a listener was installed."""
+"""Report the progress of long work to a listener. Without a listener nothing is shown."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class ProgressListener(Protocol):
-    """Shows the progress of one piece of work after the other, and single lines of news."""
+    """Shows the progress of nested pieces of work, and single lines of news."""
 
     def start(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
-        """Begin a piece of work; the returned function is called with each amount done."""
+        """Begin a piece of work; return a function that is called with each amount done."""
         ...
 
     def finish(self) -> None:
@@ -22,7 +22,7 @@ class ProgressListener(Protocol):
         ...
 
     def show(self, line: str | None) -> None:
-        """Show a line that replaces the one shown before; None takes it away."""
+        """Show a line that replaces the one shown before; None removes it."""
         ...
 
 
@@ -76,7 +76,7 @@ def say(line: str) -> None:
 
 
 def show(line: str | None) -> None:
-    """Show the state of long work in one line that replaces the one before; None takes it away."""
+    """Show the state of long work in a line that replaces the one before; None removes it."""
     _listener.get().show(line)
 
 

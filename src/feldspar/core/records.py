@@ -1,7 +1,7 @@
-"""JSON objects, one a line: appended and flushed one by one, read back whatever became of the file.
+"""Write JSON objects one a line, and read them back even from a damaged file.
 
-A killed process loses at most a torn last line. A ``Mark`` tells a reader whether what was written
-up to it is still there, and which records are not.
+Each record is flushed, so that a killed process loses at most its last line. A ``Mark`` tells a
+reader whether the records up to it are still there, and which ones are missing.
 """
 
 import hashlib
@@ -17,9 +17,9 @@ from typing import Any, TypeGuard
 from feldspar.core.files import disk_errors, write_atomically
 
 MOST = 2**63
-"""Steps and positions are smaller."""
+"""Steps and positions are smaller than this."""
 TAIL_BYTES = 1 << 16
-"""More than the last record of a file."""
+"""Bytes at the end of a file that certainly hold its last record."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Mark:
 
 
 class RecordFile:
-    """Appends JSON objects to a file, one a line, each flushed."""
+    """Appends JSON objects to a file, one a line, and flushes each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,23 +45,25 @@ class RecordFile:
             self._file = path.open("ab")
         self._bytes, self._digest = len(before), hashlib.sha256(before)
         if before and not before.endswith(b"\n"):
-            self._write(b"\n")  # a torn line must not take the next one along
+            self._write(b"\n")  # end a torn line, so that the next record starts on its own line
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write one record; floats at full precision, those that are not finite as text."""
+        """Write one record. Floats have full precision; those that are not finite are text."""
         self._write(json.dumps(_as_text(record), ensure_ascii=False).encode() + b"\n")
 
     def mark(self) -> Mark:
-        """Return what identifies everything written so far."""
+        """Return a mark that identifies everything written so far."""
         return Mark(self._bytes, self._digest.hexdigest())
 
     def sync(self) -> None:
-        """Put what was written on the disk itself; do so before a checkpoint that relies on it."""
+        """Flush to the disk itself. Call this before writing a checkpoint that relies on the
+        records.
+        """
         with disk_errors(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; what a full disk has refused is refused here again."""
+        """Close the file. Raises again if a full disk refused an earlier write."""
         with disk_errors(self._path):
             self._file.close()
 
@@ -83,7 +85,9 @@ def append_record(path: Path, record: dict[str, Any]) -> None:
 
 
 def read_records(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a file in order without lines that are none; nothing without a file."""
+    """Yield the records of a file in order; skip lines that are not records. A missing file is
+    empty.
+    """
     for _, record in _lines(path):
         if record is not None:
             yield {
@@ -103,7 +107,7 @@ def last_record(path: Path) -> dict[str, Any] | None:
 
 
 def read_steps(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a run's steps: those that tell their step and position, in order."""
+    """Read the records of a run's steps, in order: those with a step and a position."""
     steps: list[dict[str, Any]] = []
     for record in read_records(path):
         if _step_of(record) is not None and (not steps or record["step"] > steps[-1]["step"]):
@@ -116,11 +120,11 @@ class Damage:
     """Faults found in the records of a run's steps."""
 
     missing: tuple[tuple[int, int], ...] = ()
-    """First and last of each row of steps that have no record."""
+    """The first and the last step of each gap."""
     unreadable: int = 0
-    """Lines that are no record of a step in its place."""
+    """The number of lines that are not the record of a step."""
     altered: bool = False
-    """Every record is there, but not all of them as they were written."""
+    """Whether every record is there while some differ from what was written."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unreadable or self.altered)
@@ -136,9 +140,9 @@ class Damage:
 def restore_steps(
     path: Path, step: int, position: int, unit: str, mark: Mark | None = None
 ) -> Damage:
-    """Keep the records of the steps up to ``step``, which ended at ``position``; say what is wrong.
+    """Keep the records of the steps up to ``step``, which ended at ``position``; return the faults.
 
-    ``mark`` is that of the file at that step. What is wrong stays wrong: lines that are no record
+    ``mark`` is the file's mark at that step. Faults are not repaired: lines that are not records
     are dropped, gaps stay.
     """
     data = path.read_bytes() if path.is_file() else b""
@@ -165,13 +169,13 @@ def restore_steps(
 
 
 def gaps(steps: Sequence[int], last: int) -> tuple[tuple[int, int], ...]:
-    """Find the rows of numbers from 1 to ``last`` that increasing ``steps`` leave out."""
+    """Find the gaps that increasing ``steps`` leave in the numbers from 1 to ``last``."""
     ends = [0, *steps, last + 1]
     return tuple((a + 1, b - 1) for a, b in pairwise(ends) if b - a > 1)
 
 
 def truncate_records(path: Path, position: int, unit: str) -> int:
-    """Keep the records up to a position; returns how many unreadable lines were dropped."""
+    """Keep the records up to a position; return how many unreadable lines were dropped."""
     lines = list(_lines(path))
     kept = [
         line
@@ -214,7 +218,7 @@ _NON_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def _as_text(value: Any) -> Any:
-    """Return a value with floats that are not finite as text, which ``read_records`` turns back."""
+    """Replace floats that are not finite by text, which ``read_records`` turns back."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""Parameter rows: what a parametrization, a mask or a planner must know of a tensor.
+"""Parameter rows: facts about a tensor that a parametrization, a mask or a planner needs.
 
 A module declares the roles of its own parameters (``parameter_roles``: local name -> role), and
-``model.rows`` reads the rows off a module.
+``model.rows`` reads the rows off a module. A foreign module declares nothing.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from feldspar.core.errors import UserError
 
 
 class Role(StrEnum):
-    """What a parameter does in the network; decides how it scales with width."""
+    """The function of a parameter in the network, which decides how it scales with width."""
 
     EMBEDDING = "embedding"
     POSITION = "position"
@@ -27,7 +27,9 @@ class Role(StrEnum):
 
 
 class FanIn(StrEnum):
-    """Which model dimension a matrix sums over, hence which base size its multiplier uses."""
+    """The model dimension that a matrix sums over, which decides the base size of its
+    multiplier.
+    """
 
     D_MODEL = "d_model"
     D_FF = "d_ff"
@@ -57,7 +59,7 @@ class ParameterRow:
 
     @property
     def count(self) -> int:
-        """The number of entries."""
+        """The number of entries of the tensor."""
         return prod(self.shape)
 
 
@@ -73,7 +75,7 @@ class ModelShapes:
 
     @property
     def parameters(self) -> int:
-        """All entries, tied tensors once."""
+        """The number of all entries; tied tensors count once."""
         return sum(row.count for row in self.rows)
 
 
@@ -100,3 +102,8 @@ def chosen_rows(
             )
         names |= matched
     return tuple(row for row in rows if row.name in names)
+
+
+def declared(part: object, attribute: str) -> Mapping[str, Any]:
+    """Return the mapping that ``part`` declares in ``attribute``, or an empty one."""
+    return getattr(part, attribute, {})

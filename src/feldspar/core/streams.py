@@ -1,4 +1,4 @@
-"""Named random streams: every use of chance has its own seed, derived from the one root seed."""
+"""Named random streams: each use of chance has its own seed, derived from the root seed."""
 
 import hashlib
 

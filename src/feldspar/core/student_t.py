@@ -1,17 +1,17 @@
-"""Student's t: how wide an interval has to be when a mean rests on a few values."""
+"""Confidence intervals by Student's t for means of a few values."""
 
 import math
 from collections.abc import Sequence
 from functools import cache
 
 LEVEL = 0.95
-"""The share of intervals that hold the true mean."""
+"""The default probability that an interval holds the true mean."""
 
 
 def half_width(values: Sequence[float], level: float = LEVEL) -> float | None:
-    """Half the interval around the mean of ``values``; None for a single value.
+    """Return half the interval around the mean of ``values``; None for a single value.
 
-    Infinite where a value is not finite.
+    The result is infinite where a value is not finite.
     """
     count = len(values)
     if count < 2:
@@ -24,9 +24,9 @@ def half_width(values: Sequence[float], level: float = LEVEL) -> float | None:
 
 
 def unpaired_half_width(values: Sequence[float], others: Sequence[float]) -> float | None:
-    """Half the 95 % interval around the difference of two means that are not paired.
+    """Return half the 95 % interval around the difference of two unpaired means.
 
-    Both groups are taken to spread alike; None where neither has two values.
+    Both groups are assumed to have the same variance. None where neither has two values.
     """
     degrees = len(values) + len(others) - 2
     if degrees < 1:
@@ -41,9 +41,7 @@ def unpaired_half_width(values: Sequence[float], others: Sequence[float]) -> flo
 
 @cache
 def t_quantile(degrees: int, level: float = LEVEL) -> float:
-    """Return the t that a share ``level`` of Student's distribution lies within, on both sides of
-    0.
-    """
+    """Return the t such that -t to t holds a share ``level`` of Student's distribution."""
     low, high = 0.0, math.pi / 2
     for _ in range(200):
         middle = (low + high) / 2
@@ -55,9 +53,9 @@ def t_quantile(degrees: int, level: float = LEVEL) -> float:
 
 
 def _share_within(angle: float, degrees: int) -> float:
-    """P(|T| < t), exact for whole degrees of freedom, with t = sqrt(degrees) tan(angle).
+    """Return P(|T| < t), exact for whole degrees of freedom, with t = sqrt(degrees) tan(angle).
 
-    Abramowitz and Stegun, 26.7.3 and 26.7.4.
+    Source: Abramowitz and Stegun, 26.7.3 and 26.7.4.
     """
     odd = degrees % 2 == 1
     sine, cosine = math.sin(angle), math.cos(angle)

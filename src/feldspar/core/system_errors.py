@@ -1,7 +1,7 @@
-"""Errors of the system and of libraries, told as errors that a person can act on.
+"""Translate errors of the system and of libraries into errors that a user can act on.
 
-Writers of files use ``files.disk_errors``, which knows the path. The command line translates what
-still gets through.
+Writers of files use ``files.disk_errors``, which knows the path. The command line translates all
+other such errors.
 """
 
 import errno
@@ -30,7 +30,7 @@ _NAME_LIMIT = 200
 _TEXT_LIMIT = 200
 
 Meaning = tuple[type[FeldsparError], str, str]
-"""The kind of error, what is wrong with the file, and what to do."""
+"""The class of the error, the fault of the file, and what to do."""
 
 _PERMISSION: Meaning = (
     SetupError,
@@ -81,7 +81,7 @@ _LOST_PEER = re.compile(
 
 
 def translated(error: BaseException) -> FeldsparError | None:
-    """Return the error that a person should see in place of ``error``; None for an unknown one."""
+    """Return the error to show to a user in place of ``error``; None for an unknown one."""
     if isinstance(error, FeldsparError):
         return error
     told = write_error(error, None)
@@ -94,7 +94,7 @@ def translated(error: BaseException) -> FeldsparError | None:
 
 
 def write_error(error: BaseException, path: Path | None) -> FeldsparError | None:
-    """Return what the system refused while ``path`` was written; None where it refused nothing.
+    """Return the error of a refused write to ``path``; None where the system refused nothing.
 
     A file that the error itself names goes before ``path``, except on a full disk.
     """
@@ -110,7 +110,9 @@ def write_error(error: BaseException, path: Path | None) -> FeldsparError | None
 
 
 def _of_library(error: BaseException, text: str) -> FeldsparError | None:
-    """Translate what is no error of the system: a library's words on a file, a name, a process."""
+    """Translate errors that are not the system's: a library's message on a file, a name, a
+    process.
+    """
     module = type(error).__module__
     if module.startswith(("safetensors", "_safetensors", "pyarrow")):
         return RunError(
@@ -120,7 +122,7 @@ def _of_library(error: BaseException, text: str) -> FeldsparError | None:
         return RunError(
             "the connection to another process of this run was lost",
             found=text or module,
-            do="look at what the other process said last, then give the same command again: the "
+            do="read the last messages of the other process, then give the same command again: the "
             "run continues from its newest checkpoint",
         )
     if isinstance(error, RuntimeError) and "can't start new thread" in text:
@@ -141,7 +143,7 @@ def _of_library(error: BaseException, text: str) -> FeldsparError | None:
 
 
 def _number(error: BaseException, text: str) -> int | None:
-    """Return the system's number of the error, also where a library has put it into words."""
+    """Return the system's number of the error, also where a library has put it into a text."""
     if isinstance(error, shutil.Error):
         found = _COPY_NUMBER.search(text)
         return int(found[1]) if found else errno.EIO
@@ -158,7 +160,7 @@ def _number(error: BaseException, text: str) -> int | None:
 
 
 def _subject(error: BaseException, number: int, path: Path | None) -> str | None:
-    """Return the file that the error is about; the caller's path where the error names none."""
+    """Return the file that the error names, or else the caller's path."""
     name = getattr(error, "filename", None)
     if name is None and number == errno.ENOENT and not isinstance(error, shutil.Error):
         name = str(error).rpartition(": ")[2]  # safetensors

@@ -7,9 +7,8 @@ from functools import lru_cache
 import torch
 from torch import nn
 
-from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRoles, ParameterRow
+from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRoles, ParameterRow, declared
 from feldspar.model.decoder import Decoder
 from feldspar.recipe.sections.model import ModelSettings
 

@@ -10,8 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-from feldspar.core.declarations import declared
-from feldspar.core.rows import ParameterRoles, Role
+from feldspar.core.rows import ParameterRoles, Role, declared
 
 ParameterType = Literal["norm", "attention", "feed_forward", "embedding", "output"]
 

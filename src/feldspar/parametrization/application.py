@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
-from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
+from feldspar.core.rows import declared
 from feldspar.core.streams import stream_seed
 from feldspar.parametrization.tables import ForwardMultipliers, ParametrizationTable, TensorEntry
 from feldspar.recipe.sections.optimizer import UpdateRule

@@ -1,1 +1,1 @@
-"""Find what a recipe needs before it trains; build what is missing, or refuse."""
+"""Find the inputs that a recipe needs before training; build missing ones, or refuse."""

@@ -1,6 +1,6 @@
-"""Build what a recipe needs and does not have: its ontology, documents, tokenizer and shards.
+"""Build the missing inputs of a recipe: its ontology, documents, tokenizer and shards.
 
-What is finished stays; a build that was stopped goes on.
+Finished stages are kept, and a build that was stopped goes on.
 """
 
 import os
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 def build_missing(
     loaded: AnyLoaded, *, offline: bool = False, without: Collection[str] = ()
 ) -> list[Stage]:
-    """Build the stages that are missing, and return all of them but those named in ``without``.
+    """Build the missing stages; return all stages but those named in ``without``.
 
     ``offline`` uses only archives that were fetched before. Raises UserError, before anything is
-    built, for a stage that cannot be built or was built otherwise; and what the builders raise.
+    built, for a stage that cannot be built or was built otherwise. Raises the builders' errors.
     """
     stages = [stage for stage in stages_of(loaded) if stage.name not in without]
     require_buildable(stages)
@@ -53,7 +53,7 @@ def require_buildable(stages: list[Stage]) -> None:
 
 
 def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
-    """Raise UserError where anything is still to build, with the commands that build it."""
+    """Raise UserError, with the commands to give, where a stage is still to build."""
     stages = stages_of(loaded) if stages is None else stages
     require_buildable(stages)
     missing = [stage for stage in stages if stage.state is State.TO_BUILD]
@@ -66,7 +66,7 @@ def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
 
 
 def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:
-    """Write the ontology's folder."""
+    """Write the folder of the ontology."""
     from feldspar.corpus.ontology import build_ontology
 
     corpus = loaded.recipe.corpus
@@ -88,9 +88,9 @@ def build_documents(
 ) -> "Report":
     """Read, clean, deduplicate and split the sources, unless that is done.
 
-    ``out`` replaces ``corpus.path``; ``workers`` 0 means one a core; the other options are those of
-    ``build_corpus``. ``command`` is what the manifest names. Raises UserError for a recipe without
-    the section, and as ``build_corpus``.
+    ``out`` replaces ``corpus.path``. ``workers`` 0 means one for each core. The other options are
+    those of ``build_corpus``. ``command`` is the command that the manifest records. Raises
+    UserError for a recipe without the section ``corpus``, and the errors of ``build_corpus``.
     """
     corpus = loaded.recipe.corpus
     if corpus is None:
@@ -117,8 +117,8 @@ def build_tokens(
 ) -> "ShardReport":
     """Train or read the tokenizer and encode the documents, unless that is done.
 
-    Documents that are missing are built first. Raises UserError for a recipe without one of the
-    sections, and what the builders raise.
+    Missing documents are built first. Raises UserError for a recipe without one of the sections,
+    and the builders' errors.
     """
     recipe = loaded.recipe
     corpus, tokenizer, shards = recipe.corpus, recipe.tokenizer, recipe.shards

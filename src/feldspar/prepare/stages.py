@@ -1,4 +1,4 @@
-"""The stages between raw text and a run that can begin, each with its folder and its state.
+"""List the stages between raw text and a run that can begin, each with its folder and state.
 
 Nothing is built or fetched here, and no torch is loaded.
 """
@@ -26,7 +26,7 @@ AnyLoaded = LoadedRecipe | LoadedDataRecipe
 
 
 class State(StrEnum):
-    """Where a stage stands."""
+    """The state of a stage."""
 
     READY = "ready"
     TO_BUILD = "will be built"
@@ -37,22 +37,22 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Stage:
-    """One thing that a recipe needs before it trains."""
+    """One input that a recipe needs before it trains."""
 
     name: str
     path: Path | None
     state: State
     note: str = ""
-    """Its source, or the reason why it is missing or refused."""
+    """The source of the stage, or the reason why it is missing or refused."""
     found: str | None = None
-    """The settings that differ, if it was built with others."""
+    """The settings that differ, if the stage was built with others."""
     do: str | None = None
-    """The command that makes it, or what the user has to do."""
+    """The command that makes the stage, or what the user has to do."""
     error: FeldsparError | None = None
-    """Why it is refused, where a reader said so."""
+    """The error of the reader that refused the stage."""
 
     def lines(self) -> list[str]:
-        """The stage for people; what the user has to do stands on a line of its own."""
+        """Return the stage for people. The user's next action stands on a line of its own."""
         place = [] if self.path is None else [shown_path(self.path)]
         details = [self.note] if self.found is None else [self.note, self.found]
         text = ": ".join(part for part in [*place, *details] if part)
@@ -62,7 +62,7 @@ class Stage:
         return lines
 
     def as_dict(self) -> dict[str, str | None]:
-        """The stage for machines."""
+        """Return the stage for machines, as plain values."""
         return {
             "name": self.name,
             "path": None if self.path is None else str(self.path),
@@ -94,13 +94,13 @@ def stages_of(loaded: AnyLoaded) -> list[Stage]:
 
 
 def shown_path(path: Path) -> str:
-    """A path as the user would write it: relative where it lies below the current folder."""
+    """Return a path as the user would write it: relative if it lies below the current folder."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 STARTS = ("start_from", "adapt.embeddings.donor")
-"""Names of the stages that another run or download makes, one for each of many runs perhaps."""
+"""Settings whose folders another run or a download makes."""
 _ABSENT = (State.TO_BUILD, State.MISSING)
 
 
@@ -180,7 +180,7 @@ def _shards(loaded: AnyLoaded, documents: Stage | None) -> Stage:
 def _shards_are_ready(loaded: AnyLoaded, shards: ShardSettings, documents: Stage | None) -> bool:
     """Tell whether the recipe's shards are there; False where they are to be made.
 
-    Raises UserError where they were not built by this recipe, as far as it says how.
+    Raises UserError where another recipe built the shards, as far as this recipe says how.
     """
     recipe = loaded.recipe
     found = find_artifact(shards.path, Wanted(SHARDS, key="shards.path"))
@@ -196,13 +196,13 @@ def _shards_are_ready(loaded: AnyLoaded, shards: ShardSettings, documents: Stage
     try:
         shape = ShardShape.of(recipe.tokenizer, shards, recipe.seed)
     except UserError:
-        return True  # shards hold a copy of a tokenizer whose files are gone
+        return True  # the shards hold a copy of the tokenizer
     shape.wanted(digest, any_seed_of=found.manifest).require_same(shards.path, found.manifest)
     return True
 
 
 def _tokenizer(loaded: AnyLoaded, shards: Stage) -> Stage | None:
-    """The tokenizer, which lies in the folder of the shards."""
+    """Return the tokenizer, which lies in the folder of the shards."""
     recipe = loaded.recipe
     if shards.path is None or recipe.tokenizer is None or shards.state is State.REFUSED:
         return None
@@ -261,7 +261,7 @@ def _pairs(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:
 
 
 def _refused(name: str, path: Path, error: FeldsparError, key: str, command: str) -> Stage:
-    """Return the stage of a folder that is damaged, or holds something else than is asked for."""
+    """Return the stage of a folder that is damaged, or that holds something else."""
     if isinstance(error, OtherArtifactError):
         error.do = f"set another {key}, or replace it: {command} --overwrite"
     return Stage(name, path, State.REFUSED, error.what, error.found, error.do, error)

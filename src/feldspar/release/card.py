@@ -1,4 +1,4 @@
-"""The model card, written from records: nothing in it is typed by hand."""
+"""The model card. All its figures come from records."""
 
 import re
 import unicodedata
@@ -9,18 +9,18 @@ from feldspar.core.progress import tokens_of_plan
 from feldspar.model.export_class import OWN
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
-"""Characters that Markdown or HTML may take for markup."""
+"""Characters that Markdown or HTML may read as markup."""
 LINE_START = re.compile(r"^([0-9]*)([-+=:.)])")
 """Characters that begin a list, a rule or a heading at the start of a line."""
 
 
 @dataclass(frozen=True)
 class ReleaseFacts:
-    """What a release says of itself, all of it read from the run and its data.
+    """The facts that a release states, read from the run and its data.
 
     ``planned_tokens`` is None where the plan is not known. ``licences`` maps each source to the
-    licence that its documents carry; ``held_out`` maps each source to bits per byte; ``documents``
-    are counts of documents kept by source.
+    licence of its documents, ``held_out`` to its bits per byte, and ``documents`` to the number of
+    documents kept.
     """
 
     name: str
@@ -120,14 +120,14 @@ def _use(has_own_code: bool) -> list[str]:
 
 
 def plain_text(text: str) -> str:
-    """Escape ``text`` so that a card shows it as it is, in one line, without any markup."""
+    """Escape ``text`` so that a card shows it literally, on one line, without markup."""
     visible = "".join(map(_visible, text))
     one_line = " ".join(visible.split())
     return LINE_START.sub(r"\1\\\2", MARKUP.sub(r"\\\g<0>", one_line))
 
 
 def _visible(character: str) -> str:
-    """Replace a control by a space and leave out what is not shown, such as marks of direction."""
+    """Replace a control by a space; drop characters without a glyph, such as direction marks."""
     kind = unicodedata.category(character)
     if kind in ("Cc", "Zl", "Zp"):
         return " "
@@ -135,6 +135,6 @@ def _visible(character: str) -> str:
 
 
 def licence_text(licences: dict[str, Any]) -> str:
-    """The licences of a source's documents as one text, most frequent first."""
+    """Return the licences of a source's documents as one text, most frequent first."""
     known = sorted(licences.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(name for name, _ in known) or "unknown"

@@ -1,4 +1,4 @@
-"""A release folder gets its card and manifest last, and is verified by them."""
+"""Finish a release folder with its card and manifest, and verify a release by them."""
 
 from pathlib import Path
 
@@ -28,9 +28,9 @@ def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
 
 
 def verify_release(folder: Path) -> list[str]:
-    """List every difference between a release and its manifest, unlisted files too.
+    """List every difference between a release and its manifest, including unlisted files.
 
-    Every file is read again, whatever is remembered of it. Raises UserError when the folder is no
-    release, RunError when its manifest was altered.
+    Every file is read again; remembered comparisons do not count. Raises UserError when the folder
+    is not a release, RunError when its manifest was altered.
     """
     return verify_files(folder, read_manifest(folder, KIND))

@@ -35,7 +35,7 @@ SAMPLE_TOKENS = 96
 
 
 class Quickstart:
-    """The stages in order, with the seconds of each.
+    """The stages of the quickstart in order, with the seconds of each.
 
     ``begun`` is called with the name of each stage, ``ended`` with the name and the result.
     """
@@ -57,7 +57,7 @@ class Quickstart:
         self.seconds = seconds_before(self.times, loaded)
 
     def run(self) -> Path:
-        """Run every stage that is not done yet; return the page of the report."""
+        """Run every unfinished stage; return the report's page."""
         check_folder(self.folder)
         require_buildable(stages_of(self.loaded))
         report = self._do("documents", lambda: build_documents(self.loaded, self.offline))
@@ -85,7 +85,7 @@ class Quickstart:
 
     @contextmanager
     def stage(self, name: str) -> Generator[None]:
-        """Name a stage and add up its seconds, over calls that were stopped too."""
+        """Announce a stage and add up its seconds, including those of calls that were stopped."""
         self.begun(name)
         began = time.perf_counter()
         try:
@@ -122,11 +122,11 @@ def seconds_before(path: Path, loaded: LoadedRecipe) -> dict[str, float]:
         spent = record["seconds"] if record["recipe"] == loaded.digest else {}
         return {str(stage): float(seconds) for stage, seconds in spent.items()}
     except (ValueError, TypeError, KeyError, AttributeError):
-        return {}  # times that cannot be read are counted from here on
+        return {}  # unreadable times count as none
 
 
 def is_done(folder: Path, loaded: LoadedRecipe) -> bool:
-    """Tell whether the folder holds a finished quickstart of this recipe, its release whole."""
+    """Tell whether the folder holds a finished quickstart of this recipe with a whole release."""
     release = folder / "release"
     if not (folder / "report.html").is_file() or not release.is_dir():
         return False

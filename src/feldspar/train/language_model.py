@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from feldspar.core.cgroups import memory_bytes
 from feldspar.core.errors import SetupError
-from feldspar.core.memory import memory_bytes
 from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.declarations import declared
 from feldspar.core.errors import UserError
+from feldspar.core.rows import declared
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.uses import ParameterUses

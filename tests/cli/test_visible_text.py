@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from feldspar.core.terminal import visible
+from feldspar.cli.console import visible
 
 
 @given(st.text())
