@@ -74,7 +74,7 @@ def test_a_start_from_a_hugging_face_folder_keeps_its_scaling(
         ("learned", "{type: linear, factor: 2}", "the model has learned"),
         ("alibi", "{type: yarn, factor: 2, train_length: 16}", "the model has alibi"),
         ("alibi", "{type: linear}", "give either factor or train_length"),
-        ("alibi", "{type: linear, factor: 0.5}", "write 2 to reach"),
+        ("alibi", "{type: linear, factor: 0.5}", "write 2, not 0.5, to reach"),
         ("alibi", "{type: linaer, factor: 2}", "did you mean 'linear'"),
     ],
 )

@@ -113,7 +113,7 @@ def test_fewer_pieces_than_asked(folder: Path) -> None:
         ({"corpus": "arabik"}, "the documents have no source 'arabik'"),
         ({"corpus": ["arabic", "english"]}, "leave one of the old language out"),
         ({"script": "greek"}, "gives no new token"),
-        ({"script": "klingon"}, "has the script 'klingon'"),
+        ({"script": "klingon"}, "a script 'klingon'"),
         ({"script": "latin"}, "of the words of source english contain a target character"),
     ],
 )

@@ -45,7 +45,7 @@ class TargetCharacters:
             if not found:
                 hint = nearest(name.lower(), _script_names())
                 raise UserError(
-                    f"no character has the script {name!r} in its Unicode name"
+                    f"no character of Unicode belongs to a script {name!r}"
                     + (f"; did you mean {hint!r}?" if hint else "")
                 )
             codes |= found
