@@ -175,7 +175,7 @@ def test_the_optimizer_of_a_phase(paired_recipe: Path, tmp_path: Path) -> None:
     with open_run(inputs.loaded, inputs.plan.timeline, tmp_path / "run", overwrite=False) as run:
         trainer = begin_training(inputs, run, distribution)
     trainer.enter_phase(inputs.plan.timeline.phases[2])
-    groups = trainer.optimizer._rule.param_groups
+    groups = [group for part, _ in trainer.optimizer._parts for group in part.param_groups]
     assert {group["betas"] for group in groups} == {(0.9, 0.98)}
     assert {group["eps"] for group in groups} == {1e-6}
     assert trainer.optimizer._clip_norm is None
