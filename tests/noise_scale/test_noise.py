@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.control.analysis import regress_through_origin
+from feldspar.noise_scale.control.calibration import regress_through_origin
 from feldspar.noise_scale.control.group_tracker import track_groups
 from feldspar.noise_scale.control.meter import NoiseScaleMeter
 from feldspar.noise_scale.control.statistics import Moments, StepStatistics

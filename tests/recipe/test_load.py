@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.load import load_any_recipe, load_recipe, value_at
+from feldspar.recipe.load import load_any_recipe, load_recipe
 from feldspar.recipe.shipped import find_recipe, shipped_names
-from feldspar.recipe.tree import merge, origin_of, set_value, split_key
+from feldspar.recipe.tree import get_value, merge, origin_of, set_value, split_key
 from feldspar.recipe.write import recipe_text
 
 CHOICES = """\
@@ -43,8 +43,8 @@ def test_overrides_replace_the_value_that_they_name(small: Path) -> None:
     assert loaded.recipe.phases[0].batch.model_dump()["tokens"] == 512
     assert loaded.recipe.optimizer.epsilon == 1e-9
     assert loaded.recipe.optimizer.betas == (0.9, 0.95)
-    assert value_at(loaded, "phases.0.batch") == {"tokens": 512}
-    assert value_at(loaded, "phases.7.batch") is None
+    assert get_value(loaded.tree, split_key("phases.0.batch")) == {"tokens": 512}
+    assert get_value(loaded.tree, split_key("phases.7.batch")) is None
 
 
 def test_a_variant_named_by_a_word_can_be_filled_in(small: Path) -> None:

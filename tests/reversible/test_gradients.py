@@ -8,8 +8,7 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.reversible.block import ReversibleBlock
-from feldspar.reversible.chain import ReversibleChain
-from feldspar.reversible.drift import reconstruction_errors
+from feldspar.reversible.chain import ReversibleChain, reconstruction_errors
 from feldspar.reversible.recompute import recomputed
 from feldspar.reversible.replay import is_recomputing
 from feldspar.reversible.steps import Part, Step

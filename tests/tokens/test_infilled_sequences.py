@@ -8,8 +8,8 @@ import pytest
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
-from feldspar.tokens.sequences.loader import PrefetchingLoader
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
+from feldspar.tokens.sequences.sequence_loader import PrefetchingLoader
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
 from tests.tokens.conftest import FIM, infilling, segments

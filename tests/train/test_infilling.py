@@ -10,7 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
-from feldspar.tokens.sequences.loader import SequenceTensors
+from feldspar.tokens.sequences.sequence_loader import SequenceTensors
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.train.next_token import _model_inputs
 from feldspar.train.run import train

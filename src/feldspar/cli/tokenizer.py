@@ -125,7 +125,7 @@ def report(
     from feldspar.cli.console import print_json
     from feldspar.cli.tables import print_table
     from feldspar.tokens.shards.build_shards import counts_with_ratios
-    from feldspar.tokens.tokenizer.fertility import measure_fertility
+    from feldspar.tokens.tokenizer.document_encoding import measure_fertility
 
     counted = measure_fertility(tokenizer, documents, split)
     if json:

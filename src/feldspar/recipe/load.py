@@ -25,7 +25,6 @@ from feldspar.recipe.shipped import find_recipe, is_shipped
 from feldspar.recipe.tree import (
     Origins,
     dotted,
-    get_value,
     merge,
     origin_of,
     replace_origin,
@@ -408,8 +407,3 @@ def _with_vocabulary(recipe: Recipe) -> Recipe:
             )
         }
     )
-
-
-def value_at(loaded: Loaded, key: str) -> Any:
-    """Return the plain value that the recipe gives for a dotted key, or None."""
-    return get_value(loaded.tree, split_key(key))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import InternalError
 from feldspar.reversible.block import ReversibleBlock
-from feldspar.reversible.once import refuse_double_backward, trainable_parameters
+from feldspar.reversible.replay import refuse_double_backward, trainable_parameters
 
 
 @dataclass

@@ -9,8 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from feldspar.reversible.once import refuse_double_backward, trainable_parameters
-from feldspar.reversible.replay import Replay
+from feldspar.reversible.replay import Replay, refuse_double_backward, trainable_parameters
 
 
 def recomputed(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:

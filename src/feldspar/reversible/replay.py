@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from feldspar.core.errors import RunError
+from feldspar.core.errors import RunError, UserError
 from feldspar.reversible.surroundings import Autocast, RandomState, modes_in_force
 
 _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
@@ -98,3 +98,17 @@ def _marked_as_recomputing() -> Generator[None]:
         yield
     finally:
         _recomputing.reset(token)
+
+
+def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters whose gradients a backward pass must return, each once."""
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def refuse_double_backward() -> None:
+    """Raise UserError in a backward pass that is itself recorded (``create_graph=True``)."""
+    if torch.is_grad_enabled():
+        raise UserError(
+            "recomputed activations have no second derivatives (create_graph=True)",
+            do="use memory='store'",
+        )

@@ -15,7 +15,7 @@ from feldspar.tokens.sequences.phase_sequences import (
     Sequences,
 )
 from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture
-from feldspar.tokens.sequences.selection import select_documents
+from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.extension import Extension
 from feldspar.train.pairs import Pairs, open_pairs, pass_tokens

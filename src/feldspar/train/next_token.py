@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.decoder import Decoder
 from feldspar.plan.timeline import StepPlan
-from feldspar.tokens.sequences.loader import PrefetchingLoader, Reader, SequenceTensors
+from feldspar.tokens.sequences.sequence_loader import PrefetchingLoader, Reader, SequenceTensors
 
 
 class LanguageModelLoss(nn.Module):

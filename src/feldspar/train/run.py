@@ -6,7 +6,7 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
-from feldspar.evaluate.loss.validation import HeldOutSource, held_out_sources, validate
+from feldspar.evaluate.loss.training_validation import HeldOutSource, held_out_sources, validate
 from feldspar.plan.summary import Plan, effective_table, plan_recipe
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.load import LoadedRecipe

@@ -6,10 +6,12 @@ from math import log
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate.loss.documents import text_losses
-from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses, total_loss
+from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses, total_loss, windows_of
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from feldspar.tokens.tokenizer.bpe import train_bpe
@@ -155,3 +157,19 @@ def test_a_broken_model_gives_no_figures(make_model: Make) -> None:
         model.decoder.token_embedding.weight[5, 3] = float("nan")
     with pytest.raises(RunError, match="is not finite"):
         text_losses(model, ["abc"])
+
+
+@given(st.integers(1, 200), st.integers(1, 40))
+def test_each_prediction_once_with_half_a_context(predictions: int, length: int) -> None:
+    windows = list(windows_of(5, predictions, length))
+    scored = [n for window in windows for n in range(window.first_scored, window.end)]
+    assert scored == list(range(predictions))
+    for number, window in enumerate(windows):
+        assert window.document == 5 and 1 <= window.length <= length
+        assert window.begin == number * max(1, length // 2)
+        if number:
+            assert window.first_scored - window.begin + 1 >= length / 2
+
+
+def test_a_document_that_fits_is_one_window() -> None:
+    assert len(list(windows_of(0, 16, 16))) == 1 and len(list(windows_of(0, 17, 16))) == 2

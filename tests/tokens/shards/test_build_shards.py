@@ -14,7 +14,7 @@ from feldspar.corpus.store import documents as read_documents
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings, TrainBpe
 from feldspar.tokens.shards.build_shards import SERIAL_BYTES, build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.tokens.tokenizer import encoding
+from feldspar.tokens.tokenizer import document_encoding as encoding
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokens.conftest import some_texts, write_documents
 

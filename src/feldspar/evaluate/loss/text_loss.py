@@ -15,10 +15,46 @@ from torch import Tensor
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.progress import progress
-from feldspar.evaluate.loss.windows import Window, windows_of
 from feldspar.evaluate.text_model import TextModel, framed
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.position_scaling import grows_with_length
+
+
+@dataclass(frozen=True)
+class Window:
+    """Predictions ``begin`` to ``end`` - 1 of one document, scored from ``first_scored`` on.
+
+    Prediction i is made at input i; its label is input i + 1.
+    """
+
+    document: int
+    begin: int
+    end: int
+    first_scored: int
+
+    @property
+    def length(self) -> int:
+        """Number of inputs."""
+        return self.end - self.begin
+
+
+def windows_of(
+    document: int, predictions: int, context_length: int, stride: int | None = None
+) -> Iterator[Window]:
+    """Yield the windows of a document with this number of predictions; each is scored once.
+
+    The first window scores all its predictions. Each later one begins a stride (default: half a
+    context) after the one before it, and scores only what the one before did not reach. So a token
+    beyond the first window has a context of at least a full context minus the stride. With a stride
+    of a full context the windows do not overlap.
+    """
+    stride = stride or max(1, context_length // 2)
+    begin = scored = 0
+    while scored < predictions:
+        end = min(begin + context_length, predictions)
+        yield Window(document, begin, end, scored)
+        begin, scored = begin + stride, end
+
 
 BATCH_TOKENS = {"cpu": 4096}
 """Tokens scored at once on each kind of device: a number that fits a processor's caches, ..."""

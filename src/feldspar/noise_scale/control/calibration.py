@@ -3,11 +3,16 @@
 2411.00999 reports total = 1.4 x norm layers in one setting. The factor depends on model, data and
 progress, so it is measured. It is an unbiased estimate of all parameters (with micro-batches or
 processes as groups) divided by that of the norm layers, averaged over a long time. With little
-evidence it stays near the paper's value.
+evidence it stays near the paper's value. After a run, a regression of one noise scale on the other
+gives the same factor.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.noise_scale.control.meter import NoiseScaleMeter
@@ -69,3 +74,25 @@ class Calibration:
         """Continue from a checkpoint."""
         self._norm.load_state(state["norm"])
         self._total.load_state(state["total"])
+
+
+@dataclass(frozen=True)
+class Regression:
+    """y = slope x through the origin, and Pearson's correlation."""
+
+    slope: float
+    correlation: float
+
+
+def regress_through_origin(x: Sequence[float], y: Sequence[float]) -> Regression:
+    """Fit y = slope x to paired noise scales; pairs that are not finite are left out.
+
+    Noise scales have the trend of training in common, which increases the correlation. Raises
+    UserError for fewer than three pairs.
+    """
+    pairs = np.array([x, y], dtype=np.float64)
+    pairs = pairs[:, np.isfinite(pairs).all(axis=0)]
+    if pairs.shape[1] < 3:
+        raise UserError("a regression needs at least three finite pairs", found=pairs.shape[1])
+    slope = float((pairs[0] * pairs[1]).sum() / (pairs[0] ** 2).sum())
+    return Regression(slope, float(np.corrcoef(pairs)[0, 1]))

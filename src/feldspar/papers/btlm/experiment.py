@@ -13,7 +13,7 @@ from statistics import fmean
 import numpy as np
 
 from feldspar.core.progress import progress
-from feldspar.evaluate.loss.validation import held_out_sources
+from feldspar.evaluate.loss.training_validation import held_out_sources
 from feldspar.papers.btlm.phase_switch import Switch, phase_switch
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, ladder_table

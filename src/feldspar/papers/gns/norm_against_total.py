@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
-from feldspar.noise_scale.control.analysis import Regression, regress_through_origin
+from feldspar.noise_scale.control.calibration import Regression, regress_through_origin
 from feldspar.runtime.run_folder import RunFolder
 
 GROUPS = ("norm", "total")

@@ -16,7 +16,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
 from feldspar.recipe.sections.phase_data import FillInTheMiddle, Select
 from feldspar.tokens.sequences.mixture import named_sampler
-from feldspar.tokens.sequences.selection import select_documents
+from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.sequences.shuffle import WindowOrder
 from feldspar.tokens.sequences.stream import Cursor, SourceStream
 from feldspar.tokens.shards.shard_folder import ShardSet

@@ -23,7 +23,7 @@ from feldspar.core.streams import stream_seed
 from feldspar.recipe.sections.tokens import ShardSettings, TokenizerSettings
 from feldspar.tokens.shards.shard_shape import KIND, ShardShape
 from feldspar.tokens.shards.writer import write_source
-from feldspar.tokens.tokenizer.encoding import SourceCounts, encode_unit, units_of
+from feldspar.tokens.tokenizer.document_encoding import SourceCounts, encode_unit, units_of
 from feldspar.tokens.tokenizer.infilling import Infiller
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings

@@ -13,7 +13,7 @@ from feldspar.core.artifact import Artifact, damaged, open_artifact
 from feldspar.core.errors import UserError, nearest
 from feldspar.tokens.shards.build_shards import KIND, TOKENIZER_FOLDER, splits_of
 from feldspar.tokens.shards.writer import ENDS_SUFFIX, TOKENS_SUFFIX
-from feldspar.tokens.tokenizer.encoding import SourceCounts
+from feldspar.tokens.tokenizer.document_encoding import SourceCounts
 
 READ_AHEAD_BYTES = 1 << 28
 """Sources with more tokens than this (in bytes) are verified in the background."""

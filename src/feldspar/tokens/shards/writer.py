@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from feldspar.tokens.tokenizer.encoding import EncodedUnit, SourceCounts
+from feldspar.tokens.tokenizer.document_encoding import EncodedUnit, SourceCounts
 
 TOKENS_SUFFIX = ".tokens"
 ENDS_SUFFIX = ".ends.npy"

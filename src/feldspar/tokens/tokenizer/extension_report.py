@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
-from feldspar.tokens.tokenizer.encoding import SourceCounts
+from feldspar.tokens.tokenizer.document_encoding import SourceCounts
 from feldspar.tokens.tokenizer.scripts import TargetCharacters
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 

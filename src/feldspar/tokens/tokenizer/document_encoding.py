@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from feldspar.core.errors import RunError
+from feldspar.core.errors import RunError, UserError
+from feldspar.core.progress import progress
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 UNIT_CHARACTERS = 2**21
@@ -134,3 +135,37 @@ def _order_keys(raw: list[bytes], seed: int) -> np.ndarray:
 @lru_cache(maxsize=1)
 def _tokenizer(folder: Path, digest: str) -> TextTokenizer:
     return TextTokenizer.load(folder)
+
+
+def measure_fertility(
+    tokenizer_folder: Path, documents: Path, split: str = "train"
+) -> dict[str, SourceCounts]:
+    """Encode one split and count, for each source.
+
+    Raises UserError if the split has no documents.
+    """
+    from feldspar.corpus import store
+
+    digest = TextTokenizer.load(tokenizer_folder).digest
+    counted = {}
+    with progress("encoding") as advance:
+        for name in store.sources(documents):
+            if not (documents / split / name).is_dir():
+                continue
+            texts = (document.text for document in store.documents(documents, split, name))
+            found = 0, 0, 0, 0, 0
+            for unit in units_of(texts, tokenizer_folder, digest):
+                encoded = encode_unit(unit)
+                now = (
+                    len(encoded.lengths),
+                    int(encoded.lengths.sum()),
+                    encoded.text_bytes,
+                    encoded.words,
+                    encoded.empty_documents,
+                )
+                found = tuple(map(sum, zip(found, now, strict=True)))
+                advance(len(encoded.lengths))
+            counted[name] = SourceCounts(*found)
+    if not counted:
+        raise UserError(f"{documents} has no documents in its {split} split")
+    return counted

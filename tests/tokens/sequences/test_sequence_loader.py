@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from feldspar.core.errors import InternalError, UserError
-from feldspar.tokens.sequences.loader import PrefetchingLoader
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
+from feldspar.tokens.sequences.sequence_loader import PrefetchingLoader
 from feldspar.tokens.shards.shard_folder import ShardSet
 
 HALF = {"prose": Fraction(1, 2), "code": Fraction(1, 2)}

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.recipe.sections.runtime import KeepSettings
-from feldspar.runtime.retention import Candidate, best_of, kept
+from feldspar.runtime.checkpoint_store import Candidate, best_of, kept
 
 TOKENS = st.lists(st.integers(0, 500), unique=True, max_size=25)
 METRICS = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))

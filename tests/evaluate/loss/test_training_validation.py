@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.evaluate.loss.validation import held_out_sources, validate
+from feldspar.evaluate.loss.training_validation import held_out_sources, validate
 from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.next_token import LanguageModelLoss

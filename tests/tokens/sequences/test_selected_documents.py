@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError
 from feldspar.recipe.sections.phase_data import Select
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
 from feldspar.tokens.sequences.resolve import MeasuredTokens, tokens_of
-from feldspar.tokens.sequences.selection import select_documents
+from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.shards.shard_folder import ShardSet, SourceTokens
 
 EVEN, ODD = Select(files="even"), Select(files="odd")
