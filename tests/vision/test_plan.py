@@ -72,7 +72,7 @@ def test_epochs_need_the_number_of_images(recipe_file: Path) -> None:
         ("optimizer.betas=[0.9, 0.99]", "optimizer.betas: unknown key"),
         (
             "optimizer.learning_rate=0.1",
-            "optimizer.learning_rate: the peak learning rate lies in parametrization.learning_rate",
+            "optimizer.learning_rate: set the peak learning rate in parametrization.learning_rate",
         ),
         ("task=detection", "task: input should be 'classification', found 'detection'"),
         ("augmentation.crop={type: random_resized, area: [0.5, 0.1]}", "0.5 is more than 0.1"),

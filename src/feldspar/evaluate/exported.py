@@ -29,7 +29,7 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
 
 
 def unfinished_run(folder: Path) -> str | None:
-    """Say how far the run was that a folder was released from.
+    """Return the progress of the run that a folder was released from.
 
     None where the run was at its end, and for a folder that is no release.
     """

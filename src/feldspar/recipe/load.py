@@ -315,7 +315,7 @@ def _apply_choices(tree: dict[str, Any], origins: Origins) -> tuple[dict[str, An
     choices = tree.get("choices") or {}
     chosen = tree.get("choose") or {}
     if not _are_tables(choices, chosen):
-        return tree, origins  # validation says what is wrong with them
+        return tree, origins  # validation reports what is wrong
     for name in chosen:
         if name not in choices:
             hint = nearest(name, choices)

@@ -39,7 +39,7 @@ def recipe_error(
     problems = []
     for path, detail in details:
         if any(len(other) > len(path) and other[: len(path)] == path for other, _ in details):
-            continue  # what is wrong inside says it better
+            continue  # the problem inside it is more exact
         message = _message(detail, path, model, tree)
         key = key_named_in(message) or path
         holder = key[:-1] if detail["type"] == "missing" else key
@@ -100,7 +100,7 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], tree: Any) -> str:
     place = tuple("N" if isinstance(part, int) else part for part in path)
     known = dict.fromkeys(key for key, _ in all_keys(model))
     owners = [key for key in known if key.rpartition(".")[2] == name]
-    # A key of another variant of this very section is not misplaced.
+    # A key of another variant of the same section is not misplaced.
     if owners and dotted(place) not in known:
         return f"{dotted(path)}: unknown key here; it belongs at {' or '.join(owners[:3])}"
     hint = nearest(name, siblings)

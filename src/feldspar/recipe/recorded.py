@@ -41,7 +41,7 @@ def recorded_recipe(folder: Path) -> Recorded | None:
             place = open_artifact(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)
             state = json.loads(place.read_text(encoding="utf-8"))
         except (FeldsparError, OSError):
-            continue  # whoever needs its weights says what is wrong with it
+            continue  # an error follows when its weights are needed
         if "recipe" in state:
             return Recorded(recorded_values(state["recipe"]), place)
     return None

@@ -32,8 +32,8 @@ def draw_mask(
     entries = math.prod(shape)
     mask = stream.random(entries, dtype=np.float32) >= sparsity
     if sampling == "exact":
-        # A few entries too many or too few, flipped at random: each mask of this count is as
-        # likely as by a permutation, at a fifth of its time.
+        # Flip surplus or missing entries at random. Each mask with this count is as likely as
+        # with a permutation, in a fifth of the time.
         surplus = int(mask.sum()) - kept_count(entries, sparsity)
         candidates = np.flatnonzero(mask if surplus > 0 else ~mask)
         mask[stream.choice(candidates, abs(surplus), replace=False, shuffle=False)] = surplus < 0

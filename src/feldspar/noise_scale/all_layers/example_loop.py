@@ -158,7 +158,7 @@ class ExampleLoopRule(Rule):
         """Raise UserError unless single examples give the same results as the whole batch."""
         training = [part for part in module.modules() if part.training]
         for part in training:
-            part.training = False  # chance would differ
+            part.training = False  # random draws would differ
         try:
             whole = self.plain(module, *args, **kwargs)
             joined = self._run(module, apart, [{}] * n_examples, args, kwargs)

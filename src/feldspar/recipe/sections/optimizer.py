@@ -1,4 +1,4 @@
-"""The optimizers, and the update rule that each of them has for a parameter.
+"""Settings of the optimizers, and the rule by which each one updates a parameter.
 
 An optimizer may update parameters of different roles by different rules. A rule declares the state
 that it keeps, which memory planning and checkpoints ask for.
@@ -17,7 +17,7 @@ Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, 
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """One way to update a parameter, and the state that it keeps of the parameter."""
+    """One way to update a parameter, and the state that the rule keeps for it."""
 
     name: str
     """The key of the rule in ``train.optimizer`` and in the rates of the parametrization."""
@@ -28,21 +28,21 @@ class UpdateRule:
     epsilon: float = 0.0
     """The number that keeps a divisor from zero; the parametrization multiplies it."""
     learning_rate_ratio: float = 1.0
-    """Its learning rate at the base width, as a multiple of parametrization.learning_rate."""
+    """Learning rate at the base width, as a multiple of parametrization.learning_rate."""
     keeps_zeros: bool = True
     """True where an entry of weight, gradient and moments that is zero stays zero. Otherwise
     masked entries are set to zero after each update."""
 
 
 class OptimizerSection(Settings):
-    """The keys of one optimizer; the peak learning rate is no part of them."""
+    """Keys of one optimizer, without the peak learning rate."""
 
     @model_validator(mode="before")
     @classmethod
     def _rate_lies_elsewhere(cls, value: Any) -> Any:
         if isinstance(value, dict) and "learning_rate" in value:
             raise ValueError(
-                "learning_rate: the peak learning rate lies in parametrization.learning_rate"
+                "learning_rate: set the peak learning rate in parametrization.learning_rate"
             )
         return value
 
@@ -67,9 +67,9 @@ class OptimizerSettings(OptimizerSection):
 
 
 class MuonSettings(Settings):
-    """Muon for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
+    """Muon for the matrices of the blocks, and AdamW for embeddings, head, norms and biases.
 
-    Muon (2502.16982, equation 1) moves a matrix by its momentum with all singular values set to
+    Muon (2502.16982, equation 1) updates a matrix by its momentum with all singular values set to
     about 1.
     """
 
@@ -77,22 +77,23 @@ class MuonSettings(Settings):
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Share of the matrices' mean gradient that a step keeps."""
     nesterov: bool = True
-    """Look ahead by the momentum."""
+    """Use Nesterov momentum."""
     ns_steps: Annotated[int, Field(ge=1, lt=100)] = 5
     """Newton-Schulz iterations that make an update orthogonal."""
     adjustment: Literal["match_rms_adamw", "original"] = "match_rms_adamw"
-    """Factor on the rate of a matrix by its shape: 0.2 sqrt(max(rows, columns)), so that its
-    entries move as far as AdamW's would; or sqrt(max(1, rows / columns))."""
+    """Factor of the learning rate of a matrix, from its shape. match_rms_adamw: 0.2 sqrt(max(rows,
+    columns)), so that its entries change as much as with AdamW. original: sqrt(max(1, rows /
+    columns))."""
     learning_rate_ratio: PositiveFloat = 1.0
-    """Rate of the matrices, as a multiple of parametrization.learning_rate; AdamW takes that one
-    itself."""
+    """Learning rate of the matrices, as a multiple of parametrization.learning_rate. AdamW's part
+    uses that rate itself."""
     betas: Betas = (0.9, 0.95)
     """Decay rates of AdamW's two moments, per step."""
     epsilon: PositiveFloat = 1e-8
-    """Added to the root of AdamW's second moment."""
+    """Number added to the root of AdamW's second moment."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    """Decoupled decay of tensors with at least two dimensions, multiplied by their own learning
-    rate before the adjustment."""
+    """Decoupled weight decay of tensors with two or more dimensions, multiplied by their own
+    learning rate before the adjustment."""
     clip_norm: PositiveFloat | Literal["none"] = 1.0
     """Largest norm of the whole gradient; none: no clipping."""
 
@@ -106,7 +107,7 @@ class MuonSettings(Settings):
             counts_steps=False,
             epsilon=1e-7,
             learning_rate_ratio=self.learning_rate_ratio,
-            # An orthogonal matrix has no zeros where its gradient had them.
+            # The update is orthogonal, so it is not zero where the gradient is.
             keeps_zeros=False,
         )
 
@@ -151,7 +152,7 @@ class SgdSettings(OptimizerSection):
 
     @property
     def only_rule(self) -> UpdateRule:
-        """The rule of every parameter."""
+        """Rule of all parameters."""
         moments = ("momentum_buffer",) if self.momentum else ()
         return UpdateRule("sgd", moments, counts_steps=False)
 

@@ -37,7 +37,7 @@ class Range(Settings):
             value = self.low + share * (self.high - self.low)
         else:
             value = self.low * (self.high / self.low) ** share
-        # Rounding may step over an end by a hair.
+        # Rounding may exceed an end by a little.
         return min(max(float(f"{value:.11e}"), self.low), self.high)
 
 

@@ -89,7 +89,7 @@ def packed(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Pack items into rows: the longest first, each into the fullest row with room. Return the
     items of each row."""
     rows: list[list[int]] = []
-    room: list[tuple[int, int]] = []  # what is left of each row, sorted
+    room: list[tuple[int, int]] = []  # free tokens of each row, sorted
     for item in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
         place = bisect_left(room, (lengths[item], -1))
         if place == len(room):

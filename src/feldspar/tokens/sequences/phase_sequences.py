@@ -99,7 +99,7 @@ class SequenceReader:
                         shards.read(split, name), phase.selections.get(name), name
                     )
                     self._streams[label] = SourceStream(source, label, seed)
-                # Also the check that a whole epoch holds at least one window.
+                # This also checks that an epoch has at least one window.
                 stream = self._streams[label]
                 stream.locate(Cursor(0, stream.tokens), phase.context_length, 0)
         self._infiller = None

@@ -113,8 +113,8 @@ class Infiller:
             pieces.append(inputs[stop : stop + 1])
         filled = np.concatenate(pieces)
         cut = max(0, len(filled) - length)
-        # A document that goes on after the window goes on after its own last token only: what
-        # follows a middle that was cut off is not known.
+        # A document continues after its own last token. If its middle was cut off, the token
+        # after the cut is unknown.
         if transformed is None:
             filled = np.append(filled, window[-1])
         tokens = np.full(length + 1, self._sentinels.pad, np.int64)

@@ -199,7 +199,7 @@ class _PretokenIds(dict[str, bytes]):
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
-    """u16 for vocabularies of at most 65,536 tokens, else u32; always little-endian."""
+    """Return u16 for vocabularies of at most 65,536 tokens, else u32; always little-endian."""
     return np.dtype("<u2" if vocab_size <= U16_VOCABULARY else "<u4")
 
 
