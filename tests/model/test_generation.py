@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 from feldspar.model.generation import generate
 from tests.rounding import assert_within_rounding, terms_of
 

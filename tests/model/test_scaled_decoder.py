@@ -7,7 +7,7 @@ import torch
 
 from feldspar.model import attention_paths
 from feldspar.model.blocked_attention import blocked_attention
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
 from feldspar.model.positions import alibi_slopes

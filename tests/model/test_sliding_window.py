@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from feldspar.core.errors import UserError
 from feldspar.model.attention_paths import attend, augmented_alibi, biased_alibi, masked_attention
 from feldspar.model.blocked_attention import suits_blocks
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 from feldspar.model.generation import generate
 from feldspar.model.positions import alibi_slopes
 from feldspar.model.visible_keys import VisibleKeys

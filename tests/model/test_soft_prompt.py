@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from feldspar.core.rows import Role
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
+from feldspar.model.layers import SOFT_PROMPT
 from feldspar.model.rows import model_shapes
-from feldspar.model.soft_prompt import SOFT_PROMPT
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.parametrization import ParametrizationSettings

@@ -9,7 +9,7 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.model.soft_prompt import SOFT_PROMPT
+from feldspar.model.layers import SOFT_PROMPT
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
 from feldspar.tokens.shards.shard_folder import ShardSet

@@ -22,8 +22,8 @@ from feldspar.huggingface.weights import (
     save_tensors,
     write_weights,
 )
+from feldspar.model.layers import SOFT_PROMPT
 from feldspar.model.rows import model_shapes
-from feldspar.model.soft_prompt import SOFT_PROMPT
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.sections.model import (
     ModelSettings,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.soft_prompt import SOFT_PROMPT
+from feldspar.model.layers import SOFT_PROMPT
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.sections.model import ModelSettings
 

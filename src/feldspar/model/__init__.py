@@ -1,1 +1,1 @@
-"""One decoder: attention, positions, normalisation, feed-forward, the fused loss, generation."""
+"""The decoder: attention, positions, normalisation, feed-forward, the fused loss, generation."""

@@ -22,7 +22,7 @@ from feldspar.model.blocked_attention import blocked_attention, suits_blocks
 from feldspar.model.visible_keys import Chunk, VisibleKeys
 
 ATTENTION_CHUNK_ROWS = 512
-"""Query rows that masked attention takes at a time."""
+"""Query rows that masked attention computes at a time."""
 ALIBI_COLUMNS = 8
 """Extra dimensions of a head that carry ALiBi's slopes through a fused kernel."""
 POSITION_STEP = 128
@@ -94,7 +94,7 @@ def masked_attention(
 
 
 def chunks(query: Tensor, key: Tensor, visible: VisibleKeys) -> Iterator[Chunk]:
-    """Yield the chunks of rows that masked attention takes at a time."""
+    """Yield the chunks of rows that masked attention computes at a time."""
     return visible.chunks(query.shape[2], key.shape[2], ATTENTION_CHUNK_ROWS)
 
 
@@ -135,7 +135,7 @@ def augmented_alibi(
 
 
 def _slope_columns(query: Tensor, slopes: Tensor) -> Tensor:
-    """(b, h, t, 8): the slope's high part twice, its remainder twice, zeros."""
+    """Return (b, h, t, 8): the slope's high part twice, its remainder twice, zeros."""
     n_sequences, n_heads, length, _ = query.shape
     exact = slopes.to(torch.float64 if query.dtype == torch.float64 else torch.float32)
     high = exact.to(query.dtype)
@@ -147,7 +147,7 @@ def _slope_columns(query: Tensor, slopes: Tensor) -> Tensor:
 
 
 def _position_columns(keys: Tensor) -> Tensor:
-    """Count positions back from a chunk's last, in multiples of 128 and the rest: (b, g, j, 8)."""
+    """Return key positions counted back from a chunk's last, as multiples of 128 and remainders."""
     behind = torch.arange(1 - keys.shape[2], 1, device=keys.device)
     fine = behind % POSITION_STEP
     columns = torch.stack([behind - fine, fine], dim=-1).to(keys.dtype)

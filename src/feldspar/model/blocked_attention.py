@@ -1,8 +1,8 @@
-"""Causal attention for training on a processor: probabilities are kept, in blocks of rows.
+"""Causal attention for training on a processor, which keeps the probabilities.
 
-A fused kernel forms the probabilities again in its backward pass to save memory; at a context of a
-few hundred tokens they are small, and keeping them takes a fifth of the time away. Blocks of rows
-skip the keys that no row of theirs sees; groups of heads keep a block's scores in the cache.
+A fused kernel computes the probabilities again in its backward pass to save memory. At a context of
+a few hundred tokens they are small, and keeping them saves a fifth of the time. Blocks of rows skip
+the keys that none of their rows sees. Groups of heads keep a block's scores in the cache.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,13 +18,13 @@ from feldspar.model.visible_keys import Chunk, VisibleKeys
 KEPT_BLOCK_ROWS = 64
 """Query rows of a block of probabilities."""
 KEPT_BYTES = 64 * 2**20
-"""Most probabilities of a layer that are kept; above it the fused kernel is the better choice."""
+"""Most probabilities of a layer that are kept. Above this the fused kernel is better."""
 BLOCK_BYTES = 2**20
-"""Scores of a block: what stays in a core's own cache."""
+"""Scores of a block that fit in a core's own cache."""
 
 
 def suits_blocks(query: Tensor, key: Tensor) -> bool:
-    """Tell whether this path is the faster one.
+    """Tell whether this path is faster than the fused kernel.
 
     It is for float32 on a processor with a gradient and few probabilities.
 
@@ -111,7 +111,9 @@ class _BlockedAttention(torch.autograd.Function):
 
 
 def _heads_of_a_group(n_heads: int, length: int, entry_bytes: int) -> int:
-    """Return how many heads are taken together: whole sequences, so that slopes repeat."""
+    """Return how many heads are computed together: those of whole sequences, so that
+    slopes repeat.
+    """
     fitting = BLOCK_BYTES // (KEPT_BLOCK_ROWS * length * entry_bytes)
     return n_heads * max(fitting // n_heads, 1)
 

@@ -13,25 +13,25 @@ from torch import Tensor
 IGNORED_LABEL = -100
 
 LOGITS_CHUNK_BYTES = {"cpu": 8 * 2**20}
-"""Size of the logits buffer by device: what a processor's last-level cache holds, ..."""
+"""Size of the logits buffer by device. On a processor it fits in the last-level cache."""
 LOGITS_CHUNK_BYTES_DEFAULT = 256 * 2**20
-"""... or what keeps an accelerator busy."""
+"""On an accelerator the buffer is large enough to keep the device busy."""
 MINIMUM_LOGITS_ROWS = 256
-"""Fewer rows would read and write the weight's gradient more often than they save."""
+"""Least rows of a chunk. With fewer, memory traffic of the weight's gradient would dominate."""
 
 
 class GradientObserver(Protocol):
-    """Sees each example's share of the head's gradient, which a fused loss forms and adds up."""
+    """Sees each example's share of the head's gradient, which a fused loss computes."""
 
     def see(self, example: int, gradient: Tensor) -> None:
-        """In the forward pass: the gradient (real vocab, d) of one example's summed loss.
+        """Take, in the forward pass, the gradient (real vocab, d) of one example's summed loss.
 
         The tensor is reused for the next example.
         """
         ...
 
     def scale(self, factor: Tensor, gradient: Tensor) -> None:
-        """In the backward pass: what the summed loss is multiplied with, and the whole gradient."""
+        """Take, in the backward pass, the factor of the summed loss and the whole gradient."""
         ...
 
 
@@ -43,7 +43,7 @@ def linear_cross_entropy(
     n_real_vocab: int | None = None,
     observer: GradientObserver | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Sum over tokens of the negative log-likelihood, in float32, and how many tokens it covers.
+    """Return the float32 sum of the tokens' negative log-likelihoods, and the number of tokens.
 
     ``hidden`` is (..., d), ``weight`` (vocab, d), ``labels`` (...) with -100 ignored. Rows of
     ``weight`` from ``n_real_vocab`` on are padding and take no probability. With an ``observer``
@@ -63,7 +63,7 @@ def linear_token_losses(
     multiplier: float = 1.0,
     n_real_vocab: int | None = None,
 ) -> Tensor:
-    """Negative log-likelihood of each token, float32, shaped as ``labels``; 0 where ignored.
+    """Return the float32 negative log-likelihood of each token, as labels; 0 where ignored.
 
     No gradient flows through it.
     """
@@ -100,7 +100,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         if ctx.grads is None:
             raise RuntimeError("the fused cross-entropy supports one backward pass a forward pass")
         grad_hidden, grad_weight = ctx.grads
-        # Scaled in place: the buffers are as large as the head, and of no use afterwards.
+        # Scale in place: the buffers are as large as the head, and nothing uses them afterwards.
         ctx.grads = None
         for grad in (grad_hidden, grad_weight):
             if grad is not None:
@@ -120,7 +120,7 @@ def _chunked(
     want_weight: bool,
     observer: GradientObserver | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Losses (n,), and the gradients of their sum."""
+    """Return losses (n,) and the gradients of their sum."""
     device_type = hidden.device.type
     dtype = hidden.dtype
     if torch.is_autocast_enabled(device_type):

@@ -13,15 +13,14 @@ from torch.utils.checkpoint import checkpoint
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRole, Role
 from feldspar.model.attention import Attention
-from feldspar.model.cache import KeyValueCache
-from feldspar.model.context import SequenceContext
+from feldspar.model.context import KeyValueCache, SequenceContext
 from feldspar.model.cross_entropy import (
     GradientObserver,
     linear_cross_entropy,
     linear_token_losses,
 )
 from feldspar.model.feed_forward import FeedForward
-from feldspar.model.layers import Embedding, Linear, PositionEmbedding, make_norm
+from feldspar.model.layers import Embedding, Linear, PositionEmbedding, SoftPrompt, make_norm
 from feldspar.model.position_scaling import (
     Length,
     grows_with_length,
@@ -34,7 +33,6 @@ from feldspar.model.positions import (
     document_positions,
     rotary_tables,
 )
-from feldspar.model.soft_prompt import SoftPrompt
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
@@ -61,7 +59,9 @@ def resolved_vocab_size(settings: ModelSettings) -> int:
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+    """Attention, then feed-forward. Each has its norm before it, and is added to the residual
+    stream.
+    """
 
     is_residual_block = True
     forward_multipliers: ClassVar[dict[str, str]] = {"residual_multiplier": "residual"}
@@ -87,10 +87,10 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder-only transformer; `parametrization.apply` gives it its initial values.
+    """A decoder-only transformer. `parametrization.apply` sets its initial values.
 
-    ``recompute_activations`` trades a second forward pass of each block for its activations. With a
-    ``soft_prompt_length`` token ids from the vocabulary's size on stand for learned vectors.
+    ``recompute_activations`` saves memory by a second forward pass of each block. With a
+    ``soft_prompt_length``, token ids from the vocabulary's size on stand for learned vectors.
     """
 
     forward_multipliers: ClassVar[dict[str, str]] = {
@@ -98,10 +98,11 @@ class Decoder(nn.Module):
         "output_multiplier": "output",
     }
     forward_methods: ClassVar[tuple[str, ...]] = ("loss", "token_losses", "logits")
-    """What else than forward uses parameters: to be registered with FSDP2."""
+    """Methods other than forward that use parameters, to be registered with FSDP2."""
     gradient_observers: ClassVar[dict[str, str]] = {"head_observer": "head_weight"}
-    """Attribute to set -> the parameter whose gradient ``loss`` forms itself, for whoever must see
-    each sequence's share of it."""
+    """Maps an attribute to the parameter whose gradient ``loss`` computes itself. An observer that
+    must see each sequence's share of the gradient is set as this attribute.
+    """
 
     def __init__(self, settings: ModelSettings, soft_prompt_length: int = 0) -> None:
         super().__init__()
@@ -136,7 +137,8 @@ class Decoder(nn.Module):
         return self.token_embedding.weight if self.output is None else self.output.weight
 
     def scale_positions(self, scaling: PositionScaling) -> None:
-        """Scale positions from now on, as a phase or an evaluation says; weights stay.
+        """Set how positions are scaled from now on, as a phase or an evaluation needs. Weights
+        stay.
 
         Raises UserError when the model's positions cannot be scaled so.
         """
@@ -154,7 +156,7 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None = None,
         scaled_length: int | None = None,
     ) -> Tensor:
-        """Hidden states (b, t, d) after the final norm, of ``tokens`` (b, t).
+        """Return hidden states (b, t, d) of tokens (b, t), after the final norm.
 
         ``positions`` (t,) or (b, t) replace the count from the sequence's, document's or cache's
         beginning; ``document_ids`` (b, t) keep attention and positions inside documents.
@@ -165,7 +167,7 @@ class Decoder(nn.Module):
         return self._hidden(tokens, positions, document_ids, cache, scaled_length)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Logits (..., vocab) of hidden states (..., d)."""
+        """Return logits (..., vocab) of hidden states (..., d)."""
         if self.output_multiplier != 1.0:
             hidden = hidden * self.output_multiplier  # smaller than the logits
         return F.linear(hidden, self.head_weight)
@@ -177,7 +179,7 @@ class Decoder(nn.Module):
         document_ids: Tensor | None = None,
         n_real_vocab: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Sum of the tokens' negative log-likelihoods (float32), and the number of tokens.
+        """Return the sum of the tokens' negative log-likelihoods (float32), and their number.
 
         ``labels`` (b, t) hold the token to predict at each position; -100 is ignored.
         """
@@ -198,7 +200,9 @@ class Decoder(nn.Module):
         document_ids: Tensor | None = None,
         n_real_vocab: int | None = None,
     ) -> Tensor:
-        """Negative log-likelihood of each label (b, t), float32, 0 where ignored; no gradient."""
+        """Return the float32 negative log-likelihood of each label (b, t); 0 where ignored. No
+        gradient.
+        """
         with torch.no_grad():
             hidden = self._hidden(tokens, None, document_ids, None)
             return linear_token_losses(
@@ -218,7 +222,7 @@ class Decoder(nn.Module):
                 raise UserError("document_ids cannot be combined with a cache")
             cache.require_room(tokens.shape[1])
         begin = 0 if cache is None else cache.length_tokens
-        # Only positions that the caller chose need a look at their values: it waits for the device.
+        # Check only positions that the caller chose: reading values waits for the device.
         last = begin + tokens.shape[1] - 1 if positions is None else int(positions.max())
         self._require_positions(last)
         if positions is None and document_ids is not None:
@@ -291,7 +295,7 @@ class Decoder(nn.Module):
         cache: KeyValueCache | None,
         scaled_length: int | None,
     ) -> Length:
-        """What the scaling in force counts by; what others do not look at may be anything."""
+        """Return the sequence length of the active position scaling. Other scalings ignore it."""
         scaling = self.position_scaling
         if isinstance(scaling, LinearScaling) and scaling.scope == "query":
             return positions + 1

@@ -1,6 +1,6 @@
 """The class of transformers that a model is exported as, and the settings that decide it.
 
-Torch-free: a plan says it before anything is trained.
+The file loads no torch: a plan states the class before anything is trained.
 """
 
 from collections.abc import Callable, Iterable
@@ -26,18 +26,18 @@ class ExportClass:
 
     name: str
     nearest: str
-    """The class of transformers' own that lacks the least; ``name`` itself where it is one."""
+    """The class in transformers that lacks the least; ``name`` itself where it is such a class."""
     needs: tuple[str, ...]
-    """The settings that ``nearest`` would need; none where the model has them."""
+    """The changes of settings that ``nearest`` would need; empty where none is needed."""
 
     @property
     def has_own_code(self) -> bool:
-        """Tell whether the class's code travels with the model (trust_remote_code=True)."""
+        """Tell whether the model brings the code of its class (trust_remote_code=True)."""
         return self.name == OWN
 
     @property
     def description(self) -> str:
-        """Say the class, and which settings keep it from being one of transformers' own."""
+        """Describe the class, and the settings that keep it from being a class in transformers."""
         if not self.has_own_code:
             return f"{self.name}, which transformers loads by itself"
         return (
@@ -46,7 +46,7 @@ class ExportClass:
         )
 
     def record(self) -> dict[str, Any]:
-        """Give plain values for a plan."""
+        """Return plain values for a plan."""
         return {
             "class": self.name,
             "own_code": self.has_own_code,
@@ -80,11 +80,11 @@ JUDGED = {
     "tied_embeddings",
     "dropout",
 }
-"""Settings that the functions below judge. Any other one must have its default."""
+"""Settings that the functions below check. Every other setting must have its default."""
 
 
 def _unjudged(settings: ModelSettings, judged: Iterable[str] = ()) -> dict[str, bool]:
-    """Tell of every setting that is not judged whether it has its default."""
+    """List, for each setting that is not checked, whether it has its default."""
     return {
         f"model.{name}: left at its default": getattr(settings, name) == field.default
         for name, field in ModelSettings.model_fields.items()
@@ -141,7 +141,7 @@ def _like_llama(settings: ModelSettings, scaling: PositionScaling) -> dict[str, 
 
 
 def rope_misfit(scaling: PositionScaling) -> bool:
-    """Tell whether transformers lacks the scaling, or (growing ones) drifts while it decodes."""
+    """Tell whether transformers lacks the scaling, or has a growing one that drifts in decoding."""
     growing = isinstance(scaling, LinearScaling | NtkScaling) and scaling.train_length is not None
     return growing or isinstance(scaling, NtkScaling)
 
@@ -151,4 +151,4 @@ NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {
     GPT2: gpt2_misfits,
     MINISTRAL: ministral_misfits,
 }
-"""Classes of transformers' own, each with what a model lacks for it."""
+"""Classes in transformers, each with a function that lists the settings it would need."""

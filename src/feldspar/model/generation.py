@@ -1,4 +1,4 @@
-"""Text continued token by token, with a cache of keys and values."""
+"""Continue text token by token, with a cache of keys and values."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 from feldspar.model.decoder import Decoder
 from feldspar.recipe.sections.model import LearnedPositions
 
@@ -24,7 +24,7 @@ def generate(
     n_real_vocab: int | None = None,
     use_cache: bool = True,
 ) -> Tensor:
-    """Continue prompts (b, t) of equal length; returns (b, t + new).
+    """Continue prompts (b, t) of equal length; return tokens (b, t + new).
 
     Temperature 0 takes the likeliest token; otherwise tokens are drawn with ``generator``, from
     the ``top_k`` likeliest if given. A scaling of positions that grows with the sequence counts by
@@ -104,7 +104,7 @@ def _continue(
 def _choose(
     logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None
 ) -> Tensor:
-    """One token (b,) for each row of logits (b, vocab)."""
+    """Draw one token (b,) for each row of logits (b, vocab)."""
     if temperature == 0:
         return logits.argmax(dim=-1)
     logits = logits / temperature

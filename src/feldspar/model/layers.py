@@ -1,7 +1,7 @@
 """Linear maps, embeddings and norms of the decoder, each declaring the roles of its parameters.
 
-They are torch's own modules, less the default initialisation: `parametrization.apply` draws every
-initial value, so memory is only allocated here.
+They are torch's own modules without the default initialisation: `parametrization.apply` draws every
+initial value, so only memory is allocated here.
 """
 
 from typing import Any, cast
@@ -15,7 +15,7 @@ from feldspar.recipe.sections.model import NormSettings
 
 
 class Linear(nn.Linear):
-    """``x @ weight.T + bias`` with a role for the weight; weight (out, in), left uninitialised."""
+    """``x @ weight.T + bias`` with a role for the weight (out, in), which is left uninitialised."""
 
     def __init__(self, n_in: int, n_out: int, bias: bool, role: ParameterRole) -> None:
         super().__init__(n_in, n_out, bias=bias)
@@ -40,7 +40,7 @@ class Embedding(nn.Embedding):
 
 
 class PositionEmbedding(nn.Module):
-    """A table of vectors, one a position, added to what stands there; left uninitialised."""
+    """A table with a vector for each position, which is added there; left uninitialised."""
 
     parameter_roles: ParameterRoles = {"weight": ParameterRole(Role.POSITION)}
 
@@ -50,7 +50,9 @@ class PositionEmbedding(nn.Module):
         self.weight = nn.Parameter(torch.empty(n_positions, d_model))
 
     def forward(self, x_btd: Tensor, positions: Tensor | None = None) -> Tensor:
-        """``x_btd`` plus the vectors of ``positions``, (t,) or (b, t); default: the first t."""
+        """Return ``x_btd`` plus the vectors of ``positions``, (t,) or (b, t); default:
+        the first t.
+        """
         if positions is None:
             return x_btd + self.weight[: x_btd.shape[1]]
         return x_btd + F.embedding(positions, self.weight)
@@ -69,7 +71,7 @@ class LayerNorm(nn.LayerNorm):
     computes_as = nn.LayerNorm
 
     def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # torch names it input
-        """Normalise; on a processor, gradients do not depend on the number of threads."""
+        """Normalise. On a processor, gradients do not depend on the number of threads."""
         same = x.dtype == self.weight.dtype
         if x.device.type != "cpu" or not same or torch.compiler.is_compiling():
             return super().forward(x)
@@ -83,8 +85,8 @@ class LayerNorm(nn.LayerNorm):
 class _LayerNormOnCpu(torch.autograd.Function):
     """Torch's own kernels, with one thread for the sums over rows.
 
-    With several threads torch adds up the rows of each thread first, so that the gradients of gain
-    and bias would depend on the number of threads. All else in it is a matter of single rows.
+    With several threads, torch adds up the rows of each thread first, so that the gradients of gain
+    and bias would depend on the number of threads. The rest of the kernel treats rows alone.
     """
 
     generate_vmap_rule = True
@@ -131,7 +133,7 @@ class RMSNorm(nn.RMSNorm):
     computes_as = nn.RMSNorm
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise in float32 at least, whatever precision the input comes in."""
+        """Normalise, in float32 at least, whatever the precision of the input."""
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
         if x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling():
             return super().forward(wide).to(x.dtype)
@@ -139,7 +141,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 class _RMSNormOnCpu(torch.autograd.Function):
-    """Where torch has no kernel of its own and makes a dozen passes over the input: half of them.
+    """An RMS norm with half the passes over the input, for devices without a kernel of torch's.
 
     With n = x / rms(x): y = w n, and dx = (w dy - n mean(w dy n)) / rms(x).
     """
@@ -162,7 +164,36 @@ class _RMSNormOnCpu(torch.autograd.Function):
 
 
 def make_norm(d_model: int, settings: NormSettings, bias: bool) -> nn.Module:
-    """The norm that ``settings`` name; ``bias`` applies to LayerNorm only."""
+    """Return the norm that ``settings`` name. ``bias`` applies to LayerNorm only."""
     if settings.type == "rms":
         return RMSNorm(d_model, eps=settings.epsilon)
     return LayerNorm(d_model, eps=settings.epsilon, bias=bias)
+
+
+SOFT_PROMPT = "soft_prompt.weight"
+"""The name of the table of learned vectors in a decoder."""
+
+
+class SoftPrompt(nn.Module):
+    """A table of learned vectors among the tokens of a sequence; left uninitialised.
+
+    The scheme is that of BioGPT and MediSwift (2403.00952). Vector i has the id ``first_id`` + i,
+    which lies beyond the vocabulary, and a sequence holds such ids among its tokens. Positions,
+    attention and caches treat a vector as any token. Only its embedding is its own. The head has no
+    row for it and never predicts it.
+    """
+
+    parameter_roles: ParameterRoles = {"weight": ParameterRole(Role.PROMPT)}
+
+    def __init__(self, length: int, d_model: int, first_id: int) -> None:
+        super().__init__()
+        self.first_id = first_id
+        self.weight = nn.Parameter(torch.empty(length, d_model))
+
+    def forward(self, tokens: Tensor, table: nn.Module) -> Tensor:
+        """Return embeddings (b, t, d): from ``table`` for tokens, from this table for its
+        own ids.
+        """
+        own = tokens >= self.first_id
+        vectors = F.embedding((tokens - self.first_id).clamp_(min=0), self.weight)
+        return torch.where(own.unsqueeze(-1), vectors, table(tokens.masked_fill(own, 0)))

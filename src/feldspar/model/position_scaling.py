@@ -1,8 +1,8 @@
-"""Scaling of positions to contexts longer than those trained on, as pure functions.
+"""Scale positions to contexts longer than those in training, by pure functions.
 
-ALiBi: position interpolation (2310.13017) divides the slopes; rotary: the frequencies change. Where
-a scaling grows with the length, that length is one number for the whole sequence, or a tensor with
-a length for each position, (t,) or (b, t).
+ALiBi: position interpolation (2310.13017) divides the slopes. Rotary: the frequencies change. Where
+a scaling grows with the length, the length is one number for the whole sequence, or a tensor (t,)
+or (b, t) with a length for each position.
 """
 
 import math
@@ -22,18 +22,20 @@ from feldspar.recipe.sections.model import (
 )
 
 Length = int | Tensor
-"""Tokens by which a growing scaling counts: of all positions alike, or of each."""
+"""Sequence length of a growing scaling: one for all positions, or one for each."""
 
 FAST_TURNS, SLOW_TURNS = 32, 1
-"""YaRN: pairs with more turns than that in the trained context are kept, with fewer divided."""
+"""YaRN keeps pairs with more turns than the first in the trained context, divides below
+the last.
+"""
 LLAMA3_FAST_TURNS, LLAMA3_SLOW_TURNS = 4, 1
 
 
 def grows_with_length(scaling: PositionScaling) -> bool:
-    """Whether the length of the whole sequence changes what each of its positions is.
+    """Tell whether the length of the whole sequence changes the encoding of each position.
 
-    Then a token behind the others changes them all: a cache must know the length ahead, and a row
-    must not be padded.
+    Then each new token changes all positions: a cache must know the length ahead, and rows must not
+    be padded.
     """
     if isinstance(scaling, LinearScaling):
         return scaling.train_length is not None and scaling.scope == "sequence"
@@ -47,7 +49,7 @@ def scaled_slopes(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Tensor:
-    """ALiBi's slopes under ``scaling``: (h,), or (h, t) or (b, h, t) for a length of each position.
+    """Return ALiBi's slopes under ``scaling``: (h,); (h, t) or (b, h, t) for lengths of positions.
 
     Slopes become smaller, so that the heads see farther. NTK (published for a power of two of
     heads) goes by the rank of a slope, steep to shallow, whatever the number of heads. Raises
@@ -66,7 +68,7 @@ def scaled_slopes(
 
 
 def linear_factor(scaling: LinearScaling, length: Length, dtype: torch.dtype) -> Tensor | float:
-    """c >= 1: fixed, or length / train_length where that is more than 1."""
+    """Return the factor c >= 1: the fixed one, or length / train_length where that exceeds 1."""
     if scaling.factor is not None:
         return scaling.factor
     assert scaling.train_length is not None, "one of the two, say the settings"
@@ -87,8 +89,8 @@ def scaled_frequencies(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
 ) -> tuple[Tensor, float]:
-    """Radians a position of each rotated pair, (p,) or (..., t, p), and what cosine and sine are
-    multiplied by.
+    """Return radians per position of each rotated pair, (p,) or (..., t, p), and the multiplier of
+    cosine and sine.
     """
     plain = rotary_frequencies(settings, head_dim, dtype, device)
     if isinstance(scaling, NoScaling):
@@ -110,7 +112,7 @@ def scaled_frequencies(
 def ntk_base(
     base: float, rotated: int, scaling: NtkScaling, length: Length, dtype: torch.dtype
 ) -> Tensor | float:
-    """The base that divides the slowest of ``rotated`` / 2 frequencies by the factor."""
+    """Return the base that divides the slowest of ``rotated`` / 2 frequencies by the factor."""
     power = rotated / (rotated - 2)
     if scaling.train_length is None:
         return base * scaling.factor**power
@@ -119,7 +121,7 @@ def ntk_base(
 
 
 def yarn_share(base: float, rotated: int, train_length: int) -> Tensor:
-    """How far each pair's frequency is divided (p,): 0 is kept, 1 divided, float64."""
+    """Return how far each pair's frequency is divided (p,), in float64: 0 is kept, 1 is divided."""
 
     def pair_with(turns: int) -> float:
         return rotated * math.log(train_length / (turns * 2 * math.pi)) / (2 * math.log(base))

@@ -1,4 +1,4 @@
-"""How the order of tokens enters: ALiBi slopes, rotary frequencies and rotation, documents.
+"""Encodings of the order of tokens: ALiBi slopes, rotary frequencies, positions in documents.
 
 Shapes: b sequences, t positions, h heads, p rotated pairs of dimensions.
 """
@@ -13,7 +13,7 @@ from feldspar.recipe.sections.model import RotaryPositions
 
 
 def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:
-    """The slope of each query head (2108.12409, section 3), for any number of heads.
+    """Return the slope of each query head (2108.12409, section 3), for any number of heads.
 
     The largest power of two P <= n_heads gives 2^(-max_exponent h / P); the other heads take the
     odd members of the sequence for 2P. The order is part of a trained model.
@@ -28,7 +28,7 @@ def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:
 
 
 def document_positions(document_ids: Tensor) -> Tensor:
-    """Positions that restart at 0 wherever the document changes; (b, t) ids to (b, t) positions."""
+    """Return positions that restart at 0 in each document; (b, t) ids to (b, t) positions."""
     index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
@@ -36,7 +36,7 @@ def document_positions(document_ids: Tensor) -> Tensor:
 
 
 def document_lengths(document_ids: Tensor) -> Tensor:
-    """How long the document around each position is; (b, t) ids to (b, t) lengths."""
+    """Return the length of the document around each position; (b, t) ids to (b, t) lengths."""
     begins = torch.ones_like(document_ids, dtype=torch.int64)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
     number = begins.cumsum(dim=1) - 1
@@ -51,7 +51,7 @@ def rotary_frequencies(
     device: torch.device | str = "cpu",
     base: Tensor | float | None = None,
 ) -> Tensor:
-    """Radians a position, base^(-2j/r), of each rotated pair (..., p); r = 2p dimensions.
+    """Return radians per position, base^(-2j/r), of each rotated pair (..., p); r = 2p dimensions.
 
     ``base`` replaces that of ``settings``; it may be a tensor (..., 1).
     """
@@ -61,7 +61,7 @@ def rotary_frequencies(
 
 
 def rotary_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of position times frequency, each (..., t, 1, p).
+    """Return cosine and sine of position times frequency, each (..., t, 1, p).
 
     ``positions`` is (t,) or (b, t), ``frequencies`` (p,) or (..., t, p), which gives the dtype.
     """
@@ -70,7 +70,7 @@ def rotary_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tenso
 
 
 def rotate(x_bthd: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-    """Rotate the first 2p dimensions of every head; the rest passes through."""
+    """Rotate the first 2p dimensions of every head; pass the rest through."""
     if torch.compiler.is_compiling():
         return _rotated_functionally(x_bthd, cosine, sine, interleaved)
     return cast(Tensor, _Rotate.apply(x_bthd, cosine, sine, interleaved))
@@ -83,7 +83,7 @@ def _pairs(x: Tensor, n_pairs: int, interleaved: bool) -> tuple[Tensor, Tensor]:
 
 
 def _join(first: Tensor, second: Tensor, interleaved: bool) -> Tensor:
-    """The inverse of `_pairs`."""
+    """Undo `_pairs`."""
     if interleaved:
         return torch.stack([first, second], dim=-1).flatten(-2)
     return torch.cat([first, second], dim=-1)
@@ -92,7 +92,7 @@ def _join(first: Tensor, second: Tensor, interleaved: bool) -> Tensor:
 def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
     n_pairs = cosine.shape[-1]
     first, second = _pairs(x, n_pairs, interleaved)
-    # Whole heads times whole tables: over halves of heads the inner loops are too short to pay.
+    # Multiply whole heads: over halves of heads the inner loops are too short.
     out = x[..., : 2 * n_pairs] * _join(cosine, cosine, interleaved)
     swapped = torch.empty_like(out)
     swapped_first, swapped_second = _pairs(swapped, n_pairs, interleaved)
@@ -103,7 +103,7 @@ def _rotated(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tens
 
 
 def _rotated_functionally(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-    """The same without writing in place, for a compiler to fuse."""
+    """Rotate without writing in place, so that a compiler can fuse the operations."""
     n_pairs = cosine.shape[-1]
     first, second = _pairs(x, n_pairs, interleaved)
     turned = (first * cosine - second * sine, first * sine + second * cosine)
@@ -112,7 +112,7 @@ def _rotated_functionally(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: 
 
 
 class _Rotate(torch.autograd.Function):
-    """A rotation is undone by the opposite angle, so nothing but the tables is kept."""
+    """Rotate by the opposite angle, so that only the tables are saved."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""The parameter rows of any module whose parts declare ``parameter_roles``, and of a decoder."""
+"""Parameter rows of any module whose parts declare ``parameter_roles``, and of a decoder."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -35,7 +35,8 @@ def model_shapes(settings: ModelSettings, soft_prompt_length: int = 0) -> ModelS
 
 
 def module_rows(module: nn.Module) -> tuple[ParameterRow, ...]:
-    """One row for each parameter of ``module``, tied tensors once, in ``named_parameters`` order.
+    """Return a row for each parameter of ``module`` in ``named_parameters`` order; tied tensors
+    once.
 
     A part declares the roles of its own parameters in ``parameter_roles`` (local name -> role);
     every part below one with a true ``is_residual_block`` counts as in a block. Of the parts that
@@ -73,7 +74,7 @@ def module_rows(module: nn.Module) -> tuple[ParameterRow, ...]:
 
 
 def _places(module: nn.Module) -> dict[int, dict[Place, str]]:
-    """By a parameter's identity, every role that is declared for it and under which name."""
+    """Map a parameter's identity to its declared roles, each with the declaring name."""
     places: dict[int, dict[Place, str]] = defaultdict(dict)
     for prefix, part, inside in _walk(module, "", False):
         roles: ParameterRoles = declared(part, "parameter_roles")

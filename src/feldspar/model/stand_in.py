@@ -1,7 +1,7 @@
-"""Decoders on the meta device that save for a backward pass what they would save on a real device.
+"""Let decoders on the meta device save the tensors that they would save on a real device.
 
-Tensors on the meta device have shapes and no values. What a decoder saves depends on the device,
-for its attention and some of torch's operations run differently: ``standing_for`` names the device.
+Tensors on the meta device have shapes and no values. The saved tensors depend on the device,
+because attention and some of torch's operations run differently. ``standing_for`` names it.
 """
 
 from collections.abc import Callable, Generator, Iterable
@@ -39,7 +39,7 @@ def standing_for(device_type: str) -> Generator[None]:
 
 
 class _Operations(TorchFunctionMode):
-    """Replaces the operations that save something else on the meta device."""
+    """Replaces the operations that save other tensors on the meta device."""
 
     def __init__(self, on_processor: bool) -> None:
         super().__init__()
@@ -57,7 +57,9 @@ class _Operations(TorchFunctionMode):
             x, weight, *bias = args
             return func(x.to(weight.dtype), weight, *bias, **kwargs)
         if func is F.dropout and not self.on_processor:
-            return torch.native_dropout(args[0], kwargs["p"], True)[0]  # It saves bytes.
+            return torch.native_dropout(args[0], kwargs["p"], True)[
+                0
+            ]  # Accelerators save a mask of bytes.
         if func is F.scaled_dot_product_attention and not (
             kwargs["dropout_p"] and self.on_processor  # There is no fused kernel for that.
         ):

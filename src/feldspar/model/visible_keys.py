@@ -1,4 +1,4 @@
-"""Which keys the queries of causal attention see, and queries taken in chunks of rows.
+"""The keys that the queries of causal attention see, and queries in chunks of rows.
 
 Shapes: b sequences, t positions. Keys end where queries end: with s keys and i queries, query 0
 stands at position s - i.
@@ -16,21 +16,21 @@ class Chunk(NamedTuple):
     """Consecutive queries, and the keys that at least one of them sees."""
 
     rows: slice
-    """Places of the queries among the queries."""
+    """Indices of the queries."""
     keys: slice
-    """Places of the keys among the keys; the last one stands where the last query stands."""
+    """Indices of the keys. The last key has the position of the last query."""
 
     @property
     def past(self) -> int:
-        """Return by how much the position of a query exceeds its place."""
+        """Return the position of a query less its index."""
         return self.keys.stop - self.rows.stop
 
 
 @dataclass(frozen=True)
 class VisibleKeys:
-    """A query sees the keys up to its own position.
+    """The rule by which a query sees the keys up to its own position.
 
-    ``document_ids`` (b, t) hide those of other documents; they need as many queries as keys. A
+    ``document_ids`` (b, t) hide keys of other documents; they need as many queries as keys. A
     ``window`` hides all but the query's own key and the ``window`` - 1 keys before it.
     """
 
@@ -66,7 +66,7 @@ class VisibleKeys:
     def hide(self, scores: Tensor, chunk: Chunk) -> None:
         """Set the scores (heads, rows, keys) of hidden keys to minus infinity, in place.
 
-        ``document_ids`` are not looked at.
+        ``document_ids`` are not used.
         """
         if self.window is not None:
             scores.masked_fill_(~self.mask(chunk, scores.device), float("-inf"))

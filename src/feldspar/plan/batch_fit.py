@@ -42,7 +42,7 @@ class Growth:
     """Standard deviation of the natural logarithm around the line."""
 
     def at(self, tokens: float) -> float:
-        """The noise scale after ``tokens`` tokens of the phase."""
+        """Return the noise scale after ``tokens`` tokens of the phase."""
         return self.coefficient * tokens**self.exponent
 
 
@@ -57,7 +57,7 @@ class Cost:
 def pilot_steps(
     records: Iterable[Mapping[str, Any]], phase: str, start_position: int
 ) -> list[PilotStep]:
-    """The steps of a phase from the first on whose noise scale was measured.
+    """Return the steps of a phase from the first on whose noise scale was measured.
 
     An undetermined step has the noise scale of the one before it. Raises UserError where there is
     none at all.
@@ -82,7 +82,7 @@ def pilot_steps(
 
 
 def fit_growth(steps: Sequence[PilotStep]) -> Growth:
-    """A power of tokens through the logarithms of the noise scale, least squares."""
+    """Return a power of tokens through the logarithms of the noise scale, least squares."""
     ends = np.array([step.tokens for step in steps], dtype=np.float64)
     marks = np.linspace(ends[0], ends[-1], POINTS)
     chosen = [steps[place] for place in sorted({*np.searchsorted(ends, marks)})]
@@ -121,7 +121,7 @@ def fit_levels(growth: Growth, batch: NoiseScaleBatch, phase_tokens: int) -> lis
 
 
 def levels_override(index: int, levels: Sequence[tuple[int, int]]) -> str:
-    """The levels as an override of a recipe's phase, key=value."""
+    """Return the levels as an override of a recipe's phase, key=value."""
     stairs = ", ".join(f"{{from: {start} tokens, sequences: {size}}}" for start, size in levels)
     return f"phases.{index}.batch={{type: by_tokens, levels: [{stairs}]}}"
 
@@ -147,7 +147,7 @@ def fitted_schedule(
     batch: NoiseScaleBatch,
     phase_name: str | None = None,
 ) -> dict[str, Any]:
-    """The staircase that a pilot's log gives a phase (default: the first), as plain values.
+    """Return the staircase that a pilot's log gives a phase (default: the first), as plain values.
 
     ``predicted``: tokens and steps for the pilot's progress under the staircase, under the pilot's
     own batches, and under a constant batch of the staircase's last level. Raises UserError for a

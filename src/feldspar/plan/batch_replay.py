@@ -35,13 +35,13 @@ class Replay:
 
 
 def reading_of(record: Mapping[str, Any]) -> Reading:
-    """The model's noise scale as a record of metrics.jsonl has it."""
+    """Return the model's noise scale as a record of metrics.jsonl has it."""
     key = "noise_scale/total"
     return Reading(float(record[key]), float(record[f"{key}/low"]), float(record[f"{key}/high"]))
 
 
 def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> Replay:
-    """Every decision of the steered phases of ``plan``, from the ``records`` of a run.
+    """Return every decision of the steered phases of ``plan``, from the ``records`` of a run.
 
     ``plan`` may have other rules than the run had, or a batch that was not steered at all: its
     decisions are then those that would have been taken on the run's noise scale, as if the batch

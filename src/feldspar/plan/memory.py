@@ -72,7 +72,7 @@ class Memory:
         return sum(value for name, value in asdict(self).items() if name.endswith("_bytes"))
 
     def record(self, machine: Machine) -> dict[str, Any]:
-        """The figures as plain values, with the device that they are for."""
+        """Return the figures as plain values, with the device that they are for."""
         known = machine.accelerator
         return asdict(self) | {
             "total_bytes": self.total_bytes,
@@ -96,7 +96,7 @@ class Memory:
 def plan_memory(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
 ) -> Memory:
-    """The memory of the phase that needs most. Raises UserError as ``phase_memories``."""
+    """Return the memory of the phase that needs most. Raises UserError as ``phase_memories``."""
     memories = phase_memories(recipe, shapes, timeline, machine)
     return max(memories, key=lambda memory: memory.total_bytes)
 
@@ -104,7 +104,7 @@ def plan_memory(
 def phase_memories(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
 ) -> list[Memory]:
-    """The memory of each phase.
+    """Return the memory of each phase.
 
     Raises UserError where the recipe and the machine contradict each other, and for a batch that
     does not divide among the devices.
@@ -123,7 +123,7 @@ def phase_memories(
 
 
 def device_count(recipe: Recipe, machine: Machine) -> int:
-    """The devices of the run. Raises UserError for less than one."""
+    """Return the devices of the run. Raises UserError for less than one."""
     if machine.devices is None:
         return getattr(recipe.runtime.distribution, "shards", None) or 1
     if machine.devices < 1:
@@ -132,7 +132,7 @@ def device_count(recipe: Recipe, machine: Machine) -> int:
 
 
 def _distribution(recipe: Recipe, devices: int) -> tuple[str, int]:
-    """The kind of distribution, and the devices that share one copy of the model."""
+    """Return the kind of distribution, and the devices that share one copy of the model."""
     settings = recipe.runtime.distribution
     if settings.type == "single" and devices > 1:
         raise UserError(

@@ -19,12 +19,14 @@ def check_divides(global_sequences: int, world_size: int, key: str) -> None:
 
 
 def cpu_micro_batch(share_sequences: int, context_length: int) -> int:
-    """The sequences that a processor takes of a process's share of a step."""
+    """Return the sequences that a processor takes of a process's share of a step."""
     return max(1, min(share_sequences, CPU_TOKENS // context_length))
 
 
 def largest_micro_batch(share_sequences: int, fits: Callable[[int], bool]) -> int | None:
-    """The largest of the share, half of it, a quarter, ... that fits; None when not even 1 does."""
+    """Return the largest of the share, half of it, a quarter, ... that fits; None when not even 1
+    does.
+    """
     candidate = share_sequences
     while candidate:
         if fits(candidate):

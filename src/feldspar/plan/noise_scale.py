@@ -100,7 +100,7 @@ def calibration_warnings(
 def steering_of(
     recipe: Recipe, phase: PhasePlan, timeline: Timeline, quantum: int | None = None
 ) -> BatchController:
-    """The controller of a steered phase at its beginning.
+    """Return the controller of a steered phase at its beginning.
 
     ``quantum``: the recipe's unless given. Raises UserError where no batch fits between its bounds.
     """

@@ -14,7 +14,7 @@ def scaled_schedule(
     warmup_steps: int | None,
     step_tokens: int,
 ) -> Iterator[str]:
-    """The override ``key=[...]`` that gives the same curve over ``new_tokens``.
+    """Return the override ``key=[...]`` that gives the same curve over ``new_tokens``.
 
     A rise at the beginning takes ``warmup_steps`` where given; the other pieces share what is left
     as they did before. A constant needs no override. Raises UserError for a schedule that goes on
@@ -43,7 +43,7 @@ def scaled_schedule(
 
 
 def _segment(piece: Piece, over: str, first: bool) -> str:
-    """One segment as YAML."""
+    """Return one segment as YAML."""
     parts = []
     if first and piece.start_value and piece.shape != "hold":
         parts.append(f"from: {piece.start_value!r}")

@@ -61,7 +61,9 @@ class Sizing:
     overrides: tuple[str, ...]
 
     def record(self, sized: Plan) -> dict[str, Any]:
-        """The choice as plain values; ``sized`` is the plan of the recipe under the overrides."""
+        """Return the choice as plain values; ``sized`` is the plan of the recipe under the
+        overrides.
+        """
         model, shapes, timeline = sized.recipe.model, sized.shapes, sized.timeline
         hidden = {
             entry.name.removeprefix("blocks.0."): entry.learning_rate_multiplier
@@ -106,7 +108,9 @@ def split_by_rule(budget_flops: float, tokens_per_parameter: float) -> Split:
 
 
 def split_by_law(budget_flops: float, law: ParametricLaw) -> Split:
-    """The parameters at which the law's loss is least. Raises UserError unless C is above 0."""
+    """Return the parameters at which the law's loss is least. Raises UserError unless C is
+    above 0.
+    """
     _require_budget(budget_flops)
     alpha, beta = law.parameter_exponent, law.token_exponent
     optimum = law.optimum(budget_flops)
@@ -114,7 +118,7 @@ def split_by_law(budget_flops: float, law: ParametricLaw) -> Split:
 
 
 def size_recipe(plan: Plan, split: Split) -> Sizing:
-    """The shape, tokens, batch and schedule that ``split`` gives the recipe of ``plan``.
+    """Return the shape, tokens, batch and schedule that ``split`` gives the recipe of ``plan``.
 
     Raises UserError for a budget below that of the smallest legal shape, naming it, and for a
     schedule that cannot be scaled.
@@ -142,7 +146,7 @@ def _require_budget(budget_flops: float) -> None:
 
 
 def _legal_shape(model: ModelSettings, split: Split) -> ModelSettings:
-    """The shape nearest in size, and among those the one nearest in aspect."""
+    """Return the shape nearest in size, and among those the one nearest in aspect."""
     best, best_score = None, math.inf
     for heads, layers, parameters in _candidates(model, split):
         size = math.log(parameters / split.parameters)
@@ -202,7 +206,7 @@ def _width(model: ModelSettings, heads: int) -> int:
 
 
 def _resized(model: ModelSettings, heads: int, layers: int) -> ModelSettings:
-    """The same kind of model with other sizes."""
+    """Return the same kind of model with other sizes."""
     width = _width(model, heads)
     grain = math.gcd(model.d_ff, LARGEST_GRAIN)
     feed_forward = round(Fraction(model.d_ff * width, model.d_model) / grain) * grain

@@ -27,7 +27,7 @@ def resolve_mixtures(
     tokens: Mapping[str, int | None],
     allow_repeat: bool = False,
 ) -> list[ResolvedMixture]:
-    """Each phase's mixture, with passes counted over the phases before it.
+    """Return each phase's mixture, with passes counted over the phases before it.
 
     Raises UserError for what recipes may not ask for, such as a source read again in silence
     (unless ``allow_repeat``), UnknownTokens where the size of a source is needed and not known.
@@ -70,7 +70,7 @@ class Passes:
 
 
 def _passes(read: list[Passes], source: str, select: Select | None) -> float:
-    """How often some document of the part was read, at most.
+    """Return how often some document of the part was read, at most.
 
     Another part of the same source has an order of its own: whichever of its documents were read
     may come again, so that it counts as a pass.
@@ -89,7 +89,8 @@ def _passes(read: list[Passes], source: str, select: Select | None) -> float:
 def data_record(
     recipe: Recipe, timeline: Timeline, tokens: Mapping[str, int | None]
 ) -> dict[str, Any]:
-    """Each source's own tokens, what the run reads of it and in how many passes, as plain values.
+    """Return each source's own tokens, what the run reads of it and in how many passes, as plain
+    values.
 
     ``unknown`` says why there are no figures. Raises UserError for a mixture that fits no data.
     """

@@ -181,7 +181,7 @@ class Plan:
 
 
 def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) -> Plan:
-    """The plan of a recipe; needs neither data nor tokenizer nor weights.
+    """Return the plan of a recipe; needs neither data nor tokenizer nor weights.
 
     ``source_tokens`` defaults to the sizes that the recipe's sources declare. Raises UserError.
     """

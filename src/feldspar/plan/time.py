@@ -31,7 +31,7 @@ class Speed:
     flops_per_second: float | None = None
 
     def seconds(self, tokens: int, flops: float) -> float:
-        """The time that ``tokens`` take, which cost ``flops``."""
+        """Return the time that ``tokens`` take, which cost ``flops``."""
         if self.tokens_per_second is not None:
             return tokens / self.tokens_per_second
         assert self.flops_per_second is not None, "one of the two is given"
@@ -48,7 +48,7 @@ def stated_speed(tokens_per_second: float) -> Speed:
 def data_sheet_speed(
     accelerator: Accelerator, devices: int, utilisation: float, recipe: Recipe
 ) -> Speed:
-    """A share of the peak of ``devices`` accelerators.
+    """Return a share of the peak of ``devices`` accelerators.
 
     Raises UserError for a share outside (0, 1], and for a recipe in another precision than the
     data sheet's.
@@ -72,7 +72,7 @@ def data_sheet_speed(
 def measured_speed(
     records: Iterable[Mapping[str, Any]], recipe: Recipe, shapes: ModelShapes
 ) -> Speed:
-    """The median FLOPs per second of a run's steps, from its records and what it trained.
+    """Return the median FLOPs per second of a run's steps, from its records and what it trained.
 
     FLOPs rather than tokens, so that a run of another size or context tells something as well.
     Raises UserError for a record of a phase that the recipe lacks.

@@ -15,7 +15,7 @@ VOCABULARY_ROLES = (Role.EMBEDDING, Role.OUTPUT)
 def trained_rows(
     recipe: Recipe, rows: Sequence[ParameterRow], phase_index: int
 ) -> tuple[ParameterRow, ...]:
-    """The parameters that a phase trains, whole: a soft prompt only where the phase has one.
+    """Return the parameters that a phase trains, whole: a soft prompt only where the phase has one.
 
     Where the head is tied, the embedding is the output too and both roles must be named. Raises
     UserError for an entry that matches nothing, for a tied embedding named alone, and for new rows
@@ -56,7 +56,9 @@ def trained_parts(
 
 
 def declared_new_tokens(recipe: Recipe) -> int | None:
-    """How many tokens the recipe's tokenizer adds to its base; None where it does not say."""
+    """Return how many tokens the recipe's tokenizer adds to its base; None where it does
+    not say.
+    """
     return getattr(getattr(recipe.tokenizer, "with_", None), "new_tokens", None)
 
 

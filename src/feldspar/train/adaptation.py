@@ -116,7 +116,9 @@ def adapt_to_shards(
 def _decomposed(
     old: TextTokenizer, new: TextTokenizer, source: Source, shards: ShardSet
 ) -> list[list[int]]:
-    """The new tokens in terms of the old ones. Raises UserError where the old ones changed."""
+    """Return the new tokens in terms of the old ones. Raises UserError where the old ones
+    changed.
+    """
     try:
         return decompositions(old, new)
     except UserError as error:
@@ -146,5 +148,5 @@ def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
 
 
 def _pieces(tokenizer: TextTokenizer, first: int) -> list[str]:
-    """The strings of the tokens from ``first`` on; empty where an id is not used."""
+    """Return the strings of the tokens from ``first`` on; empty where an id is not used."""
     return [tokenizer.piece(token) or "" for token in range(first, tokenizer.vocab_size)]

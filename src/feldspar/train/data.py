@@ -40,7 +40,9 @@ class PhaseReader:
     pairs: Pairs
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
-        """The sequences ``start`` to ``stop`` - 1 of a phase; raises what its own reader does."""
+        """Return the sequences ``start`` to ``stop`` - 1 of a phase; raises what its own reader
+        does.
+        """
         if phase_index in self.pairs:
             return self.pairs[phase_index].read(start, stop)
         before = sum(index < phase_index for index in self.pairs)
@@ -48,7 +50,7 @@ class PhaseReader:
 
 
 def open_shards(recipe: Recipe) -> ShardSet:
-    """The recipe's shards, sizes checked.
+    """Return the recipe's shards, sizes checked.
 
     Raises UserError when they are absent or their vocabulary does not fit the model.
     """
@@ -85,7 +87,7 @@ def open_shards(recipe: Recipe) -> ShardSet:
 
 
 def first_new_token(shards: ShardSet) -> int:
-    """The first id that the shards' tokenizer adds to its base.
+    """Return the first id that the shards' tokenizer adds to its base.
 
     Raises UserError when it extends none.
     """
@@ -100,7 +102,7 @@ def first_new_token(shards: ShardSet) -> int:
 
 
 def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
-    """The recipe with the model's vocabulary set to the shards' where it says nothing."""
+    """Return the recipe with the model's vocabulary set to the shards' where it says nothing."""
     recipe = loaded.recipe
     if recipe.model.vocab_size is not None:
         return loaded
@@ -109,7 +111,7 @@ def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
 
 
 def plan_loaded(loaded: LoadedRecipe) -> Plan:
-    """The plan of a recipe by its shards where they lie, else by what it declares."""
+    """Return the plan of a recipe by its shards where they lie, else by what it declares."""
     with loaded.locating_errors():
         recipe = loaded.recipe
         if recipe.shards is None or not recipe.shards.path.is_dir():
@@ -143,7 +145,7 @@ def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) 
 def open_training_data(
     recipe: Recipe, timeline: Timeline, shards: ShardSet, pairs: Pairs | None = None
 ) -> TrainingData:
-    """The reader of all phases' sequences; ``pairs`` where they were opened before."""
+    """Return the reader of all phases' sequences; ``pairs`` where they were opened before."""
     pairs = open_pairs(recipe, shards) if pairs is None else pairs
     mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe, pairs))
     phases = [

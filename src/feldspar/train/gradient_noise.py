@@ -161,7 +161,7 @@ class GradientNoise(Observer):
         return self._settings.coverage == "all" or self._settings.estimator != "per_example"
 
     def _has_groups(self, sizes: Sequence[int]) -> bool:
-        """Whether all processes together hold two groups or more of one size."""
+        """Tell whether all processes together hold two groups or more of one size."""
         by_rank = self._group_kind == "ranks"
         n_groups = world_size() * (1 if by_rank else len(sizes))
         return self._group_kind is not None and n_groups > 1 and len({*sizes}) == 1
@@ -172,7 +172,7 @@ class GradientNoise(Observer):
         return PAPER_FACTOR if self._calibration is None else self._calibration.factor
 
     def total(self) -> Estimate:
-        """The model's noise scale in sequences, by measurement or from its norm layers."""
+        """Return the model's noise scale in sequences, by measurement or from its norm layers."""
         if self._measures_all:
             return self.meter.estimate("total")
         norm, factor = self.meter.estimate("norm"), self.factor
@@ -181,7 +181,7 @@ class GradientNoise(Observer):
         )
 
     def reading(self) -> Reading:
-        """The total as the batch's controller reads it."""
+        """Return the total as the batch's controller reads it."""
         total = self.total()
         return Reading(total.value, total.low, total.high)
 

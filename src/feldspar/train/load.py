@@ -117,7 +117,7 @@ def held_out_shards(run: LoadedRun) -> ShardSet:
 
 
 def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
-    """A checkpoint of the run in ``path``, verified."""
+    """Return a checkpoint of the run in ``path``, verified."""
     store = CheckpointStore(RunFolder(path).checkpoints)
     if checkpoint == "last":
         newest = store.newest_valid()
@@ -144,7 +144,7 @@ def scaling_from_state(state: Mapping[str, Any]) -> PositionScaling:
 
 
 def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
-    """The masks that a run of ``recipe`` has at a checkpoint.
+    """Return the masks that a run of ``recipe`` has at a checkpoint.
 
     Raises RunError when they are damaged, or absent though the phase is sparse.
     """

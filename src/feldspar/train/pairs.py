@@ -25,7 +25,7 @@ PAIRS_KEY = "pairs"
 
 
 def open_pairs(recipe: Recipe, shards: ShardSet, *, where_at_hand: bool = False) -> Pairs:
-    """The reader of each phase of pairs.
+    """Return the reader of each phase of pairs.
 
     Raises UserError for a file that is missing (unless only what is ``where_at_hand`` is wanted) or
     does not fit its template, and for pairs that are too long.
@@ -91,7 +91,9 @@ def check_same_pairs(state: Mapping[str, Any], pairs: Pairs) -> None:
 
 
 def labelled_phase(recipe: Recipe) -> tuple[int, PairTemplate]:
-    """The last phase whose pairs have labels, and its template. Raises UserError without one."""
+    """Return the last phase whose pairs have labels, and its template. Raises UserError without
+    one.
+    """
     for index in reversed(range(len(recipe.phases))):
         pairs = recipe.phases[index].pairs
         if pairs is not None and pairs.template.labels is not None:

@@ -13,7 +13,7 @@ SEQUENCES_AT_ONCE = 256
 
 
 def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
-    """Each sequence of each phase of shards as a flat array of tokens, labels included."""
+    """Yield each sequence of each phase of shards as a flat array of tokens, labels included."""
     plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
     of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]

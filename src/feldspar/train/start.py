@@ -11,7 +11,7 @@ from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
-from feldspar.model.soft_prompt import SOFT_PROMPT
+from feldspar.model.layers import SOFT_PROMPT
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -31,7 +31,7 @@ from feldspar.train.soft_prompt import begin_soft_prompt
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
-    """The checkpoint that ``start_from`` names, verified; None where it names no run."""
+    """Return the checkpoint that ``start_from`` names, verified; None where it names no run."""
     start = recipe.start_from
     if not isinstance(start, StartFromRun):
         return None
@@ -39,7 +39,7 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
 
 
 def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
-    """The recipe with what ``start_from`` had where its first phase says nothing.
+    """Return the recipe with what ``start_from`` had where its first phase says nothing.
 
     That is the sparsity of a run's checkpoint ``start``, and the scaling of positions of a run or a
     Hugging Face folder. Raises UserError when a later phase then changes it in a way that is
@@ -78,7 +78,7 @@ def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling
 
 
 def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Masks:
-    """The first phase's masks: those of ``start`` if it has any, else drawn from the seed.
+    """Return the first phase's masks: those of ``start`` if it has any, else drawn from the seed.
 
     ``decoder`` holds the weights that the run starts with. Raises UserError where the recipe would
     replace the masks of ``start`` by others, RunError where they do not belong to its weights.

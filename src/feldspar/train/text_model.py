@@ -6,7 +6,7 @@ from feldspar.train.load import LoadedRun
 
 
 def text_model_of(run: LoadedRun) -> TextModel:
-    """The run's decoder, where it is, with the run's own tokenizer."""
+    """Return the run's decoder, where it is, with the run's own tokenizer."""
     tokenizer = TextTokenizer.load(run.tokenizer_folder)
     # Rows beyond the tokenizer's vocabulary took no part in training.
     return TextModel(run.decoder, tokenizer, tokenizer.vocab_size)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from feldspar.core.progress import progress
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 from feldspar.model.position_scaling import grows_with_length
 
 

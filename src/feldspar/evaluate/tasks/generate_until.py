@@ -6,7 +6,7 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.cache import KeyValueCache
+from feldspar.model.context import KeyValueCache
 
 
 @torch.no_grad()

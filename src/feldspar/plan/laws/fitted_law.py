@@ -30,7 +30,9 @@ class FittedLaw(ComputeLaw):
 
 
 def find_law(reference: str) -> ComputeLaw | ParametricLaw:
-    """A published law by its name, or a fitted one by its scaling.json or the folder of it."""
+    """Return a published law by its name, or a fitted one by its scaling.json or the folder
+    of it.
+    """
     path = Path(reference)
     if path.is_dir():
         path /= RECORD_NAME
@@ -38,7 +40,7 @@ def find_law(reference: str) -> ComputeLaw | ParametricLaw:
 
 
 def read_law(path: Path) -> FittedLaw:
-    """The law of a record that ``scaling run`` or ``scaling fit`` wrote.
+    """Return the law of a record that ``scaling run`` or ``scaling fit`` wrote.
 
     Raises UserError for anything else, and for a law fitted to points of unknown basis.
     """

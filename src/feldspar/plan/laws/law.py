@@ -32,7 +32,7 @@ class PowerLaw:
     constant: float = 0.0
 
     def loss(self, flops: float) -> float:
-        """The loss at ``flops`` training FLOPs. Raises UserError unless they are above 0."""
+        """Return the loss at ``flops`` training FLOPs. Raises UserError unless they are above 0."""
         if not (flops > 0 and math.isfinite(flops)):
             raise UserError("flops: a law has a value at FLOPs above 0 only", found=flops)
         return math.exp(-self.exponent * math.log(flops / self.scale_flops)) + self.constant
@@ -83,7 +83,7 @@ class ComputeLaw:
     """Of all fitted runs; None: they differ."""
 
     def loss(self, flops: float, basis: Basis) -> float:
-        """The loss at ``flops``, both on ``basis``. Raises UserError for another basis."""
+        """Return the loss at ``flops``, both on ``basis``. Raises UserError for another basis."""
         self.basis.require(basis, self.name)
         return self.curve.loss(flops)
 
@@ -94,7 +94,9 @@ class ComputeLaw:
         return loss / factor, loss * factor
 
     def extrapolation(self, flops: float) -> float:
-        """How many times the most FLOPs of the fitted runs; intervals are not calibrated at 10."""
+        """Return how many times the most FLOPs of the fitted runs; intervals are not calibrated at
+        10.
+        """
         return flops / self.fitted_flops[1]
 
 
@@ -125,7 +127,9 @@ class ParametricLaw:
     """Whether the constants were checked against the source; if not, take results as rough."""
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """The loss of a model of ``parameters`` after ``tokens``. Raises UserError below 0."""
+        """Return the loss of a model of ``parameters`` after ``tokens``. Raises UserError
+        below 0.
+        """
         if not (parameters > 0 and tokens > 0):
             raise UserError(
                 "parameters and tokens: a law has a value above 0 only",
@@ -138,7 +142,8 @@ class ParametricLaw:
         )
 
     def optimum(self, flops: float) -> Optimum:
-        """The least loss under 6 N D = ``flops``: N = G (C/6)^(beta/(alpha+beta)), D = C/(6 N).
+        """Return the least loss under 6 N D = ``flops``: N = G (C/6)^(beta/(alpha+beta)), D = C/(6
+        N).
 
         G = (alpha A / (beta B))^(1/(alpha+beta)). Raises UserError unless ``flops`` is above 0.
         """
@@ -221,21 +226,21 @@ PARAMETRIC_LAWS = {
 
 
 def compute_law(name: str) -> ComputeLaw:
-    """The published law of that name. Raises UserError for an unknown one."""
+    """Return the published law of that name. Raises UserError for an unknown one."""
     if name not in COMPUTE_LAWS:
         raise _unknown(name, COMPUTE_LAWS)
     return COMPUTE_LAWS[name]
 
 
 def parametric_law(name: str) -> ParametricLaw:
-    """The parametric law of that name. Raises UserError for an unknown one."""
+    """Return the parametric law of that name. Raises UserError for an unknown one."""
     if name not in PARAMETRIC_LAWS:
         raise _unknown(name, PARAMETRIC_LAWS)
     return PARAMETRIC_LAWS[name]
 
 
 def law_named(name: str) -> ComputeLaw | ParametricLaw:
-    """The law of that name, of either kind. Raises UserError for an unknown one."""
+    """Return the law of that name, of either kind. Raises UserError for an unknown one."""
     known: dict[str, ComputeLaw | ParametricLaw] = {**COMPUTE_LAWS, **PARAMETRIC_LAWS}
     if name not in known:
         raise _unknown(name, known)

@@ -19,7 +19,8 @@ TOKENIZER_FILE = "tokenizer/tokenizer.json"
 def recipe_basis(
     recipe: Recipe, convention: str, metric: str, *, shards: str, tokenizer: str
 ) -> Basis:
-    """The basis of a recipe's runs on ``shards`` with ``tokenizer``, both given by their digests.
+    """Return the basis of a recipe's runs on ``shards`` with ``tokenizer``, both given by their
+    digests.
 
     The data set is what is read, what is held out, and the context that the loss is measured with.
     """
@@ -35,7 +36,9 @@ def recipe_basis(
 
 
 def basis_by_shards(recipe: Recipe, convention: str, metric: str) -> Basis:
-    """The basis that the recipe's runs would have. Raises UserError unless its shards are there."""
+    """Return the basis that the recipe's runs would have. Raises UserError unless its shards are
+    there.
+    """
     if recipe.shards is None or not recipe.shards.path.is_dir():
         raise UserError(
             "shards.path: a fitted law holds for the shards of its runs, and these are not there",

@@ -86,11 +86,13 @@ class LawFit:
         return self.judgement(self.form)[-1]
 
     def judgement(self, form: Form) -> tuple[HeldOut, ...]:
-        """The held-out sizes, smallest first, under ``form``."""
+        """Return the held-out sizes, smallest first, under ``form``."""
         return judge(self.judged[form], self.points[-self.held_out_sizes :])
 
     def predict(self, flops: float) -> float:
-        """The loss at ``flops`` by the fit to all points. Raises UserError unless above 0."""
+        """Return the loss at ``flops`` by the fit to all points. Raises UserError unless
+        above 0.
+        """
         return self.final.predict(flops)
 
     def interval(self, flops: float, *, new_run: bool = True) -> tuple[float, float] | None:
@@ -157,7 +159,7 @@ def decades(flops: Iterable[float]) -> float:
 
 
 def admissible(points: Sequence[Point]) -> tuple[Form, ...]:
-    """The forms that points can carry."""
+    """Return the forms that points can carry."""
     wide = decades(point.flops for point in points) >= LEAST_DECADES
     return FORMS if wide and len(points) >= POINTS_FOR_A_CONSTANT else FORMS[:1]
 

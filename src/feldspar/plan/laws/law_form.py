@@ -61,7 +61,7 @@ class FormFit:
         return self.residual_std * math.sqrt(len(self.points) / freedom)
 
     def predict(self, flops: float) -> float:
-        """The loss at ``flops``. Raises UserError unless they are above 0."""
+        """Return the loss at ``flops``. Raises UserError unless they are above 0."""
         return float(self._curves.losses(self._place(flops))[0, 0])
 
     def interval(self, flops: float, *, new_run: bool = True) -> tuple[float, float] | None:

@@ -13,7 +13,7 @@ COLUMNS = ("flops", "loss")
 
 
 def read_points(path: Path) -> list[Point]:
-    """The points of a CSV file with the columns ``flops`` and ``loss``; others are not read.
+    """Return the points of a CSV file with the columns ``flops`` and ``loss``; others are not read.
 
     Raises UserError that names the line for anything that is no number.
     """
@@ -53,7 +53,7 @@ def _number(text: str | None, column: str, where: str) -> float:
 
 
 def clean_points(points: Iterable[Point]) -> tuple[tuple[Point, ...], list[str]]:
-    """The points by rising FLOPs, those of equal FLOPs averaged, and what was said about it.
+    """Return the points by rising FLOPs, those of equal FLOPs averaged, and what was said about it.
 
     Raises UserError for FLOPs or a loss that is not a finite number above 0.
     """

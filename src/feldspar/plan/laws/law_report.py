@@ -15,7 +15,9 @@ PREDICTED_BY = "the chosen form fitted to all points"
 
 
 def law_record(fit: LawFit, flops: Sequence[float] = ()) -> dict[str, Any]:
-    """The fit and its predictions at ``flops``. Raises UserError for FLOPs that are not above 0."""
+    """Return the fit and its predictions at ``flops``. Raises UserError for FLOPs that are not
+    above 0.
+    """
     predictions = [_prediction(fit, value) for value in flops]
     return {
         "form": fit.form,
@@ -70,7 +72,7 @@ def _prediction(fit: LawFit, flops: float) -> dict[str, Any]:
 
 
 def _disagreement(fits: dict[Form, FormFit], flops: float) -> float | None:
-    """How far the form with a constant lies above the pure power law, in percent."""
+    """Return how far the form with a constant lies above the pure power law, in percent."""
     if len(fits) < len(FORMS):
         return None
     return 100 * (fits["power_plus_constant"].predict(flops) / fits["power"].predict(flops) - 1)
@@ -97,7 +99,9 @@ def _warnings(fit: LawFit, flops: Sequence[float]) -> list[str]:
 
 
 def _samples(fit: LawFit, flops: Sequence[float]) -> list[dict[str, Any]]:
-    """The chosen form over all FLOPs of interest: by all points, and by those that judged it."""
+    """Return the chosen form over all FLOPs of interest: by all points, and by those that judged
+    it.
+    """
     ends = [fit.points[0].flops, fit.points[-1].flops, *flops]
     judged = fit.judged[fit.form]
     samples = []

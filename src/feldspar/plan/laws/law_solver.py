@@ -39,7 +39,8 @@ class Curves:
 def fit_curves(
     x: np.ndarray, log_losses: np.ndarray, *, with_constant: bool, huber: float | None = None
 ) -> Curves:
-    """The best curve for each row of ``log_losses`` (k, n) over centred log FLOPs ``x`` (n,).
+    """Return the best curve for each row of ``log_losses`` (k, n) over centred log FLOPs ``x``
+    (n,).
 
     Without a constant the curve is a straight line in logarithms. ``huber``: residuals above it
     count by their size and not by their square.
@@ -142,7 +143,9 @@ def _step(
     upper: np.ndarray,
     huber: float | None,
 ) -> np.ndarray:
-    """The damped Gauss-Newton step (k, 3); a parameter at its bound that it would cross stays."""
+    """Return the damped Gauss-Newton step (k, 3); a parameter at its bound that it would cross
+    stays.
+    """
     weighted = slopes
     if huber is not None:
         with np.errstate(divide="ignore"):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from feldspar.model import activation
-from feldspar.model.activation import gelu
+from feldspar.model.feed_forward import gelu
 from tests.rounding import assert_within_rounding
 
 OPERATIONS = 10
