@@ -74,7 +74,7 @@ def test_a_speed_is_a_number_above_0(rate: float) -> None:
 
 @pytest.mark.parametrize("share", [0.0, -0.4, 1.5, 40.0, float("nan")])
 def test_a_utilisation_is_a_share(share: float) -> None:
-    with pytest.raises(UserError, match="--utilisation: it is a share of the peak") as caught:
+    with pytest.raises(UserError, match="--utilisation: must be a share of the peak") as caught:
         data_sheet_speed(A100, 1, share, paper("quickstart").recipe)
     assert ("write 0.4 for 40 %" in str(caught.value)) is (share == 40)
 

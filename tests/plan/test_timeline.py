@@ -179,7 +179,7 @@ def test_intervals(plan_text: PlanText, amount: str, tokens: int) -> None:
 @pytest.mark.parametrize("amount", ["rest", "1 epochs"])
 def test_what_is_no_interval(plan_text: PlanText, amount: str) -> None:
     timeline = plan_text(TWO_PHASES).timeline
-    with pytest.raises(UserError, match=r"checkpoints\.every: .* is no interval"):
+    with pytest.raises(UserError, match=r"checkpoints\.every: .* is not an interval"):
         timeline.interval(Amount.parse(amount), timeline.phases[0], "checkpoints.every")
 
 

@@ -176,7 +176,7 @@ def test_the_page_draws_noise_scale_and_batch(steered_run: Path, tmp_path: Path)
         (("phases.0.batch.minimum=1 sequences",), "at least two sequences a step"),
         (("phases.0.length=0 tokens",), "must be an absolute amount above 0"),
         (("schedule.learning_rate=[{to: 1, over: 5 steps}, {to: 0, over: rest}]",), "not known"),
-        (("phases.1.optimizer_state=null",), "a batch that is not known ahead"),
+        (("phases.1.optimizer_state=null",), "is unknown in advance"),
         ((f"phases.0.batch={STAIRS_BACK}",), "from 64 must be greater than 64"),
     ],
 )

@@ -21,7 +21,7 @@ class Executor(Protocol):
     """Runs a top-level, picklable function over units. Results come in the units' order."""
 
     elsewhere: bool
-    """Whether other machines run the units. Such a machine may stop while this one goes on."""
+    """True if other machines run the units. Such a machine may stop while this one goes on."""
 
     def map(self, function: Callable[[Unit], Result], units: Iterable[Unit]) -> Iterator[Result]:
         """Apply ``function`` to each unit, lazily."""

@@ -57,9 +57,8 @@ class _Operations(TorchFunctionMode):
             x, weight, *bias = args
             return func(x.to(weight.dtype), weight, *bias, **kwargs)
         if func is F.dropout and not self.on_processor:
-            return torch.native_dropout(args[0], kwargs["p"], True)[
-                0
-            ]  # Accelerators save a mask of bytes.
+            # Accelerators save a mask of bytes.
+            return torch.native_dropout(args[0], kwargs["p"], True)[0]
         if func is F.scaled_dot_product_attention and not (
             kwargs["dropout_p"] and self.on_processor  # There is no fused kernel for that.
         ):

@@ -1,1 +1,1 @@
-"""The plan of a run from its recipe alone: timeline, parameters, FLOPs."""
+"""The plan of a run from its recipe alone: timeline, parameters, FLOPs, memory and time."""

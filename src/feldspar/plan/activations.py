@@ -1,7 +1,7 @@
-"""What a training step saves of a decoder for its backward pass, asked of the decoder itself.
+"""Tensors that a decoder's training step saves for its backward pass, and their bytes.
 
-The decoder runs on the meta device, which knows shapes and no values, as on the device that the
-step is planned for (``model.stand_in``).
+The decoder itself is run on the meta device, whose tensors have shapes and no values, in the way
+that it runs on the planned device (``model.stand_in``).
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from feldspar.recipe.sections.model import ModelSettings
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The sequences that one process computes at a time, and the way in which it does so."""
+    """One process's micro-batch, and the way in which the process computes it."""
 
     sequences: int
     context_length: int
@@ -35,17 +35,17 @@ class MicroBatch:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all sequences."""
+        """The number of tokens of all sequences."""
         return self.sequences * self.context_length
 
     @property
     def device_type(self) -> str:
-        """The type of the device; all accelerators count as one."""
+        """The type of the device. All accelerators count as one type."""
         return "cuda" if self.on_accelerator else "cpu"
 
     @property
     def product_dtype(self) -> torch.dtype:
-        """The type of entries that come from, or go into, a matrix product."""
+        """The type of the entries that matrix products read and write."""
         return torch.bfloat16 if self.bfloat16 else torch.float32
 
 
@@ -74,7 +74,7 @@ def activation_bytes(model: ModelSettings, batch: MicroBatch) -> int:
         ):
             hidden = decoder(tokens, document_ids=document_ids)
             kept = saved.bytes
-        del hidden  # It holds what was saved, which would not count without it.
+        del hidden  # until here it kept alive the saved tensors, so that they were counted
         return kept
 
     kept = saved_bytes()
@@ -87,7 +87,7 @@ def activation_bytes(model: ModelSettings, batch: MicroBatch) -> int:
 
 
 class _Measured(nn.Module):
-    """A block that notes how many bytes it saves beside its input and its parameters."""
+    """A block that records the bytes it saves, without its input and its parameters."""
 
     def __init__(self, block: nn.Module, sizes: list[int]) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
-"""From a pilot run's log: how its noise scale grew, a batch schedule after it, what it would save.
+"""Fit the growth of the noise scale in a pilot run's log, and derive a batch schedule from it.
 
-The quadratic model of 1812.06162: a step of B sequences at noise scale S makes the progress of
-B / (B + S) noiseless steps, so that the same progress takes (B' + S) / (B + S) of the tokens under
-another batch. The schedule is fixed, and so is reproducible without any feedback.
+The quadratic model of 1812.06162 tells what the schedule would save: a step of B sequences at noise
+scale S makes the progress of B / (B + S) noiseless steps. The same progress therefore takes (B' +
+S) / (B + S) of the tokens under another batch B'. The schedule is fixed, so that a run with it can
+be reproduced without feedback.
 """
 
 import math
@@ -20,12 +21,12 @@ from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 
 LEAST_POINTS = 5
 POINTS = 100
-"""Averages of neighbouring steps say nearly the same: so many of them are fitted."""
+"""Number of averages that are fitted. More would repeat nearly the same values."""
 
 
 @dataclass(frozen=True)
 class PilotStep:
-    """A step of the pilot: tokens of the phase after it, its batch, the noise scale there."""
+    """A step of the pilot: tokens of the phase after it, its batch, and its noise scale."""
 
     tokens: int
     sequences: int
@@ -48,7 +49,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Cost:
-    """What the pilot's progress would have cost under a batch schedule."""
+    """The cost of the pilot's progress under a batch schedule."""
 
     sequences: float
     steps: float
@@ -57,7 +58,7 @@ class Cost:
 def pilot_steps(
     records: Iterable[Mapping[str, Any]], phase: str, start_position: int
 ) -> list[PilotStep]:
-    """Return the steps of a phase from the first on whose noise scale was measured.
+    """Return a phase's steps from the first one whose noise scale was measured.
 
     An undetermined step has the noise scale of the one before it. Raises UserError where there is
     none at all.
@@ -82,7 +83,7 @@ def pilot_steps(
 
 
 def fit_growth(steps: Sequence[PilotStep]) -> Growth:
-    """Return a power of tokens through the logarithms of the noise scale, least squares."""
+    """Fit a power of tokens to the noise scale by least squares of logarithms."""
     ends = np.array([step.tokens for step in steps], dtype=np.float64)
     marks = np.linspace(ends[0], ends[-1], POINTS)
     chosen = [steps[place] for place in sorted({*np.searchsorted(ends, marks)})]
@@ -94,7 +95,7 @@ def fit_growth(steps: Sequence[PilotStep]) -> Growth:
 
 
 def fit_levels(growth: Growth, batch: NoiseScaleBatch, phase_tokens: int) -> list[tuple[int, int]]:
-    """(first token of the phase, sequences) of each level of a rising staircase.
+    """Return (first token of the phase, sequences) for each level of a rising staircase.
 
     A level begins where gain x noise scale has reached it. Raises UserError where the noise scale
     does not grow.
@@ -129,7 +130,9 @@ def levels_override(index: int, levels: Sequence[tuple[int, int]]) -> str:
 def matched_cost(
     steps: Sequence[PilotStep], batch_at: Callable[[float], int], context_length: int
 ) -> Cost:
-    """Sequences and steps for the pilot's progress with ``batch_at`` (tokens -> sequences)."""
+    """Return the sequences and steps for the pilot's progress with ``batch_at`` (tokens ->
+    sequences).
+    """
     sequences = count = 0.0
     before = 0
     for step in steps:
@@ -147,7 +150,8 @@ def fitted_schedule(
     batch: NoiseScaleBatch,
     phase_name: str | None = None,
 ) -> dict[str, Any]:
-    """Return the staircase that a pilot's log gives a phase (default: the first), as plain values.
+    """Return the staircase that fits a pilot's log in a phase (default: the first), as plain
+    values.
 
     ``predicted``: tokens and steps for the pilot's progress under the staircase, under the pilot's
     own batches, and under a constant batch of the staircase's last level. Raises UserError for a

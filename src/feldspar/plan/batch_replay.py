@@ -1,4 +1,4 @@
-"""The decisions on a run's batches, taken again from its log: the same, or under other rules."""
+"""Repeat the decisions on a run's batches from its log, by the same or by other rules."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,31 +11,33 @@ from feldspar.plan.summary import Plan
 
 @dataclass(frozen=True)
 class Replayed:
-    """A decision as taken again and the batch that the run took instead of it, if another."""
+    """A repeated decision, with the batch that the run took instead if that differs."""
 
     phase: str
     step: int
     tokens: int
     decision: Decision
     recorded: int | None
-    """The batch that the run decided on there; None where its own rules decided nothing."""
+    """The batch that the run decided on there. None where its own rules made no decision."""
 
     @property
     def agrees(self) -> bool:
-        """Whether the run took the same batch."""
+        """True if the run took the same batch."""
         return self.recorded == self.decision.after
 
 
 @dataclass
 class Replay:
-    """All decisions in order, and about how many steps each phase takes at their batches."""
+    """All decisions in order, and the approximate number of steps of each phase at their
+    batches.
+    """
 
     decisions: list[Replayed] = field(default_factory=list)
     steps: dict[str, float] = field(default_factory=dict)
 
 
 def reading_of(record: Mapping[str, Any]) -> Reading:
-    """Return the model's noise scale as a record of metrics.jsonl has it."""
+    """Return the model's noise scale from a record of metrics.jsonl."""
     key = "noise_scale/total"
     return Reading(float(record[key]), float(record[f"{key}/low"]), float(record[f"{key}/high"]))
 
@@ -43,9 +45,9 @@ def reading_of(record: Mapping[str, Any]) -> Reading:
 def replay_batches(plan: Plan, records: Iterable[Mapping[str, Any]]) -> Replay:
     """Return every decision of the steered phases of ``plan``, from the ``records`` of a run.
 
-    ``plan`` may have other rules than the run had, or a batch that was not steered at all: its
-    decisions are then those that would have been taken on the run's noise scale, as if the batch
-    had not changed that.
+    ``plan`` may have other rules than the run, or the run's batch may not have been steered. The
+    decisions are then those that the rules would have made at the run's noise scale, as if the
+    batch had no effect on it.
     """
     phases = {phase.name: phase for phase in plan.timeline.phases if phase.steering is not None}
     controllers = {

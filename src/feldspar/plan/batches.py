@@ -37,7 +37,7 @@ class Stretch:
 
 
 def batch_levels(batch: Batch | ImageBatch, context_length: int, key: str) -> tuple[Level, ...]:
-    """Return the levels of a batch schedule; of one that follows the noise scale its minimum.
+    """Return the levels of a batch schedule. A schedule by noise scale has its minimum only.
 
     Raises UserError when a batch holds no whole sequence.
     """
@@ -81,7 +81,7 @@ def lay_out(
     limit_length: int | None = None,
     limit_steps: int | None = None,
 ) -> tuple[Stretch, ...]:
-    """Return the stretches of a phase no longer than ``limit_length``, or of ``limit_steps``."""
+    """Return the stretches of a phase of at most ``limit_length``, or of ``limit_steps`` steps."""
     stretches: list[Stretch] = []
     step = position = 0
     for index, level in enumerate(levels):
@@ -105,7 +105,7 @@ def lay_out(
 def fill_up(
     stretches: tuple[Stretch, ...], quantum: int, context_length: int, limit_length: int
 ) -> tuple[Stretch, ...]:
-    """Add one shorter step where whole quanta of sequences are left of ``limit_length``."""
+    """Add a shorter step if ``limit_length`` leaves room for whole quanta of sequences."""
     if not stretches:
         return stretches
     last = stretches[-1]
@@ -136,7 +136,7 @@ def _reached(level: Level, step: int, position: int) -> bool:
 
 
 def position_at_step(stretches: tuple[Stretch, ...], step: int) -> int:
-    """Return the position after ``step`` steps; past the end the last batch size goes on."""
+    """Return the position after ``step`` steps. After the end the last batch size continues."""
     index = bisect_right(stretches, step, key=lambda stretch: stretch.start_step) - 1
     stretch = stretches[max(index, 0)]
     return stretch.start_position + (step - stretch.start_step) * stretch.step_length
@@ -152,7 +152,7 @@ def step_at(stretches: tuple[Stretch, ...], position: int) -> int:
 def length_of_sequences(stretches: tuple[Stretch, ...], start: int, sequences: int) -> int:
     """Return the length of ``sequences`` sequences that begin at position ``start``.
 
-    Each sequence is as long as the stretch there says.
+    The stretch there gives the length of each sequence.
     """
     total = 0
     for index, stretch in enumerate(stretches):

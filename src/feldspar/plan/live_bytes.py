@@ -1,4 +1,4 @@
-"""The most bytes of tensors that are alive at once while something runs, counted by storage."""
+"""Measure the largest number of bytes in living tensors while a function runs, by storage."""
 
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ from feldspar.plan.quick_shapes import QuickShapes
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """Return the largest sum of bytes that ``run`` keeps alive; what was there before is left out.
+    """Return the largest sum of bytes that ``run`` keeps alive, beyond those before it.
 
-    Works for tensors with values and on the meta device. What a library allocates inside one
-    operation is not seen.
+    Works for tensors with values and on the meta device. Memory that a library allocates inside one
+    operation is not counted.
     """
     with _Live() as live:
         run()
@@ -22,7 +22,7 @@ def peak_bytes(run: Callable[[], Any]) -> int:
 
 
 class _Live(QuickShapes):
-    """Storages that operations return, until they are released."""
+    """Counts the storages that operations return, until they are released."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class _Live(QuickShapes):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = super().__torch_dispatch__(func, types, args, kwargs)
-        # A view or an operation in place makes nothing new.
+        # A view or an operation in place allocates nothing.
         read = {storage._cdata for storage in _storages([args, kwargs])}
         for storage in _storages(result):
             if storage._cdata not in read:

@@ -1,9 +1,9 @@
-"""Memory of one device in a training step: the parts that the trainer holds, and their bytes.
+"""Memory of one device in a training step, by the tensors that the trainer holds.
 
-Weights, their gradients and the optimizer's moments are float32 whatever the products run in. They
-and the activations, which the model itself is asked for, are counted exactly; the head is an
-estimate. The sum is what torch allocates at most, give or take a tenth: gradients come as
-activations go, and the backward pass needs room of its own.
+Weights, their gradients and the optimizer's moments are float32, whatever the precision of
+products. They and the activations, which the model itself is asked for, are exact; the head is an
+estimate. The sum is within a tenth of the most that torch allocates: activations are freed while
+gradients appear, and the backward pass needs room of its own.
 """
 
 from collections.abc import Iterable
@@ -25,18 +25,20 @@ from feldspar.recipe.sections.runtime import FsdpDistribution
 from feldspar.sparsity.density import densities
 
 WIDE = 4
-"""Bytes of float32."""
+"""Bytes of a float32."""
 USABLE_SHARE = 0.9
-"""Of an accelerator's memory: the driver, buffers of communication and fragments take the rest."""
+"""Usable share of an accelerator's memory. Driver, communication and fragments take the rest."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """The devices that a run is planned for; no accelerator: a processor, or an unknown one."""
+    """The devices that a run is planned for. Without accelerator: a processor or an
+    unknown device.
+    """
 
     accelerator: Accelerator | None = None
     devices: int | None = None
-    """None: as many as one copy of the model is split over, as a rule one."""
+    """Number of devices. None: as many as one copy of the model is split over, usually one."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Memory:
 
     phase: str
     distribution: str
-    """single, ddp or fsdp."""
+    """Distribution: single, ddp or fsdp."""
     devices: int
     shards: int
     """Devices that share one copy of weights, gradients and moments."""
@@ -56,19 +58,19 @@ class Memory:
     context_length: int
     weights_bytes: int
     gradients_bytes: int
-    """Of the trained parameters; whole under fsdp while micro-batches add up."""
+    """Gradients of the trained parameters; undivided under fsdp while micro-batches add up."""
     optimizer_bytes: int
     masks_bytes: int
-    """One byte an entry of each masked matrix."""
+    """One byte for each entry of a masked matrix."""
     working_weights_bytes: int
-    """Weights as the products take them: bfloat16 copies, or what fsdp has gathered (estimate)."""
+    """Weights as products read them: bfloat16 copies, or weights that fsdp gathers (estimate)."""
     activations_bytes: int
     head_bytes: int
     """Logits and gradients of the fused cross-entropy (estimate)."""
 
     @property
     def total_bytes(self) -> int:
-        """The sum."""
+        """The sum of all parts."""
         return sum(value for name, value in asdict(self).items() if name.endswith("_bytes"))
 
     def record(self, machine: Machine) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class Memory:
         }
 
     def warnings(self, machine: Machine) -> list[str]:
-        """What does not fit."""
+        """Return a warning if the memory does not fit the device, else None."""
         found = []
         known = machine.accelerator
         if known is not None and self.total_bytes > USABLE_SHARE * known.memory_bytes:
@@ -96,7 +98,7 @@ class Memory:
 def plan_memory(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
 ) -> Memory:
-    """Return the memory of the phase that needs most. Raises UserError as ``phase_memories``."""
+    """Return the memory of the phase that needs most. Raises the errors of ``phase_memories``."""
     memories = phase_memories(recipe, shapes, timeline, machine)
     return max(memories, key=lambda memory: memory.total_bytes)
 
@@ -123,16 +125,18 @@ def phase_memories(
 
 
 def device_count(recipe: Recipe, machine: Machine) -> int:
-    """Return the devices of the run. Raises UserError for less than one."""
+    """Return the number of devices of the run. Raises UserError if it is less than 1."""
     if machine.devices is None:
         return getattr(recipe.runtime.distribution, "shards", None) or 1
     if machine.devices < 1:
-        raise UserError("--devices: at least one device is needed", found=machine.devices)
+        raise UserError("--devices: must be at least 1", found=machine.devices)
     return machine.devices
 
 
 def _distribution(recipe: Recipe, devices: int) -> tuple[str, int]:
-    """Return the kind of distribution, and the devices that share one copy of the model."""
+    """Return the kind of distribution, and the number of devices that share one copy of
+    the model.
+    """
     settings = recipe.runtime.distribution
     if settings.type == "single" and devices > 1:
         raise UserError(
@@ -168,7 +172,9 @@ class _Counter:
         return self.machine.accelerator is not None or self.recipe.runtime.device == "cuda"
 
     def phase(self, phase: PhasePlan) -> Memory:
-        """With the micro-batch that the recipe names, or that the trainer would find."""
+        """Return the memory with the recipe's micro-batch, or with the one that the trainer would
+        find.
+        """
         share = phase.largest_sequences // self.devices
         wanted = self.recipe.runtime.micro_batch_sequences
         if wanted != "auto":
@@ -184,7 +190,7 @@ class _Counter:
         return self.memory(phase, largest_micro_batch(share, fits) or 1, share)
 
     def memory(self, phase: PhasePlan, sequences: int, share: int) -> Memory:
-        """With ``sequences`` at a time of a device's ``share`` of a step."""
+        """Return the memory with ``sequences`` at a time of a device's ``share`` of a step."""
         model = self.recipe.model
         rows = self.shapes.rows
         batch = self.micro_batch(phase, sequences)
@@ -244,7 +250,9 @@ class _Counter:
 
 
 def _entries(rows: Iterable[ParameterRow], shards: int) -> int:
-    """Entries on the first of the devices that share the rows: each tensor is split by its rows."""
+    """Return the entries on the first of the devices, where rows split each tensor among
+    devices.
+    """
     return sum(-(-row.shape[0] // shards) * prod(row.shape[1:]) for row in rows)
 
 
@@ -258,7 +266,7 @@ def product_copy_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
 
 
 def _gathered_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
-    """Under fsdp: tables, head and last norm from forward to backward, a block and the next."""
+    """Return the bytes that fsdp gathers: tables, head, last norm, a block and the next block."""
     outside = sum(row.count for row in shapes.rows if not row.in_block)
     block = (shapes.parameters - outside) // shapes.n_layers
     return batch.product_dtype.itemsize * (outside + min(2, shapes.n_layers) * block)

@@ -1,11 +1,11 @@
-"""How many sequences one process computes at a time, as far as it can be told without a device."""
+"""The number of sequences that one process computes at a time, as far as it is known in advance."""
 
 from collections.abc import Callable
 
 from feldspar.core.errors import UserError
 
 CPU_TOKENS = 4096
-"""On a CPU memory is no limit; more tokens at a time only leave the caches."""
+"""Tokens at a time on a processor. More tokens would only leave the caches."""
 
 
 def check_divides(global_sequences: int, world_size: int, key: str) -> None:
@@ -19,13 +19,13 @@ def check_divides(global_sequences: int, world_size: int, key: str) -> None:
 
 
 def cpu_micro_batch(share_sequences: int, context_length: int) -> int:
-    """Return the sequences that a processor takes of a process's share of a step."""
+    """Return the micro-batch of a processor, out of a process's share of a step."""
     return max(1, min(share_sequences, CPU_TOKENS // context_length))
 
 
 def largest_micro_batch(share_sequences: int, fits: Callable[[int], bool]) -> int | None:
-    """Return the largest of the share, half of it, a quarter, ... that fits; None when not even 1
-    does.
+    """Return the largest of share, share / 2, share / 4, ... that fits; None when not
+    even 1 does.
     """
     candidate = share_sequences
     while candidate:

@@ -1,4 +1,4 @@
-"""What measuring the noise scale asks of a recipe, and the distances that it is measured over."""
+"""Check that a recipe's noise scale can be measured, and set the half-life of its averages."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 
 DEFAULT_SHARE = 100
-"""The half-life is this part of the run,"""
+"""The default half-life is the run's length divided by this number."""
 LEAST_STEPS = 64
-"""or so many steps of the first batch: fewer leave the signal's average undetermined."""
+"""The default half-life has at least so many steps, because averages of fewer are too noisy."""
 
 
 def half_life_tokens(settings: NoiseScaleSettings, timeline: Timeline) -> int:
-    """Tokens after which a step counts half."""
+    """Return the half-life of the averages in tokens: the weight of a step halves after so many."""
     first = timeline.phases[0]
     if settings.half_life is not None:
         return timeline.interval(settings.half_life, first, "noise_scale.half_life")
@@ -27,7 +27,7 @@ def half_life_tokens(settings: NoiseScaleSettings, timeline: Timeline) -> int:
 
 
 def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -> None:
-    """Raise UserError where a recipe asks to measure what has no noise scale.
+    """Raise UserError where a recipe asks for a noise scale that cannot be measured.
 
     That is a step of a single sequence, and norm layers in a phase that trains none.
     """
@@ -60,7 +60,7 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
 
 
 def require_processes_to_compare(recipe: Recipe, devices: int) -> None:
-    """Raise UserError where the noise scale is to compare processes, and there is only one."""
+    """Raise UserError where ``ranks`` is to compare processes, and there is only one process."""
     settings = recipe.noise_scale
     if settings is not None and settings.estimator == "ranks" and devices < 2:
         raise UserError(
@@ -74,9 +74,9 @@ def require_processes_to_compare(recipe: Recipe, devices: int) -> None:
 def calibration_warnings(
     recipe: Recipe, timeline: Timeline, memories: Sequence[Memory]
 ) -> list[str]:
-    """Steered phases that begin without two equal micro-batches, which the factor is taken from.
+    """Warn of steered phases that begin without two equal micro-batches, which calibration needs.
 
-    ``memories``: of each phase, with its micro-batch.
+    ``memories`` holds the memory of each phase, with its micro-batch.
     """
     if recipe.noise_scale is None or recipe.noise_scale.calibrate != "microbatch":
         return []
@@ -100,7 +100,7 @@ def calibration_warnings(
 def steering_of(
     recipe: Recipe, phase: PhasePlan, timeline: Timeline, quantum: int | None = None
 ) -> BatchController:
-    """Return the controller of a steered phase at its beginning.
+    """Return the controller of a steered phase at the phase's beginning.
 
     ``quantum``: the recipe's unless given. Raises UserError where no batch fits between its bounds.
     """

@@ -1,4 +1,4 @@
-"""How long each phase is: its length and its batch as stretches of equal steps."""
+"""The length of each phase, and its batch as stretches of equal steps."""
 
 from collections.abc import Mapping
 
@@ -17,9 +17,9 @@ from feldspar.tokens.sequences.resolve import MeasuredTokens
 def lay_out_phases(
     recipe: Recipe | VisionRecipe, parameters: int, source_sizes: Mapping[str, int] | None
 ) -> list[tuple[Stretch, ...]]:
-    """Return each phase's stretches, their positions counted from the phase's start.
+    """Return the stretches of each phase, with positions from the phase's start.
 
-    Raises UserError for a length that holds no step, and a batch that changes unasked.
+    Raises UserError for a length below one step, and for a change of batch without optimizer_state.
     """
     laid_out: list[tuple[Stretch, ...]] = []
     contexts = recipe.context_lengths
@@ -51,14 +51,15 @@ def _require_same_batch(
     after: Stretch,
     key: str,
 ) -> None:
-    """Raise UserError where a phase changes the length of a step without saying optimizer_state.
+    """Raise UserError where a phase changes the length of a step without setting optimizer_state.
 
-    Moments and learning rates belong to a number of tokens a step, so changing it is a decision.
-    Two batches of equal tokens may differ by what is rounded down to whole sequences.
+    Moments and learning rates belong to a number of tokens for each step, so the user must decide.
+    Two batches of equal tokens may differ by the rounding to whole sequences.
     """
     if isinstance(batch_before, NoiseScaleBatch):
         raise UserError(
-            f"{key}.optimizer_state: the phase before ends with a batch that is not known ahead",
+            f"{key}.optimizer_state: not set, though the batch at the end of the phase before "
+            "is unknown in advance",
             allowed="keep, fresh",
         )
     asked = [
@@ -69,7 +70,7 @@ def _require_same_batch(
         raise UserError(
             f"{key}.batch: a step of this phase has {after.step_length:,} tokens, one of the "
             f"phase before {before.step_length:,}",
-            do=f"keep the tokens of a step, or say {key}.optimizer_state: keep (or fresh)",
+            do=f"keep the number of tokens, or set {key}.optimizer_state: keep (or fresh)",
         )
 
 

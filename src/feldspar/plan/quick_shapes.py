@@ -18,14 +18,14 @@ aten = torch.ops.aten
 
 
 class QuickShapes(TorchDispatchMode):
-    """Answer operations on the meta device by the shapes of their results; random fills do nothing.
+    """Computes the shapes of results on the meta device. Random fills do nothing.
 
     Operations without a rule, and tensors outside the meta device, are computed as always.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Return False: to skip torch's compiler, torch would import it."""
+        """Return False. To skip torch's compiler, torch would have to import it."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -217,4 +217,4 @@ RULES: dict[Any, Callable[..., Any]] = {
     aten.native_batch_norm_backward: _batch_norm_backward,
     aten.upsample_bilinear2d: _resized,
 }
-"""The shape of the result for each operation that our networks use."""
+"""A shape rule for each operation that our networks use."""

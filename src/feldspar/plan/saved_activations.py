@@ -1,6 +1,6 @@
-"""The bytes that autograd keeps for a backward pass, measured while a module runs.
+"""Measure the bytes that autograd saves for a backward pass while a module runs.
 
-The module may stand on the meta device: its tensors then have shapes and storages, but no memory.
+The module may be on the meta device: its tensors then have shapes and storages, but no memory.
 """
 
 import weakref
@@ -19,14 +19,14 @@ class SavedActivations:
     left_out: set[int]
     """The keys of storages that do not count."""
     bytes: int = 0
-    """Bytes of what is saved at the moment."""
+    """Bytes that are saved at the moment."""
     most_bytes: int = 0
-    """The largest value that ``bytes`` had."""
+    """The largest value of ``bytes`` so far."""
     _times_saved: dict[int, int] = field(default_factory=dict, repr=False)
 
     def pack(self, tensor: Tensor) -> "_Saved":
         """Count the storage of a tensor that autograd saves, until autograd releases it."""
-        # The result of an operation would hold the operation that holds it, so it is detached.
+        # Detach the tensor: a result holds its operation, which would hold the result.
         saved, key = _Saved(tensor.detach()), _storage_key(tensor)
         if key in self.left_out:
             return saved
@@ -62,7 +62,7 @@ def saved_activations(left_out: Iterable[Tensor]) -> Generator[SavedActivations]
 
 
 class _Saved:
-    """A saved tensor; autograd drops it when the backward pass has used it."""
+    """A saved tensor. Autograd drops it when the backward pass has used it."""
 
     __slots__ = ("__weakref__", "tensor")
 
@@ -71,8 +71,8 @@ class _Saved:
 
 
 def _storage_key(tensor: Tensor) -> int:
-    """Return a number that two living tensors have in common exactly if they share a storage.
+    """Return a number that is equal for two living tensors if and only if they share a storage.
 
-    Storages on the meta device have no address of data: the storage's own address serves.
+    Storages on the meta device have no data, so that the storage's own address is used.
     """
     return tensor.untyped_storage()._cdata

@@ -1,4 +1,4 @@
-"""A compiled schedule laid over another number of tokens, written as an override."""
+"""Scale a compiled schedule to another number of tokens, and write it as an override."""
 
 from collections.abc import Iterator
 
@@ -16,14 +16,14 @@ def scaled_schedule(
 ) -> Iterator[str]:
     """Return the override ``key=[...]`` that gives the same curve over ``new_tokens``.
 
-    A rise at the beginning takes ``warmup_steps`` where given; the other pieces share what is left
-    as they did before. A constant needs no override. Raises UserError for a schedule that goes on
-    beyond its phase.
+    A rise at the beginning takes ``warmup_steps`` where given. The other segments keep their
+    proportions in the rest. A constant needs no override. Raises UserError for a schedule that
+    extends beyond its phase.
     """
     pieces = schedule.pieces
     if pieces[-1].end_position > old_tokens:
         raise UserError(
-            f"{key}: this schedule extends beyond its phase and cannot be laid over another length",
+            f"{key}: this schedule extends beyond its phase and cannot be scaled to another length",
             do="write one that ends with its phase",
         )
     if len(pieces) == 1 and pieces[0].shape == "hold":
@@ -43,7 +43,7 @@ def scaled_schedule(
 
 
 def _segment(piece: Piece, over: str, first: bool) -> str:
-    """Return one segment as YAML."""
+    """Return a segment as YAML."""
     parts = []
     if first and piece.start_value and piece.shape != "hold":
         parts.append(f"from: {piece.start_value!r}")

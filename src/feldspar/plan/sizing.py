@@ -1,8 +1,8 @@
-"""What a budget buys: the legal shape of a recipe's own kind, as overrides of that recipe.
+"""Size a recipe to a budget of FLOPs: shape, tokens, batch and schedule, as overrides.
 
-The split of a budget into parameters and tokens is k tokens per parameter (Cerebras-GPT,
-2304.03208: 20), P = sqrt(C / 6k), or the optimum of a parametric law; FLOPs are counted as 6 P D.
-The shape keeps head_dim, d_ff / d_model, vocabulary and context; the tokens spend the budget.
+The budget is split by k tokens per parameter (Cerebras-GPT, 2304.03208: 20), P = sqrt(C / 6k), or
+by the optimum of a parametric law. FLOPs are counted as 6 P D. The shape keeps head_dim, d_ff /
+d_model, vocabulary and context. The tokens spend the budget.
 """
 
 import math
@@ -23,18 +23,18 @@ from feldspar.recipe.sections.model import ModelSettings
 CONVENTION = "6P"
 DEFAULT_TOKENS_PER_PARAMETER = 20.0
 ASPECT = 80.0
-"""d_model / n_layers that shapes are drawn to (2304.03208, section 2)."""
+"""Preferred d_model / n_layers of a shape (2304.03208, section 2)."""
 SIZE_WEIGHT = 100.0
-"""A tenth off in size counts as much as a factor e off in aspect."""
+"""Weight of the size: an error of a tenth counts as much as a factor e in aspect."""
 LARGEST_GRAIN = 64
-"""d_ff stays a multiple of the largest power of two in the recipe's own, up to this one."""
+"""d_ff stays a multiple of the recipe's own largest power of two, up to this one."""
 EVEN_SEQUENCES = 8
-"""Batches of at least twice as many sequences are multiples of it, to divide among devices."""
+"""Large batches are multiples of so many sequences, so that devices can divide them."""
 MINIMUM_STEPS = 100
 WARMUP_TOKENS = 375_000_000
-"""Of all models of Cerebras-GPT and of BTLM, in whole steps."""
+"""Warm-up of all models of Cerebras-GPT and BTLM, in whole steps."""
 LARGEST_WARMUP_SHARE, SHORT_WARMUP_SHARE = Fraction(1, 4), Fraction(1, 10)
-"""Where those tokens were more than a quarter of the run, a tenth of it, as for muP's proxies."""
+"""Share of the run for warm-up where the papers' warm-up exceeds a quarter of the run."""
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,23 @@ class Split:
     parameters: float
     rule: str
     exponent: float = 0.5
-    """Parameters grow as the budget to this power."""
+    """The exponent of the budget by which parameters grow."""
 
     @property
     def tokens(self) -> float:
-        """What is left for tokens."""
+        """The number of tokens that the budget leaves."""
         return self.budget_flops / (6 * self.parameters)
 
 
 @dataclass(frozen=True)
 class Sizing:
-    """The overrides that make a recipe what the budget buys."""
+    """The overrides that size a recipe to the budget."""
 
     split: Split
     overrides: tuple[str, ...]
 
     def record(self, sized: Plan) -> dict[str, Any]:
-        """Return the choice as plain values; ``sized`` is the plan of the recipe under the
+        """Return the choice as plain values. ``sized`` is the plan of the recipe with the
         overrides.
         """
         model, shapes, timeline = sized.recipe.model, sized.shapes, sized.timeline
@@ -97,20 +97,19 @@ class Sizing:
 
 
 def split_by_rule(budget_flops: float, tokens_per_parameter: float) -> Split:
-    """P = sqrt(C / 6k), D = k P. Raises UserError unless both are finite and above 0."""
+    """Split a budget by P = sqrt(C / 6k), D = k P.
+
+    Raises UserError unless both arguments are finite and above 0.
+    """
     _require_budget(budget_flops)
     if not (tokens_per_parameter > 0 and math.isfinite(tokens_per_parameter)):
-        raise UserError(
-            "--tokens-per-parameter: a number above 0 is needed", found=tokens_per_parameter
-        )
+        raise UserError("--tokens-per-parameter: must be above 0", found=tokens_per_parameter)
     parameters = math.sqrt(budget_flops / (6 * tokens_per_parameter))
     return Split(budget_flops, parameters, f"{tokens_per_parameter:g} tokens per parameter")
 
 
 def split_by_law(budget_flops: float, law: ParametricLaw) -> Split:
-    """Return the parameters at which the law's loss is least. Raises UserError unless C is
-    above 0.
-    """
+    """Split a budget at the least loss of a law. Raises UserError unless the budget is above 0."""
     _require_budget(budget_flops)
     alpha, beta = law.parameter_exponent, law.token_exponent
     optimum = law.optimum(budget_flops)
@@ -118,7 +117,7 @@ def split_by_law(budget_flops: float, law: ParametricLaw) -> Split:
 
 
 def size_recipe(plan: Plan, split: Split) -> Sizing:
-    """Return the shape, tokens, batch and schedule that ``split`` gives the recipe of ``plan``.
+    """Return the shape, tokens, batch and schedule that ``split`` gives to the recipe of ``plan``.
 
     Raises UserError for a budget below that of the smallest legal shape, naming it, and for a
     schedule that cannot be scaled.
@@ -140,13 +139,11 @@ def size_recipe(plan: Plan, split: Split) -> Sizing:
 
 def _require_budget(budget_flops: float) -> None:
     if not (budget_flops > 0 and math.isfinite(budget_flops)):
-        raise UserError(
-            "--budget: training FLOPs above 0 are needed", found=budget_flops, allowed="as 1e18"
-        )
+        raise UserError("--budget: must be above 0", found=budget_flops, allowed="as 1e18")
 
 
 def _legal_shape(model: ModelSettings, split: Split) -> ModelSettings:
-    """Return the shape nearest in size, and among those the one nearest in aspect."""
+    """Return the shape with the least weighted distance from the wanted size and aspect."""
     best, best_score = None, math.inf
     for heads, layers, parameters in _candidates(model, split):
         size = math.log(parameters / split.parameters)
@@ -161,7 +158,7 @@ def _legal_shape(model: ModelSettings, split: Split) -> ModelSettings:
 
 
 def _candidates(model: ModelSettings, split: Split) -> Iterator[tuple[int, int, int]]:
-    """Heads, layers and parameters of shapes of about the wanted size, by rising width."""
+    """Yield heads, layers and parameters of shapes near the wanted size, by rising width."""
     group = model.n_heads // model.kv_heads
     heads = group
     while True:
@@ -190,13 +187,13 @@ def _require_smallest(model: ModelSettings, heads: int, parameters: int, split: 
 
 
 def _rounded_up(value: float) -> float:
-    """To four digits, so that what is printed is enough."""
+    """Round to four digits, so that printed values reproduce the choice."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 3)
     return math.ceil(value / unit) * unit
 
 
 def _counts(model: ModelSettings, heads: int) -> tuple[int, int]:
-    """Parameters around the blocks, and of one block."""
+    """Return the number of parameters outside the blocks, and in one block."""
     one, two = (model_shapes(_resized(model, heads, layers)).parameters for layers in (1, 2))
     return 2 * one - two, two - one
 
@@ -223,7 +220,7 @@ def _resized(model: ModelSettings, heads: int, layers: int) -> ModelSettings:
 
 
 def _phase_overrides(plan: Plan, tokens: int, growth: float) -> Iterator[str]:
-    """Lengths, batches and schedules: each phase keeps its share of the run."""
+    """Return overrides of lengths, batches and schedules. Each phase keeps its share of the run."""
     old = plan.timeline
     lengths = [tokens * phase.length // old.length for phase in old.phases]
     batches = _batch_tokens(old.phases, growth, tokens // MINIMUM_STEPS)
@@ -255,7 +252,10 @@ def _phase_overrides(plan: Plan, tokens: int, growth: float) -> Iterator[str]:
 
 
 def _batch_tokens(phases: tuple[PhasePlan, ...], growth: float, limit: int) -> Iterator[int]:
-    """Tokens of a step, by the square root of the size, which Cerebras-GPT's batches follow."""
+    """Return the tokens of a step, which grow with the square root of the model's size.
+
+    The batches of Cerebras-GPT follow this rule.
+    """
     longest = max(phase.context_length for phase in phases)
     for phase in phases:
         wanted = min(phase.length / phase.steps * growth, limit)
@@ -264,7 +264,7 @@ def _batch_tokens(phases: tuple[PhasePlan, ...], growth: float, limit: int) -> I
 
 
 def _warmup_steps(tokens: int, step_tokens: int) -> int:
-    """Whole steps of the papers' warm-up, or of a tenth of a short run."""
+    """Return the warm-up in tokens: the papers', or a tenth of a short run, in whole steps."""
     warmup = WARMUP_TOKENS
     if warmup > LARGEST_WARMUP_SHARE * tokens:
         warmup = int(SHORT_WARMUP_SHARE * tokens)
@@ -272,7 +272,9 @@ def _warmup_steps(tokens: int, step_tokens: int) -> int:
 
 
 def sizing_warnings(plan: Plan, law: ParametricLaw | None) -> list[str]:
-    """What the size of ``plan`` (the recipe as it was) and an unverified law leave in doubt."""
+    """Warn of a learning rate or a law that may not hold. ``plan`` is that of the
+    original recipe.
+    """
     found = []
     settings = plan.recipe.parametrization
     if settings.type == "sp":

@@ -1,4 +1,4 @@
-"""What each phase reads of each source: shares, passes, and how much of it is read again."""
+"""The data that each phase reads of each source: shares, passes and repetitions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from feldspar.tokens.sequences.resolve import (
 )
 
 MANY_EPOCHS = 4
-"""Up to here repeated tokens are worth about as much as new ones (2305.16264)."""
+"""Up to so many passes, repeated tokens are worth about as much as new ones (2305.16264)."""
 
 
 def resolve_mixtures(
@@ -29,8 +29,9 @@ def resolve_mixtures(
 ) -> list[ResolvedMixture]:
     """Return each phase's mixture, with passes counted over the phases before it.
 
-    Raises UserError for what recipes may not ask for, such as a source read again in silence
-    (unless ``allow_repeat``), UnknownTokens where the size of a source is needed and not known.
+    Raises UserError for a mixture that recipes may not ask for, such as a source that is read again
+    (unless ``allow_repeat``). Raises UnknownTokens where the size of a source is needed and
+    unknown.
     """
     resolved = []
     read: list[Passes] = []
@@ -62,7 +63,7 @@ def resolve_mixtures(
 
 @dataclass(frozen=True)
 class Passes:
-    """What a phase read of a source, or of a part of it."""
+    """The amount that a phase read of a source, or of a part of it."""
 
     source: str
     select: Select | None
@@ -70,10 +71,10 @@ class Passes:
 
 
 def _passes(read: list[Passes], source: str, select: Select | None) -> float:
-    """Return how often some document of the part was read, at most.
+    """Return an upper bound on how often a document of the part was read.
 
-    Another part of the same source has an order of its own: whichever of its documents were read
-    may come again, so that it counts as a pass.
+    Another part of the same source has an order of its own. The documents that it read may come
+    again, so it counts as a pass.
     """
     passes = 0.0
     for item in read:
@@ -89,8 +90,7 @@ def _passes(read: list[Passes], source: str, select: Select | None) -> float:
 def data_record(
     recipe: Recipe, timeline: Timeline, tokens: Mapping[str, int | None]
 ) -> dict[str, Any]:
-    """Return each source's own tokens, what the run reads of it and in how many passes, as plain
-    values.
+    """Return each source's tokens, and the tokens and passes that the run reads, as plain values.
 
     ``unknown`` says why there are no figures. Raises UserError for a mixture that fits no data.
     """
@@ -132,7 +132,7 @@ def data_record(
 def data_warnings(
     recipe: Recipe, timeline: Timeline, tokens: Mapping[str, int | None], record: Mapping[str, Any]
 ) -> list[str]:
-    """Sources that are read many times, and what training would refuse."""
+    """Warn of sources that are read many times, and of mixtures that training refuses."""
     found = [
         f"data: {name} is read {passes:.3g} times; beyond {MANY_EPOCHS} passes repeated tokens are "
         "worth less and less (2305.16264)"
@@ -152,7 +152,7 @@ def _unknown(why: str) -> dict[str, Any]:
 
 
 def _most_passes(record: Mapping[str, Any]) -> dict[str, float]:
-    """Passes over each source by the run, or over a part of it by one phase where that is more."""
+    """Return passes over each source by the run, or over a part by one phase if that is more."""
     most = {name: source["epochs"] or 0.0 for name, source in (record["sources"] or {}).items()}
     for phase in record["phases"] or []:
         for name, entry in phase["sources"].items():
@@ -169,7 +169,7 @@ def _source(name: str, size: int | None, phases: list[dict[str, Any]]) -> dict[s
     for entry in entries:
         before, _ = parts.get(entry["part"], (0, 0))
         parts[entry["part"]] = (before + entry["tokens"], entry["part_tokens"])
-    # Parts may overlap: what is read of them is at most so much that is new.
+    # Parts may overlap, so this is an upper bound on the new tokens.
     unique = sum(min(tokens, part_tokens) for tokens, part_tokens in parts.values())
     return {
         "tokens": size,

@@ -1,4 +1,4 @@
-"""What a recipe will do, before anything is spent: parameters, steps, FLOPs, one row a phase."""
+"""The plan of a recipe before training: parameters, steps, FLOPs, and a row for each phase."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -8,8 +8,7 @@ from feldspar.core.rows import ModelShapes, ParameterRow, Role
 from feldspar.model.export_class import ExportClass, export_class
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
-from feldspar.plan.flops import training_flops
-from feldspar.plan.ledger import phase_ledger
+from feldspar.plan.flops import phase_ledger, training_flops
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
 from feldspar.plan.noise_scale import (
     calibration_warnings,
@@ -28,7 +27,7 @@ from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warn
 from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 ONE_DEVICE = Machine()
-"""A processor, unless the recipe says cuda."""
+"""The default machine: a processor, unless the recipe says cuda."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +38,15 @@ class Plan:
     shapes: ModelShapes
     timeline: Timeline
     tables: tuple[ParametrizationTable, ...]
-    """One for each phase: multipliers follow its density."""
+    """A parametrization table for each phase. Its multipliers follow the phase's density."""
     trained: tuple[tuple[ParameterRow, ...], ...]
-    """The parameters that each phase trains, whole."""
+    """The rows of the parameters that each phase trains."""
     source_tokens: Mapping[str, int | None]
     """Tokens of each source of the corpus, where known."""
 
     @property
     def table(self) -> ParametrizationTable:
-        """The first phase's table, which the initial values come from."""
+        """The first phase's table, which decides the initial values."""
         return self.tables[0]
 
     @property
@@ -58,7 +57,7 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        """What is allowed and yet worth knowing before anything is spent, a line each."""
+        """Warnings: settings that are allowed, but that the user should know about. A line each."""
         found = list(self.recipe.parametrization.warnings)
         if isinstance(self.recipe.start_from, StartFromRun) and not self.recipe.phases[0].sparsity:
             found.append(
@@ -74,18 +73,18 @@ class Plan:
 
     @property
     def validation(self) -> Validation:
-        """Amount of text that each validation during training measures."""
+        """The amount of text that each validation during training measures."""
         holdout = self.recipe.evaluation.holdout
         n_sources = len(self.source_tokens if holdout == "all" else holdout) or None
         return plan_validation(self.recipe, self.shapes, self.timeline, n_sources)
 
     def active_parameters(self, phase_index: int) -> int:
-        """Parameters of a phase without the masked entries."""
+        """Return the number of a phase's parameters without masked entries."""
         kept = self._kept(phase_index)
         return sum(kept.get(row.name, row.count) for row in self.shapes.rows)
 
     def trainable_parameters(self, phase_index: int) -> int:
-        """Entries that a phase may move, masked ones counted."""
+        """Return the number of entries that a phase may change; masked entries count."""
         parts = trained_parts(self.recipe, self.trained[phase_index], phase_index)
         return sum(row.count for row in parts)
 
@@ -93,11 +92,11 @@ class Plan:
         return kept_counts(self.recipe.sparsity(phase_index), self.shapes.rows)
 
     def memory(self, machine: Machine = ONE_DEVICE) -> Memory:
-        """Bytes on a device of ``machine``. Raises UserError as ``plan_memory``."""
+        """Return the memory on a device of ``machine``. Raises the errors of ``plan_memory``."""
         return plan_memory(self.recipe, self.shapes, self.timeline, machine)
 
     def summary(self, machine: Machine = ONE_DEVICE, speed: Speed | None = None) -> dict[str, Any]:
-        """Everything that is known before anything is spent, as plain values.
+        """Return the whole plan as plain values.
 
         ``time`` is None without a ``speed``. Raises UserError where the recipe does not fit the
         machine or its own sources.
@@ -164,7 +163,9 @@ class Plan:
         }
 
     def _pairs(self, index: int) -> dict[str, Any] | None:
-        """What a phase of pairs reads, the tokens of a pass (padding included) where known."""
+        """Describe the data of a phase of pairs, with the tokens of a pass (padding included) if
+        known.
+        """
         settings = self.recipe.phases[index]
         if settings.pairs is None:
             return None
@@ -181,7 +182,7 @@ class Plan:
 
 
 def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) -> Plan:
-    """Return the plan of a recipe; needs neither data nor tokenizer nor weights.
+    """Plan a recipe. Neither data nor tokenizer nor weights are needed.
 
     ``source_tokens`` defaults to the sizes that the recipe's sources declare. Raises UserError.
     """
@@ -204,26 +205,28 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
 
 
 def declared_tokens(recipe: Recipe) -> dict[str, int] | None:
-    """Tokens of each source as the recipe declares them; None unless every source does."""
+    """Return the tokens of each source as the recipe declares them; None unless all are
+    declared.
+    """
     known = _known_tokens(recipe)
     sizes = {name: tokens for name, tokens in known.items() if tokens is not None}
     return sizes if sizes and len(sizes) == len(known) else None
 
 
 def _known_tokens(recipe: Recipe) -> dict[str, int | None]:
-    """Tokens of each source, None where the recipe does not say."""
+    """Return the tokens of each source; None for a source without a declaration."""
     sources = recipe.corpus.sources if recipe.corpus is not None else {}
     return {name: source.tokens for name, source in sources.items()}
 
 
 def non_embedding_parameters(shapes: ModelShapes) -> int:
-    """Parameters without the token and position tables, an untied head and a soft prompt."""
+    """Return parameters without token and position tables, an untied head and a soft prompt."""
     outside = {Role.EMBEDDING, Role.POSITION, Role.OUTPUT, Role.PROMPT}
     return sum(row.count for row in shapes.rows if row.role not in outside)
 
 
 def effective_table(table: ParametrizationTable, optimizer: LanguageOptimizer) -> dict[str, Any]:
-    """Return the table in effective values at the peak, as plain values.
+    """Return the parametrization table in effective values at the peak, as plain values.
 
     Where the optimizer updates parameters by several rules, each tensor names its own.
     """

@@ -1,7 +1,8 @@
-"""Hours of a run from a rate: stated, of a data sheet, or measured in a run that was made.
+"""Training time from a throughput: given, from a data sheet, or from a past run.
 
-Rates and work are compared as ``6P+attention``, the convention of the trainer's own utilisation;
-masked products run dense, so that sparsity saves no time. Validation and checkpoints come on top.
+Rates and work are counted by ``6P+attention``, the convention of the trainer's own utilisation.
+Masked products run dense, so that sparsity saves no time. Validation and checkpoints are not
+included.
 """
 
 import math
@@ -19,19 +20,21 @@ from feldspar.recipe.root import Recipe
 
 HOUR = 3600.0
 DEFAULT_UTILISATION = 0.4
-"""Share of the peak that training reaches, where nothing better is known."""
+"""Share of the peak that training reaches, if no better value is known."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How fast all devices together are: tokens, or FLOPs by ``6P+attention``, per second."""
+    """The throughput of all devices together, in tokens or in FLOPs by ``6P+attention``
+    per second.
+    """
 
     source: str
     tokens_per_second: float | None = None
     flops_per_second: float | None = None
 
     def seconds(self, tokens: int, flops: float) -> float:
-        """Return the time that ``tokens`` take, which cost ``flops``."""
+        """Return the seconds for ``tokens`` tokens that cost ``flops`` FLOPs."""
         if self.tokens_per_second is not None:
             return tokens / self.tokens_per_second
         assert self.flops_per_second is not None, "one of the two is given"
@@ -39,16 +42,16 @@ class Speed:
 
 
 def stated_speed(tokens_per_second: float) -> Speed:
-    """Tokens per second as somebody states them. Raises UserError unless they are above 0."""
+    """Return a given throughput in tokens per second. Raises UserError unless it is above 0."""
     if not (tokens_per_second > 0 and math.isfinite(tokens_per_second)):
-        raise UserError("--tokens-per-second: a number above 0 is needed", found=tokens_per_second)
+        raise UserError("--tokens-per-second: must be above 0", found=tokens_per_second)
     return Speed("stated", tokens_per_second=tokens_per_second)
 
 
 def data_sheet_speed(
     accelerator: Accelerator, devices: int, utilisation: float, recipe: Recipe
 ) -> Speed:
-    """Return a share of the peak of ``devices`` accelerators.
+    """Return the throughput at a share of the peak of ``devices`` accelerators.
 
     Raises UserError for a share outside (0, 1], and for a recipe in another precision than the
     data sheet's.
@@ -56,14 +59,14 @@ def data_sheet_speed(
     if not 0 < utilisation <= 1:
         percent = f"; write {utilisation / 100:g} for {utilisation:g} %"
         raise UserError(
-            "--utilisation: it is a share of the peak, above 0 and at most 1"
+            "--utilisation: must be a share of the peak, above 0 and at most 1"
             + (percent if 1 < utilisation <= 100 else ""),
             found=utilisation,
         )
     if recipe.runtime.precision == "float32":
         raise UserError(
-            f"runtime.precision: float32, and the peak of an {accelerator.name} is of bfloat16",
-            do="set runtime.precision=bfloat16, or state --tokens-per-second",
+            f"runtime.precision: float32, but the peak of an {accelerator.name} is for bfloat16",
+            do="set runtime.precision=bfloat16, or give --tokens-per-second",
         )
     source = f"{devices} x {accelerator.name} at {utilisation:.0%} of the data sheet's peak"
     return Speed(source, flops_per_second=accelerator.bfloat16_flops * devices * utilisation)
@@ -72,9 +75,9 @@ def data_sheet_speed(
 def measured_speed(
     records: Iterable[Mapping[str, Any]], recipe: Recipe, shapes: ModelShapes
 ) -> Speed:
-    """Return the median FLOPs per second of a run's steps, from its records and what it trained.
+    """Return the median FLOPs per second of a past run's steps, from its records.
 
-    FLOPs rather than tokens, so that a run of another size or context tells something as well.
+    FLOPs rather than tokens are used, so that runs of another size or context can be compared.
     Raises UserError for a record of a phase that the recipe lacks.
     """
     work = {
@@ -95,7 +98,7 @@ def measured_speed(
 def time_record(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, speed: Speed, devices: int
 ) -> dict[str, Any]:
-    """Hours of each phase and of the run, and hours times devices, as plain values."""
+    """Return hours of each phase and of the run, and device-hours, as plain values."""
     hours = []
     for phase in timeline.phases:
         flops = _phase_flops(recipe, shapes, phase)

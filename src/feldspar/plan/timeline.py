@@ -27,7 +27,7 @@ from feldspar.recipe.vision_root import VisionRecipe
 
 @dataclass(frozen=True)
 class Rate:
-    """A schedule laid from the position ``offset`` on, times a peak."""
+    """A schedule that begins at the position ``offset``, times a peak."""
 
     schedule: CompiledSchedule
     peak: float
@@ -49,7 +49,7 @@ class PhasePlan:
     start_position: int
     start_step: int
     stretches: tuple[Stretch, ...]
-    """Steps of equal batches; of a batch that follows the noise scale, those at its minimum."""
+    """Steps of equal batches. A batch by noise scale is laid out at its minimum."""
     learning_rate: Rate
     weight_decay: Rate
     steering: NoiseScaleBatch | None = None
@@ -66,7 +66,7 @@ class PhasePlan:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the phase, under a steered batch the most that there can be."""
+        """Optimizer steps of the phase. Of a steered batch this is the most."""
         return sum(stretch.steps for stretch in self.stretches)
 
     @property
@@ -78,14 +78,14 @@ class PhasePlan:
 
     @property
     def largest_sequences(self) -> int:
-        """The most sequences that a step can have."""
+        """The largest number of sequences in a step."""
         if self.steering is not None:
             return int(self.steering.maximum.value)
         return max(stretch.sequences for stretch in self.stretches)
 
     @property
     def divisible_sequences(self) -> set[int]:
-        """Numbers that the processes must divide, so that they divide each step."""
+        """Numbers that the number of processes must divide, so that it divides each step."""
         if self.steering is not None:
             return {self.steering.quantum_sequences}
         return {stretch.sequences for stretch in self.stretches}
@@ -104,11 +104,11 @@ class PhasePlan:
 
 @dataclass(frozen=True)
 class Pace:
-    """Batch and rate of a steered phase by the decisions so far."""
+    """The state of a steered phase by the decisions so far: batch and rate."""
 
     sequences: int
     quantum: int
-    """Number of sequences of which each step is a multiple."""
+    """Each step's sequences are a multiple of this number."""
     learning_rate_factor: float = 1.0
 
 
@@ -149,7 +149,7 @@ class Timeline:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the run, under a steered batch the most that there can be."""
+        """Optimizer steps of the run. With a steered batch this is the most."""
         return self.phases[-1].start_step + self.phases[-1].steps
 
     @property
@@ -171,7 +171,7 @@ class Timeline:
     def next_step(self, position: int, pace: Pace | None = None) -> StepPlan | None:
         """Return the step that begins at ``position``; None at the end of the run.
 
-        ``pace`` is that of a steered phase; None means the one that the phase begins with.
+        ``pace`` is the pace of a steered phase; None means the pace at which the phase begins.
         """
         if position >= self.length:
             return None
@@ -207,9 +207,9 @@ class Timeline:
         return self.next_step(step.position_after)
 
     def interval(self, amount: Amount, phase: PhasePlan, key: str) -> int:
-        """Return the length, 1 or more, of a repeated interval such as checkpoints.every.
+        """Return the length, at least 1, of a repeated interval such as checkpoints.every.
 
-        Raises UserError, which names ``key``, for an amount that cannot recur.
+        Raises UserError, which names ``key``, for an amount that cannot be repeated.
         """
         per_step = phase.stretches[0].step_length
         match amount.unit:
@@ -227,7 +227,7 @@ class Timeline:
                 length = int(amount.value * phase.length / 100)
             case _:
                 raise UserError(
-                    f"{key}: {amount} is no interval", allowed=f"{self.unit}, steps, % of run"
+                    f"{key}: {amount} is not an interval", allowed=f"{self.unit}, steps, % of run"
                 )
         return max(length, 1)
 
@@ -325,7 +325,7 @@ def _steering(batch: Batch | ImageBatch) -> NoiseScaleBatch | None:
 def _refuse_steps(amount: Amount, key: str) -> None:
     if amount.unit is Unit.STEPS:
         raise UserError(
-            f"{key}: how long {amount} last is not known ahead where a batch follows the noise "
+            f"{key}: the length of {amount} is unknown in advance where a batch follows the noise "
             "scale",
             do="give the segment's length in tokens, or as a share of the run",
         )
@@ -339,7 +339,7 @@ def _measure(
     total: int,
     parameters: int,
 ) -> int:
-    """Return the length of an amount that begins at ``start`` within steps of ``length``."""
+    """Return the length of an amount that begins at ``start``, within steps of ``length``."""
     match amount.unit:
         case Unit.TOKENS | Unit.IMAGES:
             return int(amount.value)

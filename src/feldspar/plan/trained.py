@@ -1,4 +1,4 @@
-"""Which parameters a phase trains, and how many of their rows; a tied head counts as one tensor."""
+"""The parameters and rows that a phase trains. A tied head counts as one tensor."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,13 +9,14 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phases import TrainableRows
 
 VOCABULARY_ROLES = (Role.EMBEDDING, Role.OUTPUT)
-"""Roles of parameters with a row for each token."""
+"""Roles of parameters that have a row for each token."""
 
 
 def trained_rows(
     recipe: Recipe, rows: Sequence[ParameterRow], phase_index: int
 ) -> tuple[ParameterRow, ...]:
-    """Return the parameters that a phase trains, whole: a soft prompt only where the phase has one.
+    """Return the rows of parameters that a phase trains; a soft prompt only where the phase has
+    one.
 
     Where the head is tied, the embedding is the output too and both roles must be named. Raises
     UserError for an entry that matches nothing, for a tied embedding named alone, and for new rows
@@ -43,9 +44,10 @@ def trained_rows(
 def trained_parts(
     recipe: Recipe, trained: Sequence[ParameterRow], phase_index: int
 ) -> tuple[ParameterRow, ...]:
-    """What of the ``trained`` parameters has moments: the new tokens' rows where only they train.
+    """Return the part of the ``trained`` parameters that has moments.
 
-    Where the recipe does not say how many tokens are new, it counts them all.
+    This is the new tokens' rows where only they are trained. Where the recipe does not say how many
+    tokens are new, all rows count.
     """
     new_tokens = declared_new_tokens(recipe)
     if new_tokens is None or not recipe.phases[phase_index].trains_new_rows_only:
@@ -56,9 +58,7 @@ def trained_parts(
 
 
 def declared_new_tokens(recipe: Recipe) -> int | None:
-    """Return how many tokens the recipe's tokenizer adds to its base; None where it does
-    not say.
-    """
+    """Return how many tokens the recipe's tokenizer adds to its base, or None if unknown."""
     return getattr(getattr(recipe.tokenizer, "with_", None), "new_tokens", None)
 
 

@@ -1,4 +1,4 @@
-"""The size of each validation during training, as a share of the training's FLOPs.
+"""Size of the validations during training, as a share of the training's FLOPs.
 
 It follows from the recipe and the names of its sources, never from measured time: a run that is
 repeated or continued measures the same sequences.
@@ -13,11 +13,11 @@ from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.root import Recipe
 
 MOST_SEQUENCES = 64
-"""Sequences of a source in each validation, where they cost little enough."""
+"""Most sequences of a source in each validation."""
 LARGEST_SHARE = 0.1
-"""Share of the training's FLOPs that all validations together may take."""
+"""Largest share of the training's FLOPs for all validations together."""
 FORWARD_SHARE = 1 / 3
-"""Share of a training step's FLOPs that its forward pass has; validation has no other."""
+"""Share of the forward pass, the only pass of a validation, in a training step's FLOPs."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +27,12 @@ class Validation:
     times: int
     """Count the validations of a run, at most."""
     sequences: int
-    """Sequences of each source, each time."""
+    """Sequences of each source in each validation."""
     share: float | None
-    """Their FLOPs over the training's; None where the number of sources is not known."""
+    """FLOPs of validations over those of the training. None if the number of sources is unknown."""
 
     def record(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {"times": self.times, "sequences": self.sequences, "share": self.share}
 
 
@@ -41,7 +41,7 @@ def plan_validation(
 ) -> Validation:
     """Take the number of sequences from the recipe, or as many as ``LARGEST_SHARE`` allows.
 
-    There is at least one of each source. An unknown number of sources counts as one.
+    Each source has at least one. An unknown number of sources counts as one.
     """
     training = one_sequence = 0.0
     times = 0
@@ -61,7 +61,7 @@ def plan_validation(
 
 
 def _times(recipe: Recipe, timeline: Timeline, phase: PhasePlan) -> int:
-    """Count the validations of a phase, at most: one in each interval that is begun."""
+    """Count the validations of a phase, at most: one for each interval that begins."""
     every = recipe.phases[phase.index].evaluate_every or recipe.evaluation.every
     interval = timeline.interval(every, phase, "evaluation.every")
     return min(phase.steps, -(-phase.length // interval))

@@ -31,12 +31,12 @@ def test_columns_are_found_by_name(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message", "where"),
     [
-        ("", "needs one column named flops", None),
-        ("1e18,2.5\n", "needs one column named flops", None),
-        ("flops\n1e18\n", "needs one column named loss", None),
-        ("flops,loss,loss\n1,2,3\n", "needs one column named loss", None),
-        ("flops,loss\n1e18,2.5\n2e19,low\n", "loss: 'low' is no number", "points.csv:3"),
-        ("flops,loss\n1e18\n", "loss: '' is no number", "points.csv:2"),
+        ("", "must have one column named flops", None),
+        ("1e18,2.5\n", "must have one column named flops", None),
+        ("flops\n1e18\n", "must have one column named loss", None),
+        ("flops,loss,loss\n1,2,3\n", "must have one column named loss", None),
+        ("flops,loss\n1e18,2.5\n2e19,low\n", "loss: 'low' is not a number", "points.csv:3"),
+        ("flops,loss\n1e18\n", "loss: '' is not a number", "points.csv:2"),
     ],
 )
 def test_what_is_no_table_of_points_is_refused(

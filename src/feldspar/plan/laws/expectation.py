@@ -1,4 +1,4 @@
-"""The loss that a named law expects of a recipe, refused wherever the law does not hold."""
+"""The loss that a named law expects for a recipe. A law is refused where it does not hold."""
 
 import math
 from collections.abc import Mapping
@@ -12,11 +12,11 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer
 
 DATA_SETS = {"pile": "the Pile, test"}
-"""Sources by the names that shipped recipes give them, and the text that a law's loss is of."""
+"""The text that a law's losses are measured on, by the source's name in the shipped recipes."""
 CALIBRATED = 10
-"""Intervals tell little beyond this many times the FLOPs of the fitted runs."""
+"""Beyond this multiple of the fitted runs' FLOPs, intervals are not reliable."""
 SAME_RATIO = 0.1
-"""Tokens per parameter may differ by this share from those of the fitted runs."""
+"""Largest relative difference in tokens per parameter from the fitted runs."""
 
 
 def expected_loss(
@@ -25,7 +25,7 @@ def expected_loss(
     law: ComputeLaw,
     stated_flops: float | None = None,
 ) -> dict[str, Any]:
-    """Loss and 95 % interval of new runs at the recipe's FLOPs, as plain values.
+    """Return the loss and 95 % interval of new runs at the recipe's FLOPs, as plain values.
 
     ``flops`` are the plan's, by convention. A paper's own count is none of them: then they must be
     stated. Raises UserError for another convention, data set or tokenizer than the law's.
@@ -44,7 +44,7 @@ def expected_loss(
             do="leave --law-flops out",
         )
     if stated_flops is not None and not (stated_flops > 0 and math.isfinite(stated_flops)):
-        raise UserError("--law-flops: FLOPs above 0 are needed", found=stated_flops)
+        raise UserError("--law-flops: the FLOPs must be above 0", found=stated_flops)
     if isinstance(law, FittedLaw):
         basis = basis_by_shards(recipe, convention, law.metric)
     else:
@@ -65,7 +65,7 @@ def expected_loss(
 
 
 def expectation_warnings(law: ComputeLaw, flops: float, tokens_per_parameter: float) -> list[str]:
-    """Where a law is used away from the runs that it was fitted to."""
+    """List warnings where the law is used far from the runs that it was fitted to."""
     found = []
     least, most = law.fitted_flops
     factor = max(flops / most, least / flops)

@@ -1,4 +1,4 @@
-"""A law fitted to one's own runs, read back from its record so that plans can ask it."""
+"""A law fitted to the user's own runs, read from its record for use in plans."""
 
 import json
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from feldspar.plan.laws.law_fit import LawFit, fit_law
 
 RECORD_NAME = "scaling.json"
 SAME_RATIO = 0.01
-"""Sizes whose tokens per parameter differ by less share one."""
+"""Sizes count as having the same tokens per parameter below this relative difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedLaw(ComputeLaw):
-    """A law with its fit, whose bootstrap gives the interval of new runs."""
+    """A law with its fit. The bootstrap of the fit gives the interval of new runs."""
 
     fit: LawFit
     metric: str
-    """The figure of validation that it is a law of."""
+    """The figure of validation that the law predicts."""
 
     def interval(self, flops: float, basis: Basis) -> tuple[float, float]:
-        """Where 95 % of new runs are expected. Raises UserError for another basis."""
+        """Return the interval of 95 % of new runs. Raises UserError for another basis."""
         self.basis.require(basis, self.name)
         interval = self.fit.interval(flops)
         assert interval is not None, "a law has more points than parameters"
@@ -30,9 +30,7 @@ class FittedLaw(ComputeLaw):
 
 
 def find_law(reference: str) -> ComputeLaw | ParametricLaw:
-    """Return a published law by its name, or a fitted one by its scaling.json or the folder
-    of it.
-    """
+    """Return a published law by its name, or a fitted law by its scaling.json or its folder."""
     path = Path(reference)
     if path.is_dir():
         path /= RECORD_NAME
@@ -40,7 +38,7 @@ def find_law(reference: str) -> ComputeLaw | ParametricLaw:
 
 
 def read_law(path: Path) -> FittedLaw:
-    """Return the law of a record that ``scaling run`` or ``scaling fit`` wrote.
+    """Read the law in a record of ``scaling run`` or ``scaling fit``.
 
     Raises UserError for anything else, and for a law fitted to points of unknown basis.
     """

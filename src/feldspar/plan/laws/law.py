@@ -1,8 +1,8 @@
-"""Laws of loss: what a budget buys, each bound to what its FLOPs and its losses mean.
+"""Laws of loss, each bound to its definition of FLOPs and losses.
 
-A law is worth nothing away from the data set, tokenizer, unit and way of counting FLOPs that it was
-fitted with, so it refuses any other: FLOPs counted as 6 N D, put into the law of Cerebras-GPT,
-miss its own models by up to 3.8 %.
+A law holds only for the data set, tokenizer, unit and count of FLOPs that it was fitted with, so it
+refuses any other. For example, the law of Cerebras-GPT misses its own models by up to 3.8 % if
+FLOPs are counted as 6 N D.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from feldspar.core.errors import UserError, nearest
 
 NORMAL_95 = 1.959964
-"""Standard deviations on either side of the mean that hold 95 % of a normal distribution."""
+"""Standard deviations around the mean that hold 95 % of a normal distribution."""
 
 
 class Point(NamedTuple):
@@ -32,27 +32,31 @@ class PowerLaw:
     constant: float = 0.0
 
     def loss(self, flops: float) -> float:
-        """Return the loss at ``flops`` training FLOPs. Raises UserError unless they are above 0."""
+        """Return the loss at ``flops`` training FLOPs. Raises UserError unless ``flops`` is
+        positive.
+        """
         if not (flops > 0 and math.isfinite(flops)):
-            raise UserError("flops: a law has a value at FLOPs above 0 only", found=flops)
+            raise UserError("flops: must be positive", found=flops)
         return math.exp(-self.exponent * math.log(flops / self.scale_flops)) + self.constant
 
 
 @dataclass(frozen=True)
 class Basis:
-    """What the numbers of a law mean; two bases are the same when all four are."""
+    """The meaning of a law's numbers. Two bases are the same when all four fields are."""
 
     flops_convention: str
-    """How FLOPs are counted: a convention of ``plan.flops``, or the name of a paper's own count."""
+    """The count of FLOPs: a convention of ``plan.flops``, or the name of a paper's own count."""
     data_set: str
-    """Text that the loss is measured on."""
+    """The text that the loss is measured on."""
     tokenizer: str
-    """What a token is."""
+    """The definition of a token, such as the name of a tokenizer."""
     loss_unit: str = "nats per token"
-    """Unit of the loss."""
+    """The unit of the loss."""
 
     def require(self, other: "Basis", law: str) -> None:
-        """Raise UserError when ``other`` is another basis than this one, that of ``law``."""
+        """Raise UserError when ``other`` is another basis than this one, which belongs to
+        ``law``.
+        """
         own, given = asdict(self), asdict(other)
         wrong = [name for name in own if own[name] != given[name]]
         if wrong:
@@ -76,32 +80,34 @@ class ComputeLaw:
     relative_std: float
     """Standard deviation of observed losses around the law, as a share of the loss."""
     fitted_flops: tuple[float, float]
-    """Least and most FLOPs of the runs that it was fitted to."""
+    """The least and the most FLOPs of the fitted runs."""
     source: str
     note: str = ""
     tokens_per_parameter: float | None = None
-    """Of all fitted runs; None: they differ."""
+    """Tokens per parameter of all fitted runs. None: they differ."""
 
     def loss(self, flops: float, basis: Basis) -> float:
-        """Return the loss at ``flops``, both on ``basis``. Raises UserError for another basis."""
+        """Return the loss at ``flops``, which are on ``basis``. Raises UserError for
+        another basis.
+        """
         self.basis.require(basis, self.name)
         return self.curve.loss(flops)
 
     def interval(self, flops: float, basis: Basis) -> tuple[float, float]:
-        """Where 95 % of new runs are expected, by the scatter of those that were fitted."""
+        """Return the interval of 95 % of new runs, by the scatter of the fitted runs."""
         loss = self.loss(flops, basis)
         factor = math.exp(NORMAL_95 * self.relative_std)
         return loss / factor, loss * factor
 
     def extrapolation(self, flops: float) -> float:
-        """Return how many times the most FLOPs of the fitted runs; intervals are not calibrated at
-        10.
+        """Return ``flops`` over the most FLOPs of the fitted runs. At 10 intervals are not
+        calibrated.
         """
         return flops / self.fitted_flops[1]
 
 
 class Optimum(NamedTuple):
-    """The best split of a budget, and the loss that it is predicted to reach."""
+    """The best split of a budget, and its predicted loss."""
 
     parameters: float
     tokens: float
@@ -124,15 +130,16 @@ class ParametricLaw:
     basis: Basis
     source: str
     verified: bool
-    """Whether the constants were checked against the source; if not, take results as rough."""
+    """Whether the constants were checked against the source. If not, results are rough."""
 
     def loss(self, parameters: float, tokens: float) -> float:
-        """Return the loss of a model of ``parameters`` after ``tokens``. Raises UserError
-        below 0.
+        """Return the loss of a model of ``parameters`` after ``tokens``.
+
+        Raises UserError unless both are positive.
         """
         if not (parameters > 0 and tokens > 0):
             raise UserError(
-                "parameters and tokens: a law has a value above 0 only",
+                "parameters and tokens: must be positive",
                 found=f"{parameters:g} and {tokens:g}",
             )
         return (
@@ -142,13 +149,13 @@ class ParametricLaw:
         )
 
     def optimum(self, flops: float) -> Optimum:
-        """Return the least loss under 6 N D = ``flops``: N = G (C/6)^(beta/(alpha+beta)), D = C/(6
-        N).
+        """Return the split with the least loss under 6 N D = ``flops``.
 
-        G = (alpha A / (beta B))^(1/(alpha+beta)). Raises UserError unless ``flops`` is above 0.
+        N = G (C/6)^(beta/(alpha+beta)), D = C/(6 N), G = (alpha A / (beta B))^(1/(alpha+beta)).
+        Raises UserError unless ``flops`` is positive.
         """
         if not (flops > 0 and math.isfinite(flops)):
-            raise UserError("flops: a budget is above 0", found=flops)
+            raise UserError("flops: must be positive", found=flops)
         alpha, beta = self.parameter_exponent, self.token_exponent
         ratio = alpha * self.parameter_factor / (beta * self.token_factor)
         parameters = ratio ** (1 / (alpha + beta)) * (flops / 6) ** (beta / (alpha + beta))
@@ -222,7 +229,7 @@ PARAMETRIC_LAWS = {
         ),
     )
 }
-"""Laws of loss over parameters and tokens, by name; none is verified."""
+"""Laws of loss over parameters and tokens, by name. None is verified."""
 
 
 def compute_law(name: str) -> ComputeLaw:

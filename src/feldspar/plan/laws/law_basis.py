@@ -1,4 +1,4 @@
-"""What the FLOPs and losses of a recipe's runs mean, for the laws fitted to them."""
+"""The basis of laws fitted to a recipe's runs: the meaning of their FLOPs and losses."""
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of
@@ -9,9 +9,9 @@ from feldspar.plan.summary import Plan
 from feldspar.recipe.root import Recipe
 
 CONVENTION = "6P+attention"
-"""How FLOPs are counted unless asked otherwise: small models spend much on attention."""
+"""The default count of FLOPs. It includes attention, which is a large part of small models."""
 METRIC = "validation/loss"
-"""The loss that laws are fitted to unless asked otherwise."""
+"""The loss that laws are fitted to by default."""
 DIGITS = 12
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 
@@ -19,10 +19,10 @@ TOKENIZER_FILE = "tokenizer/tokenizer.json"
 def recipe_basis(
     recipe: Recipe, convention: str, metric: str, *, shards: str, tokenizer: str
 ) -> Basis:
-    """Return the basis of a recipe's runs on ``shards`` with ``tokenizer``, both given by their
-    digests.
+    """Return the basis of a recipe's runs. ``shards`` and ``tokenizer`` are digests.
 
-    The data set is what is read, what is held out, and the context that the loss is measured with.
+    The name of the data set covers the data that is read, the data that is held out, and the
+    context length of the loss.
     """
     mixtures = [phase.model_dump_json(include={"mixture"}) for phase in recipe.phases]
     held_out = recipe.evaluation.model_dump_json(include={"holdout"})
@@ -36,8 +36,9 @@ def recipe_basis(
 
 
 def basis_by_shards(recipe: Recipe, convention: str, metric: str) -> Basis:
-    """Return the basis that the recipe's runs would have. Raises UserError unless its shards are
-    there.
+    """Return the basis that the recipe's runs would have.
+
+    Raises UserError unless the recipe's shards exist.
     """
     if recipe.shards is None or not recipe.shards.path.is_dir():
         raise UserError(
@@ -55,7 +56,7 @@ def basis_by_shards(recipe: Recipe, convention: str, metric: str) -> Basis:
 
 
 def planned_flops(plan: Plan, convention: str) -> float:
-    """Training FLOPs of a planned run. Raises UserError for an unknown convention."""
+    """Return the training FLOPs of a planned run. Raises UserError for an unknown convention."""
     flops = training_flops(plan.recipe.model, plan.shapes, plan.timeline)
     if convention not in flops:
         raise UserError(f"convention: FLOPs are not counted by {convention!r}", allowed=flops)

@@ -1,8 +1,8 @@
-"""A law of loss fitted to runs: two forms, each judged on the largest run, which it did not see.
+"""Fit a law of loss to runs in two forms, and judge each form on the largest run.
 
-The form, a pure power law or one with a constant, is the one that came closer on the held-out
-sizes; it is then fitted anew to all points to predict beyond them. Intervals come from a bootstrap
-of the residuals of log L.
+The largest run is left out of the fits that are judged. The forms are a pure power law and one with
+a constant. The form that comes closer on the held-out sizes is chosen, and is fitted again to all
+points to predict beyond them. Intervals come from a bootstrap of the residuals of log L.
 """
 
 import math
@@ -22,12 +22,12 @@ POINTS_FOR_A_CONSTANT = 4
 LEAST_DECADES = 1.5
 ROUGH_POINTS = 8
 FAR = 10.0
-"""Times the most FLOPs of a fit beyond which its intervals are not calibrated."""
+"""Intervals are not calibrated beyond this multiple of the most FLOPs of a fit."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """A size that the fit has not seen, and what the fit said of it."""
+    """A size that was left out of the fit, with its prediction."""
 
     flops: float
     observed: float
@@ -37,18 +37,18 @@ class HeldOut:
 
     @property
     def error(self) -> float:
-        """predicted / observed - 1."""
+        """The relative error, predicted / observed - 1."""
         return self.predicted / self.observed - 1
 
     @property
     def inside(self) -> bool | None:
-        """Whether the interval holds the observed loss; None without an interval."""
+        """True if the interval holds the observed loss. None without an interval."""
         return (
             None if self.interval is None else self.interval[0] <= self.observed <= self.interval[1]
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return plain values."""
         return {
             "flops": self.flops,
             "observed": self.observed,
@@ -62,12 +62,12 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class LawFit:
-    """A fitted law: ``predict`` and ``interval`` go by all points, ``held_out`` by the others."""
+    """A fitted law. ``predict`` and ``interval`` use all points, ``held_out`` the others."""
 
     form: Form
     points: tuple[Point, ...]
     judged: dict[Form, FormFit]
-    """Each form fitted without the held-out sizes; the form with a constant where it could be."""
+    """Each form fitted without the held-out sizes. The form with a constant may be absent."""
     fitted: dict[Form, FormFit]
     """Each form fitted to all points."""
     held_out_sizes: int
@@ -82,21 +82,22 @@ class LawFit:
 
     @property
     def held_out(self) -> HeldOut:
-        """The largest size under the chosen form, which was fitted without it."""
+        """The prediction of the largest size by the chosen form, which was fitted without it."""
         return self.judgement(self.form)[-1]
 
     def judgement(self, form: Form) -> tuple[HeldOut, ...]:
-        """Return the held-out sizes, smallest first, under ``form``."""
+        """Return the held-out sizes with predictions of ``form``, smallest first."""
         return judge(self.judged[form], self.points[-self.held_out_sizes :])
 
     def predict(self, flops: float) -> float:
-        """Return the loss at ``flops`` by the fit to all points. Raises UserError unless
-        above 0.
+        """Return the loss at ``flops`` by the fit to all points.
+
+        Raises UserError unless ``flops`` is positive.
         """
         return self.final.predict(flops)
 
     def interval(self, flops: float, *, new_run: bool = True) -> tuple[float, float] | None:
-        """Where 95 % of new runs (or, without ``new_run``, of curves) are expected."""
+        """Return the interval of 95 % of new runs or, without ``new_run``, of fitted curves."""
         return self.final.interval(flops, new_run=new_run)
 
 
@@ -139,7 +140,7 @@ def fit_law(
 
 
 def judge(fit: FormFit, sizes: Sequence[Point]) -> tuple[HeldOut, ...]:
-    """What ``fit`` says of sizes that it has not seen."""
+    """Predict sizes that ``fit`` has not seen."""
     return tuple(
         HeldOut(
             flops=size.flops,
@@ -153,21 +154,22 @@ def judge(fit: FormFit, sizes: Sequence[Point]) -> tuple[HeldOut, ...]:
 
 
 def decades(flops: Iterable[float]) -> float:
-    """Powers of ten between the least and the most FLOPs."""
+    """Return the powers of ten between the least and the most FLOPs."""
     logs = [math.log10(value) for value in flops]
     return max(logs) - min(logs)
 
 
 def admissible(points: Sequence[Point]) -> tuple[Form, ...]:
-    """Return the forms that points can carry."""
+    """Return the forms that can be fitted to the points."""
     wide = decades(point.flops for point in points) >= LEAST_DECADES
     return FORMS if wide and len(points) >= POINTS_FOR_A_CONSTANT else FORMS[:1]
 
 
 def check_sizes(flops: Iterable[float], held_out: int) -> None:
-    """Raise UserError where sizes of these FLOPs carry no law of which ``held_out`` are held out.
+    """Raise UserError where sizes of these FLOPs are too few or too close for a law.
 
-    Losses are not needed, so that a family is checked before it is trained.
+    ``held_out`` of the sizes are held out. Losses are not needed, so that a family is checked
+    before training.
     """
     sizes = set(flops)
     if len(sizes) < LEAST_POINTS:
@@ -190,7 +192,7 @@ def check_sizes(flops: Iterable[float], held_out: int) -> None:
 
 
 def _misjudged(fit: FormFit, sizes: Sequence[Point]) -> float:
-    """Mean size of the error of log L."""
+    """Return the mean absolute error of log L."""
     errors = [abs(math.log(fit.predict(size.flops) / size.loss)) for size in sizes]
     return sum(errors) / len(errors)
 

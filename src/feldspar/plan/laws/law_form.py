@@ -18,12 +18,12 @@ PARAMETERS: dict[Form, int] = {"power": 2, "power_plus_constant": 3}
 DRAWS = 1000
 LEVEL = 0.95
 LARGEST_LOG = 700.0
-"""Of a double."""
+"""The logarithm of the largest double."""
 
 
 @dataclass(frozen=True)
 class FormFit:
-    """One form fitted to some points, which rise in FLOPs."""
+    """One form of a law, fitted to points of rising FLOPs."""
 
     form: Form
     points: tuple[Point, ...]
@@ -38,7 +38,9 @@ class FormFit:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the losses do not fall, or so little that scale_flops is beyond all numbers."""
+        """True if the losses do not fall, or so slowly that scale_flops exceeds the
+        largest double.
+        """
         exponent, level = float(self._curves.exponent[0]), float(self._curves.level[0])
         return exponent <= 2 * LEAST_SLOPE or abs(self._centre + level / exponent) > LARGEST_LOG
 
@@ -54,21 +56,21 @@ class FormFit:
 
     @property
     def noise_std(self) -> float | None:
-        """The same per degree of freedom, an estimate of a run's noise; None without one."""
+        """The same per degree of freedom, an estimate of a run's noise. None without freedom."""
         freedom = len(self.points) - PARAMETERS[self.form]
         if freedom <= 0:
             return None
         return self.residual_std * math.sqrt(len(self.points) / freedom)
 
     def predict(self, flops: float) -> float:
-        """Return the loss at ``flops``. Raises UserError unless they are above 0."""
+        """Return the loss at ``flops``. Raises UserError unless ``flops`` is positive."""
         return float(self._curves.losses(self._place(flops))[0, 0])
 
     def interval(self, flops: float, *, new_run: bool = True) -> tuple[float, float] | None:
-        """Where the loss at ``flops`` is expected in 95 % of cases; None with no residual to draw.
+        """Return the 95 % interval of the loss at ``flops``; None where no residual can be drawn.
 
-        With ``new_run`` the noise of a single run is added, without it the interval is that of the
-        curve. Raises UserError unless ``flops`` is above 0.
+        With ``new_run`` the interval includes the noise of a single run; without, it is that of the
+        curve. Raises UserError unless ``flops`` is positive.
         """
         place = self._place(flops)
         if self.noise_std is None:
@@ -82,7 +84,7 @@ class FormFit:
         return float(low), float(high)
 
     def extrapolation(self, flops: float) -> float:
-        """``flops`` as a multiple of the most FLOPs that were fitted."""
+        """Return ``flops`` as a multiple of the most FLOPs that were fitted."""
         return flops / self.points[-1].flops
 
     @cached_property
@@ -107,12 +109,12 @@ class FormFit:
 
     def _place(self, flops: float) -> np.ndarray:
         if not (flops > 0 and math.isfinite(flops)):
-            raise UserError("flops: a law has a value at FLOPs above 0 only", found=flops)
+            raise UserError("flops: must be positive", found=flops)
         return np.array([math.log(flops) - self._centre])
 
     @cached_property
     def _bootstrap(self) -> tuple[Curves, np.ndarray]:
-        """Curves of redrawn residuals, and for each the noise of one more run."""
+        """Curves fitted to redrawn residuals, and for each curve the noise of one more run."""
         count = len(self.points)
         scale = math.sqrt(count / (count - PARAMETERS[self.form]))
         pool = (self.residuals - self.residuals.mean()) * scale

@@ -1,4 +1,4 @@
-"""The points that a law is fitted to: read from a CSV, checked, sorted, doubles averaged."""
+"""Points for fitting a law: read from a CSV file, checked, sorted, duplicates averaged."""
 
 import csv
 import math
@@ -13,9 +13,9 @@ COLUMNS = ("flops", "loss")
 
 
 def read_points(path: Path) -> list[Point]:
-    """Return the points of a CSV file with the columns ``flops`` and ``loss``; others are not read.
+    """Read the points of a CSV file from its columns ``flops`` and ``loss``.
 
-    Raises UserError that names the line for anything that is no number.
+    Raises UserError that names the line of a value that is not a number.
     """
     if not path.is_file():
         raise UserError(f"{path} is neither a CSV file nor a run folder")
@@ -27,7 +27,7 @@ def read_points(path: Path) -> list[Point]:
             for column in COLUMNS:
                 if names.count(column) != 1:
                     raise UserError(
-                        f"{path} needs one column named {column}",
+                        f"{path} must have one column named {column}",
                         found=", ".join(names) or "an empty file",
                         allowed=", ".join(COLUMNS),
                     )
@@ -46,14 +46,14 @@ def _number(text: str | None, column: str, where: str) -> float:
         return float(text or "")
     except ValueError:
         raise UserError(
-            f"{column}: {(text or '').strip()!r} is no number",
+            f"{column}: {(text or '').strip()!r} is not a number",
             where=where,
             allowed="such as 2.6e18",
         ) from None
 
 
 def clean_points(points: Iterable[Point]) -> tuple[tuple[Point, ...], list[str]]:
-    """Return the points by rising FLOPs, those of equal FLOPs averaged, and what was said about it.
+    """Return the points sorted by FLOPs, with duplicates averaged, and a note for each average.
 
     Raises UserError for FLOPs or a loss that is not a finite number above 0.
     """

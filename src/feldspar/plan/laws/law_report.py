@@ -1,4 +1,4 @@
-"""A fitted law as plain values: the forms, the held-out size, predictions, and every doubt."""
+"""A fitted law as plain values: the forms, the held-out size, predictions, and warnings."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,8 +15,9 @@ PREDICTED_BY = "the chosen form fitted to all points"
 
 
 def law_record(fit: LawFit, flops: Sequence[float] = ()) -> dict[str, Any]:
-    """Return the fit and its predictions at ``flops``. Raises UserError for FLOPs that are not
-    above 0.
+    """Return the fit and its predictions at ``flops``.
+
+    Raises UserError unless all of ``flops`` are positive.
     """
     predictions = [_prediction(fit, value) for value in flops]
     return {
@@ -72,7 +73,7 @@ def _prediction(fit: LawFit, flops: float) -> dict[str, Any]:
 
 
 def _disagreement(fits: dict[Form, FormFit], flops: float) -> float | None:
-    """Return how far the form with a constant lies above the pure power law, in percent."""
+    """Return the excess of the form with a constant over the pure power law, in percent."""
     if len(fits) < len(FORMS):
         return None
     return 100 * (fits["power_plus_constant"].predict(flops) / fits["power"].predict(flops) - 1)
@@ -99,8 +100,9 @@ def _warnings(fit: LawFit, flops: Sequence[float]) -> list[str]:
 
 
 def _samples(fit: LawFit, flops: Sequence[float]) -> list[dict[str, Any]]:
-    """Return the chosen form over all FLOPs of interest: by all points, and by those that judged
-    it.
+    """Return the curves of the chosen form over all FLOPs of interest.
+
+    One curve is fitted to all points, the other without the held-out sizes.
     """
     ends = [fit.points[0].flops, fit.points[-1].flops, *flops]
     judged = fit.judged[fit.form]

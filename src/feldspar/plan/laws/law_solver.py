@@ -15,7 +15,7 @@ STARTS = 16
 MAX_STEPS = 400
 LEAST_SLOPE = 1e-9
 MOST_CONSTANT = 1 - 1e-6
-"""Of the least loss; at the loss itself the line through log(L - b) has no slope."""
+"""Upper bound of the constant as a share of the least loss, where log(L - b) stays finite."""
 DAMPING = (1e-9, 1e9)
 SETTLED = 1e-12
 EXACT = 1e-28
@@ -24,14 +24,16 @@ EXACT = 1e-28
 
 @dataclass(frozen=True)
 class Curves:
-    """Fitted curves, one an entry of each array: exp(level - exponent x) + constant."""
+    """Fitted curves exp(level - exponent x) + constant; each array has an entry for each curve."""
 
     level: np.ndarray
     exponent: np.ndarray
     constant: np.ndarray
 
     def losses(self, x: np.ndarray) -> np.ndarray:
-        """Loss of each curve (rows) at each of ``x``, log FLOPs less the mean of the fit."""
+        """Return the loss of each curve (rows) at each ``x``, log FLOPs less the mean of
+        the fit.
+        """
         fallen = np.exp(self.level[:, None] - self.exponent[:, None] * x)
         return fallen + self.constant[:, None]
 
@@ -39,8 +41,7 @@ class Curves:
 def fit_curves(
     x: np.ndarray, log_losses: np.ndarray, *, with_constant: bool, huber: float | None = None
 ) -> Curves:
-    """Return the best curve for each row of ``log_losses`` (k, n) over centred log FLOPs ``x``
-    (n,).
+    """Fit a curve to each row of ``log_losses`` (k, n) over centred log FLOPs ``x`` (n,).
 
     Without a constant the curve is a straight line in logarithms. ``huber``: residuals above it
     count by their size and not by their square.
@@ -60,7 +61,7 @@ def fit_curves(
 
 
 def _lines(x: np.ndarray, log_losses: np.ndarray, constants: np.ndarray) -> np.ndarray:
-    """Parameters (k, 3) of the straight lines through log(L - b) for the given b."""
+    """Return parameters (k, 3) of straight lines through log(L - b) for the given b."""
     logs = np.log(np.exp(log_losses) - constants[:, None])
     exponent = np.maximum(-(logs * x).sum(axis=1) / (x * x).sum(), LEAST_SLOPE)
     fallen = np.exp(logs.mean(axis=1))
@@ -76,7 +77,7 @@ def _descend(
     with_constant: bool,
     huber: float | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Levenberg-Marquardt on every row at once; rows that have converged are left alone."""
+    """Take Levenberg-Marquardt steps on all rows at once. Rows that have converged stay."""
     lower = np.array([-np.inf, LEAST_SLOPE, 0.0])
     upper = np.full_like(parameters, np.inf)
     upper[:, 2] = least * MOST_CONSTANT if with_constant else 0.0
@@ -112,9 +113,9 @@ def _descend(
 def _linearised(
     x: np.ndarray, log_losses: np.ndarray, parameters: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residuals log L^ - log L (k, n) and their derivatives by m, s, b (k, n, 3)."""
+    """Return residuals log L^ - log L (k, n) and their derivatives by m, s, b (k, n, 3)."""
     middle, slope, constant = (parameters[:, [index]] for index in range(3))
-    # A step may lead to no curve at all (b above the loss): its cost is not finite, and refused.
+    # A step with b above the loss gives no curve. Its cost is not finite, so it is refused.
     with np.errstate(all="ignore"):
         top = np.exp(middle)
         exponent = slope * top / (top - constant)
@@ -143,8 +144,9 @@ def _step(
     upper: np.ndarray,
     huber: float | None,
 ) -> np.ndarray:
-    """Return the damped Gauss-Newton step (k, 3); a parameter at its bound that it would cross
-    stays.
+    """Return the damped Gauss-Newton step (k, 3).
+
+    A parameter at its bound stays there if the step would cross the bound.
     """
     weighted = slopes
     if huber is not None:
