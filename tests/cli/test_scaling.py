@@ -80,7 +80,7 @@ def test_fit_tells_people_the_judgement_and_every_doubt(
         ("flops,loss\n1e18,2\n1e19,1.9\n1e20,nan\n", [], "loss: point 3 has loss nan"),
         ("flops,loss\n0,2\n1e19,1.9\n1e20,1.8\n", [], "flops: point 1 has flops 0"),
         ("flops,loss\n1e18,2\n2e18,1.9\n3e18,1.8\n4e18,1.7\n", [], "span 0.60 decades"),
-        ("flops,loss\n1e18,2\n1e19,1.9\n1e20,1.8\n", ["--predict", "0"], "flops: a law has"),
+        ("flops,loss\n1e18,2\n1e19,1.9\n1e20,1.8\n", ["--predict", "0"], "flops: must be positive"),
         ("flops,loss\n1e18,2\n1e19,1.9\n1e20,1.8\n", ["--held-out", "2"], "held_out: 2 of 3"),
         ("tokens,loss\n1e18,2\n", [], "must have one column named flops"),
     ],

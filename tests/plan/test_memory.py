@@ -251,7 +251,7 @@ def test_the_total_is_what_a_step_allocates(plan_text: PlanText, keys: str) -> N
 @pytest.mark.parametrize(
     ("overrides", "machine", "message"),
     [
-        ([], Machine(devices=0), "--devices: at least one"),
+        ([], Machine(devices=0), "--devices: must be at least 1"),
         ([], Machine(devices=7), r"phases\.0\.batch: 120 sequences do not divide among 7"),
         (["runtime.distribution=single"], Machine(devices=2), r"runtime\.distribution: single"),
         (["runtime.device=cpu"], Machine(H100), r"runtime\.device: .* not on an H100"),

@@ -223,13 +223,13 @@ def test_the_least_budget_of_a_law_too() -> None:
 def test_a_budget_is_above_0(budget: float) -> None:
     for split in (split_by_rule, split_by_law):
         second = 20.0 if split is split_by_rule else parametric_law("chinchilla")
-        with pytest.raises(UserError, match="--budget: training FLOPs above 0"):
+        with pytest.raises(UserError, match="--budget: must be above 0"):
             split(budget, second)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("ratio", [0.0, -20.0, float("nan"), float("inf")])
 def test_a_ratio_is_above_0(ratio: float) -> None:
-    with pytest.raises(UserError, match="--tokens-per-parameter: a number above 0"):
+    with pytest.raises(UserError, match="--tokens-per-parameter: must be above 0"):
         split_by_rule(1e18, ratio)
 
 

@@ -68,7 +68,7 @@ def test_a_measured_run_tells_of_another_size() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_speed_is_a_number_above_0(rate: float) -> None:
-    with pytest.raises(UserError, match="--tokens-per-second: a number above 0"):
+    with pytest.raises(UserError, match="--tokens-per-second: must be above 0"):
         stated_speed(rate)
 
 

@@ -323,7 +323,7 @@ def test_what_does_not_fit_is_one_line(
 def test_new_rows_need_an_extended_tokenizer(
     recipe: Path, shards_folder: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="the shards' tokenizer extends no other"):
+    with pytest.raises(UserError, match="but the shards' tokenizer extends no other"):
         run(recipe, tmp_path / "run", f"shards.path={shards_folder}")
 
 

@@ -175,7 +175,10 @@ def test_the_page_draws_noise_scale_and_batch(steered_run: Path, tmp_path: Path)
         (("phases.0.batch.quantum=3 sequences",), "minimum: 2 sequences is not a multiple of 3"),
         (("phases.0.batch.minimum=1 sequences",), "at least two sequences a step"),
         (("phases.0.length=0 tokens",), "must be an absolute amount above 0"),
-        (("schedule.learning_rate=[{to: 1, over: 5 steps}, {to: 0, over: rest}]",), "not known"),
+        (
+            ("schedule.learning_rate=[{to: 1, over: 5 steps}, {to: 0, over: rest}]",),
+            "unknown in advance",
+        ),
         (("phases.1.optimizer_state=null",), "is unknown in advance"),
         ((f"phases.0.batch={STAIRS_BACK}",), "from 64 must be greater than 64"),
     ],

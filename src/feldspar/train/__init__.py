@@ -1,1 +1,1 @@
-"""Training: tasks, optimizer, the loop over phases, runs that resume exactly."""
+"""Training: the trainer, its tasks, optimizer and observers, and runs that resume exactly."""

@@ -1,6 +1,6 @@
-"""The vocabulary of what ``start_from`` names, extended to that of the shards' tokenizer.
+"""Extend the vocabulary of the model in ``start_from`` to that of the shards' tokenizer.
 
-The arithmetic is ``adapt``'s; here are the models, tokenizers and records that it is about.
+The room ``adapt`` holds the arithmetic. This file prepares models, tokenizers and records for it.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from feldspar.train.load import find_checkpoint
 from feldspar.train.run_tokenizer import run_tokenizer
 
 ADAPTATION_KEY = "adaptation"
-"""Of a checkpoint's state."""
+"""The key of the adaptation in a checkpoint's state."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,12 @@ class Source:
     state: Mapping[str, Tensor]
     tokenizer_folder: Path | None
     checkpoint: Checkpoint | None = None
-    """Of a run."""
+    """The checkpoint, where the source is a run."""
 
     def digest(self) -> str:
-        """What identifies it: the checkpoint's manifest, or the content of the folder's weights."""
+        """The digest of the source: the checkpoint's manifest, or the content of the folder's
+        weights.
+        """
         if self.checkpoint is not None:
             return read_manifest(self.checkpoint.folder, KIND).digest
         files = sorted(Path(self.path).glob("*.safetensors"))
@@ -51,9 +53,9 @@ class Source:
 def read_source(
     settings: StartFromRun | StartFromHuggingFace, checkpoint: Checkpoint | None = None
 ) -> Source:
-    """Read a run at its checkpoint (found by ``settings`` unless given) or a plain model.
+    """Read a run at its checkpoint, or a plain model.
 
-    Raises UserError where there is none.
+    ``settings`` name the checkpoint unless it is given. Raises UserError where there is none.
     """
     path = Path(settings.path)
     if isinstance(settings, StartFromRun):
@@ -77,14 +79,14 @@ def require_same_tokens(source: Source, shards: ShardSet) -> None:
             f"start_from: the shards' tokenizer has {new.vocab_size - old.vocab_size:,} tokens "
             f"more than that of {source.path}",
             where=str(shards.path),
-            do="say how their rows begin: adapt: {embeddings: {initialisation: subword_mean}}",
+            do="set how their rows begin: adapt: {embeddings: {initialisation: subword_mean}}",
         )
 
 
 def adapt_to_shards(
     weights: Mapping[str, Tensor], source: Source, plan: Plan, shards: ShardSet
 ) -> tuple[dict[str, Tensor], Adaptation]:
-    """``weights`` with rows for the tokens that the shards' tokenizer adds to that of ``source``.
+    """Return ``weights`` with rows for the tokens that the shards' tokenizer adds to the source's.
 
     Raises UserError where it does not extend it, and as ``adapt_embeddings``.
     """
@@ -116,9 +118,7 @@ def adapt_to_shards(
 def _decomposed(
     old: TextTokenizer, new: TextTokenizer, source: Source, shards: ShardSet
 ) -> list[list[int]]:
-    """Return the new tokens in terms of the old ones. Raises UserError where the old ones
-    changed.
-    """
+    """Return each new token as a list of old tokens. Raises UserError where old tokens changed."""
     try:
         return decompositions(old, new)
     except UserError as error:
@@ -148,5 +148,5 @@ def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
 
 
 def _pieces(tokenizer: TextTokenizer, first: int) -> list[str]:
-    """Return the strings of the tokens from ``first`` on; empty where an id is not used."""
+    """Return the strings of the tokens from id ``first`` on; empty for an unused id."""
     return [tokenizer.piece(token) or "" for token in range(first, tokenizer.vocab_size)]

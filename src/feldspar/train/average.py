@@ -11,13 +11,13 @@ from feldspar.train.trainer import Observer, Trainer
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 AVERAGE = "average."
-"""Before the names of averaged tensors in a checkpoint."""
+"""The prefix of averaged tensors' names in a checkpoint."""
 
 
 class WeightAverage(Observer, Generic[ModelT]):
-    """``average = decay * average + (1 - decay) * value`` of everything that is floating-point.
+    """The average ``decay * average + (1 - decay) * value`` of all floating-point tensors.
 
-    It begins with the model's own values. Counters are copied.
+    The average begins with the model's own values. Counters are copied.
     """
 
     def __init__(self, model: ModelT, decay: float) -> None:
@@ -25,12 +25,12 @@ class WeightAverage(Observer, Generic[ModelT]):
         self._decay = decay
 
     def see_update(self, trainer: Trainer) -> None:
-        """Take in the trained model's values after an update."""
+        """Add the trained model's values after an update to the average."""
         self.update(trainer.task.model)
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Take in the values after a step."""
+        """Update the average after a step."""
         own, others = tensors_of(self.model), tensors_of(model)
         pairs = [(average, others[name]) for name, average in own.items()]
         averaged = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -43,6 +43,6 @@ class WeightAverage(Observer, Generic[ModelT]):
 
 
 def tensors_of(model: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """Parameters and buffers by name."""
+    """Return parameters and buffers by name."""
     named = (*model.named_parameters(), *model.named_buffers())
     return {prefix + name: tensor for name, tensor in named}

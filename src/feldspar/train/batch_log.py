@@ -1,4 +1,4 @@
-"""Read the batches and the noise scale that a run logged: take its decisions again, or fit them."""
+"""Read the batches and the noise scale that a run logged: repeat its decisions, or fit them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def replay_run(run: Path, overrides: Sequence[str] = ()) -> "Replay":
-    """Take a run's decisions on its batch again from its log, by the rules under ``overrides``.
+    """Repeat a run's decisions on its batch from its log, by the rules under ``overrides``.
 
     Raises UserError for a run whose batch does not follow the noise scale.
     """

@@ -23,7 +23,7 @@ from feldspar.train.pairs import Pairs, open_pairs, pass_tokens
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Shards, pairs, and what each phase reads of them."""
+    """Shards, pairs, and the data that each phase reads of them."""
 
     shards: ShardSet
     reader: "PhaseReader"
@@ -36,12 +36,12 @@ class PhaseReader:
     """The sequences of every phase of a run, from shards or from pairs."""
 
     shards: SequenceReader
-    """Of the phases that read shards only, in their order."""
+    """Indices of the phases that read shards only, in order."""
     pairs: Pairs
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
-        """Return the sequences ``start`` to ``stop`` - 1 of a phase; raises what its own reader
-        does.
+        """Return the sequences ``start`` to ``stop`` - 1 of a phase. Raises the errors of its
+        reader.
         """
         if phase_index in self.pairs:
             return self.pairs[phase_index].read(start, stop)
@@ -50,7 +50,7 @@ class PhaseReader:
 
 
 def open_shards(recipe: Recipe) -> ShardSet:
-    """Return the recipe's shards, sizes checked.
+    """Open the recipe's shards and check the sizes of their files.
 
     Raises UserError when they are absent or their vocabulary does not fit the model.
     """
@@ -94,7 +94,7 @@ def first_new_token(shards: ShardSet) -> int:
     extension = Extension.load(shards.tokenizer)
     if extension is None:
         raise UserError(
-            "trainable.rows: new: the shards' tokenizer extends no other, so that no row is new",
+            "trainable.rows: new, but the shards' tokenizer extends no other, so no row is new",
             where=str(shards.path),
             do="build the shards with a tokenizer of type extend, or train all rows",
         )
@@ -102,7 +102,7 @@ def first_new_token(shards: ShardSet) -> int:
 
 
 def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
-    """Return the recipe with the model's vocabulary set to the shards' where it says nothing."""
+    """Return the recipe; the shards give the model's vocabulary where the recipe sets none."""
     recipe = loaded.recipe
     if recipe.model.vocab_size is not None:
         return loaded
@@ -111,7 +111,7 @@ def with_vocabulary(loaded: LoadedRecipe, size: int) -> LoadedRecipe:
 
 
 def plan_loaded(loaded: LoadedRecipe) -> Plan:
-    """Return the plan of a recipe by its shards where they lie, else by what it declares."""
+    """Return a recipe's plan, by the sizes of its shards if they exist, else by declared sizes."""
     with loaded.locating_errors():
         recipe = loaded.recipe
         if recipe.shards is None or not recipe.shards.path.is_dir():
@@ -123,9 +123,10 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
 
 
 def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) -> MeasuredTokens:
-    """Training tokens of each source, and of what the recipe's phases read otherwise.
+    """Return the training tokens of each source and of other data that the phases read.
 
-    These are selected parts of sources, and ``pairs``; by default those whose files are at hand.
+    Other data are selected parts of sources, and ``pairs``, by default the pairs with existing
+    files.
     """
     names = shards.sources("train")
     if pairs is None:
@@ -145,7 +146,7 @@ def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) 
 def open_training_data(
     recipe: Recipe, timeline: Timeline, shards: ShardSet, pairs: Pairs | None = None
 ) -> TrainingData:
-    """Return the reader of all phases' sequences; ``pairs`` where they were opened before."""
+    """Return the reader of all phases' sequences. ``pairs`` are pairs that are open already."""
     pairs = open_pairs(recipe, shards) if pairs is None else pairs
     mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe, pairs))
     phases = [

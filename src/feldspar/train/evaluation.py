@@ -28,11 +28,11 @@ from feldspar.train.seen import seen_tokens
 
 @dataclass(frozen=True)
 class HeldOutFigures:
-    """The loss of a run on its held-out documents, and the baselines that it is to beat."""
+    """The loss of a run on its held-out documents, and the baselines to compare it with."""
 
     loss: HeldOutLoss
     baselines: Mapping[str, Mapping[str, float]]
-    """Bits per byte by baseline and source, and ``overall``; empty unless asked for."""
+    """Bits per byte by baseline and source, and ``overall``. Empty unless requested."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for ``--json``."""

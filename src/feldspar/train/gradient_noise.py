@@ -1,6 +1,6 @@
-"""The noise scale of a run's own gradients: measured in its backward passes, averaged, logged.
+"""Measure the noise scale of a run's own gradients in backward passes; average and log it.
 
-Measured on the gradient as the loop has summed it, masks applied, before it is clipped.
+The measured gradient is the sum over the step with masks applied, before clipping.
 """
 
 import math
@@ -33,7 +33,7 @@ _GROUPS: dict[str, Groups] = {"microbatch": "microbatches", "ranks": "ranks"}
 
 @dataclass
 class _Step:
-    """What a step measures, and what came of it."""
+    """The measurements of one step, and their result."""
 
     examples: bool
     groups: bool
@@ -42,9 +42,9 @@ class _Step:
 
 
 class GradientNoise(Observer):
-    """Instruments the model of a run and averages what its steps say.
+    """An observer that instruments the model of a run and averages the measurements of its steps.
 
-    Everything that decides what a step measures is the same on each process.
+    Every decision about a measurement is the same on each process.
     """
 
     measures_passes = True
@@ -67,13 +67,15 @@ class GradientNoise(Observer):
 
     @property
     def _group_kind(self) -> Literal["microbatch", "ranks"] | None:
-        """The groups that are compared, as the estimator or for the calibration."""
+        """The groups to compare, as the estimator or for the calibration."""
         if self._settings.estimator != "per_example":
             return self._settings.estimator
         return None if self._settings.calibrate == "none" else self._settings.calibrate
 
     def enter_phase(self, trainer: Trainer) -> None:
-        """Instrument the model as the phase trains it. Raises UserError where that cannot be."""
+        """Instrument the model as the phase trains it. Raises UserError where that is
+        impossible.
+        """
         phase, task = trainer.phase, trainer.task
         assert isinstance(task.batches, SequenceBatches), "images have no noise scale"
         first = self._timeline.next_step(phase.start_position)
@@ -82,7 +84,7 @@ class GradientNoise(Observer):
         self.require_groups(first, task.batches.micro_batch_sequences)
 
     def attach(self, model: nn.Module, masks: Mapping[str, Tensor]) -> None:
-        """Instrument ``model``; again whenever what it trains or its masks change.
+        """Instrument ``model``, again after each change of its trained parameters or masks.
 
         Raises UserError for a model that cannot be measured.
         """
@@ -96,7 +98,7 @@ class GradientNoise(Observer):
             self._groups = track_groups(model, _GROUPS[self._group_kind], masks)
 
     def detach(self) -> None:
-        """Leave the model as it was."""
+        """Remove the instruments from the model."""
         for tracker in (self._examples, self._groups):
             if tracker is not None:
                 tracker.remove()
@@ -118,7 +120,7 @@ class GradientNoise(Observer):
         )
 
     def begin_step(self, plan: StepPlan, sizes: Sequence[int]) -> None:
-        """Decide what the step measures."""
+        """Decide which measurements the step makes."""
         due = plan.sequences > 1 and (self._every is None or is_due(plan, self._every))
         self._step = _Step(due and self._examples is not None, due and self._has_groups(sizes))
 
@@ -133,7 +135,7 @@ class GradientNoise(Observer):
             yield
 
     def see_gradients(self, plan: StepPlan, finite: bool) -> None:
-        """Take the step whose gradients are in place; one that is not finite counts for nothing."""
+        """Add a step whose gradients are complete. A step that is not finite is ignored."""
         now = self._step
         if now.examples and self._examples is not None:
             now.by_examples = self._examples.finish(plan.sequences)
@@ -157,7 +159,7 @@ class GradientNoise(Observer):
 
     @property
     def _measures_all(self) -> bool:
-        """Whether the total is measured, not told from the norm layers."""
+        """True if the total is measured and not derived from the norm layers."""
         return self._settings.coverage == "all" or self._settings.estimator != "per_example"
 
     def _has_groups(self, sizes: Sequence[int]) -> bool:
@@ -168,7 +170,7 @@ class GradientNoise(Observer):
 
     @property
     def factor(self) -> float:
-        """What the norm layers' noise scale is multiplied by to give the model's."""
+        """Return the factor from the noise scale of the norm layers to that of the model."""
         return PAPER_FACTOR if self._calibration is None else self._calibration.factor
 
     def total(self) -> Estimate:
@@ -181,12 +183,12 @@ class GradientNoise(Observer):
         )
 
     def reading(self) -> Reading:
-        """Return the total as the batch's controller reads it."""
+        """Return the total in the form that the batch's controller reads."""
         total = self.total()
         return Reading(total.value, total.low, total.high)
 
     def record(self, sequences: int) -> dict[str, Any]:
-        """What metrics.jsonl says of the noise after a step of so many sequences."""
+        """Return the noise figures of metrics.jsonl after a step of so many sequences."""
         record: dict[str, Any] = {}
         known = [name for name in NAMED_GROUPS if name in self.meter.groups]
         estimates = {name: self.meter.estimate(name) for name in known}
@@ -218,7 +220,7 @@ class GradientNoise(Observer):
         return record
 
     def state(self) -> dict[str, Any]:
-        """Return the averages and what they are of."""
+        """Return the averages and a description of their measurement."""
         calibration = self._calibration
         kept = {
             "settings": self._settings.model_dump(mode="json"),
@@ -228,7 +230,7 @@ class GradientNoise(Observer):
         return {"noise_scale": kept}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint; averages of other measurements are forgotten."""
+        """Continue from a checkpoint. Averages of other measurements are dropped."""
         kept = state["noise_scale"]
         if kept is None:
             return

@@ -51,15 +51,15 @@ class LanguageModelling:
     module: nn.Module
     batches: SequenceBatches
     all_masks: Masks
-    """Whole masks, for checkpoints."""
+    """The whole masks, for checkpoints."""
     masks: Masks
-    """This process's part of them."""
+    """The part of the masks that this process holds."""
     adaptation: dict[str, Any] | None = None
-    """Record of what was done to the model that the run began with; None: nothing."""
+    """Record of the adaptation of the starting model. None: it was not adapted."""
 
     @property
     def uses_dropout(self) -> bool:
-        """True where the forward pass draws random numbers."""
+        """True if the forward pass draws random numbers."""
         return self.plan.recipe.model.dropout > 0
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -71,7 +71,7 @@ class LanguageModelling:
         return dict(self.model.named_parameters())
 
     def optimizer(self) -> Optimizer:
-        """Build a fresh optimizer of what the phase trains, by its table."""
+        """Build a new optimizer for the parameters that the phase trains, by its table."""
         recipe, index = self.plan.recipe, self.phase.index
         groups = parameter_groups(self.model, self.plan.tables[index])
         new_rows_only = recipe.phases[index].trains_new_rows_only
@@ -100,7 +100,7 @@ class LanguageModelling:
         return optimizer
 
     def set_batches(self) -> None:
-        """Set micro-batch and divisor of the loss as the phase asks."""
+        """Set the micro-batch and the divisor of the loss for the phase."""
         self.batches.average = self.plan.recipe.phases[self.phase.index].loss.average
         self.batches.micro_batch_sequences = self._micro_batch(self.phase)
 
@@ -119,7 +119,7 @@ class LanguageModelling:
         } | ({"cut_tokens": cut_tokens} if cut_tokens else {})
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of data, tokenizer, masks and adaptation."""
+        """Return a checkpoint's entries on data, tokenizer, masks and adaptation."""
         state: dict[str, Any] = {
             "micro_batch_sequences": self.batches.micro_batch_sequences,
             "shards": self.data.shards.digest,
@@ -130,7 +130,7 @@ class LanguageModelling:
         return state | masks_to_state(self.all_masks) | pairs_to_state(self.data.pairs)
 
     def resume(self, state: dict[str, Any], where: str) -> None:
-        """Continue from a checkpoint, with its micro-batches on the same number of processes.
+        """Continue from a checkpoint; on the same number of processes keep its micro-batch.
 
         Raises RunError where weights that its masks drop are not zero.
         """
@@ -152,7 +152,7 @@ class LanguageModelling:
         def attempt(sequences: int) -> None:
             shape = (sequences, phase.context_length)
             tokens = torch.zeros(shape, dtype=torch.int64, device=self.distribution.device)
-            # Copies exchange nothing, so that one which runs out of memory leaves none waiting.
+            # A copy exchanges nothing, so that no process waits for one that runs out of memory.
             exchanges = self.distribution.kind != "ddp"
             try:
                 with accumulate(self.module, last=exchanges):
@@ -173,10 +173,10 @@ def language_model(
     start: Checkpoint | None,
     masks: Masks | None = None,
 ) -> LanguageModelling:
-    """Build a model, ready for the first step of ``phase``.
+    """Build a model for the first step of ``phase``.
 
-    ``masks`` are those of a checkpoint that the weights will be filled from; without them the run
-    begins, with the weights of ``start`` (what ``start_from`` names) and its own masks.
+    ``masks`` are those of a checkpoint whose weights will be loaded later. Without them the run
+    begins with the weights and masks of ``start`` (named by ``start_from``) or with new ones.
     """
     recipe, device = plan.recipe, distribution.device
     for item in plan.timeline.phases:
@@ -222,8 +222,8 @@ def language_model(
 def require_memory(planned: Memory, device: torch.device, limit: int | None = None) -> None:
     """Raise SetupError where weights, gradients and moments alone exceed a processor's memory.
 
-    The system grants more memory than there is, and ends the process without a word when it is
-    used. ``limit`` is in bytes; None: what the machine has.
+    The system grants more memory than there is, and kills the process without a message when the
+    memory is used. ``limit`` is in bytes; None means the machine's memory.
     """
     limit = limit or memory_bytes()
     needed = planned.weights_bytes + planned.gradients_bytes + planned.optimizer_bytes

@@ -1,4 +1,4 @@
-"""The life of a run in its folder, whatever it trains: begun or resumed, trained, finished."""
+"""The life of any run in its folder: it begins or resumes, trains, and finishes."""
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +26,7 @@ from feldspar.train.trainer import Trainer
 
 @dataclass(frozen=True)
 class RunResult:
-    """Where a run stands: its folder, position, steps and last validation."""
+    """The state of a run: its folder, position, steps and last validation."""
 
     folder: Path
     position: int
@@ -36,7 +36,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class OpenRun:
-    """A run whose folder this process (with those beside it) holds locked."""
+    """A run whose folder is locked by this process and those that train with it."""
 
     loaded: LoadedRecipe | LoadedVisionRecipe
     timeline: Timeline
@@ -44,11 +44,11 @@ class OpenRun:
     store: CheckpointStore
     stop: GracefulStop
     checkpoint: Checkpoint | None
-    """The newest whole checkpoint, from which the run goes on; None where it begins."""
+    """The newest whole checkpoint, from which the run continues. None: the run begins."""
     state: dict[str, Any]
-    """State of that checkpoint; empty where the run begins."""
+    """The state of that checkpoint. Empty where the run begins."""
     changes: tuple[str, ...]
-    """Differences of the recipe from that of the checkpoint, a line each."""
+    """Differences between the recipe and the checkpoint's, a line each."""
 
     def choose_threads(self, distribution: Distribution) -> ThreadChoice:
         """Return the number of threads, or the numbers to choose from, as the run recorded it."""
@@ -64,7 +64,7 @@ class OpenRun:
         write_files: Callable[[RunFolder], None],
         tell_start: Callable[[], dict[str, Any]],
     ) -> None:
-        """Bring a trainer to where the run stands, and the folder's records too.
+        """Move a trainer, and the records in the folder, to the state of the run.
 
         ``write_files`` writes the recipe and whatever else the folder holds beside records and
         checkpoints. ``tell_start`` says what is worth knowing of a new run, and returns details of
@@ -99,7 +99,7 @@ class OpenRun:
         say(f"resuming {self.folder.path} at {trainer.position:,} of {total}")
 
     def finish(self, trainer: Trainer) -> RunResult:
-        """Train to the end, or say that there is nothing to do."""
+        """Train to the end, or report that the run is complete."""
         if trainer.position >= self.timeline.length:
             say(f"{self.folder.path} is complete: nothing to do")
         else:
@@ -111,11 +111,11 @@ class OpenRun:
 def open_run(
     loaded: LoadedRecipe | LoadedVisionRecipe, timeline: Timeline, out: Path, overwrite: bool
 ) -> Generator[OpenRun]:
-    """Lock the run's folder and find its newest whole checkpoint; signals save and end the run.
+    """Lock the run's folder and find its newest whole checkpoint. Signals save and end the run.
 
-    ``overwrite`` forgets an earlier run first. Raises UserError where ``out`` holds something else
-    than a run, where another process trains in it, and where the recipe differs from the
-    checkpoint's in what shaped the steps that are done.
+    ``overwrite`` first deletes an earlier run. Raises UserError where ``out`` holds something that
+    is not a run, where another process trains in it, and where the recipe differs from the
+    checkpoint's in a setting that shaped finished steps.
     """
     recipe = loaded.recipe
     folder = RunFolder(out, recipe.position_unit)
@@ -149,10 +149,10 @@ def open_run(
 
 
 def clear(folder: RunFolder, store: CheckpointStore) -> None:
-    """Forget an earlier run in the folder, its checkpoints first.
+    """Delete an earlier run in the folder, its checkpoints first.
 
-    A process that ends within leaves a run that resumes from an older checkpoint, or none. Raises
-    the system's error where something cannot be removed.
+    A process that is killed meanwhile leaves a run that resumes from an older checkpoint, or no
+    run. Raises the system's error where a file cannot be removed.
     """
     store.clear()
     empty_folder(folder.path / "tensorboard")
@@ -160,7 +160,7 @@ def clear(folder: RunFolder, store: CheckpointStore) -> None:
 
 
 def check_folder(path: Path) -> None:
-    """Raise UserError when a folder holds something else than a run."""
+    """Raise UserError when a folder holds something that is not a run."""
     if not path.exists():
         return
     if not path.is_dir():

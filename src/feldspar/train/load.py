@@ -1,4 +1,4 @@
-"""A trained run read back: the decoder with its weights and multipliers, recipe, tokenizer."""
+"""Load a trained run: the decoder with its weights and multipliers, recipe, tokenizer."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from feldspar.train.data import open_shards, plan_loaded
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 
 SCALING_KEY = "position_scaling"
-"""Of a checkpoint's state."""
+"""The key of the shards' digest in a checkpoint's state."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class LoadedRun:
     forward: ForwardMultipliers
     checkpoint: Checkpoint
     masks: Masks
-    """Those of the phase that the checkpoint stands in; none where it is dense."""
+    """The masks of the checkpoint's phase. Empty where the phase is dense."""
 
     @property
     def recipe(self) -> Recipe:
@@ -51,7 +51,7 @@ class LoadedRun:
 
     @property
     def soft_prompt(self) -> SoftPromptSettings | None:
-        """How the phase that the checkpoint stands in uses its soft prompt; None without one."""
+        """Settings of the soft prompt in the checkpoint's phase. None without a soft prompt."""
         phase = self.recipe.phases[self.checkpoint.state["phase"]]
         return phase.soft_prompt if phase.soft_prompt_length else None
 
@@ -62,7 +62,7 @@ class LoadedRun:
 
     @cached_property
     def planned_tokens(self) -> int | None:
-        """Tokens that the recipe's phases read; None where only absent data could tell."""
+        """Tokens that the recipe's phases read. None where that depends on absent data."""
         try:
             return plan_loaded(self.loaded).timeline.length
         except FeldsparError:
@@ -70,7 +70,7 @@ class LoadedRun:
 
     @property
     def unfinished(self) -> str | None:
-        """Say how far the checkpoint is where the recipe has further steps; else None."""
+        """Return the progress of the checkpoint where the recipe has further steps; else None."""
         tokens, planned = self.checkpoint.position, self.planned_tokens
         if planned is None or tokens >= planned:
             return None
@@ -78,10 +78,10 @@ class LoadedRun:
 
 
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
-    """Read a run folder; ``checkpoint`` is ``last`` or a number of tokens.
+    """Load a run; ``checkpoint`` is ``last`` or a number of tokens.
 
-    Raises UserError when there is no run or no such checkpoint, RunError when all are damaged or
-    the weights are not zero where the masks say so.
+    Raises UserError when there is no run or no such checkpoint. Raises RunError when all
+    checkpoints are damaged, or when weights that masks drop are not zero.
     """
     if not is_run(path):
         raise UserError(f"{path} is not a run folder: it holds no recipe.yaml and no checkpoint")
@@ -102,9 +102,9 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
 
 
 def held_out_shards(run: LoadedRun) -> ShardSet:
-    """Open the shards of a run to measure it on what they hold out.
+    """Open the shards of a run, to measure the run on their held-out data.
 
-    Raises UserError where they are not those that it was trained on.
+    Raises UserError where the shards are not those that the run was trained on.
     """
     shards = open_shards(run.recipe)
     if shards.digest != run.checkpoint.state["shards"]:
@@ -137,7 +137,7 @@ def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
 
 
 def scaling_from_state(state: Mapping[str, Any]) -> PositionScaling:
-    """How the positions are scaled in the phase that a checkpoint stands in."""
+    """Return the scaling of positions in the phase of a checkpoint."""
     if SCALING_KEY not in state:
         return NoScaling()
     return TypeAdapter[PositionScaling](PositionScaling).validate_python(state[SCALING_KEY])

@@ -18,8 +18,8 @@ def choose_micro_batch(
     """Find the largest number of sequences that fits, at most a process's share of a step.
 
     On CUDA ``attempt(n)`` runs forward and backward of n sequences and may run out of memory. Each
-    process tries the same numbers and waits for the others after each: what does not fit on one
-    of them fits on none. Raises SetupError when not even one sequence fits.
+    process tries the same numbers and waits for the others after each. A number counts as fitting
+    only if it fits on all processes. Raises SetupError when not even one sequence fits.
     """
     if device.type != "cuda":
         return cpu_micro_batch(share_sequences, context_length)

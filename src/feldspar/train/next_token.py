@@ -1,6 +1,6 @@
 """Next-token prediction: the summed loss of sequences, and their micro-batches.
 
-Fine-tuning on pairs is the same of other sequences, whose labels count in part.
+Fine-tuning on pairs does the same with other sequences, in which only some labels count.
 """
 
 from typing import Literal
@@ -15,7 +15,7 @@ from feldspar.tokens.sequences.sequence_loader import PrefetchingLoader, Reader,
 
 
 class LanguageModelLoss(nn.Module):
-    """The sum of the tokens' losses as a module's forward, which wrappers need."""
+    """A module whose forward pass is the sum of the tokens' losses, as wrappers need it."""
 
     def __init__(self, decoder: Decoder, n_real_vocab: int) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class LanguageModelLoss(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The modules that FSDP2 splits one by one."""
+        """The modules that FSDP2 shards one by one."""
         return self.decoder.blocks
 
     def forward(self, inputs: Tensor, labels: Tensor, *document_ids: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ class LanguageModelLoss(nn.Module):
 
 
 class SequenceBatches:
-    """Micro-batches of sequences; each process takes its contiguous slice of a step."""
+    """Micro-batches of sequences. Each process takes its contiguous slice of a step."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class SequenceBatches:
     ) -> None:
         self.micro_batch_sequences = micro_batch_sequences
         self.average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
-        """The number that the summed loss is divided by; a phase may change it."""
+        """The divisor of the summed loss. A phase may change it."""
         self._device = device
         self._rank = rank
         self._world_size = world_size
@@ -56,18 +56,18 @@ class SequenceBatches:
         self._loader = PrefetchingLoader(reader, pin_memory=device.type == "cuda")
 
     def prefetch(self, step: StepPlan) -> None:
-        """Start to load this process's part of a step."""
+        """Begin to load this process's part of a step."""
         share = step.sequences // self._world_size
         first = step.first_sequence + self._rank * share
         self._loader.request(step.phase.index, first, first + share)
 
     @property
     def prefetched(self) -> bool:
-        """True where a step was asked for and not taken yet."""
+        """True if a step was requested and is not taken yet."""
         return self._loader.waiting > 0
 
     def take(self) -> list[tuple[Tensor, ...]]:
-        """Return the micro-batches of the step that was asked for first."""
+        """Return the micro-batches of the step that was requested first."""
         sequences = self._loader.take()
         self._cut_tokens = sequences.cut_tokens
         tensors = [
@@ -77,14 +77,14 @@ class SequenceBatches:
         return list(zip(*pieces, strict=True))
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
-        """Count the tokens whose label counts, or all where the mean is over every position."""
+        """Count the tokens with a label, or all tokens where the mean is over every position."""
         if self.average == "all_positions":
             return micro_batch[1].numel()
         return int((micro_batch[1] != IGNORED_LABEL).sum())
 
     @property
     def cut_tokens(self) -> int:
-        """Tokens that fill-in-the-middle pushed out of the sequences taken last."""
+        """Tokens that fill-in-the-middle pushed out of the sequences of the last step."""
         return self._cut_tokens
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Observers that every run has: guards, validation, metrics, checkpoints."""
+"""Observers of every run: guards, validation, metrics, checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ from feldspar.train.trainer import Observer, TakenStep, Trainer
 
 
 def due_every(run: OpenRun, what: str) -> Callable[[StepPlan], bool]:
-    """Return the function that tells at which steps ``what`` (evaluation, checkpoints) is due.
+    """Return a function that tells at which steps ``what`` (evaluation, checkpoints) is due.
 
     The interval is the section's ``every``, or that of the phase where it names one.
     """
@@ -34,14 +34,16 @@ def due_every(run: OpenRun, what: str) -> Callable[[StepPlan], bool]:
 
 
 class Guards(Observer):
-    """Ends or skips at a step that is not finite, and warns of spikes of the loss."""
+    """Ends the run or skips a step that is not finite, and warns of spikes of the loss."""
 
     def __init__(self, run: OpenRun) -> None:
         self._policy = NonFinitePolicy(run.loaded.recipe.runtime.on_non_finite, run.folder)
         self._spikes = SpikeDetector()
 
     def after_step(self, trainer: Trainer, step: TakenStep) -> None:
-        """Judge loss and gradient. Raises NonFiniteError where the settings allow no more."""
+        """Check loss and gradient. Raises NonFiniteError where the settings allow no
+        further skip.
+        """
         if not step.updated:
             plan = step.plan
             names = [f"{plan.phase.name}:{plan.first_sequence}+{plan.sequences}"]
@@ -64,7 +66,7 @@ class Guards(Observer):
 
 
 class Validation(Observer):
-    """Measures the model on held-out data where that is due."""
+    """Measures the model on held-out data at the steps where that is due."""
 
     def __init__(self, run: OpenRun, measure: Callable[[StepPlan], dict[str, float]]) -> None:
         self._due = due_every(run, "evaluation")
@@ -79,7 +81,7 @@ class Validation(Observer):
 
 
 class Metrics(Observer):
-    """Writes a record of each step, feeds the trackers, and shows where the run stands."""
+    """Writes a record of each step, sends it to the trackers, and shows the run's progress."""
 
     def __init__(self, run: OpenRun, distribution: Distribution) -> None:
         self._trackers = run.loaded.recipe.runtime.trackers
@@ -96,7 +98,7 @@ class Metrics(Observer):
         self._display = TrainingDisplay(self._total, self._capacity, trainer.folder.position_unit)
 
     def after_step(self, trainer: Trainer, step: TakenStep) -> None:
-        """Write and show what the step and the observers before this one measured."""
+        """Write and show the measurements of the step and of earlier observers."""
         if step.interrupted:
             self._speed.pause()
         plan, task = step.plan, trainer.task
@@ -114,7 +116,7 @@ class Metrics(Observer):
         self._display.update(plan.phase.name, trainer.steps, trainer.position, step.loss, now)
 
     def mark(self) -> Mark | None:
-        """Put the records on the disk, for a checkpoint; return what identifies them."""
+        """Flush the records to the disk, for a checkpoint; return their mark."""
         self._speed.pause()
         self._writer.sync()
         return self._writer.mark()
@@ -136,7 +138,7 @@ class Checkpoints(Observer):
         self._metrics = metrics
 
     def after_step(self, trainer: Trainer, step: TakenStep) -> None:
-        """Save; ends the process with the signal's exit code where one came."""
+        """Save a checkpoint; end the process with the signal's exit code after a signal."""
         stopping = self._stop.requested_anywhere()
         if stopping or self._due(step.plan):
             self._save(trainer)

@@ -30,15 +30,15 @@ TokenIds = Sequence[Sequence[int]] | np.ndarray | Tensor
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A language model and its tokenizer, ready to score and to continue text."""
+    """A language model with its tokenizer, to score text and to continue it."""
 
     path: Path
     text_model: TextModel
     run: LoadedRun | None = None
-    """The run and its checkpoint; None for an exported model."""
+    """The run and its checkpoint. None for an exported model."""
 
     def __repr__(self) -> str:
-        """Name the folder and the size."""
+        """Return the folder and the size."""
         decoder = self.text_model.decoder
         parameters = sum(tensor.numel() for tensor in decoder.parameters())
         return f"Model({str(self.path)!r}: {parameters:,} parameters)"

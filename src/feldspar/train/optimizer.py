@@ -1,8 +1,8 @@
-"""An optimizer over groups of parameters, its state under stable names for checkpoints.
+"""An optimizer over groups of parameters, with state under stable names for checkpoints.
 
 Each update rule has an optimizer of torch of its own. Where only the rows from some row on are
-trained, the update is given these rows as tensors of their own, which share the weights' memory: it
-cannot decay or move what it does not hold, and its moments are as small.
+trained, the optimizer is given tensors of these rows, which share the weights' memory. It therefore
+cannot decay or change other rows, and its moments have the size of the rows only.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,16 +24,16 @@ from feldspar.recipe.sections.optimizer import (
 
 AnyOptimizer = LanguageOptimizer | SgdSettings | RmsPropSettings
 Entries = list[dict[str, Any]]
-"""Groups as torch's optimizers take them."""
+"""Groups in the form that torch's optimizers take."""
 
 STEP = "step"
-"""A count of updates; the other tensors of the state have the shape of their parameter."""
+"""The key of the count of updates. Other tensors of the state have the parameter's shape."""
 
 
 class Optimizer:
-    """Updates each group by its rule; the group multiplies the base rates by its own factors.
+    """Updates each group by its rule. The group multiplies the base rates by its own factors.
 
-    Of each parameter the rows from ``first_row`` on are trained.
+    Of each parameter, the rows from ``first_row`` on are trained.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class Optimizer:
             entries = [_entry(group) for group in own]
             self._parts.append((_MAKERS[rule.name](entries, settings), own))
         self.keeps_zeros = all(group.rule.keeps_zeros for group in groups)
-        """True where masked entries stay zero by themselves."""
-        # State exists from the start, so that a checkpoint can be read into it.
+        """True if masked entries stay zero without masking after the update."""
+        # Create the state at once, so that a checkpoint can be read into it.
         for _, rule, parameter, state in self._states():
             if rule.counts_steps:
                 state[STEP] = torch.zeros((), dtype=torch.float32, device=parameter.device)
@@ -62,14 +62,14 @@ class Optimizer:
                 state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
 
     def set_rates(self, learning_rate: float, weight_decay: float) -> None:
-        """Set the base learning rate and decay of the next update."""
+        """Set the base learning rate and weight decay of the next update."""
         for optimizer, groups in self._parts:
             for group, values in zip(groups, optimizer.param_groups, strict=True):
                 values["lr"] = learning_rate * group.learning_rate_multiplier
                 values["weight_decay"] = weight_decay * group.weight_decay_multiplier
 
     def gradient_norm(self) -> Tensor:
-        """Return the norm of the gradient of all that is trained, before clipping."""
+        """Return the norm of the gradient of all trained rows, before clipping."""
         for whole, part in zip(self._wholes, self._parameters, strict=True):
             if part is not whole:
                 part.grad = None if whole.grad is None else whole.grad[self._first_row :]
@@ -78,14 +78,14 @@ class Optimizer:
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyrefly: ignore
 
     def step(self, gradient_norm: Tensor) -> None:
-        """Clip to the largest norm and update."""
+        """Clip the gradient to the largest norm and update."""
         if self._clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, gradient_norm)
         for optimizer, _ in self._parts:
             optimizer.step()
 
     def zero_gradients(self) -> None:
-        """Forget the gradients."""
+        """Reset the gradients."""
         for parameter in (*self._parameters, *self._wholes):
             parameter.grad = None
 
@@ -98,7 +98,7 @@ class Optimizer:
         }
 
     def _trained_part(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Return the rows that are trained, in the same memory; the parameter itself for all."""
+        """Return the trained rows as a view; the parameter itself where all rows are trained."""
         if self._first_row == 0:
             return parameter
         return nn.Parameter(parameter.detach()[self._first_row :])
@@ -134,7 +134,7 @@ def _muon(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
 
 def _sgd(entries: Entries, settings: AnyOptimizer) -> torch.optim.Optimizer:
     assert isinstance(settings, SgdSettings)
-    # An update from a buffer of zeros is that of an absent one.
+    # An update from a zero buffer equals the update without a buffer.
     return torch.optim.SGD(entries, momentum=settings.momentum, nesterov=settings.nesterov)
 
 
@@ -150,4 +150,4 @@ _MAKERS: dict[str, Callable[[Entries, AnyOptimizer], torch.optim.Optimizer]] = {
     "sgd": _sgd,
     "rmsprop": _rmsprop,
 }
-"""By the name of the rule: torch's optimizer of its groups."""
+"""A function for each rule, by name, that builds torch's optimizer of its groups."""

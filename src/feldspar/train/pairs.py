@@ -1,4 +1,4 @@
-"""The pairs of a recipe's phases: files read, encoded with the shards' tokenizer, laid out."""
+"""The pairs of a recipe's phases: read from files, encoded with the shards' tokenizer, packed."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,9 +19,9 @@ from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 Pairs = Mapping[int, PairReader]
-"""By the index of the phase."""
+"""Pairs by the index of the phase."""
 PAIRS_KEY = "pairs"
-"""Of a checkpoint's state."""
+"""The key of the pairs in a checkpoint's state."""
 
 
 def open_pairs(recipe: Recipe, shards: ShardSet, *, where_at_hand: bool = False) -> Pairs:
@@ -52,7 +52,7 @@ def open_pairs(recipe: Recipe, shards: ShardSet, *, where_at_hand: bool = False)
 
 
 def pair_layout(recipe: Recipe, phase_index: int, tokenizer: TextTokenizer) -> PairLayout:
-    """How a phase lays its pairs out. The recipe's phase must read pairs."""
+    """Return how a phase lays out its pairs. The recipe's phase must read pairs."""
     phase = recipe.phases[phase_index]
     assert phase.pairs is not None, "asked of phases of pairs only"
     prompt = phase.soft_prompt
@@ -67,7 +67,7 @@ def pair_layout(recipe: Recipe, phase_index: int, tokenizer: TextTokenizer) -> P
 
 
 def pass_tokens(recipe: Recipe, pairs: Pairs) -> dict[int, int]:
-    """Tokens of one pass over the pairs of each phase, padding included."""
+    """Return the tokens of one pass over the pairs of each phase, padding included."""
     return {
         index: reader.n_rows * recipe.context_length(recipe.phases[index])
         for index, reader in pairs.items()
@@ -75,12 +75,12 @@ def pass_tokens(recipe: Recipe, pairs: Pairs) -> dict[int, int]:
 
 
 def pairs_to_state(pairs: Pairs) -> dict[str, Any]:
-    """What a checkpoint notes of the pairs."""
+    """Return the entry of a checkpoint's state on the pairs."""
     return {PAIRS_KEY: {str(index): reader.digest for index, reader in pairs.items()}}
 
 
 def check_same_pairs(state: Mapping[str, Any], pairs: Pairs) -> None:
-    """Raise UserError when pairs that a checkpoint's run has begun to read are others now."""
+    """Raise UserError when pairs that a checkpoint's run has begun to read have changed."""
     for index, digest in state.get(PAIRS_KEY, {}).items():
         begun = int(index) <= state["phase"]
         if begun and (int(index) not in pairs or pairs[int(index)].digest != digest):
@@ -91,8 +91,9 @@ def check_same_pairs(state: Mapping[str, Any], pairs: Pairs) -> None:
 
 
 def labelled_phase(recipe: Recipe) -> tuple[int, PairTemplate]:
-    """Return the last phase whose pairs have labels, and its template. Raises UserError without
-    one.
+    """Return the last phase whose pairs have labels, and its template.
+
+    Raises UserError where no phase has labels.
     """
     for index in reversed(range(len(recipe.phases))):
         pairs = recipe.phases[index].pairs
@@ -107,9 +108,9 @@ def labelled_phase(recipe: Recipe) -> tuple[int, PairTemplate]:
 def label_baselines(
     recipe: Recipe, phase_index: int, asked: Sequence[PairText]
 ) -> dict[str, dict[str, float]]:
-    """What the most frequent label and a bag of words of a phase's pairs find on others.
+    """Score the most frequent label and a bag of words, fitted to a phase's pairs, on others.
 
-    Empty where an example has several labels. Raises UserError when the phase's file is gone.
+    Empty where an example has several labels. Raises UserError when the phase's file is missing.
     """
     pairs = recipe.phases[phase_index].pairs
     assert pairs is not None and pairs.template.labels is not None, "a labelled phase"

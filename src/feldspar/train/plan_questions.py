@@ -33,26 +33,26 @@ from feldspar.train.data import plan_loaded
 
 @dataclass(frozen=True)
 class Questions:
-    """Questions beside the plan itself: the options of ``feldspar plan``."""
+    """Questions in addition to the plan itself: the options of ``feldspar plan``."""
 
     device: str | None = None
     """Name of an accelerator, such as H100."""
     devices: int | None = None
     """Number of devices that train together."""
     utilisation: float | None = None
-    """Share of the device's peak."""
+    """Share of the device's peak that training reaches."""
     tokens_per_second: float | None = None
-    """Speed of all devices together."""
+    """Throughput of all devices together."""
     measured: Path | None = None
-    """A run folder, whose speed counts."""
+    """A run folder whose throughput is used."""
     budget: float | None = None
     """Training FLOPs that the recipe is sized to."""
     tokens_per_parameter: float | None = None
-    """Split of the budget."""
+    """Tokens per parameter of the budget's split."""
     law: str | None = None
-    """Name of a law, or the file of one: it splits the budget, or gives the expected loss."""
+    """Name or file of a law, which splits the budget or gives the expected loss."""
     law_flops: float | None = None
-    """Training FLOPs as the law's own paper counts them."""
+    """Training FLOPs by the law's own count."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Sized:
     loaded: LoadedRecipe
     plan: Plan
     record: dict[str, Any]
-    """The choice as plain values."""
+    """Return the choice as plain values."""
     warnings: list[str]
 
 
@@ -109,7 +109,7 @@ def size_loaded(
 
 
 def _check(questions: Questions) -> None:
-    """Raise UserError for an option that means nothing without, or beside, another."""
+    """Raise UserError for an option that needs, or excludes, another one."""
     given = {name for name, value in vars(questions).items() if value is not None}
     for option, needed in (
         ("utilisation", "device"),
@@ -117,14 +117,14 @@ def _check(questions: Questions) -> None:
         ("law_flops", "law"),
     ):
         if option in given and needed not in given:
-            raise UserError(f"{_option(option)} means nothing without {_option(needed)}")
+            raise UserError(f"{_option(option)} needs {_option(needed)}")
     for option, other in (
         ("tokens_per_second", "measured"),
         ("tokens_per_second", "utilisation"),
         ("measured", "utilisation"),
     ):
         if {option, other} <= given:
-            raise UserError(f"{_option(option)} and {_option(other)} both state the speed")
+            raise UserError(f"{_option(option)} and {_option(other)} both set the throughput")
     if questions.law in PARAMETRIC_LAWS:
         if questions.budget is None:
             raise UserError(f"--law: {questions.law} splits a budget: give --budget")
@@ -178,7 +178,7 @@ def _speed(questions: Questions, planned: Plan, machine: Machine) -> Speed | Non
 
 
 def _measured(run: Path) -> Speed:
-    """Return the speed of a run folder. Raises UserError for anything else."""
+    """Return the throughput of a run folder. Raises UserError for anything else."""
     records = read_metrics(run)
     ran = plan_loaded(load_recipe(str(run)))
     return measured_speed(records, ran.recipe, ran.shapes)

@@ -1,4 +1,4 @@
-"""Forward and backward pass of a micro-batch that leave no trace, to time and to compare them."""
+"""Run forward and backward passes without side effects, to time and to compare them."""
 
 import hashlib
 import time
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 def rehearse(model: nn.Module, passes: Callable[[], Tensor]) -> tuple[float, str | None]:
-    """Run ``passes``, which return the loss, and restore gradients, buffers and random numbers.
+    """Run ``passes``, which return the loss; restore gradients, buffers and random numbers.
 
-    Returns the seconds and a digest of the loss and of all gradients; None in place of the digest
-    where a gradient is zero everywhere, which any way to compute it could give.
+    Returns the seconds, and a digest of the loss and of all gradients. The digest is None where a
+    gradient is zero everywhere, because any method of computing could give zero.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = [parameter.grad for parameter in trained]

@@ -1,4 +1,4 @@
-"""What may change when a run is resumed, and what may not."""
+"""Changes of a recipe that a resumed run may have, and changes that are refused."""
 
 from typing import Any
 
@@ -10,19 +10,19 @@ FIXED_SECTIONS = (
     *("seed", "start_from", "adapt", "model", "parametrization", "optimizer"),
     *("images", "task", "augmentation", "average_weights"),
 )
-"""What shaped the steps that are done."""
+"""Sections that shaped finished steps."""
 
 RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")
-"""Keys of a batch that follows the noise scale; only decisions to come depend on them."""
+"""Keys of a batch that follows the noise scale. Only future decisions depend on them."""
 
 
 def check_same_past(
     before: dict[str, Any], now: dict[str, Any], phase_index: int, where: str
 ) -> list[str]:
-    """Changes that alter only the future, as lines ``key: old -> new``.
+    """Return changes that affect only the future, as lines ``key: old -> new``.
 
-    ``phase_index`` is the phase that the run stopped in. Raises UserError, with a line for each,
-    when something differs that shaped the steps already done.
+    ``phase_index`` is the phase in which the run stopped. Raises UserError, with a line for each
+    change, when a setting differs that shaped finished steps.
     """
     past: list[str] = []
     future: list[str] = []
@@ -44,7 +44,7 @@ def _alters_past(key: str, phase_index: int) -> bool:
     if parts[0] == "images" and parts[-1] in ("train", "validation", "train_images"):
         return False  # the data are compared by content
     if parts == ["start_from", "recipe"]:
-        return False  # only tells how to train the run that is named
+        return False  # it names the recipe that trains the parent run, and changes nothing here
     if parts[0] in FIXED_SECTIONS:
         return True
     if parts[0] == "phases" and len(parts) > 2:

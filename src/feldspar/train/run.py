@@ -1,4 +1,4 @@
-"""A language model's run: from a recipe and its shards to the last checkpoint, resumed exactly."""
+"""A run of a language model: from a recipe and its shards to the last checkpoint."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from feldspar.train.trainer import Trainer
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run reads: the recipe completed by its shards and its start, data, and the plan."""
+    """The inputs of a run: its data, its plan, and its recipe completed by shards and start."""
 
     loaded: LoadedRecipe
     plan: Plan
@@ -59,7 +59,7 @@ class Inputs:
 
 
 def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult:
-    """Train a recipe in ``out``; what is there already is continued, or replaced on request.
+    """Train a recipe in ``out``. A run that is there is continued, or replaced on request.
 
     Raises UserError for a recipe that does not fit the shards or the run, RunError when the loss is
     not finite. SIGTERM, SIGINT and SIGHUP save a checkpoint and leave with 143, 130 and 129.
@@ -79,7 +79,7 @@ def _train(
 
 
 def begin_training(inputs: Inputs, run: OpenRun, distribution: Distribution) -> Trainer:
-    """Put a trainer together and bring it to where the run stands."""
+    """Build a trainer and move it to the state of the run."""
     recipe, plan, checkpoint = inputs.loaded.recipe, inputs.plan, run.checkpoint
     timeline, world_size = plan.timeline, distribution.world_size
     noise = None if recipe.noise_scale is None else GradientNoise(recipe.noise_scale, timeline)
@@ -141,7 +141,7 @@ class HeldOutLoss:
 
 
 def require_same_data(state: dict[str, Any], data: TrainingData) -> None:
-    """Raise UserError where shards or pairs are others than those that the run was trained on."""
+    """Raise UserError where shards or pairs differ from those that the run was trained on."""
     if state["shards"] != data.shards.digest:
         raise UserError(
             "the shards changed under the run",
@@ -152,7 +152,7 @@ def require_same_data(state: dict[str, Any], data: TrainingData) -> None:
 
 
 def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | None) -> None:
-    """Write recipe, tables of the parametrization, tokenizer, and record of the adaptation."""
+    """Write the recipe, tables of the parametrization, tokenizer, and record of the adaptation."""
     plan = inputs.plan
     keep_tokenizer(inputs.data.shards, folder.path)
     if adaptation is not None:
@@ -167,7 +167,7 @@ def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | 
 
 
 def tell_start(plan: Plan, task: LanguageModelling) -> dict[str, Any]:
-    """Say the plan's warnings; return the census of masks, if there are any."""
+    """Print the plan's warnings; return the census of masks, or None without masks."""
     for warning in plan.warnings:
         say(f"warning: {warning}")
     say(f"the model will be exported as {plan.export_class.description}")

@@ -1,4 +1,4 @@
-"""A run's own copy of its shards' tokenizer: a finished folder that the checkpoints name."""
+"""A run's own copy of its shards' tokenizer: a finished folder that checkpoints refer to."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from feldspar.tokens.shards.shard_folder import ShardSet
 
 KIND = "tokenizer"
 TOKENIZER_KEY = "tokenizer"
-"""Of a checkpoint's state: the digest of the copy's manifest."""
+"""The key in a checkpoint's state for the digest of the copy's manifest."""
 
 
 def tokenizer_manifest(shards: ShardSet) -> Manifest:
@@ -29,7 +29,7 @@ def tokenizer_manifest(shards: ShardSet) -> Manifest:
 
 
 def keep_tokenizer(shards: ShardSet, run: Path) -> None:
-    """Copy the shards' tokenizer into a run's folder, unless it lies there whole."""
+    """Copy the shards' tokenizer into a run's folder, unless a whole copy exists."""
     folder, manifest = run / TOKENIZER_FOLDER, tokenizer_manifest(shards)
     if _problem(folder, manifest.digest) is not None:
         copy_folder(shards.tokenizer, folder)
@@ -37,9 +37,9 @@ def keep_tokenizer(shards: ShardSet, run: Path) -> None:
 
 
 def run_tokenizer(run: Path, checkpoint: Checkpoint) -> Path:
-    """Return the folder of a run's tokenizer, which is the one that its checkpoint names.
+    """Return the folder of a run's tokenizer after comparing it with the checkpoint's.
 
-    Raises RunError where it is damaged or another one.
+    Raises RunError where the folder is damaged or another tokenizer.
     """
     folder = run / TOKENIZER_FOLDER
     problem = _problem(folder, checkpoint.state.get(TOKENIZER_KEY))

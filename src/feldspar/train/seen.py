@@ -1,4 +1,4 @@
-"""The very tokens that a run was trained on, read again in the order of training."""
+"""The tokens that a run was trained on, read again in the order of training."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ SEQUENCES_AT_ONCE = 256
 
 
 def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
-    """Yield each sequence of each phase of shards as a flat array of tokens, labels included."""
+    """Yield each sequence of the phases that read shards, as a flat array with its labels."""
     plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
     of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]

@@ -1,4 +1,4 @@
-"""What the vectors of a soft prompt begin with, when a phase first has them."""
+"""Initial values of a soft prompt's vectors, set when a phase first has them."""
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -11,7 +11,7 @@ from feldspar.runtime.shards import Box, local_part
 
 @torch.no_grad()
 def begin_soft_prompt(decoder: Decoder, recipe: Recipe, phase_index: int, n_tokens: int) -> None:
-    """Copy random rows of the token table, as it is now, where the phase asks for it.
+    """Copy random rows of the current token table into the soft prompt, if the phase asks for it.
 
     Nothing happens unless the phase is the first that has a soft prompt: later ones go on with it.
     The ``normal`` values are there since the model was built. ``n_tokens`` rows are real tokens.

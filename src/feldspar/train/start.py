@@ -1,4 +1,4 @@
-"""What a run starts with: the weights of ``start_from``, adapted, and its first phase's masks."""
+"""The start of a run: the weights of ``start_from``, adapted, and the first phase's masks."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,7 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
 
 
 def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
-    """Return the recipe with what ``start_from`` had where its first phase says nothing.
+    """Return the recipe; ``start_from`` fills settings that its first phase leaves open.
 
     That is the sparsity of a run's checkpoint ``start``, and the scaling of positions of a run or a
     Hugging Face folder. Raises UserError when a later phase then changes it in a way that is
@@ -65,11 +65,11 @@ def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe
 
 
 def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling:
-    """How the positions of what ``start_from`` names are scaled."""
+    """Return the scaling of positions of the model in ``start_from``."""
     if start is not None:
         return scaling_from_state(start.state)
     source = recipe.start_from
-    # Only a run that begins needs the folder, and says so itself where it is gone.
+    # Only a run that begins needs the folder, and it reports a missing one itself.
     if isinstance(source, StartFromHuggingFace) and Path(source.path).is_dir():
         from feldspar.huggingface.import_folder import imported_scaling
 
@@ -78,7 +78,7 @@ def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling
 
 
 def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Masks:
-    """Return the first phase's masks: those of ``start`` if it has any, else drawn from the seed.
+    """Return the first phase's masks: those of ``start`` if any, else masks drawn from the seed.
 
     ``decoder`` holds the weights that the run starts with. Raises UserError where the recipe would
     replace the masks of ``start`` by others, RunError where they do not belong to its weights.
@@ -110,7 +110,7 @@ def require_same_masks(masks: Masks) -> None:
 
 
 def place_masks(masks: Masks, model: nn.Module) -> Masks:
-    """This process's part of each mask, where its part of the parameter is."""
+    """Return the part of each mask that belongs to this process's part of the parameter."""
     placed = {}
     for name, parameter in model.named_parameters():
         if name in masks.tensors:
@@ -125,7 +125,7 @@ def place_masks(masks: Masks, model: nn.Module) -> Masks:
 def start_weights(
     decoder: Decoder, plan: Plan, shards: ShardSet, start: Checkpoint | None
 ) -> Adaptation | None:
-    """Replace the initial weights by those that ``start_from`` names, adapted if the recipe asks.
+    """Replace the initial weights by those of ``start_from``, adapted if the recipe asks for it.
 
     A plain model is unfolded: under the recipe's multipliers it computes what it did. A soft prompt
     of the first phase begins here, unless the weights bring one. Returns what was adapted. Raises

@@ -1,4 +1,7 @@
-"""The batches of steered phases while a run goes on: one controller each, all processes agreed."""
+"""Batches that follow the noise scale during a run. Each steered phase has a controller.
+
+All processes agree on each batch.
+"""
 
 import math
 from typing import Any
@@ -16,14 +19,14 @@ from feldspar.train.trainer import Observer, TakenStep, Trainer
 
 
 class StepTimes:
-    """Seconds of steps by batch size, and the line seconds = fixed + slope x sequences."""
+    """Seconds of steps by batch size, and a line fitted to them: fixed + slope x sequences."""
 
     def __init__(self) -> None:
         self._sums: dict[int, tuple[int, float]] = {}
         self._seen: set[int] = set()
 
     def add(self, sequences: int, seconds: float) -> None:
-        """Take a step; the first of a size in this process may compile, and counts for nothing."""
+        """Add the time of a step. The first step of a size is ignored, because it may compile."""
         if sequences in self._seen:
             count, total = self._sums.get(sequences, (0, 0.0))
             self._sums[sequences] = (count + 1, total + seconds)
@@ -31,7 +34,7 @@ class StepTimes:
 
     @property
     def overhead(self) -> float | None:
-        """The fixed part in sequences; None until two sizes were timed and more take longer."""
+        """The fixed part, as a number of sequences. None until a rising line can be fitted."""
         if len(self._sums) < 2:
             return None
         points = [(size, total / count, count) for size, (count, total) in self._sums.items()]
@@ -43,7 +46,7 @@ class StepTimes:
         return max(mean_time / slope - mean_size, 0.0) if slope > 0 else None
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps, as JSON."""
+        """Return the entries of a checkpoint, as JSON."""
         return {str(size): list(sums) for size, sums in self._sums.items()}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -52,10 +55,10 @@ class StepTimes:
 
 
 class Steering(Observer):
-    """The course of a run: its timeline, each steered phase at the pace that ``noise`` asks for.
+    """The order of steps of a run, where each steered phase has the pace that ``noise`` sets.
 
-    Raises UserError where the processes do not divide a quantum, unless the run is resumed: then
-    multiples of both are used from there on, with a warning.
+    Raises UserError where the number of processes does not divide a quantum. A resumed run instead
+    uses multiples of both from then on, with a warning.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Steering(Observer):
         return None if self.due(step) else self.next_step(step.position_after)
 
     def after_step(self, trainer: Trainer, step: TakenStep) -> None:
-        """Take the decision that is due, record it, and tell it where it changes the batch."""
+        """Take the decision that is due, record it, and report it if it changes the batch."""
         if self._noise is None:
             return
         self.observe(step.plan, step.seconds)
@@ -110,7 +113,7 @@ class Steering(Observer):
                 trainer.event("batch", before=step.plan.sequences, **decided)
 
     def due(self, step: StepPlan) -> bool:
-        """Tell whether a decision follows the step, so that the next one is not yet known."""
+        """Tell whether a decision follows the step, so that the next step is not yet known."""
         controller = self._controllers.get(step.phase.index)
         start = step.phase.start_position
         return controller is not None and controller.due(
@@ -118,7 +121,7 @@ class Steering(Observer):
         )
 
     def observe(self, step: StepPlan, seconds: float) -> None:
-        """Take the time of a step."""
+        """Add the time of a step."""
         if step.phase.index in self._times:
             self._times[step.phase.index].add(step.sequences, seconds)
 

@@ -1,6 +1,6 @@
-"""Tasks: a model to train, the micro-batches that it learns from, and how phases change it.
+"""Tasks: a model, the micro-batches that it learns from, and the changes of each phase.
 
-The trainer knows no more of what it trains than ``Task`` and ``Batches`` say.
+The trainer uses its model and data only through ``Task`` and ``Batches``.
 """
 
 from collections.abc import Sequence
@@ -20,16 +20,16 @@ class Batches(Protocol):
     """This process's part of each step, in micro-batches."""
 
     def prefetch(self, step: StepPlan) -> None:
-        """Start to load this process's part of a step."""
+        """Begin to load this process's part of a step."""
         ...
 
     @property
     def prefetched(self) -> bool:
-        """True where a step was asked for and not taken yet."""
+        """True if a step was requested and is not taken yet."""
         ...
 
     def take(self) -> Sequence[tuple[Tensor, ...]]:
-        """Return the micro-batches of the step that was asked for first, on the device."""
+        """Return the micro-batches of the step that was requested first, on the device."""
         ...
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
@@ -38,7 +38,7 @@ class Batches(Protocol):
 
     @property
     def cut_tokens(self) -> int:
-        """Tokens of the last ``take`` that found no room in this process's sequences."""
+        """Tokens of the last ``take`` that did not fit into this process's sequences."""
         ...
 
     def close(self) -> None:
@@ -47,11 +47,13 @@ class Batches(Protocol):
 
 
 class Task(Protocol):
-    """A model on its device, the module that maps a micro-batch to its summed loss, its data."""
+    """A model on its device, the module that maps a micro-batch to its summed loss, and
+    the data.
+    """
 
     @property
     def uses_dropout(self) -> bool:
-        """True where the forward pass draws random numbers."""
+        """True if the forward pass draws random numbers."""
         ...
 
     @property
@@ -66,7 +68,7 @@ class Task(Protocol):
 
     @property
     def model(self) -> nn.Module:
-        """The model itself; it names the parameters as the masks do."""
+        """The model itself. Its parameters have the names that the masks use."""
         ...
 
     @property
@@ -92,7 +94,7 @@ class Task(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint's state keeps of data and model."""
+        """Return the entries of a checkpoint's state on data and model."""
         ...
 
     def resume(self, state: dict[str, Any], where: str) -> None:
@@ -104,7 +106,7 @@ class Task(Protocol):
         ...
 
     def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
-        """Return the figures of a step that only this kind of task has, for metrics.jsonl."""
+        """Return figures of a step that only this task has."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""A trained run as what evaluation asks of a model."""
+"""A trained run in the form that evaluation uses."""
 
 from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
@@ -6,7 +6,7 @@ from feldspar.train.load import LoadedRun
 
 
 def text_model_of(run: LoadedRun) -> TextModel:
-    """Return the run's decoder, where it is, with the run's own tokenizer."""
+    """Return the run's decoder, on its device, with the run's own tokenizer."""
     tokenizer = TextTokenizer.load(run.tokenizer_folder)
     # Rows beyond the tokenizer's vocabulary took no part in training.
     return TextModel(run.decoder, tokenizer, tokenizer.vocab_size)

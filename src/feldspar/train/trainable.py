@@ -1,4 +1,4 @@
-"""Which parameters a phase trains."""
+"""The parameters that a phase trains."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from feldspar.core.rows import ParameterRow
 
 
 def set_trainable(model: nn.Module, trained: Iterable[ParameterRow]) -> bool:
-    """Let only the ``trained`` parameters require gradients; returns whether any changed."""
+    """Let only the ``trained`` parameters require gradients; return whether any changed."""
     chosen = {row.name for row in trained}
     changed = False
     for name, parameter in model.named_parameters():

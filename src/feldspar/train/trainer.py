@@ -28,7 +28,7 @@ from feldspar.train.task import Task, seed_dropout
 
 @dataclass
 class TakenStep:
-    """One finished step: its plan, what it measured, and what observers add to its record."""
+    """One finished step: its plan and its measurements."""
 
     plan: StepPlan
     loss: float
@@ -36,24 +36,24 @@ class TakenStep:
     gradient_norm: float
     """Norm of the whole gradient before clipping."""
     updated: bool
-    """False where loss or gradient were not finite; nothing changed then."""
+    """False if loss or gradient were not finite on some process."""
     cut_tokens: int
-    """Tokens of all processes that found no room in their sequences."""
+    """Tokens of all processes that did not fit into their sequences."""
     seconds: float = 0.0
     record: dict[str, Any] = field(default_factory=dict)
     """Figures of observers for metrics.jsonl."""
     interrupted: bool = False
-    """True where an observer spent time that is not the step's own."""
+    """True if an observer spent time that does not belong to the step."""
 
 
 class Observer:
-    """Base class of what follows a training: each method is called at its time and does nothing.
+    """Base class of observers of a training. Each method is called at its time and does nothing.
 
-    Observers are called in the trainer's order. A later one sees what an earlier one recorded.
+    Observers are called in the trainer's order. A later observer sees the records of earlier ones.
     """
 
     measures_passes = False
-    """True where ``micro_batch`` measures; the number of threads then stays the same."""
+    """True if ``micro_batch`` measures. The number of threads then stays the same."""
 
     def begin(self, trainer: "Trainer") -> None:
         """Prepare for the first step of this process."""
@@ -69,13 +69,13 @@ class Observer:
         return nullcontext()
 
     def see_gradients(self, plan: StepPlan, finite: bool) -> None:
-        """Look at the step's gradients, masked and not yet clipped."""
+        """Read the step's gradients, which are masked and not yet clipped."""
 
     def see_update(self, trainer: "Trainer") -> None:
-        """Look at the weights after an update."""
+        """Read the weights after an update."""
 
     def after_step(self, trainer: "Trainer", step: TakenStep) -> None:
-        """Look at a finished step, updated or not."""
+        """Read a finished step, whether it updated or not."""
 
     def state(self) -> dict[str, Any]:
         """Return the entries that a checkpoint's state keeps of this observer."""
@@ -89,27 +89,29 @@ class Observer:
 
 
 class Course(Protocol):
-    """The order of steps: the timeline, or the timeline at a pace that is decided on the way."""
+    """The order of steps: the timeline, or the timeline at a pace that is decided during
+    the run.
+    """
 
     def next_step(self, position: int, /) -> StepPlan | None:
         """Return the step that begins at ``position``; None at the end."""
         ...
 
     def known_next(self, step: StepPlan, /) -> StepPlan | None:
-        """Return the step after ``step`` where it is known before ``step`` is done."""
+        """Return the step after ``step`` if it is known before ``step`` is done."""
         ...
 
 
 @dataclass
 class Trainer:
-    """Trains a task with an optimizer, and tells observers of it.
+    """Trains a task with an optimizer, and informs observers.
 
-    A new trainer is at the start of a run. ``resume`` moves it to where a checkpoint stands.
+    A new trainer is at the start of a run. ``resume`` moves it to the position of a checkpoint.
     """
 
     task: Task
     optimizer: Optimizer
-    """Replaced at the start of a phase that asks for another."""
+    """The optimizer. It is replaced at the start of a phase that asks for another."""
     observers: Sequence[Observer]
     course: Course
     phase: PhasePlan
@@ -120,16 +122,16 @@ class Trainer:
     position: int = 0
     """Position in the run, in the timeline's unit."""
     steps: int = 0
-    """Finished steps."""
+    """The number of finished steps."""
     metrics: dict[str, float] = field(default_factory=dict)
-    """Figures of the last validation, which the retention of checkpoints compares."""
+    """Figures of the last validation, by which old checkpoints are kept or deleted."""
 
     def __post_init__(self) -> None:
         for observer in self.observers:
             observer.enter_phase(self)
 
     def train(self) -> None:
-        """Take steps until the course ends or an observer ends the process."""
+        """Take steps until the order of steps ends or an observer ends the process."""
         with ExitStack() as stack:
             for observer in self.observers:
                 observer.begin(self)
@@ -152,7 +154,7 @@ class Trainer:
             observer.enter_phase(self)
 
     def step(self, plan: StepPlan) -> TakenStep:
-        """Take one step; nothing is updated when the loss or the gradient is not finite."""
+        """Take one step. Nothing is updated when the loss or the gradient is not finite."""
         batches = self.task.batches
         upcoming = self.course.known_next(plan)
         if not batches.prefetched:
@@ -176,7 +178,7 @@ class Trainer:
         return TakenStep(plan, loss, float(gradient_norm), finite, int(cut_tokens))
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps beside tensors: of trainer, observers and task."""
+        """Return a checkpoint's state without tensors: of trainer, observers and task."""
         state: dict[str, Any] = {
             "step": self.steps,
             self.folder.position_unit: self.position,
@@ -190,9 +192,9 @@ class Trainer:
         return state
 
     def resume(self, state: dict[str, Any], where: str) -> None:
-        """Move to where a checkpoint stands, whose tensors task and optimizer hold already.
+        """Move to the position of a checkpoint, whose tensors task and optimizer already hold.
 
-        ``state`` is the checkpoint's, ``where`` its folder.
+        ``state`` is the checkpoint's state, ``where`` its folder.
         """
         self.position, self.steps = state[self.folder.position_unit], state["step"]
         self.metrics = state["metrics"]
@@ -201,7 +203,7 @@ class Trainer:
         self.task.resume(state, where)
 
     def event(self, what: str, **details: Any) -> None:
-        """Record what happened to the run."""
+        """Record an event of the run."""
         if is_first():
             record = {"event": what, self.folder.position_unit: self.position, "step": self.steps}
             append_record(self.folder.events, record | details)
@@ -240,7 +242,7 @@ class Trainer:
         )
 
     def _update(self, plan: StepPlan, loss: float) -> tuple[Tensor, bool]:
-        """Update by the gradients in place; return their norm, and whether all was finite."""
+        """Update by the gradients in place; return their norm, and whether all were finite."""
         self.task.masks.apply_to_gradients(self.task.model)
         gradient_norm = self.optimizer.gradient_norm()
         finite = all_finite(loss, gradient_norm)

@@ -116,7 +116,7 @@ def test_the_optimum_of_a_parametric_law(
 def test_constants_from_memory_are_marked() -> None:
     assert all(not law.verified for law in PARAMETRIC_LAWS.values())
     assert all("from memory" in law.source for law in PARAMETRIC_LAWS.values())
-    with pytest.raises(UserError, match="above 0"):
+    with pytest.raises(UserError, match="must be positive"):
         parametric_law("chinchilla").loss(0, 1e9)
 
 
