@@ -102,7 +102,7 @@ def test_a_report(run: Path, tmp_path: Path) -> None:
         (lambda: feldspar.load_recipe(3), "recipe: a path is needed"),
         (lambda: feldspar.plan("my.yaml"), "describes documents only"),
         (lambda: feldspar.size("revbifpn/small", 1e18), "recipe of a vision model"),
-        (lambda: feldspar.size("quickstart", -1), "FLOPs above 0"),
+        (lambda: feldspar.size("quickstart", -1), "--budget: must be above 0"),
         (lambda: feldspar.estimate("quickstart", utilisation=0.5), "needs"),
         (lambda: feldspar.train("quickstart", 3), "out: a path is needed"),
         (lambda: feldspar.evaluate("none"), "is no folder"),

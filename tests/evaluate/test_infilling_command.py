@@ -12,9 +12,8 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.train.load import load_run
+from feldspar.train.load import load_run, text_model_of
 from feldspar.train.run import train
-from feldspar.train.text_model import text_model_of
 from tests.evaluate.conftest import held_out_texts, write_documents
 
 MARKS = ("<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>")

@@ -25,8 +25,8 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.trained import trained_rows
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.model import ModelSettings
+from feldspar.train.language_model import set_trainable
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.trainable import set_trainable
 from tests.plan.conftest import PlanText
 
 H100 = accelerator_named("h100")

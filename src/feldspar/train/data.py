@@ -1,7 +1,10 @@
 """The training data of a recipe: shards opened and checked, each phase's mixture resolved."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.plan.sources import resolve_mixtures
@@ -164,3 +167,17 @@ def open_training_data(
     ]
     reader = PhaseReader(SequenceReader(shards, phases, recipe.seed), pairs)
     return TrainingData(shards, reader, mixtures, pairs)
+
+
+SEQUENCES_AT_ONCE = 256
+
+
+def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
+    """Yield each sequence of the phases that read shards, as a flat array with its labels."""
+    plan = plan_recipe(recipe, source_tokens(shards, recipe))
+    reader = open_training_data(recipe, plan.timeline, shards).reader
+    of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]
+    for phase in of_shards:
+        for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):
+            stop = min(first + SEQUENCES_AT_ONCE, phase.sequences)
+            yield from reader.read(phase.index, first, stop).tokens

@@ -20,10 +20,10 @@ from feldspar.evaluate.tasks.labels import evaluate_labels
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.tokens.sequences.pairs import encode_pairs, read_pairs
+from feldspar.train.data import seen_tokens
 from feldspar.train.load import LoadedRun, held_out_shards
 from feldspar.train.opened_model import Model
 from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
-from feldspar.train.seen import seen_tokens
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from feldspar.plan.noise_scale import half_life_tokens
 from feldspar.plan.timeline import StepPlan, Timeline
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.runtime.collectives import world_size
-from feldspar.train.intervals import is_due
 from feldspar.train.next_token import SequenceBatches
+from feldspar.train.observers import is_due
 from feldspar.train.trainer import Observer, TakenStep, Trainer
 
 NAMED_GROUPS = ("total", *get_args(ParameterType))

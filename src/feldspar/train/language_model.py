@@ -1,5 +1,6 @@
 """The task of a language model: a decoder on its device that learns to predict the next token."""
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from feldspar.core.cgroups import memory_bytes
 from feldspar.core.errors import SetupError
 from feldspar.core.progress import say
+from feldspar.core.rows import ParameterRow
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.flops import flops_per_token
@@ -33,9 +35,13 @@ from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.pairs import pairs_to_state
 from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
-from feldspar.train.soft_prompt import begin_soft_prompt
-from feldspar.train.start import place_masks, require_same_masks, start_weights, starting_masks
-from feldspar.train.trainable import set_trainable
+from feldspar.train.start import (
+    begin_soft_prompt,
+    place_masks,
+    require_same_masks,
+    start_weights,
+    starting_masks,
+)
 
 
 @dataclass
@@ -241,3 +247,14 @@ def carry_over(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
     for name, tensor in after.items():
         if name in before:
             tensor.copy_(before[name])
+
+
+def set_trainable(model: nn.Module, trained: Iterable[ParameterRow]) -> bool:
+    """Let only the ``trained`` parameters require gradients; return whether any changed."""
+    chosen = {row.name for row in trained}
+    changed = False
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad != (name in chosen):
+            parameter.requires_grad_(name in chosen)
+            changed = True
+    return changed

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.progress import tokens_of_plan
+from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
@@ -25,6 +26,7 @@ from feldspar.sparsity.density import sparsities
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_from_state
 from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.data import open_shards, plan_loaded
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 
@@ -157,3 +159,10 @@ def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
             do="restore it from a copy; zeros of the weights do not tell which of them stay",
         )
     return masks
+
+
+def text_model_of(run: LoadedRun) -> TextModel:
+    """Return the run's decoder, on its device, with the run's own tokenizer."""
+    tokenizer = TextTokenizer.load(run.tokenizer_folder)
+    # Rows beyond the tokenizer's vocabulary took no part in training.
+    return TextModel(run.decoder, tokenizer, tokenizer.vocab_size)

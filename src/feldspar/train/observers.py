@@ -12,7 +12,6 @@ from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
 from feldspar.runtime.live import SpeedMeter, TrainingDisplay
 from feldspar.runtime.metrics import MetricsWriter
-from feldspar.train.intervals import is_due
 from feldspar.train.lifecycle import OpenRun
 from feldspar.train.trainer import Observer, TakenStep, Trainer
 
@@ -155,3 +154,10 @@ class Checkpoints(Observer):
         tensors, moments = trainer.task.tensors(), trainer.optimizer.state()
         self._store.save(trainer.position, tensors, moments, state)
         self._store.prune()
+
+
+def is_due(step: StepPlan, every: int) -> bool:
+    """Tell whether a multiple of ``every``, counted from the phase's start, lies in the step."""
+    start = step.phase.start_position
+    before, after = step.position_before - start, step.position_after - start
+    return before // every < after // every or after == step.phase.length

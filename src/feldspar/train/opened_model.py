@@ -21,8 +21,7 @@ from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.device import choose_device
 from feldspar.runtime.threads import set_threads
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
-from feldspar.train.load import LoadedRun, load_run
-from feldspar.train.text_model import text_model_of
+from feldspar.train.load import LoadedRun, load_run, text_model_of
 
 TokenIds = Sequence[Sequence[int]] | np.ndarray | Tensor
 """Token ids of sequences of equal length, batch x length."""

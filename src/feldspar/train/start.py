@@ -6,10 +6,12 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
+from feldspar.core.streams import numpy_stream
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import SOFT_PROMPT
 from feldspar.plan.summary import Plan
@@ -27,7 +29,6 @@ from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.adaptation import adapt_to_shards, read_source, require_same_tokens
 from feldspar.train.load import find_checkpoint, scaling_from_state
-from feldspar.train.soft_prompt import begin_soft_prompt
 
 
 def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -171,3 +172,25 @@ def start_weights(
     for line in () if adaptation is None else adaptation.lines():
         say(line)
     return adaptation
+
+
+@torch.no_grad()
+def begin_soft_prompt(decoder: Decoder, recipe: Recipe, phase_index: int, n_tokens: int) -> None:
+    """Copy random rows of the current token table into the soft prompt, if the phase asks for it.
+
+    Nothing happens unless the phase is the first that has a soft prompt: later ones go on with it.
+    The ``normal`` values are there since the model was built. ``n_tokens`` rows are real tokens.
+    """
+    settings = recipe.phases[phase_index].soft_prompt
+    earlier = any(phase.soft_prompt_length for phase in recipe.phases[:phase_index])
+    if decoder.soft_prompt is None or settings is None or settings.length == 0 or earlier:
+        return
+    if settings.initialisation == "normal":
+        return
+    table = decoder.token_embedding.weight
+    whole = table.full_tensor() if isinstance(table, DTensor) else table
+    stream = numpy_stream(recipe.seed, "model.soft_prompt")
+    chosen = stream.choice(n_tokens, settings.length, replace=n_tokens < settings.length)
+    rows = whole[torch.from_numpy(chosen).to(whole.device)]
+    local, box = local_part(decoder.soft_prompt.weight)
+    local.copy_(rows[box.within(Box((0, 0), tuple(rows.shape)))])

@@ -30,8 +30,7 @@ from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 from feldspar.train.data import open_shards
-from feldspar.train.load import load_run
-from feldspar.train.text_model import text_model_of
+from feldspar.train.load import load_run, text_model_of
 
 RECIPE = "crystal/small"
 SCORE = "validation/bits_per_byte"

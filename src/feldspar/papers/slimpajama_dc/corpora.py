@@ -19,8 +19,7 @@ from feldspar.corpus.store import documents, sources
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.report.page import Section, Table
-from feldspar.train.load import load_run
-from feldspar.train.text_model import text_model_of
+from feldspar.train.load import load_run, text_model_of
 
 SPLIT = "test"
 """Training measures itself on validation, never on this."""
