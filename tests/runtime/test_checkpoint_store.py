@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feldspar.recipe.sections.runtime import KeepSettings
-from feldspar.runtime.checkpoint_store import Candidate, best_of, kept
+from feldspar.runtime.checkpoint_store import Candidate, best_of, positions_to_keep
 
 TOKENS = st.lists(st.integers(0, 500), unique=True, max_size=25)
 METRICS = st.one_of(st.none(), st.floats(allow_infinity=False, width=16))
@@ -23,7 +23,7 @@ def candidates(draw: st.DrawFn) -> list[Candidate]:
 
 @given(candidates(), POLICIES, st.one_of(st.none(), st.integers(1, 200)))
 def test_what_is_kept(found: list[Candidate], keep: KeepSettings, every: int | None) -> None:
-    stay = kept(found, keep, every)
+    stay = positions_to_keep(found, keep, every)
     tokens = sorted(candidate.position for candidate in found)
     assert set(tokens[-keep.last :]) <= stay <= set(tokens)
     if every is not None:
@@ -45,7 +45,7 @@ def test_pruning_as_one_goes_is_pruning_at_the_end(
     alive: list[Candidate] = []
     for candidate in sorted(found, key=lambda c: c.position):
         alive.append(candidate)
-        stay = kept(alive, keep, every)
+        stay = positions_to_keep(alive, keep, every)
         alive = [c for c in alive if c.position in stay]
-        assert kept(alive, keep, every) == stay
-    assert {c.position for c in alive} == kept(found, keep, every)
+        assert positions_to_keep(alive, keep, every) == stay
+    assert {c.position for c in alive} == positions_to_keep(found, keep, every)

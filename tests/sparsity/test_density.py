@@ -19,7 +19,7 @@ from feldspar.sparsity.density import (
     density_of,
     kept_count,
     kept_counts,
-    meagre_fan_in_warning,
+    low_fan_in_warning,
 )
 
 GPT = {
@@ -128,8 +128,8 @@ def test_a_neuron_keeps_an_input() -> None:
 
 def test_few_inputs_are_worth_a_warning() -> None:
     rows = shapes(GPT).rows
-    assert meagre_fan_in_warning(static(0.875), rows) is None
-    line = meagre_fan_in_warning(static(0.9), rows, "phases.0.sparsity")
+    assert low_fan_in_warning(static(0.875), rows) is None
+    line = low_fan_in_warning(static(0.9), rows, "phases.0.sparsity")
     assert line is not None and line.startswith("phases.0.sparsity: ")
     # The matrix that sums over d_ff keeps 25.6.
     assert "keeps 6.4 inputs on average, and 6 of 8 masked matrices" in line

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.study.workers import side_by_side
+from feldspar.study.workers import run_side_by_side
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,7 @@ def end_at_three(unit: int) -> int:
 
 def test_every_unit_has_its_result() -> None:
     watched = []
-    results = dict(side_by_side(square, range(7), 2, lambda: watched.append(None)))
+    results = dict(run_side_by_side(square, range(7), 2, lambda: watched.append(None)))
     assert results == {unit: unit * unit for unit in range(7)}
     assert watched
 
@@ -63,14 +63,14 @@ def test_every_unit_has_its_result() -> None:
 def test_an_error_comes_whole_and_the_others_may_save_their_state(tmp_path: Path) -> None:
     units = [("wait", tmp_path), ("fail", tmp_path)]
     with pytest.raises(UserError, match="this unit is bad") as caught:
-        list(side_by_side(fail_beside_it, units, 2, lambda: None))
+        list(run_side_by_side(fail_beside_it, units, 2, lambda: None))
     assert caught.value.where == "here"
     assert (tmp_path / "stopped").exists()
 
 
 def test_a_worker_that_dies_is_a_run_error() -> None:
     with pytest.raises(RunError, match="ended unexpectedly") as caught:
-        list(side_by_side(end_at_three, range(6), 2, lambda: None))
+        list(run_side_by_side(end_at_three, range(6), 2, lambda: None))
     assert caught.value.found == "exit code 9"
 
 
@@ -79,10 +79,10 @@ def test_workers_end_with_their_study(tmp_path: Path, number: signal.Signals, co
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from feldspar.study.workers import side_by_side\n"
+        "from feldspar.study.workers import run_side_by_side\n"
         "from tests.study.test_workers import wait_for_the_stop\n"
         "if __name__ == '__main__':\n"
-        "    list(side_by_side(wait_for_the_stop, [Path(sys.argv[1])], 1, lambda: None))\n"
+        "    list(run_side_by_side(wait_for_the_stop, [Path(sys.argv[1])], 1, lambda: None))\n"
     )
     (tmp_path / "script.py").write_text(script)
     study = subprocess.Popen(

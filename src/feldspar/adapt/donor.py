@@ -35,14 +35,14 @@ class Donor:
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownTokens:
     """Tokens that the donor has: their places in a list of tokens, and their ids in the donor."""
 
     places: Tensor
     ids: Tensor
 
     @classmethod
-    def of(cls, pieces: Sequence[str], donor: Donor, nonzero: bool) -> "Known":
+    def of(cls, pieces: Sequence[str], donor: Donor, nonzero: bool) -> "KnownTokens":
         """Return those of ``pieces`` that ``donor`` has; with ``nonzero`` only those with a nonzero
         vector."""
         lengths = donor.matrix("token_embedding.weight").float().norm(dim=1).tolist()

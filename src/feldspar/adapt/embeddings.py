@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from feldspar.adapt.combination import Combination, Decompositions, subword_mean
-from feldspar.adapt.donor import Donor, Known
+from feldspar.adapt.donor import Donor, KnownTokens
 from feldspar.adapt.draws import (
     mean_covariance_rows,
     mean_rows,
@@ -167,7 +167,7 @@ class _Initialiser:
         return subword_mean(self.tokens.decompositions).rows(old)
 
     def _projected(self, how: LinearProjectionRows, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        donor, shared, new = self._known(nonzero=False)
+        donor, shared, new = self._known_tokens(nonzero=False)
         found = {}
         for name, matrix in old.items():
             lent = donor.matrix(name)
@@ -180,7 +180,7 @@ class _Initialiser:
     def _similar(
         self, how: SimilarTopKRows | FocusRows, old: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        donor, shared, new = self._known(nonzero=True)
+        donor, shared, new = self._known_tokens(nonzero=True)
         vectors = donor.matrix(EMBEDDING)
         between = vectors[new.ids], vectors[shared.ids], shared.places
         weights: Combination = (
@@ -194,12 +194,12 @@ class _Initialiser:
             found[name][new.places] = weights.rows(matrix)
         return found
 
-    def _known(self, nonzero: bool) -> tuple[Donor, Known, Known]:
+    def _known_tokens(self, nonzero: bool) -> tuple[Donor, KnownTokens, KnownTokens]:
         """Return the donor, the old tokens that it has, and the new tokens that it has."""
         donor = self.donor
         assert donor is not None, "the settings require one"
-        shared = Known.of(self.tokens.old, donor, nonzero)
-        new = Known.of(self.tokens.new, donor, nonzero)
+        shared = KnownTokens.of(self.tokens.old, donor, nonzero)
+        new = KnownTokens.of(self.tokens.new, donor, nonzero)
         self.done.donor, self.done.shared_tokens = donor.origin, len(shared.ids)
         self.done.fallback_tokens = len(self.tokens.new) - len(new.ids)
         if not len(shared.ids):

@@ -57,7 +57,7 @@ def sweep_lengths(
                     head = {
                         "measure": measure,
                         "length_tokens": length,
-                        "scaling": described(scaling),
+                        "scaling": describe_scaling(scaling),
                     }
                     records.append(head | found)
     finally:
@@ -88,7 +88,7 @@ def long_documents(
     return [document[:length_tokens] for document in long[:count]]
 
 
-def described(scaling: PositionScaling) -> str:
+def describe_scaling(scaling: PositionScaling) -> str:
     """Return a scaling in one line: its type and the keys that are set."""
     keys = scaling.model_dump(exclude_none=True, exclude_defaults=True)
     keys.pop("type", None)

@@ -57,7 +57,7 @@ class TextModel:
         return self.decoder.token_embedding.weight.device
 
 
-def framed(
+def with_separators(
     document: np.ndarray, end_of_document_id: int, begin: int = 0, end: int | None = None
 ) -> np.ndarray:
     """Return tokens ``begin`` to ``end`` - 1 of [end of document] tokens [end of document], i64.

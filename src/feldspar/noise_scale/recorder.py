@@ -95,7 +95,7 @@ class Recorder:
 
         self._hooks[id(parameter)] = parameter.register_hook(arrive)
 
-    def tell(self, uses: ParameterUses, gradient: Tensor) -> None:
+    def report_gradient(self, uses: ParameterUses, gradient: Tensor) -> None:
         """Record a gradient that a use sends to its parameter."""
         if not self._audited:
             form = _random_form(gradient)

@@ -54,9 +54,9 @@ class Rule:
             self.recorder.watch(self.uses[local_name], parameter)
         return parameter
 
-    def tell(self, local_name: str, gradient: Tensor) -> None:
+    def report_gradient(self, local_name: str, gradient: Tensor) -> None:
         """Record the gradient that a backward pass sends to a parameter."""
-        self.recorder.tell(self.uses[local_name], gradient)
+        self.recorder.report_gradient(self.uses[local_name], gradient)
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype | None:

@@ -23,7 +23,7 @@ from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import LanguageOptimizer
 from feldspar.recipe.sections.start_from import StartFromRun
-from feldspar.sparsity.density import densities, kept_counts, meagre_fan_in_warning
+from feldspar.sparsity.density import densities, kept_counts, low_fan_in_warning
 from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 ONE_DEVICE = Machine()
@@ -67,7 +67,7 @@ class Plan:
         for index, phase in enumerate(self.recipe.phases):
             if index == 0 or phase.sparsity is not None:
                 key = f"phases.{index}.sparsity"
-                line = meagre_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
+                line = low_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
                 found += [] if line is None else [line]
         return found
 

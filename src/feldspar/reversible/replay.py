@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.reversible.surroundings import Autocast, RandomState, modes_in_force
+from feldspar.reversible.execution_state import Autocast, RandomState, modes_in_force
 
 _recomputing: ContextVar[bool] = ContextVar("recomputing", default=False)
 
@@ -31,7 +31,7 @@ class Replay:
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         self._module = module
         self._device = device
-        self._autocast = Autocast.of_now(device)
+        self._autocast = Autocast.current(device)
         self._training = [part.training for part in module.modules()]
         self._versions = [parameter._version for parameter in module.parameters()]
         self._random: RandomState | None = None
@@ -39,10 +39,10 @@ class Replay:
     def first(self, *inputs: Tensor) -> Any:
         """Return the module's output without a graph, and remember the random state if it
         was used."""
-        before = RandomState.of_now(self._device)
-        with torch.no_grad(), self._autocast.in_force():
+        before = RandomState.current(self._device)
+        with torch.no_grad(), self._autocast.applied():
             output = self._module(*inputs)
-        if not before.equals(RandomState.of_now(self._device)):
+        if not before.equals(RandomState.current(self._device)):
             self._random = before
         return output
 
@@ -67,8 +67,8 @@ class Replay:
             stack.enter_context(_marked_as_recomputing())
             stack.enter_context(modes_in_force(self._module, self._training))
             if self._random is not None:
-                stack.enter_context(self._random.in_force())
-            stack.enter_context(self._autocast.in_force())
+                stack.enter_context(self._random.applied())
+            stack.enter_context(self._autocast.applied())
             stack.enter_context(torch.enable_grad())
             output = functional_call(self._module, {**stand_ins, **buffers}, inputs)
         return output, leaves

@@ -31,7 +31,9 @@ class Candidate:
     metric: float | None = None
 
 
-def kept(candidates: Sequence[Candidate], keep: KeepSettings, every: int | None) -> set[int]:
+def positions_to_keep(
+    candidates: Sequence[Candidate], keep: KeepSettings, every: int | None
+) -> set[int]:
     """Return the positions of the checkpoints to keep.
 
     The answer stays the same after the others were deleted. Of equally good ones the earliest is
@@ -186,7 +188,7 @@ class CheckpointStore:
         return candidates
 
     def _prune(self) -> None:
-        stay = kept(self._candidates(), self._keep, self._keep_every)
+        stay = positions_to_keep(self._candidates(), self._keep, self._keep_every)
         for checkpoint in self.all():
             if checkpoint.position not in stay:
                 _remove(checkpoint)

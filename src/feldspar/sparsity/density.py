@@ -9,7 +9,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role
 from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
 
-MEAGRE_FAN_IN = 8
+LOW_FAN_IN = 8
 """With fewer kept inputs of a neuron, the parametrization's averages are not reliable."""
 
 
@@ -73,20 +73,20 @@ def kept_fan_in(row: ParameterRow, density: float) -> float:
     return row.shape[1] * density
 
 
-def meagre_fan_in_warning(
+def low_fan_in_warning(
     settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> str | None:
     """Return a warning about matrices whose neurons keep too few inputs, or None."""
     rows = list(rows)
     kept = densities(settings, rows, key)
     inputs = {row.name: kept_fan_in(row, kept[row.name]) for row in rows if row.name in kept}
-    meagre = [name for name, count in inputs.items() if count < MEAGRE_FAN_IN]
-    if not meagre:
+    low = [name for name, count in inputs.items() if count < LOW_FAN_IN]
+    if not low:
         return None
-    worst = min(meagre, key=lambda name: inputs[name])
+    worst = min(low, key=lambda name: inputs[name])
     return (
         f"{key}: a neuron of {worst} keeps {inputs[worst]:g} inputs on average, and "
-        f"{len(meagre)} of {len(inputs)} masked matrices keep fewer than {MEAGRE_FAN_IN}; "
+        f"{len(low)} of {len(inputs)} masked matrices keep fewer than {LOW_FAN_IN}; "
         "a parametrization's averages are not reliable there"
     )
 

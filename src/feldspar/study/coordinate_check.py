@@ -32,7 +32,7 @@ from feldspar.parametrization.coordinates import (
 )
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.model import ModelSettings
-from feldspar.sparsity.density import MEAGRE_FAN_IN, densities
+from feldspar.sparsity.density import LOW_FAN_IN, densities
 from feldspar.study.coordinate_points import (
     HEAD_DIM,
     LEARNING_RATES,
@@ -223,7 +223,7 @@ def judge(
         for axis, spread in spreads.items()
         for candidate in candidates
     }
-    _warn_of_meagre_fan_in(spreads)
+    _warn_of_low_fan_in(spreads)
     every = dict.fromkeys(run for points in runs.values() for seeds in points for run in seeds)
     measured = _measured(list(every), workers)
     return [
@@ -307,14 +307,14 @@ def attention_slope(kind: ModelSettings, candidate: Candidate) -> float:
     return slope((HEAD_DIM, 2 * HEAD_DIM), factors)
 
 
-def _warn_of_meagre_fan_in(spreads: Mapping[Axis, Spread]) -> None:
+def _warn_of_low_fan_in(spreads: Mapping[Axis, Spread]) -> None:
     densities_checked = spreads["density"].values if "density" in spreads else ()
     for density in densities_checked:
         point = point_on("density", density)
-        if point.d_model * density < MEAGRE_FAN_IN:
+        if point.d_model * density < LOW_FAN_IN:
             say(
                 f"warning: at density {density:g} a neuron of the check has "
-                f"{point.d_model * density:g} inputs; with fewer than {MEAGRE_FAN_IN}, "
+                f"{point.d_model * density:g} inputs; with fewer than {LOW_FAN_IN}, "
                 "averages are not reliable"
             )
 

@@ -72,7 +72,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Move:
+class OptimumShift:
     """Distance of a model's optimum from the proxy's, and the cost of the proxy's rate there.
 
     ``steps`` and ``parabola_steps`` are in grid steps, positive upwards. ``excess`` is the loss at
@@ -85,7 +85,7 @@ class Move:
     verdict: Verdict
 
 
-def compare_curves(proxy: Curve, target: Curve, transferred: float) -> Move:
+def compare_curves(proxy: Curve, target: Curve, transferred: float) -> OptimumShift:
     """Compare two model sizes on the same grid; ``transferred`` is the rate found on the proxy.
 
     The verdict is ``moved`` if the optimum moved by more than one grid step, or if the transferred
@@ -94,11 +94,11 @@ def compare_curves(proxy: Curve, target: Curve, transferred: float) -> Move:
     """
     excess = target.excess(transferred)
     if proxy.index is None or target.index is None:
-        return Move(None, None, excess, "unclear" if proxy.index is None else "moved")
+        return OptimumShift(None, None, excess, "unclear" if proxy.index is None else "moved")
     steps = target.index - proxy.index
     turns = (proxy.parabola_rate, target.parabola_rate)
     parabola_steps = None if None in turns else proxy.steps(*turns)  # pyrefly: ignore
     if abs(steps) > 1 or excess > COSTLY:
-        return Move(steps, parabola_steps, excess, "moved")
+        return OptimumShift(steps, parabola_steps, excess, "moved")
     unclear = proxy.at_edge or target.at_edge
-    return Move(steps, parabola_steps, excess, "unclear" if unclear else "holds")
+    return OptimumShift(steps, parabola_steps, excess, "unclear" if unclear else "holds")

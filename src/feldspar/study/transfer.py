@@ -20,7 +20,7 @@ from feldspar.recipe.sections.study import Range, StudySettings
 from feldspar.recipe.shipped import find_recipe, is_shipped
 from feldspar.recipe.tree import origin_of
 from feldspar.recipe.yaml import parse_yaml
-from feldspar.study.curves import Curve, Move, Verdict, compare_curves
+from feldspar.study.curves import Curve, OptimumShift, Verdict, compare_curves
 from feldspar.study.search import best_point, search_proxy, study_of
 from feldspar.study.sweep import SweepPoint, as_overrides, run_name, run_sweep
 from feldspar.study.trials import check_trial
@@ -68,7 +68,7 @@ class Transfer:
         return best_point(self.searched)
 
     @property
-    def moves(self) -> tuple[Move, ...]:
+    def moves(self) -> tuple[OptimumShift, ...]:
         """Distance of each target's optimum from the proxy's."""
         if self.proxy is None:
             return ()

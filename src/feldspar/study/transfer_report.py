@@ -11,7 +11,7 @@ from feldspar.core.files import write_atomically
 from feldspar.core.json_files import json_values, write_json
 from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
-from feldspar.study.curves import COSTLY, Move
+from feldspar.study.curves import COSTLY, OptimumShift
 from feldspar.study.sweep import as_overrides
 from feldspar.study.transfer import BEST_NAME, LEARNING_RATE, ShapeCurve, Transfer
 
@@ -79,7 +79,7 @@ def _shape(shape: ShapeCurve) -> dict[str, Any]:
     }
 
 
-def _moved(item: Move) -> dict[str, Any]:
+def _moved(item: OptimumShift) -> dict[str, Any]:
     return {
         "moved_steps": item.steps,
         "moved_steps_by_parabola": item.parabola_steps,

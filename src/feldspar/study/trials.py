@@ -25,7 +25,7 @@ from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.runtime.device import choose_device
 from feldspar.runtime.run_folder import RunFolder
-from feldspar.study.workers import side_by_side
+from feldspar.study.workers import run_side_by_side
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import open_shards, source_tokens, with_vocabulary
 from feldspar.train.run import train
@@ -184,7 +184,7 @@ def _watched(
             advance(max(done - shown, 0.0))
             shown = max(done, shown)
 
-        yield from side_by_side(_run_trial, units, workers, watch)
+        yield from run_side_by_side(_run_trial, units, workers, watch)
 
 
 def _last_tokens(folder: Path) -> int:

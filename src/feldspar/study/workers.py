@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 WATCH_SECONDS = 1.0
 
 
-def side_by_side(
+def run_side_by_side(
     function: Callable[[Unit], Result],
     units: Sequence[Unit],
     workers: int,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses, total_loss, windows_of
-from feldspar.evaluate.text_model import TextModel, framed
+from feldspar.evaluate.text_model import TextModel, with_separators
 from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from feldspar.tokens.tokenizer.bpe import train_bpe
 
@@ -140,10 +140,10 @@ def test_losses_add_up() -> None:
 def test_framed_slices_equal_the_whole() -> None:
     document = np.arange(7, dtype=np.uint16)
     whole = np.array([END, *range(7), END])
-    assert (framed(document, END) == whole).all()
+    assert (with_separators(document, END) == whole).all()
     for begin in range(9):
         for end in range(begin, 10):
-            assert (framed(document, END, begin, end) == whole[begin:end]).all()
+            assert (with_separators(document, END, begin, end) == whole[begin:end]).all()
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(make_model: Make) -> None:

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.phase_data import TEMPLATES, PairsData, PairTemplate
-from feldspar.tokens.sequences.pair_reader import PairReader, packed
+from feldspar.tokens.sequences.pair_reader import PairReader, pack_rows
 from feldspar.tokens.sequences.pairs import Pair, PairLayout, read_pairs
 
 END, FIRST = 0, 1000
@@ -59,13 +59,13 @@ LENGTHS = st.lists(st.integers(1, 20), min_size=1, max_size=60)
 
 @given(LENGTHS)
 def test_packing_loses_nothing_and_fills_rows(lengths: list[int]) -> None:
-    rows = packed(lengths, 20)
+    rows = pack_rows(lengths, 20)
     assert sorted(item for row in rows for item in row) == list(range(len(lengths)))
     sums = [sum(lengths[item] for item in row) for row in rows]
     assert max(sums) <= 20
     # Best fit decreasing leaves no two rows that would go into one.
     assert all(a + b > 20 for i, a in enumerate(sums) for b in sums[i + 1 :])
-    assert packed(lengths, 20) == rows
+    assert pack_rows(lengths, 20) == rows
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=12))

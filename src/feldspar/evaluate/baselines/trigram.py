@@ -17,7 +17,7 @@ import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.loss.text_loss import DocumentLoss
-from feldspar.evaluate.text_model import framed
+from feldspar.evaluate.text_model import with_separators
 
 ORDER = 3
 USUAL_DISCOUNTS = (0.7, 1.0, 1.3)
@@ -83,7 +83,7 @@ class TokenTrigram:
         ``document_losses``."""
         losses = []
         for document, size in zip(documents, document_bytes, strict=True):
-            tokens = framed(document, self.end_of_document_id)
+            tokens = with_separators(document, self.end_of_document_id)
             keys = _trigram_keys(tokens, self.vocab_size, self.end_of_document_id)
             nats = -float(np.log(self._probabilities(keys)).sum())
             losses.append(DocumentLoss(nats, len(keys), size))

@@ -9,7 +9,7 @@ import torch
 from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 from feldspar.evaluate.loss.text_loss import BATCH_TOKENS, BATCH_TOKENS_DEFAULT
-from feldspar.evaluate.text_model import TextModel, framed
+from feldspar.evaluate.text_model import TextModel, with_separators
 
 RISE = 1.02
 """Relative rise over the loss within the trained length from which a bucket counts as out
@@ -51,7 +51,7 @@ def losses_by_position(
         for begin in range(0, len(documents), rows):
             batch = documents[begin : begin + rows]
             framed_rows = [
-                framed(document, model.end_of_document_id, 0, length_tokens + 1)
+                with_separators(document, model.end_of_document_id, 0, length_tokens + 1)
                 for document in batch
             ]
             tokens = torch.from_numpy(np.stack(framed_rows)).to(model.device)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.progress import progress
-from feldspar.evaluate.text_model import TextModel, framed
+from feldspar.evaluate.text_model import TextModel, with_separators
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.model.position_scaling import grows_with_length
 
@@ -178,7 +178,7 @@ def _window_losses(
     inputs = np.full((len(batch), length), model.end_of_document_id, np.int64)
     labels = np.full((len(batch), length), IGNORED_LABEL, np.int64)
     for row, window in enumerate(batch):
-        tokens = framed(
+        tokens = with_separators(
             documents[window.document], model.end_of_document_id, window.begin, window.end + 1
         )
         inputs[row, : window.length] = tokens[:-1]

@@ -94,7 +94,7 @@ class EmbeddingRule(Rule):
             norms.index_add_(0, keys // len(weight), merged.square().sum(1))
             uses.add(norms)
             uses.add_tied(grad)
-        self.tell("weight", total)
+        self.report_gradient("weight", total)
         return total
 
 

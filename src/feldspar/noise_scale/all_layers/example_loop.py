@@ -20,7 +20,7 @@ from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.rule import Forward, Rule
 from feldspar.noise_scale.uses import ParameterUses
 
-Apart = tuple[bool, ...]
+HasExampleDimension = tuple[bool, ...]
 """Whether each argument has one entry for each example."""
 
 CHECK_TOLERANCE = 1e-2
@@ -42,7 +42,7 @@ class ExampleLoopRule(Rule):
         self, name: str, plain: Forward, uses: Mapping[str, ParameterUses], recorder: Recorder
     ) -> None:
         super().__init__(name, plain, uses, recorder)
-        self._apart: dict[Any, Apart] = {}
+        self._apart: dict[Any, HasExampleDimension] = {}
         """By structure and ranks of the arguments."""
 
     def forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -59,10 +59,10 @@ class ExampleLoopRule(Rule):
         ]
         return self._run(module, apart, tapped, args, kwargs)
 
-    def tell_example(self, name: str, example: int, gradient: Tensor) -> None:
+    def report_example(self, name: str, example: int, gradient: Tensor) -> None:
         """Take the gradient c_i of one example."""
         uses = self.uses[name]
-        self.tell(name, gradient)
+        self.report_gradient(name, gradient)
         gradient = widened(gradient)
         if uses.is_shared:
             zero = torch.zeros((), device=gradient.device)
@@ -85,7 +85,7 @@ class ExampleLoopRule(Rule):
 
     def _taken_apart(
         self, module: nn.Module, n_examples: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Apart:
+    ) -> HasExampleDimension:
         """Return for each argument whether it has one entry for each example, as in the checked
         run.
 
@@ -117,7 +117,7 @@ class ExampleLoopRule(Rule):
     def _run(
         self,
         module: nn.Module,
-        apart: Apart,
+        apart: HasExampleDimension,
         parameters: list[dict[str, Any]],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -151,7 +151,7 @@ class ExampleLoopRule(Rule):
         self,
         module: nn.Module,
         n_examples: int,
-        apart: Apart,
+        apart: HasExampleDimension,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
@@ -195,7 +195,7 @@ class _Tap(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        ctx.rule.tell_example(ctx.name, ctx.example, grads[0])
+        ctx.rule.report_example(ctx.name, ctx.example, grads[0])
         return grads[0], None, None, None
 
 

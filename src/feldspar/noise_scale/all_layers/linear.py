@@ -46,7 +46,7 @@ class LinearRule(Rule):
             uses.add(products.norms)
             if products.rows is not None:
                 uses.add_tied(products.rows)
-        self.tell("weight", total)
+        self.report_gradient("weight", total)
         return total
 
     def bias_gradient(self, grad: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class LinearRule(Rule):
         total = vectors.sum(0)
         if "bias" in self.uses:
             self.uses["bias"].add_vectors(vectors)
-            self.tell("bias", total)
+            self.report_gradient("bias", total)
         return total
 
 

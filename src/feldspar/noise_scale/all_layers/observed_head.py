@@ -73,4 +73,4 @@ class HeadObserver:
         self.uses.add(torch.stack(self._norms) * factor.square())
         if self._rows:
             self.uses.add_tied(torch.stack(self._rows) * factor)
-        self._recorder.tell(self.uses, gradient)
+        self._recorder.report_gradient(self.uses, gradient)

@@ -65,12 +65,12 @@ class NormRule(Rule):
     ) -> Tensor:
         raise NotImplementedError
 
-    def tell_vectors(self, local_name: str, vectors: Tensor, shape: Sequence[int]) -> None:
+    def report_vectors(self, local_name: str, vectors: Tensor, shape: Sequence[int]) -> None:
         """Take each example's gradient (B, d) of gain or bias."""
         if local_name in self.uses:
             vectors = vectors.view(-1, *shape)
             self.uses[local_name].add_vectors(vectors)
-            self.tell(local_name, vectors.sum(0))
+            self.report_gradient(local_name, vectors.sum(0))
 
 
 class LayerNormRule(NormRule):
@@ -188,9 +188,9 @@ def _gradients(
     )
     outlet = None
     if ctx.rule is not None:
-        ctx.rule.tell_vectors("weight", gains, ctx.shape)
+        ctx.rule.report_vectors("weight", gains, ctx.shape)
         if ctx.has_bias:
-            ctx.rule.tell_vectors("bias", biases, ctx.shape)
+            ctx.rule.report_vectors("bias", biases, ctx.shape)
     else:
         squares = [gains.square().sum(), biases.square().sum(), gains.new_full((), len(x))]
         outlet = torch.stack(squares)

@@ -38,7 +38,7 @@ class PairReader:
         self._seed, self._phase, self._on_target = seed, phase, on_target
         self._pairs = sequences_of(pairs, layout)
         lengths = [len(tokens) for tokens, _ in self._pairs]
-        self._rows = packed(lengths, layout.longest)
+        self._rows = pack_rows(lengths, layout.longest)
         self._order = lru_cache(maxsize=4)(self._order_of)
 
     @property
@@ -85,7 +85,7 @@ class PairReader:
         return stream.permutation(self.n_rows)
 
 
-def packed(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def pack_rows(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Pack items into rows: the longest first, each into the fullest row with room. Return the
     items of each row."""
     rows: list[list[int]] = []

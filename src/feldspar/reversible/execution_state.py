@@ -18,7 +18,7 @@ class Autocast:
     regions: tuple[tuple[str, bool, torch.dtype], ...]
 
     @classmethod
-    def of_now(cls, device: torch.device) -> "Autocast":
+    def current(cls, device: torch.device) -> "Autocast":
         """Return the current settings of the processor and of ``device``."""
         kinds = sorted({"cpu", device.type} - {META})
         return cls(
@@ -29,7 +29,7 @@ class Autocast:
         )
 
     @contextmanager
-    def in_force(self) -> Generator[None]:
+    def applied(self) -> Generator[None]:
         """Apply the settings, without the cache of casts: a cast without a graph must not be
         reused."""
         with ExitStack() as stack:
@@ -48,7 +48,7 @@ class RandomState:
     states: tuple[Tensor, ...]
 
     @classmethod
-    def of_now(cls, device: torch.device) -> "RandomState":
+    def current(cls, device: torch.device) -> "RandomState":
         """Return the current states."""
         states = [torch.get_rng_state()]
         if device.type not in ("cpu", META):
@@ -66,9 +66,9 @@ class RandomState:
             torch.get_device_module(self.device).set_rng_state(self.states[1], self.device)
 
     @contextmanager
-    def in_force(self) -> Generator[None]:
+    def applied(self) -> Generator[None]:
         """Draw from these states, and restore the current ones afterwards."""
-        outside = RandomState.of_now(self.device)
+        outside = RandomState.current(self.device)
         self.restore()
         try:
             yield
