@@ -107,7 +107,7 @@ def test_the_recipe_may_name_the_sizes() -> None:
         ),
         (
             ["quickstart", "study.vary={phases.0.sparsity.sparsity: [0, 0.999]}"],
-            "sparsity: blocks.0.attention.query_key_value.weight would keep fewer than one input",
+            "sparsity: a neuron of blocks.0.attention.query_key_value.weight would keep less than",
         ),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
