@@ -6,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from feldspar.adapt.combination import subword_mean
-from feldspar.adapt.draws import (
+from feldspar.adapt.new_rows import (
     mean_covariance_rows,
     mean_rows,
     normal_matched_rows,
     random_rows,
+    subword_mean,
 )
 from feldspar.adapt.projection import fit_affine, ridge_for
 from feldspar.adapt.similarity import focus, similar_topk, sparsemax, topk_weights

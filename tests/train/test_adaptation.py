@@ -23,7 +23,7 @@ from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.release.folder import verify_release
 from feldspar.release.release_run import release_run
 from feldspar.tokens.shards.build_shards import build_shards
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.extension import Extension
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import find_checkpoint, load_run

@@ -11,13 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feldspar.adapt.combination import Combination, Decompositions, subword_mean
 from feldspar.adapt.donor import Donor, KnownTokens
-from feldspar.adapt.draws import (
+from feldspar.adapt.new_rows import (
+    Combination,
+    Decompositions,
     mean_covariance_rows,
     mean_rows,
     normal_matched_rows,
     random_rows,
+    subword_mean,
 )
 from feldspar.adapt.projection import ENOUGH, fit_affine, ridge_for
 from feldspar.adapt.similarity import focus, similar_topk

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from feldspar.adapt.combination import Combination
+from feldspar.adapt.new_rows import Combination
 
 CHUNK_ENTRIES = 2**24
 """Number of cosines in memory at once."""

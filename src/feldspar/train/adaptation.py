@@ -18,7 +18,7 @@ from feldspar.plan.summary import Plan
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 from feldspar.runtime.checkpoint import KIND, Checkpoint
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.text_tokenizer import (
     TextTokenizer,
     end_of_sequence_token,

@@ -5,7 +5,7 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.baselines.bag_of_words import BagOfWords
-from feldspar.evaluate.tasks.label_figures import label_figures
+from feldspar.evaluate.tasks.labels import label_figures
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import PairTemplate
 from feldspar.tokens.sequences.pair_reader import PairReader

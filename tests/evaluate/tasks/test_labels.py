@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from feldspar.core.errors import UserError
 from feldspar.evaluate.baselines.bag_of_words import BagOfWords
 from feldspar.evaluate.tasks.generate_until import generate_until
-from feldspar.evaluate.tasks.label_figures import label_figures
 from feldspar.evaluate.tasks.labels import (
     evaluate_labels,
+    label_figures,
     likeliest_labels,
     parse_labels,
 )

@@ -4,8 +4,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from feldspar.tokens.tokenizer.appended_bpe import append_pieces, trained_pieces
-from feldspar.tokens.tokenizer.contract import check_contract
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import check_contract, decompositions
 from feldspar.tokens.tokenizer.extension import Extension
 from feldspar.tokens.tokenizer.growth import Growth, Vocabulary, unreachable
 from feldspar.tokens.tokenizer.scripts import TargetCharacters

@@ -11,8 +11,7 @@ from tokenizers import Tokenizer
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.tokens import ExtendWith
-from feldspar.tokens.tokenizer.contract import check_contract
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import check_contract, decompositions
 from feldspar.tokens.tokenizer.extend import extend_tokenizer
 from feldspar.tokens.tokenizer.scripts import TargetCharacters
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer

@@ -14,7 +14,7 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import ExtendTokenizer, ExtendWith, ShardSettings
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.extend import extend_tokenizer
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings

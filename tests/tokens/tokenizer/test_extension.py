@@ -7,7 +7,7 @@ import pytest
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT
 from feldspar.tokens.tokenizer.bpe import train_bpe
-from feldspar.tokens.tokenizer.decomposition import decompositions
+from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 

@@ -1,4 +1,4 @@
-"""Predict labels of pairs: by the likelihood of each label, and by greedy decoding.
+"""Predict labels of pairs, by likelihood and by greedy decoding, and compute accuracy and F1.
 
 By likelihood there is always an answer: the whole target of each label, with its end, is scored,
 and the most likely one is taken. A greedy answer is read back with the template; if that fails, it
@@ -7,13 +7,12 @@ only greedy decoding is measured.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from feldspar.core.progress import progress
 from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
 from feldspar.evaluate.tasks.generate_until import generate_until
-from feldspar.evaluate.tasks.label_figures import LabelFigures, Labels, label_figures
 from feldspar.evaluate.text_model import TextModel
 from feldspar.recipe.sections.phase_data import LABELS, PairTemplate
 from feldspar.tokens.sequences.pairs import (
@@ -22,6 +21,50 @@ from feldspar.tokens.sequences.pairs import (
     PairLayout,
     target_text,
 )
+
+Labels = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelFigures:
+    """Comparison of predicted labels with the true ones."""
+
+    accuracy: float
+    """Share of examples whose predicted labels are exactly the true ones."""
+    micro_f1: float
+    """F1 over all decisions (example and label) together."""
+    macro_f1: float
+    """Mean F1 over the labels that are true or predicted in some example."""
+
+    def as_dict(self) -> dict[str, float]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def label_figures(
+    true: Sequence[Labels], found: Sequence[Labels | None], values: Sequence[str]
+) -> LabelFigures:
+    """Return the figures over examples; None is an answer that could not be read and predicts no
+    label."""
+    pairs = [(set(a), set(b or ())) for a, b in zip(true, found, strict=True)]
+    right = sum(b is not None and set(a) == set(b) for a, b in zip(true, found, strict=True))
+    counts = [_counts(label, pairs) for label in values]
+    scores = [_f1(*count) for count in counts if any(count)]
+    hits, false, missed = (sum(column) for column in zip(*counts, strict=True))
+    micro = _f1(hits, false, missed)
+    return LabelFigures(right / len(true), micro, sum(scores) / len(scores) if scores else 0.0)
+
+
+def _counts(label: str, pairs: Sequence[tuple[set[str], set[str]]]) -> tuple[int, int, int]:
+    """Count the examples where a label is correctly predicted, wrongly predicted, and missed."""
+    hits = sum(label in a and label in b for a, b in pairs)
+    false = sum(label not in a and label in b for a, b in pairs)
+    missed = sum(label in a and label not in b for a, b in pairs)
+    return hits, false, missed
+
+
+def _f1(hits: int, false: int, missed: int) -> float:
+    return 2 * hits / (2 * hits + false + missed) if hits else 0.0
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ class CommonRuntime(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; auto takes a CUDA device if there is one."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Number type of matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
+    """Data type of matrix products; auto: bfloat16 autocast on CUDA, float32 on a CPU."""
     threads: Literal["auto"] | Annotated[int, Field(gt=0, le=4096)] = "auto"
     """Processor threads of torch; auto: one or all available threads, whichever is measured as
     faster."""
