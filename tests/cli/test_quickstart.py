@@ -30,5 +30,5 @@ def test_a_foreign_folder_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     assert run_with(["quickstart", "--out", str(tmp_path)]) == 2
-    assert "holds something else than a run" in capsys.readouterr().err
+    assert "holds something that is not a run" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.tex"]

@@ -181,7 +181,7 @@ BAD = [
     (["--tokens-per-second", "1", "--measured", "x"], "--tokens-per-second and --measured both"),
     (["--measured", "no/such"], "no/such is not a run folder: it has no metrics.jsonl"),
     (["--law", "cerebras"], "there is no law 'cerebras'; did you mean 'cerebras-gpt'?"),
-    (["--law", "cerebras-gpt"], "--law: cerebras-gpt belongs to its paper's own count of FLOPs"),
+    (["--law", "cerebras-gpt"], "--law: cerebras-gpt uses its paper's own count of FLOPs"),
     (["--law", "cerebras-gpt", "--law-flops", "0"], "--law-flops: the FLOPs must be above 0"),
     (["--law", "chinchilla"], "--law: chinchilla splits a budget: give --budget"),
     (

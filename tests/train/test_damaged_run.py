@@ -279,7 +279,7 @@ def test_a_link_to_nothing_is_refused_before_anything_is_lost(run: Path, tmp_pat
     (run / "checkpoints").symlink_to(tmp_path / "not mounted")
     before = records(run)
     for overwrite in (False, True):
-        with pytest.raises(UserError, match="is a link to something that is no folder"):
+        with pytest.raises(UserError, match="is a link whose target is not a folder"):
             more(run.parent / "tiny.yaml", run, overwrite=overwrite)
     assert records(run) == before
 

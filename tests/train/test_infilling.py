@@ -68,7 +68,7 @@ def test_the_rate_of_a_phase_that_has_begun_may_not_change(
         load_recipe(str(infilled_recipe), [*OVERRIDES, "phases.1.length=1 steps"]), tmp_path / "a"
     )
     other = "phases.0.mixture.code.fill_in_the_middle.rate=0.5"
-    with pytest.raises(UserError, match=r"the recipe changed under the run: .*rate"):
+    with pytest.raises(UserError, match=r"the recipe has changed since the run began: .*rate"):
         train(load_recipe(str(infilled_recipe), [*OVERRIDES, other]), tmp_path / "a")
 
 

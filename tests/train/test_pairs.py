@@ -205,7 +205,7 @@ def test_other_pairs_are_not_resumed(paired_recipe: Path, tmp_path: Path) -> Non
     path = paired_recipe.parent / "pairs.jsonl"
     before = path.read_text()
     path.write_text(before.replace("maybe", "yes"))
-    with pytest.raises(UserError, match=r"phases.2.data: the pairs changed under the run"):
+    with pytest.raises(UserError, match=r"phases.2.data: the pairs are not those"):
         trained(paired_recipe, tmp_path / "run", "phases.2.length=4 steps")
     path.unlink()
     path.with_name("moved.jsonl").write_text(before)

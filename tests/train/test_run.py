@@ -108,7 +108,7 @@ def test_a_recipe_changed_under_the_run_is_refused(
     out = tmp_path / "run"
     run(recipe_file, out)
     before = (out / "metrics.jsonl").read_bytes()
-    with pytest.raises(UserError, match=f"changed under the run: {key}"):
+    with pytest.raises(UserError, match=f"has changed since the run began: {key}"):
         train(load_recipe(str(recipe_file), [override]), out)
     assert (out / "metrics.jsonl").read_bytes() == before
 
@@ -200,7 +200,7 @@ def test_a_folder_with_other_things_is_left_alone(recipe_file: Path, tmp_path: P
     out = tmp_path / "thesis"
     out.mkdir()
     (out / "chapter.txt").write_text("precious")
-    with pytest.raises(UserError, match="something else than a run"):
+    with pytest.raises(UserError, match="something that is not a run"):
         train(load_recipe(str(recipe_file)), out, overwrite=True)
     assert (out / "chapter.txt").read_text() == "precious"
 

@@ -98,7 +98,7 @@ def test_resumed_it_takes_the_same_decisions(
 def test_rules_for_decisions_to_come_may_change(
     steered_run: Path, started: Path, recipe_file: Path
 ) -> None:
-    with pytest.raises(UserError, match=r"changed under the run: phases\.0\.batch\.quantum"):
+    with pytest.raises(UserError, match=r"since the run began: phases\.0\.batch\.quantum"):
         run(recipe_file, started, f"phases.0.batch={BATCH[:-1]}, quantum: 1 sequences}}")
     records = run(recipe_file, started, f"phases.0.batch={BATCH.replace('24', '6')}")
     events = map(json.loads, (started / "events.jsonl").read_text().splitlines())

@@ -194,14 +194,16 @@ def test_changes_that_alter_the_past_are_refused(
         ("phases.0.resolution=24", "phases.0.resolution"),
         ("optimizer.momentum=0.8", "optimizer.momentum"),
     ):
-        with pytest.raises(UserError, match=f"changed under the run: {message}"):
+        with pytest.raises(UserError, match=f"has changed since the run began: {message}"):
             train(recipe_file, run, change)
     moved = tmp_path / "moved"
     shutil.copytree(pictures, moved)
     train(recipe_file, run, f"images.train={moved}/train", "phases.1.length=3 epochs")
     assert len(metrics_of(run)) == STEPS + 6
     write_split(moved / "train", *some_pictures(7, 96), ending=".gz")
-    with pytest.raises(UserError, match="the training images changed under the run"):
+    with pytest.raises(
+        UserError, match="the training images are not those that the run was trained on"
+    ):
         train(recipe_file, run, f"images.train={moved}/train", "phases.1.length=4 epochs")
 
 

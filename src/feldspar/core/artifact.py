@@ -164,7 +164,7 @@ def open_artifact(path: Path, *kinds: str) -> Artifact:
             raise damaged(path / name, problem, manifest.kind)
     if unlisted := unlisted_files(path, manifest):
         raise UserError(
-            f"{path / unlisted[0]} is {NOT_LISTED}: the folder holds more than what was made",
+            f"{path / unlisted[0]} is {NOT_LISTED}: it was added after the folder was made",
             found=", ".join(unlisted[:5]),
             do=f"move it out of {path}; to add data, build the folder again from all of it",
         )
@@ -281,7 +281,7 @@ def _require_manifest(path: Path, kind: str, key: str = "") -> None:
     if not (path / MANIFEST_NAME).is_file():
         where = f"{key}: {path}" if key else str(path)
         raise UserError(
-            f"{where} exists and holds no {MANIFEST_NAME}: it is no finished {kind} folder",
+            f"{where} exists and holds no {MANIFEST_NAME}: it is not a finished {kind} folder",
             do=f"choose another {key or 'folder'}; feldspar never replaces what it did not make",
         )
 

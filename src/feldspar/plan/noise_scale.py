@@ -39,7 +39,7 @@ def check_noise_scale(recipe: Recipe, shapes: ModelShapes, timeline: Timeline) -
         smallest = phase.stretches[0].sequences
         if smallest < 2:
             raise UserError(
-                f"{key}.batch: the noise scale needs at least two sequences a step, this phase "
+                f"{key}.batch: the noise scale needs at least two sequences a step, but this phase "
                 f"begins with {smallest}",
                 do="enlarge the batch, or leave out noise_scale",
             )

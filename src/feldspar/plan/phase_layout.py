@@ -111,8 +111,8 @@ def _length_limit(
             if of_text and settings.pairs is not None and not source_sizes:
                 raise UserError(
                     f"{key}.length: {amount} needs the number of pairs",
-                    do=f"put {settings.pairs.path.name} and the shards in their places, or declare "
-                    f"{key}.data.tokens",
+                    do=f"put {settings.pairs.path.name} and the shards where the recipe names "
+                    f"them, or declare {key}.data.tokens",
                 )
             if not source_sizes:
                 raise UserError(

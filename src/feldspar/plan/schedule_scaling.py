@@ -24,7 +24,7 @@ def scaled_schedule(
     if pieces[-1].end_position > old_tokens:
         raise UserError(
             f"{key}: this schedule extends beyond its phase and cannot be scaled to another length",
-            do="write one that ends with its phase",
+            do="write a schedule that ends with its phase",
         )
     if len(pieces) == 1 and pieces[0].shape == "hold":
         return

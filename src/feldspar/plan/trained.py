@@ -35,7 +35,7 @@ def trained_rows(
         other = next((row for row in trained if row.role not in VOCABULARY_ROLES), None)
         if other is not None:
             raise UserError(
-                f"{key}: rows: new trains rows of tokens, and {other.name} has none",
+                f"{key}: rows: new trains rows of tokens, but {other.name} has none",
                 allowed=[role.value for role in VOCABULARY_ROLES],
             )
     return trained

@@ -140,7 +140,7 @@ def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
     folder = source.tokenizer_folder
     if folder is None:
         raise UserError(
-            f"{source.path} holds no tokenizer.json: the tokens of its rows are not known",
+            f"{source.path} holds no tokenizer.json: the tokens of its rows are unknown",
             do="put the tokenizer that the model was trained with into the folder",
         )
     # A plain folder may not say what ends a document; the shards' tokenizer kept its tokens.

@@ -111,11 +111,11 @@ class GradientNoise(Observer):
         if kind == "per_example" or self._has_groups(sizes or [step.sequences]):
             return
         raise UserError(
-            f"noise_scale.estimator: {kind} compares at least two of them, and a step of phase "
+            f"noise_scale.estimator: {kind} compares at least two of them, but a step of phase "
             f"{step.phase.name} has one",
             found=f"{step.sequences} sequences in micro-batches of {micro_batch_sequences} on "
             f"{world_size()} processes",
-            do="set runtime.micro_batch_sequences to a half of a process's share or less, or "
+            do="set runtime.micro_batch_sequences to at most half of a process's share, or "
             "noise_scale.estimator=per_example",
         )
 

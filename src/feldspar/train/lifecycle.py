@@ -172,14 +172,14 @@ def check_folder(path: Path) -> None:
     folder = RunFolder(path)
     if folder.checkpoints.is_symlink() and not folder.checkpoints.is_dir():
         raise UserError(
-            f"{folder.checkpoints} is a link to something that is no folder",
+            f"{folder.checkpoints} is a link whose target is not a folder",
             found=folder.checkpoints.readlink(),
-            do="mount or restore what it points to; remove the link to start from the beginning",
+            do="mount or restore its target, or remove the link to start from the beginning",
         )
     foreign = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
     if foreign and not folder.holds_run and not folder.is_claimed:
         raise UserError(
-            f"{path} holds something else than a run",
+            f"{path} holds something that is not a run",
             found=", ".join(sorted(foreign)[:5]),
             do="choose another folder with --out",
         )
@@ -210,7 +210,7 @@ def check_same_past(
         (past if _alters_past(key, phase_index) else future).append(line)
     if past:
         raise UserError(
-            f"the recipe changed under the run: {past[0]}",
+            f"the recipe has changed since the run began: {past[0]}",
             where=where,
             found="; ".join(past),
             do="give the recipe that the run was started with, or choose another folder with --out",

@@ -111,8 +111,8 @@ def held_out_shards(run: LoadedRun) -> ShardSet:
     shards = open_shards(run.recipe)
     if shards.digest != run.checkpoint.state["shards"]:
         raise UserError(
-            f"{shards.path} holds other shards than {run.path} was trained on: what they hold out "
-            "may have been trained on",
+            f"{shards.path} holds other shards than {run.path} was trained on: their held-out "
+            "data may have been in training",
             do="restore the shards, or measure on text: feldspar evaluate RUN --text FILE",
         )
     return shards
@@ -156,7 +156,7 @@ def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
     if not masks.tensors and sparsities(recipe.sparsity(state["phase"]), rows):
         raise RunError(
             f"the checkpoint {checkpoint.folder} holds no masks, though its phase is sparse",
-            do="restore it from a copy; zeros of the weights do not tell which of them stay",
+            do="restore it from a copy; zeros of the weights do not tell the masks",
         )
     return masks
 

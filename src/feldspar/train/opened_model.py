@@ -118,7 +118,8 @@ class Model:
             text.encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"the text cannot be written in UTF-8: character {error.start} is half of a pair",
+                f"the text cannot be written in UTF-8: character {error.start} is half of a "
+                "surrogate pair",
                 found=ascii(text[error.start]),
             ) from None
         return self.tokenizer.encode_documents([text])[0]

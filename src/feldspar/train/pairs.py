@@ -85,7 +85,7 @@ def check_same_pairs(state: Mapping[str, Any], pairs: Pairs) -> None:
         begun = int(index) <= state["phase"]
         if begun and (int(index) not in pairs or pairs[int(index)].digest != digest):
             raise UserError(
-                f"phases.{index}.data: the pairs changed under the run",
+                f"phases.{index}.data: the pairs are not those that the run was trained on",
                 do="restore the file that the run was started with, or choose another --out",
             )
 
@@ -100,7 +100,7 @@ def labelled_phase(recipe: Recipe) -> tuple[int, PairTemplate]:
         if pairs is not None and pairs.template.labels is not None:
             return index, pairs.template
     raise UserError(
-        "the run has no phase of pairs with labels, whose template would say what to ask",
+        "the run has no phase of pairs with labels, so its template is unknown",
         do="fine-tune with data: {type: pairs, path: FILE, template: question_context_answer}",
     )
 

@@ -144,7 +144,7 @@ def require_same_data(state: dict[str, Any], data: TrainingData) -> None:
     """Raise UserError where shards or pairs differ from those that the run was trained on."""
     if state["shards"] != data.shards.digest:
         raise UserError(
-            "the shards changed under the run",
+            "the shards are not those that the run was trained on",
             where=str(data.shards.path),
             do="restore the shards that the run was started with, or choose another --out",
         )

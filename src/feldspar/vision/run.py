@@ -46,13 +46,13 @@ def begin_training(
 ) -> Trainer:
     """Put a trainer together and bring it to where the run stands.
 
-    Raises UserError where the images changed under the run.
+    Raises UserError where the images are not those that the run was trained on.
     """
     recipe, timeline = plan.recipe, plan.timeline
     begins = run.checkpoint is None
     if not begins and run.state["training_images"] != data.digest:
         raise UserError(
-            "the training images changed under the run",
+            "the training images are not those that the run was trained on",
             where=str(recipe.images.train),
             do="restore the images that the run was started with, or choose another --out",
         )

@@ -37,7 +37,7 @@ def test_the_law_of_cerebras_gpt(point: tuple[float, float], loss: float) -> Non
 
 
 def test_none_of_the_plans_conventions_is_the_papers() -> None:
-    with pytest.raises(UserError, match="--law: cerebras-gpt belongs to its paper's own") as caught:
+    with pytest.raises(UserError, match="--law: cerebras-gpt uses its paper's own") as caught:
         expected_loss(paper(), FLOPS, LAW)
     assert "--law-flops" in (caught.value.do or "") and "1.48e+18 by 6P" in (
         caught.value.found or ""

@@ -226,7 +226,7 @@ def test_few_points_carry_less() -> None:
     assert three.form == four.form == "power"
     assert [*three.fitted] == ["power"] and [*four.fitted] == ["power", WITH_CONSTANT]
     assert three.held_out.interval is None and three.held_out.inside is None
-    assert "two sizes fix a line exactly" in three.warnings[-1]
+    assert "a line fits two sizes exactly" in three.warnings[-1]
     assert "a constant needs 4 over 1.5" in four.warnings[0]
     assert [*five.judged] == ["power", WITH_CONSTANT] and five.warnings == ()
     assert three.interval(1e20) is not None

@@ -52,7 +52,7 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
         read_points(tmp_path / "absent.csv")
     binary = tmp_path / "binary.csv"
     binary.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="is no CSV file"):
+    with pytest.raises(UserError, match="is not a CSV file"):
         read_points(binary)
 
 

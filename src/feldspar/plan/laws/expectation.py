@@ -33,10 +33,10 @@ def expected_loss(
     convention = law.basis.flops_convention
     if stated_flops is None and convention not in flops:
         raise UserError(
-            f"--law: {law.name} belongs to its paper's own count of FLOPs, which no convention of "
+            f"--law: {law.name} uses its paper's own count of FLOPs, which no convention of "
             "the plan reproduces",
             found=", ".join(f"{value:.4g} by {name}" for name, value in flops.items()),
-            do="state the run's FLOPs in that count with --law-flops",
+            do="give the run's FLOPs by that count with --law-flops",
         )
     if stated_flops is not None and convention in flops:
         raise UserError(

@@ -119,7 +119,7 @@ def fit_law(
     cleaned, warnings = clean_points(points)
     check_sizes([point.flops for point in cleaned], held_out)
     if huber is not None and not huber > 0:
-        raise UserError("huber: the threshold is above 0", found=huber)
+        raise UserError("huber: must be positive", found=huber)
     seen = cleaned[: len(cleaned) - held_out]
     judged = {form: FormFit(form, seen, huber) for form in admissible(seen)}
     fitted = {form: FormFit(form, cleaned, huber) for form in admissible(cleaned)}
@@ -128,7 +128,7 @@ def fit_law(
             raise UserError(
                 "the losses do not fall as FLOPs rise: there is no law to fit",
                 found=", ".join(f"{point.loss:.4g}" for point in fit.points),
-                do="train each size to its best: too high a learning rate is the usual cause",
+                do="tune each size; the usual cause is a learning rate that is too high",
             )
     errors = {form: _misjudged(fit, cleaned[-held_out:]) for form, fit in judged.items()}
     # Both are one curve when the best constant is 0: then the one with fewer parameters.
@@ -206,5 +206,5 @@ def _doubts(judged: dict[Form, FormFit], seen: Sequence[Point]) -> list[str]:
             f"the held-out one; a constant needs {POINTS_FOR_A_CONSTANT} over {LEAST_DECADES}"
         )
     if judged["power"].noise_std is None:
-        said.append("two sizes fix a line exactly: the held-out size has no interval")
+        said.append("a line fits two sizes exactly, so the held-out size has no interval")
     return said

@@ -38,7 +38,7 @@ def read_points(path: Path) -> list[Point]:
                 for row in rows
             ]
         except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path} is no CSV file", found=error) from None
+            raise UserError(f"{path} is not a CSV file", found=error) from None
 
 
 def _number(text: str | None, column: str, where: str) -> float:
