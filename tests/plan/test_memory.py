@@ -19,8 +19,8 @@ from feldspar.model.cross_entropy import working_bytes
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply
 from feldspar.plan.activations import MicroBatch, activation_bytes
+from feldspar.plan.batches import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.memory import Machine, Memory, product_copy_bytes
-from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.trained import trained_rows
 from feldspar.recipe.load import load_recipe

@@ -2,7 +2,7 @@
 
 import torch
 
-from feldspar.plan.live_bytes import peak_bytes
+from feldspar.plan.storage_bytes import peak_bytes
 from tests.reversible.chains import chain_of, weighted_sum
 
 

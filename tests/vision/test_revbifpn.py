@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from feldspar.core.errors import UserError
-from feldspar.plan.live_bytes import peak_bytes
+from feldspar.plan.storage_bytes import peak_bytes
 from feldspar.recipe.sections.vision import RevBiFPNSettings, revbifpn_settings
 from feldspar.vision.layout import network_layout
 from feldspar.vision.revbifpn import RevBiFPN

@@ -15,7 +15,7 @@ from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.model.stand_in import standing_for
 from feldspar.plan.quick_shapes import QuickShapes
-from feldspar.plan.saved_activations import saved_activations
+from feldspar.plan.storage_bytes import saved_activations
 from feldspar.recipe.sections.model import ModelSettings
 
 

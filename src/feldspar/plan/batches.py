@@ -1,6 +1,11 @@
-"""Batch schedules as stretches of equal steps, so that steps and positions convert exactly."""
+"""Batch schedules as stretches of equal steps, and the micro-batches of a step.
+
+Steps and positions convert exactly. A micro-batch holds the sequences that one process computes at
+a time; the functions give its size as far as it is known in advance.
+"""
 
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -162,3 +167,34 @@ def length_of_sequences(stretches: tuple[Stretch, ...], start: int, sequences: i
         total += taken * length
         sequences -= taken
     return total
+
+
+CPU_TOKENS = 4096
+"""Tokens at a time on a processor. More tokens would only leave the caches."""
+
+
+def check_divides(global_sequences: int, world_size: int, key: str) -> None:
+    """Raise UserError when a step's sequences do not divide among the processes."""
+    if global_sequences % world_size:
+        low = global_sequences // world_size * world_size
+        raise UserError(
+            f"{key}: {global_sequences} sequences do not divide among {world_size} processes",
+            allowed=f"{low} or {low + world_size}" if low else str(world_size),
+        )
+
+
+def cpu_micro_batch(share_sequences: int, context_length: int) -> int:
+    """Return the micro-batch of a processor, out of a process's share of a step."""
+    return max(1, min(share_sequences, CPU_TOKENS // context_length))
+
+
+def largest_micro_batch(share_sequences: int, fits: Callable[[int], bool]) -> int | None:
+    """Return the largest of share, share / 2, share / 4, ... that fits; None when not
+    even 1 does.
+    """
+    candidate = share_sequences
+    while candidate:
+        if fits(candidate):
+            return candidate
+        candidate //= 2
+    return None

@@ -17,7 +17,7 @@ from feldspar.core.rows import ModelShapes, ParameterRow, Role
 from feldspar.model.cross_entropy import working_bytes
 from feldspar.model.decoder import resolved_vocab_size
 from feldspar.plan.activations import MicroBatch, activation_bytes
-from feldspar.plan.micro_batch import check_divides, cpu_micro_batch, largest_micro_batch
+from feldspar.plan.batches import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_parts, trained_rows
 from feldspar.recipe.root import Recipe

@@ -14,9 +14,9 @@ from feldspar.core.progress import say
 from feldspar.core.rows import ParameterRow
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.batches import check_divides
 from feldspar.plan.flops import flops_per_token
 from feldspar.plan.memory import Memory
-from feldspar.plan.micro_batch import check_divides
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan, StepPlan
 from feldspar.recipe.sections.sparsity import Dense

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from feldspar.core.errors import SetupError
-from feldspar.plan.micro_batch import cpu_micro_batch, largest_micro_batch
+from feldspar.plan.batches import cpu_micro_batch, largest_micro_batch
 from feldspar.runtime.collectives import any_process
 
 

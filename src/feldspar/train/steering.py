@@ -9,7 +9,7 @@ from typing import Any
 from feldspar.core.errors import RunError
 from feldspar.core.progress import say
 from feldspar.noise_scale.control.controller import BatchController, Reading
-from feldspar.plan.micro_batch import check_divides
+from feldspar.plan.batches import check_divides
 from feldspar.plan.noise_scale import steering_of
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import Pace, StepPlan

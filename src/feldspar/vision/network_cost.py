@@ -6,9 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from feldspar.plan.live_bytes import peak_bytes
 from feldspar.plan.quick_shapes import QuickShapes
-from feldspar.plan.saved_activations import saved_activations
+from feldspar.plan.storage_bytes import peak_bytes, saved_activations
 from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.vision.revbifpn import RevBiFPN

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from feldspar.plan.saved_activations import saved_activations
+from feldspar.plan.storage_bytes import saved_activations
 from feldspar.reversible.recompute import recomputed
 
 FLOAT_BYTES = 4
