@@ -10,7 +10,7 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.evaluate.exported import open_exported
-from feldspar.release.folder import verify_release
+from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder

@@ -20,7 +20,7 @@ from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
-from feldspar.release.folder import verify_release
+from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.tokenizer.contract import decompositions

@@ -156,7 +156,7 @@ def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = Fals
 
 def verify_release(folder: PathLike) -> list[str]:
     """Compare every file of a release with its manifest; return the differences, one line each."""
-    from feldspar.release.folder import verify_release as verify
+    from feldspar.release.card import verify_release as verify
 
     return verify(path_of(folder, "folder"))
 

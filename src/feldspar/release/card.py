@@ -1,10 +1,17 @@
-"""The model card. All its figures come from records."""
+"""The model card and the manifest that finish a release, and the check of a release by them.
+
+All figures of the card come from records.
+"""
 
 import re
 import unicodedata
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from feldspar.core.artifact import Wanted, finish_artifact
+from feldspar.core.files import write_atomically
+from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import tokens_of_plan
 from feldspar.model.export_class import OWN
 
@@ -138,3 +145,32 @@ def licence_text(licences: dict[str, Any]) -> str:
     """Return the licences of a source's documents as one text, most frequent first."""
     known = sorted(licences.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(name for name, _ in known) or "unknown"
+
+
+KIND = "release"
+CARD_NAME = "README.md"
+
+
+def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
+    """Write the card and the manifest of an exported folder."""
+    write_atomically(folder / CARD_NAME, model_card(facts))
+    wanted = Wanted(KIND, facts.manifests.get("recipe", ""), parents=facts.manifests)
+    finish_artifact(
+        folder,
+        wanted,
+        command=command,
+        counts={
+            "parameters": facts.parameters,
+            "tokens": facts.tokens,
+            "planned_tokens": facts.planned_tokens,
+        },
+    )
+
+
+def verify_release(folder: Path) -> list[str]:
+    """List every difference between a release and its manifest, including unlisted files.
+
+    Every file is read again; remembered comparisons do not count. Raises UserError when the folder
+    is not a release, RunError when its manifest was altered.
+    """
+    return verify_files(folder, read_manifest(folder, KIND))

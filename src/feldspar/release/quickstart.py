@@ -15,7 +15,7 @@ from feldspar.prepare.build import build_documents, build_tokens, require_builda
 from feldspar.prepare.stages import stages_of
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.recorded import SUMMARY_NAME
-from feldspar.release.folder import verify_release
+from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
 from feldspar.report.run_report import write_run_report
 from feldspar.report.run_summary import read_summary

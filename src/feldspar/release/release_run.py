@@ -10,9 +10,8 @@ from feldspar.core.json_files import read_json, write_json
 from feldspar.core.manifest import Manifest, read_manifest
 from feldspar.core.progress import say
 from feldspar.model.rows import model_shapes
-from feldspar.release.card import ReleaseFacts, licence_text
+from feldspar.release.card import KIND, ReleaseFacts, finish_release, licence_text
 from feldspar.release.export_run import export_loaded
-from feldspar.release.folder import KIND, finish_release
 from feldspar.runtime.run_folder import ADAPTATION_NAME
 from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.load import LoadedRun, load_run

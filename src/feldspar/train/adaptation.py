@@ -41,9 +41,7 @@ class Source:
     """The checkpoint, where the source is a run."""
 
     def digest(self) -> str:
-        """The digest of the source: the checkpoint's manifest, or the content of the folder's
-        weights.
-        """
+        """Return the digest of the checkpoint's manifest, or of the content of the weights."""
         if self.checkpoint is not None:
             return read_manifest(self.checkpoint.folder, KIND).digest
         files = sorted(Path(self.path).glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""How many sequences one process computes at a time."""
+"""The number of sequences that one process computes at a time, found by trial on a GPU."""
 
 from collections.abc import Callable
 
