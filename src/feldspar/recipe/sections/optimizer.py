@@ -66,7 +66,7 @@ class OptimizerSettings(OptimizerSection):
         return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
 
 
-class MuonSettings(Settings):
+class MuonSettings(OptimizerSection):
     """Muon for the matrices of the blocks, and AdamW for embeddings, head, norms and biases.
 
     Muon (2502.16982, equation 1) updates a matrix by its momentum with all singular values set to
