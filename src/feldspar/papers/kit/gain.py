@@ -49,14 +49,14 @@ class Gain:
         ``noise`` is the share below which differences count as noise of the seed in any case. A run
         that diverged has no gain.
         """
-        return bool(self.mean > noise and self.low > 0)
+        return self.mean > noise and self.low > 0
 
     def is_at_least(self, margin: float) -> bool:
         """Return True where the whole interval lies at or above ``margin``, fixed beforehand.
 
         Noise widens the interval, so that a noisier experiment passes less easily.
         """
-        return bool(self.low >= margin)
+        return self.low >= margin
 
     def __str__(self) -> str:
         return self.worded()
