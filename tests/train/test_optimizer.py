@@ -11,7 +11,7 @@ from feldspar.parametrization.application import ParameterGroup, apply
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.optimizer import (
-    LanguageOptimizer,
+    MuonSettings,
     OptimizerSettings,
     RmsPropSettings,
     SgdSettings,
@@ -28,8 +28,10 @@ VECTOR = ParameterRow("p", Role.NORM, (7,))
 
 
 def rule_of(settings: AnyOptimizer) -> UpdateRule:
-    """The rule of a vector."""
-    return settings.rule(VECTOR) if isinstance(settings, LanguageOptimizer) else settings.only_rule
+    """Return the rule of a vector."""
+    if isinstance(settings, OptimizerSettings | MuonSettings):
+        return settings.rule(VECTOR)
+    return settings.only_rule
 
 
 def test_each_group_has_its_own_epsilon() -> None:
