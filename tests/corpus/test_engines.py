@@ -20,8 +20,9 @@ import psutil
 import pytest
 
 from feldspar.core.cluster import OnSharedFolder, ray_executor
+from feldspar.core.engines import started
 from feldspar.core.errors import RunError, SetupError, UserError
-from feldspar.core.execution import Executor, started
+from feldspar.core.execution import Executor
 from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.stages import Task, perform
 from feldspar.recipe.sections.corpus import DeduplicateSettings

@@ -11,7 +11,7 @@ from feldspar.core.errors import UserError
 
 if TYPE_CHECKING:
     from feldspar.api.arguments import PathLike, RecipeLike
-    from feldspar.core.execution import Engine
+    from feldspar.core.engines import Engine
     from feldspar.corpus.report import Report
     from feldspar.tokens.shards.build_shards import ShardReport
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from feldspar import __version__
 from feldspar.core.artifact import find_artifact
-from feldspar.core.execution import Engine, started
+from feldspar.core.engines import Engine, started
 from feldspar.core.files import digest_of, new_folder
 from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow

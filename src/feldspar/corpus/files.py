@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from feldspar import __version__
 from feldspar.core.artifact import Wanted
+from feldspar.core.engines import Engine, started, workers_of
 from feldspar.core.errors import UserError
-from feldspar.core.execution import Engine, started, workers_of
 from feldspar.core.files import digest_of, new_folder, sha256_of_file
 from feldspar.corpus.checks import quality_field
 from feldspar.corpus.columns import arrow

@@ -14,7 +14,7 @@ from feldspar.core.progress import say
 from feldspar.prepare.stages import STARTS, AnyLoaded, Stage, State, stages_of
 
 if TYPE_CHECKING:
-    from feldspar.core.execution import Engine
+    from feldspar.core.engines import Engine
     from feldspar.corpus.report import Report
     from feldspar.tokens.shards.build_shards import ShardReport
 
@@ -95,7 +95,7 @@ def build_documents(
     corpus = loaded.recipe.corpus
     if corpus is None:
         raise UserError(f"{loaded.reference} has no section corpus")
-    from feldspar.core.execution import workers_of
+    from feldspar.core.engines import workers_of
     from feldspar.corpus.build import build_corpus
 
     folder = out or corpus.path
