@@ -40,7 +40,7 @@ def main() -> None:
     """Train, print the comparison, and write it where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/muon-on-quickstart"))
-    parser.add_argument("--tokens", default="1e6", help="tokens of each run")
+    parser.add_argument("--tokens", default="5e5", help="tokens of each run")
     parser.add_argument("--seeds", type=int, default=5, help="pairs of runs at the best rates")
     parser.add_argument("--workers", type=int, default=2, help="runs side by side, a thread each")
     parser.add_argument("--results", type=Path, help="file for the page, beside the output")
