@@ -152,7 +152,7 @@ def test_tasks_of_ones_own(
         found["held_out_bits"]["bits_per_byte"] > 8 and "acc_norm_stderr" in found["held_out_cloze"]
     )
     assert run_with(["--quiet", *command]) == 0
-    assert re.search(r"held_out_cloze +acc +0\.\d+ \+- 0\.\d+", capsys.readouterr().out)
+    assert re.search(r"held_out_cloze +acc +0\.\d+ +\+- 0\.\d+", capsys.readouterr().out)
 
 
 def test_the_command_is_listed_without_torch() -> None:

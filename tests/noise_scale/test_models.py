@@ -384,7 +384,8 @@ def test_a_compiled_hugging_face_model(kind):
     )
     tracker = instrument(torch.compile(model, backend="aot_eager"), "norm")
     for layer in model.transformer.h if kind == "gpt2" else model.model.layers:
-        layer.compile(backend="aot_eager", fullgraph=True)
+        # Norms of other libraries run one example at a time, which breaks the graph.
+        layer.compile(backend="aot_eager", fullgraph=kind == "gpt2")
     with tracker.microbatch():
         model(input_ids=tokens, labels=tokens).loss.backward()
     stats = tracker.finish(3)
