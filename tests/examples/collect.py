@@ -57,6 +57,7 @@ VALUES = {
     "record['paper']": "PAPER",
     "options[scale]": "--quick",
     "wanted": "ddp",
+    "ontology": "go.obo --root GO:0008150",
     "path": "FOLDER",
     "folder": "RUN",
     "run": "RUN",

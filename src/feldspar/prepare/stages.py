@@ -113,8 +113,8 @@ def _ontology(loaded: AnyLoaded, corpus: CorpusSettings) -> Iterator[Stage]:
         found = find_artifact(settings.path, wanted_ontology(settings, key))
     except FeldsparError as error:
         root = "" if settings.root is None else f" --root {settings.root}"
-        source = f"{settings.file or 'hpo'}{root} --least {settings.least}"
-        command = f"feldspar corpus ontology {source} --out {settings.path}"
+        ontology = f"{settings.file or 'hpo'}{root} --least {settings.least}"
+        command = f"feldspar corpus ontology {ontology} --out {settings.path}"
         yield _refused("ontology", settings.path, error, key, command)
         return
     if found is not None:
