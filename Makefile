@@ -10,13 +10,12 @@ NUMERIC := tests/model tests/noise_scale tests/reversible tests/huggingface
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow every-test faults vectors oldest check format bench
+.PHONY: help quickstart test slow faults vectors oldest check format bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
 	@echo "make test        the quick tests"
 	@echo "make slow        the slow tests"
-	@echo "make every-test  both of them in one session"
 	@echo "make faults      kills, damage, full disks, signals, links, bad input: all must be harmless"
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
@@ -45,13 +44,10 @@ quickstart: $(VENV)/.quickstart
 	$(BIN)/feldspar quickstart
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 $(QUICK) --ignore $(ARCHITECTURE)
+	$(BIN)/pytest -n 2 --dist worksteal $(QUICK) --ignore $(ARCHITECTURE)
 
 slow: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --durations 12 -m "slow or gpu"
-
-every-test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist worksteal --durations 40 --ignore $(ARCHITECTURE)
+	$(BIN)/pytest -n 2 --dist worksteal --durations 12 -m "slow or gpu"
 
 faults: $(VENV)/.dev
 	PYTHONPATH=src:. $(BIN)/python -m tests.faults
