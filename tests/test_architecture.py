@@ -136,7 +136,7 @@ def test_rooms_import_only_what_the_table_allows(path: Path) -> None:
 FLOORS = {"tokens": ("tokenizer", "shards", "sequences")}
 """Floors of a room, each of which may import those before it."""
 KIT = "feldspar.papers.kit"
-"""What the experiments of all papers share."""
+"""The parts that the experiments of all papers share."""
 
 
 def test_papers_import_the_kit_and_no_other_paper() -> None:

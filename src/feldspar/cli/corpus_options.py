@@ -7,7 +7,7 @@ import typer
 
 
 class Preset(StrEnum):
-    """How pairs are found."""
+    """The way in which pairs are found."""
 
     VERIFIED = "verified"
     SLIMPAJAMA = "slimpajama"
@@ -28,7 +28,7 @@ class Cluster(StrEnum):
 
 
 class EngineName(StrEnum):
-    """What runs the work."""
+    """The engine that runs the work."""
 
     SERIAL = "serial"
     PROCESSES = "processes"

@@ -82,7 +82,7 @@ def register(app: typer.Typer) -> None:
 
 
 def has_gpu() -> bool:
-    """Whether runs of a paper's size have anything to run on."""
+    """Tell whether runs of a paper's size have anything to run on."""
     import torch
 
     return torch.cuda.is_available()

@@ -119,7 +119,7 @@ def split_numbers(words: list[str], predict: list[float]) -> tuple[list[str], li
 
 
 def is_number(word: str) -> bool:
-    """Whether a word is a number, such as 1e21."""
+    """Tell whether a word is a number, such as 1e21."""
     try:
         float(word)
     except ValueError:

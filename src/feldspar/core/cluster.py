@@ -22,7 +22,7 @@ from feldspar.core.files import write_atomically
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 ATTEMPTS_AGAIN = 3
-"""How often a lost unit is given to another worker."""
+"""The number of times that a lost unit is given to another worker."""
 _MARK_NAME = "shared"
 _ANSWER_SECONDS = 10
 _OBJECT_STORE_BYTES = 128 << 20

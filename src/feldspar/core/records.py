@@ -124,7 +124,7 @@ class Damage:
     unreadable: int = 0
     """The number of lines that are not the record of a step."""
     altered: bool = False
-    """Whether every record is there while some differ from what was written."""
+    """True if every record is there while some differ from what was written."""
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.unreadable or self.altered)

@@ -42,7 +42,7 @@ class Task:
     folder: Path
     configuration: str
     flush: bool = False
-    """Whether its files are flushed to disk at its end, because the machine that made them may stop
+    """True if its files are flushed to disk at its end, because the machine that made them may stop
     while the run goes on. Without it, digests find the files that a power cut tore."""
     meter: Path | None = None
     """The file into which it writes its progress."""

@@ -25,7 +25,7 @@ from feldspar.recipe.sections.corpus import CorpusSettings
 
 KIND = "documents"
 REPORT_NAME = "report.json"
-WITHOUT_EFFECT = frozenset({"path", "ontology"})
+_FOLDERS = frozenset({"path", "ontology"})
 """Keys that say where folders lie, not what the documents are."""
 _ADDED: dict[str, Any] = {
     "decontaminate": None,
@@ -46,8 +46,8 @@ def wanted_documents(settings: CorpusSettings, key: str = "") -> Wanted:
 
     ``key`` is the recipe's key that names the folder.
     """
-    digest = settings_digest(settings, WITHOUT_EFFECT)
-    values = settings.model_dump(mode="json", by_alias=True, exclude=set(WITHOUT_EFFECT))
+    digest = settings_digest(settings, _FOLDERS)
+    values = settings.model_dump(mode="json", by_alias=True, exclude=set(_FOLDERS))
     return Wanted(KIND, digest, values, key=key)
 
 

@@ -24,9 +24,9 @@ class Rule:
     """
 
     compiles = False
-    """Whether the forward pass may be part of a compiled graph."""
+    """True if the forward pass may be part of a compiled graph."""
     takes_one_tensor = True
-    """Whether the forward pass has a single argument, whatever its name."""
+    """True if the forward pass has a single argument, whatever its name."""
 
     def __init__(
         self, name: str, plain: Forward, uses: Mapping[str, ParameterUses], recorder: Recorder

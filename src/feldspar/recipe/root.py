@@ -52,7 +52,7 @@ class Recipe(RecipeTop):
     parametrization: ParametrizationSettings
     """Initial values, learning rates and multipliers."""
     optimizer: LanguageOptimizer = OptimizerSettings()
-    """How gradients become updates; AdamW where no type is given."""
+    """The optimizer, which turns gradients into updates; AdamW where no type is given."""
     schedule: RunSchedule = RunSchedule()
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[PhaseSettings, ...], Field(min_length=1)]

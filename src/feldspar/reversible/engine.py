@@ -43,7 +43,7 @@ class _Call:
     tape: _Tape
     keeps_outputs: bool
     hands_down: bool
-    """Whether the block before uses the inputs that this one rebuilds."""
+    """True if the block before uses the inputs that this one rebuilds."""
 
 
 def run_reversibly(

@@ -72,7 +72,7 @@ class Candidate:
     settings: ParametrizationSettings
     rule: TableRule = table
     optimizer: LanguageOptimizer = field(default_factory=OptimizerSettings)
-    """What its runs are trained with, in the check's own settings."""
+    """The optimizer of its runs, in the check's own settings."""
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,10 @@ def open_model(path: Path, checkpoint: str = "last", device: str | None = None) 
     """Open a run folder, a release, or a Hugging Face folder of GPT-2, Llama or feldspar.
 
     ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``; by
-    default that is the one of the run's recipe, or a GPU where there is one. Raises UserError for
-    any other folder, RunError for a damaged one.
+    default that is the one of the run's recipe, or a GPU where there is one. The front door
+    (``feldspar.open_model``) has checked that the folder is there. Raises UserError for a folder of
+    another kind, RunError for a damaged one.
     """
-    if not path.is_dir():
-        raise UserError(f"{path} is no folder: neither a run nor a Hugging Face model")
     if not is_run(path):
         if unfinished := unfinished_run(path):
             say(f"warning: the run that this was released from is unfinished: {unfinished}")

@@ -21,7 +21,7 @@ from feldspar.noise_scale.rule import Forward, Rule
 from feldspar.noise_scale.uses import ParameterUses
 
 HasExampleDimension = tuple[bool, ...]
-"""Whether each argument has one entry for each example."""
+"""For each argument, True if it has one entry for each example."""
 
 CHECK_TOLERANCE = 1e-2
 """Tolerance relative to the output's norm: rounding is below it, and mixing of examples is above

@@ -130,7 +130,7 @@ class ParametricLaw:
     basis: Basis
     source: str
     verified: bool
-    """Whether the constants were checked against the source. If not, results are rough."""
+    """True if the constants were checked against the source. If not, results are rough."""
 
     def loss(self, parameters: float, tokens: float) -> float:
         """Return the loss of a model of ``parameters`` after ``tokens``.

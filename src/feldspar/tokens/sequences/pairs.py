@@ -133,7 +133,7 @@ class PairLayout:
     prompt_length: int = 0
     place: Literal["between", "prefix"] = "between"
     truncate: bool = False
-    """Whether to cut the beginning of the source of a pair that is too long."""
+    """True to cut the beginning of the source of a pair that is too long."""
 
     def context(self, pair: Pair, target_tokens: int | None = None) -> np.ndarray:
         """Return everything before the target (n,), i64: the source and the soft vectors.

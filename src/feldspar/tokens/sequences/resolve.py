@@ -92,7 +92,7 @@ class MixtureContext:
     normalize: bool = False
     """Divide probabilities by their sum instead of refusing other sums than 1."""
     length_in_epochs: bool = False
-    """Whether the phase's length was given in epochs, which states that data may repeat."""
+    """True if the phase's length was given in epochs, which states that data may repeat."""
     epochs_before: Mapping[str, float] | None = None
     """Passes in earlier phases over each source, or over what the part shares with other parts."""
     where: str = "mixture"

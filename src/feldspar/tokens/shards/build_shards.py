@@ -44,7 +44,7 @@ class ShardReport:
     path: Path
     digest: str
     up_to_date: bool
-    """Whether the folder existed already and was kept."""
+    """True if the folder existed already and was kept."""
     vocab_size: int
     end_of_document: str
     dtype: str

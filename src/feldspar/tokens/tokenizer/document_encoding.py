@@ -55,7 +55,7 @@ class EncodingUnit:
     order_seed: int
     texts: tuple[str, ...]
     in_process: bool = False
-    """Whether a process pool runs this unit; then the tokenizer uses no threads of its own."""
+    """True if a process pool runs this unit; then the tokenizer uses no threads of its own."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Vocabulary:
         """Token to id, without the tokens that were added beside the model."""
         self.first_new = base.vocab_size
         self.looks_up_words = bool(self._parts["model"].get("ignore_merges"))
-        """Whether a word that equals a token becomes that token, whatever the merges would do."""
+        """True if a word that equals a token becomes that token, whatever the merges would do."""
 
     def grown(self, growth: Growth, extension: Extension) -> TextTokenizer:
         """Return the base with ``growth``; all else is unchanged."""

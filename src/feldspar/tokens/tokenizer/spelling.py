@@ -29,7 +29,7 @@ class Spelling:
     def __init__(self, target: TargetCharacters, splits_digits: bool) -> None:
         self.target = target
         self.splits_digits = splits_digits
-        """Whether each digit is a token of its own."""
+        """True if each digit is a token of its own."""
 
     def spelled(self, text: str) -> str:
         """Return ``text`` in the vocabulary's spelling."""
