@@ -71,6 +71,16 @@ def test_draws_follow_the_seed(model: Model) -> None:
     assert model.tokenizer.end_of_document not in begun
 
 
+def test_the_stream_is_the_continuation_in_whole_characters(model: Model) -> None:
+    for seed in range(5):
+        options = {"temperature": 1.5, "top_p": 0.9, "seed": seed}
+        stream = model.stream(TEXT[:9], 40, **options)
+        pieces = list(stream)
+        assert not any(piece.endswith("\ufffd") for piece in pieces[:-1])
+        assert model.generate(TEXT[:9], 40, **options) == TEXT[:9] + "".join(pieces)
+        assert len(stream.new_ids) == 40 or stream.ended
+
+
 def test_bits_per_byte_are_those_of_the_logits(model: Model) -> None:
     end = model.tokenizer.end_of_document_id
     ids = [end, *model.tokenizer.encode(TEXT), end]
@@ -138,6 +148,7 @@ def test_what_are_no_tokens_is_refused(ids: Any, model: Model) -> None:
         (lambda model: model.generate("a", 2.5), "max_new_tokens: a whole number"),
         (lambda model: model.generate("a", -1), "max_new_tokens must not be negative"),
         (lambda model: model.generate("a", temperature=-1), "temperature"),
+        (lambda model: model.generate("a", 1, top_p=0), "top_p"),
         (lambda model: model.generate("\ud800"), "cannot be written in UTF-8"),
         (lambda model: model.bits_per_byte(""), "at least one byte of text"),
         (lambda model: model.bits_per_byte("\ud800"), "cannot be written in UTF-8"),

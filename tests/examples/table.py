@@ -104,7 +104,7 @@ TABLE = (
         places={RUN: ("runs/mediswift-small",), "notes.txt": (PAIRS,)},
     ),
     Row(r"evaluate \S+ --length-sweep", "a short sweep", places={RECIPE: ("my-recipe.yaml",)}),
-    Row(r"evaluate "),
+    Row(r"(evaluate|generate) "),
     Row(r"vision evaluate "),
     Row(r"release .*--verify"),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),

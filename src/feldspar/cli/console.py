@@ -88,6 +88,18 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json_text(value))
 
 
+def write_text(text: str) -> None:
+    """Write text of a model to standard output at once: exact, but escaped on a terminal."""
+    stream = sys.stdout
+    if stream.isatty():
+        stream.write(text)
+    else:
+        plain = getattr(stream, "unescaped", stream)
+        encoding = getattr(plain, "encoding", None) or "utf-8"
+        plain.write(text.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
 def print_error(error: FeldsparError) -> None:
     """Write the error's lines on standard error, if there still is one."""
     with suppress(OSError):

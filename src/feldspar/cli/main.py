@@ -38,6 +38,7 @@ COMMANDS = (
     "reproduce",
     "train",
     "evaluate",
+    "generate",
     "vision",
     "import_model",
     "export",

@@ -52,6 +52,11 @@ class TextModel:
         return self.tokenizer.end_of_document_id
 
     @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Ids of the tokens that end a text which the model writes."""
+        return (self.end_of_document_id,)
+
+    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return self.decoder.token_embedding.weight.device

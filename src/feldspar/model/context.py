@@ -53,6 +53,12 @@ class KeyValueCache:
         """Count ``n_tokens`` more positions as filled, once every layer has stored them."""
         self.length_tokens += n_tokens
 
+    def rewind(self, n_tokens: int) -> None:
+        """Forget all but the first ``n_tokens``. Raises UserError where there are fewer."""
+        if n_tokens > self.length_tokens:
+            raise UserError(f"the cache holds {self.length_tokens} tokens, fewer than {n_tokens}")
+        self.length_tokens = n_tokens
+
 
 @dataclass(frozen=True)
 class SequenceContext:

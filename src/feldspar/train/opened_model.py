@@ -11,11 +11,12 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
+from feldspar.evaluate.continued_text import ContinuedText
 from feldspar.evaluate.exported import open_exported, unfinished_run
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.generation import generate
+from feldspar.model.generation import Sampling
 from feldspar.recipe.recorded import is_run
 from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.device import choose_device
@@ -68,14 +69,41 @@ class Model:
         *,
         temperature: float = 0.0,
         top_k: int | None = None,
+        top_p: float | None = None,
         seed: int = 0,
     ) -> str:
         """Return ``prompt`` continued by at most ``max_new_tokens`` tokens.
 
-        An empty prompt begins a new document. The text ends where the model ends its document.
-        Temperature 0 takes the likeliest token each time; otherwise tokens are drawn with ``seed``,
-        from the ``top_k`` likeliest where that is given. Raises UserError for settings outside
-        their range, and for more tokens than a learned position table holds.
+        An empty prompt begins a new document. The text ends where the model ends it; special tokens
+        have no text. Temperature 0 takes the likeliest token each time; otherwise tokens are drawn
+        with ``seed``, from the ``top_k`` likeliest, and of these from the fewest likeliest whose
+        probabilities sum to ``top_p`` or more. Raises UserError for settings outside their range,
+        and for more tokens than a learned position table holds.
+        """
+        pieces = self.stream(
+            prompt,
+            max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+        )
+        return prompt + "".join(pieces)
+
+    def stream(
+        self,
+        prompt: str,
+        max_new_tokens: int = 100,
+        *,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> ContinuedText:
+        """Return an iterator over the pieces of the continuation, as the model makes them.
+
+        The pieces do not hold ``prompt``; a character is never divided. Arguments and errors are
+        those of ``generate``.
         """
         model = self.text_model
         if not isinstance(prompt, str):
@@ -83,21 +111,13 @@ class Model:
         for name, value in (("max_new_tokens", max_new_tokens), ("seed", seed)):
             if isinstance(value, bool) or not isinstance(value, int):
                 raise UserError(f"{name}: a whole number is needed", found=value)
-        end = model.end_of_document_id
-        begin = [int(token) for token in self._encoded(prompt)] or [end]
-        written = generate(
-            model.decoder,
-            torch.tensor([begin], device=model.device),
+        return ContinuedText(
+            model,
+            self._encoded(prompt).tolist() or [model.end_of_document_id],
             max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
+            sampling=Sampling(temperature, top_k, top_p),
             generator=torch.Generator(model.device).manual_seed(seed),
-            end_of_document_id=end,
-            n_real_vocab=model.n_real_vocab,
         )
-        new = written[0, len(begin) :].tolist()
-        new = new[: new.index(end)] if end in new else new
-        return self.tokenizer.decode([*(begin if prompt else []), *new])
 
     def bits_per_byte(self, text: str | Sequence[str]) -> float:
         """Return the loss on ``text`` in bits for each byte of its UTF-8 form.

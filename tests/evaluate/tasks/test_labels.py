@@ -137,7 +137,7 @@ def test_generation_reads_the_vectors_with_a_cache_as_without(prompted: TextMode
             prompted.decoder,
             torch.from_numpy(context)[None],
             8,
-            end_of_document_id=257 - 1,
+            stop_ids=[257 - 1],
             n_real_vocab=257,
             use_cache=False,
         )[0, len(context) :].tolist()

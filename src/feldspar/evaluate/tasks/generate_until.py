@@ -6,10 +6,9 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.text_model import TextModel
-from feldspar.model.context import KeyValueCache
+from feldspar.model.generation import Sampling, stream_tokens
 
 
-@torch.no_grad()
 def generate_until(
     model: TextModel,
     prompt: Sequence[int],
@@ -30,22 +29,20 @@ def generate_until(
             f"{model.context_length}",
             do="set max_gen_toks in the task to less",
         )
-    device, decoder = model.device, model.decoder.eval()
     fed = list(prompt)[-room:] or [model.end_of_document_id]
-    dtype = decoder.token_embedding.weight.dtype
-    if torch.is_autocast_enabled(device.type):
-        dtype = torch.get_autocast_dtype(device.type)
-    cache = KeyValueCache(decoder.settings, 1, len(fed) + max_new_tokens, dtype, device)
     new: list[int] = []
     text = ""
-    while len(new) < max_new_tokens:
-        hidden = decoder(torch.tensor([fed], device=device), cache=cache)
-        logits = decoder.logits(hidden[:, -1])[0, : model.n_real_vocab].float()
-        token = _choose(logits, temperature, generator)
-        if token == model.end_of_document_id:
+    for chosen in stream_tokens(
+        model.decoder,
+        torch.tensor([fed], device=model.device),
+        max_new_tokens,
+        sampling=Sampling(temperature),
+        generator=generator,
+        n_real_vocab=model.n_real_vocab,
+    ):
+        if int(chosen) == model.end_of_document_id:
             break
-        new.append(token)
-        fed = [token]
+        new.append(int(chosen))
         # Decode all tokens each time, because the bytes of a character may be in several tokens.
         text = model.tokenizer.decode(new)
         if any(stop in text for stop in stop_strings if stop):
@@ -57,10 +54,3 @@ def cut_at_first(text: str, stop_strings: Sequence[str]) -> str:
     """Return ``text`` up to the first of the stop strings in it."""
     places = [text.find(stop) for stop in stop_strings if stop and stop in text]
     return text[: min(places)] if places else text
-
-
-def _choose(logits: torch.Tensor, temperature: float, generator: torch.Generator | None) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    probabilities = (logits / temperature).softmax(dim=-1)
-    return int(torch.multinomial(probabilities, 1, generator=generator))

@@ -74,7 +74,7 @@ def _greedy_text(model: TextModel, question: Question) -> str:
     prompt = torch.tensor([question.tokens], device=model.device)
     end = model.end_of_document_id
     new = generate(
-        model.decoder, prompt, NEW_TOKENS, end_of_document_id=end, n_real_vocab=model.n_real_vocab
+        model.decoder, prompt, NEW_TOKENS, stop_ids=[end], n_real_vocab=model.n_real_vocab
     )[0, prompt.shape[1] :].tolist()
     return model.tokenizer.decode([token for token in new if token != end])
 

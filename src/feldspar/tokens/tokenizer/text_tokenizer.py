@@ -179,9 +179,11 @@ class TextTokenizer:
         copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
         return TextTokenizer(copy, self.end_of_document, self.extension)
 
-    def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-        """Return the text of ``ids``; special tokens appear as their strings."""
-        return self._tokenizer.decode([int(token) for token in ids], skip_special_tokens=False)
+    def decode(self, ids: Iterable[int] | np.ndarray, *, special_tokens: bool = True) -> str:
+        """Return the text of ``ids``; special tokens appear as their strings, or not at all."""
+        return self._tokenizer.decode(
+            [int(token) for token in ids], skip_special_tokens=not special_tokens
+        )
 
 
 class _PretokenIds(dict[str, bytes]):
