@@ -10,6 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.model.generation import generate
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 from tests.rounding import assert_within_rounding, terms_of
+from tests.tokens.tokenizer.test_declaration import assert_same_for_transformers, whole_base
 
 WINDOW = {"tokens": 4, "full_every": 2}
 CASES = {
@@ -135,3 +136,14 @@ def test_what_cannot_be_written_is_refused(make_decoder, export, tokenizer_folde
     with pytest.raises(UserError, match="exists already"):
         export(make_decoder(GPT2))
     assert (folder / "config.json").is_file()
+
+
+def test_the_declaration_of_the_base_is_exported(make_decoder, export, tmp_path):
+    base = whole_base(tmp_path / "base")
+    folder = export(make_decoder(LLAMA, vocab_size=800), tokenizer_folder=base)
+    assert_same_for_transformers(base, folder)
+    model = load(folder)
+    assert model.generation_config.eos_token_id == [2, 712]
+    assert model.generation_config.temperature == 0.6
+    assert (model.config.bos_token_id, model.config.eos_token_id) == (1, [2, 712])
+    assert model.config.pad_token_id == AutoTokenizer.from_pretrained(base).pad_token_id

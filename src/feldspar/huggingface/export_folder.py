@@ -1,6 +1,5 @@
 """Write a trained decoder as a folder that transformers loads."""
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,7 +32,7 @@ from feldspar.recipe.sections.model import (
 )
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
-from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
+from feldspar.tokens.tokenizer.declaration import GENERATION_FILE, ID_KEYS
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 SOFT_PROMPT_FILE = "soft_prompt.safetensors"
@@ -96,8 +95,7 @@ def export_model(
             "length": length,
             "place": soft_prompt.place,
         }
-    end = None if tokenizer is None else tokenizer.end_of_document_id
-    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+    generation = dict.fromkeys(ID_KEYS) if tokenizer is None else tokenizer.generation
     tensors = {
         name: tensor.to(dtype).contiguous()
         for name, tensor in adapter.to_hf(plain, settings).items()
@@ -107,12 +105,11 @@ def export_model(
         if "soft_prompt" in configuration and vectors is not None:
             table = {"soft_prompt": vectors.to(dtype).contiguous()}
             save_tensors(table, folder / SOFT_PROMPT_FILE)
+        special = {name: generation[name] for name in ID_KEYS}
         write_json(folder / "config.json", configuration | special, ascii_only=True)
-        write_json(folder / "generation_config.json", special, ascii_only=True)
-        if tokenizer_folder is not None:
-            for name in TOKENIZER_FILES:
-                if (tokenizer_folder / name).is_file():
-                    shutil.copyfile(tokenizer_folder / name, folder / name)
+        if tokenizer is not None:
+            tokenizer.save(folder)
+        write_json(folder / GENERATION_FILE, generation, ascii_only=True)
         if isinstance(adapter, OwnAdapter):
             write_code(folder)
         finish_model_folder(folder)

@@ -1,6 +1,5 @@
 """Read a Hugging Face folder as a decoder's settings and weights; no code of the folder runs."""
 
-import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from feldspar.huggingface.weights import (
 )
 from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
-from feldspar.tokens.tokenizer.text_tokenizer import FILES as TOKENIZER_FILES
+from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, copy_tokenizer
 
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
@@ -60,7 +59,7 @@ def import_model(folder: Path) -> ImportedModel:
         raise UserError(f"{folder} is no folder")
     if (finished := open_if_artifact(folder)) is not None:
         finished.verify()
-    tokenizer_folder = folder if (folder / TOKENIZER_FILES[0]).is_file() else None
+    tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
     own, path = folder / SETTINGS_NAME, folder / CONFIGURATION_NAME
     if own.is_file():
         with _described_by(own):
@@ -138,7 +137,5 @@ def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> 
         if not isinstance(model.scaling, NoScaling):
             write_atomically(folder / SCALING_NAME, model.scaling.model_dump_json(indent=2) + "\n")
         if model.tokenizer_folder is not None:
-            for name in TOKENIZER_FILES:
-                if (model.tokenizer_folder / name).is_file():
-                    shutil.copyfile(model.tokenizer_folder / name, folder / name)
+            copy_tokenizer(model.tokenizer_folder, folder)
         finish_model_folder(folder)

@@ -19,10 +19,8 @@ from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromR
 from feldspar.runtime.checkpoint import KIND, Checkpoint
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.contract import decompositions
-from feldspar.tokens.tokenizer.text_tokenizer import (
-    TextTokenizer,
-    end_of_sequence_token,
-)
+from feldspar.tokens.tokenizer.declaration import Declaration
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import find_checkpoint
 from feldspar.train.run_tokenizer import run_tokenizer
 
@@ -142,7 +140,9 @@ def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
             do="put the tokenizer that the model was trained with into the folder",
         )
     # A plain folder may not say what ends a document; the shards' tokenizer kept its tokens.
-    return TextTokenizer.load(folder, end_of_sequence_token(folder) or shards.end_of_document)
+    return TextTokenizer.load(
+        folder, Declaration.read(folder).end_of_document or shards.end_of_document
+    )
 
 
 def _pieces(tokenizer: TextTokenizer, first: int) -> list[str]:

@@ -28,7 +28,9 @@ def exact_tokenizer(tokenizer: TextTokenizer) -> TextTokenizer:
     }
     if changed != parts:
         tokenizer = TextTokenizer(
-            Tokenizer.from_str(json.dumps(changed)), tokenizer.end_of_document
+            Tokenizer.from_str(json.dumps(changed)),
+            tokenizer.end_of_document,
+            declaration=tokenizer.declaration,
         )
     for cut in range(len(PROBE) + 1):
         ids = tokenizer.encode_packed([PROBE[:cut], PROBE[cut:]])

@@ -40,7 +40,9 @@ class Vocabulary:
     def grown(self, growth: Growth, extension: Extension) -> TextTokenizer:
         """Return the base with ``growth``; all else is unchanged."""
         tokenizer = Tokenizer.from_str(json.dumps(self._parts | {"model": self._model(growth)}))
-        return TextTokenizer(tokenizer, self._base.end_of_document, extension)
+        return TextTokenizer(
+            tokenizer, self._base.end_of_document, extension, self._base.declaration
+        )
 
     def merging(self, growth: Growth) -> Tokenizer:
         """Return a tokenizer of the merges only: no normaliser, pre-tokenizer, added tokens or

@@ -5,9 +5,11 @@ text, so that no document can end itself.
 """
 
 import json
+import shutil
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,12 @@ from tokenizers.pre_tokenizers import ByteLevel
 from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
-from feldspar.core.json_files import read_json, write_json
+from feldspar.tokens.tokenizer.declaration import DECLARATION_FILES, ID_KEYS, Declaration
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.tokenizer.pretokens import pattern_for
 
 TOKENIZER_FILE = "tokenizer.json"
-CONFIG_FILE = "tokenizer_config.json"
-SPECIAL_TOKENS_FILE = "special_tokens_map.json"
-FILES = (TOKENIZER_FILE, CONFIG_FILE, SPECIAL_TOKENS_FILE, EXTENSION_FILE)
+FILES = (TOKENIZER_FILE, *DECLARATION_FILES, EXTENSION_FILE)
 """Names of files that a tokenizer's folder may have."""
 U16_VOCABULARY = 65_536
 CACHED_PRETOKENS = 2**20
@@ -35,12 +35,16 @@ CACHED_CHARACTERS = 64
 class TextTokenizer:
     """Encode and decode documents; ``end_of_document`` must be a token of ``tokenizer``.
 
-    ``extension`` records how it extends another tokenizer. Raises UserError if the token does not
-    exist.
+    ``extension`` records how it extends another tokenizer, ``declaration`` what the files beside
+    its ``tokenizer.json`` say. Raises UserError if the token does not exist.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, end_of_document: str, extension: Extension | None = None
+        self,
+        tokenizer: Tokenizer,
+        end_of_document: str,
+        extension: Extension | None = None,
+        declaration: Declaration | None = None,
     ) -> None:
         self._tokenizer = tokenizer
         identifier = tokenizer.token_to_id(end_of_document)
@@ -59,6 +63,7 @@ class TextTokenizer:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.extension = extension
+        self.declaration = Declaration() if declaration is None else declaration
         self.end_of_document = end_of_document
         self.end_of_document_id: int = identifier
         self.vocab_size: int = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
@@ -79,7 +84,7 @@ class TextTokenizer:
         if (finished := open_if_artifact(folder)) is not None:
             finished.files([name for name in finished.names() if name in FILES])
         return cls.from_file(
-            folder / TOKENIZER_FILE, end_of_document or end_of_sequence_token(folder)
+            folder / TOKENIZER_FILE, end_of_document or Declaration.read(folder).end_of_document
         )
 
     @classmethod
@@ -96,17 +101,16 @@ class TextTokenizer:
             tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the Rust library raises bare Exception
             raise UserError(f"{path} is not a tokenizer: {error}") from error
-        return cls(tokenizer, end_of_document, Extension.load(path.parent))
+        folder = path.parent
+        return cls(tokenizer, end_of_document, Extension.load(folder), Declaration.read(folder))
 
     def save(self, folder: Path) -> None:
-        """Write ``tokenizer.json`` and a configuration that transformers' AutoTokenizer loads."""
-        configuration = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": self.end_of_document,
-            "clean_up_tokenization_spaces": False,
-        }
+        """Write ``tokenizer.json`` and the files beside it, as transformers' AutoTokenizer loads
+        them."""
         write_atomically(folder / TOKENIZER_FILE, self._tokenizer.to_str(pretty=True) + "\n")
-        write_json(folder / CONFIG_FILE, configuration, ascii_only=True)
+        begin = self._processed_begin if self.adds_begin_of_sequence else None
+        name = None if begin is None else self.piece(begin)
+        self.declaration.write(folder, self.end_of_document, name)
         if self.extension is not None:
             self.extension.save(folder)
 
@@ -159,6 +163,60 @@ class TextTokenizer:
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
 
     @property
+    def chat_template(self) -> str | None:
+        """The chat template, a Jinja template over ``messages``; None if there is none."""
+        return self.declaration.chat_template
+
+    @property
+    def special_tokens(self) -> Mapping[str, str]:
+        """Strings of the special tokens by name, such as ``bos_token``."""
+        return {"eos_token": self.end_of_document} | self.declaration.special_tokens
+
+    @cached_property
+    def begin_of_sequence_id(self) -> int | None:
+        """Id of the begin-of-sequence token; None if there is none."""
+        if self._processed_begin is not None:
+            return self._processed_begin
+        declared = self.declaration.special_tokens.get("bos_token")
+        return None if declared is None else self.id_of(declared)
+
+    @cached_property
+    def adds_begin_of_sequence(self) -> bool:
+        """True if a text begins with the begin-of-sequence token.
+
+        As in transformers (5), the post-processor of ``tokenizer.json`` decides.
+        """
+        return self._processed_begin is not None and not self.declaration.is_own
+
+    @cached_property
+    def _processed_begin(self) -> int | None:
+        """Id of the token that the post-processor puts before each text; None: it puts none."""
+        encoded = self._tokenizer.encode("a", add_special_tokens=True)
+        return encoded.ids[0] if encoded.special_tokens_mask[:1] == [1] else None
+
+    @property
+    def end_ids(self) -> tuple[int, ...]:
+        """Ids that end generated text: those of the generation configuration (such as the end of a
+        turn), the end-of-sequence token, and the end of a document."""
+        end = self.id_of(self.special_tokens["eos_token"])
+        ids = (*self.declaration.generation_end_ids, end, self.end_of_document_id)
+        return tuple(dict.fromkeys(each for each in ids if each is not None))
+
+    @property
+    def generation(self) -> dict[str, Any]:
+        """Generation configuration of a model with this tokenizer.
+
+        A tokenizer that was trained here has one special token, which then stands for all.
+        """
+        end = self.end_of_document_id
+        if not self.declaration.names_all:
+            return dict.fromkeys(ID_KEYS, end)
+        ids = {f"{name}_id": self.id_of(token) for name, token in self.special_tokens.items()}
+        ends = self.end_ids
+        own = {"eos_token_id": ends[0] if len(ends) == 1 else list(ends)}
+        return {name: ids.get(name) for name in ID_KEYS} | {**self.declaration.generation, **own}
+
+    @property
     def gives_back_all(self) -> bool:
         """True if every text is restored: byte-level BPE with all bytes and without
         normalisation."""
@@ -177,13 +235,21 @@ class TextTokenizer:
             return self
         copy = Tokenizer.from_str(self.to_json())
         copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
-        return TextTokenizer(copy, self.end_of_document, self.extension)
+        return TextTokenizer(copy, self.end_of_document, self.extension, self.declaration)
 
     def decode(self, ids: Iterable[int] | np.ndarray, *, special_tokens: bool = True) -> str:
         """Return the text of ``ids``; special tokens appear as their strings, or not at all."""
         return self._tokenizer.decode(
             [int(token) for token in ids], skip_special_tokens=not special_tokens
         )
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a tokenizer's folder; the token that ends documents may be undeclared."""
+    for name in (TOKENIZER_FILE, EXTENSION_FILE):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+    Declaration.read(source).write(target)
 
 
 class _PretokenIds(dict[str, bytes]):
@@ -218,20 +284,6 @@ def pack_ids(ids: Sequence[int], dtype: np.dtype) -> bytes:
     if sys.byteorder == "big":
         packed.byteswap()
     return packed.tobytes()
-
-
-def end_of_sequence_token(folder: Path) -> str | None:
-    """Return the end-of-sequence token that a Hugging Face folder declares."""
-    for name in (CONFIG_FILE, SPECIAL_TOKENS_FILE):
-        path = folder / name
-        if not path.is_file():
-            continue
-        token = read_json(path).get("eos_token")
-        if isinstance(token, dict):
-            token = token.get("content")
-        if isinstance(token, str):
-            return token
-    return None
 
 
 def is_plain_byte_bpe(tokenizer: Tokenizer) -> bool:

@@ -12,16 +12,13 @@ from feldspar.core.progress import progress
 from feldspar.core.streams import hash_integers, stream_seed
 from feldspar.recipe.sections.tokens import BpeFiles, ExtendTokenizer, TokenizerSettings, TrainBpe
 from feldspar.tokens.tokenizer.bpe import read_bpe_files, train_bpe
+from feldspar.tokens.tokenizer.declaration import Declaration
 from feldspar.tokens.tokenizer.extend import (
     extend_tokenizer,
     probe_texts,
     target_sources,
 )
-from feldspar.tokens.tokenizer.text_tokenizer import (
-    TOKENIZER_FILE,
-    TextTokenizer,
-    end_of_sequence_token,
-)
+from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 
 TRAINING_SPLIT = "train"
 
@@ -114,7 +111,9 @@ def _read_hugging_face(
 ) -> TextTokenizer:
     path = Path(reference).expanduser()
     if path.is_file():
-        return TextTokenizer.from_file(path, end_of_document or end_of_sequence_token(path.parent))
+        return TextTokenizer.from_file(
+            path, end_of_document or Declaration.read(path.parent).end_of_document
+        )
     if path.is_dir():
         return TextTokenizer.load(path, end_of_document)
     return TextTokenizer.load(_cached_folder(reference, key), end_of_document)
