@@ -81,7 +81,7 @@ class Declaration:
 
         References to a tokenizer's own code are left out, because the code is not copied.
         """
-        own = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        own: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
         configuration = dict(self.configuration)
         if "auto_map" in configuration:
             for key in _CODE_KEYS:
