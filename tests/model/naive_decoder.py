@@ -40,6 +40,7 @@ def naive_attention(
     document_ids: Tensor | None = None,
     divisors: Tensor | None = None,
     window: int | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Compute softmax attention in float64 with a loop over sequences, heads and queries.
 
@@ -58,6 +59,8 @@ def naive_attention(
                 if document_ids is not None:
                     seen = [j for j in seen if document_ids[b, j] == document_ids[b, past + i]]
                 scores = key[b, h // share, seen] @ query[b, h, i] * scale
+                if soft_cap is not None:
+                    scores = soft_cap * torch.tanh(scores / soft_cap)
                 if slopes is not None:
                     slope = slopes[h] if divisors is None else slopes[h] / float(divisors[b, i])
                     scores -= slope * torch.tensor([past + i - j for j in seen]).double()
@@ -65,11 +68,14 @@ def naive_attention(
     return out
 
 
-def naive_rotation(x: Tensor, position: float, settings: RotaryPositions) -> Tensor:
+def naive_rotation(
+    x: Tensor, position: float, settings: RotaryPositions, base: float | None = None
+) -> Tensor:
     """Rotate one head vector, pair after pair."""
+    base = settings.base if base is None else base
     out, rotated = x.clone(), round(settings.fraction * len(x))
     for pair in range(rotated // 2):
-        theta = position * settings.base ** (-2 * pair / rotated)
+        theta = position * base ** (-2 * pair / rotated)
         a, b = (2 * pair, 2 * pair + 1) if settings.interleaved else (pair, pair + rotated // 2)
         out[a] = x[a] * math.cos(theta) - x[b] * math.sin(theta)
         out[b] = x[a] * math.sin(theta) + x[b] * math.cos(theta)
@@ -111,48 +117,89 @@ def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None =
     x = state["token_embedding.weight"][tokens]
     if isinstance(settings.positions, LearnedPositions):
         x = x + state["position_embedding.weight"][positions]
+    if settings.embedding_norm:
+        x = _norm(x, state, "embedding_norm", settings)
     x = x * decoder.embedding_multiplier
     for index, block in enumerate(decoder.blocks):
         prefix = f"blocks.{index}."
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-        normed = _norm(x, part, "attention_norm", settings.norm.type, settings.norm.epsilon)
+        read = x
+        normed = _norm(read, part, "attention_norm", settings)
         branch = _attention(decoder, normed, part, index, positions, document_ids)
+        branch = _norm(branch, part, "attention_output_norm", settings)
         x = x + branch * block.residual_multiplier
-        normed = _norm(x, part, "feed_forward_norm", settings.norm.type, settings.norm.epsilon)
+        if settings.branches == "sequential":
+            read = x
+        if settings.branches != "parallel_one_norm":
+            normed = _norm(read, part, "feed_forward_norm", settings)
         inner = _linear(normed, part, "feed_forward.input")
-        if settings.feed_forward == "swiglu":
+        if settings.gated:
             gate, up = inner[..., : settings.d_ff], inner[..., settings.d_ff :]
-            inner = gate / (1 + torch.exp(-gate)) * up
+            inner = _activation(gate, settings.feed_forward) * up
         else:
-            cubic = math.sqrt(2 / math.pi) * (inner + 0.044715 * inner**3)
-            inner = 0.5 * inner * (1 + torch.tanh(cubic))
-        x = x + _linear(inner, part, "feed_forward.output") * block.residual_multiplier
-    x = _norm(x, state, "final_norm", settings.norm.type, settings.norm.epsilon)
+            inner = _activation(inner, settings.feed_forward)
+        branch = _linear(inner, part, "feed_forward.output")
+        branch = _norm(branch, part, "feed_forward_output_norm", settings)
+        x = x + branch * block.residual_multiplier
+    x = _norm(x, state, "final_norm", settings)
     head = state.get("output.weight", state["token_embedding.weight"])
-    return x @ head.T * decoder.output_multiplier
+    logits = x @ head.T * decoder.output_multiplier
+    cap = settings.logit_soft_cap
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def _activation(x, kind):
+    if kind == "relu":
+        return x * (x > 0)
+    if kind == "swiglu":
+        return x / (1 + torch.exp(-x))
+    if kind.endswith("_erf"):
+        return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    cubic = math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)
+    return 0.5 * x * (1 + torch.tanh(cubic))
 
 
 def _attention(decoder, normed, part, index, positions, document_ids):
     settings, head_dim = decoder.settings, decoder.settings.head_width
     fused = _linear(normed, part, "attention.query_key_value")
     q_width, kv_width = settings.n_heads * head_dim, settings.kv_heads * head_dim
+    query, key, value = fused.split([q_width, kv_width, kv_width], -1)
+    if settings.query_key_norm == "whole":
+        query = _norm(query, part, "attention.query_norm", settings)
+        key = _norm(key, part, "attention.key_norm", settings)
     query, key, value = (
-        piece.unflatten(-1, (-1, head_dim)).transpose(1, 2).clone()
-        for piece in fused.split([q_width, kv_width, kv_width], -1)
+        piece.unflatten(-1, (-1, head_dim)).transpose(1, 2).clone() for piece in (query, key, value)
+    )
+    if settings.query_key_norm == "head":
+        query = _norm(query, part, "attention.query_norm", settings)
+        key = _norm(key, part, "attention.key_norm", settings)
+    window = settings.sliding_window
+    full = (
+        window is None
+        or index in (window.full_layers or ())
+        or (window.full_every is not None and not (index + 1) % window.full_every)
     )
     slopes, factors = None, naive_factors(decoder, positions)
-    if isinstance(settings.positions, RotaryPositions):
+    if (
+        isinstance(settings.positions, RotaryPositions)
+        and index not in settings.positions.layers_without
+    ):
+        own = None if full else settings.positions.window_base
+        query, key = query.clone(), key.clone()
+        if own is not None:
+            factors = torch.ones_like(factors)
         for tensor in (query, key):
             for b, h, t in torch.cartesian_prod(*(torch.arange(n) for n in tensor.shape[:3])):
                 place = int(positions[b, t]) / float(factors[b, t])
-                tensor[b, h, t] = naive_rotation(tensor[b, h, t], place, settings.positions)
+                tensor[b, h, t] = naive_rotation(tensor[b, h, t], place, settings.positions, own)
     elif isinstance(settings.positions, AlibiPositions):
-        slopes = [naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
+        times = settings.positions.slope_multiplier
+        slopes = [times * naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
     scale = decoder.blocks[index].attention.score_multiplier
-    window = settings.sliding_window
-    full = window is None or (window.full_every is not None and not (index + 1) % window.full_every)
     span = None if full else window.tokens
-    attended = naive_attention(query, key, value, scale, slopes, document_ids, factors, span)
+    attended = naive_attention(
+        query, key, value, scale, slopes, document_ids, factors, span, settings.attention_soft_cap
+    )
     return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
 
 
@@ -161,8 +208,12 @@ def _linear(x, part, name):
     return out + part[f"{name}.bias"] if f"{name}.bias" in part else out
 
 
-def _norm(x, part, name, kind, epsilon):
-    if kind == "layer":
+def _norm(x, part, name, settings):
+    """Normalise; a norm that the model lacks changes nothing."""
+    if f"{name}.weight" not in part:
+        return x
+    if settings.norm.type == "layer":
         x = x - x.mean(-1, keepdim=True)
-    x = x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * part[f"{name}.weight"]
+    gain = part[f"{name}.weight"] + (1 if settings.norm.unit_offset else 0)
+    x = x / (x.pow(2).mean(-1, keepdim=True) + settings.norm.epsilon).sqrt() * gain
     return x + part[f"{name}.bias"] if f"{name}.bias" in part else x

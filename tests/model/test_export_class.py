@@ -4,10 +4,10 @@ import pytest
 
 from feldspar.huggingface.architectures import choose
 from feldspar.model.export_class import GPT2, LLAMA, MINISTRAL, OWN, export_class
+from feldspar.recipe.sections.block_parts import NormSettings
 from feldspar.recipe.sections.model import (
     LinearScaling,
     ModelSettings,
-    NormSettings,
     NoScaling,
     PositionScaling,
     RotaryPositions,

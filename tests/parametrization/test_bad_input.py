@@ -63,7 +63,6 @@ def test_what_is_right(section: str, tmp_path: Path) -> None:
         (f"{MUP}, init_std: 0", "init_std"),
         (f"{MUP}, block_output_init_std: -.inf", "block_output_init_std"),
         (f"{MUP}, embedding_multiplier: 0", "embedding_multiplier"),
-        ("type: sp, learning_rate: 1, output_multiplier: 2", "output_multiplier"),
         ("type: sp, learning_rate: 1, weight_decay_scaling: width", "weight_decay_scaling"),
         ("type: sp, learning_rate: 1, epsilon_scaling: width", "epsilon_scaling"),
         ("type: muP, learning_rate: 1", "type"),

@@ -81,6 +81,11 @@ MODELS = [
     LLAMA | {"n_kv_heads": 2, "sliding_window": {"tokens": 100, "full_every": 2}},
     {"positions": "alibi", "sliding_window": {"tokens": 70, "full_every": 2}},
     {"dropout": 0.1, "sliding_window": {"tokens": 40}},
+    LLAMA | {"n_kv_heads": 2, "query_key_norm": "head", "norm": {"type": "rms", "place": "both"}},
+    LLAMA | {"attention_soft_cap": 9.0, "logit_soft_cap": 5.0, "feed_forward": "geglu"},
+    {"branches": "parallel", "feed_forward": "gelu_erf", "positions": "rotary"},
+    {"embedding_norm": True, "positions": "alibi", "branches": "parallel_one_norm"},
+    LLAMA | {"norm": {"type": "rms", "unit_offset": True}, "query_key_norm": "whole"},
 ]
 BATCHES = [
     MicroBatch(2, 128),

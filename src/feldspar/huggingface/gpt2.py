@@ -8,7 +8,8 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
 from feldspar.model.export_class import GPT2, gpt2_misfits
-from feldspar.recipe.sections.model import ModelSettings, NormSettings, NoScaling, PositionScaling
+from feldspar.recipe.sections.block_parts import NormSettings
+from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
 
 MODULES = {
     "attention_norm": "ln_1",

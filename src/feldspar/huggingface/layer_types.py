@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.sections.model import ModelSettings, SlidingWindow
+from feldspar.recipe.sections.block_parts import SlidingWindow
+from feldspar.recipe.sections.model import ModelSettings
 
 FULL, WINDOW = "full_attention", "sliding_attention"
 

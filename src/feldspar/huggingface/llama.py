@@ -11,12 +11,8 @@ from feldspar.huggingface.adapter import require_values
 from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
 from feldspar.model.export_class import LLAMA, MINISTRAL, llama_misfits, ministral_misfits
-from feldspar.recipe.sections.model import (
-    ModelSettings,
-    NormSettings,
-    PositionScaling,
-    RotaryPositions,
-)
+from feldspar.recipe.sections.block_parts import NormSettings
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling, RotaryPositions
 
 OUTER = {
     "token_embedding.weight": "model.embed_tokens.weight",

@@ -14,13 +14,13 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.huggingface.layer_types import layer_types, window_of
-from feldspar.model.export_class import OWN
+from feldspar.model.export_class import OWN, own_misfits
+from feldspar.recipe.sections.block_parts import NormSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
     ModelSettings,
     NoPositions,
-    NormSettings,
     NoScaling,
     Positions,
     PositionScaling,
@@ -39,8 +39,8 @@ class OwnAdapter:
     hf_class = OWN
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """Return nothing: the class expresses every shape and scaling."""
-        return []
+        """List the settings that the class would need; empty when it can express them."""
+        return own_misfits(settings, scaling)
 
     def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape and the scaling of positions."""

@@ -9,7 +9,8 @@ end, so query i stands at position j - i_total + i. The paths are all equal to t
 * masked: queries in chunks of rows, each with the keys up to its end and a mask shared by heads;
 * ALiBi by augmented heads: extra dimensions whose product is slope x key position, so that the
   kernel adds the bias itself; keys are counted back from each chunk's end to keep products small;
-* ALiBi by explicit bias: the relative form, in float32, for decoding with a cache.
+* ALiBi by explicit bias: the relative form, in float32, for decoding with a cache;
+* capped scores: explicit scores, in float32, a chunk of rows at a time.
 """
 
 from collections.abc import Iterator
@@ -36,12 +37,16 @@ def attend(
     slopes: Tensor | None = None,
     visible: VisibleKeys = VisibleKeys(),
     dropout: float = 0.0,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Compute causal attention, (b, h, i, d). ``scale`` multiplies q.k, never the ALiBi bias.
 
     ``slopes`` (h,) in float32 turn ALiBi on; (h, i) or (b, h, i) give each query its own.
-    ``visible`` says which of the keys up to its own position a query sees.
+    ``visible`` says which of the keys up to its own position a query sees. ``soft_cap`` limits the
+    scores; it excludes ALiBi.
     """
+    if soft_cap is not None:
+        return capped_attention(query, key, value, scale, soft_cap, visible, dropout)
     if visible.document_ids is None and not dropout and suits_blocks(query, key):
         return blocked_attention(query, key, value, scale, slopes, visible)
     if slopes is None:
@@ -91,6 +96,37 @@ def masked_attention(
         rows, keys, values = query[:, :, chunk.rows], key[:, :, chunk.keys], value[:, :, chunk.keys]
         parts.append(fused(rows, keys, values, scale, mask, dropout=dropout))
     return joined(parts)
+
+
+def capped_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    soft_cap: float,
+    visible: VisibleKeys = VisibleKeys(),
+    dropout: float = 0.0,
+) -> Tensor:
+    """Compute attention on scores c tanh(q.k scale / c), which no fused kernel knows.
+
+    The softmax is taken in float32 at least.
+    """
+    dtype = torch.promote_types(query.dtype, torch.float32)
+    groups = query.shape[1] // key.shape[1]
+    key, value = (part.repeat_interleave(groups, dim=1) for part in (key, value))
+    parts = []
+    for chunk in chunks(query, key, visible):
+        rows, keys, values = query[:, :, chunk.rows], key[:, :, chunk.keys], value[:, :, chunk.keys]
+        scores = soft_capped((rows @ keys.transpose(2, 3)).to(dtype) * scale, soft_cap)
+        scores = scores.masked_fill(~visible.mask(chunk, query.device), float("-inf"))
+        probabilities = F.dropout(scores.softmax(dim=-1), dropout).to(values.dtype)
+        parts.append(probabilities @ values)
+    return joined(parts)
+
+
+def soft_capped(values: Tensor, cap: float) -> Tensor:
+    """Return c tanh(x / c), which is near x where x is small against the cap c."""
+    return (values / cap).tanh() * cap
 
 
 def chunks(query: Tensor, key: Tensor, visible: VisibleKeys) -> Iterator[Chunk]:

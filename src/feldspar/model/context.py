@@ -64,12 +64,13 @@ class KeyValueCache:
 class SequenceContext:
     """The tables, documents and cache of one forward pass, which the decoder computes once.
 
-    ``rotary`` holds cosine and sine (..., t, 1, p); ``slopes`` is (h,) in float32, or (h, t) or
-    (b, h, t) where each query has its own; ``document_ids`` is (b, t) and keeps attention inside a
-    document.
+    ``rotary`` holds cosine and sine (..., t, 1, p), ``window_rotary`` those of layers with a window
+    where they have a base of their own; ``slopes`` is (h,) in float32, or (h, t) or (b, h, t) where
+    each query has its own; ``document_ids`` is (b, t) and keeps attention inside a document.
     """
 
     rotary: tuple[Tensor, Tensor] | None = None
+    window_rotary: tuple[Tensor, Tensor] | None = None
     slopes: Tensor | None = None
     document_ids: Tensor | None = None
     cache: KeyValueCache | None = None

@@ -42,16 +42,20 @@ def linear_cross_entropy(
     multiplier: float = 1.0,
     n_real_vocab: int | None = None,
     observer: GradientObserver | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the float32 sum of the tokens' negative log-likelihoods, and the number of tokens.
 
     ``hidden`` is (..., d), ``weight`` (vocab, d), ``labels`` (...) with -100 ignored. Rows of
     ``weight`` from ``n_real_vocab`` on are padding and take no probability. With an ``observer``
-    the first dimension counts examples, which are then taken one after the other.
+    the first dimension counts examples, which are then taken one after the other. A ``soft_cap`` c
+    replaces each logit x by c tanh(x / c).
     """
     loss_sum = cast(
         Tensor,
-        _LinearCrossEntropy.apply(hidden, weight, labels, multiplier, n_real_vocab, observer),
+        _LinearCrossEntropy.apply(
+            hidden, weight, labels, multiplier, n_real_vocab, observer, soft_cap
+        ),
     )
     return loss_sum, (labels != IGNORED_LABEL).sum()
 
@@ -62,6 +66,7 @@ def linear_token_losses(
     labels: Tensor,
     multiplier: float = 1.0,
     n_real_vocab: int | None = None,
+    soft_cap: float | None = None,
 ) -> Tensor:
     """Return the float32 negative log-likelihood of each token, as labels; 0 where ignored.
 
@@ -69,7 +74,10 @@ def linear_token_losses(
     """
     with torch.no_grad():
         losses, _, _ = _chunked(
-            hidden, weight, labels, multiplier, n_real_vocab, want_hidden=False, want_weight=False
+            *(hidden, weight, labels, multiplier, n_real_vocab),
+            want_hidden=False,
+            want_weight=False,
+            soft_cap=soft_cap,
         )
     return losses.view(labels.shape)
 
@@ -84,10 +92,15 @@ class _LinearCrossEntropy(torch.autograd.Function):
         multiplier: float,
         n_real_vocab: int | None,
         observer: GradientObserver | None,
+        soft_cap: float | None,
     ) -> Tensor:
         want_hidden, want_weight = ctx.needs_input_grad[:2]
         losses, grad_hidden, grad_weight = _chunked(
-            hidden, weight, labels, multiplier, n_real_vocab, want_hidden, want_weight, observer
+            *(hidden, weight, labels, multiplier, n_real_vocab),
+            want_hidden,
+            want_weight,
+            observer,
+            soft_cap,
         )
         ctx.grads = (grad_hidden, grad_weight)
         ctx.observer = observer
@@ -107,7 +120,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 grad.mul_(grads[0])
         if ctx.observer is not None and grad_weight is not None:
             ctx.observer.scale(grads[0], grad_weight)
-        return grad_hidden, grad_weight, None, None, None, None
+        return grad_hidden, grad_weight, None, None, None, None, None
 
 
 def _chunked(
@@ -119,6 +132,7 @@ def _chunked(
     want_hidden: bool,
     want_weight: bool,
     observer: GradientObserver | None = None,
+    soft_cap: float | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Return losses (n,) and the gradients of their sum."""
     device_type = hidden.device.type
@@ -150,7 +164,7 @@ def _chunked(
                 part = slice(begin, min(begin + step, start + length))
                 logits = buffer[: len(rows[part])]
                 logits.addmm_(rows[part], real.t(), beta=0, alpha=multiplier)
-                errors = _softmax_errors(logits.to(wide), targets[part], losses[part]).to(dtype)
+                errors = _errors(logits.to(wide), targets[part], losses[part], soft_cap).to(dtype)
                 if grad_hidden is not None:
                     out = grad_hidden[part]
                     out.addmm_(errors, real, beta=0, alpha=multiplier)
@@ -172,20 +186,34 @@ def _rows_at_a_time(vocab_size: int, device_type: str) -> int:
 
 
 def working_bytes(
-    n_rows: int, vocab_size: int, d_model: int, product_bytes: int, device_type: str
+    n_rows: int,
+    vocab_size: int,
+    d_model: int,
+    product_bytes: int,
+    device_type: str,
+    soft_capped: bool = False,
 ) -> int:
     """Return the bytes that the loss of ``n_rows`` tokens needs at its largest, as an estimate.
 
     These are the float32 gradients of hidden states and head, a copy of the hidden states and one
     chunk of logits. Products in bfloat16 (``product_bytes`` 2) need that chunk three times (4 + 2 +
-    2 bytes) and two copies of the head.
+    2 bytes) and two copies of the head. A soft cap needs a float32 chunk more.
     """
     narrow = product_bytes < 4
     logits = min(_rows_at_a_time(vocab_size, device_type), n_rows) * vocab_size
     head = vocab_size * d_model
     copies = 2 * product_bytes * head if narrow else 0
     hidden = (4 + product_bytes) * d_model * n_rows
-    return logits * (8 if narrow else 4) + copies + hidden + 4 * head
+    return logits * ((8 if narrow else 4) + (4 if soft_capped else 0)) + copies + hidden + 4 * head
+
+
+def _errors(logits: Tensor, targets: Tensor, losses: Tensor, soft_cap: float | None) -> Tensor:
+    """Write the losses; return their gradient by the logits as they were before a soft cap."""
+    if soft_cap is None:
+        return _softmax_errors(logits, targets, losses)
+    shares = logits.div_(soft_cap).tanh_()
+    slopes = 1 - shares.square()  # the derivative of c tanh(x / c)
+    return _softmax_errors(shares.mul_(soft_cap), targets, losses).mul_(slopes)
 
 
 def _softmax_errors(logits: Tensor, targets: Tensor, losses: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The decoder: embeddings, pre-norm blocks, final norm, head; the loss over tokens.
+"""The decoder: embeddings, blocks, final norm, head; the loss over tokens.
 
 Shapes: b sequences, t positions, d = d_model.
 """
@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRole, Role
 from feldspar.model.attention import Attention
+from feldspar.model.attention_paths import soft_capped
 from feldspar.model.context import KeyValueCache, SequenceContext
 from feldspar.model.cross_entropy import (
     GradientObserver,
@@ -31,6 +32,7 @@ from feldspar.model.positions import (
     alibi_slopes,
     document_lengths,
     document_positions,
+    rotary_frequencies,
     rotary_tables,
 )
 from feldspar.recipe.sections.model import (
@@ -59,8 +61,9 @@ def resolved_vocab_size(settings: ModelSettings) -> int:
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward. Each has its norm before it, and is added to the residual
-    stream.
+    """Attention and feed-forward, each with its norms, added to the residual stream.
+
+    Attention comes first, unless both are parallel. A norm that ``settings`` leave out is None.
     """
 
     is_residual_block = True
@@ -70,20 +73,37 @@ class Block(nn.Module):
         super().__init__()
         self.residual_multiplier = 1.0
         self.dropout = settings.dropout
-        self.attention_norm = make_norm(settings.d_model, settings.norm, settings.bias)
+        self.parallel = settings.branches != "sequential"
+        before, after = settings.norm.place != "after", settings.norm.place != "before"
+
+        def norm(wanted: bool) -> nn.Module | None:
+            return make_norm(settings.d_model, settings) if wanted else None
+
+        self.attention_norm = norm(before)
         self.attention = Attention(settings, layer)
-        self.feed_forward_norm = make_norm(settings.d_model, settings.norm, settings.bias)
+        self.attention_output_norm = norm(after)
+        self.feed_forward_norm = norm(before and settings.branches != "parallel_one_norm")
         self.feed_forward = FeedForward(settings)
+        self.feed_forward_output_norm = norm(after)
 
     def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
         """Map (b, t, d) to (b, t, d)."""
-        x_btd = self._add(x_btd, self.attention(self.attention_norm(x_btd), context))
-        return self._add(x_btd, self.feed_forward(self.feed_forward_norm(x_btd)))
+        normal = _normalised(self.attention_norm, x_btd)
+        attended = self._add(x_btd, self.attention(normal, context), self.attention_output_norm)
+        read = x_btd if self.parallel else attended
+        if self.feed_forward_norm is not None or not self.parallel:
+            normal = _normalised(self.feed_forward_norm, read)
+        return self._add(attended, self.feed_forward(normal), self.feed_forward_output_norm)
 
-    def _add(self, x_btd: Tensor, branch_btd: Tensor) -> Tensor:
+    def _add(self, x_btd: Tensor, branch_btd: Tensor, norm: nn.Module | None) -> Tensor:
+        branch_btd = _normalised(norm, branch_btd)
         if self.dropout and self.training:
             branch_btd = F.dropout(branch_btd, self.dropout)
         return torch.add(x_btd, branch_btd, alpha=self.residual_multiplier)
+
+
+def _normalised(norm: nn.Module | None, x_btd: Tensor) -> Tensor:
+    return x_btd if norm is None else norm(x_btd)
 
 
 class Decoder(nn.Module):
@@ -120,8 +140,9 @@ class Decoder(nn.Module):
             if isinstance(settings.positions, LearnedPositions)
             else None
         )
+        self.embedding_norm = make_norm(d_model, settings) if settings.embedding_norm else None
         self.blocks = nn.ModuleList(Block(settings, layer) for layer in range(settings.n_layers))
-        self.final_norm = make_norm(d_model, settings.norm, settings.bias)
+        self.final_norm = make_norm(d_model, settings)
         self.output = (
             None
             if settings.tied_embeddings
@@ -170,7 +191,9 @@ class Decoder(nn.Module):
         """Return logits (..., vocab) of hidden states (..., d)."""
         if self.output_multiplier != 1.0:
             hidden = hidden * self.output_multiplier  # smaller than the logits
-        return F.linear(hidden, self.head_weight)
+        logits = F.linear(hidden, self.head_weight)
+        cap = self.settings.logit_soft_cap
+        return logits if cap is None else soft_capped(logits, cap)
 
     def loss(
         self,
@@ -191,6 +214,7 @@ class Decoder(nn.Module):
             self.output_multiplier,
             n_real_vocab,
             self.head_observer,
+            self.settings.logit_soft_cap,
         )
 
     def token_losses(
@@ -206,7 +230,8 @@ class Decoder(nn.Module):
         with torch.no_grad():
             hidden = self._hidden(tokens, None, document_ids, None)
             return linear_token_losses(
-                hidden, self.head_weight, labels, self.output_multiplier, n_real_vocab
+                *(hidden, self.head_weight, labels, self.output_multiplier, n_real_vocab),
+                self.settings.logit_soft_cap,
             )
 
     def _hidden(
@@ -256,6 +281,7 @@ class Decoder(nn.Module):
             x_btd = self.soft_prompt(tokens, self.token_embedding)
         if self.position_embedding is not None:
             x_btd = self.position_embedding(x_btd, positions)
+        x_btd = _normalised(self.embedding_norm, x_btd)
         if self.embedding_multiplier != 1.0:
             x_btd = x_btd.mul_(self.embedding_multiplier)  # neither gather nor sum kept it
         if self.settings.dropout and self.training:
@@ -273,7 +299,7 @@ class Decoder(nn.Module):
         kind, scaling, device = self.settings.positions, self.position_scaling, tokens.device
         weight_dtype = self.token_embedding.weight.dtype
         dtype = torch.float64 if weight_dtype == torch.float64 else torch.float32
-        rotary = slopes = None
+        rotary = window_rotary = slopes = None
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=device)
         length = self._length(positions, document_ids, cache, scaled_length)
@@ -283,10 +309,14 @@ class Decoder(nn.Module):
             rotary = rotary_tables(positions, turned)
             if multiplier != 1.0:
                 rotary = rotary[0] * multiplier, rotary[1] * multiplier
+            if kind.window_base is not None:
+                plain = rotary_frequencies(kind, width, dtype, device, kind.window_base)
+                window_rotary = rotary_tables(positions, plain)
         elif isinstance(kind, AlibiPositions):
             values = alibi_slopes(self.settings.n_heads, kind.max_exponent)
+            values = [value * kind.slope_multiplier for value in values]
             slopes = scaled_slopes(values, scaling, length, dtype, device)
-        return SequenceContext(rotary, slopes, document_ids, cache)
+        return SequenceContext(rotary, window_rotary, slopes, document_ids, cache)
 
     def _length(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from feldspar.core.errors import UserError
 from feldspar.recipe.sections.model import (
     LearnedPositions,
     LinearScaling,
@@ -61,6 +62,8 @@ def export_class(settings: ModelSettings, scaling: PositionScaling) -> ExportCla
     missing = {name: misfits(settings, scaling) for name, misfits in NATIVE.items()}
     nearest = min(missing, key=lambda name: len(missing[name]))
     needs = tuple(missing[nearest])
+    if needs and (own := own_misfits(settings, scaling)):
+        raise UserError("no class for export can express this model", found="; ".join(own))
     return ExportClass(OWN if needs else nearest, nearest, needs)
 
 
@@ -81,15 +84,29 @@ JUDGED = {
     "dropout",
 }
 """Settings that the functions below check. Every other setting must have its default."""
+JUDGED_PARTS = {
+    "norm": ("type", "epsilon"),
+    "positions": ("type", "fraction", "base", "interleaved", "max_exponent"),
+}
+"""Keys of these sections that the functions below check."""
 
 
 def _unjudged(settings: ModelSettings, judged: Iterable[str] = ()) -> dict[str, bool]:
     """List, for each setting that is not checked, whether it has its default."""
-    return {
+    unchecked = {
         f"model.{name}: left at its default": getattr(settings, name) == field.default
         for name, field in ModelSettings.model_fields.items()
         if name not in JUDGED.union(judged)
     }
+    sections = {"norm": settings.norm, "positions": settings.positions}
+    for key, names in JUDGED_PARTS.items():
+        section = sections[key]
+        unchecked |= {
+            f"model.{key}.{name}: left at its default": getattr(section, name) == field.default
+            for name, field in type(section).model_fields.items()
+            if name not in names
+        }
+    return unchecked | {"model.bias: true or false": isinstance(settings.bias, bool)}
 
 
 def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
@@ -144,6 +161,11 @@ def rope_misfit(scaling: PositionScaling) -> bool:
     """Tell whether transformers lacks the scaling, or has a growing one that drifts in decoding."""
     growing = isinstance(scaling, LinearScaling | NtkScaling) and scaling.train_length is not None
     return growing or isinstance(scaling, NtkScaling)
+
+
+def own_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
+    """List the settings that our own class would need."""
+    return [need for need, holds in _unjudged(settings, ["sliding_window"]).items() if not holds]
 
 
 NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {

@@ -1,4 +1,4 @@
-"""The feed-forward branch: GELU (GPT-2's tanh form) or SwiGLU (2002.05202).
+"""The feed-forward branch: GELU, ReLU, or a gated form of them (2002.05202).
 
 GELU in its tanh form (1606.08415) is computed at half the cost on a processor. With
 u = 2 sqrt(2/pi) (x + 0.044715 x^3) it is x sigmoid(u), since (1 + tanh(u/2)) / 2 = sigmoid(u), and
@@ -7,6 +7,7 @@ after the other. Other devices use torch's own kernel.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -15,16 +16,17 @@ from torch.nn import functional as F
 
 from feldspar.core.rows import FanIn, ParameterRole, Role
 from feldspar.model.layers import Linear
-from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.model import FeedForwardKind, ModelSettings
 
 
 class FeedForward(nn.Module):
-    """``output(gelu(input(x)))`` or ``output(silu(gate) * up)``; ``input`` holds gate and up."""
+    """``output(f(input(x)))`` or ``output(f(gate) * up)``; then ``input`` holds gate and up."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.gated = settings.feed_forward == "swiglu"
-        d_model, d_ff, bias = settings.d_model, settings.d_ff, settings.bias
+        self.gated = settings.gated
+        self.activation = ACTIVATIONS[settings.feed_forward]
+        d_model, d_ff, bias = settings.d_model, settings.d_ff, settings.biases.feed_forward
         inner = 2 * d_ff if self.gated else d_ff
         self.input = Linear(d_model, inner, bias, ParameterRole(Role.HIDDEN))
         self.output = Linear(
@@ -36,8 +38,8 @@ class FeedForward(nn.Module):
         inner = self.input(x_btd)
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
-            return self.output(F.silu(gate) * up)
-        return self.output(gelu(inner))
+            return self.output(self.activation(gate) * up)
+        return self.output(self.activation(inner))
 
 
 LINEAR = 2 * math.sqrt(2 / math.pi)
@@ -50,15 +52,15 @@ def gelu(x: Tensor) -> Tensor:
     wide = x.dtype in (torch.float32, torch.float64)
     if x.device.type != "cpu" or not wide or torch.compiler.is_compiling():
         return F.gelu(x, approximate="tanh")
-    return cast(Tensor, _Gelu.apply(x.contiguous()))
+    return cast(Tensor, _Gelu.apply(x))
 
 
 class _Gelu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        out = torch.empty_like(x)
-        for values, target in zip(_pieces(x), _pieces(out), strict=True):
+        out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        for values, target in zip(*_pieces(x, out), strict=True):
             torch.mul(values, values, out=target)
             target.mul_(CUBIC).add_(LINEAR).mul_(values).sigmoid_().mul_(values)
         return out
@@ -68,10 +70,10 @@ class _Gelu(torch.autograd.Function):
         """Compute the gradient; the derivative is s (1 + (1 - s) x u'), with s = sigmoid(u)."""
         (x,) = ctx.saved_tensors
         grad = grads[0].contiguous()
-        out = torch.empty_like(x)
-        room = x.new_empty(2, min(PIECE_ENTRIES, x.numel()))
-        pieces = zip(_pieces(x), _pieces(grad), _pieces(out), strict=True)
-        for values, incoming, target in pieces:
+        out = torch.empty_like(grad)
+        pieces = _pieces(x, grad, out)
+        room = x.new_empty(2, *pieces[0][0].shape)
+        for values, incoming, target in zip(*pieces, strict=True):
             slope, share = room[:, : len(values)]
             torch.mul(values, values, out=slope)
             torch.mul(slope, CUBIC, out=share)
@@ -82,5 +84,21 @@ class _Gelu(torch.autograd.Function):
         return out
 
 
-def _pieces(x: Tensor) -> tuple[Tensor, ...]:
-    return x.view(-1).split(PIECE_ENTRIES)
+def _pieces(x: Tensor, *others: Tensor) -> list[tuple[Tensor, ...]]:
+    """Cut tensors of one shape into the same pieces: entries, or rows where ``x`` has gaps between
+    them, as the gate has beside the other half."""
+    if x.is_contiguous():
+        return [tensor.view(-1).split(PIECE_ENTRIES) for tensor in (x, *others)]
+    n_rows = max(1, PIECE_ENTRIES // x.shape[-1])
+    return [tensor.flatten(0, -2).split(n_rows) for tensor in (x, *others)]
+
+
+ACTIVATIONS: dict[FeedForwardKind, Callable[[Tensor], Tensor]] = {
+    "gelu": gelu,
+    "gelu_erf": F.gelu,
+    "relu": F.relu,
+    "swiglu": F.silu,
+    "geglu": gelu,
+    "geglu_erf": F.gelu,
+}
+"""The nonlinearity of each kind of layer."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feldspar.core.rows import ParameterRole, ParameterRoles, Role
-from feldspar.recipe.sections.model import NormSettings
+from feldspar.recipe.sections.model import ModelSettings
 
 
 class Linear(nn.Linear):
@@ -127,17 +127,27 @@ class _LayerNormOnCpu(torch.autograd.Function):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Division by the root mean square over the last dimension, then a gain."""
+    """Division by the root mean square over the last dimension, then a gain: ``weight`` plus
+    ``gain_offset``.
+    """
 
-    parameter_roles: ParameterRoles = NORM_ROLES
     computes_as = nn.RMSNorm
+
+    def __init__(self, width: int, epsilon: float, gain_offset: float = 0.0) -> None:
+        super().__init__(width, eps=epsilon)
+        self.gain_offset = gain_offset
+        initial = 1.0 - gain_offset
+        self.parameter_roles: ParameterRoles = {
+            "weight": ParameterRole(Role.NORM, initial_mean=initial)
+        }
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise, in float32 at least, whatever the precision of the input."""
         wide = x if x.dtype in (torch.float32, torch.float64) else x.float()
+        gain = self.weight + self.gain_offset if self.gain_offset else self.weight
         if x.device.type not in ("cpu", "meta") or torch.compiler.is_compiling():
-            return super().forward(wide).to(x.dtype)
-        return cast(Tensor, _RMSNormOnCpu.apply(wide, self.weight, self.eps)).to(x.dtype)
+            return F.rms_norm(wide, self.normalized_shape, gain, self.eps).to(x.dtype)
+        return cast(Tensor, _RMSNormOnCpu.apply(wide, gain, self.eps)).to(x.dtype)
 
 
 class _RMSNormOnCpu(torch.autograd.Function):
@@ -163,11 +173,12 @@ class _RMSNormOnCpu(torch.autograd.Function):
         return grad_x, product.flatten(0, -2).sum(0), None
 
 
-def make_norm(d_model: int, settings: NormSettings, bias: bool) -> nn.Module:
-    """Return the norm that ``settings`` name. ``bias`` applies to LayerNorm only."""
-    if settings.type == "rms":
-        return RMSNorm(d_model, eps=settings.epsilon)
-    return LayerNorm(d_model, eps=settings.epsilon, bias=bias)
+def make_norm(width: int, settings: ModelSettings) -> nn.Module:
+    """Return a norm over ``width`` dimensions, of the kind that ``settings`` name."""
+    norm = settings.norm
+    if norm.type == "rms":
+        return RMSNorm(width, norm.epsilon, float(norm.unit_offset))
+    return LayerNorm(width, eps=norm.epsilon, bias=settings.biases.norm)
 
 
 SOFT_PROMPT = "soft_prompt.weight"

@@ -100,7 +100,12 @@ def forward_multipliers(
 ) -> ForwardMultipliers:
     """Return the four factors of the forward pass."""
     if settings.type == "sp":
-        return ForwardMultipliers(1.0, 1.0, 1 / math.sqrt(shapes.head_dim), 1.0)
+        return ForwardMultipliers(
+            embedding=settings.embedding_multiplier,
+            residual=1.0,
+            attention=settings.attention_multiplier / math.sqrt(shapes.head_dim),
+            output=settings.output_multiplier,
+        )
     scale = _scale(settings, shapes)
     return ForwardMultipliers(
         embedding=settings.embedding_multiplier,

@@ -225,6 +225,7 @@ class _Counter:
                 model.d_model,
                 batch.product_dtype.itemsize,
                 batch.device_type,
+                model.logit_soft_cap is not None,
             ),
         )
 

@@ -1,8 +1,16 @@
 """Base class of every section of a recipe, and of variants that ``type`` chooses."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_validator,
+)
 
 LARGEST_COUNT = 10**12
 """Largest count in a recipe. No run has more of anything except tokens, which are an ``Amount``."""
@@ -40,6 +48,21 @@ class Settings(BaseModel):
         if isinstance(value, dict):
             return {key: _frozen(item) for key, item in value.items()}
         return value
+
+
+def without_defaults(
+    settings: BaseModel, handler: SerializerFunctionWrapHandler, names: Iterable[str]
+) -> dict[str, Any]:
+    """Serialise, and leave out the fields of ``names`` that have their default.
+
+    Recipes written before these fields existed then keep their digests.
+    """
+    values = handler(settings)
+    fields = type(settings).model_fields
+    for name in names:
+        if getattr(settings, name) == fields[name].default:
+            values.pop(name, None)
+    return values
 
 
 def _frozen(value: Any) -> Any:

@@ -103,7 +103,10 @@ class RMSNormRule(NormRule):
             x = _cast_by_autocast(x)
         epsilon = torch.finfo(x.dtype).eps if module.eps is None else module.eps
         shape = module.normalized_shape
-        return cast(Tensor, _RMSNorm.apply(x, module.weight, shape, epsilon, outlet, rule))
+        # The gradient of the weight is that of the gain.
+        offset = getattr(module, "gain_offset", 0.0)
+        gain = module.weight + offset if offset else module.weight
+        return cast(Tensor, _RMSNorm.apply(x, gain, shape, epsilon, outlet, rule))
 
 
 def _cast_by_autocast(x: Tensor) -> Tensor:

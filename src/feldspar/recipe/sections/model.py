@@ -5,12 +5,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     AfterValidator,
     Field,
+    PositiveFloat,
     SerializerFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
 
-from feldspar.recipe.base import NameOrMapping, Settings
+from feldspar.recipe.base import NameOrMapping, Settings, without_defaults
+from feldspar.recipe.sections.block_parts import Biases, NormSettings, SlidingWindow
 
 
 class LearnedPositions(Settings):
@@ -29,6 +31,16 @@ class RotaryPositions(Settings):
     """Base of the rotary frequencies; a larger base gives longer wavelengths."""
     interleaved: bool = False
     """Pair neighbouring dimensions (GPT-J, Crystal) instead of the two halves (Llama)."""
+    window_base: Annotated[float, Field(gt=1)] | None = None
+    """Base in layers with a sliding window (Gemma 3), where positions are never scaled. Default: as
+    in the other layers."""
+    layers_without: tuple[int, ...] = ()
+    """Layers, counted from 0, that rotate nothing and so have no positions (NoPE, as in SmolLM3).
+    """
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("window_base", "layers_without"))
 
 
 class AlibiPositions(Settings):
@@ -37,6 +49,12 @@ class AlibiPositions(Settings):
     type: Literal["alibi"] = "alibi"
     max_exponent: Annotated[float, Field(gt=0)] = 8.0
     """The smallest slope is 2 to the power of minus this number."""
+    slope_multiplier: Annotated[float, Field(gt=0)] = 1.0
+    """Multiplies every slope; 1 / sqrt(head_dim) in Falcon."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("slope_multiplier",))
 
 
 class NoPositions(Settings):
@@ -154,27 +172,17 @@ class SoftPromptSettings(Settings):
     embedding, taken when the first phase with a soft prompt begins."""
 
 
-class NormSettings(Settings):
-    """Normalisation before each residual branch and after the last block."""
-
-    type: Literal["layer", "rms"] = "layer"
-    """layer: LayerNorm. rms: RMSNorm (no mean, no bias)."""
-    epsilon: Annotated[float, Field(gt=0)] = 1e-5
-    """Number added to the variance."""
-
-
-class SlidingWindow(Settings):
-    """Layers whose queries see the nearest tokens only (Longformer, 2004.05150, section 3.1)."""
-
-    tokens: Annotated[int, Field(ge=1, le=2**30)]
-    """Tokens that a query sees: its own and those just before it."""
-    full_every: Annotated[int, Field(ge=2)] | None = None
-    """Every n-th layer sees the whole context: with 4, these are layers 4, 8, 12 and so on.
-    Default: no layer does."""
-
-    def is_full(self, layer: int) -> bool:
-        """Tell whether a layer, counted from 0, sees the whole context."""
-        return self.full_every is not None and (layer + 1) % self.full_every == 0
+FeedForwardKind = Literal["gelu", "gelu_erf", "relu", "swiglu", "geglu", "geglu_erf"]
+GATED = ("swiglu", "geglu", "geglu_erf")
+LATER_SETTINGS = (
+    "query_key_norm",
+    "branches",
+    "embedding_norm",
+    "sliding_window",
+    "attention_soft_cap",
+    "logit_soft_cap",
+)
+"""Settings that are written only where they differ from their default."""
 
 
 class ModelSettings(Settings):
@@ -199,20 +207,47 @@ class ModelSettings(Settings):
     """Longest context in tokens; also the number of rows of a learned position table."""
     positions: Positions = LearnedPositions()
     """Position encoding: learned, rotary, alibi or none."""
-    feed_forward: Literal["gelu", "swiglu"] = "gelu"
-    """Nonlinearity of the feed-forward layer."""
+    feed_forward: FeedForwardKind = "gelu"
+    """Nonlinearity of the feed-forward layer: gelu (its tanh form), gelu_erf (its exact form) or
+    relu; with a gate swiglu, geglu (tanh form) or geglu_erf (2002.05202)."""
     norm: Annotated[NormSettings, NameOrMapping] = NormSettings()
     """Normalisation and its epsilon: layer or rms. Default: layer. The default is rms where
     feed_forward is swiglu and positions are rotary, complete and not interleaved, as in Llama."""
-    bias: bool = True
-    """Use biases in LayerNorm and in all linear maps of the blocks (never in the head). Default:
-    true; false where rms is the default of norm."""
+    query_key_norm: Literal["none", "head", "whole"] = "none"
+    """Normalise queries and keys before they are rotated: each head by itself, with one gain for
+    all heads (Qwen 3), or all heads together (OLMo 2)."""
+    branches: Literal["sequential", "parallel", "parallel_one_norm"] = "sequential"
+    """sequential: the feed-forward layer reads what attention has written. parallel: both read the
+    same residual stream, each through its own norm (GPT-NeoX). parallel_one_norm: through one norm
+    (Falcon)."""
+    embedding_norm: bool = False
+    """Normalise the embeddings before the first block (BLOOM)."""
+    bias: bool | Biases = True
+    """Use biases in LayerNorm and in all linear maps of the blocks (never in the head), or only in
+    the parts that a mapping names. Default: true; false where rms is the default of norm."""
     tied_embeddings: bool = True
     """Use the token embedding as the output matrix too."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout rate for embeddings, attention probabilities and both residual branches."""
     sliding_window: SlidingWindow | None = None
     """Let layers see the nearest tokens only. Default: every layer sees the whole context."""
+    attention_soft_cap: PositiveFloat | None = None
+    """Keep attention scores between minus and plus this number: c tanh(score / c) (Gemma 2).
+    Training then keeps all scores for the backward pass. Not with ALiBi."""
+    logit_soft_cap: PositiveFloat | None = None
+    """Keep the logits between minus and plus this number, in the same way."""
+
+    @property
+    def biases(self) -> Biases:
+        """The parts that have biases, with true and false written out."""
+        if isinstance(self.bias, Biases):
+            return self.bias
+        return Biases(**dict.fromkeys(Biases.model_fields, self.bias))
+
+    @property
+    def gated(self) -> bool:
+        """True if the feed-forward layer multiplies its activation by a second map."""
+        return self.feed_forward in GATED
 
     @property
     def kv_heads(self) -> int:
@@ -251,12 +286,8 @@ class ModelSettings(Settings):
         return [min(window or context_length, context_length) for window in windows]
 
     @model_serializer(mode="wrap")
-    def _without_absent_window(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out a window that is not there: such recipes keep the digests that they had."""
-        values = handler(self)
-        if self.sliding_window is None:
-            values.pop("sliding_window", None)
-        return values
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, LATER_SETTINGS)
 
     @model_validator(mode="before")
     @classmethod
@@ -308,7 +339,38 @@ class ModelSettings(Settings):
                 f"sliding_window.full_every: no layer of {self.n_layers} is the "
                 f"{window.full_every}th; choose a smaller number, or leave full_every out"
             )
+        self._require_layers("sliding_window.full_layers", window.full_layers or ())
         return self
+
+    @model_validator(mode="after")
+    def _positions_fit(self) -> Self:
+        positions = self.positions
+        if not isinstance(positions, RotaryPositions):
+            return self
+        self._require_layers("positions.layers_without", positions.layers_without)
+        if positions.window_base is not None and self.sliding_window is None:
+            raise ValueError("positions.window_base: no layer has a window; set sliding_window")
+        return self
+
+    @model_validator(mode="after")
+    def _branches_fit(self) -> Self:
+        if self.attention_soft_cap is not None and isinstance(self.positions, AlibiPositions):
+            raise ValueError("attention_soft_cap: it does not work with ALiBi; remove one of them")
+        if self.branches != "sequential" and self.norm.place != "before":
+            raise ValueError(
+                f"branches: {self.branches} works with norm.place: before only, not "
+                f"{self.norm.place}"
+            )
+        return self
+
+    def _require_layers(self, key: str, layers: tuple[int, ...]) -> None:
+        """Raise ValueError for numbers that are no layers, or not in ascending order."""
+        if list(layers) != sorted(set(layers)):
+            raise ValueError(f"{key}: give each layer once, in ascending order")
+        if any(layer < 0 or layer >= self.n_layers for layer in layers):
+            raise ValueError(
+                f"{key}: layers are counted from 0 to {self.n_layers - 1}; found {list(layers)}"
+            )
 
 
 def _whole_rotary(positions: Any) -> bool:

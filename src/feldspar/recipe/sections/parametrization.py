@@ -9,7 +9,6 @@ from feldspar.recipe.base import Count, Settings
 ParametrizationType = Literal["sp", "mup", "supar", "completep"]
 Scaling = Literal["none", "width"]
 
-FORWARD_FIELDS = ("embedding_multiplier", "output_multiplier", "attention_multiplier")
 SCALING_FIELDS = ("weight_decay_scaling", "epsilon_scaling")
 
 LARGEST_USUAL = {
@@ -48,11 +47,11 @@ class ParametrizationSettings(Settings):
     learning_rate: PositiveFloat
     """Peak learning rate at the base width."""
     embedding_multiplier: PositiveFloat = 1.0
-    """Multiplies the sum of token and position embeddings (all but sp)."""
+    """Multiplies the sum of token and position embeddings."""
     output_multiplier: PositiveFloat = 1.0
-    """Multiplies the logits, before they are divided by the width multiplier (all but sp)."""
+    """Multiplies the logits; all but sp then divide them by the width multiplier."""
     attention_multiplier: PositiveFloat = 1.0
-    """Multiplies the attention logits, before they are divided by head_dim (all but sp)."""
+    """Multiplies the attention logits, before they are divided by head_dim (sp: by its root)."""
     depth_exponent: Annotated[float, Field(ge=0.5, le=1)] | None = None
     """Residual branches are divided by the depth multiplier to this power, from 0.5 to 1. Default:
     1 for completep. With supar it combines the two parametrizations."""
@@ -106,8 +105,7 @@ class ParametrizationSettings(Settings):
 
     @model_validator(mode="after")
     def _fields_have_a_meaning(self) -> Self:
-        changed = [name for name in FORWARD_FIELDS if getattr(self, name) != 1.0]
-        changed += [name for name in SCALING_FIELDS if getattr(self, name) == "width"]
+        changed = [name for name in SCALING_FIELDS if getattr(self, name) == "width"]
         if self.type == "sp" and changed:
             raise ValueError(f"{changed[0]}: sp does not use it; remove it or choose type: mup")
         if self.type in ("sp", "mup") and self.depth_exponent is not None:
