@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from feldspar.model.decoder import Decoder
-from feldspar.model.generation import generate
+from feldspar.model.generation import Sampling, generate
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.sections.model import ModelSettings
@@ -72,7 +72,7 @@ def test_logits_loss_and_generation_use_the_same_output_multiplier(
     for use_cache in (True, False):
         generator = torch.Generator().manual_seed(5)
         text = generate(
-            decoder, inputs, 6, temperature=1.0, generator=generator, use_cache=use_cache
+            decoder, inputs, 6, sampling=Sampling(1.0), generator=generator, use_cache=use_cache
         )
         replay, seen = torch.Generator().manual_seed(5), inputs
         for _ in range(6):
