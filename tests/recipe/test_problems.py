@@ -34,7 +34,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         ("n_heads: 4", "n_haeds: 4", "model.n_haeds: unknown key; did you mean 'model.n_heads'?"),
         ("name: small", "d_model: 5", "d_model: unknown key here; it belongs at model.d_model"),
         ("d_ff: 128", "context_length: 9", "it belongs at phases.N.context_length"),
-        ("d_ff: 128", "zzz: 9", "model.zzz: unknown key (keys here: bias, d_ff, d_model"),
+        ("d_ff: 128", "zzz: 9", "model.zzz: unknown key (keys here: attention_soft_cap, bias"),
         ("d_ff: 128", "d_ff: true", "model.d_ff: input should be a valid integer, found True"),
         ("d_ff: 128", "d_ff: 10.5", "model.d_ff: input should be a valid integer, found 10.5"),
         ("d_ff: 128", "d_ff: '128'", "model.d_ff: input should be a valid integer, found '128'"),
