@@ -309,6 +309,10 @@ def test_two_processes_train_the_same_rows(recipe: Path, tmp_path: Path) -> None
             ["model.tied_embeddings=true", "phases.0.trainable=[embedding]"],
             "the head is tied, embedding and output are one tensor",
         ),
+        (
+            ["model.tied_embeddings=true", "adapt.embeddings.match_norm=true"],
+            "adapt.embeddings.match_norm: the head is tied to the embedding",
+        ),
         (["adapt=null"], "the shards' tokenizer has 20 tokens more than that of"),
     ],
 )

@@ -192,6 +192,12 @@ class Recipe(RecipeTop):
             raise ValueError(
                 "adapt: it needs a model to adapt; let start_from name a run or a folder"
             )
+        if self.adapt.embeddings.match_norm and self.model.tied_embeddings:
+            raise ValueError(
+                "adapt.embeddings.match_norm: the head is tied to the embedding, and longer rows "
+                "there raise the logits of new tokens above those of old ones (measured with "
+                "SmolLM2-135M: 5.4 bits per byte instead of 1.8); remove it, or untie the head"
+            )
         rows, multiple = self.model.vocab_size, self.adapt.pad_rows_to
         if rows is not None and rows % multiple:
             raise ValueError(

@@ -1,6 +1,7 @@
 """Which pieces may be added to which vocabulary."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -9,11 +10,19 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import SilentListener, listening
+from feldspar.recipe.sections.tokens import ExtendWith
 from feldspar.tokens.tokenizer.bpe import byte_characters
+from feldspar.tokens.tokenizer.extend import extend_tokenizer
 from feldspar.tokens.tokenizer.scripts import TargetCharacters
-from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling, spelling_of
+from feldspar.tokens.tokenizer.spelling import (
+    ByteSpelling,
+    Spelling,
+    assigned_characters,
+    spelling_of,
+)
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
-from tests.tokens.bases import base
+from tests.tokens.bases import base, cipher, english
 
 ARABIC = TargetCharacters.of_scripts(("arabic",))
 HINDI = TargetCharacters.of_scripts(("devanagari",))
@@ -91,15 +100,87 @@ def test_bases_that_cannot_be_extended() -> None:
         (unigram, "Unigram"),
         (words, "WordPiece tokenizer cannot"),
         (of_model(models.BPE({"</s>": 0, "a": 1}, [])), "neither byte-level nor"),
-        (of_model(models.BPE({"</s>": 0, "a": 1}, [], byte_fallback=True)), "256 of the 256 bytes"),
+        (
+            of_model(models.BPE({"</s>": 0, "a": 1}, [], byte_fallback=True)),
+            "256 of the 256",
+        ),
         (changed("llama", dropout=0.1), "with dropout"),
         (changed("gpt2", end_of_word_suffix="</w>"), "with end_of_word_suffix"),
-        (changed("gpt2", vocab={"</s>": 0, "a": 1}, merges=[]), "255 of the 256 bytes"),
+        (changed("gpt2", vocab={"</s>": 0, "a": 1}, merges=[]), "255 of the 256"),
     ]
     for tokenizer, message in refused:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError) as caught:
             spelling_of(tokenizer, ARABIC)
+        assert message in str(caught.value.what) + str(caught.value.found)
     assert isinstance(spelling_of(changed("gpt2", vocab=vocab), ARABIC), ByteSpelling)
+
+
+LACKING = (0xC0, 0xC1, *range(0xF5, 0x100), 0xF1, 0xF2, 0x00, 0x01, 0x04, 0x06, 0x14, 0x16)
+"""The 21 bytes that SmolLM2 lacks: no UTF-8, unassigned planes, control characters."""
+
+
+def without_bytes(kind: str, lacking: Iterable[int]) -> TextTokenizer:
+    """A base without the tokens of some bytes, and without the merges that need them."""
+    model = json.loads(base(kind).to_json())["model"]
+    names = byte_characters() if kind == "gpt2" else [f"<0x{byte:02X}>" for byte in range(256)]
+    gone = {names[byte] for byte in lacking}
+    kept = [p for p in model["vocab"] if p not in gone and (kind != "gpt2" or not gone & set(p))]
+    merges = [pair for pair in model["merges"] if {*pair, "".join(pair)} <= set(kept)]
+    return changed(kind, vocab={piece: place for place, piece in enumerate(kept)}, merges=merges)
+
+
+class Heard(SilentListener):
+    """Keeps the news."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def bytes_of(characters: Iterable[str]) -> set[int]:
+    return {byte for character in characters for byte in character.encode()}
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_only_bytes_of_assigned_characters_are_needed(kind: str) -> None:
+    spelling_of(without_bytes(kind, LACKING), ARABIC)
+    # U+00AD is a soft hyphen: 0xC2 0xAD. 0xF3 leads the plane of tags and of variation selectors.
+    for byte in (0xC2, 0xAD, 0xF3):
+        with pytest.raises(UserError, match="bytes that assigned characters need") as caught:
+            spelling_of(without_bytes(kind, [*LACKING, byte]), ARABIC)
+        character = chr(int(str(caught.value.found).split()[0].removeprefix("U+"), 16))
+        assert byte in character.encode()
+
+
+def test_needed_bytes_are_those_of_assigned_characters() -> None:
+    # 0xEE and 0xF4 lead private use only; the space is written as U+2581.
+    needed = bytes_of(assigned_characters())
+    assert set(range(256)) - needed == {*range(0x21), 0x7F, *LACKING[:15], 0xEE, 0xF4}
+
+
+def test_characters_that_are_tokens_need_no_byte() -> None:
+    ascii_bytes = range(0x20, 0x7F)
+    spelled = set(json.loads(base("llama").to_json())["model"]["vocab"])
+    lacking = [byte for byte in ascii_bytes if chr(byte) in spelled or chr(byte) == " "]
+    assert len(lacking) > 20
+    spelling_of(without_bytes("llama", lacking), ARABIC)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_target_text_must_be_spelled(kind: str) -> None:
+    tokenizer = without_bytes(kind, LACKING)
+    settings = ExtendWith(corpus="new", new_tokens=20)
+    probes = {"old": english()[:5]}, {"new": cipher()[:5]}
+    heard = Heard()
+    with listening(heard):
+        few = extend_tokenizer(tokenizer, settings, [*cipher(), "\x00"], *probes)
+    assert few.vocab_size == tokenizer.vocab_size + 20
+    assert any("warning: the base drops 0.00% of the target text" in line for line in heard.lines)
+    with pytest.raises(UserError, match=r"the base drops .* of the target text") as caught:
+        extend_tokenizer(tokenizer, settings, [*cipher(), "\x00" * 9000], *probes)
+    assert "U+0" in str(caught.value.found)
 
 
 def test_a_space_of_unknown_spelling() -> None:

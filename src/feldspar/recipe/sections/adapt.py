@@ -94,7 +94,8 @@ class EmbeddingAdaptation(Settings):
     """Another model whose vocabulary holds old and new tokens (linear_projection, similar_topk,
     focus)."""
     match_norm: bool = False
-    """Scale each new row to the mean norm of the old rows."""
+    """Scale each new row to the mean norm of the old rows; refused where the head is tied to the
+    embedding, whose logits it would ruin."""
 
     @model_validator(mode="after")
     def _donor_where_used(self) -> Self:

@@ -21,8 +21,9 @@ from feldspar.tokens.tokenizer.extension_report import (
     refuse_shared_characters,
 )
 from feldspar.tokens.tokenizer.growth import Vocabulary
-from feldspar.tokens.tokenizer.scripts import TargetCharacters, dominant_script
-from feldspar.tokens.tokenizer.spelling import spelling_of
+from feldspar.tokens.tokenizer.round_trip import NEGLIGIBLE
+from feldspar.tokens.tokenizer.scripts import TargetCharacters, code_points, dominant_script
+from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling, spelling_of
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer.words import Words
 
@@ -71,6 +72,7 @@ def extend_tokenizer(
         refuse_shared_characters(target, old, SHARED_WORDS)
     vocabulary = Vocabulary(base)
     counts = Words(base).count(target_texts)
+    _require_spelled(counts, vocabulary.ids, spelling)
     words = Counter({word: n for word, n in counts.items() if spelling.has_target(word)})
     if settings.method == "continued":
         growth = continue_merges(vocabulary, spelling, words, settings.new_tokens)
@@ -108,6 +110,32 @@ def extend_tokenizer(
         },
     )
     return extended
+
+
+def _require_spelled(
+    words: Mapping[str, int], vocabulary: Mapping[str, int], spelling: Spelling
+) -> None:
+    """Raise UserError if the base drops characters of the target text (``words``, spelled).
+
+    For a share below ``NEGLIGIBLE``, such as stray control characters, only a warning is printed.
+    """
+    used = set[str]().union(*words)
+    lost = {each for each in used if not all(b in vocabulary for b in spelling.fallback(each))}
+    lost -= vocabulary.keys()
+    if not lost:
+        return
+    dropped = sum(n * sum(each in lost for each in word) for word, n in words.items())
+    total = sum(n * len(word) for word, n in words.items())
+    what = f"the base drops {dropped / total:.2%} of the target text, which it cannot spell"
+    shown = ", ".join(code_points(each) for each in sorted(lost)[:5])
+    if dropped <= NEGLIGIBLE * total:
+        say(f"warning: {what}: {shown}")
+        return
+    raise UserError(
+        what,
+        found=shown + (" (as bytes)" if isinstance(spelling, ByteSpelling) else ""),
+        do="remove these characters from the text, or extend another base",
+    )
 
 
 def target_characters(settings: ExtendWith, new: Mapping[str, Sequence[str]]) -> TargetCharacters:

@@ -8,12 +8,14 @@ So a text without a target character never meets a new token.
 
 import json
 import re
+import sys
+import unicodedata
 from collections.abc import Iterator
 from typing import Any, Literal
 
 from feldspar.core.errors import UserError
 from feldspar.tokens.tokenizer.bpe import byte_characters
-from feldspar.tokens.tokenizer.scripts import TargetCharacters
+from feldspar.tokens.tokenizer.scripts import TargetCharacters, code_points
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.tokens.tokenizer.words import Words
 
@@ -42,6 +44,10 @@ class Spelling:
     def characters(self, piece: str) -> list[str]:
         """Return the characters of a token, each in the vocabulary's spelling."""
         return list(piece)
+
+    def fallback(self, character: str) -> list[str]:
+        """Return the tokens of bytes that spell a character which is no token itself."""
+        return [f"<0x{byte:02X}>" for byte in character.encode()]
 
     def is_target(self, character: str) -> bool:
         """Tell whether an item of ``characters`` is a target character."""
@@ -108,6 +114,10 @@ class ByteSpelling(Spelling):
             place += length
         return found
 
+    def fallback(self, character: str) -> list[str]:
+        """Return the byte itself: each character of the spelling is one."""
+        return [character]
+
     def is_target(self, character: str) -> bool:
         """Tell whether an item of ``characters`` is a target character."""
         text = self.text(character)
@@ -155,7 +165,7 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
     splits = not any(_TWO_DIGITS.search(piece) for piece in vocabulary if piece[:1] != "<")
     kinds = set(_types(parts["pre_tokenizer"])) | set(_types(parts["normalizer"]))
     if "ByteLevel" in kinds:
-        _refuse_missing_bytes(byte_characters(), vocabulary)
+        _refuse_missing_bytes(byte_characters(), vocabulary, whole=False)
         return ByteSpelling(target, splits)
     if not model.get("byte_fallback"):
         raise UserError(
@@ -163,19 +173,38 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
             "characters that it cannot spell",
             do="use a byte-level BPE, or one with byte_fallback",
         )
-    _refuse_missing_bytes([f"<0x{byte:02X}>" for byte in range(256)], vocabulary)
+    _refuse_missing_bytes([f"<0x{byte:02X}>" for byte in range(256)], vocabulary, whole=True)
     if SPACE_MARK not in "".join(Words(base)("a b")):
         raise UserError("the base does not write U+2581 for the space, so its spelling is unknown")
     return Spelling(target, splits)
 
 
-def _refuse_missing_bytes(pieces: list[str], vocabulary: dict[str, int]) -> None:
-    missing = [piece for piece in pieces if piece not in vocabulary]
-    if missing:
-        raise UserError(
-            f"the base lacks {len(missing)} of the 256 bytes, so it cannot spell every text",
-            found=", ".join(ascii(piece) for piece in missing[:5]),
-        )
+def _refuse_missing_bytes(pieces: list[str], vocabulary: dict[str, int], whole: bool) -> None:
+    """Raise UserError if the base cannot spell an assigned character.
+
+    ``pieces`` are the tokens of the 256 bytes. With ``whole``, a character may be a token. Control
+    characters and private use do not count: published vocabularies lack some of them.
+    """
+    absent = {byte for byte, piece in enumerate(pieces) if piece not in vocabulary}
+    if not absent:
+        return
+    tokens = vocabulary if whole else ()
+    for character in assigned_characters():
+        if not absent.isdisjoint(character.encode()) and character not in tokens:
+            raise UserError(
+                "the base cannot spell every text: it lacks bytes that assigned characters need",
+                found=f"{code_points(character)} needs a byte that is no token; "
+                f"{len(absent)} of the 256 bytes are none",
+                do="use a base whose vocabulary holds these bytes",
+            )
+
+
+def assigned_characters() -> Iterator[str]:
+    """Yield the characters of Unicode, without control characters, private use and surrogates."""
+    for code in range(sys.maxunicode + 1):
+        character = chr(code)
+        if unicodedata.category(character) not in ("Cc", "Cn", "Co", "Cs"):
+            yield SPACE_MARK if character == " " else character
 
 
 def _types(part: Any) -> Iterator[str]:
