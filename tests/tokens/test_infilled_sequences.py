@@ -7,26 +7,15 @@ import numpy as np
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
+from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
 from feldspar.tokens.sequences.sequence_loader import PrefetchingLoader
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
-from tests.tokens.conftest import FIM, infilling, segments
+from tests.tokens.conftest import infilling, segments
 
 HALF = {"prose": Fraction(1, 2), "code": Fraction(1, 2)}
 INFILLED = PhaseData("infilled", HALF, 24, 200, "mask", infillings={"code": infilling(0.9)})
-
-
-@pytest.fixture(scope="module")
-def infilling_shards(documents: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardSet:
-    """Shards whose tokenizer has the four tokens."""
-    bpe = TrainBpe(vocab_size=300, special_tokens=(END_OF_DOCUMENT, *FIM))
-    path = tmp_path_factory.mktemp("infilling") / "shards"
-    build_shards(
-        documents, bpe, ShardSettings(path=path), seed=5, workers=1, fill_in_the_middle=True
-    )
-    return ShardSet.open(path)
 
 
 def test_any_slice_at_any_time_reads_the_same(infilling_shards: ShardSet) -> None:
@@ -107,5 +96,7 @@ def test_shards_without_the_tokens_are_refused(
         SequenceReader(shards, [INFILLED], seed=3)
     settings = ShardSettings(path=tmp_path / "shards")
     with pytest.raises(UserError, match="has no token"):
-        build_shards(documents, TrainBpe(vocab_size=300), settings, seed=5, fill_in_the_middle=True)
+        build_shards(
+            documents, TrainBpe(vocab_size=300), settings, seed=5, infilling_scopes={"context"}
+        )
     assert not list(tmp_path.iterdir())

@@ -10,8 +10,11 @@ from feldspar.core.errors import UserError
 from feldspar.model.cross_entropy import IGNORED_LABEL
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT, ShardSettings, TrainBpe
+from feldspar.tokens.sequences.resolve import MeasuredTokens
 from feldspar.tokens.sequences.sequence_loader import SequenceTensors
 from feldspar.tokens.shards.build_shards import build_shards
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.train.data import open_training_data, plan_loaded
 from feldspar.train.next_token import _model_inputs
 from feldspar.train.run import train
 from tests.tokens.conftest import FIM, some_texts, write_documents
@@ -34,23 +37,28 @@ def infilled_recipe(tmp_path: Path) -> Path:
     documents = write_documents(tmp_path / "documents", {"train": texts, "validation": texts})
     bpe = TrainBpe(vocab_size=300, special_tokens=(END_OF_DOCUMENT, *FIM))
     settings = ShardSettings(path=tmp_path / "shards")
-    build_shards(documents, bpe, settings, seed=0, workers=1, fill_in_the_middle=True)
+    build_shards(documents, bpe, settings, seed=0, workers=1, infilling_scopes={"context"})
     path = tmp_path / "tiny.yaml"
     text = RECIPE.format(shards=settings.path)
     path.write_text(text.replace("code: 0.3}", f"code: {INFILLED}}}"))
     return path
 
 
+SCOPE = "phases.0.mixture.code.fill_in_the_middle.scope"
+
+
+@pytest.mark.parametrize("scope", ["context", "document"])
 def test_resumed_at_any_checkpoint_it_trains_the_same(
-    infilled_recipe: Path, tmp_path: Path
+    infilled_recipe: Path, tmp_path: Path, scope: str
 ) -> None:
-    loaded = load_recipe(str(infilled_recipe), OVERRIDES)
+    loaded = load_recipe(str(infilled_recipe), [*OVERRIDES, f"{SCOPE}={scope}"])
     whole = tmp_path / "whole"
     train(loaded, whole)
     keys = ("step", "train/loss", "cut_tokens")
     expected = [tuple(record.get(key) for key in keys) for record in metrics_of(whole)]
-    # Sentinels make room for themselves in the phase that transforms, and in no other.
-    assert any(cut for *_, cut in expected[:8]) and not any(cut for *_, cut in expected[8:])
+    # Sentinels push text out of windows where these are transformed, and nowhere else.
+    assert any(cut for *_, cut in expected[:8]) == (scope == "context")
+    assert not any(cut for *_, cut in expected[8:])
     names = sorted(folder.name for folder in (whole / "checkpoints").iterdir())
     for last in names[1:-1:2]:
         out = tmp_path / f"from-{last}"
@@ -79,3 +87,25 @@ def test_masked_labels_are_ignored_by_the_loss() -> None:
     inputs, labels = _model_inputs(sequences)
     assert torch.equal(inputs, tokens[:, :-1])
     assert labels.tolist() == [[1, 2, 3, 4, 5], [7, 8, *[IGNORED_LABEL] * 3]]
+
+
+def test_epochs_count_transformed_tokens(infilled_recipe: Path, tmp_path: Path) -> None:
+    both = "{prose: {probability: 0.5}, code: {epochs: 2, fill_in_the_middle: {rate: 1.0}}}"
+    changes = [
+        f"phases.0.mixture={both}",
+        "phases.0.normalize_mixture=true",
+        "phases.0.allow_repeat=[prose]",
+    ]
+    loaded = load_recipe(str(infilled_recipe), [*OVERRIDES, *changes])
+    planned = plan_loaded(loaded)
+    assert loaded.recipe.shards is not None
+    shards = ShardSet.open(loaded.recipe.shards.path)
+    data = open_training_data(planned.recipe, planned.timeline, shards)
+    label = loaded.recipe.phases[0].infilled_documents["code"].label("code")
+    assert isinstance(planned.source_tokens, MeasuredTokens)
+    size = planned.source_tokens.parts[label]
+    # Three sentinels a document, and tokens that the cuts divided.
+    assert size >= shards.tokens("train", "code") + 3 * shards.counts("train", "code").documents
+    share = data.mixtures[0].probabilities["code"]
+    length = planned.timeline.phases[0].length
+    assert data.mixtures[0].epochs["code"] == pytest.approx(float(share * length / size))

@@ -39,12 +39,16 @@ def resolve_mixtures(
         if settings.pairs is not None:
             resolved.append(ResolvedMixture({}, {}))
             continue
-        chosen = settings.selections
+        chosen, infilled = settings.selections, settings.infilled_documents
         mixture = resolve_mixture(
             settings.mixture,
             MixtureContext(
                 tokens=dict(tokens)
-                | {n: tokens_of(tokens, n, select) for n, select in chosen.items() if n in tokens},
+                | {
+                    name: tokens_of(tokens, name, chosen.get(name), infilled.get(name))
+                    for name in {**chosen, **infilled}
+                    if name in tokens
+                },
                 length_tokens=phase.length,
                 context_length=phase.context_length,
                 allow_repeat=allow_repeat or settings.allow_repeat,

@@ -142,5 +142,5 @@ def build_tokens(
         command=f"feldspar tokens build {loaded.arguments}",
         workers=available_cores() if workers is None else workers,
         overwrite=overwrite,
-        fill_in_the_middle=recipe.infills,
+        infilling_scopes=recipe.infilling_scopes,
     )

@@ -18,6 +18,6 @@ class DataRecipe(RecipeTop):
     """Shards that `tokens build` writes."""
 
     @property
-    def infills(self) -> bool:
-        """False: a recipe without phases uses no fill-in-the-middle."""
-        return False
+    def infilling_scopes(self) -> frozenset[str]:
+        """Empty: a recipe without phases uses no fill-in-the-middle."""
+        return frozenset()

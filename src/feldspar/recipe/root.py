@@ -69,9 +69,9 @@ class Recipe(RecipeTop):
     """Device, precision, micro-batches and distribution; they never change the mathematics."""
 
     @property
-    def infills(self) -> bool:
-        """True if a phase uses fill-in-the-middle."""
-        return any(phase.infillings for phase in self.phases)
+    def infilling_scopes(self) -> frozenset[str]:
+        """Scopes of the phases' fill-in-the-middle; empty where no phase uses it."""
+        return frozenset(how.scope for phase in self.phases for how in phase.infillings.values())
 
     @property
     def context_lengths(self) -> tuple[int, ...]:

@@ -12,6 +12,8 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
+from feldspar.tokens.sequences.infilled_documents import InfilledSource
+from feldspar.tokens.sequences.infilled_stream import InfilledStream
 from feldspar.tokens.sequences.phase_sequences import (
     PhaseData,
     SequenceReader,
@@ -128,22 +130,23 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
 def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) -> MeasuredTokens:
     """Return the training tokens of each source and of other data that the phases read.
 
-    Other data are selected parts of sources, and ``pairs``, by default the pairs with existing
-    files.
+    Other data are selected parts of sources, sources whose documents are transformed, and
+    ``pairs``, by default the pairs with existing files.
     """
     names = shards.sources("train")
     if pairs is None:
         pairs = open_pairs(recipe, shards, where_at_hand=True)
-    return MeasuredTokens(
-        {name: shards.tokens("train", name) for name in names},
-        {
-            select.label(name): select_documents(shards.read("train", name), select, name).tokens
-            for phase in recipe.phases
-            for name, select in phase.selections.items()
-            if name in names
-        },
-        pass_tokens(recipe, pairs),
-    )
+    parts: dict[str, int] = {}
+    for phase in recipe.phases:
+        for name, select in phase.selections.items():
+            if name in names and (label := select.label(name)) not in parts:
+                parts[label] = select_documents(shards.read("train", name), select, name).tokens
+        for name, how in phase.infilled_documents.items():
+            of = InfilledSource("train", name, phase.selections.get(name), how, recipe.seed)
+            if name in names and (label := how.label(of.part)) not in parts:
+                parts[label] = InfilledStream(of, shards).tokens
+    sizes = {name: shards.tokens("train", name) for name in names}
+    return MeasuredTokens(sizes, parts, pass_tokens(recipe, pairs))
 
 
 def open_training_data(

@@ -112,7 +112,7 @@ def test_another_context_length_starts_at_a_document(shards: ShardSet) -> None:
     for name in ("prose", "code"):
         assert start[name].epoch == before[name].epoch
         assert 0 <= start[name].token - before[name].token < 200
-        stream = reader._streams[name]
+        stream = reader._streams[0][name]
         ends = stream._epoch(start[name].epoch).ends
         assert start[name].token in ends
     tokens = reader.read(1, 0, 100).tokens

@@ -15,9 +15,10 @@ from feldspar.core.streams import hash_integers
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT
 from feldspar.tokens.tokenizer.bpe import train_bpe
 from feldspar.tokens.tokenizer.exact_text import exact_tokenizer
-from feldspar.tokens.tokenizer.infilling import DRAWS, Infiller, Sentinels
+from feldspar.tokens.tokenizer.infilling import DRAWS, SPELLINGS, Infiller, Sentinels
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokens.conftest import FIM, infilling, segments, some_texts
+from tests.tokens.conftest import restored as restored_by
 
 TEXTS = some_texts(21, 60)
 LAST = 2**64 - 1
@@ -29,8 +30,8 @@ def small_tokenizer() -> TextTokenizer:
 
 
 TOKENIZER = small_tokenizer()
-SENTINELS = Sentinels.of(TOKENIZER)
-INFILLER = Infiller(TOKENIZER)
+SENTINELS = Sentinels.of(TOKENIZER, pads=True)
+INFILLER = Infiller(TOKENIZER, pads=True)
 END = TOKENIZER.end_of_document_id
 
 
@@ -39,12 +40,7 @@ def ids_of(text: str) -> np.ndarray:
 
 
 def restored(ids: list[int]) -> str:
-    """The text of one transformed part, by the order of its sentinels."""
-    suffix, middle = ids.index(SENTINELS.suffix), ids.index(SENTINELS.middle)
-    assert ids[0] == SENTINELS.prefix and suffix < middle
-    assert sum(ids.count(one) for one in (SENTINELS.prefix, SENTINELS.suffix)) == 2
-    parts = [ids[1:suffix], ids[middle + 1 :], ids[suffix + 1 : middle]]
-    return "".join(TOKENIZER.decode(part) for part in parts)
+    return restored_by(TOKENIZER, SENTINELS, ids)
 
 
 def test_both_orders_of_abcdef() -> None:
@@ -78,6 +74,17 @@ def test_shares_of_the_two_orders_and_of_plain_text() -> None:
     assert 1000 - 100 <= len(parts) - len(transformed) <= 1000 + 100
     for part in transformed[:100]:
         assert restored(part.tolist()) == TOKENIZER.decode(ids)
+
+
+@pytest.mark.parametrize("draw", [0, 2**62, LAST])
+def test_a_whole_document_keeps_its_text_and_its_end(draw: int) -> None:
+    for text in ("x", "\U0001f600", "é<|endoftext|> <|fim_pad|>", *TEXTS[:20]):
+        ids = np.append(ids_of(text), END)
+        for order in (0, LAST):
+            found = INFILLER.document(ids, infilling(0.9), [0, order, draw, 2**63]).tolist()
+            assert found[-1] == END and found.count(END) == 1
+            assert restored(found[:-1]) == text
+        assert INFILLER.document(ids, infilling(0.9), [LAST, 0, draw, 0]).tolist() == ids.tolist()
 
 
 @pytest.mark.parametrize(("rate", "transformed"), [(0.0, 0), (1.0, 1)])
@@ -238,11 +245,13 @@ def test_seams_of_a_tokenizer_that_puts_a_space_before_every_text() -> None:
         cut = rng.randrange(len(text) + 1)
         apart = tokenizer.encode_documents([text[:cut], text[cut:]])
         naive += tokenizer.decode(np.concatenate(apart)) == text
-        part = infiller.part(
-            ids, infilling(1.0, 0.0), [0, LAST, rng.getrandbits(64), rng.getrandbits(64)]
+        document = infiller.document(
+            np.append(ids, tokenizer.end_of_document_id),
+            infilling(1.0, 0.0),
+            [0, LAST, rng.getrandbits(64), rng.getrandbits(64)],
         )
-        assert part is not None
-        plain = part.tolist()
+        *plain, end = document.tolist()
+        assert end == tokenizer.end_of_document_id and plain[0] == sentinels.prefix
         suffix, middle = plain.index(sentinels.suffix), plain.index(sentinels.middle)
         joined = plain[1:suffix] + plain[middle + 1 :] + plain[suffix + 1 : middle]
         assert tokenizer.decode(joined) == text
@@ -255,13 +264,30 @@ def test_a_tokenizer_without_the_tokens_is_refused() -> None:
     with pytest.raises(UserError, match=r"no token '<\|fim_prefix\|>'") as caught:
         Infiller(plain)
     assert "tokenizer.special_tokens" in (caught.value.do or "")
+    three = plain.with_special_tokens(["<fim_prefix>", "<fim_middle>", "<fim_suffix>"])
+    assert Sentinels.of(three) == Sentinels(300, 301, 302)
     with pytest.raises(UserError, match=r"no token '<fim_pad>'"):
-        Sentinels.of(plain.with_special_tokens(["<fim_prefix>", "<fim_middle>", "<fim_suffix>"]))
-    extended = plain.with_special_tokens(
-        [f"<fim_{part}>" for part in ("prefix", "middle", "suffix", "pad")]
-    )
-    assert Sentinels.of(extended) == Sentinels(300, 301, 302, 303)
-    assert extended.vocab_size == 304 and extended.end_of_document_id == plain.end_of_document_id
+        Sentinels.of(three, pads=True)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_the_spellings_of_open_bases(spelling: tuple[str | None, ...]) -> None:
+    plain = train_bpe(TEXTS, 300, (END_OF_DOCUMENT,))
+    named = [name for name in spelling if name]
+    # Each base has them in its own order, and other special tokens between them.
+    extended = plain.with_special_tokens(["<other>", *reversed(named)])
+    found = Sentinels.of(extended)
+    assert [found.prefix, found.middle, found.suffix] == [
+        300 + len(named) - place for place in range(3)
+    ]
+    assert extended.vocab_size == 301 + len(named)
+    assert extended.end_of_document_id == plain.end_of_document_id
+    if spelling[3] is None:
+        with pytest.raises(UserError, match="needs a token for padding") as caught:
+            Infiller(extended, pads=True)
+        assert "scope: document" in (caught.value.do or "")
+    else:
+        assert Sentinels.of(extended, pads=True).pad == 301
 
 
 def test_two_tokens_with_one_id_are_refused() -> None:
@@ -270,14 +296,19 @@ def test_two_tokens_with_one_id_are_refused() -> None:
     vocab["<|fim_pad|>"] = vocab["<|fim_suffix|>"]
     parts["added_tokens"] = [t for t in parts["added_tokens"] if "fim" not in t["content"]]
     with pytest.raises(UserError, match="have the same id"):
-        Sentinels.of(TextTokenizer(Tokenizer.from_str(json.dumps(parts)), END_OF_DOCUMENT))
+        Sentinels.of(
+            TextTokenizer(Tokenizer.from_str(json.dumps(parts)), END_OF_DOCUMENT), pads=True
+        )
 
 
 def test_a_token_that_text_can_become_is_refused() -> None:
     bare = Tokenizer.from_str(train_bpe(TEXTS, 300, (END_OF_DOCUMENT,)).to_json())
     bare.add_tokens([AddedToken(name, special=False) for name in FIM])
+    tokenizer = TextTokenizer(bare, END_OF_DOCUMENT)
     with pytest.raises(UserError, match="a document could contain it"):
-        Sentinels.of(TextTokenizer(bare, END_OF_DOCUMENT))
+        Sentinels.of(tokenizer)
+    # The error tells how to make them special; the ids stay.
+    assert Sentinels.of(tokenizer.with_special_tokens(FIM)) == Sentinels(300, 301, 302)
 
 
 def test_a_tokenizer_that_loses_text_is_refused() -> None:

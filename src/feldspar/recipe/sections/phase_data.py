@@ -20,9 +20,14 @@ class FillInTheMiddle(Settings):
     spm: Share = 0.5
     """Share of the transformed ones that put the suffix first (SPM, second variant) instead of
     prefix, suffix, middle (PSM)."""
-    scope: Literal["context"]
-    """context: documents are packed into windows first. Then the part of each document in a window
-    is transformed, and the window is cut or filled to its length."""
+    scope: Literal["document", "context"] = "document"
+    """document: documents are transformed before they are packed into windows, so no text is lost.
+    context: documents are packed into windows first. Then the part of each document in a window is
+    transformed, and the window is cut or filled to its length."""
+
+    def label(self, part: str) -> str:
+        """Return the name of a source, or of a part of it, whose documents are transformed."""
+        return f"{part}[fill-in-the-middle {self.rate:.15g}, {self.spm:.15g}]"
 
 
 class Select(Settings):

@@ -146,6 +146,11 @@ class PhaseSettings(Settings):
         return {name: e.select for name, e in self.entries.items() if e.select}
 
     @property
+    def infilled_documents(self) -> dict[str, FillInTheMiddle]:
+        """Sources whose documents are transformed before they are packed."""
+        return {name: how for name, how in self.infillings.items() if how.scope == "document"}
+
+    @property
     def infillings(self) -> dict[str, FillInTheMiddle]:
         """Sources whose documents are transformed."""
         return {

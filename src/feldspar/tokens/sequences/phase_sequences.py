@@ -7,7 +7,7 @@ on the number of processes, on batch sizes, or on where a run was resumed.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
 from feldspar.recipe.sections.phase_data import FillInTheMiddle, Select
+from feldspar.tokens.sequences.infilled_documents import InfilledSource
+from feldspar.tokens.sequences.infilled_stream import InfilledStream
 from feldspar.tokens.sequences.mixture import named_sampler
 from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.sequences.shuffle import WindowOrder
@@ -44,10 +46,22 @@ class PhaseData:
     infillings: Mapping[str, FillInTheMiddle] = field(default_factory=dict)
     """Sources whose documents are transformed by fill-in-the-middle."""
 
-    def stream(self, source: str) -> str:
-        """Return the name of the stream that the phase reads from ``source``."""
+    def part(self, source: str) -> str:
+        """Return the name of what the phase reads of ``source``: all of it, or a part."""
         select = self.selections.get(source)
         return source if select is None else select.label(source)
+
+    def infilling(
+        self, source: str, scope: Literal["document", "context"]
+    ) -> FillInTheMiddle | None:
+        """Return how ``source`` is transformed in this scope; None if it is not."""
+        how = self.infillings.get(source)
+        return how if how is not None and how.scope == scope else None
+
+    @property
+    def changes_windows(self) -> bool:
+        """True if a source is transformed after its documents were packed."""
+        return any(how.scope == "context" for how in self.infillings.values())
 
 
 @dataclass(frozen=True)
@@ -61,18 +75,20 @@ class Sequences:
     positions: np.ndarray | None = None
     """(B, L) i32: position within the document's part of the sequence; only with ``mask``."""
     label_mask: np.ndarray | None = None
-    """(B, L) bool: False where a label does not count; only with fill-in-the-middle."""
+    """(B, L) bool: False where a label does not count; only with fill-in-the-middle of windows."""
     cut_tokens: int = 0
-    """Number of tokens that fill-in-the-middle pushed out of these sequences."""
+    """Number of tokens that fill-in-the-middle of windows pushed out of these sequences."""
 
 
 class SequenceReader:
     """Read the sequences of consecutive ``phases`` from one split of ``shards``.
 
     A later phase continues in each source where the phase before stopped: at the same token if both
-    have the same context length, else at the next start of a document. Within a phase the windows
-    are shuffled (see ``shuffle``), or in the stream's order with ``shuffled`` off. Safe to use from
-    several threads. Raises UserError for a source that the shards lack or that is too short.
+    have the same context length, else at the next start of a document. It also continues at the
+    next start of a document where fill-in-the-middle of whole documents begins, ends or changes.
+    Within a phase the windows are shuffled (see ``shuffle``), or in the stream's order with
+    ``shuffled`` off. Safe to use from several threads. Raises UserError for a source that the
+    shards lack or that is too short.
     """
 
     def __init__(
@@ -90,24 +106,41 @@ class SequenceReader:
         mixtures = [named_sampler(phase.probabilities) for phase in self.phases]
         self._names = [names for names, _ in mixtures]
         self._samplers = [sampler for _, sampler in mixtures]
-        self._streams: dict[str, SourceStream] = {}
-        for phase, names in zip(self.phases, self._names, strict=True):
-            for name in names:
-                label = phase.stream(name)
-                if label not in self._streams:
-                    source = select_documents(
-                        shards.read(split, name), phase.selections.get(name), name
-                    )
-                    self._streams[label] = SourceStream(source, label, seed)
-                # This also checks that an epoch has at least one window.
-                stream = self._streams[label]
-                stream.locate(Cursor(0, stream.tokens), phase.context_length, 0)
+        self._streams = self._streams_of_phases(shards, split)
         self._infiller = None
-        if any(phase.infillings for phase in self.phases):
+        if any(phase.changes_windows for phase in self.phases):
             tokenizer = TextTokenizer.load(shards.tokenizer, shards.end_of_document)
-            self._infiller = Infiller(tokenizer)
+            self._infiller = Infiller(tokenizer, pads=True)
         self._start_cursors = lru_cache(maxsize=None)(self._cursors_at_start)
         self._orders = lru_cache(maxsize=None)(self._window_orders)
+        if any(isinstance(stream, InfilledStream) for stream in self._streams[-1].values()):
+            # This measures all epochs that the run reads, before it begins.
+            self.cursors(len(self.phases) - 1, self.phases[-1].sequences)
+
+    def _streams_of_phases(self, shards: ShardSet, split: str) -> list[dict[str, SourceStream]]:
+        """Return the streams in use in each phase, by the parts of sources that they read.
+
+        A part keeps its stream in phases that do not read it. A part that is read with another
+        transformation has another stream. Raises UserError for a part without a whole window.
+        """
+        made: dict[tuple[str, FillInTheMiddle | None], SourceStream] = {}
+        in_use: dict[str, SourceStream] = {}
+        of_phases = []
+        for phase, names in zip(self.phases, self._names, strict=True):
+            for name in names:
+                part, select = phase.part(name), phase.selections.get(name)
+                how = phase.infilling(name, "document")
+                if (part, how) not in made:
+                    if how is None:
+                        source = select_documents(shards.read(split, name), select, name)
+                        made[part, how] = SourceStream(source, part, self._seed)
+                    else:
+                        of = InfilledSource(split, name, select, how, self._seed)
+                        made[part, how] = InfilledStream(of, shards)
+                in_use[part] = made[part, how]
+                in_use[part].locate(Cursor(), phase.context_length, 0)
+            of_phases.append(dict(in_use))
+        return of_phases
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """Return the sequences ``start`` to ``stop`` - 1 of a phase.
@@ -122,7 +155,7 @@ class SequenceReader:
             )
         length, infiller = phase.context_length, self._infiller
         tokens = np.empty((stop - start, length + 1), np.int64)
-        label_mask = np.ones((stop - start, length), bool) if phase.infillings else None
+        label_mask = np.ones((stop - start, length), bool) if phase.changes_windows else None
         cut_tokens = 0
         sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
         for row, (source, number) in enumerate(
@@ -130,10 +163,10 @@ class SequenceReader:
         ):
             name = self._names[phase_index][source]
             cursor = self._cursor(phase_index, source, number)
-            self._streams[phase.stream(name)].copy_window(cursor, tokens[row])
-            how = phase.infillings.get(name)
+            self._streams[phase_index][phase.part(name)].copy_window(cursor, tokens[row])
+            how = phase.infilling(name, "context")
             if how is not None and label_mask is not None and infiller is not None:
-                key = stream_seed(self._seed, "data.infilling", phase.stream(name), cursor.epoch)
+                key = stream_seed(self._seed, "data.infilling", phase.part(name), cursor.epoch)
                 filled = infiller.window(tokens[row], how, key, cursor.token)
                 tokens[row], label_mask[row] = filled.tokens, filled.label_mask
                 cut_tokens += filled.cut_tokens
@@ -154,10 +187,10 @@ class SequenceReader:
         """Return the beginning of the window that the phase reads as ``number`` of its
         ``source``-th one."""
         phase = self.phases[phase_index]
-        label = phase.stream(self._names[phase_index][source])
+        part = phase.part(self._names[phase_index][source])
         place = self._orders(phase_index)[source].place(number) if self._shuffled else number
-        start = self._start_cursors(phase_index)[label]
-        return self._streams[label].locate(start, phase.context_length, place)
+        start = self._start_cursors(phase_index)[part]
+        return self._streams[phase_index][part].locate(start, phase.context_length, place)
 
     def cursors(self, phase_index: int, sequences: int = 0) -> dict[str, Cursor]:
         """Return the position of each stream after a number of sequences of a phase.
@@ -169,9 +202,9 @@ class SequenceReader:
         counts = self._samplers[phase_index].counts_before(sequences)
         cursors = dict(self._start_cursors(phase_index))
         for name, count in zip(self._names[phase_index], counts, strict=True):
-            label = phase.stream(name)
-            cursors[label] = self._streams[label].cursor_after(
-                cursors[label], phase.context_length, count
+            part = phase.part(name)
+            cursors[part] = self._streams[phase_index][part].cursor_after(
+                cursors[part], phase.context_length, count
             )
         return cursors
 
@@ -185,7 +218,7 @@ class SequenceReader:
             phase.sequences if sequences is None else sequences
         )
         return {
-            name: count * phase.context_length / self._streams[phase.stream(name)].tokens
+            name: count * phase.context_length / self._streams[phase_index][phase.part(name)].tokens
             for name, count in zip(self._names[phase_index], counts, strict=True)
         }
 
@@ -195,20 +228,28 @@ class SequenceReader:
         totals = self._samplers[phase_index].counts_before(phase.sequences)
         orders = []
         for name, total in zip(self._names[phase_index], totals, strict=True):
-            label, length = phase.stream(name), phase.context_length
-            first = self._streams[label].windows_left(cursors[label], length)
-            per_epoch = self._streams[label].windows_left(Cursor(), length)
-            orders.append(WindowOrder(self._seed, label, phase_index, first, per_epoch, total))
+            part, length = phase.part(name), phase.context_length
+            epoch_of = partial(self._epoch_of, phase_index, part, length, cursors[part])
+            orders.append(WindowOrder(self._seed, part, phase_index, epoch_of, total))
         return orders
+
+    def _epoch_of(
+        self, phase_index: int, part: str, length: int, start: Cursor, number: int
+    ) -> tuple[int, int]:
+        """Return the first window, and the number of windows, of the epoch of window ``number``."""
+        epoch = self._streams[phase_index][part].windows_around(start, length, number)
+        return epoch.first, epoch.count
 
     def _cursors_at_start(self, phase_index: int) -> dict[str, Cursor]:
         if phase_index == 0:
-            return dict.fromkeys(self._streams, Cursor())
+            return dict.fromkeys(self._streams[-1], Cursor())
         before, phase = self.phases[phase_index - 1], self.phases[phase_index]
         cursors = self.cursors(phase_index - 1, before.sequences)
-        if before.context_length == phase.context_length:
-            return cursors
-        return {name: self._streams[name].at_document(c) for name, c in cursors.items()}
+        for part, old in self._streams[phase_index - 1].items():
+            new = self._streams[phase_index][part]
+            if new is not old or before.context_length != phase.context_length:
+                cursors[part] = new.at_document(cursors[part], old)
+        return cursors
 
 
 def documents_in(inputs: np.ndarray, end_of_document_id: int) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Literal, Protocol, runtime_checkable
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.recipe.sections.phase_data import Select
+from feldspar.recipe.sections.phase_data import FillInTheMiddle, Select
 from feldspar.tokens.sequences.mixture import exact
 
 SUM_TOLERANCE = Fraction(1, 10**6)
@@ -35,8 +35,8 @@ class Entry(Protocol):
 
 
 class MeasuredTokens(dict[str, int]):
-    """Tokens of each source and of its selected parts, and of a pass over the pairs of each
-    phase."""
+    """Tokens of each source, of its selected parts and of its transformed documents, and of a pass
+    over the pairs of each phase."""
 
     def __init__(
         self,
@@ -46,17 +46,27 @@ class MeasuredTokens(dict[str, int]):
     ) -> None:
         super().__init__(sources)
         self.parts = dict(parts)
-        """Tokens by the label of the part."""
+        """Tokens by the label of the part or of its fill-in-the-middle."""
         self.pairs = dict(pairs or {})
         """Tokens by the index of the phase, padding included."""
 
 
 def tokens_of(
-    tokens: Mapping[str, int | None], name: str, select: Select | None = None
+    tokens: Mapping[str, int | None],
+    name: str,
+    select: Select | None = None,
+    how: FillInTheMiddle | None = None,
 ) -> int | None:
-    """Return the tokens of a source or a part of it: measured, or else estimated from its share."""
-    if select is not None and isinstance(tokens, MeasuredTokens):
-        return tokens.parts.get(select.label(name))
+    """Return the tokens of a pass over a source or a part of it: measured, or else estimated.
+
+    The estimate is the part's share of the source. It leaves out the tokens that
+    fill-in-the-middle adds.
+    """
+    if isinstance(tokens, MeasuredTokens):
+        part = name if select is None else select.label(name)
+        if how is not None and how.scope == "document":
+            return tokens.parts.get(how.label(part))
+        return tokens.get(name) if select is None else tokens.parts.get(part)
     whole = tokens.get(name)
     return whole if select is None or whole is None else int(whole * select.expected_share)
 

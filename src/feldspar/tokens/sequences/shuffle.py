@@ -8,6 +8,7 @@ each window is read exactly once in an epoch, and the next phase continues with 
 not read.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 
 from feldspar.core.streams import stream_seed
@@ -20,33 +21,29 @@ MASK = (1 << 64) - 1
 class WindowOrder:
     """A permutation of the windows that one phase reads from one source.
 
-    ``first`` windows remain in the epoch in which the phase begins, each later epoch has
-    ``per_epoch``, and ``total`` are read.
+    ``epoch_of`` gives the first window, and the number of windows, of the epoch that holds a
+    window. ``total`` windows are read.
     """
 
     def __init__(
-        self, seed: int, source: str, phase_index: int, first: int, per_epoch: int, total: int
+        self,
+        seed: int,
+        source: str,
+        phase_index: int,
+        epoch_of: Callable[[int], tuple[int, int]],
+        total: int,
     ) -> None:
-        self._first, self._per_epoch, self._total = first, per_epoch, total
+        self._epoch_of, self._total = epoch_of, total
         self._key = lru_cache(maxsize=64)(
             lambda start: stream_seed(seed, "data.windows", source, phase_index, start)
         )
 
     def place(self, number: int) -> int:
         """Return the window of the stream that is read as ``number``."""
-        start, size = self._epoch_of(number)
+        start, count = self._epoch_of(number)
+        stop = min(start + count, self._total)
         block = start + (number - start) // BLOCK * BLOCK
-        size = min(BLOCK, start + size - block)
-        return block + permuted(number - block, size, self._key(block))
-
-    def _epoch_of(self, number: int) -> tuple[int, int]:
-        """Return the first window, and the number of windows, of the epoch that ``number`` is
-        in."""
-        if number < self._first:
-            return 0, min(self._first, self._total)
-        epochs = (number - self._first) // self._per_epoch
-        start = self._first + epochs * self._per_epoch
-        return start, min(self._per_epoch, self._total - start)
+        return block + permuted(number - block, min(BLOCK, stop - block), self._key(block))
 
 
 def permuted(index: int, size: int, key: int) -> int:

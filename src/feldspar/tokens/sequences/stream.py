@@ -33,6 +33,17 @@ class Epoch:
     ends: np.ndarray
 
 
+@dataclass(frozen=True)
+class WindowsOfEpoch:
+    """The windows of one epoch, or the rest of one, numbered from a cursor."""
+
+    begin: Cursor
+    """Beginning of the first window."""
+    first: int
+    """Number of the first window."""
+    count: int
+
+
 class SourceStream:
     """Windows of one source, numbered from any cursor.
 
@@ -51,25 +62,30 @@ class SourceStream:
 
     def windows_left(self, cursor: Cursor, length: int) -> int:
         """Return the number of whole windows between ``cursor`` and the end of its epoch."""
-        return max(0, (self.tokens - cursor.token - 1) // length)
+        return max(0, (self.tokens_in(cursor.epoch) - cursor.token - 1) // length)
+
+    def windows_around(self, cursor: Cursor, length: int, number: int) -> WindowsOfEpoch:
+        """Return the windows of the epoch that holds window ``number``, counted from ``cursor``.
+
+        Raises UserError if the source is shorter than one window.
+        """
+        left = self.windows_left(cursor, length)
+        if number < left:
+            return WindowsOfEpoch(cursor, 0, left)
+        an_epoch = self.windows_left(Cursor(), length)
+        if an_epoch == 0:
+            raise self._too_short(length)
+        epochs = (number - left) // an_epoch
+        begin = Cursor(cursor.epoch + 1 + epochs)
+        return WindowsOfEpoch(begin, left + epochs * an_epoch, an_epoch)
 
     def locate(self, cursor: Cursor, length: int, number: int) -> Cursor:
         """Return the beginning of window ``number``, counted from ``cursor``.
 
         Raises UserError if the source is shorter than one window.
         """
-        left = self.windows_left(cursor, length)
-        if number < left:
-            return Cursor(cursor.epoch, cursor.token + number * length)
-        an_epoch = self.windows_left(Cursor(), length)
-        if an_epoch == 0:
-            raise UserError(
-                f"source {self.name!r} has {self.tokens:,} tokens, fewer than one window of "
-                f"{length:,} and its last label",
-                do="use a shorter context_length, or give the source probability 0",
-            )
-        epochs, window = divmod(number - left, an_epoch)
-        return Cursor(cursor.epoch + 1 + epochs, window * length)
+        epoch = self.windows_around(cursor, length, number)
+        return Cursor(epoch.begin.epoch, epoch.begin.token + (number - epoch.first) * length)
 
     def cursor_after(self, cursor: Cursor, length: int, windows: int) -> Cursor:
         """Return the position after ``windows`` windows from ``cursor``."""
@@ -78,33 +94,52 @@ class SourceStream:
         last = self.locate(cursor, length, windows - 1)
         return Cursor(last.epoch, last.token + length)
 
-    def at_document(self, cursor: Cursor) -> Cursor:
-        """Return the first start of a document at or after ``cursor``."""
+    def at_document(self, cursor: Cursor, of: "SourceStream | None" = None) -> Cursor:
+        """Return the first start of a document at or after ``cursor``.
+
+        ``cursor`` is a position in the stream ``of`` (default: this one), which has the same
+        documents in the same order, but may have other lengths of documents.
+        """
         if cursor.token == 0:
             return cursor
-        ends = self._epoch(cursor.epoch).ends
-        document = int(np.searchsorted(ends, cursor.token))
-        return Cursor(cursor.epoch, int(ends[document]))
+        document = int(np.searchsorted((of or self)._epoch(cursor.epoch).ends, cursor.token))
+        return Cursor(cursor.epoch, int(self._epoch(cursor.epoch).ends[document]))
 
     def copy_window(self, cursor: Cursor, into: np.ndarray) -> None:
         """Copy the tokens from ``cursor`` on into ``into``; they must not cross the epoch's end."""
-        epoch, source = self._epoch(cursor.epoch), self._source
+        epoch = self._epoch(cursor.epoch)
         place = int(np.searchsorted(epoch.ends, cursor.token, side="right"))
         done = 0
         skip = cursor.token - (int(epoch.ends[place - 1]) if place else 0)
         while done < len(into):
-            document = epoch.order[place]
-            count = min(int(source.lengths[document]) - skip, len(into) - done)
-            start = int(source.starts[document]) + skip
-            into[done : done + count] = source.files[source.file_index[document]][
-                start : start + count
-            ]
+            tokens = self.document(cursor.epoch, int(epoch.order[place]))
+            count = min(len(tokens) - skip, len(into) - done)
+            into[done : done + count] = tokens[skip : skip + count]
             done += count
             place, skip = place + 1, 0
 
+    def tokens_in(self, epoch: int) -> int:
+        """Return the number of tokens of one epoch."""
+        return self.tokens
+
+    def lengths_in(self, epoch: int) -> np.ndarray:
+        """Return the number of tokens of each document in one epoch, i64."""
+        return self._source.lengths
+
+    def document(self, epoch: int, index: int) -> np.ndarray:
+        """Return the tokens of the document ``index`` in one epoch, with its end."""
+        return self._source.document(index)
+
     def _make_epoch(self, number: int) -> Epoch:
-        lengths = self._source.lengths
+        lengths = self.lengths_in(number)
         key = stream_seed(self._seed, "data.order", self.name, number)
         keys = hash_integers(np.arange(len(lengths), dtype=np.int64), key)
         order = np.argsort(keys, kind="stable")
         return Epoch(order, np.cumsum(lengths[order]))
+
+    def _too_short(self, length: int) -> UserError:
+        return UserError(
+            f"source {self.name!r} has {self.tokens:,} tokens, fewer than one window of "
+            f"{length:,} and its last label",
+            do="use a shorter context_length, or give the source probability 0",
+        )

@@ -1,7 +1,7 @@
 """Build a folder of shards from documents: tokenizer, tokens and manifest."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -102,14 +102,14 @@ def build_shards(
     workers: int | None = None,
     command: str = "",
     overwrite: bool = False,
-    fill_in_the_middle: bool = False,
+    infilling_scopes: Collection[str] = (),
 ) -> ShardReport:
     """Encode all ``documents`` into the folder ``shard_settings.path``.
 
     A finished folder of the same configuration and documents is kept. The bytes depend only on
     documents, settings and seed, not on ``workers`` (default: all cores). Raises UserError if the
-    folder holds something else and ``overwrite`` is off, or if ``fill_in_the_middle`` is on and the
-    tokenizer does not support it.
+    folder holds something else and ``overwrite`` is off, or if the tokenizer does not support
+    fill-in-the-middle of ``infilling_scopes``.
     """
     path = shard_settings.path
     parent = open_artifact(documents, "documents").manifest.digest
@@ -123,8 +123,10 @@ def build_shards(
     workers = available_cores() if workers is None else workers
     with new_folder(path, overwrite=True) as folder:
         tokenizer = shape.given or tokenizer_from_settings(tokenizer_settings, documents, seed)
-        if fill_in_the_middle:
-            Infiller(tokenizer)  # refuses, before anything is encoded
+        if infilling_scopes:
+            Infiller(
+                tokenizer, pads="context" in infilling_scopes
+            )  # refuses, before anything is encoded
         tokenizer.save(folder / TOKENIZER_FOLDER)
         splits = _encode_all(documents, folder, tokenizer, shard_settings, seed, workers)
         manifest = finish_artifact(

@@ -1,26 +1,39 @@
 """Fill-in-the-middle: cut text in three parts and move the middle to the end.
 
 A model trained left to right on such text learns to fill the gap between a beginning and an end
-(2207.14255; Crystal, 2411.04156). Here finished windows are transformed: each document's part of a
-window with probability ``rate``. The window is then cut or filled to its length again. Cuts are
-between characters, not tokens, because a user's gap need not begin at a token. The three parts are
-encoded separately, and decode to the original text. The result for a part depends only on the seed
-and on the part's place in its source.
+(2207.14255; Crystal, 2411.04156). A text is transformed with probability ``rate``. Cuts are between
+characters, not tokens, because a user's gap need not begin at a token. The three parts are encoded
+separately, and decode to the original text.
+
+There are two scopes. ``document`` transforms whole documents before they are packed. ``context``
+transforms the parts of documents in a finished window, and then cuts or fills the window to its
+length again.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import InternalError, UserError
 from feldspar.core.streams import hash_integers
 from feldspar.recipe.sections.phase_data import FillInTheMiddle
 from feldspar.tokens.tokenizer.exact_text import exact_tokenizer
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
-SPELLINGS = ("<|fim_{}|>", "<fim_{}>")
-"""Spellings of the four special tokens: Crystal's, and those of its data (and StarCoder)."""
-PARTS = ("prefix", "middle", "suffix", "pad")
+SPELLINGS: tuple[tuple[str, str, str, str | None], ...] = (
+    ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    ("<fim_prefix>", "<fim_middle>", "<fim_suffix>", "<fim_pad>"),
+    ("<fim-prefix>", "<fim-middle>", "<fim-suffix>", "<fim-pad>"),
+    ("\u2581<PRE>", "\u2581<MID>", "\u2581<SUF>", None),
+    (
+        "<\uff5cfim\u2581begin\uff5c>",
+        "<\uff5cfim\u2581end\uff5c>",
+        "<\uff5cfim\u2581hole\uff5c>",
+        None,
+    ),
+)
+"""Spellings of the tokens before prefix, middle and suffix, and of the padding: those of Crystal,
+Qwen2.5-Coder and CodeGemma; StarCoder and Granite; SantaCoder; Code Llama; DeepSeek-Coder."""
 DRAWS = 4
 """Random numbers of each part: transform or not, the order, and two cuts."""
 REPLACEMENT = "\ufffd"
@@ -28,29 +41,40 @@ REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True)
 class Sentinels:
-    """Ids of the tokens that mark the three parts, and of the padding token."""
+    """Ids of the tokens that mark the three parts, and of the padding token if there is one."""
 
     prefix: int
     middle: int
     suffix: int
-    pad: int
+    pad: int | None = None
 
     @classmethod
-    def of(cls, tokenizer: TextTokenizer) -> "Sentinels":
-        """Return the ids of the tokenizer's own special tokens.
+    def of(cls, tokenizer: TextTokenizer, pads: bool = False) -> "Sentinels":
+        """Return the ids of the tokenizer's own special tokens; ``pads`` asks for a padding token.
 
         Raises UserError if it lacks one, two have the same id, or text is encoded to one of them.
         """
-        names = [[spelling.format(part) for part in PARTS] for spelling in SPELLINGS]
-        known = [[name for name in spelt if tokenizer.id_of(name) is not None] for spelt in names]
-        chosen = max(range(len(SPELLINGS)), key=lambda index: len(known[index]))
-        wanted = names[chosen]
+        known = {
+            spelling: [name for name in spelling if name and tokenizer.id_of(name) is not None]
+            for spelling in SPELLINGS
+        }
+        chosen = max(SPELLINGS, key=lambda spelling: len(known[spelling]))
+        wanted = [name for name in (chosen if pads else chosen[:3]) if name]
         missing = [name for name in wanted if name not in known[chosen]]
         if missing:
+            usable = [spelling for spelling in SPELLINGS if spelling[3] or not pads]
             raise UserError(
                 f"fill_in_the_middle: the tokenizer has no token {missing[0]!r}",
-                allowed=" or ".join(", ".join(spelt) for spelt in names),
+                allowed=" or ".join(
+                    ", ".join(name for name in (s if pads else s[:3]) if name) for s in usable
+                ),
                 do=f"add {', '.join(missing)} to tokenizer.special_tokens and build the shards",
+            )
+        if pads and chosen[3] is None:
+            raise UserError(
+                "fill_in_the_middle.scope: context needs a token for padding, and a tokenizer "
+                f"with {chosen[0]!r} has none",
+                do="set scope: document, which needs no padding",
             )
         ids = {name: tokenizer.id_of(name) for name in [*wanted, tokenizer.end_of_document]}
         if len(set(ids.values())) < len(ids):
@@ -63,7 +87,7 @@ class Sentinels:
                 raise UserError(
                     f"fill_in_the_middle: the tokenizer encodes the text {name!r} to that "
                     "token, so a document could contain it",
-                    do="declare it as a special token in the tokenizer's files",
+                    do=f"add {', '.join(wanted)} to tokenizer.special_tokens and build the shards",
                 )
         return cls(*(ids[name] or 0 for name in wanted))
 
@@ -81,13 +105,14 @@ class FilledWindow:
 
 
 class Infiller:
-    """Transform windows whose documents ``tokenizer`` encoded; safe in several threads.
+    """Transform documents and windows that ``tokenizer`` encoded; safe in several threads.
 
-    Raises UserError if the tokenizer lacks the special tokens, or does not restore text.
+    Only windows need ``pads``. Raises UserError if the tokenizer lacks the special tokens, or does
+    not restore text.
     """
 
-    def __init__(self, tokenizer: TextTokenizer) -> None:
-        self._sentinels = Sentinels.of(tokenizer)
+    def __init__(self, tokenizer: TextTokenizer, pads: bool = False) -> None:
+        self._sentinels = Sentinels.of(tokenizer, pads)
         self._tokenizer = exact_tokenizer(tokenizer)
         self._end = tokenizer.end_of_document_id
 
@@ -99,6 +124,9 @@ class Infiller:
         ``key`` and ``position``, the place of the first token in its source's epoch, decide the
         random numbers. End-of-document tokens stay between the parts.
         """
+        pad = self._sentinels.pad
+        if pad is None:
+            raise InternalError("windows were transformed without a padding token")
         length = len(window) - 1
         inputs = window[:-1]
         ends = np.flatnonzero(inputs == self._end)
@@ -117,14 +145,22 @@ class Infiller:
         # after the cut is unknown.
         if transformed is None:
             filled = np.append(filled, window[-1])
-        tokens = np.full(length + 1, self._sentinels.pad, np.int64)
+        tokens = np.full(length + 1, pad, np.int64)
         tokens[: len(filled)] = filled[: length + 1]
         mask = np.ones(length, bool)
         mask[len(filled) - 1 :] = False
         return FilledWindow(tokens, mask, cut)
 
+    def document(self, ids: np.ndarray, how: FillInTheMiddle, draws: list[int]) -> np.ndarray:
+        """Return the tokens of a whole document with its end, transformed or unchanged.
+
+        ``draws`` are four integers below 2^64.
+        """
+        transformed = self.part(ids[:-1], how, draws)
+        return ids if transformed is None else np.append(transformed, ids[-1])
+
     def part(self, ids: np.ndarray, how: FillInTheMiddle, draws: list[int]) -> np.ndarray | None:
-        """Return the transformed part of one document in a window; None if it stays unchanged.
+        """Return one document, or its part in a window, transformed; None if it stays unchanged.
 
         ``draws`` are four integers below 2^64. A part that begins or ends within a character (or
         with U+FFFD) cannot be cut and stays unchanged.
