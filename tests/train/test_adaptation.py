@@ -226,7 +226,7 @@ def test_the_update_knows_the_trained_rows_only() -> None:
     settings = OptimizerSettings(clip_norm=0.5, weight_decay=0.1)
     rule = settings.rule(ParameterRow("w", Role.EMBEDDING, (7, 3)))
     group = ParameterGroup(("w",), (whole,), 1.0, 1.0, 1.0, rule)
-    optimizer = Optimizer([group], settings, first_row=4)
+    optimizer = Optimizer([group], settings, first_rows={"w": 4})
     alone = nn.Parameter(before[4:].clone())
     reference = torch.optim.AdamW([alone], lr=0.1, betas=settings.betas, weight_decay=0.1)
     for _ in range(5):

@@ -24,6 +24,8 @@ class Role(StrEnum):
     NORM = "norm"
     BIAS = "bias"
     PROMPT = "prompt"
+    LORA_A = "lora_a"
+    LORA_B = "lora_b"
 
 
 class FanIn(StrEnum):

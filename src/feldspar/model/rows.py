@@ -10,6 +10,8 @@ from torch import nn
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, ParameterRole, ParameterRoles, ParameterRow, declared
 from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import add_low_rank
+from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import ModelSettings
 
 Place = tuple[ParameterRole, bool]
@@ -17,14 +19,19 @@ Place = tuple[ParameterRole, bool]
 
 
 @lru_cache(maxsize=256)
-def model_shapes(settings: ModelSettings, soft_prompt_length: int = 0) -> ModelShapes:
+def model_shapes(
+    settings: ModelSettings, soft_prompt_length: int = 0, lora: LoraSettings | None = None
+) -> ModelShapes:
     """Return the rows of the decoder that ``settings`` describe, and the sizes that they scale by.
 
-    The decoder is built on the meta device, without memory for its values. Raises UserError when
-    ``vocab_size`` is not resolved.
+    With ``lora`` its matrices are among them. The decoder is built on the meta device, without
+    memory for its values. Raises UserError when ``vocab_size`` is not resolved, and where ``lora``
+    does not fit the model.
     """
     with torch.device("meta"):
         decoder = Decoder(settings, soft_prompt_length)
+        if lora is not None:
+            add_low_rank(decoder, lora)
     return ModelShapes(
         d_model=settings.d_model,
         d_ff=settings.d_ff,

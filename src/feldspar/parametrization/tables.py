@@ -172,15 +172,22 @@ def _entry(
     rule: UpdateRule,
 ) -> TensorEntry:
     width = inputs = 1.0
-    if row.role is Role.HIDDEN:
+    if row.role in (Role.HIDDEN, Role.LORA_A):
         width = scale.fan_in(row)
         inputs = width * (density / settings.base_density if settings.type == "supar" else 1.0)
     power = HIDDEN_RATE_POWER[rule.name]
     # Decay is for matrices that map inputs; the vectors of a soft prompt are inputs (2403.00952).
     decays = len(row.shape) >= 2 and row.role is not Role.PROMPT
-    rate = rule.learning_rate_ratio * (scale.block_rate if row.in_block else 1.0) / inputs**power
+    # One factor of LoRA's product carries the rate of depth: B, which begins at zero.
+    depth = scale.block_rate if row.in_block and row.role is not Role.LORA_A else 1.0
+    rate = rule.learning_rate_ratio * depth / inputs**power
     decay = width**power if settings.scales_weight_decay else 1.0
-    epsilon = scale.residual / scale.width if row.in_block and settings.scales_epsilon else 1.0
+    epsilon = 1.0
+    if row.in_block and settings.scales_epsilon:
+        epsilon = scale.residual / scale.width
+        if row.role is Role.LORA_A:
+            # Its gradient sums over the width, in proportion to B, which the rate of B moves.
+            epsilon = scale.residual * scale.block_rate
     return TensorEntry(
         name=row.name,
         role=row.role,
@@ -200,7 +207,7 @@ def _init_std(
 ) -> float:
     """Return the standard deviation for a neuron that sums ``inputs`` times as many terms as at the
     base."""
-    if row.role in (Role.NORM, Role.BIAS):
+    if row.role in (Role.NORM, Role.BIAS, Role.LORA_B):
         return 0.0
     if row.writes_residual and settings.block_output_init_std is not None:
         return settings.block_output_init_std

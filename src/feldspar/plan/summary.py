@@ -18,7 +18,7 @@ from feldspar.plan.noise_scale import (
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
-from feldspar.plan.trained import trained_parts, trained_rows
+from feldspar.plan.trained import held_shapes, trained_parts, trained_rows
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import LanguageOptimizer
@@ -191,10 +191,11 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
     known = _known_tokens(recipe) if source_tokens is None else source_tokens
     timeline = build_timeline(recipe, shapes.parameters, sizes)
     check_noise_scale(recipe, shapes, timeline)
+    held = held_shapes(recipe)
     tables = tuple(
         table(
             recipe.parametrization,
-            shapes,
+            held,
             densities(recipe.sparsity(index), shapes.rows, f"phases.{index}.sparsity"),
             recipe.optimizer_of(index),
         )

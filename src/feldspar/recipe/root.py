@@ -9,6 +9,7 @@ from feldspar.recipe.base import NameOrMapping
 from feldspar.recipe.sections.adapt import AdaptSettings
 from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.recipe.sections.evaluation import EvaluationSettings
+from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import (
     LearnedPositions,
     ModelSettings,
@@ -105,6 +106,11 @@ class Recipe(RecipeTop):
         """Number of vectors of the run's soft prompt; 0: there is none."""
         return max(phase.soft_prompt_length for phase in self.phases)
 
+    @property
+    def lora(self) -> LoraSettings | None:
+        """Settings of the low-rank updates of all phases that have them; None: no phase has."""
+        return next((phase.lora for phase in self.phases if phase.lora), None)
+
     def optimizer_of(self, phase_index: int) -> LanguageOptimizer:
         """Return the optimizer of a phase: the section ``optimizer`` with the phase's changes."""
         own = self.phases[phase_index].optimizer
@@ -129,6 +135,17 @@ class Recipe(RecipeTop):
                 raise ValueError(
                     f"phases.{index}.soft_prompt: {phase.soft_prompt_length} vectors leave no room "
                     f"in a context of {self.context_length(phase)} tokens"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_lora(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if phase.lora not in (None, self.lora):
+                raise ValueError(
+                    f"phases.{index}.lora: all phases that have lora share its settings, but this "
+                    "phase has others; give them the same, or continue in a run of its own with "
+                    "start_from"
                 )
         return self
 

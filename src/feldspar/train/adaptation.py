@@ -21,7 +21,7 @@ from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.declaration import Declaration
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
-from feldspar.train.load import find_checkpoint
+from feldspar.train.load import find_checkpoint, read_weights
 from feldspar.train.run_tokenizer import run_tokenizer
 
 ADAPTATION_KEY = "adaptation"
@@ -57,7 +57,7 @@ def read_source(
     if isinstance(settings, StartFromRun):
         checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
         tokenizer = run_tokenizer(path, checkpoint)
-        return Source(settings.path, checkpoint.read_model(), tokenizer, checkpoint)
+        return Source(settings.path, read_weights(checkpoint), tokenizer, checkpoint)
     from feldspar.huggingface.import_folder import import_model
 
     model = import_model(path)

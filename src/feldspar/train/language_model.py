@@ -13,12 +13,14 @@ from feldspar.core.errors import SetupError
 from feldspar.core.progress import say
 from feldspar.core.rows import ParameterRow
 from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import activate, add_low_rank, low_rank_names, merge
 from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.batches import check_divides
 from feldspar.plan.flops import flops_per_token
 from feldspar.plan.memory import Memory
 from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan, StepPlan
+from feldspar.plan.trained import VOCABULARY_ROLES
 from feldspar.recipe.sections.sparsity import Dense
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import on_each
@@ -36,6 +38,7 @@ from feldspar.train.optimizer import Optimizer
 from feldspar.train.pairs import pairs_to_state
 from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
 from feldspar.train.start import (
+    begin_low_rank,
     begin_soft_prompt,
     place_masks,
     require_same_masks,
@@ -66,23 +69,31 @@ class LanguageModelling:
     @property
     def uses_dropout(self) -> bool:
         """True if the forward pass draws random numbers."""
-        return self.plan.recipe.model.dropout > 0
+        recipe = self.plan.recipe
+        lora = recipe.phases[self.phase.index].lora
+        return recipe.model.dropout > 0 or (lora is not None and lora.dropout > 0)
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the module is called."""
         return autocast(self.distribution.device, self.precision)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the parameters by name."""
-        return dict(self.model.named_parameters())
+        """Return the parameters by name, the matrices of LoRA only where the phase has LoRA."""
+        rests = self.plan.recipe.phases[self.phase.index].lora is None
+        left_out = low_rank_names(self.model) if rests else set()
+        named = self.model.named_parameters()
+        return {name: tensor for name, tensor in named if name not in left_out}
 
     def optimizer(self) -> Optimizer:
         """Build a new optimizer for the parameters that the phase trains, by its table."""
         recipe, index = self.plan.recipe, self.phase.index
         groups = parameter_groups(self.model, self.plan.tables[index])
-        new_rows_only = recipe.phases[index].trains_new_rows_only
-        first_row = first_new_token(self.data.shards) if new_rows_only else 0
-        return Optimizer(groups, recipe.optimizer_of(index), first_row)
+        first_rows = {}
+        if recipe.phases[index].trains_new_rows_only:
+            first = first_new_token(self.data.shards)
+            trained = self.plan.trained[index]
+            first_rows = {row.name: first for row in trained if row.role in VOCABULARY_ROLES}
+        return Optimizer(groups, recipe.optimizer_of(index), first_rows)
 
     def enter_phase(self, phase: PhasePlan, optimizer: Optimizer) -> Optimizer:
         """Switch to a phase; return its optimizer, with the old state unless it starts fresh."""
@@ -92,6 +103,7 @@ class LanguageModelling:
             self.all_masks = self.masks = Masks()
         self.model.scale_positions(recipe.position_scaling(index))
         begin_soft_prompt(self.model, recipe, index, self.data.shards.vocab_size)
+        self._change_low_rank(before.index, index)
         changed = set_trainable(self.model, self.plan.trained[index])
         if changed:
             self.module = self.distribution.wrap(unwrap(self.module), self.precision)
@@ -104,6 +116,16 @@ class LanguageModelling:
                 carry_over(state, optimizer.state())
         self.set_batches()
         return optimizer
+
+    def _change_low_rank(self, before: int, now: int) -> None:
+        """Add the updates of LoRA to the weights, or begin new ones, as a phase asks for it."""
+        recipe = self.plan.recipe
+        had, has = (recipe.phases[index].lora is not None for index in (before, now))
+        if had and not has:
+            merge(self.model)
+        if has and not had:
+            begin_low_rank(self.model, self.plan, now)
+        activate(self.model, has)
 
     def set_batches(self) -> None:
         """Set the micro-batch and the divisor of the loss for the phase."""
@@ -194,6 +216,9 @@ def language_model(
     precision = choose_precision(recipe.runtime, device)
     adaptation = None
     decoder = Decoder(recipe.model, recipe.soft_prompt_length)
+    if recipe.lora is not None:
+        add_low_rank(decoder, recipe.lora)
+        activate(decoder, recipe.phases[phase.index].lora is not None)
     apply(decoder, plan.table, recipe.seed)
     if masks is None:
         adaptation = start_weights(decoder, plan, data.shards, start)

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
+from torch import Tensor
 
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import add_low_rank, merge, remove_low_rank
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
@@ -93,14 +95,39 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     prompt_length = loaded.recipe.soft_prompt_length
     shapes = model_shapes(loaded.recipe.model, prompt_length)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)
-    decoder = Decoder(loaded.recipe.model, prompt_length)
+    decoder = read_decoder(chosen, loaded.recipe)
     weights = dict(decoder.named_parameters())
-    chosen.fill("model", weights)
     masks = masks_of_checkpoint(chosen, loaded.recipe)
     masks.require_zeros(weights, str(chosen.folder))
     set_forward_multipliers(decoder, forward)
     decoder.scale_positions(scaling_from_state(chosen.state))
     return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
+
+
+def read_decoder(checkpoint: Checkpoint, recipe: Recipe) -> Decoder:
+    """Return the decoder of a run of ``recipe`` with a checkpoint's weights, as a plain model.
+
+    Updates of LoRA are added to the weights. Multipliers and positions are left to the caller.
+    """
+    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
+    lora = recipe.phases[checkpoint.state["phase"]].lora
+    if lora is not None:
+        add_low_rank(decoder, lora)
+    checkpoint.fill("model", dict(decoder.named_parameters()))
+    merge(decoder)
+    remove_low_rank(decoder)
+    return decoder
+
+
+def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+    """Return the whole weights of a run at a checkpoint, with updates of LoRA added to them."""
+    recorded = checkpoint.recipe
+    if "lora" not in recorded.values["phases"][checkpoint.state["phase"]]:
+        return checkpoint.read_model()
+    run = checkpoint.folder.parent.parent
+    recipe = load_recipe(str(run.resolve()), recorded=recorded).recipe
+    decoder = read_decoder(checkpoint, recipe)
+    return {name: tensor.detach() for name, tensor in decoder.named_parameters()}
 
 
 def held_out_shards(run: LoadedRun) -> ShardSet:

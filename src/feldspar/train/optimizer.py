@@ -5,8 +5,9 @@ trained, the optimizer is given tensors of these rows, which share the weights' 
 cannot decay or change other rows, and its moments have the size of the rows only.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -33,16 +34,22 @@ STEP = "step"
 class Optimizer:
     """Updates each group by its rule. The group multiplies the base rates by its own factors.
 
-    Of each parameter, the rows from ``first_row`` on are trained.
+    ``first_rows`` gives by name the parameters of which only rows are trained, with the first of
+    these rows.
     """
 
     def __init__(
-        self, groups: list[ParameterGroup], settings: AnyOptimizer, first_row: int = 0
+        self,
+        groups: list[ParameterGroup],
+        settings: AnyOptimizer,
+        first_rows: Mapping[str, int] | None = None,
     ) -> None:
-        self._first_row = first_row
+        first = first_rows or {}
         self._wholes = [parameter for group in groups for parameter in group.parameters]
+        self._first_rows = [first.get(name, 0) for group in groups for name in group.names]
+        parts = iter(list(map(_trained_part, self._wholes, self._first_rows)))
         groups = [
-            replace(group, parameters=tuple(map(self._trained_part, group.parameters)))
+            replace(group, parameters=tuple(islice(parts, len(group.parameters))))
             for group in groups
         ]
         self._clip_norm = None if settings.clip_norm == "none" else settings.clip_norm
@@ -70,9 +77,10 @@ class Optimizer:
 
     def gradient_norm(self) -> Tensor:
         """Return the norm of the gradient of all trained rows, before clipping."""
-        for whole, part in zip(self._wholes, self._parameters, strict=True):
+        pairs = zip(self._wholes, self._parameters, self._first_rows, strict=True)
+        for whole, part, first in pairs:
             if part is not whole:
-                part.grad = None if whole.grad is None else whole.grad[self._first_row :]
+                part.grad = None if whole.grad is None else whole.grad[first:]
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyrefly: ignore
@@ -97,18 +105,17 @@ class Optimizer:
             for key, tensor in state.items()
         }
 
-    def _trained_part(self, parameter: nn.Parameter) -> nn.Parameter:
-        """Return the trained rows as a view; the parameter itself where all rows are trained."""
-        if self._first_row == 0:
-            return parameter
-        return nn.Parameter(parameter.detach()[self._first_row :])
-
     def _states(self) -> Iterator[tuple[str, UpdateRule, Tensor, dict[str, Tensor]]]:
         """Yield name, rule, parameter and state of each parameter."""
         for optimizer, groups in self._parts:
             for group in groups:
                 for name, parameter in zip(group.names, group.parameters, strict=True):
                     yield name, group.rule, parameter, optimizer.state[parameter]
+
+
+def _trained_part(parameter: nn.Parameter, first_row: int) -> nn.Parameter:
+    """Return the rows from ``first_row`` on as a view; the parameter itself where these are all."""
+    return parameter if first_row == 0 else nn.Parameter(parameter.detach()[first_row:])
 
 
 def _entry(group: ParameterGroup) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from torch.distributed.tensor import DTensor
 from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
-from feldspar.core.streams import numpy_stream
+from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import SOFT_PROMPT
+from feldspar.model.low_rank import low_rank_names
+from feldspar.parametrization.application import initial_values
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -148,7 +150,7 @@ def start_weights(
         weights, adaptation = adapt_to_shards(weights, source, plan, shards)
     elif start is not None:
         require_same_tokens(source, shards)
-    parameters = dict(decoder.named_parameters())
+    parameters, begins_anew = dict(decoder.named_parameters()), low_rank_names(decoder)
     unknown = sorted(set(weights) - set(parameters))
     if unknown:
         raise UserError(
@@ -157,7 +159,7 @@ def start_weights(
         )
     for name, parameter in parameters.items():
         found = weights.get(name)
-        if found is None and name == SOFT_PROMPT:
+        if found is None and (name == SOFT_PROMPT or name in begins_anew):
             continue
         if found is None or found.shape != parameter.shape:
             raise UserError(
@@ -194,3 +196,19 @@ def begin_soft_prompt(decoder: Decoder, recipe: Recipe, phase_index: int, n_toke
     rows = whole[torch.from_numpy(chosen).to(whole.device)]
     local, box = local_part(decoder.soft_prompt.weight)
     local.copy_(rows[box.within(Box((0, 0), tuple(rows.shape)))])
+
+
+@torch.no_grad()
+def begin_low_rank(decoder: Decoder, plan: Plan, phase_index: int) -> None:
+    """Draw the matrices A of LoRA for the phases from this one on; B becomes zero.
+
+    The values are others than those of an earlier phase, so that updates which are merged one
+    after the other do not share their rows.
+    """
+    table, names = plan.tables[phase_index], low_rank_names(decoder)
+    seed = stream_seed(plan.recipe.seed, "lora", str(phase_index))
+    for name, parameter in decoder.named_parameters():
+        if name in names:
+            values = initial_values(table.entry(name), table.init, seed)
+            local, box = local_part(parameter)
+            local.copy_(values[box.within(Box((0, 0), tuple(values.shape)))])

@@ -1,13 +1,20 @@
 """Settings of a run's phases: data, length, batch, learning rate and changes of each phase."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.base import Count, Settings
 from feldspar.recipe.schedules import ScheduleField, constant
 from feldspar.recipe.sections.batch import Batch
+from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import PositionScaling, SoftPromptSettings
 from feldspar.recipe.sections.optimizer import PhaseOptimizer
 from feldspar.recipe.sections.phase_data import Data, FillInTheMiddle, PairsData, Select, ShardsData
@@ -96,7 +103,11 @@ class PhaseSettings(Settings):
     warms up or has another number of tokens in each step. Must be fresh where the phase drops
     masks."""
     trainable: Literal["all"] | tuple[str, ...] | TrainableRows = "all"
-    """Parameters that are trained: all; roles or globs of names; or {parameters, rows}."""
+    """Parameters that are trained: all; roles or globs of names; or {parameters, rows}. With lora,
+    all adds nothing: the others name what is trained beside the matrices of LoRA."""
+    lora: LoraSettings | None = None
+    """Train low-rank updates of frozen matrices, which are added to the weights at the end of the
+    phase, unless the next phase has the same lora. Default: none."""
     sparsity: Sparsity | None = None
     """Matrices that are masked. Default: as in the previous phase (for the first phase: as in the
     run that start_from names), else dense. A later phase keeps the masks or drops them."""
@@ -115,6 +126,14 @@ class PhaseSettings(Settings):
     """Used instead of checkpoints.every."""
     evaluate_every: Amount | None = None
     """Used instead of evaluation.every."""
+
+    @model_serializer(mode="wrap")
+    def _without_absent_lora(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out lora that is not there: such phases keep the values that they had."""
+        values = handler(self)
+        if self.lora is None:
+            values.pop("lora", None)
+        return values
 
     @property
     def trains_new_rows_only(self) -> bool:
