@@ -171,13 +171,13 @@ def with_trainer(recipe: Path, gate: Gate, tuned: bool) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM, Trainer, TrainerCallback
     from transformers import TrainingArguments as Arguments
 
+    from feldspar.huggingface.adapter import ModelDescription
     from feldspar.huggingface.gpt2 import Gpt2Adapter
     from feldspar.huggingface.llama import LlamaAdapter
-    from feldspar.recipe.sections.model import NoScaling
 
     _, settings, windows = model_and_windows(recipe)
     adapter = LlamaAdapter() if settings.positions.type == "rotary" else Gpt2Adapter()
-    values = adapter.to_configuration(settings, NoScaling()) | {"use_cache": False}
+    values = adapter.to_configuration(ModelDescription(settings)) | {"use_cache": False}
     if tuned:
         values["activation_function"] = "gelu_pytorch_tanh"
     values.pop("architectures")

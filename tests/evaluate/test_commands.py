@@ -14,8 +14,8 @@ from feldspar.core.files import write_atomically
 from feldspar.evaluate.loss.documents import text_files
 from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
-from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.load import load_recipe
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.run import train
@@ -47,8 +47,7 @@ def exported(make_model: Callable[..., TextModel], tmp_path: Path) -> tuple[Text
     tokenizer.mkdir()
     model.tokenizer.save(tokenizer)
     settings, weights = model.decoder.settings, model.decoder.state_dict()
-    plain = ForwardMultipliers(1.0, 1.0, settings.head_width**-0.5, 1.0)
-    export_model(weights, settings, plain, tokenizer, folder)
+    export_model(weights, ModelDescription(settings), tokenizer, folder)
     return model, folder
 
 

@@ -14,8 +14,8 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.length_sweep import sweep_lengths
 from feldspar.evaluate.loss.by_position import buckets_of, crossing, losses_by_position
 from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
-from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from tests.evaluate.loss.test_text_loss import random_documents
@@ -103,9 +103,9 @@ def test_the_command_sweeps_an_exported_model_on_text(
     model, tokenizer = make_model(positions="alibi"), tmp_path / "tokenizer"
     tokenizer.mkdir()
     model.tokenizer.save(tokenizer)
-    plain = ForwardMultipliers(1.0, 1.0, model.decoder.settings.head_width**-0.5, 1.0)
     weights = model.decoder.state_dict()
-    export_model(weights, model.decoder.settings, plain, tokenizer, tmp_path / "hf", scaling=HALVED)
+    description = ModelDescription(model.decoder.settings, scaling=HALVED)
+    export_model(weights, description, tokenizer, tmp_path / "hf")
     (tmp_path / "text.txt").write_text("the river runs under the old stone house\n" * 10)
     recipe = tmp_path / "sweep.yaml"
     recipe.write_text(

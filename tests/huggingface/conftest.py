@@ -9,12 +9,14 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from feldspar.huggingface.adapter import NO_SCALING, STANDARD, ModelDescription
 from feldspar.huggingface.export_folder import export_model
 from feldspar.huggingface.register import register_with_transformers
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
-from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 GPT2 = {
     "n_layers": 2,
@@ -30,7 +32,17 @@ CRYSTAL = GPT2 | {
     "positions": {"type": "rotary", "fraction": 0.5, "interleaved": True},
     "feed_forward": "swiglu",
 }
-MUP = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.37)
+MUP = ParametrizationSettings(
+    type="completep",
+    base_d_model=7,
+    base_d_ff=11.0,
+    base_n_layers=1,
+    learning_rate=1.0,
+    embedding_multiplier=3.1,
+    output_multiplier=1.1,
+    attention_multiplier=1.7,
+)
+"""A parametrization whose four multipliers differ from those of a plain model."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +56,11 @@ def registered() -> None:
     register_with_transformers()
 
 
-def plain(settings: ModelSettings) -> ForwardMultipliers:
-    return ForwardMultipliers(1.0, 1.0, settings.head_width**-0.5, 1.0)
-
-
 @pytest.fixture
 def make_decoder() -> Callable[..., Decoder]:
     def make(
         shape: dict[str, Any],
-        forward: ForwardMultipliers | None = None,
+        forward: ForwardMultipliers | ParametrizationSettings | None = None,
         dtype: torch.dtype = torch.float32,
         **changes: Any,
     ) -> Decoder:
@@ -63,7 +71,10 @@ def make_decoder() -> Callable[..., Decoder]:
                 values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
                 mean = 1.0 if name.endswith("norm.weight") else 0.0
                 parameter.copy_(mean + 0.3 * values)
-        set_forward_multipliers(decoder, forward or plain(decoder.settings))
+        forward = forward or STANDARD
+        if isinstance(forward, ParametrizationSettings):
+            forward = ModelDescription(decoder.settings, forward).forward
+        set_forward_multipliers(decoder, forward)
         return decoder
 
     return make
@@ -93,12 +104,16 @@ def tokenizer_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def export(tmp_path: Path) -> Callable[..., Path]:
-    def write(decoder: Decoder, forward: ForwardMultipliers | None = None, **options: Any) -> Path:
+    def write(
+        decoder: Decoder,
+        parametrization: ParametrizationSettings | None = None,
+        scaling: PositionScaling | None = None,
+        **options: Any,
+    ) -> Path:
         out = tmp_path / "exported"
         export_model(
             dict(decoder.named_parameters()),
-            decoder.settings,
-            forward or plain(decoder.settings),
+            ModelDescription(decoder.settings, parametrization or STANDARD, scaling or NO_SCALING),
             options.pop("tokenizer_folder", None),
             out,
             **options,

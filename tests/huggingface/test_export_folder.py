@@ -114,7 +114,7 @@ def test_padding_rows_are_cut_and_the_tokenizer_comes_along(
         assert_within_rounding(model(short).logits, expected, terms_of(decoder, tokens))
     record = json.loads((folder / "config.json").read_text())
     assert record["parametrization"] == "sp"
-    assert record["folded_from"]["multipliers"]["embedding"] == MUP.embedding
+    assert record["folded_from"]["multipliers"]["embedding"] == MUP.embedding_multiplier
 
 
 def test_bfloat16_weights(make_decoder, export, tokens):

@@ -8,15 +8,21 @@ import torch
 from transformers import GPT2LMHeadModel
 
 from feldspar.core.errors import UserError
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
-from feldspar.huggingface.folding import fold, is_plain, plain_multipliers, unfold
+from feldspar.huggingface.multipliers import (
+    WithMultipliers,
+    plain_multipliers,
+    same_multipliers,
+    settings_under,
+)
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import apply, set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, table
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
-from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
+from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA
 from tests.rounding import assert_within_rounding, terms_of
 
 SHAPES = {
@@ -26,6 +32,7 @@ SHAPES = {
     "btlm": BTLM,
     "crystal": CRYSTAL,
 }
+MUP = ForwardMultipliers(embedding=3.1, residual=0.7, attention=0.21, output=0.37)
 SPARSE_OVER_DEPTH = ParametrizationSettings(
     type="supar",
     base_d_model=8,
@@ -38,6 +45,18 @@ SPARSE_OVER_DEPTH = ParametrizationSettings(
     output_multiplier=1.095,
     attention_multiplier=2.0,
 )
+
+
+def fold(state, settings, forward):
+    """Return the plain model's weights and its settings."""
+    plain = plain_multipliers(settings)
+    settings = settings_under(settings, forward, plain)
+    return dict(WithMultipliers(state, settings, forward, plain)), settings
+
+
+def unfold(state, settings, forward):
+    """Return the weights under ``forward`` of a plain model."""
+    return dict(WithMultipliers(state, settings, plain_multipliers(settings), forward))
 
 
 def logits_of(settings, state, forward, tokens, dtype):
@@ -56,10 +75,9 @@ def test_folding_is_exact(make_decoder, tokens, shape, tied, dtype):
     with torch.no_grad():
         expected = decoder.logits(decoder(tokens))
     before = {name: value.clone() for name, value in decoder.state_dict().items()}
-    folded = fold(decoder.state_dict(), decoder.settings, MUP)
-    assert not folded.settings.tied_embeddings
-    assert folded.forward == plain_multipliers(folded.settings)
-    logits = logits_of(folded.settings, folded.state, folded.forward, tokens, dtype)
+    folded, settings = fold(decoder.state_dict(), decoder.settings, MUP)
+    assert not settings.tied_embeddings
+    logits = logits_of(settings, folded, plain_multipliers(settings), tokens, dtype)
     assert_within_rounding(logits, expected, terms_of(decoder, tokens))
     assert torch.equal(logits.argmax(-1), expected.argmax(-1))
     for name, value in decoder.state_dict().items():
@@ -69,8 +87,8 @@ def test_folding_is_exact(make_decoder, tokens, shape, tied, dtype):
 def test_a_head_stays_tied_when_its_multipliers_are_one(make_decoder):
     decoder = make_decoder(GPT2)
     forward = ForwardMultipliers(1.0, 0.5, 0.25, 1.0)
-    folded = fold(decoder.state_dict(), decoder.settings, forward)
-    assert folded.settings.tied_embeddings and "output.weight" not in folded.state
+    folded, settings = fold(decoder.state_dict(), decoder.settings, forward)
+    assert settings.tied_embeddings and "output.weight" not in folded
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -78,8 +96,8 @@ def test_unfolding_gives_the_weights_back_bit_for_bit_for_powers_of_two(make_dec
     decoder = make_decoder(GPT2, tied_embeddings=tied)
     forward = ForwardMultipliers(4.0, 0.5, 0.125, 0.25)
     state = decoder.state_dict()
-    folded = fold(state, decoder.settings, forward)
-    again = unfold(folded.state, decoder.settings, forward)
+    folded, _ = fold(state, decoder.settings, forward)
+    again = unfold(folded, decoder.settings, forward)
     assert list(again) == list(state)
     assert all(torch.equal(again[name], state[name]) for name in state)
 
@@ -96,7 +114,7 @@ def test_which_tensors_change_and_by_what(make_decoder):
     shape = SHAPES["gpt2_gqa"]
     decoder = make_decoder(shape, MUP)
     state = decoder.state_dict()
-    folded = fold(state, decoder.settings, MUP).state
+    folded, _ = fold(state, decoder.settings, MUP)
     queries, keys = 4 * 6, 1 * 6
     for name, tensor in folded.items():
         before = state.get(name, state["token_embedding.weight"])
@@ -118,7 +136,7 @@ def test_which_tensors_change_and_by_what(make_decoder):
 def test_a_round_trip_ends_within_one_unit_in_the_last_place(make_decoder, dtype, bits):
     decoder = make_decoder(GPT2, MUP, dtype)
     state = decoder.state_dict()
-    again = unfold(fold(state, decoder.settings, MUP).state, decoder.settings, MUP)
+    again = unfold(fold(state, decoder.settings, MUP)[0], decoder.settings, MUP)
     for name, tensor in again.items():
         last_place = torch.ldexp(torch.ones_like(tensor), state[name].frexp().exponent - bits)
         assert ((tensor - state[name]).abs() <= last_place).all(), name
@@ -132,17 +150,17 @@ def test_zeros_stay_zeros(make_decoder):
         name: torch.rand(tensor.shape, generator=generator) < 0.5 for name, tensor in state.items()
     }
     sparse = {name: tensor * kept[name] for name, tensor in state.items()}
-    folded = fold(sparse, decoder.settings, MUP)
+    folded, _ = fold(sparse, decoder.settings, MUP)
     for name in state:
-        assert torch.equal(folded.state[name] != 0, kept[name]), name
-    again = unfold(folded.state, decoder.settings, MUP)
+        assert torch.equal(folded[name] != 0, kept[name]), name
+    again = unfold(folded, decoder.settings, MUP)
     assert all(torch.equal(again[name] != 0, kept[name]) for name in state)
 
 
 def test_half_precision_is_folded_in_single(make_decoder):
     decoder = make_decoder(GPT2, MUP, torch.bfloat16)
     state = decoder.state_dict()
-    folded = fold(state, decoder.settings, MUP).state
+    folded, _ = fold(state, decoder.settings, MUP)
     assert folded["position_embedding.weight"].dtype == torch.float32
     assert torch.equal(
         folded["position_embedding.weight"],
@@ -150,16 +168,24 @@ def test_half_precision_is_folded_in_single(make_decoder):
     )
 
 
-def test_folding_twice_or_nothing_is_refused(make_decoder):
-    decoder = make_decoder(GPT2, MUP)
-    plain = plain_multipliers(decoder.settings)
-    assert is_plain(decoder.settings, plain) and not is_plain(decoder.settings, MUP)
-    folded = fold(decoder.state_dict(), decoder.settings, MUP)
-    with pytest.raises(UserError, match="no multipliers to fold: it is plain, or folded already"):
-        fold(folded.state, folded.settings, folded.forward)
-    standard = table(ParametrizationSettings(learning_rate=1.0), model_shapes(decoder.settings))
-    with pytest.raises(UserError, match="no multipliers to fold"):
-        fold(decoder.state_dict(), decoder.settings, standard.forward)
+def test_equal_multipliers_leave_every_bit(make_decoder):
+    decoder = make_decoder(GPT2)
+    state = decoder.state_dict()
+    assert not same_multipliers(plain_multipliers(decoder.settings), MUP)
+    kept = WithMultipliers(state, decoder.settings, MUP, MUP)
+    assert list(kept) == list(state)
+    assert all(kept[name].data_ptr() == state[name].data_ptr() for name in state)
+
+
+def test_from_one_parametrization_to_another(make_decoder, tokens):
+    """The ratio of the multipliers counts; no plain model stands between."""
+    other = ForwardMultipliers(embedding=0.4, residual=1.3, attention=0.5, output=2.0)
+    decoder = make_decoder(SHAPES["gpt2_gqa"], MUP, tied_embeddings=False)
+    with torch.no_grad():
+        expected = decoder.logits(decoder(tokens))
+    changed = WithMultipliers(decoder.state_dict(), decoder.settings, MUP, other)
+    logits = logits_of(decoder.settings, dict(changed), other, tokens, torch.float32)
+    assert_within_rounding(logits, expected, terms_of(decoder, tokens))
 
 
 @pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
@@ -187,7 +213,8 @@ def test_a_sparse_model_over_width_and_depth_in_transformers_own_class(tmp_path,
                 parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.5)
         expected = decoder.logits(decoder(tokens))
     state = dict(decoder.named_parameters())
-    export_model(state, settings, found.forward, None, tmp_path / "out", dtype=torch.float64)
+    description = ModelDescription(settings, SPARSE_OVER_DEPTH)
+    export_model(state, description, None, tmp_path / "out", dtype=torch.float64)
     model = GPT2LMHeadModel.from_pretrained(
         tmp_path / "out", attn_implementation="eager", dtype=torch.float64
     ).eval()

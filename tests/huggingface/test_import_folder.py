@@ -15,9 +15,9 @@ from transformers import (
 )
 
 from feldspar.core.errors import RunError, UserError
+from feldspar.evaluate.exported import decoder_of
 from feldspar.huggingface import import_folder, weights
 from feldspar.huggingface.import_folder import import_model, write_imported
-from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA
@@ -70,6 +70,7 @@ MODELS = {
         rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, head_dim=8
     ),
     "llama_attention_bias": lambda: random_llama(attention_bias=True),
+    "llama_mlp_bias": lambda: random_llama(mlp_bias=True),
     "ministral": lambda: random_ministral(),
     "ministral_mixed": lambda: random_ministral(
         layer_types=["sliding_attention", "full_attention"], head_dim=8
@@ -79,8 +80,7 @@ MODELS = {
 
 
 def logits_of(imported, tokens):
-    decoder = Decoder(imported.settings).eval()
-    decoder.load_state_dict(imported.state)
+    decoder = decoder_of(imported).eval()
     with torch.no_grad():
         return decoder.logits(decoder(tokens))
 
@@ -93,7 +93,8 @@ def test_logits_are_those_of_transformers(tmp_path, tokens, name):
     with torch.no_grad():
         expected = model(tokens).logits
     assert_within_rounding(logits_of(imported, tokens), expected, terms_of(model, tokens))
-    assert imported.parametrization == "sp" and imported.tokenizer_folder is None
+    assert imported.description.parametrization.type == "sp"
+    assert imported.tokenizer_folder is None
 
 
 WINDOWED = BTLM | {"sliding_window": {"tokens": 8, "full_every": 2}}
@@ -124,7 +125,7 @@ def test_weights_without_the_outer_prefix_and_with_mask_buffers(tmp_path, tokens
     model.save_pretrained(tmp_path / "theirs")
     state = {
         name.removeprefix("transformer."): tensor
-        for name, tensor in weights.read_weights(tmp_path / "theirs").items()
+        for name, tensor in weights.FolderTensors(tmp_path / "theirs").items()
     }
     state["h.0.attn.bias"] = torch.ones(1, 1, 4, 4, dtype=torch.bool)
     weights.write_weights(tmp_path / "theirs", state)
@@ -166,8 +167,8 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
     [
         ({"model_type": "bert"}, "'bert' is not supported"),
         ({"activation_function": "gelu"}, "activation_function is not supported"),
-        ({"n_layer": 3}, "the folder's weights lack h.2"),
-        ({"n_layer": 1}, "the weights do not fit the configuration"),
+        ({"n_layer": 3}, r"the weights lack the tensor transformer\.h\.2"),
+        ({"n_layer": 1}, r"the weights hold the tensor transformer\.h\.1"),
         ({"n_embd": 32}, "another shape than the configuration says"),
         ({"n_layer": "two"}, "does not describe a model that we know"),
     ],
@@ -192,24 +193,20 @@ def change_configuration(folder, changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_declared_multipliers_are_folded_into_the_weights(tmp_path, tokens):
+def test_declared_multipliers_are_kept(tmp_path, tokens):
     random_gpt2().save_pretrained(tmp_path)
     plain = import_model(tmp_path)
     change_configuration(tmp_path, MUP_KEYS)
     imported = import_model(tmp_path)
-    assert not imported.settings.tied_embeddings and imported.parametrization == "sp"
-    decoder = Decoder(plain.settings).eval()
-    decoder.load_state_dict(plain.state)
+    assert imported.settings == plain.settings
+    assert all(torch.equal(imported.state[name], plain.state[name]) for name in plain.state)
+    parametrization = imported.description.parametrization
+    assert parametrization.type == "mup" and parametrization.base_d_model == 2
+    decoder = decoder_of(plain).eval()
     set_forward_multipliers(decoder, ForwardMultipliers(3.0, 1.0, 1 / 4, 0.222))
     with torch.no_grad():
         expected = decoder.logits(decoder(tokens))
-    assert (logits_of(imported, tokens) - expected).abs().max() <= 2e-5
-    # Multipliers that are those of a plain model leave it as it is.
-    neutral = MUP_KEYS | {"mup_embeddings_scale": 1, "mup_output_alpha": 10}
-    change_configuration(tmp_path, neutral | {"mup_scale_qk_dot_by_d": False})
-    again = import_model(tmp_path)
-    assert again.settings == plain.settings
-    assert all(torch.equal(again.state[name], plain.state[name]) for name in plain.state)
+    assert_within_rounding(logits_of(imported, tokens), expected, terms_of(decoder, tokens))
 
 
 @pytest.mark.parametrize(
@@ -262,8 +259,12 @@ def test_folders_that_hold_no_safe_weights(tmp_path):
     with pytest.raises(RunError, match="is damaged"):
         import_model(tmp_path)
     (tmp_path / import_folder.SETTINGS_NAME).write_text("{}")
-    with pytest.raises(UserError, match="does not describe a model"):
+    with pytest.raises(UserError, match=r"model\.json lacks 'model'"):
         import_model(tmp_path)
+    (tmp_path / import_folder.SETTINGS_NAME).write_text('{"n_layers": 2, "d_model": 16}')
+    with pytest.raises(UserError, match="the form of an earlier version") as caught:
+        import_model(tmp_path)
+    assert "import the model again" in str(caught.value)
 
 
 def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
@@ -278,7 +279,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path):
 def test_an_index_of_the_wrong_type_is_refused(tmp_path, places):
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
     with pytest.raises(UserError, match="weight_map does not name a file"):
-        weights.read_weights(tmp_path)
+        weights.FolderTensors(tmp_path)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
@@ -286,8 +287,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     with torch.no_grad():
         model.transformer.wte.weight[3, 2] = float("nan")
     model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"token_embedding\.weight holds numbers that are not"):
-        import_model(tmp_path)
+    with pytest.raises(UserError, match=r"wte\.weight holds numbers that are not"):
+        write_imported(import_model(tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

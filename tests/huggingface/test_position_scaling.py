@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
-from feldspar.huggingface.import_folder import import_model, imported_scaling, write_imported
+from feldspar.huggingface.import_folder import import_model, read_description, write_imported
 from feldspar.model.generation import generate
 from feldspar.recipe.sections.model import NoScaling
 from tests.huggingface.conftest import BTLM, CRYSTAL, LLAMA
@@ -44,7 +44,7 @@ def test_logits_greedy_text_and_the_scaling_itself(make_decoder, export, tokens,
     decoder = make_decoder(shape, **changes)
     decoder.scale_positions(chosen)
     folder = export(decoder, scaling=chosen)
-    assert import_model(folder).scaling == chosen == imported_scaling(folder)
+    assert import_model(folder).scaling == chosen == read_description(folder).scaling
     model = load(folder)
     assert type(model).__name__.startswith("Llama" if case.startswith("llama") else "Feldspar")
     with torch.no_grad():

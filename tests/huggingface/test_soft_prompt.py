@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from feldspar.core.errors import UserError
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
@@ -29,7 +30,8 @@ def prompted(make_decoder, shape, forward=None) -> Decoder:
     state = plain.state_dict() | {"soft_prompt.weight": decoder.soft_prompt.weight.detach()}
     decoder.load_state_dict(state)
     if forward is not None:
-        set_forward_multipliers(decoder, forward)
+        description = ModelDescription(decoder.settings, forward)
+        set_forward_multipliers(decoder, description.forward)
     return decoder
 
 

@@ -8,9 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from feldspar.huggingface.folding import unfold
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.import_folder import import_model
-from feldspar.huggingface.weights import read_weights
+from feldspar.huggingface.multipliers import WithMultipliers
+from feldspar.huggingface.weights import FolderTensors
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.sparsity import StaticSparsity
@@ -42,14 +43,13 @@ def test_zeros_survive_folding(make_masked, export, tokens, shape, dtype):
     decoder, masks = make_masked(shape)
     folder: Path = export(decoder, MUP, masks=masks, dtype=dtype)
     plain = import_model(folder)
-    unfolded = unfold(
-        plain.state, decoder.settings.model_copy(update={"tied_embeddings": False}), MUP
-    )
+    forward = ModelDescription(decoder.settings, MUP).forward
+    unfolded = WithMultipliers(plain.state, plain.settings, plain.description.forward, forward)
     for name, mask in masks.tensors.items():
         for state in (plain.state, unfolded):
             assert not state[name][~mask].any(), name
             assert state[name][mask].all(), name
-    zeros = sum(int((tensor == 0).sum()) for tensor in read_weights(folder).values())
+    zeros = sum(int((tensor == 0).sum()) for tensor in FolderTensors(folder).values())
     assert zeros == sum(int((~mask).sum()) for mask in masks.tensors.values())
     if dtype is torch.float32:
         model = AutoModelForCausalLM.from_pretrained(folder).eval()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.rows import ParameterRow, Role
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.summary import plan_recipe
@@ -252,8 +253,7 @@ def test_a_plain_folder_is_adapted_too(
     folder = tmp_path / "plain"
     export_model(
         loaded.decoder.state_dict(),
-        loaded.recipe.model,
-        loaded.forward,
+        ModelDescription(loaded.recipe.model, loaded.recipe.parametrization),
         loaded.tokenizer_folder,
         folder,
     )

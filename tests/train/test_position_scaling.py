@@ -6,7 +6,7 @@ import pytest
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
-from feldspar.huggingface.import_folder import imported_scaling
+from feldspar.huggingface.import_folder import read_description
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from feldspar.runtime.checkpoint_store import CheckpointStore
@@ -51,7 +51,7 @@ def test_a_phase_is_scaled_and_what_comes_after_keeps_it(recipe_file: Path, tmp_
     run(recipe_file, tmp_path / "dropped", start, "phases.0.position_scaling=none")
     assert load_run(tmp_path / "dropped").decoder.position_scaling == NoScaling()
     assert run_with(["--quiet", "export", str(tmp_path / "run"), "--to", str(tmp_path / "hf")]) == 0
-    assert imported_scaling(tmp_path / "hf") == LINEAR
+    assert read_description(tmp_path / "hf").scaling == LINEAR
 
 
 def test_a_start_from_a_hugging_face_folder_keeps_its_scaling(

@@ -29,26 +29,26 @@ def register(app: typer.Typer) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder")
         from feldspar.cli.console import print_json
-        from feldspar.huggingface.import_folder import import_model, write_imported
+        from feldspar.huggingface.adapter import STANDARD
+        from feldspar.huggingface.import_folder import (
+            import_model,
+            model_record,
+            write_imported,
+        )
 
         model = import_model(folder)
         write_imported(model, to, overwrite)
-        shape = model.settings.model_dump(mode="json")
+        record = model_record(model)
         start = {"type": "huggingface", "path": str(to)}
         if json:
-            scaling = model.scaling.model_dump(mode="json")
-            print_json(
-                {
-                    "folder": str(to),
-                    "model": shape,
-                    "position_scaling": scaling,
-                    "start_from": start,
-                }
-            )
+            print_json({"folder": str(to), **record, "start_from": start})
             return
         import sys
 
         from ruamel.yaml import YAML
 
+        sections = {"start_from": start, "model": record["model"]}
+        if model.description.parametrization != STANDARD:
+            sections["parametrization"] = record["parametrization"]
         typer.echo(f"{to}: written; in a recipe:\n")
-        YAML().dump({"start_from": start, "model": shape}, sys.stdout)
+        YAML().dump(sections, sys.stdout)

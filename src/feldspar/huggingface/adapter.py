@@ -1,43 +1,132 @@
-"""The interface of an adapter between our decoder and a Hugging Face class."""
+"""The interface of an adapter between our decoder and a Hugging Face class.
 
+An adapter is declarative: it describes configurations as settings, and tensors by a table of rules
+(``tensor_rules``), each used both ways. Everything else (reading, checks, conversion of
+multipliers, writing) is done once for all adapters, by ``import_folder`` and ``export_folder``.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from torch import Tensor
+from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.huggingface.tensor_rules import TensorRule
+from feldspar.model.rows import model_shapes
+from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
+from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
+
+LEARNING_RATE = 1e-3
+"""The learning rate in the description of a foreign model. No configuration says which one suits,
+and no logits depend on it: a recipe that trains the model sets its own."""
+STANDARD = ParametrizationSettings(learning_rate=LEARNING_RATE)
+NO_SCALING = NoScaling()
 
 
-class Adapter(Protocol):
-    """Converts a configuration and tensors, there and back."""
+@dataclass(frozen=True)
+class ModelDescription:
+    """A model without its weights: all that its logits depend on beside them."""
 
-    model_type: str
-    hf_class: str
+    settings: ModelSettings
+    parametrization: ParametrizationSettings = STANDARD
+    """The parametrization; its multipliers are those of the forward pass."""
+    scaling: PositionScaling = NO_SCALING
+    """The scaling of positions."""
+
+    @property
+    def forward(self) -> ForwardMultipliers:
+        """The multipliers of the forward pass."""
+        return forward_multipliers(self.parametrization, model_shapes(self.settings))
+
+
+class Adapter(ABC):
+    """Converts a configuration, and names and layouts of tensors, there and back."""
+
+    model_type: ClassVar[str]
+    """The key ``model_type`` of the class's ``config.json``."""
+    hf_class: ClassVar[str]
+    prefix: ClassVar[str] = ""
+    """A prefix of the class's names that some folders leave out, like ``transformer.``"""
+    ignored: ClassVar[tuple[str, ...]] = ()
+    """Regular expressions of tensors (without the prefix) that a folder may hold and that the model
+    does not need, such as masks, frequencies, or the copy of a tied head."""
+
+    @abstractmethod
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
+        """Return the description of a ``config.json``.
+
+        Raises UserError for a value that we would compute differently. A missing key may raise
+        KeyError, and a value of a wrong type ValidationError, TypeError or ValueError: the caller
+        names the file.
+        """
+
+    @abstractmethod
+    def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
+        """Return the part of ``config.json`` that describes the model.
+
+        The function accepts every description and leaves out what the class cannot express;
+        ``misfits`` then finds the difference.
+        """
+
+    @abstractmethod
+    def tensor_rules(self, settings: ModelSettings) -> tuple[TensorRule, ...]:
+        """Return a rule for each tensor of our decoder; a tied head has none."""
+
+    def kept_parametrization(self, description: ModelDescription) -> ParametrizationSettings:
+        """Return the parametrization with the multipliers that the class itself applies.
+
+        ``to_configuration`` is called with it, and all other multipliers are folded into the
+        weights. By default the class has no multipliers.
+        """
+        return STANDARD
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """List the settings that the class would need; empty when it can express them."""
-        ...
+        """List the settings that the class cannot express; empty where it expresses all of them.
 
-    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
-        """Return the part of ``config.json`` on the shape and the scaling of positions."""
-        ...
+        These are the settings that differ after the way into a configuration and back. Dropout,
+        which no logits depend on, is not among them.
+        """
+        wanted = ModelDescription(settings, scaling=scaling)
+        try:
+            found = self.from_configuration(self.to_configuration(wanted))
+        except (UserError, ValidationError) as error:
+            return [str(error)]
+        return [*_differences(settings, found.settings), *_scaling_difference(wanted, found)]
 
-    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Return our settings. Raises UserError for what we do not compute."""
-        ...
 
-    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """Return the scaling of positions. Raises UserError for what we do not compute."""
-        ...
+def _differences(wanted: ModelSettings, found: ModelSettings) -> list[str]:
+    one, other = _meanings(wanted), _meanings(found)
+    return [
+        f"model.{name}: {_value(getattr(found, name))}" for name in one if one[name] != other[name]
+    ]
 
-    def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return our tensors under the class's names, in its layout."""
-        ...
 
-    def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return the class's tensors under our names; unknown tensors keep their names."""
-        ...
+def _scaling_difference(wanted: ModelDescription, found: ModelDescription) -> list[str]:
+    if wanted.scaling == found.scaling:
+        return []
+    return [f"position_scaling: {_value(found.scaling)}"]
+
+
+def _meanings(settings: ModelSettings) -> dict[str, Any]:
+    """Return values by setting; settings that are written in two ways have one value."""
+    values: dict[str, Any] = {n: getattr(settings, n) for n in ModelSettings.model_fields}
+    del values["dropout"]
+    biases = settings.biases
+    if settings.norm.type == "rms":
+        biases = biases.model_copy(update={"norm": False})
+    return values | {
+        "n_kv_heads": settings.kv_heads,
+        "head_dim": settings.head_width,
+        "bias": biases,
+        "sliding_window": [settings.window_of(layer) for layer in range(settings.n_layers)],
+    }
+
+
+def _value(value: Any) -> str:
+    return value.model_dump_json() if hasattr(value, "model_dump_json") else str(value)
 
 
 def require_values(configuration: Mapping[str, Any], allowed: Mapping[str, tuple]) -> None:

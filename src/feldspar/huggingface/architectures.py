@@ -1,11 +1,15 @@
 """The architectures that can be imported and exported."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from feldspar.core.errors import UserError
-from feldspar.huggingface.adapter import Adapter
+from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.gpt2 import Gpt2Adapter
 from feldspar.huggingface.llama import LlamaAdapter, MinistralAdapter
+from feldspar.huggingface.multipliers import settings_under
 from feldspar.huggingface.own import OwnAdapter
-from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),
@@ -13,32 +17,62 @@ ARCHITECTURES: dict[str, Adapter] = {
     "ministral": MinistralAdapter(),
     "feldspar": OwnAdapter(),
 }
-"""Adapters by ``model_type``; ``auto`` chooses the first that fits."""
+"""Adapters by name, which is their ``model_type``. ``auto`` chooses the first that fits: a new
+adapter goes to the end, so that the models of earlier recipes keep their class."""
 
 
-def choose(architecture: str, settings: ModelSettings, scaling: PositionScaling) -> Adapter:
+def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, ModelDescription]:
     """Return the adapter of that name, or for ``auto`` the first that can express the model.
 
-    Raises UserError for an unknown name, or one whose class cannot express the model.
+    The description is that of the model in its class: multipliers that the class lacks are gone, to
+    be folded into the weights, and a tied head may have come untied. Raises UserError for an
+    unknown name, or one whose class cannot express the model.
     """
     if architecture == "auto":
-        adapters = ARCHITECTURES.values()
-        return next(adapter for adapter in adapters if not adapter.misfits(settings, scaling))
-    adapter = of_model_type(architecture, ("auto", *ARCHITECTURES))
-    misfits = adapter.misfits(settings, scaling)
+        for adapter in ARCHITECTURES.values():
+            expressed = _expressed(adapter, description)
+            if not adapter.misfits(expressed.settings, expressed.scaling):
+                return adapter, expressed
+        architecture = "feldspar"
+    adapter = _named(architecture, ("auto", *ARCHITECTURES))
+    expressed = _expressed(adapter, description)
+    misfits = adapter.misfits(expressed.settings, expressed.scaling)
     if misfits:
         raise UserError(
             f"the architecture {architecture} cannot express this model",
             found="it needs " + "; ".join(misfits),
             do="choose --architecture auto",
         )
-    return adapter
+    return adapter, expressed
 
 
-def of_model_type(
-    model_type: str | None, allowed: tuple[str, ...] = tuple(ARCHITECTURES)
-) -> Adapter:
-    """Return the adapter of a ``model_type``. Raises UserError that lists the known ones."""
-    if model_type not in ARCHITECTURES:
-        raise UserError(f"the architecture {model_type!r} is not supported", allowed=allowed)
-    return ARCHITECTURES[model_type]
+def _expressed(adapter: Adapter, description: ModelDescription) -> ModelDescription:
+    kept = replace(description, parametrization=adapter.kept_parametrization(description))
+    settings = settings_under(description.settings, description.forward, kept.forward)
+    return replace(kept, settings=settings)
+
+
+def name_of(adapter: Adapter) -> str:
+    """Return the name of an adapter, which ``choose`` takes."""
+    return next(name for name, each in ARCHITECTURES.items() if each is adapter)
+
+
+def of_configuration(configuration: Mapping[str, Any]) -> Adapter:
+    """Return the adapter of a ``config.json``.
+
+    Raises UserError that lists the known architectures, and says so where the model brings code.
+    """
+    model_type = configuration.get("model_type")
+    if "auto_map" in configuration and model_type not in ARCHITECTURES:
+        raise UserError(
+            f"the architecture {model_type!r} is not supported, and the code that the folder "
+            "brings (auto_map) is never run",
+            allowed=tuple(ARCHITECTURES),
+        )
+    return _named(model_type, tuple(ARCHITECTURES))
+
+
+def _named(name: Any, allowed: tuple[str, ...]) -> Adapter:
+    if name not in ARCHITECTURES:
+        raise UserError(f"the architecture {name!r} is not supported", allowed=allowed)
+    return ARCHITECTURES[name]

@@ -9,19 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.huggingface.folding import plain_multipliers
-from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.huggingface.adapter import LEARNING_RATE, STANDARD
 from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
 EMBEDDING, OUTPUT, WIDTH = "mup_embeddings_scale", "mup_output_alpha", "mup_width_scale"
 ATTENTION = "mup_scale_qk_dot_by_d"
 NAMES = (EMBEDDING, OUTPUT, WIDTH, ATTENTION)
 
 
-def declared_multipliers(
+def declared_parametrization(
     configuration: Mapping[str, Any], settings: ModelSettings
-) -> ForwardMultipliers:
-    """Return the multipliers that a ``config.json`` declares; plain ones when it declares none.
+) -> ParametrizationSettings:
+    """Return the parametrization that a ``config.json`` declares; ``sp`` when it declares none.
 
     Raises UserError when a parametrization other than ``sp``, or some multiplier, is named but not
     all multipliers are given, and for values that are not numbers above 0.
@@ -29,7 +29,7 @@ def declared_multipliers(
     parametrization = configuration.get("parametrization", "sp")
     given = [name for name in NAMES if configuration.get(name) is not None]
     if parametrization == "sp" and not given:
-        return plain_multipliers(settings)
+        return STANDARD
     missing = [name for name in NAMES if name not in given]
     if missing:
         raise UserError(
@@ -38,18 +38,45 @@ def declared_multipliers(
             allowed=f"all of {', '.join(NAMES)}",
             do="get the configuration that the weights were released with, or fold them there",
         )
-    embedding, output, width = (_factor(configuration, name) for name in NAMES[:3])
-    if not isinstance(configuration[ATTENTION], bool):
-        raise UserError(
-            f"config.json: {ATTENTION} is neither true nor false", found=configuration[ATTENTION]
-        )
-    plain = plain_multipliers(settings)
-    attention = 1 / settings.head_width if configuration[ATTENTION] else plain.attention
-    return ForwardMultipliers(embedding, plain.residual, attention, output * width)
+    embedding, output, width = (positive_number(configuration, name) for name in NAMES[:3])
+    by_width = true_or_false(configuration, ATTENTION)
+    return mup(settings, embedding, output, width, by_width)
 
 
-def _factor(configuration: Mapping[str, Any], name: str) -> float:
+def mup(
+    settings: ModelSettings, embedding: float, output: float, width: float, by_width: bool
+) -> ParametrizationSettings:
+    """Return muP with a base of ``width`` times the model's width, and these multipliers.
+
+    Logits are multiplied by ``output * width``. ``by_width`` divides attention scores by head_dim
+    instead of by its root.
+    """
+    base = max(1, round(width * settings.d_model))
+    # A base that is no whole number is rounded; the product stays that of the configuration.
+    rounding = width * settings.d_model / base
+    exact = math.isclose(rounding, 1, rel_tol=1e-12)
+    return ParametrizationSettings(
+        type="mup",
+        base_d_model=base,
+        base_d_ff=width * settings.d_ff,
+        learning_rate=LEARNING_RATE,
+        embedding_multiplier=embedding,
+        output_multiplier=output if exact else output * rounding,
+        attention_multiplier=1.0 if by_width else math.sqrt(settings.head_width),
+    )
+
+
+def positive_number(configuration: Mapping[str, Any], name: str) -> float:
+    """Return a value of a ``config.json``; UserError unless it is a finite number above 0."""
     value = configuration[name]
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise UserError(f"config.json: {name} is not a finite number above 0", found=value)
     return float(value)
+
+
+def true_or_false(configuration: Mapping[str, Any], name: str) -> bool:
+    """Return a value of a ``config.json``. Raises UserError unless it is true or false."""
+    value = configuration[name]
+    if not isinstance(value, bool):
+        raise UserError(f"config.json: {name} is neither true nor false", found=value)
+    return value

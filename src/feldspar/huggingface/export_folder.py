@@ -1,7 +1,7 @@
-"""Write a trained decoder as a folder that transformers loads."""
+"""Write a decoder as a folder that transformers loads."""
 
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,16 @@ from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder
 from feldspar.core.json_files import write_json
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.architectures import choose
-from feldspar.huggingface.folding import fold, is_plain
+from feldspar.huggingface.converted_tensors import TheirTensors
+from feldspar.huggingface.multipliers import WithMultipliers, same_multipliers
 from feldspar.huggingface.own import OwnAdapter, write_code
-from feldspar.huggingface.weights import (
-    finish_model_folder,
-    require_names,
-    save_tensors,
-    write_weights,
-)
+from feldspar.huggingface.weights import finish_model_folder, require_names, write_weights
 from feldspar.model.layers import SOFT_PROMPT
 from feldspar.model.rows import model_shapes
-from feldspar.parametrization.tables import ForwardMultipliers
-from feldspar.recipe.sections.model import (
-    ModelSettings,
-    NoScaling,
-    PositionScaling,
-    SoftPromptSettings,
-)
+from feldspar.recipe.sections.model import ModelSettings, SoftPromptSettings
+from feldspar.runtime.tensor_file import LazyTensors, TensorHeader, header_of, save_tensors
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import describe_masks
 from feldspar.tokens.tokenizer.declaration import GENERATION_FILE, ID_KEYS
@@ -41,71 +33,56 @@ VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")
 
 def export_model(
     state: Mapping[str, Tensor],
-    settings: ModelSettings,
-    forward: ForwardMultipliers,
+    description: ModelDescription,
     tokenizer_folder: Path | None,
     out: Path,
     architecture: str = "auto",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     n_real_vocab: int | None = None,
     overwrite: bool = False,
     masks: Masks | None = None,
-    scaling: PositionScaling | None = None,
     soft_prompt: SoftPromptSettings | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; return the settings of the exported model.
 
-    Multipliers are folded into the weights; ``scaling`` of positions (none by default) goes into
-    the configuration. Zeros stay zeros; the configuration only notes the ``masks`` that they come
-    from (key ``sparsity``). Common classes have no place for a soft prompt: its vectors go into a
-    file of their own, as input embeddings to stand among those of the tokens; the key
-    ``soft_prompt`` names that file, their number and their place. Rows of the vocabulary from
-    ``n_real_vocab`` on are padding and are cut off; by default these are the rows that the
-    tokenizer lacks. Raises UserError when the architecture cannot express the model, or when the
-    tokenizer has more tokens than the model.
+    Multipliers that the class does not have are folded into the weights; the scaling of positions
+    goes into the configuration. ``dtype`` None keeps the type of each tensor. Zeros stay zeros; the
+    configuration only notes the ``masks`` that they come from (key ``sparsity``). Common classes
+    have no place for a soft prompt: its vectors go into a file of their own, as input embeddings to
+    stand among those of the tokens; the key ``soft_prompt`` names that file, their number and their
+    place. Rows of the vocabulary from ``n_real_vocab`` on are padding and are cut off; by default
+    these are the rows that the tokenizer lacks. Lazy tensors are read one after the other. Raises
+    UserError when the architecture cannot express the model, or when the tokenizer has more tokens
+    than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
     if n_real_vocab is None and tokenizer is not None:
         n_real_vocab = tokenizer.vocab_size
-    length = 0 if SOFT_PROMPT not in state else len(state[SOFT_PROMPT])
-    require_names(state, {row.name: row.shape for row in model_shapes(settings, length).rows})
-    source: dict[str, Any] | None = None
-    plain = {name: tensor.detach().cpu() for name, tensor in state.items()}
-    if not is_plain(settings, forward):
-        source = {"multipliers": asdict(forward), "tied_embeddings": settings.tied_embeddings}
-        folded = fold(plain, settings, forward)
-        plain, settings = folded.state, folded.settings
-    vectors = plain.pop(SOFT_PROMPT, None)
-    plain, settings = _without_padding(plain, settings, n_real_vocab)
-    scaling = scaling or NoScaling()
-    adapter = choose(architecture, settings, scaling)
-    configuration = adapter.to_configuration(settings, scaling) | {
-        "parametrization": "sp",
-        "folded_from": source,
-        "feldspar_version": __version__,
-        "dtype": str(dtype).removeprefix("torch."),
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "use_cache": True,
-    }
+    length = header_of(state, SOFT_PROMPT).shape[0] if SOFT_PROMPT in state else 0
+    shapes = model_shapes(description.settings, length)
+    require_names(state, {row.name: row.shape for row in shapes.rows})
+    adapter, exported = choose(architecture, _without_padding(description, n_real_vocab))
+    ours = _FirstRows(state, exported.settings.vocab_size)
+    converted = WithMultipliers(ours, exported.settings, description.forward, exported.forward)
+    theirs = TheirTensors(converted, adapter.tensor_rules(exported.settings), dtype)
+    written = dtype or theirs.header(next(iter(theirs))).dtype
+    configuration = adapter.to_configuration(exported) | _record(description, exported, written)
     if masks is not None and masks.tensors:
         configuration["sparsity"] = describe_masks(masks)
-    if soft_prompt is not None and vectors is not None:
+    if soft_prompt is not None and length:
         configuration["soft_prompt"] = {
             "file": SOFT_PROMPT_FILE,
             "length": length,
             "place": soft_prompt.place,
         }
     generation = dict.fromkeys(ID_KEYS) if tokenizer is None else tokenizer.generation
-    tensors = {
-        name: tensor.to(dtype).contiguous()
-        for name, tensor in adapter.to_hf(plain, settings).items()
-    }
+    special = {name: generation[name] for name in ID_KEYS}
     with new_folder(out, overwrite) as folder:
-        write_weights(folder, tensors)
-        if "soft_prompt" in configuration and vectors is not None:
-            table = {"soft_prompt": vectors.to(dtype).contiguous()}
+        write_weights(folder, theirs)
+        if "soft_prompt" in configuration:
+            vectors = converted[SOFT_PROMPT]
+            table = {"soft_prompt": vectors.to(dtype or vectors.dtype)}
             save_tensors(table, folder / SOFT_PROMPT_FILE)
-        special = {name: generation[name] for name in ID_KEYS}
         write_json(folder / "config.json", configuration | special, ascii_only=True)
         if tokenizer is not None:
             tokenizer.save(folder)
@@ -113,22 +90,60 @@ def export_model(
         if isinstance(adapter, OwnAdapter):
             write_code(folder)
         finish_model_folder(folder)
-    return settings
+    return exported.settings
 
 
-def _without_padding(
-    state: dict[str, Tensor], settings: ModelSettings, n_real_vocab: int | None
-) -> tuple[dict[str, Tensor], ModelSettings]:
-    rows = len(state[VOCABULARY_PARTS[0]])
+def _record(
+    given: ModelDescription, exported: ModelDescription, dtype: torch.dtype
+) -> dict[str, Any]:
+    """Return what the configuration says of feldspar and of the type of the weights."""
+    source = None
+    if not same_multipliers(given.forward, exported.forward):
+        tied = given.settings.tied_embeddings
+        source = {"multipliers": asdict(given.forward), "tied_embeddings": tied}
+    return {
+        "parametrization": exported.parametrization.type,
+        "folded_from": source,
+        "feldspar_version": __version__,
+        "dtype": str(dtype).removeprefix("torch."),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "use_cache": True,
+    }
+
+
+def _without_padding(description: ModelDescription, n_real_vocab: int | None) -> ModelDescription:
+    rows = description.settings.vocab_size
     if n_real_vocab is None or n_real_vocab == rows:
-        return state, settings
-    if n_real_vocab > rows:
+        return description
+    if rows is not None and n_real_vocab > rows:
         raise UserError(
             f"the tokenizer has {n_real_vocab} tokens, the model only {rows}",
             do="export with the tokenizer that the model was trained with",
         )
-    cut = {
-        name: tensor[:n_real_vocab] if name in VOCABULARY_PARTS else tensor
-        for name, tensor in state.items()
-    }
-    return cut, settings.model_copy(update={"vocab_size": n_real_vocab})
+    settings = description.settings.model_copy(update={"vocab_size": n_real_vocab})
+    return replace(description, settings=settings)
+
+
+class _FirstRows(LazyTensors):
+    """Tensors of which those of the vocabulary are cut after ``n_rows``."""
+
+    def __init__(self, state: Mapping[str, Tensor], n_rows: int | None) -> None:
+        self._state, self._n_rows = state, n_rows
+
+    def header(self, name: str) -> TensorHeader:
+        """Return shape and type of a tensor."""
+        found = header_of(self._state, name)
+        if name not in VOCABULARY_PARTS or self._n_rows is None:
+            return found
+        return TensorHeader((self._n_rows, *found.shape[1:]), found.dtype)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor without its padding."""
+        tensor = self._state[name].detach()
+        return tensor[: self._n_rows] if name in VOCABULARY_PARTS else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)

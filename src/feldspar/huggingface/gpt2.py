@@ -1,46 +1,31 @@
 """GPT-2 (`GPT2LMHeadModel`): learned positions, LayerNorm, GELU's tanh form, biases."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
-
-from feldspar.core.errors import UserError
-from feldspar.huggingface.adapter import require_values
+from feldspar.huggingface.adapter import Adapter, ModelDescription, require_values
+from feldspar.huggingface.declared import declared_parametrization
+from feldspar.huggingface.tensor_rules import TensorRule, Transposed, in_each_block, linear
 from feldspar.model.export_class import GPT2, gpt2_misfits
 from feldspar.recipe.sections.block_parts import NormSettings
-from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
-
-MODULES = {
-    "attention_norm": "ln_1",
-    "attention.query_key_value": "attn.c_attn",
-    "attention.output": "attn.c_proj",
-    "feed_forward_norm": "ln_2",
-    "feed_forward.input": "mlp.c_fc",
-    "feed_forward.output": "mlp.c_proj",
-}
-OUTER = {
-    "token_embedding.weight": "wte.weight",
-    "position_embedding.weight": "wpe.weight",
-    "final_norm.weight": "ln_f.weight",
-    "final_norm.bias": "ln_f.bias",
-}
-PREFIX = "transformer."
-BUFFERS = (".attn.bias", ".attn.masked_bias")
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 
 
-class Gpt2Adapter:
+class Gpt2Adapter(Adapter):
     """Adapter to GPT-2's names and layouts; its linear maps store (in, out)."""
 
     model_type = "gpt2"
     hf_class = GPT2
+    prefix = "transformer."
+    ignored = (r"h\.\d+\.attn\.(bias|masked_bias)", r"lm_head\.weight")
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
         """List the settings that the class would need; empty when it can express them."""
         return gpt2_misfits(settings, scaling)
 
-    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+    def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape."""
+        settings = description.settings
         return {
             "model_type": self.model_type,
             "architectures": [self.hf_class],
@@ -58,8 +43,8 @@ class Gpt2Adapter:
             "tie_word_embeddings": settings.tied_embeddings,
         }
 
-    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Return our settings. Raises UserError for what we do not compute."""
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
+        """Return the description. Raises UserError for what we do not compute."""
         require_values(
             configuration,
             {
@@ -70,7 +55,7 @@ class Gpt2Adapter:
             },
         )
         d_model = configuration["n_embd"]
-        return ModelSettings(
+        settings = ModelSettings(
             n_layers=configuration["n_layer"],
             d_model=d_model,
             n_heads=configuration["n_head"],
@@ -80,46 +65,25 @@ class Gpt2Adapter:
             norm=NormSettings(epsilon=configuration.get("layer_norm_epsilon", 1e-5)),
             tied_embeddings=configuration.get("tie_word_embeddings", True),
         )
+        return ModelDescription(settings, declared_parametrization(configuration, settings))
 
-    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """Return no scaling: learned positions have none."""
-        return NoScaling()
-
-    def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return our tensors under GPT-2's names."""
-        renamed = {PREFIX + OUTER[name]: state[name] for name in state if name in OUTER}
-        for name, theirs in _block_names(settings).items():
-            tensor = state[name]
-            renamed[PREFIX + theirs] = tensor.t() if tensor.dim() == 2 else tensor
-        if not settings.tied_embeddings:
-            renamed["lm_head.weight"] = state["output.weight"]
-        return renamed
-
-    def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return GPT-2's tensors, with or without their prefix, under our names."""
-        found = {
-            name.removeprefix(PREFIX): tensor
-            for name, tensor in state.items()
-            if not name.endswith(BUFFERS)
-        }
-        ours: dict[str, Tensor] = {}
-        for name, theirs in (OUTER | _block_names(settings)).items():
-            if theirs not in found:
-                raise UserError(f"the folder's weights lack {theirs}")
-            tensor = found.pop(theirs)
-            ours[name] = tensor.t() if tensor.dim() == 2 and name not in OUTER else tensor
-        head = found.pop("lm_head.weight", None)
-        if not settings.tied_embeddings:
-            if head is None:
-                raise UserError("the folder's weights lack lm_head.weight")
-            ours["output.weight"] = head
-        return ours | found
+    def tensor_rules(self, settings: ModelSettings) -> tuple[TensorRule, ...]:
+        """Return a rule for each tensor."""
+        return tuple(_rules(settings))
 
 
-def _block_names(settings: ModelSettings) -> dict[str, str]:
-    return {
-        f"blocks.{index}.{ours}.{part}": f"h.{index}.{theirs}.{part}"
-        for index in range(settings.n_layers)
-        for ours, theirs in MODULES.items()
-        for part in ("weight", "bias")
-    }
+def _rules(settings: ModelSettings) -> Iterator[TensorRule]:
+    yield TensorRule("token_embedding.weight", ("transformer.wte.weight",))
+    yield TensorRule("position_embedding.weight", ("transformer.wpe.weight",))
+    block = [
+        *linear("attention_norm", "ln_1", True),
+        *linear("attention.query_key_value", "attn.c_attn", True, Transposed()),
+        *linear("attention.output", "attn.c_proj", True, Transposed()),
+        *linear("feed_forward_norm", "ln_2", True),
+        *linear("feed_forward.input", "mlp.c_fc", True, Transposed()),
+        *linear("feed_forward.output", "mlp.c_proj", True, Transposed()),
+    ]
+    yield from in_each_block(block, settings, "transformer.h.{}.")
+    yield from linear("final_norm", "transformer.ln_f", True)
+    if not settings.tied_embeddings:
+        yield TensorRule("output.weight", ("lm_head.weight",))

@@ -1,106 +1,154 @@
-"""Read a Hugging Face folder as a decoder's settings and weights; no code of the folder runs."""
+"""Read a Hugging Face folder as a description and weights of ours; no code of the folder runs."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import UserError
-from feldspar.core.files import new_folder, write_atomically
-from feldspar.core.json_files import read_json
+from feldspar.core.files import new_folder
+from feldspar.core.json_files import read_json, write_json
 from feldspar.core.manifest import MANIFEST_NAME
 from feldspar.core.progress import say
-from feldspar.huggingface.architectures import of_model_type
-from feldspar.huggingface.declared import declared_multipliers
-from feldspar.huggingface.folding import fold, is_plain, plain_multipliers
-from feldspar.huggingface.weights import (
-    finish_model_folder,
-    read_weights,
-    require_finite,
-    require_names,
-    write_weights,
-)
+from feldspar.huggingface.adapter import ModelDescription
+from feldspar.huggingface.architectures import name_of, of_configuration
+from feldspar.huggingface.converted_tensors import OurTensors
+from feldspar.huggingface.tensor_rules import TensorRule
+from feldspar.huggingface.weights import FolderTensors, finish_model_folder, write_weights
 from feldspar.model.rows import model_shapes
-from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, copy_tokenizer
 
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
-SCALING_NAME = "position_scaling.json"
-"""A file beside the settings, which is there if positions are scaled."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that an imported folder was made from."""
+
+    architecture: str
+    """The name of its adapter; an export uses it again unless another is asked for."""
+    place: str
+    """The folder, file or package."""
 
 
 @dataclass(frozen=True)
 class ImportedModel:
-    """A plain model: settings, weights under our names, and where its tokenizer lies, if any."""
+    """A foreign model: its description, its weights under our names, and where they come from."""
 
-    settings: ModelSettings
-    state: dict[str, Tensor]
+    description: ModelDescription
+    state: Mapping[str, Tensor]
+    """The weights, in the order of the decoder. Those of a folder are read when asked for."""
     tokenizer_folder: Path | None
-    scaling: PositionScaling
-    """The scaling of its positions."""
-    parametrization: Literal["sp"] = "sp"
+    """The folder of the tokenizer, if there is one."""
+    origin: Origin
+
+    @property
+    def settings(self) -> ModelSettings:
+        """The settings of the decoder."""
+        return self.description.settings
+
+    @property
+    def scaling(self) -> PositionScaling:
+        """The scaling of positions."""
+        return self.description.scaling
 
 
 def import_model(folder: Path) -> ImportedModel:
     """Read a folder of a known architecture, or one that ``write_imported`` wrote.
 
-    A release is compared with its manifest first: RunError names a file that differs. Multipliers
-    that the configuration declares are folded into the weights. Raises UserError for
+    A folder with a manifest is compared with it first: RunError names a file that differs. Names,
+    shapes and types of all tensors are checked before a tensor is read. Raises UserError for
     another architecture (naming the known ones), for values of the configuration that we would
-    compute differently, for multipliers that are not all declared, and for pickled weights.
+    compute differently, for multipliers that are not all declared, for tensors that do not fit the
+    configuration, and for pickled weights.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
     if (finished := open_if_artifact(folder)) is not None:
         finished.verify()
-    tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
-    own, path = folder / SETTINGS_NAME, folder / CONFIGURATION_NAME
-    if own.is_file():
-        with _described_by(own):
-            settings = ModelSettings.model_validate_json(own.read_text(encoding="utf-8"))
-        state, forward = read_weights(folder), plain_multipliers(settings)
+    if (folder / SETTINGS_NAME).is_file():
+        description, origin = _read_settings(folder / SETTINGS_NAME)
+        names = [row.name for row in model_shapes(description.settings).rows]
+        rules, prefix, ignored = tuple(TensorRule(name, (name,)) for name in names), "", ()
     else:
-        configuration = read_json(path)
-        with _described_by(path):
-            adapter = of_model_type(configuration.get("model_type"))
-            settings = adapter.from_configuration(configuration)
-            forward = declared_multipliers(configuration, settings)
+        configuration = read_json(folder / CONFIGURATION_NAME)
+        with _described_by(folder / CONFIGURATION_NAME):
+            adapter = of_configuration(configuration)
+            description = adapter.from_configuration(configuration)
+            rules = adapter.tensor_rules(description.settings)
         if finished is None and "feldspar_version" in configuration:
             say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
-        with _located(folder):
-            state = adapter.from_hf(read_weights(folder), settings)
-    shapes = {row.name: row.shape for row in model_shapes(settings).rows}
+        origin = Origin(name_of(adapter), str(folder))
+        prefix, ignored = adapter.prefix, adapter.ignored
+    shapes = {row.name: row.shape for row in model_shapes(description.settings).rows}
     with _located(folder):
-        require_names(state, shapes)
-        require_finite(state)
-    ordered = {name: state[name].contiguous() for name in shapes}
-    if not is_plain(settings, forward):
-        folded = fold(ordered, settings, forward)
-        ordered, settings = folded.state, folded.settings
-    return ImportedModel(settings, ordered, tokenizer_folder, imported_scaling(folder))
+        state = OurTensors(FolderTensors(folder), rules, shapes, prefix, ignored)
+    tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
+    return ImportedModel(description, state, tokenizer_folder, origin)
 
 
-def imported_scaling(folder: Path) -> PositionScaling:
-    """Return the scaling of positions of the model in ``folder``; its weights are not read.
+def read_description(folder: Path) -> ModelDescription:
+    """Return the description of the model in ``folder``; its weights are not read.
 
-    Raises UserError for a scaling that we do not compute.
+    Raises UserError as ``import_model``.
     """
-    own, path = folder / SCALING_NAME, folder / CONFIGURATION_NAME
-    if own.is_file():
-        with _described_by(own):
-            text = own.read_text(encoding="utf-8")
-            return TypeAdapter[PositionScaling](PositionScaling).validate_json(text)
     if (folder / SETTINGS_NAME).is_file():
-        return NoScaling()
+        return _read_settings(folder / SETTINGS_NAME)[0]
+    path = folder / CONFIGURATION_NAME
     configuration = read_json(path)
     with _described_by(path):
-        return of_model_type(configuration.get("model_type")).scaling_of(configuration)
+        return of_configuration(configuration).from_configuration(configuration)
+
+
+def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> None:
+    """Write a model under our own names: weights, ``model.json`` and the tokenizer's files.
+
+    The tensors are written one after the other, each in its own type.
+    """
+    with new_folder(out, overwrite) as folder:
+        write_weights(folder, model.state)
+        write_json(folder / SETTINGS_NAME, model_record(model))
+        if model.tokenizer_folder is not None:
+            copy_tokenizer(model.tokenizer_folder, folder)
+        finish_model_folder(folder)
+
+
+def model_record(model: ImportedModel) -> dict[str, Any]:
+    """Return the content of ``model.json``."""
+    description = model.description
+    return {
+        "model": description.settings.model_dump(mode="json"),
+        "parametrization": description.parametrization.model_dump(mode="json", exclude_none=True),
+        "position_scaling": description.scaling.model_dump(mode="json"),
+        "source": {"architecture": model.origin.architecture, "from": model.origin.place},
+    }
+
+
+def _read_settings(path: Path) -> tuple[ModelDescription, Origin]:
+    record = read_json(path)
+    if "n_layers" in record and "model" not in record:
+        raise UserError(
+            f"{path} has the form of an earlier version, which did not say the parametrization",
+            do="import the model again",
+        )
+    with _described_by(path):
+        description = ModelDescription(
+            ModelSettings.model_validate(record["model"]),
+            ParametrizationSettings.model_validate(record["parametrization"]),
+            TypeAdapter[PositionScaling](PositionScaling).validate_python(
+                record["position_scaling"]
+            ),
+        )
+        source = record["source"]
+        return description, Origin(source["architecture"], source["from"])
 
 
 @contextmanager
@@ -127,15 +175,3 @@ def _located(place: Path) -> Generator[None]:
     except UserError as error:
         error.where = error.where or str(place)
         raise
-
-
-def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> None:
-    """Write a model under our own names: weights, ``model.json`` and the tokenizer's files."""
-    with new_folder(out, overwrite) as folder:
-        write_weights(folder, model.state)
-        write_atomically(folder / SETTINGS_NAME, model.settings.model_dump_json(indent=2) + "\n")
-        if not isinstance(model.scaling, NoScaling):
-            write_atomically(folder / SCALING_NAME, model.scaling.model_dump_json(indent=2) + "\n")
-        if model.tokenizer_folder is not None:
-            copy_tokenizer(model.tokenizer_folder, folder)
-        finish_model_folder(folder)

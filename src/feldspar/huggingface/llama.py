@@ -1,51 +1,42 @@
 """Llama and Ministral: rotary halves, RMSNorm, SwiGLU, grouped queries."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from feldspar.core.errors import UserError
-from feldspar.huggingface.adapter import require_values
+from feldspar.huggingface.adapter import Adapter, ModelDescription, require_values
+from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
+from feldspar.huggingface.tensor_rules import (
+    TensorRule,
+    gate_and_up_rows,
+    in_each_block,
+    linear,
+    query_key_value_rows,
+)
 from feldspar.model.export_class import LLAMA, MINISTRAL, llama_misfits, ministral_misfits
-from feldspar.recipe.sections.block_parts import NormSettings
+from feldspar.recipe.sections.block_parts import Biases, NormSettings
 from feldspar.recipe.sections.model import ModelSettings, PositionScaling, RotaryPositions
 
-OUTER = {
-    "token_embedding.weight": "model.embed_tokens.weight",
-    "final_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-NORMS = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "feed_forward_norm.weight": "post_attention_layernorm.weight",
-}
-LINEARS = {
-    "attention.query_key_value": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    "attention.output": ("self_attn.o_proj",),
-    "feed_forward.input": ("mlp.gate_proj", "mlp.up_proj"),
-    "feed_forward.output": ("mlp.down_proj",),
-}
 
-
-class LlamaAdapter:
+class LlamaAdapter(Adapter):
     """Adapter to Llama's names; fused matrices are split by rows."""
 
     model_type = "llama"
     hf_class = LLAMA
+    prefix = "model."
+    ignored = (r".*\.rotary_emb\.inv_freq", r"lm_head\.weight")
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
         """List the settings that the class would need; empty when it can express them."""
         return llama_misfits(settings, scaling)
 
-    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+    def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape and the scaling of positions."""
-        assert isinstance(settings.positions, RotaryPositions), "refused by misfits"
-        base = settings.positions.base
-        parameters = rope_parameters(scaling, base)
+        settings = description.settings
+        base = rotary_of(settings).base
+        parameters = rope_parameters(description.scaling, base)
         older = {"rope_scaling": parameters} if parameters["rope_type"] != "default" else {}
         return {
             "model_type": self.model_type,
@@ -64,18 +55,19 @@ class LlamaAdapter:
             "rope_theta": base,
             "rope_parameters": parameters,
             **older,
-            "attention_bias": settings.bias,
-            "mlp_bias": settings.bias,
+            "attention_bias": settings.biases.attention_output,
+            "mlp_bias": settings.biases.feed_forward,
             "tie_word_embeddings": settings.tied_embeddings,
         }
 
-    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Return our settings. Raises UserError for what we do not compute."""
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
+        """Return the description. Raises UserError for what we do not compute."""
         require_values(configuration, {"hidden_act": ("silu", "swish")})
         rope = configuration.get("rope_parameters") or {}
         base = rope.get("rope_theta", configuration.get("rope_theta", 10000.0))
-        biased = configuration.get("attention_bias", False) or configuration.get("mlp_bias", False)
-        return ModelSettings(
+        attention = configuration.get("attention_bias", False)
+        feed_forward = configuration.get("mlp_bias", False)
+        settings = ModelSettings(
             n_layers=configuration["num_hidden_layers"],
             d_model=configuration["hidden_size"],
             n_heads=configuration["num_attention_heads"],
@@ -87,50 +79,15 @@ class LlamaAdapter:
             positions=RotaryPositions(base=float(base)),
             feed_forward="swiglu",
             norm=NormSettings(type="rms", epsilon=configuration.get("rms_norm_eps", 1e-6)),
-            bias=biased,
+            bias=biases(norm=attention, attention=attention, feed_forward=feed_forward),
             tied_embeddings=configuration.get("tie_word_embeddings", False),
         )
+        parametrization = declared_parametrization(configuration, settings)
+        return ModelDescription(settings, parametrization, rope_scaling(configuration))
 
-    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """Return the scaling of positions. Raises UserError for what we do not compute."""
-        return rope_scaling(configuration)
-
-    def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return our tensors under Llama's names."""
-        renamed = {theirs: state[name] for name, theirs in OUTER.items() if name in state}
-        for index in range(settings.n_layers):
-            ours, layer = f"blocks.{index}.", f"model.layers.{index}."
-            renamed |= {layer + theirs: state[ours + name] for name, theirs in NORMS.items()}
-            for name, parts in LINEARS.items():
-                for kind in _kinds(settings):
-                    pieces = state[f"{ours}{name}.{kind}"].split(_rows(name, settings))
-                    for part, piece in zip(parts, pieces, strict=True):
-                        renamed[f"{layer}{part}.{kind}"] = piece
-        return renamed
-
-    def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return Llama's tensors under our names; a bias that a branch lacks becomes 0."""
-        found = {name: state[name] for name in state if not name.endswith(".rotary_emb.inv_freq")}
-        if settings.tied_embeddings:
-            found.pop("lm_head.weight", None)
-        ours = {
-            name: _take(found, theirs)
-            for name, theirs in OUTER.items()
-            if name != "output.weight" or not settings.tied_embeddings
-        }
-        for index in range(settings.n_layers):
-            block, layer = f"blocks.{index}.", f"model.layers.{index}."
-            ours |= {block + name: _take(found, layer + theirs) for name, theirs in NORMS.items()}
-            for name, parts in LINEARS.items():
-                pieces = [_take(found, f"{layer}{part}.weight") for part in parts]
-                ours[f"{block}{name}.weight"] = torch.cat(pieces)
-                if settings.bias:
-                    biases = [
-                        found.pop(f"{layer}{part}.bias", piece.new_zeros(len(piece)))
-                        for part, piece in zip(parts, pieces, strict=True)
-                    ]
-                    ours[f"{block}{name}.bias"] = torch.cat(biases)
-        return ours | found
+    def tensor_rules(self, settings: ModelSettings) -> tuple[TensorRule, ...]:
+        """Return a rule for each tensor."""
+        return tuple(_rules(settings))
 
 
 class MinistralAdapter(LlamaAdapter):
@@ -143,32 +100,52 @@ class MinistralAdapter(LlamaAdapter):
         """List the settings that the class would need; empty when it can express them."""
         return ministral_misfits(settings, scaling)
 
-    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+    def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape and the scaling of positions."""
-        return super().to_configuration(settings, scaling) | layer_types(settings)
+        return super().to_configuration(description) | layer_types(description.settings)
 
-    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Return our settings. Raises UserError for what we do not compute."""
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
+        """Return the description. Raises UserError for what we do not compute."""
         window = window_of(configuration)
-        values = super().from_configuration(configuration).model_dump(exclude_none=True)
-        return ModelSettings.model_validate(values | {"sliding_window": window})
+        found = super().from_configuration(configuration)
+        values = found.settings.model_dump(exclude_none=True)
+        settings = ModelSettings.model_validate(values | {"sliding_window": window})
+        return replace(found, settings=settings)
 
 
-def _kinds(settings: ModelSettings) -> tuple[str, ...]:
-    return ("weight", "bias") if settings.bias else ("weight",)
+def biases(norm: bool, attention: bool, feed_forward: bool) -> bool | Biases:
+    """Return the setting ``bias``: one truth value where all parts are alike."""
+    if norm == attention == feed_forward:
+        return norm
+    return Biases(
+        norm=norm,
+        query_key_value=attention,
+        attention_output=attention,
+        feed_forward=feed_forward,
+    )
 
 
-def _rows(name: str, settings: ModelSettings) -> list[int]:
-    key_rows = settings.kv_heads * settings.head_width
-    return {
-        "attention.query_key_value": [settings.n_heads * settings.head_width, key_rows, key_rows],
-        "attention.output": [settings.d_model],
-        "feed_forward.input": [settings.d_ff, settings.d_ff],
-        "feed_forward.output": [settings.d_model],
-    }[name]
+def rotary_of(settings: ModelSettings) -> RotaryPositions:
+    """Return the rotary positions; the default ones for a model that has others."""
+    positions = settings.positions
+    return positions if isinstance(positions, RotaryPositions) else RotaryPositions()
 
 
-def _take(found: dict[str, Tensor], name: str) -> Tensor:
-    if name not in found:
-        raise UserError(f"the folder's weights lack {name}")
-    return found.pop(name)
+def _rules(settings: ModelSettings) -> Iterator[TensorRule]:
+    yield TensorRule("token_embedding.weight", ("model.embed_tokens.weight",))
+    yield TensorRule("final_norm.weight", ("model.norm.weight",))
+    if not settings.tied_embeddings:
+        yield TensorRule("output.weight", ("lm_head.weight",))
+    attention, feed_forward = settings.biases.attention_output, settings.biases.feed_forward
+    queries = query_key_value_rows(settings)
+    projections = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+    gated = ("mlp.gate_proj", "mlp.up_proj")
+    block = [
+        *linear("attention_norm", "input_layernorm", False),
+        *linear("feed_forward_norm", "post_attention_layernorm", False),
+        *linear("attention.query_key_value", projections, attention, queries),
+        *linear("attention.output", "self_attn.o_proj", attention),
+        *linear("feed_forward.input", gated, feed_forward, gate_and_up_rows(settings)),
+        *linear("feed_forward.output", "mlp.down_proj", feed_forward),
+    ]
+    yield from in_each_block(block, settings, "model.layers.{}.")

@@ -1,4 +1,4 @@
-"""Adapter to our own class, `FeldsparForCausalLM`, which expresses every shape that we train.
+"""Adapter to our own class, `FeldsparForCausalLM`, which expresses most shapes that we train.
 
 The class's code, `feldspar.huggingface.remote`, is copied into the exported folder.
 """
@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
-from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
+from feldspar.huggingface.adapter import Adapter, ModelDescription
+from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.layer_types import layer_types, window_of
+from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.model.export_class import OWN, own_misfits
+from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.block_parts import NormSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
@@ -28,22 +31,24 @@ from feldspar.recipe.sections.model import (
 )
 
 CODE = ("configuration_feldspar", "modeling_feldspar")
-HEADS = {"output.weight": "lm_head.weight"}
-PREFIX = "model."
+HEAD = "output.weight"
 
 
-class OwnAdapter:
+class OwnAdapter(Adapter):
     """Adapter that keeps our names, below ``model.``; the head is ``lm_head``."""
 
     model_type = "feldspar"
     hf_class = OWN
+    prefix = "model."
+    ignored = (r"lm_head\.weight",)
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
         """List the settings that the class would need; empty when it can express them."""
         return own_misfits(settings, scaling)
 
-    def to_configuration(self, settings: ModelSettings, scaling: PositionScaling) -> dict[str, Any]:
+    def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape and the scaling of positions."""
+        settings, scaling = description.settings, description.scaling
         positions = settings.positions
         rotary = positions if isinstance(positions, RotaryPositions) else RotaryPositions()
         alibi = positions if isinstance(positions, AlibiPositions) else AlibiPositions()
@@ -77,9 +82,12 @@ class OwnAdapter:
             "tie_word_embeddings": settings.tied_embeddings,
         }
 
-    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelSettings:
-        """Return the settings of a ``config.json`` that ``to_configuration`` wrote."""
-        return ModelSettings(
+    def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
+        """Return the description in a ``config.json`` that ``to_configuration`` wrote.
+
+        A configuration without ``position_scaling`` means that positions are not scaled.
+        """
+        settings = ModelSettings(
             n_layers=configuration["num_hidden_layers"],
             d_model=configuration["hidden_size"],
             n_heads=configuration["num_attention_heads"],
@@ -97,23 +105,18 @@ class OwnAdapter:
             tied_embeddings=configuration["tie_word_embeddings"],
             sliding_window=window_of(configuration),
         )
-
-    def scaling_of(self, configuration: Mapping[str, Any]) -> PositionScaling:
-        """Return the scaling that ``to_configuration`` wrote; without the key there is none."""
         found = configuration.get("position_scaling") or {"type": "none"}
-        return TypeAdapter[PositionScaling](PositionScaling).validate_python(found)
+        scaling = TypeAdapter[PositionScaling](PositionScaling).validate_python(found)
+        parametrization = declared_parametrization(configuration, settings)
+        return ModelDescription(settings, parametrization, scaling)
 
-    def to_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return our tensors under the class's names."""
-        return {HEADS.get(name, PREFIX + name): tensor for name, tensor in state.items()}
-
-    def from_hf(self, state: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-        """Return the class's tensors under our names."""
-        heads = {theirs: ours for ours, theirs in HEADS.items()}
-        renamed = {heads.get(name, name.removeprefix(PREFIX)): state[name] for name in state}
-        if settings.tied_embeddings:
-            renamed.pop("output.weight", None)
-        return renamed
+    def tensor_rules(self, settings: ModelSettings) -> tuple[TensorRule, ...]:
+        """Return a rule for each tensor, which keeps its name."""
+        names = [row.name for row in model_shapes(settings).rows]
+        return tuple(
+            TensorRule(name, ("lm_head.weight" if name == HEAD else self.prefix + name,))
+            for name in names
+        )
 
 
 def write_code(folder: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
+from feldspar.model.export_class import rope_misfit
 from feldspar.model.position_scaling import LLAMA3_FAST_TURNS, LLAMA3_SLOW_TURNS
 from feldspar.recipe.sections.model import (
     LinearScaling,
@@ -30,10 +31,9 @@ DEFAULTS = {
 
 
 def rope_parameters(scaling: PositionScaling, base: float) -> dict[str, Any]:
-    """Return the mapping of a scaling that transformers has."""
-    if isinstance(scaling, NoScaling):
+    """Return the mapping of a scaling; one that transformers lacks is left out."""
+    if isinstance(scaling, NoScaling | NtkScaling) or rope_misfit(scaling):
         return {"rope_type": "default", "rope_theta": base}
-    assert not isinstance(scaling, NtkScaling), "refused by rope_misfit"
     found = {"rope_type": scaling.type, "rope_theta": base, "factor": scaling.factor}
     if isinstance(scaling, YarnScaling | Llama3Scaling):
         found[ORIGINAL] = scaling.train_length

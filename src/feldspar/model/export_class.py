@@ -106,7 +106,7 @@ def _unjudged(settings: ModelSettings, judged: Iterable[str] = ()) -> dict[str, 
             for name, field in type(section).model_fields.items()
             if name not in names
         }
-    return unchecked | {"model.bias: true or false": isinstance(settings.bias, bool)}
+    return unchecked
 
 
 def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
@@ -115,7 +115,7 @@ def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]
         "model.positions: learned": isinstance(settings.positions, LearnedPositions),
         "model.norm: layer": settings.norm.type == "layer",
         "model.feed_forward: gelu": settings.feed_forward == "gelu",
-        "model.bias: true": settings.bias,
+        "model.bias: true": settings.bias is True,
         "model.n_kv_heads: as many as n_heads": settings.kv_heads == settings.n_heads,
         "model.head_dim: d_model / n_heads": settings.head_width * settings.n_heads
         == settings.d_model,
@@ -126,7 +126,11 @@ def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]
 
 def llama_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
     """List the settings that Llama would need."""
+    biases = settings.biases
     wanted = _like_llama(settings, scaling) | _unjudged(settings)
+    wanted["model.bias: query_key_value and attention_output alike"] = (
+        biases.query_key_value == biases.attention_output
+    )
     return [need for need, holds in wanted.items() if not holds]
 
 
@@ -134,7 +138,7 @@ def ministral_misfits(settings: ModelSettings, scaling: PositionScaling) -> list
     """List the settings that Ministral would need."""
     wanted = _like_llama(settings, scaling) | {
         "model.sliding_window: given": settings.sliding_window is not None,
-        "model.bias: false": not settings.bias,
+        "model.bias: false": settings.bias is False,
         **_unjudged(settings, ["sliding_window"]),
     }
     return [need for need, holds in wanted.items() if not holds]
@@ -165,7 +169,9 @@ def rope_misfit(scaling: PositionScaling) -> bool:
 
 def own_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
     """List the settings that our own class would need."""
-    return [need for need, holds in _unjudged(settings, ["sliding_window"]).items() if not holds]
+    wanted = _unjudged(settings, ["sliding_window"])
+    wanted["model.bias: true or false"] = isinstance(settings.bias, bool)
+    return [need for need, holds in wanted.items() if not holds]
 
 
 NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {

@@ -6,6 +6,7 @@ import torch
 
 from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.train.load import LoadedRun, load_run
@@ -40,16 +41,16 @@ def export_loaded(
     overwrite: bool = False,
 ) -> ModelSettings:
     """Export a run that was read already, as ``export_run`` does."""
+    decoder = loaded.decoder
+    scaling = decoder.position_scaling
     return export_model(
-        dict(loaded.decoder.named_parameters()),
-        loaded.decoder.settings,
-        loaded.forward,
+        dict(decoder.named_parameters()),
+        ModelDescription(decoder.settings, loaded.recipe.parametrization, scaling),
         loaded.tokenizer_folder,
         to,
         architecture,
         DTYPES[dtype],
         overwrite=overwrite,
         masks=loaded.masks,
-        scaling=loaded.decoder.position_scaling,
         soft_prompt=loaded.soft_prompt,
     )

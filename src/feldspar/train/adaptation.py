@@ -14,6 +14,7 @@ from feldspar.adapt.embeddings import MATRICES, Adaptation, NewTokens, adapt_emb
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.core.manifest import read_manifest
+from feldspar.parametrization.tables import ForwardMultipliers
 from feldspar.plan.summary import Plan
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 from feldspar.runtime.checkpoint import KIND, Checkpoint
@@ -37,6 +38,8 @@ class Source:
     tokenizer_folder: Path | None
     checkpoint: Checkpoint | None = None
     """The checkpoint, where the source is a run."""
+    forward: ForwardMultipliers | None = None
+    """The multipliers of the weights, where the source is no run."""
 
     def digest(self) -> str:
         """Return the digest of the checkpoint's manifest, or of the content of the weights."""
@@ -49,7 +52,7 @@ class Source:
 def read_source(
     settings: StartFromRun | StartFromHuggingFace, checkpoint: Checkpoint | None = None
 ) -> Source:
-    """Read a run at its checkpoint, or a plain model.
+    """Read a run at its checkpoint, or another model, whose tensors are read when asked for.
 
     ``settings`` name the checkpoint unless it is given. Raises UserError where there is none.
     """
@@ -61,7 +64,8 @@ def read_source(
     from feldspar.huggingface.import_folder import import_model
 
     model = import_model(path)
-    return Source(settings.path, model.state, model.tokenizer_folder)
+    forward = model.description.forward
+    return Source(settings.path, model.state, model.tokenizer_folder, forward=forward)
 
 
 def require_same_tokens(source: Source, shards: ShardSet) -> None:

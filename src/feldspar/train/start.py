@@ -74,9 +74,9 @@ def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling
     source = recipe.start_from
     # Only a run that begins needs the folder, and it reports a missing one itself.
     if isinstance(source, StartFromHuggingFace) and Path(source.path).is_dir():
-        from feldspar.huggingface.import_folder import imported_scaling
+        from feldspar.huggingface.import_folder import read_description
 
-        return imported_scaling(Path(source.path))
+        return read_description(Path(source.path)).scaling
     return NoScaling()
 
 
@@ -130,7 +130,8 @@ def start_weights(
 ) -> Adaptation | None:
     """Replace the initial weights by those of ``start_from``, adapted if the recipe asks for it.
 
-    A plain model is unfolded: under the recipe's multipliers it computes what it did. A soft prompt
+    Weights of another model are converted from its multipliers to the recipe's, under which it
+    computes what it did; equal multipliers leave every bit. A soft prompt
     of the first phase begins here, unless the weights bring one. Returns what was adapted. Raises
     UserError when names or shapes differ, and where the weights' tokenizer is another than that of
     ``shards``.
@@ -141,10 +142,11 @@ def start_weights(
     path = plan.recipe.start_from.path
     source = read_source(plan.recipe.start_from, start)
     weights = source.state
-    if start is None:
-        from feldspar.huggingface.folding import unfold
+    if source.forward is not None:
+        from feldspar.huggingface.multipliers import WithMultipliers
 
-        weights = unfold(weights, plan.recipe.model, plan.table.forward)
+        settings = plan.recipe.model
+        weights = WithMultipliers(weights, settings, source.forward, plan.table.forward)
     adaptation = None
     if plan.recipe.adapt is not None:
         weights, adaptation = adapt_to_shards(weights, source, plan, shards)

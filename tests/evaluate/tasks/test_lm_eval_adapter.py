@@ -14,8 +14,8 @@ from feldspar.evaluate.exported import open_exported
 from feldspar.evaluate.tasks.lm_eval_adapter import lm_eval_model, run_lm_eval
 from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
-from feldspar.parametrization.tables import ForwardMultipliers
 
 lm_eval = pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.slow
@@ -88,9 +88,8 @@ def test_equals_the_hf_model_on_the_exported_folder(make_model: Make, tmp_path: 
     tokenizer.mkdir()
     model.tokenizer.save(tokenizer)
     settings = model.decoder.settings
-    plain = ForwardMultipliers(1.0, 1.0, settings.head_width**-0.5, 1.0)
     weights = model.decoder.state_dict()
-    export_model(weights, settings, plain, tokenizer, exported, architecture="gpt2")
+    export_model(weights, ModelDescription(settings), tokenizer, exported, architecture="gpt2")
     tasks = tmp_path / "tasks"
     names = write_cloze_task(tasks, DOCUMENTS)
     ours = run_lm_eval(open_exported(exported), names, tasks)
