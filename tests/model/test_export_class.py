@@ -2,6 +2,7 @@
 
 import pytest
 
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.architectures import choose
 from feldspar.model.export_class import GPT2, LLAMA, MINISTRAL, OWN, export_class
 from feldspar.recipe.sections.block_parts import NormSettings
@@ -54,7 +55,7 @@ def test_the_class_and_what_it_lacks(
     settings = ModelSettings.model_validate(SHAPE | changes)
     found = export_class(settings, scaling)
     assert (found.name, found.needs) == (name, needs)
-    assert choose("auto", settings, scaling).hf_class == name
+    assert choose("auto", ModelDescription(settings, scaling=scaling))[0].hf_class == name
     assert ("trust_remote_code" in found.description) == (name == OWN)
     assert all(need in found.description for need in needs)
 
