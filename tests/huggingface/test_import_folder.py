@@ -15,7 +15,6 @@ from transformers import (
 )
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.evaluate.exported import decoder_of
 from feldspar.huggingface import import_folder, weights
 from feldspar.huggingface.import_folder import import_model, write_imported
 from feldspar.parametrization.application import set_forward_multipliers
@@ -80,7 +79,7 @@ MODELS = {
 
 
 def logits_of(imported, tokens):
-    decoder = decoder_of(imported).eval()
+    decoder = imported.decoder().eval()
     with torch.no_grad():
         return decoder.logits(decoder(tokens))
 
@@ -202,7 +201,7 @@ def test_declared_multipliers_are_kept(tmp_path, tokens):
     assert all(torch.equal(imported.state[name], plain.state[name]) for name in plain.state)
     parametrization = imported.description.parametrization
     assert parametrization.type == "mup" and parametrization.base_d_model == 2
-    decoder = decoder_of(plain).eval()
+    decoder = plain.decoder().eval()
     set_forward_multipliers(decoder, ForwardMultipliers(3.0, 1.0, 1 / 4, 0.222))
     with torch.no_grad():
         expected = decoder.logits(decoder(tokens))

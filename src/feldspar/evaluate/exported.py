@@ -8,9 +8,7 @@ from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.evaluate.text_model import TextModel
-from feldspar.huggingface.import_folder import ImportedModel, import_model
-from feldspar.model.decoder import Decoder
-from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.huggingface.import_folder import import_model
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
@@ -23,18 +21,7 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
     if imported.tokenizer_folder is None:
         raise UserError(f"{folder} has no tokenizer.json, so it cannot encode text")
     tokenizer = TextTokenizer.load(imported.tokenizer_folder)
-    return TextModel(decoder_of(imported).to(device or "cpu").eval(), tokenizer)
-
-
-@torch.no_grad()
-def decoder_of(imported: ImportedModel) -> Decoder:
-    """Return the decoder of an imported model in float32; its tensors are read one at a time."""
-    decoder = Decoder(imported.settings)
-    for name, parameter in decoder.named_parameters():
-        parameter.copy_(imported.state[name])
-    set_forward_multipliers(decoder, imported.description.forward)
-    decoder.scale_positions(imported.scaling)
-    return decoder
+    return TextModel(imported.decoder().to(device or "cpu").eval(), tokenizer)
 
 
 def unfinished_run(folder: Path) -> str | None:

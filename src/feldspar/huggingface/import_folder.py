@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
@@ -20,7 +21,9 @@ from feldspar.huggingface.architectures import name_of, of_configuration
 from feldspar.huggingface.converted_tensors import OurTensors
 from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.huggingface.weights import FolderTensors, finish_model_folder, write_weights
+from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
+from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, copy_tokenizer
@@ -59,6 +62,16 @@ class ImportedModel:
     def scaling(self) -> PositionScaling:
         """The scaling of positions."""
         return self.description.scaling
+
+    @torch.no_grad()
+    def decoder(self) -> Decoder:
+        """Return the decoder in float32, with its multipliers; tensors are read one at a time."""
+        decoder = Decoder(self.settings)
+        for name, parameter in decoder.named_parameters():
+            parameter.copy_(self.state[name])
+        set_forward_multipliers(decoder, self.description.forward)
+        decoder.scale_positions(self.scaling)
+        return decoder
 
 
 def import_model(folder: Path) -> ImportedModel:
