@@ -1,0 +1,1 @@
+"""Every architecture that can be imported, held against transformers' own class."""

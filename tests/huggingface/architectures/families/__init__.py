@@ -1,0 +1,1 @@
+"""One file for each architecture: small configurations of its class in transformers."""
