@@ -14,6 +14,7 @@ EXTRAS = {
     "fast": ("numba",),
     "hf": ("transformers",),
     "report": ("matplotlib", "jinja2"),
+    "chat": ("jinja2",),
     "track-tensorboard": ("tensorboard",),
     "eval": ("lm_eval",),
     "scale": ("ray",),

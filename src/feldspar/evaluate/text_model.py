@@ -53,8 +53,8 @@ class TextModel:
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
-        """Ids of the tokens that end a text which the model writes."""
-        return (self.end_of_document_id,)
+        """Ids of the tokens that end a text which the model writes: ends of a document or turn."""
+        return self.tokenizer.end_ids
 
     @property
     def device(self) -> torch.device:
