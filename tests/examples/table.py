@@ -105,6 +105,7 @@ TABLE = (
     ),
     Row(r"evaluate \S+ --length-sweep", "a short sweep", places={RECIPE: ("my-recipe.yaml",)}),
     Row(r"(evaluate|generate) "),
+    Row(r"chat ", "reads what a person writes", only_read=True),
     Row(r"vision evaluate "),
     Row(r"release .*--verify"),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),

@@ -39,6 +39,7 @@ COMMANDS = (
     "train",
     "evaluate",
     "generate",
+    "chat",
     "vision",
     "import_model",
     "export",

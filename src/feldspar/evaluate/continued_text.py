@@ -15,7 +15,8 @@ class ContinuedText:
 
     Iterate over it once: it yields pieces of text, and never a part of a character. Special tokens
     have no text. It ends after a token of the model's ``stop_ids``. With a ``cache``, which holds
-    the first tokens of ``prompt``, only the others are read. Raises UserError for more tokens than
+    the first tokens of ``prompt``, only the others are read, and growing scalings of positions
+    count by the model's context. Raises UserError for more tokens than
     a learned position table holds.
     """
 
@@ -35,7 +36,7 @@ class ContinuedText:
         """True if the model ended the text itself."""
         self._text = TextStream(model.tokenizer, prompt)
         self._stop_ids = model.stop_ids
-        known = 0 if cache is None else cache.length_tokens
+        known, scaled = (0, None) if cache is None else (cache.length_tokens, model.context_length)
         self._chosen = stream_tokens(
             model.decoder,
             torch.tensor([list(prompt)[known:]], device=model.device),
@@ -45,6 +46,7 @@ class ContinuedText:
             stop_ids=self._stop_ids,
             n_real_vocab=model.n_real_vocab,
             cache=cache,
+            scaled_length=scaled,
         )
 
     def __iter__(self) -> Iterator[str]:

@@ -1,13 +1,17 @@
 """A decoder and the tokenizer of its texts, as all measurements use them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
+from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
 from feldspar.recipe.sections.model import LearnedPositions
+from feldspar.tokens.tokenizer.chat_encoding import end_of_turn_id
+from feldspar.tokens.tokenizer.chat_template import ChatTemplate
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
@@ -51,10 +55,19 @@ class TextModel:
         """Id of the token that ends documents, and stands before them."""
         return self.tokenizer.end_of_document_id
 
-    @property
+    @cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """Ids of the tokens that end a text which the model writes: ends of a document or turn."""
-        return self.tokenizer.end_ids
+        template, ids = self.tokenizer.chat_template, self.tokenizer.end_ids
+        if template is None:
+            return ids
+        try:
+            parsed = ChatTemplate(template, self.tokenizer.special_tokens)
+        except FeldsparError as error:
+            say(f"warning: the model's end of turn is unknown: {error.what}")
+            return ids
+        turn = end_of_turn_id(self.tokenizer, parsed)
+        return ids if turn is None or turn in ids else (*ids, turn)
 
     @property
     def device(self) -> torch.device:

@@ -53,6 +53,15 @@ class KeyValueCache:
         """Count ``n_tokens`` more positions as filled, once every layer has stored them."""
         self.length_tokens += n_tokens
 
+    def grow(self, max_length_tokens: int) -> None:
+        """Make room for ``max_length_tokens`` tokens; those that are stored stay."""
+        for tensors in (self.keys, self.values):
+            for layer, old in enumerate(tensors):
+                new = old.new_empty((*old.shape[:2], max_length_tokens, old.shape[3]))
+                new[:, :, : self.length_tokens] = old[:, :, : self.length_tokens]
+                tensors[layer] = new
+        self.max_length_tokens = max_length_tokens
+
     def rewind(self, n_tokens: int) -> None:
         """Forget all but the first ``n_tokens``. Raises UserError where there are fewer."""
         if n_tokens > self.length_tokens:

@@ -104,23 +104,24 @@ def stream_tokens(
     n_real_vocab: int | None = None,
     use_cache: bool = True,
     cache: KeyValueCache | None = None,
+    scaled_length: int | None = None,
 ) -> Iterator[Tensor]:
     """Return an iterator over the new tokens (b,) of prompts (b, t) of equal length.
 
     Tokens are drawn with ``generator``. The iterator ends when every sequence has met one of
     ``stop_ids``; this token is yielded too. A scaling of positions that grows with the sequence
-    counts by t + ``max_new_tokens`` from the first token on.
+    counts by ``scaled_length``, by default t + ``max_new_tokens``, from the first token on.
 
     A ``cache`` of the caller continues the tokens that it holds: ``tokens`` are those after them,
-    and the cache then holds all but the last token. A growing scaling counts by its room.
+    and the cache then holds all but the last token.
 
     Raises UserError for an empty prompt or more tokens than a learned position table holds.
     """
-    before = 0 if cache is None else cache.length_tokens
-    _check(decoder, tokens, before, max_new_tokens)
+    total = (0 if cache is None else cache.length_tokens) + tokens.shape[1] + max_new_tokens
+    _check(decoder, tokens, total, max_new_tokens)
     if use_cache and cache is None:
-        cache = new_cache(decoder, tokens.shape[0], tokens.shape[1] + max_new_tokens)
-    length = tokens.shape[1] + max_new_tokens if cache is None else cache.max_length_tokens
+        cache = new_cache(decoder, tokens.shape[0], total)
+    length = scaled_length or total
 
     def choose(hidden: Tensor) -> Tensor:
         logits = decoder.logits(hidden[:, -1])[:, :n_real_vocab].float()
@@ -170,14 +171,14 @@ def new_cache(decoder: Decoder, n_sequences: int, length_tokens: int) -> KeyValu
     return KeyValueCache(decoder.settings, n_sequences, length_tokens, dtype, weight.device)
 
 
-def _check(decoder: Decoder, tokens: Tensor, before: int, max_new_tokens: int) -> None:
+def _check(decoder: Decoder, tokens: Tensor, total: int, max_new_tokens: int) -> None:
     if tokens.dim() != 2 or tokens.shape[1] == 0:
         raise UserError(
             "generation needs a prompt of at least one token", found=tuple(tokens.shape)
         )
     if max_new_tokens < 0:
         raise UserError("max_new_tokens must not be negative", found=max_new_tokens)
-    total, settings = before + tokens.shape[1] + max_new_tokens, decoder.settings
+    settings = decoder.settings
     if isinstance(settings.positions, LearnedPositions) and total > settings.max_sequence_length:
         raise UserError(
             f"{total} tokens exceed the learned table of {settings.max_sequence_length} positions",

@@ -12,6 +12,7 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.evaluate.continued_text import ContinuedText
+from feldspar.evaluate.conversation import Conversation
 from feldspar.evaluate.exported import open_exported, unfinished_run
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss
@@ -108,15 +109,40 @@ class Model:
         model = self.text_model
         if not isinstance(prompt, str):
             raise UserError("prompt: a text is needed", found=type(prompt).__name__)
-        for name, value in (("max_new_tokens", max_new_tokens), ("seed", seed)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise UserError(f"{name}: a whole number is needed", found=value)
+        _require_whole(max_new_tokens=max_new_tokens, seed=seed)
+        begin = self.tokenizer.begin_of_sequence_id
+        before = [begin] if self.tokenizer.adds_begin_of_sequence and begin is not None else []
         return ContinuedText(
             model,
-            self._encoded(prompt).tolist() or [model.end_of_document_id],
+            [*before, *self._encoded(prompt).tolist()] or [model.end_of_document_id],
             max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p),
             generator=torch.Generator(model.device).manual_seed(seed),
+        )
+
+    def converse(
+        self,
+        system: str | None = None,
+        *,
+        max_new_tokens: int = 512,
+        temperature: float = 0.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 0,
+    ) -> Conversation:
+        """Return a conversation by the model's chat template; its ``ask`` yields an answer.
+
+        ``system`` is the message that stands before the first question, ``max_new_tokens`` the most
+        tokens of an answer. Raises UserError for a model without a chat template, and for settings
+        outside their range.
+        """
+        _require_whole(max_new_tokens=max_new_tokens, seed=seed)
+        return Conversation(
+            self.text_model,
+            system=system,
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_k, top_p),
+            seed=seed,
         )
 
     def bits_per_byte(self, text: str | Sequence[str]) -> float:
@@ -163,6 +189,12 @@ def open_model(path: Path, checkpoint: str = "last", device: str | None = None) 
     set_threads(run.recipe.runtime)
     run.decoder.to(_device(device, run.recipe.runtime))
     return Model(path, text_model_of(run), run)
+
+
+def _require_whole(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise UserError(f"{name}: a whole number is needed", found=value)
 
 
 def _device(name: str | None, settings: RuntimeSettings) -> torch.device:

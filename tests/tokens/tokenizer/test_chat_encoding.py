@@ -7,7 +7,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from feldspar.core.errors import UserError
-from feldspar.tokens.tokenizer.chat_encoding import ChatEncoder
+from feldspar.tokens.tokenizer.chat_encoding import ChatEncoder, end_of_turn_id
 from feldspar.tokens.tokenizer.chat_template import ChatTemplate
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokens.bases import base
@@ -67,14 +67,13 @@ def test_the_ids_are_those_of_transformers(name: str, kind: str) -> None:
 @pytest.mark.parametrize("name", ENDS)
 def test_the_end_of_a_turn_is_found(name: str, kind: str) -> None:
     end = tokenizer(kind).id_of(ENDS[name])
-    assert encoder(kind, TEMPLATES[name]).end_of_turn_ids == (end,)
+    assert end_of_turn_id(tokenizer(kind), ChatTemplate(TEMPLATES[name], NAMES)) == end
 
 
 def test_a_template_without_an_end_of_turn() -> None:
     plain = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
-    assert encoder("gpt2", plain).end_of_turn_ids == ()
-    refuses = "{{ raise_exception('never') }}"
-    assert encoder("gpt2", refuses).end_of_turn_ids == ()
+    for text in (plain, "{{ raise_exception('never') }}"):
+        assert end_of_turn_id(tokenizer("gpt2"), ChatTemplate(text, NAMES)) is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

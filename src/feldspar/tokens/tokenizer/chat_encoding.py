@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer
@@ -43,25 +42,11 @@ class ChatEncoder:
         self._special = Tokenizer.from_str(tokenizer.to_json())
         # A post-processor may trim spaces off the places of tokens.
         self._special.post_processor = None  # pyrefly: ignore
+        self.special_ids = set(tokenizer.special_ids.values())
+        self._strings = _pattern(tokenizer)
         added = self._special.get_added_tokens_decoder()
-        self.special_ids = {number for number, token in added.items() if token.special}
-        strings = [added[number].content for number in self.special_ids]
-        longest_first = sorted(filter(None, strings), key=len, reverse=True)
-        self._strings = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         normalized = any(added[number].normalized for number in self.special_ids)
         self._may_normalize = normalized and self._special.normalizer is not None
-
-    @cached_property
-    def end_of_turn_ids(self) -> tuple[int, ...]:
-        """Id of the special token that ends a turn of the assistant; empty if there is none."""
-        try:
-            text = self.template.render(PROBE)
-        except UserError:
-            return ()
-        _, _, after = text.rpartition(PROBE[-1]["content"])
-        ids = [number for number in self._ids(after.lstrip()) if number in self.special_ids]
-        begins = self._strings.match(after.lstrip())
-        return tuple(ids[:1]) if begins else ()
 
     def special_string_in(self, messages: Sequence[Message]) -> str | None:
         """Return a special token's string in a message; None if there is none."""
@@ -135,6 +120,23 @@ class ChatEncoder:
         if ids[: len(line)] == line:
             return ids[len(line) :]
         return tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def end_of_turn_id(tokenizer: TextTokenizer, template: ChatTemplate) -> int | None:
+    """Return the special token that ends a turn of the assistant; None if there is none."""
+    try:
+        text = template.render(PROBE)
+    except UserError:
+        return None
+    _, _, after = text.rpartition(PROBE[-1]["content"])
+    found = _pattern(tokenizer).match(after.lstrip())
+    return None if found is None else tokenizer.special_ids[found[0]]
+
+
+def _pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
+    """Return the pattern of the strings of special tokens."""
+    longest_first = sorted(filter(None, tokenizer.special_ids), key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -136,6 +136,7 @@ def _environment(now: Callable[[], datetime], marked: Callable[[str], str]) -> A
     """Return Jinja's environment with the settings, filters and functions of ``transformers``."""
     try:
         import jinja2
+        from jinja2 import nodes
         from jinja2.ext import Extension, loopcontrols
         from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
@@ -150,7 +151,7 @@ def _environment(now: Callable[[], datetime], marked: Callable[[str], str]) -> A
             line = next(parser.stream).lineno
             body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
             call = self.call_method("_around")
-            return jinja2.nodes.CallBlock(call, [], [], body).set_lineno(line)
+            return nodes.CallBlock(call, [], [], body).set_lineno(line)
 
         def _around(self, caller: Callable[[], str]) -> str:
             return marked(caller())
@@ -176,7 +177,10 @@ def _environment(now: Callable[[], datetime], marked: Callable[[str], str]) -> A
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
+    functions: dict[str, Any] = {
+        "raise_exception": raise_exception,
+        "strftime_now": lambda form: now().strftime(form),
+    }
+    environment.globals.update(functions)
     environment.filters["tojson"] = tojson
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["strftime_now"] = lambda form: now().strftime(form)
     return environment

@@ -162,6 +162,12 @@ class TextTokenizer:
         """
         return [token.id for token in self._tokenizer.model.tokenize(piece)]
 
+    @cached_property
+    def special_ids(self) -> dict[str, int]:
+        """Ids of all special tokens by their strings."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if token.special}
+
     @property
     def chat_template(self) -> str | None:
         """The chat template, a Jinja template over ``messages``; None if there is none."""
