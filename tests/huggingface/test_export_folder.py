@@ -7,8 +7,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.core.errors import UserError
+from feldspar.huggingface.import_folder import import_model
 from feldspar.model.generation import generate
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
+from tests.model.test_variants import VARIANTS
 from tests.rounding import assert_within_rounding, terms_of
 from tests.tokens.tokenizer.test_declaration import assert_same_for_transformers, whole_base
 
@@ -64,6 +66,26 @@ def test_logits_and_greedy_text_are_those_of_the_decoder(make_decoder, export, t
             pad_token_id=0,
         )
         assert torch.equal(theirs, ours)
+
+
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
+def test_our_class_has_the_shapes_of_open_models(make_decoder, export, tokens, changes):
+    decoder = make_decoder(GPT2 | changes)
+    folder = export(decoder, architecture="feldspar")
+    model = load(folder)
+    with torch.no_grad():
+        expected = decoder.logits(decoder(tokens))
+        assert_within_rounding(model(tokens).logits, expected, terms_of(decoder, tokens))
+    prompt = tokens[:, :6]
+    mask = torch.ones_like(prompt)
+    theirs = model.generate(prompt, attention_mask=mask, max_new_tokens=9, do_sample=False)
+    assert torch.equal(theirs, generate(decoder, prompt, 9))
+    back = import_model(folder)
+    settings = decoder.settings
+    heads = {"n_kv_heads": settings.kv_heads, "head_dim": settings.head_width}
+    assert back.settings == settings.model_copy(update=heads)
+    state = dict(decoder.named_parameters())
+    assert all(torch.equal(back.state[name], state[name]) for name in state)
 
 
 @pytest.mark.parametrize("window", [None, WINDOW])

@@ -226,8 +226,10 @@ def test_a_mup_model_without_its_multipliers_is_refused(tmp_path, changes, messa
         import_model(tmp_path)
 
 
-def test_windows_at_other_layers_than_ours_are_refused(tmp_path):
+def test_layers_of_other_kinds_are_refused(tmp_path):
     random_ministral(layer_types=["full_attention", "sliding_attention"]).save_pretrained(tmp_path)
+    assert import_model(tmp_path).settings.sliding_window.full_layers == (0,)
+    change_configuration(tmp_path, {"layer_types": ["chunked_attention", "sliding_attention"]})
     with pytest.raises(UserError, match="layer_types is not supported"):
         import_model(tmp_path)
     change_configuration(tmp_path, {"model_type": "mistral"})

@@ -37,7 +37,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "windows": LLAMA
     | {
         "n_layers": 3,
-        "sliding_window": {"tokens": 4, "full_layers": [1]},
+        "sliding_window": {"tokens": 4, "full_layers": [0]},
         "positions": {"type": "rotary", "base": 1e6, "window_base": 1e4},
     },
     "no_positions": LLAMA | {"positions": {"type": "rotary", "layers_without": [1]}},

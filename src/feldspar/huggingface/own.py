@@ -16,9 +16,9 @@ from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.tensor_rules import TensorRule
-from feldspar.model.export_class import OWN, own_misfits
+from feldspar.model.export_class import OWN
 from feldspar.model.rows import model_shapes
-from feldspar.recipe.sections.block_parts import NormSettings
+from feldspar.recipe.sections.block_parts import Biases, NormSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
@@ -30,7 +30,15 @@ from feldspar.recipe.sections.model import (
     RotaryPositions,
 )
 
-CODE = ("configuration_feldspar", "modeling_feldspar")
+CODE = ("configuration_feldspar", "positions_feldspar", "modeling_feldspar")
+SAME_KEYS = (
+    "query_key_norm",
+    "branches",
+    "embedding_norm",
+    "attention_soft_cap",
+    "logit_soft_cap",
+)
+"""Settings of the model whose keys in ``config.json`` have the same names."""
 HEAD = "output.weight"
 
 
@@ -43,8 +51,8 @@ class OwnAdapter(Adapter):
     ignored = (r"lm_head\.weight",)
 
     def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """List the settings that the class would need; empty when it can express them."""
-        return own_misfits(settings, scaling)
+        """Return nothing: the class expresses every shape and scaling."""
+        return []
 
     def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape and the scaling of positions."""
@@ -70,7 +78,7 @@ class OwnAdapter(Adapter):
             "feed_forward": settings.feed_forward,
             "norm_type": settings.norm.type,
             "norm_epsilon": settings.norm.epsilon,
-            "use_bias": settings.bias,
+            "use_bias": settings.bias if isinstance(settings.bias, bool) else dict(settings.bias),
             "position_type": positions.type,
             "rotary_fraction": rotary.fraction,
             "rotary_base": rotary.base,
@@ -80,6 +88,7 @@ class OwnAdapter(Adapter):
             if isinstance(scaling, NoScaling)
             else scaling.model_dump(mode="json"),
             "tie_word_embeddings": settings.tied_embeddings,
+            **_later_keys(settings),
         }
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
@@ -87,6 +96,7 @@ class OwnAdapter(Adapter):
 
         A configuration without ``position_scaling`` means that positions are not scaled.
         """
+        bias = configuration["use_bias"]
         settings = ModelSettings(
             n_layers=configuration["num_hidden_layers"],
             d_model=configuration["hidden_size"],
@@ -99,11 +109,15 @@ class OwnAdapter(Adapter):
             positions=_positions(configuration),
             feed_forward=configuration["feed_forward"],
             norm=NormSettings(
-                type=configuration["norm_type"], epsilon=configuration["norm_epsilon"]
+                type=configuration["norm_type"],
+                epsilon=configuration["norm_epsilon"],
+                place=configuration.get("norm_place", "before"),
+                unit_offset=configuration.get("norm_unit_offset", False),
             ),
-            bias=configuration["use_bias"],
+            bias=bias if isinstance(bias, bool) else Biases(**bias),
             tied_embeddings=configuration["tie_word_embeddings"],
             sliding_window=window_of(configuration),
+            **{name: configuration[name] for name in SAME_KEYS if name in configuration},
         )
         found = configuration.get("position_scaling") or {"type": "none"}
         scaling = TypeAdapter[PositionScaling](PositionScaling).validate_python(found)
@@ -119,8 +133,29 @@ class OwnAdapter(Adapter):
         )
 
 
+def _later_keys(settings: ModelSettings) -> dict[str, Any]:
+    """Return the keys that a configuration has only where they differ from their default.
+
+    Configurations of models without them stay as they were.
+    """
+    positions, found = settings.positions, {}
+    if settings.norm.place != "before":
+        found["norm_place"] = settings.norm.place
+    if settings.norm.unit_offset:
+        found["norm_unit_offset"] = True
+    if isinstance(positions, RotaryPositions) and positions.window_base is not None:
+        found["rotary_window_base"] = positions.window_base
+    if isinstance(positions, RotaryPositions) and positions.layers_without:
+        found["layers_without_positions"] = list(positions.layers_without)
+    if isinstance(positions, AlibiPositions) and positions.slope_multiplier != 1.0:
+        found["alibi_slope_multiplier"] = positions.slope_multiplier
+    values = {name: getattr(settings, name) for name in SAME_KEYS}
+    defaults = {name: ModelSettings.model_fields[name].default for name in SAME_KEYS}
+    return found | {name: value for name, value in values.items() if value != defaults[name]}
+
+
 def write_code(folder: Path) -> None:
-    """Copy the class's two source files into ``folder``."""
+    """Copy the class's source files into ``folder``."""
     for name in CODE:
         text = files("feldspar.huggingface.remote").joinpath(f"{name}.py").read_text("utf-8")
         write_atomically(folder / f"{name}.py", text)
@@ -133,9 +168,14 @@ def _positions(configuration: Mapping[str, Any]) -> Positions:
             fraction=configuration["rotary_fraction"],
             base=configuration["rotary_base"],
             interleaved=configuration["rotary_interleaved"],
+            window_base=configuration.get("rotary_window_base"),
+            layers_without=tuple(configuration.get("layers_without_positions", ())),
         )
     if kind == "alibi":
-        return AlibiPositions(max_exponent=configuration["alibi_max_exponent"])
+        return AlibiPositions(
+            max_exponent=configuration["alibi_max_exponent"],
+            slope_multiplier=configuration.get("alibi_slope_multiplier", 1.0),
+        )
     if kind == "learned":
         return LearnedPositions()
     if kind == "none":

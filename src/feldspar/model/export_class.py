@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from feldspar.core.errors import UserError
 from feldspar.recipe.sections.model import (
     LearnedPositions,
     LinearScaling,
@@ -62,8 +61,6 @@ def export_class(settings: ModelSettings, scaling: PositionScaling) -> ExportCla
     missing = {name: misfits(settings, scaling) for name, misfits in NATIVE.items()}
     nearest = min(missing, key=lambda name: len(missing[name]))
     needs = tuple(missing[nearest])
-    if needs and (own := own_misfits(settings, scaling)):
-        raise UserError("no class for export can express this model", found="; ".join(own))
     return ExportClass(OWN if needs else nearest, nearest, needs)
 
 
@@ -165,13 +162,6 @@ def rope_misfit(scaling: PositionScaling) -> bool:
     """Tell whether transformers lacks the scaling, or has a growing one that drifts in decoding."""
     growing = isinstance(scaling, LinearScaling | NtkScaling) and scaling.train_length is not None
     return growing or isinstance(scaling, NtkScaling)
-
-
-def own_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-    """List the settings that our own class would need."""
-    wanted = _unjudged(settings, ["sliding_window"])
-    wanted["model.bias: true or false"] = isinstance(settings.bias, bool)
-    return [need for need, holds in wanted.items() if not holds]
 
 
 NATIVE: dict[str, Callable[[ModelSettings, PositionScaling], list[str]]] = {

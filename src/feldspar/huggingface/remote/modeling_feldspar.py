@@ -1,8 +1,10 @@
-"""A decoder-only transformer in one file, which needs torch and transformers only.
+"""A decoder-only transformer, which needs torch, transformers and the two files beside it.
 
-Blocks normalise before each branch. Positions are learned, rotary (whole or partial, halves or
-neighbouring pairs), ALiBi or none, and may be scaled to longer contexts. Heads may share keys. The
-feed-forward layer is GELU or SwiGLU. Layers may see a sliding window of the context.
+Blocks normalise before each branch, after it, or both; branches may be parallel. Positions are
+learned, rotary (whole or partial, halves or neighbouring pairs), ALiBi or none, and may be scaled
+to longer contexts. Heads may share keys, and queries and keys may be normalised. The feed-forward
+layer is GELU, ReLU or gated. Layers may see a sliding window of the context. Scores and logits may
+have a soft cap.
 
 Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 """
@@ -18,8 +20,8 @@ from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_feldspar import FeldsparConfig
+from .positions_feldspar import Scaling, alibi_slopes, rotate, scaled_frequencies, scaled_slopes
 
-Scaling = dict[str, Any]
 Rotary = tuple[Tensor, Tensor]
 
 # Newer releases of transformers renamed past_key_values to cache.
@@ -30,93 +32,50 @@ CACHE = (
 )
 
 
-def alibi_slopes(n_heads: int, max_exponent: float) -> list[float]:
-    """Return the slope of each head (ALiBi, 2108.12409, for any number of heads)."""
-    power = 2 ** int(math.log2(n_heads))
-    slopes = [2.0 ** (-max_exponent * head / power) for head in range(1, power + 1)]
-    extra = range(1, n_heads - power + 1)
-    return slopes + [2.0 ** (-max_exponent * (2 * rank - 1) / (2 * power)) for rank in extra]
-
-
-def stretch(lengths: Tensor, scaling: Scaling) -> Tensor:
-    """Divide lengths (b or 1, t or 1) by train_length; lengths up to train_length give 1."""
-    return (lengths / scaling["train_length"]).clamp_min(1.0)
-
-
-def scaled_slopes(slopes: Tensor, scaling: Scaling, lengths: Tensor | None) -> Tensor:
-    """Divide slopes (h,) as the scaling says: (b or 1, h, t or 1, 1)."""
-    if scaling["type"] == "ntk":
-        ranks = slopes.argsort(descending=True).argsort().to(slopes.dtype)
-        slopes = slopes / scaling["factor"] ** (ranks / (len(slopes) - 1))
-    slopes = slopes[None, :, None, None]
-    if scaling["type"] != "linear":
-        return slopes
-    if lengths is None:
-        return slopes / scaling["factor"]
-    return slopes / stretch(lengths, scaling)[:, None, :, None]
-
-
-def scaled_frequencies(
-    exponents: Tensor, base: float, scaling: Scaling, lengths: Tensor | None
-) -> tuple[Tensor, float]:
-    """Return radians per position, (p,) or (b, t or 1, p), and a factor for cosine and sine."""
-    plain, kind, n_pairs = base**-exponents, scaling["type"], len(exponents)
-    factor: Any = scaling.get("factor")
-    length: Any = scaling.get("train_length")
-    if kind == "linear":
-        return plain / (factor if lengths is None else stretch(lengths, scaling)[..., None]), 1.0
-    if kind == "ntk":
-        if lengths is not None:
-            factor = factor * stretch(lengths, scaling)[..., None] - (factor - 1)
-        return (base * factor ** (n_pairs / (n_pairs - 1))) ** -exponents, 1.0
-    if kind == "yarn":
-
-        def pair_with(turns: int) -> float:
-            return n_pairs * math.log(length / (turns * 2 * math.pi)) / math.log(base)
-
-        low = max(math.floor(pair_with(32)), 0)
-        high = min(math.ceil(pair_with(1)), 2 * n_pairs - 1)
-        pairs = torch.arange(n_pairs, dtype=plain.dtype, device=plain.device)
-        divided = ((pairs - low) / max(high - low, 1e-3)).clamp(0, 1)
-        return plain * (1 - divided + divided / factor), 0.1 * math.log(factor) + 1
-    if kind == "llama3":
-        kept = ((length * plain / (2 * math.pi) - 1) / 3).clamp(0, 1)
-        return plain * (kept + (1 - kept) / factor), 1.0
-    return plain, 1.0
-
-
-def rotate(x: Tensor, cosine: Tensor, sine: Tensor, interleaved: bool) -> Tensor:
-    """Rotate the first dimensions of x (b, h, t, head_dim) by the tables (b, 1, t, pairs)."""
-    n_pairs = cosine.shape[-1]
-    if interleaved:
-        first, second = x[..., 0 : 2 * n_pairs : 2], x[..., 1 : 2 * n_pairs : 2]
-    else:
-        first, second = x[..., :n_pairs], x[..., n_pairs : 2 * n_pairs]
-    turned = (first * cosine - second * sine, first * sine + second * cosine)
-    rotated = torch.stack(turned, -1).flatten(-2) if interleaved else torch.cat(turned, -1)
-    return torch.cat([rotated.to(x.dtype), x[..., 2 * n_pairs :]], dim=-1)
-
-
 def wide_dtype(x: Tensor) -> torch.dtype:
     """Return float32, or float64 where x has it: tables and norms are computed in it."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 class RMSNorm(nn.RMSNorm):
-    """Division by the root mean square in float32 at least, then a gain."""
+    """Division by the root mean square in float32 at least, then a gain: weight plus offset."""
+
+    def __init__(self, width: int, epsilon: float, offset: float) -> None:
+        super().__init__(width, epsilon)
+        self.offset = offset
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise the last dimension."""
         wide = wide_dtype(x)
-        gain = self.weight.to(wide)
+        gain = self.weight.to(wide) + self.offset
         return F.rms_norm(x.to(wide), self.normalized_shape, gain, self.eps).to(x.dtype)
 
 
-def make_norm(config: FeldsparConfig) -> nn.Module:
-    """Return the norm that the configuration names."""
+def make_norm(config: FeldsparConfig, width: int | None = None) -> nn.Module:
+    """Return the norm that the configuration names, over ``width`` or hidden_size dimensions."""
+    width = config.hidden_size if width is None else width
     if config.norm_type == "rms":
-        return RMSNorm(config.hidden_size, config.norm_epsilon)
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_epsilon, bias=config.use_bias)
+        return RMSNorm(width, config.norm_epsilon, float(config.norm_unit_offset))
+    return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.has_bias("norm"))
+
+
+def normalised(norm: nn.Module | None, x: Tensor) -> Tensor:
+    """Apply a norm that a model may lack."""
+    return x if norm is None else norm(x)
+
+
+def soft_capped(x: Tensor, cap: float | None) -> Tensor:
+    """Return c tanh(x / c), or x without a cap c."""
+    return x if cap is None else (x / cap).tanh() * cap
+
+
+def activation(x: Tensor, kind: str) -> Tensor:
+    """Return the nonlinearity of a kind of feed-forward layer."""
+    if kind == "swiglu":
+        return F.silu(x)
+    if kind == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="none" if kind.endswith("_erf") else "tanh")
 
 
 class Attention(nn.Module):
@@ -131,17 +90,24 @@ class Attention(nn.Module):
         keys = config.num_key_value_heads * config.head_dim
         self.widths = [queries, keys, keys]
         self.groups = config.num_attention_heads // config.num_key_value_heads
-        self.query_key_value = nn.Linear(config.hidden_size, sum(self.widths), bias=config.use_bias)
-        self.output = nn.Linear(queries, config.hidden_size, bias=config.use_bias)
+        self.soft_cap = config.attention_soft_cap
+        bias = config.has_bias("query_key_value")
+        self.query_key_value = nn.Linear(config.hidden_size, sum(self.widths), bias=bias)
+        self.by_head = config.query_key_norm == "head"
+        self.query_norm = self.key_norm = None
+        if config.query_key_norm != "none":
+            self.query_norm = make_norm(config, config.head_dim if self.by_head else queries)
+            self.key_norm = make_norm(config, config.head_dim if self.by_head else keys)
+        bias = config.has_bias("attention_output")
+        self.output = nn.Linear(queries, config.hidden_size, bias=bias)
 
     def forward(
         self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
     ) -> Tensor:
         """Map (b, t, d) to (b, t, d); ``bias`` (b or 1, h or 1, t, s) is added to the scores."""
-        query, key, value = (
-            part.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-            for part in self.query_key_value(x).split(self.widths, dim=-1)
-        )
+        query, key, value = self.query_key_value(x).split(self.widths, dim=-1)
+        query, key = self._heads(query, self.query_norm), self._heads(key, self.key_norm)
+        value = self._heads(value, None)
         if rotary is not None:
             query = rotate(query, *rotary, self.interleaved)
             key = rotate(key, *rotary, self.interleaved)
@@ -151,47 +117,70 @@ class Attention(nn.Module):
         if self.groups > 1:
             key = key.repeat_interleave(self.groups, dim=1)
             value = value.repeat_interleave(self.groups, dim=1)
-        attended = F.scaled_dot_product_attention(
-            query.to(bias.dtype), key.to(bias.dtype), value.to(bias.dtype), attn_mask=bias
-        )
+        query, key, value = query.to(bias.dtype), key.to(bias.dtype), value.to(bias.dtype)
+        if self.soft_cap is None:
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:
+            wide = wide_dtype(x)
+            scores = (query @ key.transpose(2, 3)).to(wide) / math.sqrt(self.head_dim)
+            scores = soft_capped(scores, self.soft_cap) + bias
+            attended = scores.softmax(-1).to(value.dtype) @ value
         return self.output(attended.to(x.dtype).transpose(1, 2).flatten(2))
+
+    def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        """Normalise (b, t, width) where there is a norm; return (b, heads, t, head_dim)."""
+        if not self.by_head:
+            x = normalised(norm, x)
+        x = x.unflatten(-1, (-1, self.head_dim))
+        return (normalised(norm, x) if self.by_head else x).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
-    """GELU in its tanh form, or SwiGLU with one fused projection of gate and value."""
+    """A nonlinearity between two maps, or gated, with one fused projection of gate and value."""
 
     def __init__(self, config: FeldsparConfig) -> None:
         super().__init__()
-        self.gated = config.feed_forward == "swiglu"
+        self.kind = config.feed_forward
+        self.gated = "glu" in self.kind
+        bias = config.has_bias("feed_forward")
         inner = config.intermediate_size * (2 if self.gated else 1)
-        self.input = nn.Linear(config.hidden_size, inner, bias=config.use_bias)
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.use_bias)
+        self.input = nn.Linear(config.hidden_size, inner, bias=bias)
+        self.output = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, t, d) to (b, t, d)."""
         inner = self.input(x)
         if self.gated:
             gate, up = inner.chunk(2, dim=-1)
-            return self.output(F.silu(gate) * up)
-        return self.output(F.gelu(inner, approximate="tanh"))
+            return self.output(activation(gate, self.kind) * up)
+        return self.output(activation(inner, self.kind))
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward, each normalised before and added to the residual stream."""
+    """Attention and feed-forward, each with its norms, added to the residual stream."""
 
     def __init__(self, config: FeldsparConfig, layer: int) -> None:
         super().__init__()
-        self.attention_norm = make_norm(config)
+        self.parallel = config.branches != "sequential"
+        self.one_norm = config.branches == "parallel_one_norm"
+        before, after = config.norm_place != "after", config.norm_place != "before"
+        self.attention_norm = make_norm(config) if before else None
         self.attention = Attention(config, layer)
-        self.feed_forward_norm = make_norm(config)
+        self.attention_output_norm = make_norm(config) if after else None
+        self.feed_forward_norm = make_norm(config) if before and not self.one_norm else None
         self.feed_forward = FeedForward(config)
+        self.feed_forward_output_norm = make_norm(config) if after else None
 
     def forward(
         self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
     ) -> Tensor:
         """Map (b, t, d) to (b, t, d)."""
-        x = x + self.attention(self.attention_norm(x), rotary, bias, cache)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        normal = normalised(self.attention_norm, x)
+        branch = self.attention(normal, rotary, bias, cache)
+        attended = x + normalised(self.attention_output_norm, branch)
+        if not self.one_norm:
+            normal = normalised(self.feed_forward_norm, x if self.parallel else attended)
+        return attended + normalised(self.feed_forward_output_norm, self.feed_forward(normal))
 
 
 class FeldsparPreTrainedModel(PreTrainedModel):
@@ -220,6 +209,7 @@ class FeldsparModel(FeldsparPreTrainedModel):
         if config.position_type == "learned":
             n_positions = config.max_position_embeddings
             self.position_embedding = nn.Embedding(n_positions, config.hidden_size)
+        self.embedding_norm = make_norm(config) if config.embedding_norm else None
         layers = range(config.num_hidden_layers)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in layers)
         self.final_norm = make_norm(config)
@@ -239,12 +229,23 @@ class FeldsparModel(FeldsparPreTrainedModel):
             position_ids = self._positions(x, attention_mask, past)
         if self.config.position_type == "learned":
             x = x + self.position_embedding(position_ids)
+        x = normalised(self.embedding_norm, x)
         lengths = self._lengths(x, attention_mask, position_ids, past)
         bias = self._bias(x, attention_mask, past, lengths)
         rotary = self._rotary(x, position_ids, lengths)
-        biases = {"full_attention": bias, "sliding_attention": self._window(bias)}
-        for block, kind in zip(self.blocks, self.config.layer_types, strict=True):
-            x = block(x, rotary, biases[kind], cache)
+        base = self.config.rotary_window_base
+        window_rotary = rotary if base is None else self._rotary(x, position_ids, None, base)
+        ways = {
+            "full_attention": (rotary, bias),
+            "sliding_attention": (window_rotary, self._window(bias)),
+        }
+        for layer, (block, kind) in enumerate(
+            zip(self.blocks, self.config.layer_types, strict=True)
+        ):
+            turned, hidden = ways[kind]
+            if layer in self.config.layers_without_positions:
+                turned = None
+            x = block(x, turned, hidden, cache)
         return self.final_norm(x)
 
     @property
@@ -282,15 +283,25 @@ class FeldsparModel(FeldsparPreTrainedModel):
             )
         return total
 
-    def _rotary(self, x: Tensor, position_ids: Tensor, lengths: Tensor | None) -> Rotary | None:
+    def _rotary(
+        self,
+        x: Tensor,
+        position_ids: Tensor,
+        lengths: Tensor | None,
+        window_base: float | None = None,
+    ) -> Rotary | None:
+        """Return cosine and sine (b, 1, t, pairs), unscaled where ``window_base`` is given."""
         if self.config.position_type != "rotary":
             return None
         dtype = wide_dtype(x)
         rotated = round(self.config.rotary_fraction * self.config.head_dim)
         exponents = torch.arange(0, rotated, 2, device=x.device, dtype=dtype) / rotated
-        turned, multiplier = scaled_frequencies(
-            exponents, self.config.rotary_base, self.scaling, lengths
-        )
+        if window_base is None:
+            turned, multiplier = scaled_frequencies(
+                exponents, self.config.rotary_base, self.scaling, lengths
+            )
+        else:
+            turned, multiplier = window_base**-exponents, 1.0
         if turned.dim() > 1:
             turned = turned[:, None]
         angles = position_ids.to(dtype)[:, None, :, None] * turned
@@ -314,6 +325,7 @@ class FeldsparModel(FeldsparPreTrainedModel):
             dtype = wide_dtype(x)
             values = alibi_slopes(self.config.num_attention_heads, self.config.alibi_max_exponent)
             slopes = torch.tensor(values, device=x.device, dtype=dtype)
+            slopes = slopes * self.config.alibi_slope_multiplier
             bias = -scaled_slopes(slopes, self.scaling, lengths) * distance.to(dtype)
         else:
             bias = torch.zeros((), device=x.device, dtype=x.dtype)
@@ -369,7 +381,7 @@ class FeldsparForCausalLM(FeldsparPreTrainedModel, GenerationMixin):
             if isinstance(logits_to_keep, int)
             else logits_to_keep
         )
-        logits = self.lm_head(hidden[:, kept])
+        logits = soft_capped(self.lm_head(hidden[:, kept]), self.config.logit_soft_cap)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, self.config.vocab_size, **kwargs)
