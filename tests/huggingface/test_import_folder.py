@@ -165,7 +165,7 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
     "changes, message",
     [
         ({"model_type": "bert"}, "'bert' is not supported"),
-        ({"activation_function": "gelu"}, "activation_function is not supported"),
+        ({"activation_function": "silu"}, "activation_function is not supported"),
         ({"n_layer": 3}, r"the weights lack the tensor transformer\.h\.2"),
         ({"n_layer": 1}, r"the weights hold the tensor transformer\.h\.1"),
         ({"n_embd": 32}, "another shape than the configuration says"),

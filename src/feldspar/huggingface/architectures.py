@@ -6,8 +6,13 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import Adapter, ModelDescription
+from feldspar.huggingface.bloom import BloomAdapter
+from feldspar.huggingface.falcon import FalconAdapter
+from feldspar.huggingface.gemma import Gemma2Adapter, Gemma3Adapter, GemmaAdapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
+from feldspar.huggingface.gpt_neox import GptNeoxAdapter
 from feldspar.huggingface.llama import LlamaAdapter, MinistralAdapter
+from feldspar.huggingface.mpt import MptAdapter
 from feldspar.huggingface.multipliers import settings_under
 from feldspar.huggingface.own import OwnAdapter
 
@@ -15,6 +20,13 @@ ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),
     "llama": LlamaAdapter(),
     "ministral": MinistralAdapter(),
+    "gpt_neox": GptNeoxAdapter(),
+    "bloom": BloomAdapter(),
+    "mpt": MptAdapter(),
+    "falcon": FalconAdapter(),
+    "gemma": GemmaAdapter(),
+    "gemma2": Gemma2Adapter(),
+    "gemma3_text": Gemma3Adapter(),
     "feldspar": OwnAdapter(),
 }
 """Adapters by name, which is their ``model_type``. ``auto`` chooses the first that fits: a new

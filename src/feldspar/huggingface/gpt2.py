@@ -1,8 +1,9 @@
-"""GPT-2 (`GPT2LMHeadModel`): learned positions, LayerNorm, GELU's tanh form, biases."""
+"""GPT-2 (`GPT2LMHeadModel`): learned positions, LayerNorm, GELU or ReLU, biases."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from feldspar.huggingface.activations import PLAIN, activation_name, feed_forward_of
 from feldspar.huggingface.adapter import Adapter, ModelDescription, require_values
 from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.tensor_rules import TensorRule, Transposed, in_each_block, linear
@@ -35,7 +36,7 @@ class Gpt2Adapter(Adapter):
             "n_layer": settings.n_layers,
             "n_head": settings.n_heads,
             "n_inner": settings.d_ff,
-            "activation_function": "gelu_new",
+            "activation_function": activation_name(settings.feed_forward, PLAIN),
             "layer_norm_epsilon": settings.norm.epsilon,
             "resid_pdrop": settings.dropout,
             "embd_pdrop": settings.dropout,
@@ -48,7 +49,6 @@ class Gpt2Adapter(Adapter):
         require_values(
             configuration,
             {
-                "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
                 "scale_attn_weights": (True,),
                 "scale_attn_by_inverse_layer_idx": (False,),
                 "add_cross_attention": (False,),
@@ -62,6 +62,7 @@ class Gpt2Adapter(Adapter):
             d_ff=configuration.get("n_inner") or 4 * d_model,
             vocab_size=configuration["vocab_size"],
             max_sequence_length=configuration["n_positions"],
+            feed_forward=feed_forward_of(configuration, "activation_function", PLAIN, "gelu_new"),
             norm=NormSettings(epsilon=configuration.get("layer_norm_epsilon", 1e-5)),
             tied_embeddings=configuration.get("tie_word_embeddings", True),
         )

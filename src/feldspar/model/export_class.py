@@ -111,7 +111,7 @@ def gpt2_misfits(settings: ModelSettings, scaling: PositionScaling) -> list[str]
     wanted = {
         "model.positions: learned": isinstance(settings.positions, LearnedPositions),
         "model.norm: layer": settings.norm.type == "layer",
-        "model.feed_forward: gelu": settings.feed_forward == "gelu",
+        "model.feed_forward: gelu": not settings.gated,
         "model.bias: true": settings.bias is True,
         "model.n_kv_heads: as many as n_heads": settings.kv_heads == settings.n_heads,
         "model.head_dim: d_model / n_heads": settings.head_width * settings.n_heads

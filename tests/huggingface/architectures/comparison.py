@@ -50,6 +50,7 @@ class Compared:
 class Case:
     """A model of transformers, the folder it was saved in, and our decoder read from there."""
 
+    family: Family
     reference: PreTrainedModel
     folder: Path
     imported: ImportedModel
@@ -66,7 +67,9 @@ def save_reference(family: Family, changes: dict[str, Any], folder: Path) -> Pre
     """Return a model of transformers with random weights, saved in ``folder``."""
     keys = SPECIAL | family.configuration | changes
     configuration = AutoConfig.for_model(family.model_type, **keys)
-    model = AutoModelForCausalLM.from_config(configuration, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_config(
+        configuration, attn_implementation=family.attention
+    ).eval()
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -86,7 +89,7 @@ def make_case(family: Family, changes: dict[str, Any], folder: Path) -> Case:
     imported = import_model(folder)
     draw = torch.Generator().manual_seed(1)
     tokens = torch.randint(imported.settings.vocab_size or 0, (2, LENGTH), generator=draw)
-    return Case(reference, folder, imported, imported.decoder().eval(), tokens)
+    return Case(family, reference, folder, imported, imported.decoder().eval(), tokens)
 
 
 @torch.no_grad()
@@ -126,6 +129,8 @@ def compare_training(case: Case) -> tuple[Compared, Compared]:
     gradients = dict(
         zip(parameters, torch.autograd.grad(theirs, list(parameters.values())), strict=True)
     )
+    for name, saved in case.family.saved_names.items():
+        gradients[saved] = gradients.get(name)
     rules = adapter_of(case).tensor_rules(case.imported.settings)
     joined = {r.ours: r.layout.join([gradients[name] for name in r.theirs]) for r in rules}
     losses = Compared([mean.detach()], [theirs.detach()], case.terms)
@@ -150,7 +155,9 @@ def export_again(case: Case, out: Path, architecture: str | None = None) -> PreT
         architecture or case.imported.origin.architecture,
         dtype=None,
     )
-    return AutoModelForCausalLM.from_pretrained(out, attn_implementation="eager").eval()
+    return AutoModelForCausalLM.from_pretrained(
+        out, attn_implementation=case.family.attention
+    ).eval()
 
 
 def same_tensors(one: Path, other: Path) -> bool:

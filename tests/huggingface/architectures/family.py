@@ -41,6 +41,10 @@ class Family:
     """Keys of a ``config.json`` that import must refuse, with a pattern of the error."""
     mean_gain: float = 1.0
     """The mean of the weights of norms; 0 where the class adds 1 to them."""
+    attention: str = "eager"
+    """The implementation of attention in transformers."""
+    saved_names: Mapping[str, str] = field(default_factory=dict)
+    """Names of parameters in a folder, where they differ from those of the class."""
     older: Callable[[Configuration], Configuration] = older_form
     """Turns a ``config.json`` into the form that older versions of transformers wrote."""
 

@@ -17,6 +17,8 @@ FAMILY = Family(
     {
         "plain": {},
         "own width": {"n_inner": 24, "activation_function": "gelu_pytorch_tanh"},
+        "exact form": {"activation_function": "gelu"},
+        "rectified": {"activation_function": "relu"},
         "untied": {"tie_word_embeddings": False},
     },
     {
