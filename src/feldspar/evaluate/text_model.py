@@ -1,5 +1,6 @@
 """A decoder and the tokenizer of its texts, as all measurements use them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -52,8 +53,18 @@ class TextModel:
 
     @property
     def end_of_document_id(self) -> int:
-        """Id of the token that ends documents, and stands before them."""
+        """Id of the token that ends documents."""
         return self.tokenizer.end_of_document_id
+
+    @property
+    def before_id(self) -> int:
+        """Id of the token before a text: the beginning of a sequence or the end of a document."""
+        return self.tokenizer.before_id
+
+    def begun(self, prompt: Sequence[int]) -> list[int]:
+        """Return the tokens of a prompt as the model read them in training: at the beginning of a
+        sequence. An empty prompt begins a document."""
+        return [*self.tokenizer.begin_ids, *prompt] or [self.before_id]
 
     @cached_property
     def stop_ids(self) -> tuple[int, ...]:
@@ -76,9 +87,13 @@ class TextModel:
 
 
 def with_separators(
-    document: np.ndarray, end_of_document_id: int, begin: int = 0, end: int | None = None
+    document: np.ndarray,
+    before_id: int,
+    end_of_document_id: int,
+    begin: int = 0,
+    end: int | None = None,
 ) -> np.ndarray:
-    """Return tokens ``begin`` to ``end`` - 1 of [end of document] tokens [end of document], i64.
+    """Return tokens ``begin`` to ``end`` - 1 of [before] tokens [end of document], i64.
 
     Only this part is copied, so windows of one huge document cost no more than those of many.
     """
@@ -87,5 +102,6 @@ def with_separators(
     part = np.full(end - begin, end_of_document_id, np.int64)
     own = document[max(begin - 1, 0) : max(end - 1, 0)]
     skip = 1 if begin == 0 else 0
+    part[:skip] = before_id
     part[skip : skip + len(own)] = own
     return part

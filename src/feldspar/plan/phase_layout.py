@@ -11,7 +11,7 @@ from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 from feldspar.recipe.sections.phases import PhaseSettings
 from feldspar.recipe.sections.vision import ImageBatch, VisionPhaseSettings
 from feldspar.recipe.vision_root import VisionRecipe
-from feldspar.tokens.sequences.resolve import MeasuredTokens
+from feldspar.tokens.sequences.resolve import MeasuredTokens, begin_tokens_of
 
 
 def lay_out_phases(
@@ -119,4 +119,6 @@ def _length_limit(
                     f"{key}.length: {amount} needs the size of the sources",
                     do="build the shards, or declare corpus.sources.NAME.tokens",
                 )
-            return {"limit_length": int(amount.value * sum(source_sizes.values()))}
+            text = int(amount.value * sum(source_sizes.values()))
+            own = context_length - begin_tokens_of(source_sizes)
+            return {"limit_length": text * context_length // own}

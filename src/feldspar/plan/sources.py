@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from feldspar.core.errors import UserError
-from feldspar.plan.timeline import Timeline
+from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import Select
@@ -13,6 +13,7 @@ from feldspar.tokens.sequences.resolve import (
     MixtureContext,
     ResolvedMixture,
     UnknownTokens,
+    begin_tokens_of,
     resolve_mixture,
     tokens_of,
 )
@@ -49,8 +50,8 @@ def resolve_mixtures(
                     for name in {**chosen, **infilled}
                     if name in tokens
                 },
-                length_tokens=phase.length,
-                context_length=phase.context_length,
+                length_tokens=text_tokens(phase, tokens),
+                context_length=phase.context_length - begin_tokens_of(tokens),
                 allow_repeat=allow_repeat or settings.allow_repeat,
                 normalize=settings.normalize_mixture,
                 length_in_epochs=settings.length.unit is Unit.EPOCHS,
@@ -63,6 +64,11 @@ def resolve_mixtures(
             Passes(name, chosen.get(name), epochs or 0.0) for name, epochs in mixture.epochs.items()
         ]
     return resolved
+
+
+def text_tokens(phase: PhasePlan, tokens: Mapping[str, int | None]) -> int:
+    """Return the tokens that a phase reads from sources: all but the beginnings of sequences."""
+    return phase.length - phase.sequences * begin_tokens_of(tokens)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,7 @@ def data_record(
                     "part": select.label(name) if (select := chosen.get(name)) else None,
                     "part_tokens": tokens_of(tokens, name, select),
                     "probability": float(share),
-                    "tokens": round(share * phase.length),
+                    "tokens": round(share * text_tokens(phase, tokens)),
                     "epochs": mixture.epochs[name],
                 }
                 for name, share in mixture.probabilities.items()

@@ -146,7 +146,8 @@ def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) 
             if name in names and (label := how.label(of.part)) not in parts:
                 parts[label] = InfilledStream(of, shards).tokens
     sizes = {name: shards.tokens("train", name) for name in names}
-    return MeasuredTokens(sizes, parts, pass_tokens(recipe, pairs))
+    begin_tokens = 0 if shards.begin_of_sequence_id is None else 1
+    return MeasuredTokens(sizes, parts, pass_tokens(recipe, pairs), begin_tokens)
 
 
 def open_training_data(
@@ -176,11 +177,13 @@ SEQUENCES_AT_ONCE = 256
 
 
 def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
-    """Yield each sequence of the phases that read shards, as a flat array with its labels."""
+    """Yield the text of each sequence of the phases that read shards, as a flat array with its
+    labels."""
     plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
+    skip = 0 if shards.begin_of_sequence_id is None else 1
     of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]
     for phase in of_shards:
         for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):
             stop = min(first + SEQUENCES_AT_ONCE, phase.sequences)
-            yield from reader.read(phase.index, first, stop).tokens
+            yield from reader.read(phase.index, first, stop).tokens[:, skip:]

@@ -110,11 +110,9 @@ class Model:
         if not isinstance(prompt, str):
             raise UserError("prompt: a text is needed", found=type(prompt).__name__)
         _require_whole(max_new_tokens=max_new_tokens, seed=seed)
-        begin = self.tokenizer.begin_of_sequence_id
-        before = [begin] if self.tokenizer.adds_begin_of_sequence and begin is not None else []
         return ContinuedText(
             model,
-            [*before, *self._encoded(prompt).tolist()] or [model.end_of_document_id],
+            model.begun(self._encoded(prompt).tolist()),
             max_new_tokens,
             sampling=Sampling(temperature, top_k, top_p),
             generator=torch.Generator(model.device).manual_seed(seed),

@@ -63,6 +63,7 @@ def pair_layout(recipe: Recipe, phase_index: int, tokenizer: TextTokenizer) -> P
         prompt_length=phase.soft_prompt_length,
         place="between" if prompt is None else prompt.place,
         truncate=phase.pairs.truncate == "source",
+        begin_ids=tokenizer.begin_ids,
     )
 
 

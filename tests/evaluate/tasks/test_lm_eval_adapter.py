@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Tokenizer, processors
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
@@ -16,6 +17,7 @@ from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 lm_eval = pytest.importorskip("lm_eval")
 pytestmark = pytest.mark.slow
@@ -49,10 +51,12 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf" / "datasets"))
 
 
-def plain_log_likelihood(model: TextModel, context: str, continuation: str) -> float:
+def plain_log_likelihood(
+    model: TextModel, context: str, continuation: str, begin: tuple[int, ...] = ()
+) -> float:
     encoded = model.tokenizer.encode_documents([context, continuation])
     first, second = (part.tolist() for part in encoded)  # one token a byte: no merge across
-    whole = (first + second)[-(model.context_length + 1) :]
+    whole = [*begin, *first, *second][-(model.context_length + 1) :]
     hidden = model.decoder(torch.tensor([whole[:-1]]))
     log_probabilities = model.decoder.logits(hidden)[0].double().log_softmax(-1)
     wanted = torch.tensor(whole[1:])
@@ -81,12 +85,24 @@ def test_the_harness_gets_brute_force_figures(make_model: Make, tmp_path: Path) 
         run_lm_eval(model, ["held_out_clozee"], tmp_path / "tasks")
 
 
+def begun(tokenizer: TextTokenizer) -> TextTokenizer:
+    """The tokenizer with a token at the beginning of each text."""
+    inner = Tokenizer.from_str(tokenizer.with_special_tokens(["<s>"]).to_json())
+    special = [("<s>", inner.token_to_id("<s>"))]
+    inner.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", special)
+    return TextTokenizer(inner, tokenizer.end_of_document)
+
+
 @torch.no_grad()
-def test_equals_the_hf_model_on_the_exported_folder(make_model: Make, tmp_path: Path) -> None:
-    model = make_model(max_sequence_length=64, std=0.1)
+@pytest.mark.parametrize("begins", [False, True])
+def test_equals_the_hf_model_on_the_exported_folder(
+    make_model: Make, tmp_path: Path, begins: bool
+) -> None:
+    model = make_model(max_sequence_length=64, std=0.1, vocab_size=257 + begins)
     tokenizer, exported = tmp_path / "tokenizer", tmp_path / "model"
     tokenizer.mkdir()
-    model.tokenizer.save(tokenizer)
+    ours_begins = begun(model.tokenizer) if begins else model.tokenizer
+    ours_begins.save(tokenizer)
     settings = model.decoder.settings
     weights = model.decoder.state_dict()
     export_model(weights, ModelDescription(settings), tokenizer, exported, architecture="gpt2")
@@ -104,5 +120,7 @@ def test_equals_the_hf_model_on_the_exported_folder(make_model: Make, tmp_path: 
     items = [json.loads(line) for line in (tasks / f"{names[0]}.jsonl").read_text().splitlines()]
     for item, choices in zip(items, responses[names[0]], strict=True):
         for choice, (likelihood, _) in zip(item["choices"], choices, strict=True):
-            expected = plain_log_likelihood(model, item["context"], f"\n{choice}")
+            expected = plain_log_likelihood(
+                model, item["context"], f"\n{choice}", ours_begins.begin_ids
+            )
             assert likelihood == pytest.approx(expected, rel=1e-5)

@@ -83,7 +83,7 @@ class TokenTrigram:
         ``document_losses``."""
         losses = []
         for document, size in zip(documents, document_bytes, strict=True):
-            tokens = with_separators(document, self.end_of_document_id)
+            tokens = with_separators(document, self.end_of_document_id, self.end_of_document_id)
             keys = _trigram_keys(tokens, self.vocab_size, self.end_of_document_id)
             nats = -float(np.log(self._probabilities(keys)).sum())
             losses.append(DocumentLoss(nats, len(keys), size))

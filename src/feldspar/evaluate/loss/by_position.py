@@ -51,7 +51,9 @@ def losses_by_position(
         for begin in range(0, len(documents), rows):
             batch = documents[begin : begin + rows]
             framed_rows = [
-                with_separators(document, model.end_of_document_id, 0, length_tokens + 1)
+                with_separators(
+                    document, model.before_id, model.end_of_document_id, 0, length_tokens + 1
+                )
                 for document in batch
             ]
             tokens = torch.from_numpy(np.stack(framed_rows)).to(model.device)

@@ -1,8 +1,9 @@
 """Measure the loss of whole documents; each token and the document's end is scored exactly once.
 
-A document is [end of document] tokens [end of document]. Its first token is predicted from the
-separator alone, and the end of the text is predicted too. The sum over documents does not depend on
-the batches, apart from rounding.
+A document is [before] tokens [end of document]. The token before it is the end of another document,
+or the begin-of-sequence token where texts begin with one; then each window begins with it, in place
+of its first input. The document's first token is predicted from it alone, and the end of the text
+is predicted too. The sum over documents does not depend on the batches, apart from rounding.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -177,10 +178,13 @@ def _window_losses(
     # The model is causal, so padding after a row's tokens does not change earlier positions.
     inputs = np.full((len(batch), length), model.end_of_document_id, np.int64)
     labels = np.full((len(batch), length), IGNORED_LABEL, np.int64)
+    begin = model.tokenizer.begin_ids
     for row, window in enumerate(batch):
+        document = documents[window.document]
         tokens = with_separators(
-            documents[window.document], model.end_of_document_id, window.begin, window.end + 1
+            document, model.before_id, model.end_of_document_id, window.begin, window.end + 1
         )
+        tokens[: len(begin)] = begin
         inputs[row, : window.length] = tokens[:-1]
         scored = window.first_scored - window.begin
         labels[row, scored : window.length] = tokens[scored + 1 :]

@@ -45,6 +45,7 @@ def held_out_sources(
     """
     available = shards.sources(SPLIT) if SPLIT in shards.splits else []
     wanted = available if holdout == "all" else list(holdout)
+    begin_tokens = 0 if shards.begin_of_sequence_id is None else 1
     held_out = []
     for name in wanted:
         if name not in available:
@@ -55,7 +56,7 @@ def held_out_sources(
                 allowed=available,
             )
         total = shards.tokens(SPLIT, name)
-        windows = (total - 1) // context_length
+        windows = (total - 1) // (context_length - begin_tokens)
         count = min(sequences, windows)
         if count == 0:
             continue

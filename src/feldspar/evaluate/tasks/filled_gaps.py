@@ -106,9 +106,10 @@ def gaps(
         first, second = infiller.cuts(text, draws)
         ids = infiller.arrange(text, first, second, suffix_first=False).tolist()
         suffix, middle = (ids.index(token) for token in infiller.suffix_and_middle)
-        if first < second and len(ids) <= room:
+        if first < second and len(model.begun(ids)) <= room:
             size = len(text[first:second].encode())
-            yield Gap(ids[: middle + 1], ids[1:suffix], ids[middle + 1 :], size)
+            prompt = model.begun(ids[: middle + 1])
+            yield Gap(prompt, ids[1:suffix], ids[middle + 1 :], size)
 
 
 def _score(model: TextModel, found: list[Gap]) -> InfillingScore:
@@ -119,7 +120,7 @@ def _score(model: TextModel, found: list[Gap]) -> InfillingScore:
         for request in (
             Continuation(gap.prompt, gap.middle),
             Continuation(gap.prompt, [*gap.middle, end]),
-            Continuation([end, *gap.prefix], gap.middle),
+            Continuation([model.before_id, *gap.prefix], gap.middle),
         )
     ]
     scores = score_continuations(model, requests)

@@ -29,7 +29,7 @@ def generate_until(
             f"{model.context_length}",
             do="set max_gen_toks in the task to less",
         )
-    fed = list(prompt)[-room:] or [model.end_of_document_id]
+    fed = list(prompt)[-room:] or [model.before_id]
     new: list[int] = []
     text = ""
     for chosen in stream_tokens(

@@ -76,6 +76,8 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
     except ImportError as error:
         raise missing_extra("lm-eval", "eval") from error
 
+    begin = model.tokenizer.begin_ids
+
     class FeldsparLM(TemplateLM):
         tokenizer_name = f"feldspar-{model.tokenizer.digest[:12]}"
 
@@ -83,10 +85,16 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
         def eot_token_id(self) -> int:
             return model.end_of_document_id
 
+        @property
+        def prefix_token_id(self) -> int:
+            declared = model.tokenizer.begin_of_sequence_id
+            return model.end_of_document_id if declared is None else declared
+
         def tok_encode(
             self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
         ) -> list[int]:
-            return _encode(model, string)
+            tokens = _encode(model, string)
+            return tokens if add_special_tokens is False else [*begin, *tokens]
 
         def _loglikelihood_tokens(
             self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -103,9 +111,10 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
             encoded = model.tokenizer.encode_documents(texts)
             require_given_back(model.tokenizer, texts, encoded, "the items")
             for number in range(len(texts)):
-                tokens = encoded[number].tolist()
+                # Like lm-eval's own class, this scores the begin-of-sequence token of a text too.
+                tokens = [*begin, *encoded[number].tolist()]
                 for window in get_rolling_token_windows(
-                    tokens, model.end_of_document_id, model.context_length, context_len=1
+                    tokens, self.prefix_token_id, model.context_length, context_len=1
                 ):
                     windows.append(Continuation(*make_disjoint_window(window)))
                     owners.append(number)
@@ -135,7 +144,7 @@ def _encode(model: TextModel, text: str) -> list[int]:
 def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
     return generate_until(
         model,
-        _encode(model, context),
+        [*model.tokenizer.begin_ids, *_encode(model, context)],
         options["until"],
         int(options["max_gen_toks"]),
         float(options.get("temperature", 0.0)) if options["do_sample"] else 0.0,

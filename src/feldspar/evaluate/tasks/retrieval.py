@@ -170,7 +170,7 @@ def _question(
     depth: float,
     before: str,
 ) -> Question:
-    tokens = (tokenizer.end_of_document_id, *tokenize(tokenizer, text))
+    tokens = (tokenizer.before_id, *tokenize(tokenizer, text))
     return Question(text, tokens, before + answer, tuple(before + item for item in wrong), depth)
 
 

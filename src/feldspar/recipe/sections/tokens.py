@@ -1,11 +1,11 @@
 """Settings of the tokenizer and of the folder of shards."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 
 END_OF_DOCUMENT = "<|endoftext|>"
 
@@ -34,9 +34,16 @@ class HuggingFaceTokenizer(Settings):
     """Token at the end of each document; default: the tokenizer's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
     """Special tokens to declare; those that the tokenizer lacks are added after its vocabulary."""
+    begin_of_sequence: bool | None = None
+    """Begin each training sequence, measured text and prompt with the tokenizer's begin-of-sequence
+    token. Default: as the tokenizer's own files say."""
     vocab_size: Count | None = None
     """Declared size, special_tokens included, for dry runs without the files; it is checked when
     the files are there."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("begin_of_sequence",))
 
 
 class BpeFiles(Settings):
@@ -94,9 +101,16 @@ class ExtendTokenizer(Settings):
     """Token at the end of each document; default: the base's own end-of-sequence token."""
     special_tokens: tuple[str, ...] = ()
     """Special tokens to declare; those that the base lacks are added after the new tokens."""
+    begin_of_sequence: bool | None = None
+    """Begin each training sequence, measured text and prompt with the base's begin-of-sequence
+    token. Default: as the base's files say."""
     vocab_size: Count | None = None
     """Declared size, old and new tokens together, for dry runs; it is checked when the tokenizer is
     made."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("begin_of_sequence",))
 
 
 TokenizerSettings = TrainBpe | HuggingFaceTokenizer | BpeFiles | ExtendTokenizer

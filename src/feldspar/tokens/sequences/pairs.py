@@ -1,7 +1,8 @@
 """Turn records into pairs of a source and a target: as text by a template, then as tokens.
 
 The sequence of a pair is [source][k soft vectors][target][end of document], or it begins with the
-vectors (MediSwift, 2403.00952). Each vector is a token id beyond the vocabulary.
+vectors (MediSwift, 2403.00952). If the tokenizer begins a text with a token, that token comes
+first. Each vector is a token id beyond the vocabulary.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -134,15 +135,17 @@ class PairLayout:
     place: Literal["between", "prefix"] = "between"
     truncate: bool = False
     """True to cut the beginning of the source of a pair that is too long."""
+    begin_ids: tuple[int, ...] = ()
+    """The begin-of-sequence token, if the tokenizer begins a text with it."""
 
     def context(self, pair: Pair, target_tokens: int | None = None) -> np.ndarray:
-        """Return everything before the target (n,), i64: the source and the soft vectors.
+        """Return everything before the target (n,), i64: beginning, source and soft vectors.
 
         ``target_tokens`` is the length of the target without its end token (default: the pair's
         own). Raises UserError, with the lengths, if all of it does not fit.
         """
         target = len(pair.target) if target_tokens is None else target_tokens
-        room = self.longest - self.prompt_length - target - 1
+        room = self.longest - len(self.begin_ids) - self.prompt_length - target - 1
         source = pair.source
         if len(source) > room:
             if not self.truncate or room < 1:
@@ -155,7 +158,7 @@ class PairLayout:
             source = source[len(source) - room :]
         prompt = np.arange(self.prompt_length, dtype=np.int64) + self.first_prompt_id
         parts = (source, prompt) if self.place == "between" else (prompt, source)
-        return np.concatenate(parts)
+        return np.concatenate([np.array(self.begin_ids, np.int64), *parts])
 
     def sequence(self, pair: Pair) -> tuple[np.ndarray, int]:
         """Return all tokens of the pair (n,), i64, and the number of tokens before its target."""

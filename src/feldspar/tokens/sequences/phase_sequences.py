@@ -69,7 +69,8 @@ class Sequences:
     """B sequences of context length L."""
 
     tokens: np.ndarray
-    """(B, L+1) i64: inputs are all columns but the last, labels all but the first."""
+    """(B, L+1) i64: inputs are all columns but the last, labels all but the first. The first column
+    is the begin-of-sequence token, where the shards' tokenizer begins a text with one."""
     document_ids: np.ndarray | None = None
     """(B, L) i32: 0, 1, ... for the documents of each sequence; only with ``mask``."""
     positions: np.ndarray | None = None
@@ -103,6 +104,7 @@ class SequenceReader:
         self._seed = seed
         self._shuffled = shuffled
         self._end_of_document_id = shards.end_of_document_id
+        self._begin = () if shards.begin_of_sequence_id is None else (shards.begin_of_sequence_id,)
         mixtures = [named_sampler(phase.probabilities) for phase in self.phases]
         self._names = [names for names, _ in mixtures]
         self._samplers = [sampler for _, sampler in mixtures]
@@ -138,9 +140,13 @@ class SequenceReader:
                         of = InfilledSource(split, name, select, how, self._seed)
                         made[part, how] = InfilledStream(of, shards)
                 in_use[part] = made[part, how]
-                in_use[part].locate(Cursor(), phase.context_length, 0)
+                in_use[part].locate(Cursor(), self._text_tokens(phase), 0)
             of_phases.append(dict(in_use))
         return of_phases
+
+    def _text_tokens(self, phase: PhaseData) -> int:
+        """Return the tokens of a sequence that a source gives: all but the begin of sequence."""
+        return phase.context_length - len(self._begin)
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """Return the sequences ``start`` to ``stop`` - 1 of a phase.
@@ -155,6 +161,8 @@ class SequenceReader:
             )
         length, infiller = phase.context_length, self._infiller
         tokens = np.empty((stop - start, length + 1), np.int64)
+        skip = len(self._begin)
+        tokens[:, :skip] = self._begin
         label_mask = np.ones((stop - start, length), bool) if phase.changes_windows else None
         cut_tokens = 0
         sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
@@ -163,12 +171,12 @@ class SequenceReader:
         ):
             name = self._names[phase_index][source]
             cursor = self._cursor(phase_index, source, number)
-            self._streams[phase_index][phase.part(name)].copy_window(cursor, tokens[row])
+            self._streams[phase_index][phase.part(name)].copy_window(cursor, tokens[row, skip:])
             how = phase.infilling(name, "context")
             if how is not None and label_mask is not None and infiller is not None:
                 key = stream_seed(self._seed, "data.infilling", phase.part(name), cursor.epoch)
-                filled = infiller.window(tokens[row], how, key, cursor.token)
-                tokens[row], label_mask[row] = filled.tokens, filled.label_mask
+                filled = infiller.window(tokens[row, skip:], how, key, cursor.token)
+                tokens[row, skip:], label_mask[row, skip:] = filled.tokens, filled.label_mask
                 cut_tokens += filled.cut_tokens
         marks = (
             documents_in(tokens[:, :-1], self._end_of_document_id)
@@ -190,7 +198,7 @@ class SequenceReader:
         part = phase.part(self._names[phase_index][source])
         place = self._orders(phase_index)[source].place(number) if self._shuffled else number
         start = self._start_cursors(phase_index)[part]
-        return self._streams[phase_index][part].locate(start, phase.context_length, place)
+        return self._streams[phase_index][part].locate(start, self._text_tokens(phase), place)
 
     def cursors(self, phase_index: int, sequences: int = 0) -> dict[str, Cursor]:
         """Return the position of each stream after a number of sequences of a phase.
@@ -204,7 +212,7 @@ class SequenceReader:
         for name, count in zip(self._names[phase_index], counts, strict=True):
             part = phase.part(name)
             cursors[part] = self._streams[phase_index][part].cursor_after(
-                cursors[part], phase.context_length, count
+                cursors[part], self._text_tokens(phase), count
             )
         return cursors
 
@@ -218,7 +226,9 @@ class SequenceReader:
             phase.sequences if sequences is None else sequences
         )
         return {
-            name: count * phase.context_length / self._streams[phase_index][phase.part(name)].tokens
+            name: count
+            * self._text_tokens(phase)
+            / self._streams[phase_index][phase.part(name)].tokens
             for name, count in zip(self._names[phase_index], counts, strict=True)
         }
 
@@ -228,7 +238,7 @@ class SequenceReader:
         totals = self._samplers[phase_index].counts_before(phase.sequences)
         orders = []
         for name, total in zip(self._names[phase_index], totals, strict=True):
-            part, length = phase.part(name), phase.context_length
+            part, length = phase.part(name), self._text_tokens(phase)
             epoch_of = partial(self._epoch_of, phase_index, part, length, cursors[part])
             orders.append(WindowOrder(self._seed, part, phase_index, epoch_of, total))
         return orders

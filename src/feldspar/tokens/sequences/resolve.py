@@ -43,12 +43,16 @@ class MeasuredTokens(dict[str, int]):
         sources: Mapping[str, int],
         parts: Mapping[str, int],
         pairs: Mapping[int, int] | None = None,
+        begin_tokens: int = 0,
     ) -> None:
         super().__init__(sources)
         self.parts = dict(parts)
         """Tokens by the label of the part or of its fill-in-the-middle."""
         self.pairs = dict(pairs or {})
         """Tokens by the index of the phase, padding included."""
+        self.begin_tokens = begin_tokens
+        """Tokens at the beginning of each sequence that come from no source: 1 for a
+        begin-of-sequence token, else 0."""
 
 
 def tokens_of(
@@ -69,6 +73,11 @@ def tokens_of(
         return tokens.get(name) if select is None else tokens.parts.get(part)
     whole = tokens.get(name)
     return whole if select is None or whole is None else int(whole * select.expected_share)
+
+
+def begin_tokens_of(tokens: Mapping[str, int | None] | None) -> int:
+    """Return the tokens of each sequence that come from no source; 0 without shards."""
+    return tokens.begin_tokens if isinstance(tokens, MeasuredTokens) else 0
 
 
 MixtureLike = Literal["natural"] | str | Mapping[str, float | Entry]
@@ -95,8 +104,9 @@ class MixtureContext:
     tokens: Mapping[str, int | None]
     """Tokens of each source of the corpus, or of the part that is read; None: unknown."""
     length_tokens: int
-    """Number of tokens that the phase reads."""
+    """Number of tokens that the phase reads from sources."""
     context_length: int
+    """Number of tokens of a sequence that come from a source."""
     allow_repeat: bool | Sequence[str] = False
     """Sources that may be read more than once; True: all."""
     normalize: bool = False

@@ -138,6 +138,7 @@ def build_shards(
                 "vocab_size": tokenizer.vocab_size,
                 "end_of_document": tokenizer.end_of_document,
                 "end_of_document_id": tokenizer.end_of_document_id,
+                **({"begin_of_sequence_id": begin[0]} if (begin := tokenizer.begin_ids) else {}),
                 "dtype": tokenizer.dtype.str,
                 "splits": {
                     split: {name: counts_with_ratios(c) for name, c in sources.items()}

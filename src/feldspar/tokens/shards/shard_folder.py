@@ -86,6 +86,8 @@ class ShardSet:
         self.vocab_size: int = manifest.counts["vocab_size"]
         self.end_of_document: str = manifest.counts["end_of_document"]
         self.end_of_document_id: int = manifest.counts["end_of_document_id"]
+        self.begin_of_sequence_id: int | None = manifest.counts.get("begin_of_sequence_id")
+        """Id of the token that each sequence begins with; None if sequences hold text only."""
         self.tokenizer_digest: str = manifest.counts["tokenizer_digest"]
         self.tokenizer = path / TOKENIZER_FOLDER
         self.dtype = np.dtype(manifest.counts["dtype"])

@@ -194,6 +194,18 @@ class TextTokenizer:
         """
         return self._processed_begin is not None and not self.declaration.is_own
 
+    @property
+    def begin_ids(self) -> tuple[int, ...]:
+        """The begin-of-sequence token where each text begins with it, else no token."""
+        begin = self.begin_of_sequence_id
+        return (begin,) if begin is not None and self.adds_begin_of_sequence else ()
+
+    @property
+    def before_id(self) -> int:
+        """Id of the token before a text: the beginning of a sequence where texts begin with one,
+        else the end of another document."""
+        return self.begin_ids[0] if self.begin_ids else self.end_of_document_id
+
     @cached_property
     def _processed_begin(self) -> int | None:
         """Id of the token that the post-processor puts before each text; None: it puts none."""

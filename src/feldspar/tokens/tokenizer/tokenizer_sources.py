@@ -11,6 +11,7 @@ from feldspar.core.files import digest_of, new_folder
 from feldspar.core.progress import progress
 from feldspar.core.streams import hash_integers, stream_seed
 from feldspar.recipe.sections.tokens import BpeFiles, ExtendTokenizer, TokenizerSettings, TrainBpe
+from feldspar.tokens.tokenizer.begin_of_sequence import with_begin_of_sequence
 from feldspar.tokens.tokenizer.bpe import read_bpe_files, train_bpe
 from feldspar.tokens.tokenizer.declaration import Declaration
 from feldspar.tokens.tokenizer.extend import (
@@ -44,6 +45,8 @@ def tokenizer_from_settings(
         name = settings.path
         tokenizer = _read_hugging_face(settings.path, settings.end_of_document)
     tokenizer = tokenizer.with_special_tokens(settings.special_tokens)
+    if settings.begin_of_sequence is not None:
+        tokenizer = with_begin_of_sequence(tokenizer, settings.begin_of_sequence)
     if settings.vocab_size not in (None, tokenizer.vocab_size):
         raise UserError(
             f"tokenizer.vocab_size declares {settings.vocab_size:,} tokens, but {name} "
