@@ -115,7 +115,8 @@ class SequenceReader:
             self._infiller = Infiller(tokenizer, pads=True)
         self._start_cursors = lru_cache(maxsize=None)(self._cursors_at_start)
         self._orders = lru_cache(maxsize=None)(self._window_orders)
-        if any(isinstance(stream, InfilledStream) for stream in self._streams[-1].values()):
+        last = self._streams[-1] if self._streams else {}
+        if any(isinstance(stream, InfilledStream) for stream in last.values()):
             # This measures all epochs that the run reads, before it begins.
             self.cursors(len(self.phases) - 1, self.phases[-1].sequences)
 
