@@ -17,6 +17,7 @@ from feldspar.recipe.sections.model import LinearScaling, NoScaling
 from feldspar.tokens.tokenizer.bpe import train_bpe
 
 END = 256
+BEFORE = 300
 Make = Callable[..., TextModel]
 
 
@@ -139,11 +140,12 @@ def test_losses_add_up() -> None:
 
 def test_framed_slices_equal_the_whole() -> None:
     document = np.arange(7, dtype=np.uint16)
-    whole = np.array([END, *range(7), END])
-    assert (with_separators(document, END) == whole).all()
+    whole = np.array([BEFORE, *range(7), END])
+    assert (with_separators(document, BEFORE, END) == whole).all()
     for begin in range(9):
         for end in range(begin, 10):
-            assert (with_separators(document, END, begin, end) == whole[begin:end]).all()
+            part = with_separators(document, BEFORE, END, begin, end)
+            assert (part == whole[begin:end]).all()
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(make_model: Make) -> None:
