@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from feldspar.train.opened_model import Model
 
 
+MODEL_FILES = ("model.json", "config.json")
+"""Files that describe a model: one that was imported, and one of Hugging Face."""
+
+
 def train(
     recipe: RecipeLike,
     out: PathLike | None = None,
@@ -51,8 +55,9 @@ def train(
 
 
 def open_model(path: PathLike, *, checkpoint: str = "last", device: str | None = None) -> Model:
-    """Open a run folder, a release, or a Hugging Face folder (GPT-2, Llama, feldspar's own).
+    """Open a run folder, a release, an imported folder, or a Hugging Face folder.
 
+    Without a tokenizer in the folder, the model computes logits of token ids only.
     ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``, by
     default on the one of the run's recipe. Raises UserError for any other folder, RunError for a
     damaged one.
@@ -96,7 +101,7 @@ def evaluate(
 
 
 def import_model(folder: PathLike, to: PathLike, *, overwrite: bool = False) -> ModelSettings:
-    """Read a GPT-2, Llama or feldspar model and write it as weights that a recipe starts from.
+    """Read a model of a known architecture and write it as weights that a recipe starts from.
 
     The result is the recipe's ``model`` section. No code of the folder is run. Raises UserError for
     another architecture, and where ``to`` exists already unless ``overwrite``.
@@ -121,22 +126,31 @@ def export(
     *,
     architecture: str = "auto",
     checkpoint: str = "last",
-    dtype: str = "float32",
+    dtype: str | None = None,
     overwrite: bool = False,
 ) -> ModelSettings:
-    """Write a run's model as a folder that Hugging Face ``transformers`` loads.
+    """Write the model of a run, or of an imported folder, as a folder for ``transformers``.
 
-    ``architecture`` is auto, gpt2, llama or feldspar; ``dtype`` is float32, bfloat16 or float16.
-    The result describes the model that was written. Raises UserError where ``to`` exists already
-    unless ``overwrite``, and for a model that the architecture cannot express.
+    ``architecture`` is the name of one, or auto: for a run the first that can express its model,
+    for an imported folder that of its source. ``dtype`` is float32, bfloat16 or float16; by default
+    float32 for a run, and the type of each tensor for an imported folder. The result describes the
+    model that was written. Raises UserError where ``to`` exists already unless ``overwrite``, for a
+    model that the architecture cannot express, and for a ``checkpoint`` of what is no run.
     """
+    from feldspar.recipe.recorded import is_run
     from feldspar.runtime.run_folder import require_run
 
     folder, target = path_of(run, "run"), path_of(to, "to")
+    if not is_run(folder) and any((folder / name).is_file() for name in MODEL_FILES):
+        if checkpoint != "last":
+            raise UserError("checkpoint: only a run has checkpoints", where=str(folder))
+        from feldspar.release.export_run import export_foreign
+
+        return export_foreign(folder, target, architecture, dtype, overwrite)
     require_run(folder)
     from feldspar.release.export_run import export_run
 
-    return export_run(folder, target, architecture, checkpoint, dtype, overwrite)
+    return export_run(folder, target, architecture, checkpoint, dtype or "float32", overwrite)
 
 
 def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = False) -> Path:

@@ -11,20 +11,28 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def export(
-        run: Annotated[Path, typer.Argument(help="Run folder.")],
+        run: Annotated[Path, typer.Argument(help="Run folder, or an imported folder.")],
         to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
         architecture: Annotated[
-            str, typer.Option(help="auto, gpt2, llama, ministral, or feldspar (with its own code).")
+            str,
+            typer.Option(help="auto, or a name like gpt2, llama, or feldspar (with its own code)."),
         ] = "auto",
         checkpoint: Annotated[str, typer.Option(help="last, or a number of tokens.")] = "last",
-        dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+        dtype: Annotated[
+            str | None,
+            typer.Option(
+                help="float32, bfloat16 or float16. Default: float32, or as imported.",
+                show_default=False,
+            ),
+        ] = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Write a run's weights, configuration and tokenizer for Hugging Face transformers.
+        """Write a model's weights, configuration and tokenizer for Hugging Face transformers.
 
-        Multipliers of the parametrization are folded into the weights. GPT-2 and Llama shapes use
-        transformers' own classes; others bring their code along (trust_remote_code=True).
+        Multipliers that the class lacks are folded into the weights. GPT-2 and Llama shapes of runs
+        use transformers' own classes; others bring their code along (trust_remote_code=True). An
+        imported folder is written in the architecture that it came from.
 
         Example: feldspar export runs/first --to exported
         """
@@ -40,10 +48,13 @@ def register(app: typer.Typer) -> None:
             dtype=dtype,
             overwrite=overwrite,
         )
-        hf_class = read_json(to / "config.json")["architectures"][0]
+        configuration = read_json(to / "config.json")
+        hf_class = configuration["architectures"][0]
         if json:
             print_json(
                 {"folder": str(to), "class": hf_class, "model": written.model_dump(mode="json")}
             )
             return
-        typer.echo(f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {dtype}")
+        typer.echo(
+            f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {configuration['dtype']}"
+        )

@@ -5,9 +5,6 @@ from typing import Annotated
 
 import typer
 
-from feldspar.core.artifact import require_writable
-from feldspar.core.errors import UserError
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -19,26 +16,18 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Read a GPT-2, Llama, Ministral or feldspar model; no code of the folder is run.
+        """Read a model of a known architecture; no code of the folder is run.
 
-        Prints the recipe's model section that fits the weights.
+        Prints the recipe's sections that fit the weights.
 
         Example: feldspar import downloads/gpt2 --to imported
         """
-        require_writable(to, "model", overwrite)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder")
+        import feldspar
         from feldspar.cli.console import print_json
-        from feldspar.huggingface.adapter import STANDARD
-        from feldspar.huggingface.import_folder import (
-            import_model,
-            model_record,
-            write_imported,
-        )
+        from feldspar.core.json_files import read_json
 
-        model = import_model(folder)
-        write_imported(model, to, overwrite)
-        record = model_record(model)
+        feldspar.import_model(folder, to, overwrite=overwrite)
+        record = read_json(to / "model.json")
         start = {"type": "huggingface", "path": str(to)}
         if json:
             print_json({"folder": str(to), **record, "start_from": start})
@@ -48,7 +37,7 @@ def register(app: typer.Typer) -> None:
         from ruamel.yaml import YAML
 
         sections = {"start_from": start, "model": record["model"]}
-        if model.description.parametrization != STANDARD:
+        if any(name.endswith("_multiplier") for name in record["parametrization"]):
             sections["parametrization"] = record["parametrization"]
         typer.echo(f"{to}: written; in a recipe:\n")
         YAML().dump(sections, sys.stdout)

@@ -9,6 +9,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.import_folder import import_model
+from feldspar.model.decoder import Decoder
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 
@@ -18,10 +19,21 @@ def open_exported(folder: Path, device: torch.device | None = None) -> TextModel
     Raises UserError for a folder without a model of a known kind, or without a tokenizer.
     """
     imported = import_model(folder)
-    if imported.tokenizer_folder is None:
+    decoder = imported.decoder().to(device or "cpu").eval()
+    model = read_text_model(decoder, imported.tokenizer_folder)
+    if model is None:
         raise UserError(f"{folder} has no tokenizer.json, so it cannot encode text")
-    tokenizer = TextTokenizer.load(imported.tokenizer_folder)
-    return TextModel(imported.decoder().to(device or "cpu").eval(), tokenizer)
+    return model
+
+
+def read_text_model(decoder: Decoder, tokenizer_folder: Path | None) -> TextModel | None:
+    """Return the decoder with the tokenizer in a folder; None where there is none.
+
+    Every row of the embedding counts as a token.
+    """
+    if tokenizer_folder is None:
+        return None
+    return TextModel(decoder, TextTokenizer.load(tokenizer_folder))
 
 
 def unfinished_run(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from feldspar.core.json_files import write_json
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.converted_tensors import TheirTensors
+from feldspar.huggingface.import_folder import ImportedModel
 from feldspar.huggingface.multipliers import WithMultipliers, same_multipliers
 from feldspar.huggingface.own import OwnAdapter, write_code
 from feldspar.huggingface.weights import finish_model_folder, require_names, write_weights
@@ -91,6 +92,31 @@ def export_model(
             write_code(folder)
         finish_model_folder(folder)
     return exported.settings
+
+
+def export_imported(
+    model: ImportedModel,
+    out: Path,
+    architecture: str = "auto",
+    dtype: torch.dtype | None = None,
+    overwrite: bool = False,
+) -> ModelSettings:
+    """Write an imported model in its own architecture again, or in another; return its settings.
+
+    For ``auto`` that is the architecture of the model's source. Without a ``dtype``, each tensor
+    keeps its type, so that an unchanged model has the tensors of its source bit for bit. No row of
+    the vocabulary is cut off. Raises UserError as ``export_model``.
+    """
+    return export_model(
+        model.state,
+        model.description,
+        model.tokenizer_folder,
+        out,
+        model.origin.architecture if architecture == "auto" else architecture,
+        dtype,
+        n_real_vocab=model.settings.vocab_size,
+        overwrite=overwrite,
+    )
 
 
 def _record(

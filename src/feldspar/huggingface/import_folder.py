@@ -139,7 +139,9 @@ def model_record(model: ImportedModel) -> dict[str, Any]:
     description = model.description
     return {
         "model": description.settings.model_dump(mode="json"),
-        "parametrization": description.parametrization.model_dump(mode="json", exclude_none=True),
+        "parametrization": description.parametrization.model_dump(
+            mode="json", exclude_defaults=True
+        ),
         "position_scaling": description.scaling.model_dump(mode="json"),
         "source": {"architecture": model.origin.architecture, "from": model.origin.place},
     }

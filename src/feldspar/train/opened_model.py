@@ -13,10 +13,12 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.evaluate.continued_text import ContinuedText
 from feldspar.evaluate.conversation import Conversation
-from feldspar.evaluate.exported import open_exported, unfinished_run
+from feldspar.evaluate.exported import read_text_model, unfinished_run
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.evaluate.text_model import TextModel
+from feldspar.huggingface.import_folder import import_model
+from feldspar.model.decoder import Decoder
 from feldspar.model.generation import Sampling
 from feldspar.recipe.recorded import is_run
 from feldspar.recipe.sections.runtime import RuntimeSettings
@@ -31,18 +33,29 @@ TokenIds = Sequence[Sequence[int]] | np.ndarray | Tensor
 
 @dataclass(frozen=True, repr=False)
 class Model:
-    """A language model with its tokenizer, to score text and to continue it."""
+    """A language model, to score text and to continue it; without a tokenizer, logits only."""
 
     path: Path
-    text_model: TextModel
+    decoder: Decoder
+    text: TextModel | None
+    """The decoder with its tokenizer. None for a folder without one."""
     run: LoadedRun | None = None
     """The run and its checkpoint. None for an exported model."""
 
     def __repr__(self) -> str:
         """Return the folder and the size."""
-        decoder = self.text_model.decoder
-        parameters = sum(tensor.numel() for tensor in decoder.parameters())
+        parameters = sum(tensor.numel() for tensor in self.decoder.parameters())
         return f"Model({str(self.path)!r}: {parameters:,} parameters)"
+
+    @property
+    def text_model(self) -> TextModel:
+        """The decoder with its tokenizer. Raises UserError where the folder holds no tokenizer."""
+        if self.text is None:
+            raise UserError(
+                f"{self.path} holds no tokenizer.json: only logits of token ids can be computed",
+                do="put the tokenizer that the model was trained with into the folder",
+            )
+        return self.text
 
     @property
     def tokenizer(self) -> TextTokenizer:
@@ -57,10 +70,11 @@ class Model:
         ``token_ids``; for lists and arrays that is the processor. Raises UserError for anything
         else than integers of the vocabulary, and for more positions than the model has.
         """
-        model = self.text_model
-        rows = model.n_real_vocab or model.decoder.token_embedding.num_embeddings
+        real = None if self.text is None else self.text.n_real_vocab
+        table = self.decoder.token_embedding
+        rows = real or table.num_embeddings
         ids = _checked_ids(token_ids, rows)
-        logits = model.decoder.logits(model.decoder(ids.to(model.device)))
+        logits = self.decoder.logits(self.decoder(ids.to(table.weight.device)))
         return logits[..., :rows].float().to(ids.device)
 
     def generate(
@@ -170,7 +184,7 @@ class Model:
 
 
 def open_model(path: Path, checkpoint: str = "last", device: str | None = None) -> Model:
-    """Open a run folder, a release, or a Hugging Face folder of GPT-2, Llama or feldspar.
+    """Open a run folder, a release, an imported folder, or a Hugging Face folder.
 
     ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``; by
     default that is the one of the run's recipe, or a GPU where there is one. The front door
@@ -180,13 +194,15 @@ def open_model(path: Path, checkpoint: str = "last", device: str | None = None) 
     if not is_run(path):
         if unfinished := unfinished_run(path):
             say(f"warning: the run that this was released from is unfinished: {unfinished}")
-        return Model(path, open_exported(path, _device(device, RuntimeSettings())))
+        imported = import_model(path)
+        decoder = imported.decoder().to(_device(device, RuntimeSettings())).eval()
+        return Model(path, decoder, read_text_model(decoder, imported.tokenizer_folder))
     run = load_run(path, checkpoint)
     if run.unfinished:
         say(f"warning: the run is unfinished: {run.unfinished}")
     set_threads(run.recipe.runtime)
     run.decoder.to(_device(device, run.recipe.runtime))
-    return Model(path, text_model_of(run), run)
+    return Model(path, run.decoder, text_model_of(run), run)
 
 
 def _require_whole(**values: Any) -> None:
