@@ -104,6 +104,11 @@ TABLE = (
         places={RUN: ("runs/mediswift-small",), "notes.txt": (PAIRS,)},
     ),
     Row(r"evaluate \S+ --length-sweep", "a short sweep", places={RECIPE: ("my-recipe.yaml",)}),
+    Row(
+        r"evaluate \S+ --problems",
+        "few problems and tokens",
+        added=("--limit", "2", "--max-new-tokens", "8"),
+    ),
     Row(r"(evaluate|generate) "),
     Row(r"chat ", "reads what a person writes", only_read=True),
     Row(r"vision evaluate "),

@@ -1,9 +1,66 @@
-"""``feldspar evaluate``: bits per byte of a run or an exported model, and lm-eval's tasks."""
+"""``feldspar evaluate``: bits per byte of a run or an exported model, tasks and programs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from feldspar.cli.generate import CheckpointName
+
+TextFiles = Annotated[
+    list[Path] | None, typer.Option("--text", help="A UTF-8 text file; may be repeated.")
+]
+Tasks = Annotated[
+    str | None, typer.Option("--tasks", help="Tasks of lm-eval, separated by commas.")
+]
+TaskFiles = Annotated[
+    Path | None, typer.Option("--include-path", help="Folder of task files for lm-eval.")
+]
+Split = Annotated[
+    str, typer.Option("--split", help="Held-out documents of a run: validation or test.")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Tokens of a source, items of a task, or problems."),
+]
+Baselines = Annotated[
+    bool,
+    typer.Option(
+        "--baselines",
+        help="Compressors and a trigram beside a run's figures; "
+        "for pairs the most frequent label and a bag of words.",
+    ),
+]
+Infilling = Annotated[
+    bool, typer.Option("--infilling", help="Fill gaps in a run's held-out documents instead.")
+]
+PairFile = Annotated[
+    Path | None,
+    typer.Option("--pairs", help="JSON lines of pairs with labels, for a run's template."),
+]
+LengthSweep = Annotated[
+    str | None,
+    typer.Option("--length-sweep", help="Recipe whose evaluation.length_sweep is run."),
+]
+Problems = Annotated[
+    str | None,
+    typer.Option("--problems", help="humaneval, or a file: run programs that the model writes."),
+]
+Samples = Annotated[
+    int | None, typer.Option("--samples", min=1, help="Programs for each problem (1).")
+]
+Ks = Annotated[str | None, typer.Option("--k", help="The k of pass@k, separated by commas (1).")]
+Temperature = Annotated[
+    float | None, typer.Option("--temperature", min=0.0, help="Of the programs' tokens (0.2).")
+]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Of the programs' tokens (0.95).")]
+NewTokens = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="The most of a program (512).")
+]
+Seed = Annotated[
+    int | None, typer.Option("--seed", min=0, max=2**63 - 1, help="Of the programs (0).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -12,48 +69,26 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def evaluate(
         model: Annotated[Path, typer.Argument(help="Run folder or Hugging Face folder.")],
-        text: Annotated[
-            list[Path] | None, typer.Option("--text", help="A UTF-8 text file; may be repeated.")
-        ] = None,
-        tasks: Annotated[
-            str | None, typer.Option("--tasks", help="Tasks of lm-eval, separated by commas.")
-        ] = None,
-        include_path: Annotated[
-            Path | None, typer.Option("--include-path", help="Folder of task files for lm-eval.")
-        ] = None,
-        split: Annotated[
-            str, typer.Option("--split", help="Held-out documents of a run: validation or test.")
-        ] = "test",
-        limit: Annotated[
-            int | None,
-            typer.Option("--limit", min=1, help="Tokens of each source, or items of each task."),
-        ] = None,
-        baselines: Annotated[
-            bool,
-            typer.Option(
-                "--baselines",
-                help="Compressors and a trigram beside a run's figures; "
-                "for pairs the most frequent label and a bag of words.",
-            ),
-        ] = False,
-        infilling: Annotated[
-            bool,
-            typer.Option("--infilling", help="Fill gaps in a run's held-out documents instead."),
-        ] = False,
-        pairs: Annotated[
-            Path | None,
-            typer.Option("--pairs", help="JSON lines of pairs with labels, for a run's template."),
-        ] = None,
-        checkpoint: Annotated[
-            str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
-        ] = "last",
-        length_sweep: Annotated[
-            str | None,
-            typer.Option("--length-sweep", help="Recipe whose evaluation.length_sweep is run."),
-        ] = None,
+        text: TextFiles = None,
+        tasks: Tasks = None,
+        include_path: TaskFiles = None,
+        split: Split = "test",
+        limit: Limit = None,
+        baselines: Baselines = False,
+        infilling: Infilling = False,
+        pairs: PairFile = None,
+        checkpoint: CheckpointName = "last",
+        length_sweep: LengthSweep = None,
+        problems: Problems = None,
+        samples: Samples = None,
+        k: Ks = None,
+        temperature: Temperature = None,
+        top_p: TopP = None,
+        max_new_tokens: NewTokens = None,
+        seed: Seed = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Measure bits per byte on held-out documents or text, lm-eval's tasks, or longer contexts.
+        """Measure bits per byte on held-out documents or text, tasks, programs, longer contexts.
 
         Example: feldspar evaluate runs/quickstart --text README.md --json
         """
@@ -65,11 +100,16 @@ def register(app: typer.Typer) -> None:
             pairs=pairs is not None,
             length_sweep=bool(length_sweep),
         )
+        drawn = (samples, k, temperature, top_p, max_new_tokens, seed)
+        others = (text, tasks, baselines, infilling, pairs, length_sweep)
+        check_problems(bool(problems), drawn, others)
         import feldspar
         from feldspar.cli import evaluate_figures as figures
 
         opened = feldspar.open_model(model, checkpoint=checkpoint)
-        if length_sweep:
+        if problems:
+            figures.show_problems(opened, problems, limit, drawn, json)
+        elif length_sweep:
             figures.show_lengths(opened, length_sweep, text or [], split, json)
         elif tasks:
             figures.show_tasks(opened, tasks, include_path, limit, json)
@@ -99,3 +139,19 @@ def check_options(
         raise UserError("--infilling goes with a run's held-out documents only, by itself")
     if length_sweep and (tasks or baselines or infilling):
         raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
+
+
+def check_problems(problems: bool, drawn: Sequence[object], others: Sequence[object]) -> None:
+    """Raise UserError for --problems beside another measure, or its options without it."""
+    from feldspar.core.errors import UserError
+
+    if problems and any(others):
+        raise UserError(
+            "--problems goes with --samples, --k, --temperature, --top-p, --max-new-tokens, "
+            "--seed, --limit and --checkpoint only"
+        )
+    if not problems and any(value is not None for value in drawn):
+        raise UserError(
+            "--samples, --k, --temperature, --top-p, --max-new-tokens and --seed go with "
+            "--problems only"
+        )

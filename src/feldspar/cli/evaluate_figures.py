@@ -8,9 +8,12 @@ import typer
 
 from feldspar.cli.console import print_json
 from feldspar.cli.tables import print_table
+from feldspar.core.errors import UserError
 
 if TYPE_CHECKING:
     from feldspar.train.opened_model import Model
+
+    Drawn = tuple[int | None, str | None, float | None, float | None, int | None, int | None]
 
 
 def show_text(model: "Model", files: list[Path], json: bool) -> None:
@@ -135,6 +138,57 @@ def show_pairs(model: "Model", file: Path, limit: int | None, baselines: bool, j
             if figures is not None
         ),
     )
+
+
+def show_problems(
+    model: "Model", problems: str, limit: int | None, drawn: "Drawn", json: bool
+) -> None:
+    """Print how many problems programs of the model solve, as pass@k."""
+    from feldspar.evaluate.programs.completions import CompletionSettings
+    from feldspar.evaluate.programs.pass_at_k import solve_problems
+    from feldspar.evaluate.programs.problems import read_problems
+    from feldspar.model.generation import Sampling
+
+    samples, k, temperature, top_p, max_new_tokens, seed = drawn
+    settings = CompletionSettings(
+        samples=samples or 1,
+        max_new_tokens=max_new_tokens or 512,
+        sampling=Sampling(
+            0.2 if temperature is None else temperature, top_p=0.95 if top_p is None else top_p
+        ),
+        seed=seed or 0,
+    )
+    ks = ks_of(k or "1", settings.samples)
+    found = solve_problems(model.text_model, read_problems(problems)[:limit], settings).as_dict(ks)
+    if json:
+        print_json(found)
+        return
+    print_table(
+        ("measure", "value", "standard error"),
+        (
+            (
+                f"pass@{number}",
+                f"{figures['value']:.4f}",
+                "-" if (error := figures["standard_error"]) is None else f"+- {error:.4f}",
+            )
+            for number, figures in found["pass_at"].items()
+        ),
+    )
+    outcomes = ", ".join(f"{count} {name}" for name, count in found["outcomes"].items())
+    typer.echo(f"{found['problems']} problems, {found['samples']} samples of each: {outcomes}")
+    if found["too_long"]:
+        typer.echo(f"{found['too_long']} prompts leave no room in the context: not solved")
+
+
+def ks_of(text: str, samples: int) -> list[int]:
+    """Return the numbers of ``--k``. Raises UserError unless each is from 1 to ``samples``."""
+    found = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if not all(1 <= number <= samples for number in found):
+        raise UserError(
+            "--k: numbers from 1 to --samples are needed, separated by commas",
+            found=f"--k {text}, {samples} samples",
+        )
+    return found
 
 
 def show_lengths(model: "Model", recipe: str, files: list[Path], split: str, json: bool) -> None:
