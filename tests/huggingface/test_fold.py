@@ -23,6 +23,8 @@ from feldspar.parametrization.tables import ForwardMultipliers, table
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA
+from tests.model.conftest import SMALL
+from tests.model.test_variants import VARIANTS
 from tests.rounding import assert_within_rounding, terms_of
 
 SHAPES = {
@@ -82,6 +84,32 @@ def test_folding_is_exact(make_decoder, tokens, shape, tied, dtype):
     assert torch.equal(logits.argmax(-1), expected.argmax(-1))
     for name, value in decoder.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
+def test_folding_is_exact_for_the_shapes_of_open_models(make_decoder, tokens, changes, tied):
+    changes = changes | {"tied_embeddings": tied, "max_sequence_length": 32, "vocab_size": 48}
+    decoder = make_decoder(SMALL | changes, MUP, torch.float64)
+    with torch.no_grad():
+        expected = decoder.logits(decoder(tokens))
+    bound = terms_of(decoder, tokens)
+    plain = plain_multipliers(decoder.settings)
+    folded, settings = fold(decoder.state_dict(), decoder.settings, MUP)
+    logits = logits_of(settings, folded, plain, tokens, torch.float64)
+    assert_within_rounding(logits, expected, bound)
+    again = unfold(folded, settings, MUP)
+    logits = logits_of(settings, again, MUP, tokens, torch.float64)
+    assert_within_rounding(logits, expected, bound)
+
+
+def test_an_embedding_with_a_norm_stays_tied(make_decoder):
+    """The multiplier of embeddings goes into the norm, so the table stays that of the head."""
+    decoder = make_decoder(GPT2 | {"embedding_norm": True})
+    forward = ForwardMultipliers(3.0, 1.0, 0.5, 1.0)
+    folded, settings = fold(decoder.state_dict(), decoder.settings, forward)
+    assert settings.tied_embeddings and "output.weight" not in folded
+    assert torch.equal(folded["embedding_norm.bias"], 3 * decoder.embedding_norm.bias)
 
 
 def test_a_head_stays_tied_when_its_multipliers_are_one(make_decoder):

@@ -1,10 +1,17 @@
 """Express a model under other forward multipliers, with weights that compute the same logits.
 
-Embedding tables take the embedding multiplier, the head the output multiplier, the key rows the
-attention multiplier, the matrices that write the residual stream (and their biases) the residual
-multiplier. ALiBi and rotary positions stay as they are: ALiBi is added after the scaling, and a
-rotation commutes with it. To *fold* a model is to express it under the multipliers of a plain one,
-so that common classes compute its logits.
+Each multiplier goes into the last tensors before the place where the decoder applies it:
+
+* embedding: the embedding tables; with a norm of the embeddings, its gain and bias.
+* attention: the key rows; with norms of queries and keys, gain and bias of the norm of keys, since
+  a norm undoes what scales its input.
+* residual: the matrices that write the residual stream, and their biases; with norms after the
+  branches, their gains and biases.
+* output: the head.
+
+ALiBi and rotary positions stay as they are: ALiBi is added after the scaling, and a rotation
+commutes with it. So do soft caps, which come after the multiplication. To *fold* a model is to
+express it under the multipliers of a plain one, so that common classes compute its logits.
 """
 
 import math
@@ -23,12 +30,10 @@ from feldspar.runtime.tensor_file import LazyTensors, TensorHeader, header_of
 EMBEDDING = "token_embedding.weight"
 TABLES = (EMBEDDING, "position_embedding.weight", SOFT_PROMPT)
 HEAD = "output.weight"
-KEY_PARTS = ("attention.query_key_value.weight", "attention.query_key_value.bias")
-RESIDUAL_PARTS = tuple(
-    f"{branch}.output.{part}"
-    for branch in ("attention", "feed_forward")
-    for part in ("weight", "bias")
-)
+KEY_ROWS = ("attention.query_key_value.weight", "attention.query_key_value.bias")
+KEY_NORM = ("attention.key_norm.weight", "attention.key_norm.bias")
+OUTPUTS = ("attention.output", "feed_forward.output")
+OUTPUT_NORMS = ("attention_output_norm", "feed_forward_output_norm")
 
 
 def plain_multipliers(settings: ModelSettings) -> ForwardMultipliers:
@@ -46,11 +51,11 @@ def settings_under(
 ) -> ModelSettings:
     """Return the settings of a model after the change of its multipliers.
 
-    A tied head comes untied unless the multipliers of the embedding and of the logits stay.
+    A tied head comes untied unless the factors of the embedding table and of the head stay.
     """
     if not settings.tied_embeddings:
         return settings
-    stays = _equal(old.embedding, new.embedding) and _equal(old.output, new.output)
+    stays = all(_factors(name, settings, old, new) is None for name in (EMBEDDING, HEAD))
     return settings if stays else settings.model_copy(update={"tied_embeddings": False})
 
 
@@ -105,17 +110,22 @@ class WithMultipliers(LazyTensors):
         if factors is None:
             return tensor
         changed = tensor.to(torch.promote_types(tensor.dtype, torch.float32), copy=True)
-        changed[self._rows(name)].mul_(factors[0]).div_(factors[1])
+        part = changed[self._rows(name)]
+        if self._has_offset(name):
+            part.add_(1).mul_(factors[0]).div_(factors[1]).sub_(1)
+        else:
+            part.mul_(factors[0]).div_(factors[1])
         return changed
 
     def _factors(self, name: str) -> tuple[float, float] | None:
-        """Return the two factors of a tensor, multiplied and divided by; None if they are equal."""
-        plain = plain_multipliers(self._settings)
-        old, new = (_factor(name, each, plain) for each in (self._old, self._new))
-        return None if _equal(old, new) else (old, new)
+        return _factors(name, self._settings, self._old, self._new)
+
+    def _has_offset(self, name: str) -> bool:
+        """Tell whether a tensor is a gain that is stored less 1."""
+        return self._settings.norm.unit_offset and name.endswith("norm.weight")
 
     def _rows(self, name: str) -> slice:
-        if not name.endswith(KEY_PARTS):
+        if not name.endswith(KEY_ROWS):
             return slice(None)
         width = self._settings.head_width
         begin = self._settings.n_heads * width
@@ -139,17 +149,31 @@ class WithMultipliers(LazyTensors):
             )
 
 
-def _factor(name: str, forward: ForwardMultipliers, plain: ForwardMultipliers) -> float:
-    """Return the factor that folding multiplies a tensor by."""
-    if name in TABLES:
-        return forward.embedding
+def _factors(
+    name: str, settings: ModelSettings, old: ForwardMultipliers, new: ForwardMultipliers
+) -> tuple[float, float] | None:
+    """Return the factors that a tensor is multiplied and divided by; None where it stays."""
+    kind = _multiplier_of(name, settings)
+    if kind is None or _equal(getattr(old, kind), getattr(new, kind)):
+        return None
+    # Both are divided by the plain multiplier of scores, so that folding is one multiplication.
+    plain = getattr(plain_multipliers(settings), kind)
+    return getattr(old, kind) / plain, getattr(new, kind) / plain
+
+
+def _multiplier_of(name: str, settings: ModelSettings) -> str | None:
+    """Return the name of the multiplier that a tensor takes."""
     if name == HEAD:
-        return forward.output
-    if name.endswith(RESIDUAL_PARTS):
-        return forward.residual
-    if name.endswith(KEY_PARTS):
-        return forward.attention / plain.attention
-    return 1.0
+        return "output"
+    module = name.rpartition(".")[0]
+    if settings.embedding_norm and module == "embedding_norm":
+        return "embedding"
+    if name in TABLES:
+        return None if settings.embedding_norm else "embedding"
+    if name.endswith(KEY_ROWS if settings.query_key_norm == "none" else KEY_NORM):
+        return "attention"
+    outputs = OUTPUTS if settings.norm.place == "before" else OUTPUT_NORMS
+    return "residual" if module.endswith(outputs) else None
 
 
 def _equal(one: float, other: float) -> bool:
