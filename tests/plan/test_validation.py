@@ -1,4 +1,4 @@
-"""The size of validations: a tenth of the training at most, unless the recipe says a number."""
+"""The size of validations: 5 % of the training at most, unless the recipe says a number."""
 
 import pytest
 
@@ -25,11 +25,11 @@ def test_a_short_run_is_validated_on_fewer_sequences(plan_text: PlanText) -> Non
     """With 64 sequences of 2 sources, 10 validations would cost 2.7 times as much as 40 steps."""
     planned = plan_text(SHORT, SOURCES)
     assert planned.validation.times == 10
-    # 10 x 2 x n / 3 is at most a tenth of 160.
-    assert planned.validation.sequences == 2
+    # 10 x 2 x n / 3 is at most 5 % of 160.
+    assert planned.validation.sequences == 1
     assert planned.validation.share == pytest.approx(forward_share(planned))
     assert planned.validation.share is not None and planned.validation.share <= LARGEST_SHARE
-    assert planned.summary()["validation"]["sequences"] == 2
+    assert planned.summary()["validation"]["sequences"] == 1
 
 
 def test_a_recipe_that_says_a_number_gets_it(plan_text: PlanText) -> None:

@@ -14,7 +14,7 @@ from feldspar.recipe.root import Recipe
 
 MOST_SEQUENCES = 64
 """Most sequences of a source in each validation."""
-LARGEST_SHARE = 0.1
+LARGEST_SHARE = 0.05
 """Largest share of the training's FLOPs for all validations together."""
 FORWARD_SHARE = 1 / 3
 """Share of the forward pass, the only pass of a validation, in a training step's FLOPs."""

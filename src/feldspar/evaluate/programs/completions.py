@@ -35,7 +35,7 @@ def completions(
     A completion ends before the first of ``STOPS``. It depends only on the model, the prompt, the
     task and the settings.
     """
-    ids = model.tokenizer.encode(prompt) or [model.end_of_document_id]
+    ids = model.begun(model.tokenizer.encode(prompt))
     room = min(settings.max_new_tokens, model.context_length - len(ids))
     found: list[str] = []
     while room > 0 and len(found) < settings.samples:

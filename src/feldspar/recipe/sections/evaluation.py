@@ -40,6 +40,6 @@ class EvaluationSettings(Settings):
     """Sources whose held-out documents are used."""
     validation_sequences: Literal["auto"] | Count = "auto"
     """Sequences of each source in each validation during training. auto: 64, or fewer where all
-    validations together would need more than a tenth of the training FLOPs."""
+    validations together would need more than 5 % of the training FLOPs."""
     length_sweep: LengthSweepSettings | None = None
     """Settings of `evaluate --length-sweep`."""
