@@ -9,9 +9,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from feldspar.model.cross_entropy import working_bytes
 from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import ROLES as LORA_ROLES
 from feldspar.model.rows import model_shapes
 from feldspar.plan.activations import MicroBatch, activation_bytes
 from feldspar.plan.memory import product_copy_bytes
+from feldspar.plan.products import decoder_that_trains
+from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import ModelSettings
 
 VOCABULARY, WIDTH = 307, 48
@@ -104,6 +107,40 @@ def test_activations_are_those_that_a_step_saves(
 ) -> None:
     settings = settings_of(**changes)
     assert activation_bytes(settings, batch) == measured_bytes(settings, batch)
+
+
+LORA = LoraSettings(rank=4, alpha=8)
+
+
+@pytest.mark.parametrize("changes", [{}, LLAMA, {"dropout": 0.1}], ids=["gpt", "llama", "dropout"])
+@pytest.mark.parametrize("batch", [BATCHES[0], MicroBatch(3, 110, bfloat16=True)], ids=str)
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LORA,
+        LORA.model_copy(update={"targets": ("query", "blocks.*.feed_forward.*")}),
+        LORA.model_copy(update={"dropout": 0.2}),
+    ],
+    ids=["all", "parts", "dropout"],
+)
+def test_frozen_matrices_keep_no_input_and_lora_keeps_its_own(
+    changes: dict[str, Any], batch: MicroBatch, lora: LoraSettings
+) -> None:
+    settings = settings_of(**changes)
+    rows = model_shapes(settings, lora=lora).rows
+    trained = frozenset(row.name for row in rows if row.role in LORA_ROLES)
+    decoder = decoder_that_trains(settings, lora, trained)
+    for parameter in decoder.parameters():
+        nn.init.normal_(parameter, std=0.02)
+    _, saved = step(decoder, batch)
+    # Copies that autocast makes of matrices are counted beside.
+    shapes = {tuple(sorted(row.shape)) for row in rows}
+    for tensor in saved.alive:
+        if tensor.dtype == torch.bfloat16 and tuple(sorted(tensor.shape)) in shapes:
+            saved.storages.pop(tensor.untyped_storage().data_ptr(), None)
+    expected = activation_bytes(settings, batch, lora, trained)
+    assert sum(saved.storages.values()) == expected
+    assert expected < activation_bytes(settings, batch, lora)
 
 
 def test_many_probabilities_leave_the_path_that_keeps_them() -> None:

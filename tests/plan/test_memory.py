@@ -17,6 +17,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import chosen_rows
 from feldspar.model.cross_entropy import working_bytes
 from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import activate, add_low_rank
 from feldspar.parametrization.application import apply
 from feldspar.plan.activations import MicroBatch, activation_bytes
 from feldspar.plan.batches import check_divides, cpu_micro_batch, largest_micro_batch
@@ -84,6 +85,28 @@ def test_weights_gradients_and_moments_are_those_of_the_optimizer(
     gradients = [item.grad for item in parameters if item.grad is not None]
     assert memory.gradients_bytes == sum(item.nbytes for item in gradients)
     assert memory.optimizer_bytes == sum(item.nbytes for item in optimizer.state().values())
+
+
+def test_lora_has_gradients_and_moments_and_its_targets_have_none(plan_text: PlanText) -> None:
+    lora = "lora: {rank: 2, alpha: 4, targets: [value, feed_forward_output]}, trainable: [norm]"
+    planned = plan_text(PHASES.replace("batch", f"{lora}, batch"))
+    memory, trained = planned.memory(), planned.trained[0]
+    decoder = Decoder(planned.recipe.model)
+    assert planned.recipe.lora is not None
+    add_low_rank(decoder, planned.recipe.lora)
+    activate(decoder, True)
+    set_trainable(decoder, trained)
+    optimizer = Optimizer(apply(decoder, planned.table, 0), planned.recipe.optimizer)
+    tokens = torch.zeros(1, 8, dtype=torch.int64)
+    decoder.loss(tokens, tokens)[0].backward()
+    parameters = list(decoder.parameters())
+    assert memory.weights_bytes == sum(item.nbytes for item in parameters)
+    gradients = [item.grad for item in parameters if item.grad is not None]
+    assert memory.gradients_bytes == sum(item.nbytes for item in gradients)
+    assert memory.optimizer_bytes == sum(item.nbytes for item in optimizer.state().values())
+    assert planned.trainable_parameters(0) == sum(item.numel() for item in gradients)
+    whole = plan_text(PHASES).memory()
+    assert memory.activations_bytes < whole.activations_bytes
 
 
 def test_the_figures_of_cerebras_gpt() -> None:

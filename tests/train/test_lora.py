@@ -7,13 +7,17 @@ import pytest
 import torch
 
 from feldspar.core.errors import UserError
+from feldspar.model.decoder import Decoder
+from feldspar.model.low_rank import activate, add_low_rank, low_rank_names
+from feldspar.noise_scale.tracker import instrument
+from feldspar.parametrization.application import apply
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.checkpoint import MODEL, OPTIMIZER, Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.train.load import load_run
 from feldspar.train.run import train
-from tests.train.conftest import Command, losses_of
+from tests.train.conftest import Command, losses_of, metrics_of
 from tests.train.sparsity.conftest import KEEP_ALL, SPARSE
 from tests.train.test_distributed import torchrun
 
@@ -222,3 +226,46 @@ def test_two_processes_reach_the_loss_of_one(
     assert losses_of(out) == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
     first, second = (tensors(checkpoints(o)[-1], MODEL) for o in (tmp_path / "one", out))
     assert first.keys() == second.keys()
+
+
+@pytest.mark.parametrize("targets", ["[hidden]", "[query, value]"])
+def test_each_examples_gradient_is_measured(recipe_file: Path, targets: str) -> None:
+    """Against the gradients of single sequences, for LoRA's matrices and for norms beside them."""
+    plan = planned(recipe_file, FIRST, f"phases.0.lora.targets={targets}")
+    decoder = Decoder(plan.recipe.model)
+    assert plan.recipe.lora is not None
+    add_low_rank(decoder, plan.recipe.lora)
+    activate(decoder, True)
+    apply(decoder, plan.table, seed=1)
+    chance = torch.Generator().manual_seed(2)
+    trained = low_rank_names(decoder) | {"final_norm.weight", "blocks.0.attention.output.bias"}
+    for name, parameter in decoder.double().named_parameters():
+        parameter.requires_grad_(name in trained)
+        if ".lora_b." in name:
+            parameter.data.normal_(generator=chance)
+    tokens = torch.randint(0, 300, (3, 16), generator=chance)
+    expected: dict[str, list[float]] = {name: [] for name in trained}
+    for sequence in tokens.split(1):
+        decoder.zero_grad()
+        decoder.loss(sequence, sequence)[0].backward()
+        for name, parameter in decoder.named_parameters():
+            if name in trained:
+                assert parameter.grad is not None
+                expected[name].append(float(parameter.grad.square().sum()))
+    decoder.zero_grad()
+    tracker = instrument(decoder, "all", per_example=True)
+    with tracker.microbatch():
+        decoder.loss(tokens, tokens)[0].backward()
+    found = tracker.finish(3).per_example
+    assert found is not None and set(found) >= trained
+    for name, values in expected.items():
+        assert found[name].tolist() == pytest.approx(values, rel=1e-9), name
+
+
+def test_the_noise_scale_of_a_run_with_lora(recipe_file: Path, tmp_path: Path) -> None:
+    measured = ["noise_scale={coverage: all}", "phases.0.length=4 steps", "phases.1.length=4 steps"]
+    plain = run(recipe_file, tmp_path / "plain", FIRST, *measured[1:])
+    assert run(recipe_file, tmp_path / "run", FIRST, *measured) == pytest.approx(plain, rel=1e-5)
+    assert all("noise_scale/total" in record for record in metrics_of(tmp_path / "run"))
+    with pytest.raises(UserError, match="trains no norm layer"):
+        planned(recipe_file, FIRST, "noise_scale={coverage: norm}")

@@ -81,8 +81,10 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
     if phase["pairs"] is not None:
         _print_pairs(phase["name"], phase["pairs"])
     if phase["trainable_parameters"] < parameters:
+        lora = f" (LoRA of rank {phase['lora']['rank']})" if "lora" in phase else ""
         typer.echo(
             f"  phase {phase['name']}: {phase['trainable_parameters']:,} trainable parameters"
+            f"{lora}, {phase['ledger']['total']:.4g} FLOPs by ledger"
         )
     if phase["active_parameters"] < parameters:
         typer.echo(

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.model.context import SequenceContext
-from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.model.stand_in import standing_for
+from feldspar.plan.products import decoder_that_trains
 from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.plan.storage_bytes import saved_activations
+from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import ModelSettings
 
 
@@ -50,14 +51,20 @@ class MicroBatch:
 
 
 @lru_cache(maxsize=256)
-def activation_bytes(model: ModelSettings, batch: MicroBatch) -> int:
+def activation_bytes(
+    model: ModelSettings,
+    batch: MicroBatch,
+    lora: LoraSettings | None = None,
+    trained: frozenset[str] | None = None,
+) -> int:
     """Return the bytes that a forward pass saves, without parameters, their copies and the head.
 
-    With recomputation these are the inputs of all blocks, and all that the largest block saves when
-    it is computed again.
+    ``lora`` gives the updates that act, ``trained`` the names of the trained parameters (None:
+    all). With recomputation these are the inputs of all blocks, and all that the largest block
+    saves when it is computed again.
     """
     with torch.device("meta"):
-        decoder = Decoder(model)
+        decoder = decoder_that_trains(model, lora, trained)
         shape = (batch.sequences, batch.context_length)
         tokens = torch.empty(shape, dtype=torch.int64)
         document_ids = torch.empty(shape, dtype=torch.int64) if batch.documents else None

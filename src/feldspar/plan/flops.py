@@ -5,16 +5,24 @@ parameter and token. ``6P+attention``: plus 12 L d T per token for the full (not
 score matrices. ``detailed``: three times the forward pass, with the token table counted as a
 one-hot product and the softmax as three operations a score.
 
+They count every parameter as trained, except in a phase with LoRA. There a frozen parameter has no
+gradient of its own: ``6P`` is 6 per trained and 4 per frozen parameter, and ``detailed`` leaves out
+the products for gradients of frozen matrices and of the token table.
+
 The sparse ledger (2403.00952) counts the FLOPs if only kept entries were computed. Per token and
 forward pass: 2 per kept entry of the blocks' matrices, 4 L d T for the full scores and their sum
 over values, 2 V d for the head; no table look-up, softmax, norm or bias. Training is three times
-that. Masked matrices are multiplied dense, so the ledger of a sparse phase is not what was
-executed: that is what the other conventions count.
+that; a frozen matrix has no product for its own gradient, and none for that of its input where
+nothing before it is trained (``plan.products``). Masked matrices are multiplied dense, so the
+ledger of a sparse phase is not what was executed: that is what the other conventions count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from operator import mul
 
-from feldspar.core.rows import ModelShapes, Role
+from feldspar.core.rows import ModelShapes, ParameterRow, Role
+from feldspar.model.low_rank import ROLES as LORA_ROLES
+from feldspar.plan.products import ALL, Products, all_products
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.sections.model import ModelSettings
 
@@ -23,22 +31,32 @@ UTILISATION_CONVENTION = "6P+attention"
 """The convention for the share of a device's peak that a run reaches."""
 
 
+Trained = Collection[ParameterRow] | None
+"""The parameters that a phase with LoRA trains. None: a phase without LoRA."""
+
+
 def training_flops(
-    model: ModelSettings, shapes: ModelShapes, timeline: Timeline
+    model: ModelSettings,
+    shapes: ModelShapes,
+    timeline: Timeline,
+    trained: Sequence[Trained] | None = None,
 ) -> dict[str, float]:
     """Return FLOPs of the whole run by convention.
 
-    Each phase is counted at its own context length.
+    Each phase is counted at its own context length. ``trained`` has an entry for each phase; None:
+    no phase has LoRA.
     """
     totals = dict.fromkeys(CONVENTIONS, 0.0)
     for phase in timeline.phases:
-        for name, flops in flops_per_token(model, shapes, phase.context_length).items():
+        own = None if trained is None else trained[phase.index]
+        per_token = flops_per_token(model, shapes, phase.context_length, own)
+        for name, flops in per_token.items():
             totals[name] += flops * phase.length
     return totals
 
 
 def flops_per_token(
-    model: ModelSettings, shapes: ModelShapes, context_length: int
+    model: ModelSettings, shapes: ModelShapes, context_length: int, trained: Trained = None
 ) -> dict[str, float]:
     """Return forward and backward FLOPs of one token, by convention."""
     attention_width = model.n_heads * model.head_width
@@ -51,34 +69,53 @@ def flops_per_token(
         + 2 * matrices
         + keys * (4 * attention_width + 3 * model.n_heads)
     )
-    return {
-        "6P": 6.0 * shapes.parameters,
-        "6P+attention": 6.0 * shapes.parameters + scores,
-        "detailed": 3.0 * forward,
-    }
+    parameters, products = 6.0 * shapes.parameters, 3.0 * forward
+    if trained is not None:
+        added = 6.0 * sum(row.count for row in trained if row.role in LORA_ROLES)
+        names = {row.name for row in trained}
+        frozen = [row for row in shapes.rows if row.name not in names]
+        parameters += added - 2.0 * sum(row.count for row in frozen)
+        products += added - 2.0 * sum(_frozen_products(model, row) for row in frozen)
+    return {"6P": parameters, "6P+attention": parameters + scores, "detailed": products}
+
+
+def _frozen_products(model: ModelSettings, row: ParameterRow) -> int:
+    """Return the multiplications of ``detailed`` that a frozen parameter saves."""
+    if row.role is Role.EMBEDDING:
+        # Nothing stands before the table. A tied head saves its own gradient only.
+        return (3 if model.tied_embeddings else 2) * row.count
+    hidden = row.role is Role.HIDDEN and row.in_block
+    return row.count if hidden or row.role is Role.OUTPUT else 0
 
 
 def phase_ledger(
-    model: ModelSettings, shapes: ModelShapes, phase: PhasePlan, kept: Mapping[str, int]
+    model: ModelSettings,
+    rows: Collection[ParameterRow],
+    phase: PhasePlan,
+    kept: Mapping[str, int],
+    products: Products | None = None,
 ) -> dict[str, float]:
     """Return training FLOPs of a phase by term, their sum, and the sum under causal attention.
 
-    ``kept`` gives the kept entries of each masked matrix by name.
+    ``rows`` are those of the model, with the matrices of LoRA if the phase has it. ``kept`` gives
+    the kept entries of each masked matrix by name. ``products`` are those that the phase needs;
+    None: it trains the whole model.
     """
-    matrices = sum(
-        kept.get(row.name, row.count)
-        for row in shapes.rows
-        if row.in_block and row.role is Role.HIDDEN
-    )
-    vocabulary = next(row.shape[0] for row in shapes.rows if row.role is Role.EMBEDDING)
-    width = model.n_heads * model.head_width
-    forward = {
-        "matrices": 2 * matrices,
-        "attention": 4 * model.scored_keys(phase.context_length) * width,
-        "head": 2 * vocabulary * model.d_model,
+    needed = products or all_products(model.n_layers)
+    vocabulary = next(row.shape[0] for row in rows if row.role is Role.EMBEDDING)
+    width = 4 * model.n_heads * model.head_width
+    keys = model.keys_by_layer(phase.context_length)
+    causal = model.keys_by_layer_if_causal(phase.context_length)
+    flops = {
+        "matrices": sum(
+            2 * kept.get(row.name, row.count) * needed.matrices.get(row.name, ALL)
+            for row in rows
+            if row.in_block and row.role in (Role.HIDDEN, *LORA_ROLES)
+        ),
+        "attention": width * sum(map(mul, keys, needed.attention)),
+        "head": 2 * vocabulary * model.d_model * needed.head,
     }
-    terms = {name: 3.0 * flops * phase.length for name, flops in forward.items()}
+    terms = {name: float(value) * phase.length for name, value in flops.items()}
     total = sum(terms.values())
-    causal = 4 * model.scored_keys_if_causal(phase.context_length) * width
-    spared = terms["attention"] - 3.0 * causal * phase.length
+    spared = terms["attention"] - width * sum(map(mul, causal, needed.attention)) * phase.length
     return terms | {"total": total, "total_causal": total - spared}

@@ -16,10 +16,11 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes, ParameterRow, Role
 from feldspar.model.cross_entropy import working_bytes
 from feldspar.model.decoder import resolved_vocab_size
+from feldspar.model.low_rank import ROLES as LORA_ROLES
 from feldspar.plan.activations import MicroBatch, activation_bytes
 from feldspar.plan.batches import check_divides, cpu_micro_batch, largest_micro_batch
 from feldspar.plan.timeline import PhasePlan, Timeline
-from feldspar.plan.trained import trained_parts, trained_rows
+from feldspar.plan.trained import held_shapes, trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.runtime import FsdpDistribution
 from feldspar.sparsity.density import densities
@@ -95,17 +96,13 @@ class Memory:
         return found
 
 
-def plan_memory(
-    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
-) -> Memory:
+def plan_memory(recipe: Recipe, timeline: Timeline, machine: Machine) -> Memory:
     """Return the memory of the phase that needs most. Raises the errors of ``phase_memories``."""
-    memories = phase_memories(recipe, shapes, timeline, machine)
+    memories = phase_memories(recipe, timeline, machine)
     return max(memories, key=lambda memory: memory.total_bytes)
 
 
-def phase_memories(
-    recipe: Recipe, shapes: ModelShapes, timeline: Timeline, machine: Machine
-) -> list[Memory]:
+def phase_memories(recipe: Recipe, timeline: Timeline, machine: Machine) -> list[Memory]:
     """Return the memory of each phase.
 
     Raises UserError where the recipe and the machine contradict each other, and for a batch that
@@ -120,6 +117,7 @@ def phase_memories(
     for phase in timeline.phases:
         for sequences in phase.divisible_sequences:
             check_divides(sequences, devices, f"phases.{phase.index}.batch")
+    shapes = held_shapes(recipe)
     counter = _Counter(recipe, shapes, machine, devices, *_distribution(recipe, devices))
     return [counter.phase(phase) for phase in timeline.phases]
 
@@ -162,6 +160,7 @@ class _Counter:
 
     recipe: Recipe
     shapes: ModelShapes
+    """The rows that the run holds, with the matrices of LoRA."""
     machine: Machine
     devices: int
     distribution: str
@@ -194,7 +193,8 @@ class _Counter:
         model = self.recipe.model
         rows = self.shapes.rows
         batch = self.micro_batch(phase, sequences)
-        trained = trained_rows(self.recipe, rows, phase.index)
+        model_rows = [row for row in rows if row.role not in LORA_ROLES]
+        trained = trained_rows(self.recipe, model_rows, phase.index)
         updated = trained_parts(self.recipe, trained, phase.index)
         masked = densities(self.recipe.sparsity(phase.index), rows)
         # FSDP2 adds up gradients of whole tensors until micro-batches are exchanged.
@@ -218,7 +218,12 @@ class _Counter:
                 if gathered
                 else product_copy_bytes(self.shapes, batch)
             ),
-            activations_bytes=activation_bytes(model, batch),
+            activations_bytes=activation_bytes(
+                model,
+                batch,
+                self.recipe.phases[phase.index].lora,
+                None if len(trained) == len(rows) else frozenset(row.name for row in trained),
+            ),
             head_bytes=working_bytes(
                 batch.tokens,
                 resolved_vocab_size(model),
@@ -262,7 +267,7 @@ def product_copy_bytes(shapes: ModelShapes, batch: MicroBatch) -> int:
     if not batch.bfloat16:
         return 0
     return batch.product_dtype.itemsize * sum(
-        row.count for row in shapes.rows if row.in_block and row.role is Role.HIDDEN
+        row.count for row in shapes.rows if row.in_block and row.role in (Role.HIDDEN, *LORA_ROLES)
     )
 
 

@@ -15,10 +15,11 @@ from feldspar.plan.noise_scale import (
     check_noise_scale,
     require_processes_to_compare,
 )
+from feldspar.plan.products import needed_products
 from feldspar.plan.sources import data_record, data_warnings
 from feldspar.plan.time import Speed, time_record
 from feldspar.plan.timeline import Timeline, build_timeline
-from feldspar.plan.trained import held_shapes, trained_parts, trained_rows
+from feldspar.plan.trained import held_shapes, lora_rows, trained_parts, trained_rows
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import LanguageOptimizer
@@ -91,9 +92,29 @@ class Plan:
     def _kept(self, phase_index: int) -> dict[str, int]:
         return kept_counts(self.recipe.sparsity(phase_index), self.shapes.rows)
 
+    def flops(self) -> dict[str, float]:
+        """Return the training FLOPs of the run by convention."""
+        trained = [
+            None if settings.lora is None else rows
+            for settings, rows in zip(self.recipe.phases, self.trained, strict=True)
+        ]
+        return training_flops(self.recipe.model, self.shapes, self.timeline, trained)
+
+    def _ledger(self, index: int) -> dict[str, float]:
+        recipe, trained = self.recipe, self.trained[index]
+        lora, rows = recipe.phases[index].lora, self.shapes.rows
+        products = None
+        if lora is not None or len(trained) < len(rows):
+            names = frozenset(row.name for row in trained)
+            products = needed_products(recipe.model, lora, names)
+        if lora is not None:
+            rows = held_shapes(recipe).rows
+        phase = self.timeline.phases[index]
+        return phase_ledger(recipe.model, rows, phase, self._kept(index), products)
+
     def memory(self, machine: Machine = ONE_DEVICE) -> Memory:
         """Return the memory on a device of ``machine``. Raises the errors of ``plan_memory``."""
-        return plan_memory(self.recipe, self.shapes, self.timeline, machine)
+        return plan_memory(self.recipe, self.timeline, machine)
 
     def summary(self, machine: Machine = ONE_DEVICE, speed: Speed | None = None) -> dict[str, Any]:
         """Return the whole plan as plain values.
@@ -122,8 +143,7 @@ class Plan:
             "steps": self.timeline.steps,
             "fewest_steps": self.timeline.fewest_steps,
             "warmup_steps": self.timeline.warmup_steps,
-            "flops": training_flops(self.recipe.model, self.shapes, self.timeline)
-            | {"ledger": sum(phase["ledger"]["total"] for phase in phases)},
+            "flops": self.flops() | {"ledger": sum(phase["ledger"]["total"] for phase in phases)},
             "phases": phases,
             "memory": memory.record(machine),
             "time": hours,
@@ -133,9 +153,7 @@ class Plan:
             "warnings": [
                 *self.warnings,
                 *memory.warnings(machine),
-                *calibration_warnings(
-                    recipe, timeline, phase_memories(recipe, shapes, timeline, machine)
-                ),
+                *calibration_warnings(recipe, timeline, phase_memories(recipe, timeline, machine)),
                 *data_warnings(recipe, timeline, self.source_tokens, data),
             ],
         }
@@ -159,8 +177,16 @@ class Plan:
             "active_parameters": self.active_parameters(index),
             "pairs": self._pairs(index),
             "trainable_parameters": self.trainable_parameters(index),
-            "ledger": phase_ledger(self.recipe.model, self.shapes, phase, self._kept(index)),
-        }
+            "ledger": self._ledger(index),
+        } | self._lora(index)
+
+    def _lora(self, index: int) -> dict[str, Any]:
+        """Describe the updates of a phase with LoRA."""
+        settings = self.recipe.phases[index].lora
+        if settings is None:
+            return {}
+        count = sum(row.count for row in lora_rows(self.recipe, index))
+        return {"lora": settings.model_dump(mode="json") | {"parameters": count}}
 
     def _pairs(self, index: int) -> dict[str, Any] | None:
         """Describe the data of a phase of pairs, with the tokens of a pass (padding included) if

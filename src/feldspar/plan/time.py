@@ -16,6 +16,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
 from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
 from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.plan.trained import trained_with_lora
 from feldspar.recipe.root import Recipe
 
 HOUR = 3600.0
@@ -81,8 +82,8 @@ def measured_speed(
     Raises UserError for a record of a phase that the recipe lacks.
     """
     work = {
-        phase.name: flops_per_token(recipe.model, shapes, recipe.context_length(phase))
-        for phase in recipe.phases
+        phase.name: _flops_per_token(recipe, shapes, index)
+        for index, phase in enumerate(recipe.phases)
     }
     rates = []
     for record in records:
@@ -90,7 +91,7 @@ def measured_speed(
             raise UserError(
                 f"--measured: the run's recipe has no phase {record['phase']!r}", allowed=work
             )
-        per_token = work[record["phase"]][UTILISATION_CONVENTION]
+        per_token = work[record["phase"]]
         rates.append(record["tokens_per_second"] * per_token)
     return Speed(f"measured over {len(rates)} steps", flops_per_second=median(rates))
 
@@ -120,5 +121,10 @@ def time_record(
 
 
 def _phase_flops(recipe: Recipe, shapes: ModelShapes, phase: PhasePlan) -> float:
-    per_token = flops_per_token(recipe.model, shapes, phase.context_length)
-    return per_token[UTILISATION_CONVENTION] * phase.length
+    return _flops_per_token(recipe, shapes, phase.index) * phase.length
+
+
+def _flops_per_token(recipe: Recipe, shapes: ModelShapes, phase_index: int) -> float:
+    context = recipe.context_lengths[phase_index]
+    trained = trained_with_lora(recipe, shapes.rows, phase_index)
+    return flops_per_token(recipe.model, shapes, context, trained)[UTILISATION_CONVENTION]

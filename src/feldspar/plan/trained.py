@@ -82,6 +82,15 @@ def trained_rows(
     return (*trained, *updates)
 
 
+def trained_with_lora(
+    recipe: Recipe, rows: Sequence[ParameterRow], phase_index: int
+) -> tuple[ParameterRow, ...] | None:
+    """Return the rows that a phase with LoRA trains. None for a phase without LoRA."""
+    if recipe.phases[phase_index].lora is None:
+        return None
+    return trained_rows(recipe, rows, phase_index)
+
+
 def trained_parts(
     recipe: Recipe, trained: Sequence[ParameterRow], phase_index: int
 ) -> tuple[ParameterRow, ...]:

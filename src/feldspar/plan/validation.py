@@ -10,6 +10,7 @@ from typing import Any
 from feldspar.core.rows import ModelShapes
 from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
 from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.plan.trained import trained_with_lora
 from feldspar.recipe.root import Recipe
 
 MOST_SEQUENCES = 64
@@ -46,9 +47,14 @@ def plan_validation(
     training = one_sequence = 0.0
     times = 0
     for phase in timeline.phases:
-        per_token = flops_per_token(recipe.model, shapes, phase.context_length)
-        flops = per_token[UTILISATION_CONVENTION]
-        training += flops * phase.length
+        trained = trained_with_lora(recipe, shapes.rows, phase.index)
+        flops, own = (
+            flops_per_token(recipe.model, shapes, phase.context_length, rows)[
+                UTILISATION_CONVENTION
+            ]
+            for rows in (None, trained)
+        )
+        training += own * phase.length
         in_phase = _times(recipe, timeline, phase)
         one_sequence += FORWARD_SHARE * flops * phase.context_length * in_phase
         times += in_phase

@@ -134,9 +134,9 @@ class LanguageModelling:
 
     def flops(self, step: StepPlan) -> float:
         """Return forward and backward FLOPs of a step."""
-        per_token = flops_per_token(
-            self.plan.recipe.model, self.plan.shapes, step.phase.context_length
-        )
+        recipe, shapes, index = self.plan.recipe, self.plan.shapes, step.phase.index
+        trained = None if recipe.phases[index].lora is None else self.plan.trained[index]
+        per_token = flops_per_token(recipe.model, shapes, step.phase.context_length, trained)
         return per_token["6P+attention"] * step.length
 
     def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:

@@ -36,7 +36,6 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, percent
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.plan.flops import training_flops
 from feldspar.plan.laws.law import CEREBRAS_GPT_MUP_POINTS, CEREBRAS_GPT_POINTS, compute_law
 from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.plan.summary import Plan, plan_recipe
@@ -166,7 +165,7 @@ def family_of(results: Results, scale: Scale) -> list[Member]:
     runs = [(values_of(run.trial), run) for stage in results.values() for run in stage]
     for size in sizes(scale):
         plan = plan_of(size, scale)
-        flops = training_flops(plan.recipe.model, plan.shapes, plan.timeline)[CONVENTION]
+        flops = plan.flops()[CONVENTION]
         for name in ("sp", "mup"):
             own = [
                 pair for pair in runs if (pair[0][PARAMETRIZATION], pair[0][SIZE]) == (name, size)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feldspar.core.accelerators import accelerator_named
-from feldspar.plan.flops import UTILISATION_CONVENTION, training_flops
+from feldspar.plan.flops import UTILISATION_CONVENTION
 from feldspar.plan.summary import plan_recipe
 from feldspar.plan.time import DEFAULT_UTILISATION, data_sheet_speed
 from feldspar.recipe.load import load_recipe
@@ -41,7 +41,7 @@ def run_cost(recipe: str, trial: Trial) -> RunCost:
     """Return the planned cost of a trial of ``recipe``."""
     loaded = load_recipe(recipe, list(trial.overrides)).recipe
     plan = plan_recipe(loaded)
-    flops = training_flops(loaded.model, plan.shapes, plan.timeline)[UTILISATION_CONVENTION]
+    flops = plan.flops()[UTILISATION_CONVENTION]
     tokens = plan.timeline.length
     speed = data_sheet_speed(ACCELERATOR, 1, DEFAULT_UTILISATION, loaded)
     return RunCost(

@@ -3,7 +3,6 @@
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of
 from feldspar.core.manifest import read_manifest
-from feldspar.plan.flops import training_flops
 from feldspar.plan.laws.law import Basis
 from feldspar.plan.summary import Plan
 from feldspar.recipe.root import Recipe
@@ -57,7 +56,7 @@ def basis_by_shards(recipe: Recipe, convention: str, metric: str) -> Basis:
 
 def planned_flops(plan: Plan, convention: str) -> float:
     """Return the training FLOPs of a planned run. Raises UserError for an unknown convention."""
-    flops = training_flops(plan.recipe.model, plan.shapes, plan.timeline)
+    flops = plan.flops()
     if convention not in flops:
         raise UserError(f"convention: FLOPs are not counted by {convention!r}", allowed=flops)
     return flops[convention]

@@ -269,7 +269,7 @@ class ModelSettings(Settings):
 
         The count is that of full score matrices: causality is left out.
         """
-        return sum(self._spans(context_length))
+        return sum(self.keys_by_layer(context_length))
 
     def scored_keys_if_causal(self, context_length: int) -> float:
         """Return ``scored_keys`` less the keys after the query, on average over the queries.
@@ -277,11 +277,16 @@ class ModelSettings(Settings):
         It is the area of a triangle, or of a band in a layer with a window, divided by the context;
         entries on an edge count half.
         """
-        return sum(
-            span - span * span / (2 * context_length) for span in self._spans(context_length)
-        )
+        return sum(self.keys_by_layer_if_causal(context_length))
 
-    def _spans(self, context_length: int) -> list[int]:
+    def keys_by_layer_if_causal(self, context_length: int) -> list[float]:
+        """Return the terms of ``scored_keys_if_causal``."""
+        return [
+            span - span * span / (2 * context_length) for span in self.keys_by_layer(context_length)
+        ]
+
+    def keys_by_layer(self, context_length: int) -> list[int]:
+        """Return the terms of ``scored_keys``."""
         windows = map(self.window_of, range(self.n_layers))
         return [min(window or context_length, context_length) for window in windows]
 
