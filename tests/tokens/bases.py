@@ -9,7 +9,7 @@ import re
 from functools import cache
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
-from tokenizers.trainers import BpeTrainer
+from tokenizers.trainers import BpeTrainer, UnigramTrainer
 
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.made_text import paragraphs
@@ -18,9 +18,19 @@ ARABIC = "ابتثجحخدذرزسشصضطظعغفقكلمنه"
 MISSING = "ثخذ"
 """Letters that SentencePiece bases lack and spell with bytes."""
 CIPHER = str.maketrans("abcdefghijklmnopqrstuvwxyz", ARABIC)
-KINDS = ("llama", "metaspace", "split words", "gpt2", "llama3")
+KINDS = ("llama", "metaspace", "split words", "gpt2", "llama3", "smollm", "qwen", "gemma")
+"""Kinds of BPE."""
+UNIGRAMS = ("unigram", "t5")
+"""Kinds of Unigram: as in XLM-R, and as in T5, with bytes for missing characters and added tokens
+beyond the model's own."""
+ALL_KINDS = (*KINDS, *UNIGRAMS)
 SPECIAL = ("<unk>", "<s>", "</s>")
 _LLAMA3 = r"\p{N}{1,3}| ?\p{L}+| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+
+_QWEN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 @cache
@@ -41,7 +51,9 @@ def base(kind: str, vocab_size: int = 700) -> TextTokenizer:
     """A base of one of ``KINDS``."""
     texts = [*english()[:300], *(text for text in cipher()[:40] if not set(MISSING) & set(text))]
     texts += list(ARABIC.translate(dict.fromkeys(map(ord, MISSING))))
-    if kind in ("gpt2", "llama3"):
+    if kind in UNIGRAMS:
+        return TextTokenizer(_unigram(kind, texts, vocab_size), "</s>")
+    if kind in ("gpt2", "llama3", "smollm", "qwen"):
         return TextTokenizer(_byte_level(kind, texts, vocab_size), "</s>")
     return TextTokenizer(_sentencepiece(kind, texts, vocab_size), "</s>")
 
@@ -52,6 +64,15 @@ def _byte_level(kind: str, texts: list[str], vocab_size: int) -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     if kind == "llama3":
         split = pre_tokenizers.Split(Regex(_LLAMA3), "isolated")
+        plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, plain])
+    if kind == "smollm":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        own = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, own])
+    if kind == "qwen":
+        tokenizer.normalizer = normalizers.NFC()
+        split = pre_tokenizers.Split(Regex(_QWEN), "isolated")
         plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, plain])
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -87,8 +108,45 @@ def _sentencepiece(kind: str, texts: list[str], vocab_size: int) -> Tokenizer:
         )
         strip = decoders.Strip(" ", 1, 0)
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), *ends, strip])
+    elif kind == "gemma":
+        tokenizer.normalizer = normalizers.Replace(" ", "▁")
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+        tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), *ends])
+        tokenizer.add_tokens([AddedToken("▁▁", normalized=False), AddedToken("\n\n")])
     else:
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(split=kind == "split words")
         tokenizer.decoder = decoders.Sequence([decoders.Metaspace(), *ends])
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    return tokenizer
+
+
+def _unigram(kind: str, texts: list[str], vocab_size: int) -> Tokenizer:
+    """SentencePiece's Unigram as converters write it."""
+    trained = Tokenizer(models.Unigram())
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trainer = UnigramTrainer(
+        vocab_size=vocab_size // 2,
+        special_tokens=list(SPECIAL),
+        unk_token="<unk>",
+        show_progress=False,
+    )
+    trained.train_from_iterator([re.sub("[0-9]", " ", text) for text in texts[:60]], trainer)
+    pieces = [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"]]
+    pieces += [(digit, -9.5) for digit in "0123456789" if digit not in dict(pieces)]
+    with_bytes = kind == "t5"
+    if with_bytes:
+        pieces += [(f"<0x{byte:02X}>", -20.0) for byte in range(256)]
+    tokenizer = Tokenizer(models.Unigram(pieces, SPECIAL.index("<unk>"), with_bytes))
+    tokenizer.decoder = decoders.Metaspace()
+    if with_bytes:
+        parts = [decoders.ByteFallback(), decoders.Metaspace(), decoders.Fuse()]
+        tokenizer.decoder = decoders.Sequence(parts)
+        tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    else:
+        tokenizer.normalizer = normalizers.NFKC()
+        split = pre_tokenizers.WhitespaceSplit()
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.Metaspace()])
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
+    if with_bytes:
+        tokenizer.add_special_tokens(["<extra_id_0>", "<extra_id_1>"])
     return tokenizer

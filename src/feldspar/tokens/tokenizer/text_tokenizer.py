@@ -22,6 +22,7 @@ from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
 from feldspar.tokens.tokenizer.declaration import DECLARATION_FILES, ID_KEYS, Declaration
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
+from feldspar.tokens.tokenizer.plain_text import plain_text_encoder
 from feldspar.tokens.tokenizer.pretokens import pattern_for
 
 TOKENIZER_FILE = "tokenizer.json"
@@ -69,8 +70,9 @@ class TextTokenizer:
         self.vocab_size: int = max(tokenizer.get_vocab(with_added_tokens=True).values()) + 1
         self.digest = digest_of(tokenizer.to_str())
         self.dtype = token_dtype(self.vocab_size)
+        self._encoder = plain_text_encoder(tokenizer)
         self._pretokens = (
-            _PretokenIds(tokenizer, self.dtype) if is_plain_byte_bpe(tokenizer) else None
+            _PretokenIds(self._encoder, self.dtype) if is_plain_byte_bpe(tokenizer) else None
         )
 
     @classmethod
@@ -132,7 +134,7 @@ class TextTokenizer:
                 slow.append(index)
             else:
                 packed[index] = b"".join(map(self._pretokens.__getitem__, pattern.findall(text)))
-        encodings = self._tokenizer.encode_batch_fast(
+        encodings = self._encoder.encode_batch_fast(
             [texts[index] for index in slow], add_special_tokens=False
         )
         for index, encoding in zip(slow, encodings, strict=True):
