@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 # Import the rooms that share a name with a function first: the function then keeps the name.
+import feldspar.adapt
 import feldspar.evaluate
 import feldspar.plan
 import feldspar.release
@@ -13,6 +14,7 @@ import feldspar.train  # noqa: F401
 from feldspar.api.arguments import load_recipe
 from feldspar.api.data import build_corpus, build_shards, deduplicate
 from feldspar.api.models import (
+    adapt,
     evaluate,
     export,
     import_model,
@@ -71,6 +73,7 @@ __all__ = [
     "SetupError",
     "UserError",
     "VisionRecipe",
+    "adapt",
     "build_corpus",
     "build_shards",
     "coordinate_check",

@@ -66,7 +66,8 @@ def adapt(
     lender: Donor | None = None,
 ) -> tuple[dict[str, Tensor], Adaptation]:
     lender = lender or (donor() if settings.donor else None)
-    return adapt_embeddings(state, TOKENS, rows, settings, STD, 1, lender)
+    matrices, done = adapt_embeddings(state, TOKENS, rows, settings, STD, 1, lender)
+    return state | matrices, done
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+import feldspar
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.rows import ParameterRow, Role
 from feldspar.huggingface.adapter import ModelDescription
@@ -282,21 +283,53 @@ def test_a_donor_lends_its_vectors(recipe: Path, tmp_path: Path) -> None:
     assert record["donor"] == str(donor) and len(record["origins"]["donor"]) == 64
 
 
+def test_a_model_folder_is_adapted_by_itself(
+    recipe: Path, base_run: Path, new_shards: Path, tmp_path: Path
+) -> None:
+    """The folder begins a run as the section `adapt` of its recipe would."""
+    base, adapted = tmp_path / "base", tmp_path / "adapted"
+    feldspar.export(base_run, base)
+    tokenizer = new_shards / "tokenizer"
+    done = feldspar.adapt(base, adapted, tokenizer=tokenizer, pad_rows_to=16)
+    assert done["row_sources"] == {"pieces": NEW} and done["old_rows"] == BASE
+    lines = [json.loads(line) for line in (adapted / "new_rows.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == list(range(BASE, BASE + NEW))
+    assert all("".join(line["old_tokens"]) == line["text"] for line in lines)
+    short = ["phases.0.length=2 steps", "phases.1.length=1 steps"]
+    starts = [f"start_from={{type: huggingface, path: {folder}}}" for folder in (base, adapted)]
+    inside = run(recipe, tmp_path / "inside", starts[0], *short)
+    assert run(recipe, tmp_path / "before", starts[1], "adapt=null", *short) == inside
+    for options, message in (
+        ({"initialisation": "focus"}, "focus needs a donor"),
+        ({"initialisation": "best"}, "'best'"),
+        ({"tokenizer": base_run / "tokenizer", "donor": base}, "does not use a donor"),
+    ):
+        with pytest.raises(UserError, match=message):
+            feldspar.adapt(base, tmp_path / "other", **{"tokenizer": tokenizer} | options)
+    with pytest.raises(UserError, match="is a run folder"):
+        feldspar.adapt(base_run, tmp_path / "other", tokenizer=tokenizer)
+
+
 @pytest.mark.slow
-def test_two_processes_train_the_same_rows(recipe: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_two_processes_train_the_same_rows(recipe: Path, tmp_path: Path, kind: str) -> None:
     one = run(recipe, tmp_path / "one")
-    result = torchrun(recipe, tmp_path / "two", "runtime.distribution=ddp")
+    result = torchrun(recipe, tmp_path / "two", f"runtime.distribution={kind}")
     assert result.returncode == 0, result.stderr
     assert losses_of(tmp_path / "two") == pytest.approx(one, rel=1e-5)
     before, after = weights(tmp_path / "one", STAGE), weights(tmp_path / "two", STAGE)
     for name in MATRICES:
         assert torch.equal(before[name][:BASE], after[name][:BASE])
+    for path in (tmp_path / "two" / "checkpoints").iterdir():
+        if path.name.isdigit() and int(path.name) > STAGE // 2:
+            shutil.rmtree(path)
+    # One process goes on with the moments that two have written.
+    assert run(recipe, tmp_path / "two") == pytest.approx(one, rel=1e-5)
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["runtime.distribution=fsdp"], "phases.0.trainable.rows: new needs whole matrices"),
         (["noise_scale={}"], "measured on whole parameters"),
         (["phases.0.trainable.parameters=[embedding, norm]"], "rows: new trains rows of tokens"),
         (["phases.1.optimizer_state=keep"], "this phase trains different rows"),

@@ -4,9 +4,10 @@ Section 3 of the method (2407.12869): both matrices of an untied model are treat
 each from its own old rows. A tied model has one matrix.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from feldspar.recipe.sections.adapt import (
     NormalMatchedRows,
     RandomRows,
     SimilarTopKRows,
+    SubwordMeanRows,
 )
 
 EMBEDDING = "token_embedding.weight"
@@ -48,6 +50,19 @@ class NewTokens:
     new: Sequence[str]
     decompositions: Decompositions
     """Ids of the old tokens that spell each new token."""
+
+
+@dataclass(frozen=True)
+class RowSource:
+    """What the row of a new token was made of."""
+
+    kind: Literal["drawn", "mean", "pieces", "donor", "similar"]
+    """drawn: random numbers. mean: all old rows. pieces: the old tokens that spell it. donor: its
+    row in the donor, mapped. similar: old tokens that are near it in the donor."""
+    old_ids: tuple[int, ...] = ()
+    """The old tokens whose rows were added up."""
+    weights: tuple[float, ...] = ()
+    """The weight of each of them."""
 
 
 @dataclass
@@ -72,10 +87,16 @@ class Adaptation:
 
     origins: dict[str, str] = field(default_factory=dict)
     """Digests of the model and of the sources of its rows."""
+    row_sources: tuple[RowSource, ...] = ()
+    """Source of the row of each new token, in the order of their ids."""
 
     def record(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
+        """Return plain values, without the sources of single rows."""
+        return asdict(replace(self, row_sources=())) | {"row_sources": self.counts_of_sources()}
+
+    def counts_of_sources(self) -> dict[str, int]:
+        """Count the new rows by the kind of their source."""
+        return {str(kind): n for kind, n in Counter(s.kind for s in self.row_sources).items()}
 
     def lines(self) -> list[str]:
         """Return lines for people."""
@@ -112,7 +133,7 @@ def adapt_embeddings(
     seed: int,
     donor: Donor | None = None,
 ) -> tuple[dict[str, Tensor], Adaptation]:
-    """Return the state with ``rows`` rows in the embedding and, if there is one, in the head.
+    """Return the embedding of ``state`` and, if there is one, its head, with ``rows`` rows.
 
     Padding rows of the old vocabulary are dropped, and new padding is zero. ``init_std`` is the
     parametrization's value for each matrix (``random``). New rows are computed in float32. Raises
@@ -123,7 +144,7 @@ def adapt_embeddings(
     done = Adaptation(
         settings.initialisation.type, n_old, n_new, rows - n_old - n_new, settings.match_norm
     )
-    adapted = dict(state)
+    adapted = {}
     present = [name for name in MATRICES if name in state]
     old = {name: _old_rows(name, state[name], n_old) for name in present}
     found = _Initialiser(tokens, settings, init_std, seed, donor, done).rows(old)
@@ -153,7 +174,27 @@ class _Initialiser:
             return self._projected(self.settings.initialisation, old)
         if isinstance(self.settings.initialisation, SimilarTopKRows | FocusRows):
             return self._similar(self.settings.initialisation, old)
+        self.done.row_sources = self._sources_without_donor()
         return {name: self._without_donor(name, matrix) for name, matrix in old.items()}
+
+    def _sources_without_donor(self) -> tuple[RowSource, ...]:
+        if isinstance(self.settings.initialisation, SubwordMeanRows):
+            return self._pieces()
+        kind = "mean" if isinstance(self.settings.initialisation, MeanRows) else "drawn"
+        return (RowSource(kind),) * len(self.tokens.new)
+
+    def _pieces(self) -> tuple[RowSource, ...]:
+        return tuple(
+            RowSource("pieces", tuple(ids), (1 / len(ids),) * len(ids))
+            for ids in self.tokens.decompositions
+        )
+
+    def _instead(self, new: KnownTokens, sources: Iterable[RowSource]) -> tuple[RowSource, ...]:
+        """Return pieces as sources, except for the tokens that the donor knows."""
+        found = list(self._pieces())
+        for place, source in zip(new.places.tolist(), sources, strict=True):
+            found[place] = source
+        return tuple(found)
 
     def _without_donor(self, name: str, old: Tensor) -> Tensor:
         count, how = len(self.tokens.new), self.settings.initialisation
@@ -170,6 +211,7 @@ class _Initialiser:
 
     def _projected(self, how: LinearProjectionRows, old: Mapping[str, Tensor]) -> dict[str, Tensor]:
         donor, shared, new = self._known_tokens(nonzero=False)
+        self.done.row_sources = self._instead(new, [RowSource("donor")] * len(new.ids))
         found = {}
         for name, matrix in old.items():
             lent = donor.matrix(name)
@@ -189,6 +231,11 @@ class _Initialiser:
             focus(*between)
             if isinstance(how, FocusRows)
             else similar_topk(*between, how.k, how.temperature)
+        )
+        counts = weights.counts.tolist()
+        parts = zip(weights.ids.split(counts), weights.weights.split(counts), strict=True)
+        self.done.row_sources = self._instead(
+            new, (RowSource("similar", tuple(i.tolist()), tuple(w.tolist())) for i, w in parts)
         )
         found = {}
         for name, matrix in old.items():

@@ -120,6 +120,34 @@ def import_model(folder: PathLike, to: PathLike, *, overwrite: bool = False) -> 
     return model.settings
 
 
+def adapt(
+    base: PathLike,
+    to: PathLike,
+    *,
+    tokenizer: PathLike,
+    initialisation: str = "subword_mean",
+    donor: PathLike | None = None,
+    pad_rows_to: int = 1,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> dict[str, Any]:
+    """Write the model in ``base`` with rows for the tokens that an extended tokenizer adds.
+
+    ``initialisation`` is random, mean, mean_cov, normal_matched, subword_mean, linear_projection,
+    similar_topk or focus; the last three take rows from a ``donor``. The result tells how the rows
+    began; ``new_rows.jsonl`` in ``to`` says for each row where it came from. Raises UserError for a
+    tokenizer that does not extend the model's.
+    """
+    from feldspar.recipe.sections.adapt import adapt_settings
+
+    settings = adapt_settings(initialisation, None if donor is None else str(donor), pad_rows_to)
+    from feldspar.train.adapt_model import adapt_model
+
+    folder, target = path_of(base, "base"), path_of(to, "to")
+    made = path_of(tokenizer, "tokenizer")
+    return adapt_model(folder, made, target, settings, seed, overwrite).record()
+
+
 def export(
     run: PathLike,
     to: PathLike,

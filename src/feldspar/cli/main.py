@@ -42,6 +42,7 @@ COMMANDS = (
     "chat",
     "vision",
     "import_model",
+    "adapt",
     "export",
     "release",
     "report",

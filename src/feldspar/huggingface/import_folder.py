@@ -127,11 +127,16 @@ def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> 
     The tensors are written one after the other, each in its own type.
     """
     with new_folder(out, overwrite) as folder:
-        write_weights(folder, model.state)
-        write_json(folder / SETTINGS_NAME, model_record(model))
-        if model.tokenizer_folder is not None:
-            copy_tokenizer(model.tokenizer_folder, folder)
-        finish_model_folder(folder)
+        write_imported_into(model, folder)
+
+
+def write_imported_into(model: ImportedModel, folder: Path) -> None:
+    """Write a model into a new ``folder``, which may hold reports on it already, and finish it."""
+    write_weights(folder, model.state)
+    write_json(folder / SETTINGS_NAME, model_record(model))
+    if model.tokenizer_folder is not None:
+        copy_tokenizer(model.tokenizer_folder, folder)
+    finish_model_folder(folder)
 
 
 def model_record(model: ImportedModel) -> dict[str, Any]:

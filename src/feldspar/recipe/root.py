@@ -21,7 +21,7 @@ from feldspar.recipe.sections.noise_scale import NoiseScaleBatch, NoiseScaleSett
 from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
-from feldspar.recipe.sections.runtime import CheckpointSettings, FsdpDistribution, RuntimeSettings
+from feldspar.recipe.sections.runtime import CheckpointSettings, RuntimeSettings
 from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
 from feldspar.recipe.sections.start_from import StartFrom, StartFromScratch
 from feldspar.recipe.sections.study import StudySettings
@@ -220,18 +220,6 @@ class Recipe(RecipeTop):
             raise ValueError(
                 f"adapt.pad_rows_to: model.vocab_size {rows} is not a multiple of {multiple}"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _new_rows_are_whole(self) -> Self:
-        for index, phase in enumerate(self.phases):
-            if phase.trains_new_rows_only and isinstance(
-                self.runtime.distribution, FsdpDistribution
-            ):
-                raise ValueError(
-                    f"phases.{index}.trainable.rows: new needs whole matrices, which fsdp "
-                    "splits; set runtime.distribution=ddp"
-                )
         return self
 
     @model_validator(mode="after")

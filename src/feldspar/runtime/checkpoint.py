@@ -24,12 +24,12 @@ from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.system_errors import translated
 from feldspar.recipe.recorded import CHECKPOINT_KIND, STATE_NAME, Recorded, recorded_values
 from feldspar.runtime.collectives import on_each, on_first
-from feldspar.runtime.shards import TensorFiles, write_tensors
+from feldspar.runtime.shards import LastRows, TensorFiles, write_tensors
 
 KIND = CHECKPOINT_KIND
 MODEL, OPTIMIZER, TENSORS = "model", "optimizer", "tensors"
 
-Tensors = Mapping[str, torch.Tensor]
+Tensors = Mapping[str, torch.Tensor | LastRows]
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,48 @@ class Box:
         )
 
 
-def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
+@dataclass(frozen=True)
+class LastRows:
+    """The last rows of a split tensor: each process holds those among its own rows.
+
+    The number of rows on a process is then not the one by which torch splits tensors.
+    """
+
+    tensor: DTensor
+    first: int
+    """The first row on this process, counted from the first of the last rows."""
+
+    @classmethod
+    def of(cls, whole: DTensor, first_row: int) -> "LastRows":
+        """Return the rows of ``whole`` from ``first_row`` on, in the same memory.
+
+        Raises InternalError unless ``whole`` is split by rows.
+        """
+        local, box = local_part(whole)
+        if box.size[1:] != tuple(whole.shape[1:]):
+            raise InternalError(f"a tensor is split in an unknown way: {whole.placements}")
+        shape = torch.Size((whole.shape[0] - first_row, *whole.shape[1:]))
+        rows = DTensor.from_local(
+            local[max(0, first_row - box.start[0]) :],
+            whole.device_mesh,
+            whole.placements,
+            run_check=False,
+            shape=shape,
+            stride=whole.stride(),
+        )
+        return cls(rows, max(0, box.start[0] - first_row))
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of all of the last rows."""
+        return self.tensor.shape
+
+
+def local_part(tensor: torch.Tensor | LastRows) -> tuple[torch.Tensor, Box]:
     """Return this process's part of a tensor, and its box."""
+    if isinstance(tensor, LastRows):
+        local = tensor.tensor.to_local().detach()
+        return local, Box((tensor.first, *(0,) * (local.dim() - 1)), tuple(local.shape))
     tensor = tensor.detach()
     if not isinstance(tensor, DTensor):
         return tensor, Box((0,) * tensor.dim(), tuple(tensor.shape))
@@ -66,8 +106,10 @@ def local_part(tensor: torch.Tensor) -> tuple[torch.Tensor, Box]:
     return local, Box(tuple(start), tuple(size))
 
 
-def _writes(tensor: torch.Tensor) -> bool:
+def _writes(tensor: torch.Tensor | LastRows) -> bool:
     """Tell whether this process is the first of those that hold the same part."""
+    if isinstance(tensor, LastRows):
+        tensor = tensor.tensor
     if not isinstance(tensor, DTensor):
         return is_first()
     coordinates = tensor.device_mesh.get_coordinate() or ()
@@ -77,7 +119,9 @@ def _writes(tensor: torch.Tensor) -> bool:
     )
 
 
-def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) -> Path | None:
+def write_tensors(
+    folder: Path, stem: str, tensors: Mapping[str, torch.Tensor | LastRows]
+) -> Path | None:
     """Write this process's part of ``tensors``; return the file, or None if the part is empty.
 
     Raises SetupError if the system refuses to write.
@@ -98,7 +142,8 @@ def write_tensors(folder: Path, stem: str, tensors: Mapping[str, torch.Tensor]) 
             boxes[name] = {"shape": list(tensor.shape), "start": list(box.start)}
     if not parts and not is_first():
         return None
-    split = world_size() > 1 and any(isinstance(value, DTensor) for value in tensors.values())
+    in_parts = any(isinstance(value, DTensor | LastRows) for value in tensors.values())
+    split = world_size() > 1 and in_parts
     suffix = f"-rank{rank():05d}" if split else ""
     path = folder / f"{stem}{suffix}.safetensors"
     header = {"format": "pt"}
@@ -145,7 +190,7 @@ class TensorFiles:
         self.read_into(name, whole)
         return whole
 
-    def read_into(self, name: str, tensor: torch.Tensor) -> None:
+    def read_into(self, name: str, tensor: torch.Tensor | LastRows) -> None:
         """Fill this process's part of ``tensor``.
 
         Raises RunError if the stored tensor has another shape or type, or does not cover the part.

@@ -75,6 +75,27 @@ def header_of(tensors: Mapping[str, Tensor], name: str) -> TensorHeader:
     return TensorHeader.of(tensors[name])
 
 
+class ReplacedTensors(LazyTensors):
+    """The tensors of ``state``, of which some are replaced by others in memory."""
+
+    def __init__(self, state: Mapping[str, Tensor], replaced: Mapping[str, Tensor]) -> None:
+        self._state, self._replaced = state, dict(replaced)
+
+    def header(self, name: str) -> TensorHeader:
+        """Return shape and type of a tensor."""
+        return header_of(self._replaced if name in self._replaced else self._state, name)
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor, read where it is not replaced."""
+        return self._replaced[name] if name in self._replaced else self._state[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._state)
+
+    def __len__(self) -> int:
+        return len(self._state)
+
+
 class TensorFile(LazyTensors):
     """The tensors of one file, in the order of its header.
 

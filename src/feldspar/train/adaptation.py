@@ -1,4 +1,4 @@
-"""Extend the vocabulary of the model in ``start_from`` to that of the shards' tokenizer.
+"""Extend the vocabulary of a model to that of an extended tokenizer.
 
 The room ``adapt`` holds the arithmetic. This file prepares models, tokenizers and records for it.
 """
@@ -14,10 +14,12 @@ from feldspar.adapt.embeddings import MATRICES, Adaptation, NewTokens, adapt_emb
 from feldspar.core.errors import UserError
 from feldspar.core.files import digest_of, sha256_of_file
 from feldspar.core.manifest import read_manifest
-from feldspar.parametrization.tables import ForwardMultipliers
+from feldspar.parametrization.tables import ForwardMultipliers, ParametrizationTable
 from feldspar.plan.summary import Plan
+from feldspar.recipe.sections.adapt import EmbeddingAdaptation
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 from feldspar.runtime.checkpoint import KIND, Checkpoint
+from feldspar.runtime.tensor_file import ReplacedTensors
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.declaration import Declaration
@@ -70,10 +72,11 @@ def read_source(
 
 def require_same_tokens(source: Source, shards: ShardSet) -> None:
     """Raise UserError when the shards were encoded with another tokenizer than the model's."""
-    old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
+    new = TextTokenizer.load(shards.tokenizer)
+    old = _tokenizer(source, shards.end_of_document)
     if old.digest == new.digest:
         return
-    _decomposed(old, new, source, shards)
+    _decomposed(old, new, source, shards.path)
     if new.vocab_size > old.vocab_size:
         raise UserError(
             f"start_from: the shards' tokenizer has {new.vocab_size - old.vocab_size:,} tokens "
@@ -85,48 +88,62 @@ def require_same_tokens(source: Source, shards: ShardSet) -> None:
 
 def adapt_to_shards(
     weights: Mapping[str, Tensor], source: Source, plan: Plan, shards: ShardSet
-) -> tuple[dict[str, Tensor], Adaptation]:
+) -> tuple[Mapping[str, Tensor], Adaptation]:
     """Return ``weights`` with rows for the tokens that the shards' tokenizer adds to the source's.
 
     Raises UserError where it does not extend it, and as ``adapt_embeddings``.
     """
     recipe = plan.recipe
     assert recipe.adapt is not None and recipe.model.vocab_size is not None, "the caller looked"
-    settings = recipe.adapt.embeddings
-    old, new = _tokenizer(source, shards), TextTokenizer.load(shards.tokenizer)
-    decomposed = _decomposed(old, new, source, shards)
+    new = TextTokenizer.load(shards.tokenizer)
+    rows, settings = recipe.model.vocab_size, recipe.adapt.embeddings
+    return adapt_to_tokenizer(
+        weights, source, new, shards.path, rows, settings, plan.table, recipe.seed
+    )
+
+
+def adapt_to_tokenizer(
+    weights: Mapping[str, Tensor],
+    source: Source,
+    new: TextTokenizer,
+    place: Path,
+    rows: int,
+    settings: EmbeddingAdaptation,
+    table: ParametrizationTable,
+    seed: int,
+) -> tuple[Mapping[str, Tensor], Adaptation]:
+    """Return ``weights`` with ``rows`` rows, for the tokens that ``new`` adds to the source's.
+
+    ``new`` lies in the folder ``place``. ``table`` gives the standard deviation of random rows.
+    Raises UserError where ``new`` does not extend the source's tokenizer, and as
+    ``adapt_embeddings``.
+    """
+    old = _tokenizer(source, new.end_of_document)
+    decomposed = _decomposed(old, new, source, place)
     tokens = NewTokens(_pieces(old, 0), _pieces(new, old.vocab_size), decomposed)
     origins = {"base": source.digest(), "base_tokenizer": old.digest, "tokenizer": new.digest}
     donor = None
     if settings.donor is not None:
         lender = read_source(settings.donor)
-        donor = _donor(lender, _tokenizer(lender, shards))
+        donor = _donor(lender, _tokenizer(lender, new.end_of_document))
         origins["donor"] = lender.digest()
-    weights, done = adapt_embeddings(
-        weights,
-        tokens,
-        recipe.model.vocab_size,
-        settings,
-        {entry.name: entry.init_std for entry in plan.table.tensors},
-        recipe.seed,
-        donor,
-    )
+    std = {entry.name: entry.init_std for entry in table.tensors}
+    matrices, done = adapt_embeddings(weights, tokens, rows, settings, std, seed, donor)
     done.origins = origins
-    return weights, done
+    return ReplacedTensors(weights, matrices), done
 
 
 def _decomposed(
-    old: TextTokenizer, new: TextTokenizer, source: Source, shards: ShardSet
+    old: TextTokenizer, new: TextTokenizer, source: Source, place: Path
 ) -> list[list[int]]:
     """Return each new token as a list of old tokens. Raises UserError where old tokens changed."""
     try:
         return decompositions(old, new)
     except UserError as error:
         raise UserError(
-            f"start_from: the shards' tokenizer is another than that of {source.path}: "
-            f"{error.what}",
-            where=str(shards.path),
-            do="build the shards with the model's own tokenizer, or with one that extends it",
+            f"start_from: the new tokenizer is another than that of {source.path}: {error.what}",
+            where=str(place),
+            do="use the model's own tokenizer, or one that extends it",
         ) from error
 
 
@@ -136,17 +153,15 @@ def _donor(source: Source, tokenizer: TextTokenizer) -> Donor:
     return Donor({piece: place for place, piece in pieces if piece}, matrices, source.path)
 
 
-def _tokenizer(source: Source, shards: ShardSet) -> TextTokenizer:
+def _tokenizer(source: Source, end_of_document: str) -> TextTokenizer:
     folder = source.tokenizer_folder
     if folder is None:
         raise UserError(
             f"{source.path} holds no tokenizer.json: the tokens of its rows are unknown",
             do="put the tokenizer that the model was trained with into the folder",
         )
-    # A plain folder may not say what ends a document; the shards' tokenizer kept its tokens.
-    return TextTokenizer.load(
-        folder, Declaration.read(folder).end_of_document or shards.end_of_document
-    )
+    # A plain folder may not say what ends a document; an extended tokenizer kept its tokens.
+    return TextTokenizer.load(folder, Declaration.read(folder).end_of_document or end_of_document)
 
 
 def _pieces(tokenizer: TextTokenizer, first: int) -> list[str]:

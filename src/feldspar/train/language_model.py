@@ -1,6 +1,6 @@
 """The task of a language model: a decoder on its device that learns to predict the next token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import on_each
 from feldspar.runtime.device import autocast, choose_compile, choose_precision
 from feldspar.runtime.distributed import Distribution, accumulate, unwrap
+from feldspar.runtime.shards import LastRows, local_part
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_to_state
@@ -267,11 +268,13 @@ def require_memory(planned: Memory, device: torch.device, limit: int | None = No
 
 
 @torch.no_grad()
-def carry_over(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
+def carry_over(
+    before: Mapping[str, Tensor | LastRows], after: Mapping[str, Tensor | LastRows]
+) -> None:
     """Copy moments and step counts of parameters that stay in training."""
     for name, tensor in after.items():
         if name in before:
-            tensor.copy_(before[name])
+            local_part(tensor)[0].copy_(local_part(before[name])[0])
 
 
 def set_trainable(model: nn.Module, trained: Iterable[ParameterRow]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.recipe.sections.optimizer import (
@@ -22,6 +23,7 @@ from feldspar.recipe.sections.optimizer import (
     SgdSettings,
     UpdateRule,
 )
+from feldspar.runtime.shards import LastRows
 
 AnyOptimizer = LanguageOptimizer | SgdSettings | RmsPropSettings
 Entries = list[dict[str, Any]]
@@ -46,7 +48,14 @@ class Optimizer:
     ) -> None:
         first = first_rows or {}
         self._wholes = [parameter for group in groups for parameter in group.parameters]
-        self._first_rows = [first.get(name, 0) for group in groups for name in group.names]
+        names = [name for group in groups for name in group.names]
+        self._first_rows = [first.get(name, 0) for name in names]
+        self._first_on_process = {
+            name: LastRows.of(whole, first[name]).first
+            for name, whole in zip(names, self._wholes, strict=True)
+            if first.get(name, 0) and isinstance(whole, DTensor)
+        }
+        """By name, for parameters split over processes: see ``LastRows.first``."""
         parts = iter(list(map(_trained_part, self._wholes, self._first_rows)))
         groups = [
             replace(group, parameters=tuple(islice(parts, len(group.parameters))))
@@ -80,7 +89,7 @@ class Optimizer:
         pairs = zip(self._wholes, self._parameters, self._first_rows, strict=True)
         for whole, part, first in pairs:
             if part is not whole:
-                part.grad = None if whole.grad is None else whole.grad[first:]
+                part.grad = None if whole.grad is None else _last_rows(whole.grad, first)
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients, foreach=True)
         return norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # pyrefly: ignore
@@ -97,13 +106,19 @@ class Optimizer:
         for parameter in (*self._parameters, *self._wholes):
             parameter.grad = None
 
-    def state(self) -> dict[str, Tensor]:
+    def state(self) -> dict[str, Tensor | LastRows]:
         """Return moments and step counts by name: ``exp_avg/blocks.0...``."""
         return {
-            f"{key}/{name}": tensor
+            f"{key}/{name}": self._in_place(tensor, name)
             for name, _, _, state in self._states()
             for key, tensor in state.items()
         }
+
+    def _in_place(self, tensor: Tensor, name: str) -> Tensor | LastRows:
+        """Return a tensor of the state with the place of its rows, where only some are trained."""
+        first = self._first_on_process.get(name)
+        whole = first is None or not isinstance(tensor, DTensor)
+        return tensor if whole else LastRows(tensor, first)
 
     def _states(self) -> Iterator[tuple[str, UpdateRule, Tensor, dict[str, Tensor]]]:
         """Yield name, rule, parameter and state of each parameter."""
@@ -115,7 +130,15 @@ class Optimizer:
 
 def _trained_part(parameter: nn.Parameter, first_row: int) -> nn.Parameter:
     """Return the rows from ``first_row`` on as a view; the parameter itself where these are all."""
-    return parameter if first_row == 0 else nn.Parameter(parameter.detach()[first_row:])
+    if first_row == 0:
+        return parameter
+    return nn.Parameter(_last_rows(parameter.detach(), first_row))
+
+
+def _last_rows(tensor: Tensor, first_row: int) -> Tensor:
+    if isinstance(tensor, DTensor):
+        return LastRows.of(tensor, first_row).tensor
+    return tensor[first_row:]
 
 
 def _entry(group: ParameterGroup) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
+from feldspar.core.errors import UserError
 from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun
 
@@ -116,3 +117,17 @@ class AdaptSettings(Settings):
     pad_rows_to: Count = 1
     """Round the number of rows up to a multiple of this. Padding rows are zero and get no
     probability."""
+
+
+def adapt_settings(initialisation: str, donor: str | None, pad_rows_to: int) -> AdaptSettings:
+    """Return the settings that a command's options stand for.
+
+    Raises UserError for an unknown initialisation, and for a donor that is missing or not used.
+    """
+    lender = None if donor is None else {"type": "huggingface", "path": donor}
+    embeddings = {"initialisation": initialisation, "donor": lender}
+    try:
+        return AdaptSettings.model_validate({"embeddings": embeddings, "pad_rows_to": pad_rows_to})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"adapt: {first['msg'].removeprefix('Value error, ')}") from None
