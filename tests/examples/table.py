@@ -42,6 +42,7 @@ FOUR_RUNS = ("runs/a", "runs/b", "runs/c", "runs/d")
 DOCUMENTS = "data/quickstart/documents"
 PAIRS = "data/mediswift/hpo/validation.jsonl"
 BEST = "folder/best.yaml"
+MODEL = "downloads/gpt2"
 TABLE = (
     # Plans
     Row(r"(--help|vision --help|config |recipe |doctor|vision plan )", data=False),
@@ -115,6 +116,11 @@ TABLE = (
     Row(r"release .*--verify"),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
     Row(r"export ", "the workspace holds the folder", added=(ANEW,)),
+    Row(
+        r"adapt ",
+        "a model here, and a tokenizer that extends its own",
+        places={"imported": (MODEL,), "data/tokenizer": ("extended",)},
+    ),
     Row(r"(release|import|report|trace) "),
     # Text
     Row(r"corpus build slimpajama-dc/paper", "the paper's documents", only_read=True),
@@ -130,7 +136,12 @@ TABLE = (
     Row(r"corpus report folder", "documents for DIR", places={FOLDER: (DOCUMENTS,)}),
     Row(r"corpus report "),
     Row(r"tokenizer extend \S+$", TEXT, small=True, places={RECIPE: ("bilingual/small",)}),
-    Row(r"tokenizer extend .*--new-tokens", "little text", added=("--new-tokens", "20")),
+    Row(
+        r"tokenizer extend .*--new-tokens",
+        "little text",
+        added=("--new-tokens", "20"),
+        places={"imported": (MODEL,)},
+    ),
     Row(r"tokenizer "),
     Row(r"tokens build \S+/paper", "the papers' documents", only_read=True),
     Row(r"tokens build ", TEXT, small=True, added=(ANEW,)),

@@ -96,6 +96,8 @@ def make_workspace() -> None:
     run("tokens", "build", "recipe.yaml")
     run("export", "runs/mine", "--to", "downloads/gpt2")
     run("export", "runs/alibi-interpolation-small", "--to", "exported")
+    extend = "tokenizer extend --documents data/documents --corpus arabic --new-tokens 20"
+    run(*extend.split(), "--base", "downloads/gpt2", "--output", "extended")
     for copy, original in COPIES.items():
         shutil.copytree(original, copy)
 
