@@ -7,6 +7,13 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.bloom import BloomAdapter
+from feldspar.huggingface.cerebras import (
+    BtlmAdapter,
+    CerebrasGptAdapter,
+    CrystalCoderAdapter,
+    JaisAdapter,
+)
+from feldspar.huggingface.declared import declares_multipliers
 from feldspar.huggingface.falcon import FalconAdapter
 from feldspar.huggingface.gemma import Gemma2Adapter, Gemma3Adapter, GemmaAdapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
@@ -16,6 +23,7 @@ from feldspar.huggingface.mpt import MptAdapter
 from feldspar.huggingface.multipliers import settings_under
 from feldspar.huggingface.own import OwnAdapter
 
+CEREBRAS_GPT = "cerebras-gpt"
 ARCHITECTURES: dict[str, Adapter] = {
     "gpt2": Gpt2Adapter(),
     "llama": LlamaAdapter(),
@@ -28,9 +36,14 @@ ARCHITECTURES: dict[str, Adapter] = {
     "gemma2": Gemma2Adapter(),
     "gemma3_text": Gemma3Adapter(),
     "feldspar": OwnAdapter(),
+    "btlm": BtlmAdapter(),
+    "jais": JaisAdapter(),
+    "crystalcoder": CrystalCoderAdapter(),
+    CEREBRAS_GPT: CerebrasGptAdapter(),
 }
-"""Adapters by name, which is their ``model_type``. ``auto`` chooses the first that fits: a new
-adapter goes to the end, so that the models of earlier recipes keep their class."""
+"""Adapters by name, which is their ``model_type`` except for Cerebras-GPT. ``auto`` chooses the
+first that fits: our own class fits every model, so that those after it are for import, and for an
+export that names them."""
 
 
 def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, ModelDescription]:
@@ -81,6 +94,8 @@ def of_configuration(configuration: Mapping[str, Any]) -> Adapter:
             "brings (auto_map) is never run",
             allowed=tuple(ARCHITECTURES),
         )
+    if model_type == "gpt2" and declares_multipliers(configuration):
+        return ARCHITECTURES[CEREBRAS_GPT]
     return _named(model_type, tuple(ARCHITECTURES))
 
 

@@ -43,6 +43,11 @@ def declared_parametrization(
     return mup(settings, embedding, output, width, by_width)
 
 
+def declares_multipliers(configuration: Mapping[str, Any]) -> bool:
+    """Tell whether a ``config.json`` names a multiplier."""
+    return any(configuration.get(name) is not None for name in NAMES)
+
+
 def mup(
     settings: ModelSettings, embedding: float, output: float, width: float, by_width: bool
 ) -> ParametrizationSettings:

@@ -6,10 +6,16 @@ from typing import Any
 from feldspar.huggingface.activations import PLAIN, activation_name, feed_forward_of
 from feldspar.huggingface.adapter import Adapter, ModelDescription, require_values
 from feldspar.huggingface.declared import declared_parametrization
-from feldspar.huggingface.tensor_rules import TensorRule, Transposed, in_each_block, linear
+from feldspar.huggingface.tensor_rules import (
+    TensorRule,
+    Transposed,
+    gate_and_up_rows,
+    in_each_block,
+    linear,
+)
 from feldspar.model.export_class import GPT2, gpt2_misfits
 from feldspar.recipe.sections.block_parts import NormSettings
-from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import LearnedPositions, ModelSettings, PositionScaling
 
 
 class Gpt2Adapter(Adapter):
@@ -70,18 +76,25 @@ class Gpt2Adapter(Adapter):
 
     def tensor_rules(self, settings: ModelSettings) -> tuple[TensorRule, ...]:
         """Return a rule for each tensor."""
-        return tuple(_rules(settings))
+        return tuple(gpt2_rules(settings))
 
 
-def _rules(settings: ModelSettings) -> Iterator[TensorRule]:
+def gpt2_rules(settings: ModelSettings) -> Iterator[TensorRule]:
+    """Yield a rule for each tensor of GPT-2, and of classes that add a gate or drop positions.
+
+    The gate of such a class is c_fc2.
+    """
     yield TensorRule("token_embedding.weight", ("transformer.wte.weight",))
-    yield TensorRule("position_embedding.weight", ("transformer.wpe.weight",))
+    if isinstance(settings.positions, LearnedPositions):
+        yield TensorRule("position_embedding.weight", ("transformer.wpe.weight",))
+    inner: tuple[str, ...] = ("mlp.c_fc2", "mlp.c_fc") if settings.gated else ("mlp.c_fc",)
+    layout = Transposed(gate_and_up_rows(settings)) if settings.gated else Transposed()
     block = [
         *linear("attention_norm", "ln_1", True),
         *linear("attention.query_key_value", "attn.c_attn", True, Transposed()),
         *linear("attention.output", "attn.c_proj", True, Transposed()),
         *linear("feed_forward_norm", "ln_2", True),
-        *linear("feed_forward.input", "mlp.c_fc", True, Transposed()),
+        *linear("feed_forward.input", inner, True, layout),
         *linear("feed_forward.output", "mlp.c_proj", True, Transposed()),
     ]
     yield from in_each_block(block, settings, "transformer.h.{}.")

@@ -31,6 +31,8 @@ from tests.rounding import assert_within_rounding
 FAMILIES = all_families()
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 REFUSED = [(name, case) for name, family in FAMILIES.items() for case in family.refused]
+WITHOUT_A_CLASS = {"btlm", "jais", "crystalcoder", "cerebras-gpt"}
+"""Architectures that transformers lacks; test_cerebras.py holds them against their formulas."""
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -48,7 +50,7 @@ def check(compared: Compared) -> None:
 
 
 def test_every_adapter_has_a_family() -> None:
-    assert set(FAMILIES) == set(ARCHITECTURES)
+    assert set(FAMILIES) | WITHOUT_A_CLASS == set(ARCHITECTURES)
 
 
 def test_logits(case: Case) -> None:
