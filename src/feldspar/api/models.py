@@ -55,12 +55,12 @@ def train(
 
 
 def open_model(path: PathLike, *, checkpoint: str = "last", device: str | None = None) -> Model:
-    """Open a run folder, a release, an imported folder, or a Hugging Face folder.
+    """Open a run folder, a release, an imported folder, a Hugging Face folder, or a GGUF file.
 
     Without a tokenizer in the folder, the model computes logits of token ids only.
     ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``, by
-    default on the one of the run's recipe. Raises UserError for any other folder, RunError for a
-    damaged one.
+    default on the one of the run's recipe. Raises UserError for any other folder or file, RunError
+    for a damaged one.
     """
     folder = path_of(path, "path")
     _require_model(folder)
@@ -100,23 +100,24 @@ def evaluate(
     return held_out_figures(model, split, limit, baselines).as_dict()
 
 
-def import_model(folder: PathLike, to: PathLike, *, overwrite: bool = False) -> ModelSettings:
+def import_model(source: PathLike, to: PathLike, *, overwrite: bool = False) -> ModelSettings:
     """Read a model of a known architecture and write it as weights that a recipe starts from.
 
-    The result is the recipe's ``model`` section. No code of the folder is run. Raises UserError for
-    another architecture, and where ``to`` exists already unless ``overwrite``.
+    ``source`` is a folder, a GGUF file, or the name of a base that a package holds, such as
+    ``smollm2-135m``. The result is the recipe's ``model`` section. No code of the model is run.
+    Raises UserError for another architecture, and where ``to`` exists already unless ``overwrite``.
     """
     from feldspar.core.artifact import require_writable
+    from feldspar.prepare.bases import model_source
 
-    source, target = path_of(folder, "folder"), path_of(to, "to")
+    name, target = str(path_of(source, "source")), path_of(to, "to")
     require_writable(target, "model", overwrite)
-    if not source.is_dir():
-        raise UserError(f"{source} is no folder")
-    from feldspar.huggingface.import_folder import import_model as read_model
-    from feldspar.huggingface.import_folder import write_imported
+    with model_source(name) as found:
+        from feldspar.huggingface.import_folder import import_model as read_model
+        from feldspar.huggingface.import_folder import write_imported
 
-    model = read_model(source)
-    write_imported(model, target, overwrite)
+        model = read_model(found.path, found.place)
+        write_imported(model, target, overwrite)
     return model.settings
 
 
@@ -156,29 +157,33 @@ def export(
     checkpoint: str = "last",
     dtype: str | None = None,
     overwrite: bool = False,
+    file_format: str = "hf",
 ) -> ModelSettings:
-    """Write the model of a run, or of an imported folder, as a folder for ``transformers``.
+    """Write the model of a run, or an imported one, for ``transformers`` or for llama.cpp.
 
-    ``architecture`` is the name of one, or auto: for a run the first that can express its model,
-    for an imported folder that of its source. ``dtype`` is float32, bfloat16 or float16; by default
-    float32 for a run, and the type of each tensor for an imported folder. The result describes the
-    model that was written. Raises UserError where ``to`` exists already unless ``overwrite``, for a
-    model that the architecture cannot express, and for a ``checkpoint`` of what is no run.
+    ``run`` may be an imported folder, a Hugging Face folder or a GGUF file too. ``file_format`` is
+    ``hf`` (``to`` is a folder) or ``gguf`` (``to`` is a file). ``architecture`` is the name of one,
+    or auto: for a run the first that can express its model, for an imported model that of its
+    source. ``dtype`` is float32, bfloat16 or float16, for GGUF also q8_0; by default float32 for a
+    run, and the type of each tensor for an imported model. The result describes the model that was
+    written. Raises UserError where ``to`` exists already unless ``overwrite``, for a model that the
+    architecture or the format cannot express, and for a ``checkpoint`` of what is no run.
     """
     from feldspar.recipe.recorded import is_run
     from feldspar.runtime.run_folder import require_run
 
-    folder, target = path_of(run, "run"), path_of(to, "to")
-    if not is_run(folder) and any((folder / name).is_file() for name in MODEL_FILES):
+    path, target = path_of(run, "run"), path_of(to, "to")
+    described = path.is_file() or any((path / name).is_file() for name in MODEL_FILES)
+    if described and not is_run(path):
         if checkpoint != "last":
-            raise UserError("checkpoint: only a run has checkpoints", where=str(folder))
+            raise UserError("checkpoint: only a run has checkpoints", where=str(path))
         from feldspar.release.export_run import export_foreign
 
-        return export_foreign(folder, target, architecture, dtype, overwrite)
-    require_run(folder)
+        return export_foreign(path, target, architecture, dtype, overwrite, file_format)
+    require_run(path)
     from feldspar.release.export_run import export_run
 
-    return export_run(folder, target, architecture, checkpoint, dtype or "float32", overwrite)
+    return export_run(path, target, architecture, checkpoint, dtype, overwrite, file_format)
 
 
 def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = False) -> Path:
@@ -208,7 +213,7 @@ def _require_model(folder: Path) -> None:
     from feldspar.recipe.recorded import is_run
     from feldspar.runtime.run_folder import require_run
 
-    if not folder.is_dir():
+    if not folder.exists():
         raise UserError(f"{folder} is no folder: neither a run nor a Hugging Face model")
     if is_run(folder):
         require_run(folder)

@@ -1,4 +1,4 @@
-"""``feldspar export``: a run's model as a folder that transformers loads."""
+"""``feldspar export``: a model as a folder that transformers loads, or a file for llama.cpp."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,8 +11,11 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def export(
-        run: Annotated[Path, typer.Argument(help="Run folder, or an imported folder.")],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        run: Annotated[Path, typer.Argument(help="Run folder, imported folder or GGUF file.")],
+        to: Annotated[Path, typer.Option("--to", "--out", help="Folder (or GGUF file) to write.")],
+        file_format: Annotated[
+            str, typer.Option("--format", help="hf (a folder) or gguf (a file for llama.cpp).")
+        ] = "hf",
         architecture: Annotated[
             str,
             typer.Option(help="auto, or a name like gpt2, llama, or feldspar (with its own code)."),
@@ -21,14 +24,14 @@ def register(app: typer.Typer) -> None:
         dtype: Annotated[
             str | None,
             typer.Option(
-                help="float32, bfloat16 or float16. Default: float32, or as imported.",
+                help="float32, bfloat16, float16; q8_0 (gguf). Default: float32, or as imported.",
                 show_default=False,
             ),
         ] = None,
-        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Write a model's weights, configuration and tokenizer for Hugging Face transformers.
+        """Write a model's weights, configuration and tokenizer for transformers or llama.cpp.
 
         Multipliers that the class lacks are folded into the weights. GPT-2 and Llama shapes of runs
         use transformers' own classes; others bring their code along (trust_remote_code=True). An
@@ -47,13 +50,19 @@ def register(app: typer.Typer) -> None:
             checkpoint=checkpoint,
             dtype=dtype,
             overwrite=overwrite,
+            file_format=file_format,
         )
+        model = written.model_dump(mode="json")
+        if file_format == "gguf":
+            if json:
+                print_json({"file": str(to), "model": model})
+            else:
+                typer.echo(f"{to}: GGUF, vocabulary of {written.vocab_size:,}")
+            return
         configuration = read_json(to / "config.json")
         hf_class = configuration["architectures"][0]
         if json:
-            print_json(
-                {"folder": str(to), "class": hf_class, "model": written.model_dump(mode="json")}
-            )
+            print_json({"folder": str(to), "class": hf_class, "model": model})
             return
         typer.echo(
             f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {configuration['dtype']}"

@@ -1,4 +1,4 @@
-"""``feldspar import``: a Hugging Face folder as weights that a recipe can start from."""
+"""``feldspar import``: an open model as weights that a recipe can start from."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +10,19 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
 
     @app.command("import")
-    def import_folder(
-        folder: Annotated[Path, typer.Argument(help="Folder with config.json and safetensors.")],
+    def import_model(
+        source: Annotated[
+            str,
+            typer.Argument(help="Folder with config.json and safetensors, GGUF file, or base."),
+        ],
         to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Read a model of a known architecture; no code of the folder is run.
+        """Read a model of a known architecture; no code of the model is run.
 
-        Prints the recipe's sections that fit the weights.
+        A base is the name of a model that a package holds, such as smollm2-135m; an unknown name
+        is answered with the list. Prints the recipe's sections that fit the weights.
 
         Example: feldspar import downloads/gpt2 --to imported
         """
@@ -26,7 +30,7 @@ def register(app: typer.Typer) -> None:
         from feldspar.cli.console import print_json
         from feldspar.core.json_files import read_json
 
-        feldspar.import_model(folder, to, overwrite=overwrite)
+        feldspar.import_model(source, to, overwrite=overwrite)
         record = read_json(to / "model.json")
         start = {"type": "huggingface", "path": str(to)}
         if json:

@@ -1,6 +1,6 @@
 """The architectures that can be imported and exported."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -54,11 +54,7 @@ def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, M
     unknown name, or one whose class cannot express the model.
     """
     if architecture == "auto":
-        for adapter in ARCHITECTURES.values():
-            expressed = _expressed(adapter, description)
-            if not adapter.misfits(expressed.settings, expressed.scaling):
-                return adapter, expressed
-        architecture = "feldspar"
+        architecture = first_fitting(ARCHITECTURES, description) or "feldspar"
     adapter = _named(architecture, ("auto", *ARCHITECTURES))
     expressed = _expressed(adapter, description)
     misfits = adapter.misfits(expressed.settings, expressed.scaling)
@@ -69,6 +65,15 @@ def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, M
             do="choose --architecture auto",
         )
     return adapter, expressed
+
+
+def first_fitting(names: Iterable[str], description: ModelDescription) -> str | None:
+    """Return the first of these architectures that can express the model; None if none can."""
+    for name in names:
+        expressed = _expressed(ARCHITECTURES[name], description)
+        if not ARCHITECTURES[name].misfits(expressed.settings, expressed.scaling):
+            return name
+    return None
 
 
 def _expressed(adapter: Adapter, description: ModelDescription) -> ModelDescription:

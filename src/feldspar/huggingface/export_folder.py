@@ -1,7 +1,7 @@
-"""Write a decoder as a folder that transformers loads."""
+"""Express a decoder as a Hugging Face class, and write it as a folder that transformers loads."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder
 from feldspar.core.json_files import write_json
-from feldspar.huggingface.adapter import ModelDescription
+from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.architectures import choose
 from feldspar.huggingface.converted_tensors import TheirTensors
 from feldspar.huggingface.import_folder import ImportedModel
@@ -30,6 +30,45 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 SOFT_PROMPT_FILE = "soft_prompt.safetensors"
 VOCABULARY_PARTS = ("token_embedding.weight", "output.weight")
+
+
+@dataclass(frozen=True)
+class ExpressedModel:
+    """A model in the form of a Hugging Face class."""
+
+    adapter: Adapter
+    description: ModelDescription
+    """The model with the multipliers that the class has, and without padding of the vocabulary."""
+    tensors: TheirTensors
+    soft_prompt: Tensor | None
+    """The vectors of the soft prompt, which no class has a place for."""
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The part of ``config.json`` that describes the model."""
+        return self.adapter.to_configuration(self.description)
+
+
+def express(
+    state: Mapping[str, Tensor],
+    description: ModelDescription,
+    architecture: str,
+    dtype: torch.dtype | None,
+    n_real_vocab: int | None,
+) -> ExpressedModel:
+    """Return a model in the form of the class ``architecture``; lazy tensors are not read yet.
+
+    ``dtype`` None keeps the type of each tensor. Rows of the vocabulary from ``n_real_vocab`` on
+    are cut off. Raises UserError when the class cannot express the model.
+    """
+    length = header_of(state, SOFT_PROMPT).shape[0] if SOFT_PROMPT in state else 0
+    shapes = model_shapes(description.settings, length)
+    require_names(state, {row.name: row.shape for row in shapes.rows})
+    adapter, exported = choose(architecture, _without_padding(description, n_real_vocab))
+    ours = _FirstRows(state, exported.settings.vocab_size)
+    converted = WithMultipliers(ours, exported.settings, description.forward, exported.forward)
+    theirs = TheirTensors(converted, adapter.tensor_rules(exported.settings), dtype)
+    return ExpressedModel(adapter, exported, theirs, converted[SOFT_PROMPT] if length else None)
 
 
 def export_model(
@@ -59,29 +98,24 @@ def export_model(
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
     if n_real_vocab is None and tokenizer is not None:
         n_real_vocab = tokenizer.vocab_size
-    length = header_of(state, SOFT_PROMPT).shape[0] if SOFT_PROMPT in state else 0
-    shapes = model_shapes(description.settings, length)
-    require_names(state, {row.name: row.shape for row in shapes.rows})
-    adapter, exported = choose(architecture, _without_padding(description, n_real_vocab))
-    ours = _FirstRows(state, exported.settings.vocab_size)
-    converted = WithMultipliers(ours, exported.settings, description.forward, exported.forward)
-    theirs = TheirTensors(converted, adapter.tensor_rules(exported.settings), dtype)
+    model = express(state, description, architecture, dtype, n_real_vocab)
+    adapter, exported, theirs = model.adapter, model.description, model.tensors
     written = dtype or theirs.header(next(iter(theirs))).dtype
-    configuration = adapter.to_configuration(exported) | _record(description, exported, written)
+    configuration = model.configuration | _record(description, exported, written)
     if masks is not None and masks.tensors:
         configuration["sparsity"] = describe_masks(masks)
-    if soft_prompt is not None and length:
+    vectors = model.soft_prompt
+    if soft_prompt is not None and vectors is not None:
         configuration["soft_prompt"] = {
             "file": SOFT_PROMPT_FILE,
-            "length": length,
+            "length": len(vectors),
             "place": soft_prompt.place,
         }
     generation = dict.fromkeys(ID_KEYS) if tokenizer is None else tokenizer.generation
     special = {name: generation[name] for name in ID_KEYS}
     with new_folder(out, overwrite) as folder:
         write_weights(folder, theirs)
-        if "soft_prompt" in configuration:
-            vectors = converted[SOFT_PROMPT]
+        if "soft_prompt" in configuration and vectors is not None:
             table = {"soft_prompt": vectors.to(dtype or vectors.dtype)}
             save_tensors(table, folder / SOFT_PROMPT_FILE)
         write_json(folder / "config.json", configuration | special, ascii_only=True)

@@ -1,4 +1,4 @@
-"""Read a Hugging Face folder as a description and weights of ours; no code of the folder runs."""
+"""Read a Hugging Face folder or a GGUF file as a description and weights of ours; no code runs."""
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -19,6 +19,7 @@ from feldspar.core.progress import say
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.architectures import name_of, of_configuration
 from feldspar.huggingface.converted_tensors import OurTensors
+from feldspar.huggingface.gguf.opened_gguf import OpenedGguf
 from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.huggingface.weights import FolderTensors, finish_model_folder, write_weights
 from feldspar.model.decoder import Decoder
@@ -52,6 +53,8 @@ class ImportedModel:
     tokenizer_folder: Path | None
     """The folder of the tokenizer, if there is one."""
     origin: Origin
+    file: OpenedGguf | None = None
+    """The GGUF file that the model is read from; the tokenizer's folder lasts as long as it."""
 
     @property
     def settings(self) -> ModelSettings:
@@ -74,8 +77,10 @@ class ImportedModel:
         return decoder
 
 
-def import_model(folder: Path) -> ImportedModel:
-    """Read a folder of a known architecture, or one that ``write_imported`` wrote.
+def import_model(source: Path, place: str | None = None) -> ImportedModel:
+    """Read a GGUF file, a folder of a known architecture, or one that ``write_imported`` wrote.
+
+    ``place`` is recorded as its origin, by default its path.
 
     A folder with a manifest is compared with it first: RunError names a file that differs. Names,
     shapes and types of all tensors are checked before a tensor is read. Raises UserError for
@@ -83,8 +88,14 @@ def import_model(folder: Path) -> ImportedModel:
     compute differently, for multipliers that are not all declared, for tensors that do not fit the
     configuration, and for pickled weights.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder} is no folder")
+    if source.is_file():
+        return _import_gguf(source, place or str(source))
+    if not source.is_dir():
+        raise UserError(f"{source} is no folder")
+    return _import_folder(source, place or str(source))
+
+
+def _import_folder(folder: Path, place: str) -> ImportedModel:
     if (finished := open_if_artifact(folder)) is not None:
         finished.verify()
     if (folder / SETTINGS_NAME).is_file():
@@ -99,13 +110,31 @@ def import_model(folder: Path) -> ImportedModel:
             rules = adapter.tensor_rules(description.settings)
         if finished is None and "feldspar_version" in configuration:
             say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
-        origin = Origin(name_of(adapter), str(folder))
+        origin = Origin(name_of(adapter), place)
         prefix, ignored = adapter.prefix, adapter.ignored
     shapes = {row.name: row.shape for row in model_shapes(description.settings).rows}
     with _located(folder):
         state = OurTensors(FolderTensors(folder), rules, shapes, prefix, ignored)
     tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
     return ImportedModel(description, state, tokenizer_folder, origin)
+
+
+def _import_gguf(path: Path, place: str) -> ImportedModel:
+    opened = OpenedGguf.open(path)
+    with _described_by(path):
+        configuration = opened.configuration
+        adapter = of_configuration(configuration)
+        description = adapter.from_configuration(configuration)
+        rules = adapter.tensor_rules(description.settings)
+    shapes = {row.name: row.shape for row in model_shapes(description.settings).rows}
+    with _located(path):
+        names = [name for rule in rules for name in rule.theirs]
+        tensors = opened.tensors(names, description.settings.n_layers)
+        state = OurTensors(tensors, rules, shapes, adapter.prefix, adapter.ignored)
+        tokenizer_folder = opened.tokenizer_folder
+    return ImportedModel(
+        description, state, tokenizer_folder, Origin(name_of(adapter), place), opened
+    )
 
 
 def read_description(folder: Path) -> ModelDescription:
