@@ -2,9 +2,11 @@
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -15,9 +17,10 @@ from feldspar.tokens.tokenizer.contract import check_contract, decompositions
 from feldspar.tokens.tokenizer.extend import extend_tokenizer
 from feldspar.tokens.tokenizer.scripts import TargetCharacters
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
-from tests.tokens.bases import ARABIC, KINDS, base, cipher, english
+from tests.tokens.bases import ARABIC, KINDS, UNIGRAMS, base, cipher, english
 
 TARGET = TargetCharacters.of_scripts(("arabic",))
+TARGET_CHARACTERS = {chr(code) for code in range(0x600, 0x10000) if chr(code) in TARGET}
 METHODS = ("continued", "append")
 
 
@@ -54,7 +57,42 @@ def test_any_mixed_text(kind: str, method: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", UNIGRAMS)
+@settings(max_examples=40, deadline=None)
+@given(text=MIXED)
+def test_any_mixed_text_on_a_unigram(kind: str, method: str, text: str) -> None:
+    old, new = base(kind), extended(kind, method)
+    before, after = (tokenizer.encode(text) for tokenizer in (old, new))
+    unknown = old.id_of("<unk>")
+    if unknown not in before:
+        assert new.decode(after) == old.decode(before)
+    without = "".join(c for c in text if c not in TARGET)
+    assert old.encode(without) == new.encode(without)
+    for token in after:
+        assert token < old.vocab_size or set(new.piece(token) or "") & TARGET_CHARACTERS
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_characters_that_a_unigram_lacked_are_spelled(method: str) -> None:
+    old, new = base("unigram"), extended("unigram", method)
+    unknown = old.id_of("<unk>")
+    assert sum(unknown in old.encode(text) for text in cipher()[:30]) > 25
+    for text in cipher()[:30]:
+        assert new.decode(new.encode(text)) == text
+
+
+@pytest.mark.parametrize("kind", UNIGRAMS)
+def test_transformers_reads_an_extended_unigram(kind: str, tmp_path: Path) -> None:
+    new = extended(kind, "continued")
+    new.save(tmp_path)
+    assert TextTokenizer.load(tmp_path).digest == new.digest
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in (*english()[:9], *cipher()[:9]):
+        assert theirs(text, add_special_tokens=False)["input_ids"] == new.encode(text)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", [*KINDS, "t5"])
 def test_the_report(kind: str, method: str) -> None:
     found = extended(kind, method)
     assert found.extension is not None
@@ -114,6 +152,14 @@ def old_result(parts: dict[str, Any]) -> None:
     merges.append(next(s for s in splits if set(s) <= vocab.keys() and s not in merges))
 
 
+def score_again(parts: dict[str, Any]) -> None:
+    parts["model"]["vocab"][50][1] += 0.5
+
+
+def score_too_low(parts: dict[str, Any]) -> None:
+    parts["model"]["vocab"][-1][1] = -1000.0
+
+
 def normalise(parts: dict[str, Any]) -> None:
     parts["normalizer"] = {"type": "NFKC"}
 
@@ -132,6 +178,15 @@ BROKEN = [
     ("C6: its normalizer differs", normalise),
     ("C6: the model's options differ", options),
 ]
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [("C1: an old token has another score", score_again), ("C2: a score below", score_too_low)],
+)
+def test_a_broken_clause_of_a_unigram_is_named(message: str, change: Any) -> None:
+    with pytest.raises(UserError, match=message):
+        check_contract(base("unigram"), altered("unigram", change), TARGET, ["a"])
 
 
 @pytest.mark.parametrize(("message", "change"), BROKEN)

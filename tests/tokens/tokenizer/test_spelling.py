@@ -93,11 +93,9 @@ def of_model(model: Any) -> TextTokenizer:
 
 
 def test_bases_that_cannot_be_extended() -> None:
-    unigram = of_model(models.Unigram([("</s>", 0.0), ("a", -1.0)], 0, False))
     words = of_model(models.WordPiece({"</s>": 0, "a": 1}, unk_token="</s>"))
     vocab = json.loads(base("gpt2").to_json())["model"]["vocab"]
     refused = [
-        (unigram, "Unigram"),
         (words, "WordPiece tokenizer cannot"),
         (of_model(models.BPE({"</s>": 0, "a": 1}, [])), "neither byte-level nor"),
         (

@@ -20,8 +20,9 @@ from feldspar.tokens.tokenizer.extension_report import (
     compare_fertility,
     refuse_shared_characters,
 )
-from feldspar.tokens.tokenizer.growth import Vocabulary
+from feldspar.tokens.tokenizer.growth import Growth, Vocabulary
 from feldspar.tokens.tokenizer.round_trip import NEGLIGIBLE
+from feldspar.tokens.tokenizer.scored_unigram import SURPLUS, score_pieces
 from feldspar.tokens.tokenizer.scripts import TargetCharacters, code_points, dominant_script
 from feldspar.tokens.tokenizer.spelling import ByteSpelling, Spelling, spelling_of
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
@@ -74,11 +75,7 @@ def extend_tokenizer(
     counts = Words(base).count(target_texts)
     _require_spelled(counts, vocabulary.ids, spelling)
     words = Counter({word: n for word, n in counts.items() if spelling.has_target(word)})
-    if settings.method == "continued":
-        growth = continue_merges(vocabulary, spelling, words, settings.new_tokens)
-    else:
-        pieces = trained_pieces(spelling, words)
-        growth = append_pieces(vocabulary, spelling, pieces, settings.new_tokens)
+    growth = _grown(vocabulary, spelling, words, settings)
     if not growth.pieces:
         raise UserError(
             "the target text gives no new token",
@@ -112,6 +109,23 @@ def extend_tokenizer(
     return extended
 
 
+def _grown(
+    vocabulary: Vocabulary, spelling: Spelling, words: Counter[str], settings: ExtendWith
+) -> Growth:
+    """Return the new tokens that the method of the settings finds in ``words``."""
+    count = settings.new_tokens
+    if vocabulary.is_unigram:
+        if settings.method == "append":
+            candidates: Iterable[str] = trained_pieces(spelling, words)
+        else:
+            asked = int(SURPLUS * count)
+            candidates = continue_merges(vocabulary, spelling, words, asked).pieces
+        return score_pieces(vocabulary, spelling, words, candidates, count)
+    if settings.method == "append":
+        return append_pieces(vocabulary, spelling, trained_pieces(spelling, words), count)
+    return continue_merges(vocabulary, spelling, words, count)
+
+
 def _require_spelled(
     words: Mapping[str, int], vocabulary: Mapping[str, int], spelling: Spelling
 ) -> None:
@@ -121,7 +135,8 @@ def _require_spelled(
     """
     used = set[str]().union(*words)
     lost = {each for each in used if not all(b in vocabulary for b in spelling.fallback(each))}
-    lost -= vocabulary.keys()
+    # Target characters that the base lacks become tokens.
+    lost = {each for each in lost - vocabulary.keys() if not spelling.is_target(each)}
     if not lost:
         return
     dropped = sum(n * sum(each in lost for each in word) for word, n in words.items())

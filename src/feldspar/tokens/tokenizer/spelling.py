@@ -1,9 +1,9 @@
-"""Spell text as the vocabulary of a BPE tokenizer does, and decide which tokens may be added.
+"""Spell text as the vocabulary of a tokenizer does, and decide which tokens may be added.
 
-There are two kinds of vocabulary. SentencePiece (Llama) uses characters, a mark for the space, and
-bytes for what it lacks. Byte-level (GPT-2) uses bytes, written as printable characters. In both, a
-new token is the start or a part of a word: at most one leading space, then target characters only.
-So a text without a target character never meets a new token.
+There are two kinds of vocabulary. SentencePiece (Llama, and each Unigram) uses characters, a mark
+for the space, and bytes for what it lacks. Byte-level (GPT-2) uses bytes, written as printable
+characters. In both, a new token is the start or a part of a word: at most one leading space, then
+target characters only. So a text without a target character never meets a new token.
 """
 
 import json
@@ -147,23 +147,22 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
     """Return the spelling of ``base``. Raises UserError if it cannot be extended."""
     parts: dict[str, Any] = json.loads(base.to_json())
     model = parts["model"]
-    if model["type"] == "Unigram":
+    if model["type"] not in ("BPE", "Unigram"):
         raise UserError(
-            "a Unigram tokenizer cannot be extended: its scores are probabilities, and "
-            "new tokens would change how old text is split",
-            do="use a BPE tokenizer as base",
-        )
-    if model["type"] != "BPE":
-        raise UserError(
-            f"a {model['type']} tokenizer cannot be extended", allowed="BPE", found=model["type"]
+            f"a {model['type']} tokenizer cannot be extended",
+            allowed="BPE, Unigram",
+            found=model["type"],
         )
     for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
         if model.get(key):
             raise UserError(f"a BPE tokenizer with {key} cannot be extended", found=model[key])
-    vocabulary = model["vocab"]
+    vocabulary = dict(model["vocab"])
     # Bytes and control tokens are written in brackets; their digits do not count.
     splits = not any(_TWO_DIGITS.search(piece) for piece in vocabulary if piece[:1] != "<")
     kinds = set(_types(parts["pre_tokenizer"])) | set(_types(parts["normalizer"]))
+    if model["type"] == "Unigram":
+        _require_marked_spaces(base)
+        return Spelling(target, splits)
     if "ByteLevel" in kinds:
         _refuse_missing_bytes(byte_characters(), vocabulary, whole=False)
         return ByteSpelling(target, splits)
@@ -174,9 +173,13 @@ def spelling_of(base: TextTokenizer, target: TargetCharacters) -> Spelling:
             do="use a byte-level BPE, or one with byte_fallback",
         )
     _refuse_missing_bytes([f"<0x{byte:02X}>" for byte in range(256)], vocabulary, whole=True)
+    _require_marked_spaces(base)
+    return Spelling(target, splits)
+
+
+def _require_marked_spaces(base: TextTokenizer) -> None:
     if SPACE_MARK not in "".join(Words(base)("a b")):
         raise UserError("the base does not write U+2581 for the space, so its spelling is unknown")
-    return Spelling(target, splits)
 
 
 def _refuse_missing_bytes(pieces: list[str], vocabulary: dict[str, int], whole: bool) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Tokenizer, models
 from tokenizers.pre_tokenizers import ByteLevel
 
 from feldspar.core.artifact import open_if_artifact
@@ -31,6 +31,8 @@ FILES = (TOKENIZER_FILE, *DECLARATION_FILES, EXTENSION_FILE)
 U16_VOCABULARY = 65_536
 CACHED_PRETOKENS = 2**20
 CACHED_CHARACTERS = 64
+LAST_BITS = 10
+"""Number of times that a Unigram is read until its scores stay; twice is the rule."""
 
 
 class TextTokenizer:
@@ -47,6 +49,7 @@ class TextTokenizer:
         extension: Extension | None = None,
         declaration: Declaration | None = None,
     ) -> None:
+        tokenizer = _settled(tokenizer)
         self._tokenizer = tokenizer
         identifier = tokenizer.token_to_id(end_of_document)
         if identifier is None:
@@ -284,6 +287,23 @@ class _PretokenIds(dict[str, bytes]):
         if len(pretoken) <= CACHED_CHARACTERS and len(self) < CACHED_PRETOKENS:
             self[pretoken] = data
         return data
+
+
+def _settled(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a tokenizer that does not change when it is written and read.
+
+    The library's reader may round the scores of a Unigram in their last bit, and the digest with
+    them.
+    """
+    if not isinstance(tokenizer.model, models.Unigram):
+        return tokenizer
+    text = tokenizer.to_str()
+    for _ in range(LAST_BITS):
+        tokenizer = Tokenizer.from_str(text)
+        before, text = text, tokenizer.to_str()
+        if text == before:
+            break
+    return tokenizer
 
 
 def token_dtype(vocab_size: int) -> np.dtype:
