@@ -14,9 +14,10 @@ from feldspar.recipe.load import load_recipe
 from feldspar.runtime.distributed import Distribution
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import plan_loaded
+from feldspar.train.examples import open_examples
 from feldspar.train.lifecycle import open_run
 from feldspar.train.load import load_run
-from feldspar.train.pairs import labelled_phase, open_pairs
+from feldspar.train.pairs import labelled_phase
 from feldspar.train.run import Inputs, begin_training, train
 from tests.train.conftest import losses_of, metrics_of
 from tests.train.test_distributed import torchrun
@@ -162,7 +163,7 @@ def test_what_the_loss_is_divided_by(paired_recipe: Path, tmp_path: Path) -> Non
     trained(paired_recipe, tmp_path / "every", *one, "phases.2.loss.average=all_positions")
     valid, every = (losses_of(tmp_path / name)[-1] for name in ("valid", "every"))
     recipe = load_recipe(str(paired_recipe), [*SHORT, *one]).recipe
-    reader = open_pairs(recipe, ShardSet.open(recipe.shards.path))[2]
+    reader = open_examples(recipe, ShardSet.open(recipe.shards.path))[2]
     batch = reader.read(0, 1)
     assert batch.label_mask.shape == (1, 64)
     assert every * 64 == pytest.approx(valid * batch.label_mask.sum(), rel=1e-6)
@@ -184,7 +185,7 @@ def test_the_optimizer_of_a_phase(paired_recipe: Path, tmp_path: Path) -> None:
 def test_epochs_of_pairs_are_planned(paired_recipe: Path) -> None:
     loaded = load_recipe(str(paired_recipe), SHORT)
     planned = plan_loaded(loaded)
-    rows = open_pairs(loaded.recipe, ShardSet.open(loaded.recipe.shards.path))[2].n_rows
+    rows = open_examples(loaded.recipe, ShardSet.open(loaded.recipe.shards.path))[2].n_rows
     phase = planned.timeline.phases[2]
     assert rows > 2 and phase.steps == 5 * rows // 2
     record = planned.summary()["phases"][2]["pairs"]
@@ -205,7 +206,7 @@ def test_other_pairs_are_not_resumed(paired_recipe: Path, tmp_path: Path) -> Non
     path = paired_recipe.parent / "pairs.jsonl"
     before = path.read_text()
     path.write_text(before.replace("maybe", "yes"))
-    with pytest.raises(UserError, match=r"phases.2.data: the pairs are not those"):
+    with pytest.raises(UserError, match=r"phases.2.data: the examples are not those"):
         trained(paired_recipe, tmp_path / "run", "phases.2.length=4 steps")
     path.unlink()
     path.with_name("moved.jsonl").write_text(before)
@@ -218,7 +219,7 @@ def test_other_pairs_are_not_resumed(paired_recipe: Path, tmp_path: Path) -> Non
     ("overrides", "message"),
     [
         (["phases.0.soft_prompt={length: 3}"], "phases.0.soft_prompt: it works with pairs only"),
-        (["phases.0.loss={on: target}"], "phases.0.loss.on: target works with pairs only"),
+        (["phases.0.loss={on: target}"], "phases.0.loss.on: target works with pairs and messages"),
         (["phases.2.documents=mask"], "phases.2.documents: it applies to shards only"),
         (["phases.2.mixture={prose: 1}"], "phases.2.mixture: it applies to shards only"),
         (["phases.2.optimizer_state=keep"], "phases.2.optimizer_state: the optimizer differs"),

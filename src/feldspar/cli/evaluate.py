@@ -35,6 +35,10 @@ Baselines = Annotated[
 Infilling = Annotated[
     bool, typer.Option("--infilling", help="Fill gaps in a run's held-out documents instead.")
 ]
+MessageFile = Annotated[
+    Path | None,
+    typer.Option("--messages", help="JSON lines of conversations: loss of the answers."),
+]
 PairFile = Annotated[
     Path | None,
     typer.Option("--pairs", help="JSON lines of pairs with labels, for a run's template."),
@@ -77,6 +81,7 @@ def register(app: typer.Typer) -> None:
         baselines: Baselines = False,
         infilling: Infilling = False,
         pairs: PairFile = None,
+        messages: MessageFile = None,
         checkpoint: CheckpointName = "last",
         length_sweep: LengthSweep = None,
         problems: Problems = None,
@@ -98,10 +103,11 @@ def register(app: typer.Typer) -> None:
             baselines=baselines,
             infilling=infilling,
             pairs=pairs is not None,
+            messages=messages is not None,
             length_sweep=bool(length_sweep),
         )
         drawn = (samples, k, temperature, top_p, max_new_tokens, seed)
-        others = (text, tasks, baselines, infilling, pairs, length_sweep)
+        others = (text, tasks, baselines, infilling, pairs, messages, length_sweep)
         check_problems(bool(problems), drawn, others)
         import feldspar
         from feldspar.cli import evaluate_figures as figures
@@ -117,6 +123,8 @@ def register(app: typer.Typer) -> None:
             figures.show_text(opened, text, json)
         elif pairs:
             figures.show_pairs(opened, pairs, limit, baselines, json)
+        elif messages:
+            figures.show_messages(opened, messages, limit, json)
         elif infilling:
             figures.show_infilling(opened, split, limit, json)
         else:
@@ -124,7 +132,14 @@ def register(app: typer.Typer) -> None:
 
 
 def check_options(
-    *, text: bool, tasks: bool, baselines: bool, infilling: bool, pairs: bool, length_sweep: bool
+    *,
+    text: bool,
+    tasks: bool,
+    baselines: bool,
+    infilling: bool,
+    pairs: bool,
+    messages: bool,
+    length_sweep: bool,
 ) -> None:
     """Raise UserError for options that ask for two things at once."""
     from feldspar.core.errors import UserError
@@ -133,6 +148,8 @@ def check_options(
         raise UserError("give --text or --tasks, not both")
     if pairs and (text or tasks or infilling or length_sweep):
         raise UserError("--pairs goes with a run and --baselines, --limit, --checkpoint only")
+    if messages and (text or tasks or infilling or length_sweep or pairs or baselines):
+        raise UserError("--messages goes with --limit, --checkpoint and --json only")
     if baselines and (text or tasks):
         raise UserError("--baselines goes with --pairs, or a run's held-out documents only")
     if infilling and (text or tasks or baselines):

@@ -118,6 +118,26 @@ def show_tasks(
     print_table(("task", "metric", "value", "standard error"), rows, left=2)
 
 
+def show_messages(model: "Model", file: Path, limit: int | None, json: bool) -> None:
+    """Print the loss of the answers in a file of conversations."""
+    from feldspar.train.evaluation import message_figures
+
+    record = message_figures(model, file, limit)
+    if json:
+        print_json(record)
+        return
+    print_table(
+        ("conversations", "tokens of answers", "nats/token"),
+        [
+            (
+                f"{record['conversations']:,}",
+                f"{record['tokens']:,}",
+                f"{record['nats_per_token']:.4f}",
+            )
+        ],
+    )
+
+
 def show_pairs(model: "Model", file: Path, limit: int | None, baselines: bool, json: bool) -> None:
     """Print how many labels of pairs are right, by likelihood, by generation and by baselines."""
     from feldspar.train.evaluation import pair_figures

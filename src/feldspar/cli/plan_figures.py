@@ -78,8 +78,9 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         f"  phase {phase['name']}: {phase['tokens']:,} tokens, {steps} steps of "
         f"{batch} sequences x {phase['context_length']}, learning rate {rate}"
     )
-    if phase["pairs"] is not None:
-        _print_pairs(phase["name"], phase["pairs"])
+    for kind in ("pairs", "messages"):
+        if phase.get(kind) is not None:
+            _print_examples(phase["name"], kind, phase[kind])
     if phase["trainable_parameters"] < parameters:
         lora = f" (LoRA of rank {phase['lora']['rank']})" if "lora" in phase else ""
         typer.echo(
@@ -94,13 +95,13 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         )
 
 
-def _print_pairs(name: str, pairs: Mapping[str, Any]) -> None:
+def _print_examples(name: str, kind: str, examples: Mapping[str, Any]) -> None:
     size = "an unknown number of tokens"
-    if pairs["tokens"] is not None:
-        size = f"{pairs['tokens']:,} tokens with padding, {pairs['epochs']:.3g} epochs"
-    vectors = pairs["soft_prompt_length"]
+    if examples["tokens"] is not None:
+        size = f"{examples['tokens']:,} tokens with padding, {examples['epochs']:.3g} epochs"
+    vectors = examples["soft_prompt_length"]
     prompt = f", {vectors} soft vectors each" if vectors else ""
-    typer.echo(f"  phase {name}: pairs of {pairs['path']} ({size}){prompt}")
+    typer.echo(f"  phase {name}: {kind} of {examples['path']} ({size}){prompt}")
 
 
 def _print_memory(memory: Mapping[str, Any]) -> None:

@@ -82,6 +82,7 @@ def export_model(
     overwrite: bool = False,
     masks: Masks | None = None,
     soft_prompt: SoftPromptSettings | None = None,
+    chat_template: str | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; return the settings of the exported model.
 
@@ -91,11 +92,13 @@ def export_model(
     have no place for a soft prompt: its vectors go into a file of their own, as input embeddings to
     stand among those of the tokens; the key ``soft_prompt`` names that file, their number and their
     place. Rows of the vocabulary from ``n_real_vocab`` on are padding and are cut off; by default
-    these are the rows that the tokenizer lacks. Lazy tensors are read one after the other. Raises
-    UserError when the architecture cannot express the model, or when the tokenizer has more tokens
-    than the model.
+    these are the rows that the tokenizer lacks. ``chat_template`` replaces the tokenizer's. Lazy
+    tensors are read one after the other. Raises UserError when the architecture cannot express the
+    model, or when the tokenizer has more tokens than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
+    if tokenizer is not None and chat_template is not None:
+        tokenizer = tokenizer.with_chat_template(chat_template)
     if n_real_vocab is None and tokenizer is not None:
         n_real_vocab = tokenizer.vocab_size
     model = express(state, description, architecture, dtype, n_real_vocab)

@@ -26,7 +26,7 @@ def lay_out_phases(
     for index, (settings, context) in enumerate(zip(recipe.phases, contexts, strict=True)):
         key = f"phases.{index}"
         levels = batch_levels(settings.batch, context, f"{key}.batch")
-        sizes = _pass_over_pairs(settings, index, source_sizes)
+        sizes = _pass_over_examples(settings, index, source_sizes)
         limit = _length_limit(settings, context, parameters, sizes, key)
         stretches = lay_out(levels, context, **limit)
         if isinstance(settings.batch, NoiseScaleBatch):
@@ -74,17 +74,17 @@ def _require_same_batch(
         )
 
 
-def _pass_over_pairs(
+def _pass_over_examples(
     settings: PhaseSettings | VisionPhaseSettings,
     index: int,
     source_sizes: Mapping[str, int] | None,
 ) -> Mapping[str, int] | None:
-    """Return the sizes that an epoch counts: those of the phase's pairs, else of the sources."""
-    if not isinstance(settings, PhaseSettings) or settings.pairs is None:
+    """Return the sizes that an epoch counts: those of the phase's examples, else of the sources."""
+    if not isinstance(settings, PhaseSettings) or settings.examples is None:
         return source_sizes
-    measured = source_sizes.pairs if isinstance(source_sizes, MeasuredTokens) else {}
-    tokens = measured.get(index, settings.pairs.tokens)
-    return None if tokens is None else {"pairs": tokens}
+    measured = source_sizes.examples if isinstance(source_sizes, MeasuredTokens) else {}
+    tokens = measured.get(index, settings.examples.tokens)
+    return None if tokens is None else {"examples": tokens}
 
 
 def _length_limit(
@@ -108,10 +108,10 @@ def _length_limit(
             of_text = isinstance(settings, PhaseSettings)
             if of_text and settings.mixture != "natural":
                 raise UserError(f"{key}.length: {amount} needs mixture: natural")
-            if of_text and settings.pairs is not None and not source_sizes:
+            if of_text and settings.examples is not None and not source_sizes:
                 raise UserError(
-                    f"{key}.length: {amount} needs the number of pairs",
-                    do=f"put {settings.pairs.path.name} and the shards where the recipe names "
+                    f"{key}.length: {amount} needs the number of {settings.examples.type}",
+                    do=f"put {settings.examples.path.name} and the shards where the recipe names "
                     f"them, or declare {key}.data.tokens",
                 )
             if not source_sizes:

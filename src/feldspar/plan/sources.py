@@ -37,7 +37,7 @@ def resolve_mixtures(
     resolved = []
     read: list[Passes] = []
     for phase, settings in zip(timeline.phases, recipe.phases, strict=True):
-        if settings.pairs is not None:
+        if settings.examples is not None:
             resolved.append(ResolvedMixture({}, {}))
             continue
         chosen, infilled = settings.selections, settings.infilled_documents

@@ -175,7 +175,8 @@ class Plan:
             "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
             "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
             "active_parameters": self.active_parameters(index),
-            "pairs": self._pairs(index),
+            "pairs": self._examples(index, "pairs"),
+            **({"messages": messages} if (messages := self._examples(index, "messages")) else {}),
             "trainable_parameters": self.trainable_parameters(index),
             "ledger": self._ledger(index),
         } | self._lora(index)
@@ -188,19 +189,19 @@ class Plan:
         count = sum(row.count for row in lora_rows(self.recipe, index))
         return {"lora": settings.model_dump(mode="json") | {"parameters": count}}
 
-    def _pairs(self, index: int) -> dict[str, Any] | None:
-        """Describe the data of a phase of pairs, with the tokens of a pass (padding included) if
-        known.
+    def _examples(self, index: int, kind: str) -> dict[str, Any] | None:
+        """Describe the data of a phase of pairs or messages, with the tokens of a pass (padding
+        included) if known.
         """
         settings = self.recipe.phases[index]
-        if settings.pairs is None:
+        if settings.examples is None or settings.examples.type != kind:
             return None
         measured = self.source_tokens
-        tokens = measured.pairs.get(index) if isinstance(measured, MeasuredTokens) else None
-        tokens = settings.pairs.tokens if tokens is None else tokens
+        tokens = measured.examples.get(index) if isinstance(measured, MeasuredTokens) else None
+        tokens = settings.examples.tokens if tokens is None else tokens
         read = self.timeline.phases[index].length
         return {
-            "path": str(settings.pairs.path),
+            "path": str(settings.examples.path),
             "tokens": tokens,
             "epochs": None if tokens is None else read / tokens,
             "soft_prompt_length": settings.soft_prompt_length,

@@ -130,7 +130,7 @@ def build_tokens(
             "encode"
         )
     if not corpus.path.exists():
-        build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs"))
+        build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs", "messages"))
     from feldspar.tokens.shards.build_shards import build_shards
 
     say(f"tokenizer and shards: {corpus.path} into {shards.path}")

@@ -90,7 +90,7 @@ def stages_of(loaded: AnyLoaded) -> list[Stage]:
     data = [stage for stage in (documents, tokenizer, shards) if stage]
     if not isinstance(loaded.recipe, Recipe):
         return [*ontology, *data]
-    return [*_starts(loaded.recipe), *ontology, *data, *_pairs(loaded.recipe, written)]
+    return [*_starts(loaded.recipe), *ontology, *data, *_examples(loaded.recipe, written)]
 
 
 def shown_path(path: Path) -> str:
@@ -246,18 +246,18 @@ def _parent_folder(name: str, path: Path) -> Stage:
     return Stage(name, path, State.MISSING, f"{name}: {path} holds no model", do=do)
 
 
-def _pairs(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:
+def _examples(recipe: Recipe, written: list[Path]) -> Iterator[Stage]:
     for index, phase in enumerate(recipe.phases):
-        if phase.pairs is None:
+        if phase.examples is None:
             continue
-        path = phase.pairs.path
+        name, path = phase.examples.type, phase.examples.path
         if path.is_file():
-            yield Stage("pairs", path, State.READY)
+            yield Stage(name, path, State.READY)
         elif any(path.is_relative_to(folder) for folder in written):
-            yield Stage("pairs", path, State.TO_BUILD, "from the ontology")
+            yield Stage(name, path, State.TO_BUILD, "from the ontology")
         else:
             note = f"phases.{index}.data.path: {path} does not exist"
-            yield Stage("pairs", path, State.MISSING, note, do="put the pairs there as JSON lines")
+            yield Stage(name, path, State.MISSING, note, do=f"put the {name} there as JSON lines")
 
 
 def _refused(name: str, path: Path, error: FeldsparError, key: str, command: str) -> Stage:

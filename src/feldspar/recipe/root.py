@@ -126,10 +126,10 @@ class Recipe(RecipeTop):
                 f"{min(lengths)} and {max(lengths)} vectors; give them one length"
             )
         for index, phase in enumerate(self.phases):
-            if phase.pairs is not None and self.noise_scale is not None:
+            if phase.examples is not None and self.noise_scale is not None:
                 raise ValueError(
-                    f"noise_scale: it cannot be measured on pairs, which phases.{index} "
-                    "reads; remove it"
+                    f"noise_scale: it cannot be measured on {phase.examples.type}, which "
+                    f"phases.{index} reads; remove it"
                 )
             if phase.soft_prompt_length >= self.context_length(phase):
                 raise ValueError(

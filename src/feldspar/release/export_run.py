@@ -103,6 +103,7 @@ def export_loaded(
         overwrite=overwrite,
         masks=loaded.masks,
         soft_prompt=loaded.soft_prompt,
+        chat_template=loaded.chat_template,
     )
 
 

@@ -23,34 +23,34 @@ from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.extension import Extension
-from feldspar.train.pairs import Pairs, open_pairs, pass_tokens
+from feldspar.train.examples import ExampleReaders, open_examples, pass_tokens
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Shards, pairs, and the data that each phase reads of them."""
+    """Shards, examples, and the data that each phase reads of them."""
 
     shards: ShardSet
     reader: "PhaseReader"
     mixtures: list[ResolvedMixture]
-    pairs: Pairs
+    examples: ExampleReaders
 
 
 @dataclass(frozen=True)
 class PhaseReader:
-    """The sequences of every phase of a run, from shards or from pairs."""
+    """The sequences of every phase of a run, from shards or from examples."""
 
     shards: SequenceReader
     """Indices of the phases that read shards only, in order."""
-    pairs: Pairs
+    examples: ExampleReaders
 
     def read(self, phase_index: int, start: int, stop: int) -> Sequences:
         """Return the sequences ``start`` to ``stop`` - 1 of a phase. Raises the errors of its
         reader.
         """
-        if phase_index in self.pairs:
-            return self.pairs[phase_index].read(start, stop)
-        before = sum(index < phase_index for index in self.pairs)
+        if phase_index in self.examples:
+            return self.examples[phase_index].read(start, stop)
+        before = sum(index < phase_index for index in self.examples)
         return self.shards.read(phase_index - before, start, stop)
 
 
@@ -127,15 +127,17 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
         )
 
 
-def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) -> MeasuredTokens:
+def source_tokens(
+    shards: ShardSet, recipe: Recipe, examples: ExampleReaders | None = None
+) -> MeasuredTokens:
     """Return the training tokens of each source and of other data that the phases read.
 
     Other data are selected parts of sources, sources whose documents are transformed, and
-    ``pairs``, by default the pairs with existing files.
+    ``examples`` (pairs, messages), by default those with existing files.
     """
     names = shards.sources("train")
-    if pairs is None:
-        pairs = open_pairs(recipe, shards, where_at_hand=True)
+    if examples is None:
+        examples = open_examples(recipe, shards, where_at_hand=True)
     parts: dict[str, int] = {}
     for phase in recipe.phases:
         for name, select in phase.selections.items():
@@ -147,15 +149,15 @@ def source_tokens(shards: ShardSet, recipe: Recipe, pairs: Pairs | None = None) 
                 parts[label] = InfilledStream(of, shards).tokens
     sizes = {name: shards.tokens("train", name) for name in names}
     begin_tokens = 0 if shards.begin_of_sequence_id is None else 1
-    return MeasuredTokens(sizes, parts, pass_tokens(recipe, pairs), begin_tokens)
+    return MeasuredTokens(sizes, parts, pass_tokens(recipe, examples), begin_tokens)
 
 
 def open_training_data(
-    recipe: Recipe, timeline: Timeline, shards: ShardSet, pairs: Pairs | None = None
+    recipe: Recipe, timeline: Timeline, shards: ShardSet, examples: ExampleReaders | None = None
 ) -> TrainingData:
-    """Return the reader of all phases' sequences. ``pairs`` are pairs that are open already."""
-    pairs = open_pairs(recipe, shards) if pairs is None else pairs
-    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe, pairs))
+    """Return the reader of all phases' sequences; ``examples`` are readers that are open."""
+    examples = open_examples(recipe, shards) if examples is None else examples
+    mixtures = resolve_mixtures(recipe, timeline, source_tokens(shards, recipe, examples))
     phases = [
         PhaseData(
             name=phase.name,
@@ -167,10 +169,10 @@ def open_training_data(
             infillings=settings.infillings,
         )
         for phase, settings, mixture in zip(timeline.phases, recipe.phases, mixtures, strict=True)
-        if phase.index not in pairs
+        if phase.index not in examples
     ]
-    reader = PhaseReader(SequenceReader(shards, phases, recipe.seed), pairs)
-    return TrainingData(shards, reader, mixtures, pairs)
+    reader = PhaseReader(SequenceReader(shards, phases, recipe.seed), examples)
+    return TrainingData(shards, reader, mixtures, examples)
 
 
 SEQUENCES_AT_ONCE = 256
@@ -182,7 +184,7 @@ def seen_tokens(recipe: Recipe, shards: ShardSet) -> Iterator[np.ndarray]:
     plan = plan_recipe(recipe, source_tokens(shards, recipe))
     reader = open_training_data(recipe, plan.timeline, shards).reader
     skip = 0 if shards.begin_of_sequence_id is None else 1
-    of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].pairs]
+    of_shards = [phase for phase in plan.timeline.phases if not recipe.phases[phase.index].examples]
     for phase in of_shards:
         for first in range(0, phase.sequences, SEQUENCES_AT_ONCE):
             stop = min(first + SEQUENCES_AT_ONCE, phase.sequences)

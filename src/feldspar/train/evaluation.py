@@ -15,15 +15,19 @@ from feldspar.evaluate.loss.held_out_loss import (
     held_out_documents,
     require_split,
 )
+from feldspar.evaluate.loss.message_loss import message_loss
 from feldspar.evaluate.tasks.filled_gaps import evaluate_infilling, infilling_record
 from feldspar.evaluate.tasks.labels import evaluate_labels
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
+from feldspar.recipe.sections.phase_data import MessagesData
+from feldspar.tokens.sequences.messages import chat_encoder, message_examples, read_messages
 from feldspar.tokens.sequences.pairs import encode_pairs, read_pairs
 from feldspar.train.data import seen_tokens
+from feldspar.train.examples import pair_layout
 from feldspar.train.load import LoadedRun, held_out_shards
 from feldspar.train.opened_model import Model
-from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
+from feldspar.train.pairs import label_baselines, labelled_phase
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,25 @@ def pair_figures(
     record = evaluate_labels(model.text_model, pairs, layout, template).as_dict()
     beside = label_baselines(run.recipe, index, texts) if baselines else {}
     return record | ({"baselines": beside} if baselines else {})
+
+
+def message_figures(model: Model, file: Path, limit: int | None = None) -> dict[str, Any]:
+    """Measure the loss of the assistant's turns in a file of conversations.
+
+    A run reads them as its last phase of messages did. Raises UserError for a file that holds no
+    conversations, and for a model without a chat template.
+    """
+    phases = () if model.run is None else model.run.recipe.phases
+    last = next((phase.messages for phase in reversed(phases) if phase.messages), None)
+    # The template of the phase belongs to the model's tokenizer.
+    data = (last or MessagesData(path=file)).model_copy(update={"template": None})
+    examples = message_examples(
+        read_messages(file)[:limit],
+        chat_encoder(model.tokenizer, data),
+        model.text_model.context_length + 1,
+        cut=data.truncate == "turns",
+    )
+    return message_loss(model.text_model, examples).as_dict()
 
 
 def length_figures(

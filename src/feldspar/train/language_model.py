@@ -32,11 +32,11 @@ from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import masks_to_state
 from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.data import TrainingData, first_new_token
+from feldspar.train.examples import examples_to_state
 from feldspar.train.load import SCALING_KEY
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
 from feldspar.train.optimizer import Optimizer
-from feldspar.train.pairs import pairs_to_state
 from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
 from feldspar.train.start import (
     begin_low_rank,
@@ -156,7 +156,8 @@ class LanguageModelling:
             ADAPTATION_KEY: self.adaptation,
             SCALING_KEY: self.model.position_scaling.model_dump(mode="json"),
         }
-        return state | masks_to_state(self.all_masks) | pairs_to_state(self.data.pairs)
+        examples = examples_to_state(self.plan.recipe, self.phase.index, self.data.examples)
+        return state | masks_to_state(self.all_masks) | examples
 
     def resume(self, state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint; on the same number of processes keep its micro-batch.

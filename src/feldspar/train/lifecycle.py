@@ -229,8 +229,8 @@ def _alters_past(key: str, phase_index: int) -> bool:
     if parts[0] == "phases" and len(parts) > 2:
         index = int(parts[1])
         tail = parts[2] in ("length", "learning_rate", "weight_decay") or parts[2].endswith("every")
-        if parts[2] == "data" and parts[3:] in (["path"], ["tokens"]):
-            return False  # the pairs themselves are compared, wherever they lie
+        if parts[2] == "data" and parts[3:] in (["path"], ["tokens"], ["template"]):
+            return False  # the tokens of the examples are compared, wherever the files lie
         tail |= parts[2] == "batch" and parts[-1] in RULES_OF_BATCH
         return index < phase_index or (index == phase_index and not tail)
     return False

@@ -30,6 +30,7 @@ from feldspar.sparsity.saved import masks_from_state
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.data import open_shards, plan_loaded
+from feldspar.train.examples import TEMPLATE_KEY
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER, run_tokenizer
 
 SCALING_KEY = "position_scaling"
@@ -58,6 +59,12 @@ class LoadedRun:
         """Settings of the soft prompt in the checkpoint's phase. None without a soft prompt."""
         phase = self.recipe.phases[self.checkpoint.state["phase"]]
         return phase.soft_prompt if phase.soft_prompt_length else None
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template that conversations were read with; None: the tokenizer's own, if
+        any."""
+        return self.checkpoint.state.get(TEMPLATE_KEY)
 
     @property
     def tokenizer_folder(self) -> Path:
@@ -191,5 +198,7 @@ def masks_of_checkpoint(checkpoint: Checkpoint, recipe: Recipe) -> Masks:
 def text_model_of(run: LoadedRun) -> TextModel:
     """Return the run's decoder, on its device, with the run's own tokenizer."""
     tokenizer = TextTokenizer.load(run.tokenizer_folder)
+    if run.chat_template is not None:
+        tokenizer = tokenizer.with_chat_template(run.chat_template)
     # Rows beyond the tokenizer's vocabulary took no part in training.
     return TextModel(run.decoder, tokenizer, tokenizer.vocab_size)

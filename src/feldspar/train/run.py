@@ -24,12 +24,12 @@ from feldspar.train.data import (
     source_tokens,
     with_vocabulary,
 )
+from feldspar.train.examples import check_same_examples, open_examples
 from feldspar.train.gradient_noise import GradientNoise
 from feldspar.train.language_model import LanguageModelling, language_model
 from feldspar.train.lifecycle import OpenRun, RunResult, open_run
 from feldspar.train.load import masks_of_checkpoint
 from feldspar.train.observers import Checkpoints, Guards, Metrics, Validation
-from feldspar.train.pairs import check_same_pairs, open_pairs
 from feldspar.train.run_tokenizer import keep_tokenizer
 from feldspar.train.start import start_checkpoint, with_carried
 from feldspar.train.steering import Steering
@@ -53,9 +53,9 @@ class Inputs:
         start = start_checkpoint(loaded.recipe)
         loaded = with_carried(with_vocabulary(loaded, shards.vocab_size), start)
         recipe = loaded.recipe
-        pairs = open_pairs(recipe, shards)
-        plan = plan_recipe(recipe, source_tokens(shards, recipe, pairs))
-        return cls(loaded, plan, open_training_data(recipe, plan.timeline, shards, pairs), start)
+        examples = open_examples(recipe, shards)
+        plan = plan_recipe(recipe, source_tokens(shards, recipe, examples))
+        return cls(loaded, plan, open_training_data(recipe, plan.timeline, shards, examples), start)
 
 
 def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult:
@@ -141,14 +141,14 @@ class HeldOutLoss:
 
 
 def require_same_data(state: dict[str, Any], data: TrainingData) -> None:
-    """Raise UserError where shards or pairs differ from those that the run was trained on."""
+    """Raise UserError where shards or examples differ from those that the run was trained on."""
     if state["shards"] != data.shards.digest:
         raise UserError(
             "the shards are not those that the run was trained on",
             where=str(data.shards.path),
             do="restore the shards that the run was started with, or choose another --out",
         )
-    check_same_pairs(state, data.pairs)
+    check_same_examples(state, data.examples)
 
 
 def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | None) -> None:

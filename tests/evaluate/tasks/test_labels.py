@@ -22,12 +22,13 @@ from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
 from feldspar.model.generation import generate
 from feldspar.recipe.sections.phase_data import PairTemplate
-from feldspar.tokens.sequences.pair_reader import PairReader
+from feldspar.tokens.sequences.example_reader import ExampleReader
 from feldspar.tokens.sequences.pairs import (
     Pair,
     PairLayout,
     PairText,
     encode_pairs,
+    pair_examples,
     target_text,
 )
 
@@ -80,7 +81,8 @@ def test_the_likeliest_label_has_the_least_training_loss(prompted: TextModel) ->
         for label in VALUES:
             (target,) = prompted.tokenizer.encode_documents([target_text(TEMPLATE, [label])])
             told = replace(pair, target=target.astype("int64"))
-            reader = PairReader([told], layout, seed=0, phase="x", on_target=True)
+            examples = pair_examples([told], layout)
+            reader = ExampleReader(examples, layout, seed=0, phase="x", on_target=True)
             batch = reader.read(0, 1)
             labels = torch.from_numpy(batch.tokens[:, 1:])
             assert batch.label_mask is not None and batch.document_ids is not None

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.phase_data import TEMPLATES, PairsData, PairTemplate
-from feldspar.tokens.sequences.pair_reader import PairReader, pack_rows
-from feldspar.tokens.sequences.pairs import Pair, PairLayout, read_pairs
+from feldspar.tokens.sequences.example_reader import ExampleReader, pack_rows
+from feldspar.tokens.sequences.pairs import Pair, PairLayout, pair_examples, read_pairs
 
 END, FIRST = 0, 1000
 
@@ -25,6 +25,10 @@ def layout(longest: int = 17, prompt: int = 2, **changes) -> PairLayout:
 def pair(source: int, target: int, first: int = 1) -> Pair:
     tokens = np.arange(first, first + source + target)
     return Pair(tokens[:source], tokens[source:], (), f"pairs.jsonl:{first}")
+
+
+def reader_of(pairs: list[Pair], rows: PairLayout, **settings) -> ExampleReader:
+    return ExampleReader(pair_examples(pairs, rows), rows, **settings)
 
 
 def template(**values) -> PairTemplate:
@@ -73,12 +77,12 @@ def test_what_counts_are_targets_and_their_ends(sizes: list[tuple[int, int]]) ->
     starts = np.cumsum([1, *(source + target for source, target in sizes)])
     pairs = [pair(*size, int(start)) for size, start in zip(sizes, starts, strict=False)]
     for place in ("between", "prefix"):
-        reader = PairReader(pairs, layout(place=place), seed=1, phase="tune", on_target=True)
+        reader = reader_of(pairs, layout(place=place), seed=1, phase="tune", on_target=True)
         batch = reader.read(0, reader.n_rows)
         labels = batch.tokens[:, 1:][batch.label_mask]
         expected = [token for item in pairs for token in (*item.target, END)]
         assert sorted(labels.tolist()) == sorted(expected)
-        every = PairReader(pairs, layout(place=place), seed=1, phase="tune", on_target=False)
+        every = reader_of(pairs, layout(place=place), seed=1, phase="tune", on_target=False)
         batch = every.read(0, every.n_rows)
         labels = batch.tokens[:, 1:][batch.label_mask]
         assert labels.max() < FIRST
@@ -89,7 +93,7 @@ def test_what_counts_are_targets_and_their_ends(sizes: list[tuple[int, int]]) ->
 
 def test_documents_are_the_pairs_and_the_padding() -> None:
     pairs = [pair(3, 2, 1), pair(2, 1, 20), pair(11, 2, 40)]
-    reader = PairReader(pairs, layout(prompt=0), seed=1, phase="tune", on_target=True)
+    reader = reader_of(pairs, layout(prompt=0), seed=1, phase="tune", on_target=True)
     batch = reader.read(0, reader.n_rows)
     assert batch.tokens.shape == (2, 17) and batch.document_ids.shape == (2, 16)
     row = next(i for i in range(2) if batch.tokens[i, 0] == 1)
@@ -99,17 +103,17 @@ def test_documents_are_the_pairs_and_the_padding() -> None:
 
 def test_each_epoch_has_every_row_once_in_an_order_of_its_own() -> None:
     pairs = [pair(6, 4, 1 + 20 * n) for n in range(12)]
-    reader = PairReader(pairs, layout(), seed=1, phase="tune", on_target=True)
+    reader = reader_of(pairs, layout(), seed=1, phase="tune", on_target=True)
     n = reader.n_rows
     firsts = reader.read(0, 3 * n).tokens[:, 0].reshape(3, n)
     assert all(sorted(epoch) == sorted(firsts[0]) for epoch in firsts)
     assert all(not np.array_equal(a, b) for a, b in pairwise(firsts))
-    again = PairReader(pairs, layout(), seed=1, phase="tune", on_target=True)
+    again = reader_of(pairs, layout(), seed=1, phase="tune", on_target=True)
     assert np.array_equal(again.read(n + 3, n + 5).tokens[:, 0], firsts.ravel()[n + 3 : n + 5])
-    other = PairReader(pairs, layout(), seed=2, phase="tune", on_target=True)
+    other = reader_of(pairs, layout(), seed=2, phase="tune", on_target=True)
     assert not np.array_equal(other.read(0, n).tokens[:, 0], firsts[0])
     assert reader.digest == other.digest
-    changed = PairReader([*pairs[:-1], pair(6, 5)], layout(), seed=1, phase="x", on_target=True)
+    changed = reader_of([*pairs[:-1], pair(6, 5)], layout(), seed=1, phase="x", on_target=True)
     assert changed.digest != reader.digest
 
 

@@ -34,8 +34,9 @@ from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
 from feldspar.tokens.sequences.pairs import PairText, encode_pairs, read_pairs
+from feldspar.train.examples import pair_layout
 from feldspar.train.load import load_run, text_model_of
-from feldspar.train.pairs import label_baselines, labelled_phase, pair_layout
+from feldspar.train.pairs import label_baselines, labelled_phase
 
 DENSE, HALF, SPARSE = "dense", "50%", "75%"
 MASKS_KEPT, SMALL_DENSE = "75%, masks kept", "small dense"

@@ -1,5 +1,6 @@
-"""Settings of a phase's data: shards or pairs, selection of documents, fill-in-the-middle."""
+"""Settings of a phase's data: shards, pairs or messages, selected documents, gaps to fill."""
 
+from datetime import date
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal, Self
@@ -197,4 +198,32 @@ class PairsData(Settings):
     """Declared tokens of one pass, padding included, for plans without the file."""
 
 
-Data = Annotated[ShardsData | PairsData, Field(discriminator="type"), NameOrMapping]
+class MessagesData(Settings):
+    """Conversations; each line of a file is one, and the assistant's turns are the targets."""
+
+    type: Literal["messages"] = "messages"
+    path: Path
+    """JSON lines with a list messages of {role, content}; roles: system, user, assistant, tool.
+    Plain or compressed with gzip or Zstandard."""
+    template: Path | None = None
+    """File of a chat template (Jinja), which then belongs to the trained model. Default: the
+    tokenizer's own."""
+    date: Annotated[str, Field(pattern=r"^\d{4}-\d\d-\d\d$")] | None = None
+    """Day for templates that name it, such as 2024-07-26; required for these."""
+    truncate: Literal["turns"] | None = None
+    """turns: end a conversation that is too long after the last answer that fits. Default: such a
+    conversation is an error."""
+    tokens: Count | None = None
+    """Declared tokens of one pass, padding included, for plans without the file."""
+
+    @field_validator("date")
+    @classmethod
+    def _a_day(cls, text: str | None) -> str | None:
+        if text is not None:
+            date.fromisoformat(text)
+        return text
+
+
+Examples = PairsData | MessagesData
+"""Data of which each record of a file is one training example."""
+Data = Annotated[ShardsData | PairsData | MessagesData, Field(discriminator="type"), NameOrMapping]

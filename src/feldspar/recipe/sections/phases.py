@@ -17,7 +17,15 @@ from feldspar.recipe.sections.batch import Batch
 from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import PositionScaling, SoftPromptSettings
 from feldspar.recipe.sections.optimizer import PhaseOptimizer
-from feldspar.recipe.sections.phase_data import Data, FillInTheMiddle, PairsData, Select, ShardsData
+from feldspar.recipe.sections.phase_data import (
+    Data,
+    Examples,
+    FillInTheMiddle,
+    MessagesData,
+    PairsData,
+    Select,
+    ShardsData,
+)
 from feldspar.recipe.sections.sparsity import Sparsity
 
 
@@ -25,7 +33,8 @@ class LossSettings(Settings):
     """Tokens whose losses are summed, and the divisor of the sum."""
 
     on: Literal["all", "target"] = "all"
-    """all: every token. target: the tokens of the targets of pairs, with their end tokens."""
+    """all: every token. target: the tokens of the targets of pairs, or of the assistant's turns of
+    messages, with their end tokens."""
     average: Literal["valid_tokens", "all_positions"] = "valid_tokens"
     """valid_tokens: divide by the number of tokens whose losses are summed. all_positions: divide
     by all positions of the step's sequences."""
@@ -115,7 +124,7 @@ class PhaseSettings(Settings):
     """Scaling of positions to a longer context. Default: as in the previous phase (for the first
     phase: as in start_from), else none."""
     data: Data = ShardsData()
-    """Windows of the shards' sources, or pairs from a file for fine-tuning."""
+    """Windows of the shards' sources, or pairs or messages from a file for fine-tuning."""
     soft_prompt: SoftPromptSettings | None = None
     """Learned vectors in the sequences of pairs; default: none."""
     loss: LossSettings = LossSettings()
@@ -155,6 +164,16 @@ class PhaseSettings(Settings):
         return self.data if isinstance(self.data, PairsData) else None
 
     @property
+    def examples(self) -> Examples | None:
+        """Pairs or messages that the phase reads; None where it reads shards."""
+        return None if isinstance(self.data, ShardsData) else self.data
+
+    @property
+    def messages(self) -> MessagesData | None:
+        """Conversations that the phase reads; None where it reads other data."""
+        return self.data if isinstance(self.data, MessagesData) else None
+
+    @property
     def soft_prompt_length(self) -> int:
         """Number of learned vectors in each of the phase's sequences."""
         return 0 if self.soft_prompt is None else self.soft_prompt.length
@@ -188,16 +207,23 @@ class PhaseSettings(Settings):
         return self
 
     @model_validator(mode="after")
-    def _pairs_and_shards_are_apart(self) -> Self:
-        if self.pairs is None:
-            if self.soft_prompt_length:
-                raise ValueError("soft_prompt: it works with pairs only; set data: {type: pairs}")
+    def _examples_and_shards_are_apart(self) -> Self:
+        if self.pairs is None and self.soft_prompt_length:
+            raise ValueError(
+                "soft_prompt: it works with pairs only, because text and conversations are written "
+                "without its vectors; set data: {type: pairs}"
+            )
+        if self.examples is None:
             if self.loss.on == "target":
-                raise ValueError("loss.on: target works with pairs only; set data: {type: pairs}")
+                raise ValueError(
+                    "loss.on: target works with pairs and messages only; set data: {type: pairs} "
+                    "or {type: messages}"
+                )
             return self
         for key in ("mixture", "allow_repeat", "normalize_mixture", "documents"):
             if getattr(self, key) != type(self).model_fields[key].default:
                 raise ValueError(
-                    f"{key}: it applies to shards only, and this phase reads pairs; remove it"
+                    f"{key}: it applies to shards only, and this phase reads {self.examples.type}; "
+                    "remove it"
                 )
         return self

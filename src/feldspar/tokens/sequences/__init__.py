@@ -1,1 +1,1 @@
-"""Training sequences: mixture, order, packing and pairs."""
+"""Training sequences: mixture, order, packing, pairs and conversations."""

@@ -18,6 +18,7 @@ from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.jsonl import jsonl_records
 from feldspar.corpus.readers.records import value_of
 from feldspar.recipe.sections.phase_data import LABELS, PairLabels, PairTemplate
+from feldspar.tokens.sequences.example_reader import Example, RowLayout
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 LABEL_SEPARATOR = ", "
@@ -124,13 +125,9 @@ def encode_pairs(pairs: Sequence[PairText], tokenizer: TextTokenizer) -> list[Pa
 
 
 @dataclass(frozen=True)
-class PairLayout:
+class PairLayout(RowLayout):
     """Layout of a pair in one sequence of at most ``longest`` tokens, its last label included."""
 
-    longest: int
-    end_of_document_id: int
-    first_prompt_id: int
-    """First id of the soft vectors: the number of rows of the model's vocabulary."""
     prompt_length: int = 0
     place: Literal["between", "prefix"] = "between"
     truncate: bool = False
@@ -166,6 +163,7 @@ class PairLayout:
         return np.concatenate([context, pair.target, [self.end_of_document_id]]), len(context)
 
 
-def sequences_of(pairs: Iterable[Pair], layout: PairLayout) -> list[tuple[np.ndarray, int]]:
-    """Return the sequence of each pair. Raises UserError for the first one that does not fit."""
-    return [layout.sequence(pair) for pair in pairs]
+def pair_examples(pairs: Iterable[Pair], layout: PairLayout) -> list[Example]:
+    """Return each pair as an example. Raises UserError for the first one that does not fit."""
+    sequences = map(layout.sequence, pairs)
+    return [Example(tokens, ((begin, len(tokens)),)) for tokens, begin in sequences]

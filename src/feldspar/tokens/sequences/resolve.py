@@ -36,19 +36,19 @@ class Entry(Protocol):
 
 class MeasuredTokens(dict[str, int]):
     """Tokens of each source, of its selected parts and of its transformed documents, and of a pass
-    over the pairs of each phase."""
+    over the pairs or messages of each phase."""
 
     def __init__(
         self,
         sources: Mapping[str, int],
         parts: Mapping[str, int],
-        pairs: Mapping[int, int] | None = None,
+        examples: Mapping[int, int] | None = None,
         begin_tokens: int = 0,
     ) -> None:
         super().__init__(sources)
         self.parts = dict(parts)
         """Tokens by the label of the part or of its fill-in-the-middle."""
-        self.pairs = dict(pairs or {})
+        self.examples = dict(examples or {})
         """Tokens by the index of the phase, padding included."""
         self.begin_tokens = begin_tokens
         """Tokens at the beginning of each sequence that come from no source: 1 for a

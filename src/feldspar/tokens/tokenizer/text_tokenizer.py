@@ -9,6 +9,7 @@ import shutil
 import sys
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,12 @@ class TextTokenizer:
         copy = Tokenizer.from_str(self.to_json())
         copy.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in tokens])
         return TextTokenizer(copy, self.end_of_document, self.extension, self.declaration)
+
+    def with_chat_template(self, template: str) -> "TextTokenizer":
+        """Return this tokenizer with another chat template."""
+        copy = Tokenizer.from_str(self.to_json())
+        declaration = replace(self.declaration, template_file=template)
+        return TextTokenizer(copy, self.end_of_document, self.extension, declaration)
 
     def decode(self, ids: Iterable[int] | np.ndarray, *, special_tokens: bool = True) -> str:
         """Return the text of ``ids``; special tokens appear as their strings, or not at all."""

@@ -1,34 +1,54 @@
-"""Read the training sequences of a phase of pairs, each by its number.
+"""Read the training sequences of a phase of examples (pairs, conversations), each by its number.
 
-Pairs are packed into rows once: the longest first, each into the fullest row with room. A row is
-padded to its end; attention and positions stay within a pair. Rows are shuffled again in each
+Examples are packed into rows once: the longest first, each into the fullest row with room. A row is
+padded to its end; attention and positions stay within an example. Rows are shuffled again in each
 epoch, by a stream of its own, so the order depends only on the seed, the phase and the epoch.
 """
 
 import hashlib
 from bisect import bisect_left, insort
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
 from feldspar.core.streams import numpy_stream
-from feldspar.tokens.sequences.pairs import Pair, PairLayout, sequences_of
 from feldspar.tokens.sequences.phase_sequences import Sequences
 
 
-class PairReader:
-    """Rows of ``layout.longest`` tokens that hold pairs.
+@dataclass(frozen=True)
+class Example:
+    """The tokens (n,), i64, of one example, and which of them are its targets."""
 
-    With ``on_target`` only the labels of targets and of their ends count, else those of sources
-    too. A label that is a soft vector or the first token of another pair never counts. Safe to use
-    from several threads. Raises UserError for a pair that is too long.
+    tokens: np.ndarray
+    targets: tuple[tuple[int, int], ...]
+    """First token and the one after the last of each target, such as the answers of a
+    conversation."""
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """Rows of at most ``longest`` tokens, the last label included."""
+
+    longest: int
+    end_of_document_id: int
+    """Id of the padding."""
+    first_prompt_id: int
+    """First id of the soft vectors: the number of rows of the model's vocabulary."""
+
+
+class ExampleReader:
+    """Rows of ``layout.longest`` tokens that hold ``examples``, none of which is longer.
+
+    With ``on_target`` only the labels of targets count, else all. A label that is a soft vector or
+    the first token of an example never counts. Safe to use from several threads.
     """
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
-        layout: PairLayout,
+        examples: Sequence[Example],
+        layout: RowLayout,
         *,
         seed: int,
         phase: str,
@@ -36,15 +56,14 @@ class PairReader:
     ) -> None:
         self.layout = layout
         self._seed, self._phase, self._on_target = seed, phase, on_target
-        self._pairs = sequences_of(pairs, layout)
-        lengths = [len(tokens) for tokens, _ in self._pairs]
-        self._rows = pack_rows(lengths, layout.longest)
+        self._examples = examples
+        self._rows = pack_rows([len(each.tokens) for each in examples], layout.longest)
         self._order = lru_cache(maxsize=4)(self._order_of)
 
     @property
-    def n_pairs(self) -> int:
-        """Number of pairs in an epoch."""
-        return len(self._pairs)
+    def n_examples(self) -> int:
+        """Number of examples in an epoch."""
+        return len(self._examples)
 
     @property
     def n_rows(self) -> int:
@@ -53,11 +72,14 @@ class PairReader:
 
     @property
     def digest(self) -> str:
-        """Digest of all tokens and of the beginnings of the targets."""
+        """Digest of all tokens and of the places of the targets."""
         state = hashlib.sha256()
-        for tokens, begin in self._pairs:
-            state.update(np.array([len(tokens), begin]).astype("<i8").tobytes())
-            state.update(tokens.astype("<i8").tobytes())
+        for each in self._examples:
+            places = [place for target in each.targets for place in target]
+            # The end of a target at the end of its example says nothing.
+            places = places[:-1] if places[-1:] == [len(each.tokens)] else places
+            state.update(np.array([len(each.tokens), *places]).astype("<i8").tobytes())
+            state.update(each.tokens.astype("<i8").tobytes())
         return state.hexdigest()
 
     def read(self, start: int, stop: int) -> Sequences:
@@ -71,10 +93,11 @@ class PairReader:
             begin = 0
             members = self._rows[int(self._order(epoch)[place])]
             for index, member in enumerate(members):
-                pair, target = self._pairs[member]
-                end = begin + len(pair)
-                tokens[row, begin:end], documents[row, begin:end] = pair, index
-                counts[row, begin + (target if self._on_target else 1) : end] = True
+                example = self._examples[member]
+                end = begin + len(example.tokens)
+                tokens[row, begin:end], documents[row, begin:end] = example.tokens, index
+                for first, last in example.targets if self._on_target else ((1, end - begin),):
+                    counts[row, begin + max(first, 1) : begin + last] = True
                 begin = end
             documents[row, begin:] = len(members)
         counts &= tokens < self.layout.first_prompt_id
