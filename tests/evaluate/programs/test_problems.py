@@ -21,7 +21,7 @@ def solutions() -> dict[str, str]:
 
 
 def outcomes(problems: list[Problem], completions: dict[str, str]) -> list[Outcome]:
-    programs = [problem.program(completions[problem.task_id]) for problem in problems]
+    programs = [problem.program("\n" + completions[problem.task_id]) for problem in problems]
     with ThreadPoolExecutor(2) as pool:
         return [result.outcome for result in pool.map(run_program, programs)]
 
@@ -38,6 +38,12 @@ def test_some_solutions_pass_and_broken_ones_fail() -> None:
     assert set(outcomes(problems, own)) == {Outcome.PASSED}
     broken = dict.fromkeys(own, "    return None\n")
     assert Outcome.PASSED not in outcomes(problems, broken)
+
+
+def test_a_prompt_is_given_without_the_white_space_at_its_end() -> None:
+    problem = Problem("a", "def f():\n    ", "f", "check = 1")
+    assert problem.beginning == "def f():"
+    assert problem.program("\n    pass").startswith("def f():\n    pass\n")
 
 
 @pytest.mark.slow

@@ -115,7 +115,7 @@ def solve_problems(
         progress("programs", len(problems), "problems") as advance,
     ):
         for problem in problems:
-            texts = completions(model, problem.prompt, problem.task_id, settings)
+            texts = completions(model, problem.beginning, problem.task_id, settings)
             tests = [pool.submit(run_program, problem.program(text), limits) for text in texts]
             running.append((problem.task_id, tuple(texts), tests))
             advance(1)

@@ -25,9 +25,18 @@ class Problem:
     test: str
     """Source of a function ``check(candidate)``, which raises AssertionError for a wrong one."""
 
+    @property
+    def beginning(self) -> str:
+        """The prompt without white space at its end.
+
+        Many tokenizers join a line break with the spaces after it. After a prompt that ends with a
+        line break, such a token cannot follow, and models end the function at once.
+        """
+        return self.prompt.rstrip()
+
     def program(self, completion: str) -> str:
-        """Return the source that runs the test on the prompt continued by ``completion``."""
-        return f"{self.prompt}{completion}\n{self.test}\ncheck({self.entry_point})\n"
+        """Return the source that runs the test on the beginning continued by ``completion``."""
+        return f"{self.beginning}{completion}\n{self.test}\ncheck({self.entry_point})\n"
 
 
 def read_problems(name: str) -> list[Problem]:
