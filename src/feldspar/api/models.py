@@ -162,12 +162,16 @@ def export(
     """Write the model of a run, or an imported one, for ``transformers`` or for llama.cpp.
 
     ``run`` may be an imported folder, a Hugging Face folder or a GGUF file too. ``file_format`` is
-    ``hf`` (``to`` is a folder) or ``gguf`` (``to`` is a file). ``architecture`` is the name of one,
+    ``hf`` (``to`` is a folder), ``gguf`` (``to`` is a file) or ``peft``: the updates of LoRA at a
+    checkpoint of a run, in a folder that names their base. The base is the folder that the run
+    started from if its weights are the run's still, else it is written into the folder ``base`` of
+    ``to``; the result describes it. ``architecture`` is the name of one,
     or auto: for a run the first that can express its model, for an imported model that of its
     source. ``dtype`` is float32, bfloat16 or float16, for GGUF also q8_0; by default float32 for a
     run, and the type of each tensor for an imported model. The result describes the model that was
     written. Raises UserError where ``to`` exists already unless ``overwrite``, for a model that the
-    architecture or the format cannot express, and for a ``checkpoint`` of what is no run.
+    architecture or the format cannot express, for a ``checkpoint`` of what is no run, and for
+    ``peft`` where there are no updates.
     """
     from feldspar.recipe.recorded import is_run
     from feldspar.runtime.run_folder import require_run
@@ -177,10 +181,16 @@ def export(
     if described and not is_run(path):
         if checkpoint != "last":
             raise UserError("checkpoint: only a run has checkpoints", where=str(path))
+        if file_format == "peft":
+            raise UserError("--format peft: only a run has updates of LoRA", where=str(path))
         from feldspar.release.export_run import export_foreign
 
         return export_foreign(path, target, architecture, dtype, overwrite, file_format)
     require_run(path)
+    if file_format == "peft":
+        from feldspar.release.export_adapter import export_adapter
+
+        return export_adapter(path, target, architecture, checkpoint, dtype, overwrite)
     from feldspar.release.export_run import export_run
 
     return export_run(path, target, architecture, checkpoint, dtype, overwrite, file_format)

@@ -14,7 +14,10 @@ def register(app: typer.Typer) -> None:
         run: Annotated[Path, typer.Argument(help="Run folder, imported folder or GGUF file.")],
         to: Annotated[Path, typer.Option("--to", "--out", help="Folder (or GGUF file) to write.")],
         file_format: Annotated[
-            str, typer.Option("--format", help="hf (a folder) or gguf (a file for llama.cpp).")
+            str,
+            typer.Option(
+                "--format", help="hf (a folder), gguf (for llama.cpp) or peft (LoRA's updates)."
+            ),
         ] = "hf",
         architecture: Annotated[
             str,
@@ -58,6 +61,14 @@ def register(app: typer.Typer) -> None:
                 print_json({"file": str(to), "model": model})
             else:
                 typer.echo(f"{to}: GGUF, vocabulary of {written.vocab_size:,}")
+            return
+        if file_format == "peft":
+            adapter = read_json(to / "adapter_config.json")
+            base = adapter["base_model_name_or_path"]
+            if json:
+                print_json({"folder": str(to), "base": base, "rank": adapter["r"]})
+            else:
+                typer.echo(f"{to}: LoRA of rank {adapter['r']} for {base}")
             return
         configuration = read_json(to / "config.json")
         hf_class = configuration["architectures"][0]

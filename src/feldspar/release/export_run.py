@@ -16,7 +16,9 @@ from feldspar.recipe.sections.model import ModelSettings
 from feldspar.train.load import LoadedRun, load_run
 
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-TYPES_BY_FORMAT = {"hf": TYPES, "gguf": GGUF_TYPES}
+TYPES_BY_FORMAT = {"hf": TYPES, "gguf": GGUF_TYPES, "peft": TYPES}
+KINDS = {"hf": "model", "peft": "adapter"}
+"""Kinds of the folders that the formats write."""
 
 
 def export_run(
@@ -82,7 +84,7 @@ def require_target(to: Path, dtype: str | None, overwrite: bool, file_format: st
     if file_format == "gguf":
         require_writable_gguf(to, overwrite)
     else:
-        require_writable(to, "model", overwrite)
+        require_writable(to, KINDS[file_format], overwrite)
 
 
 def export_loaded(

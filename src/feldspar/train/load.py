@@ -13,7 +13,7 @@ from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.progress import tokens_of_plan
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.decoder import Decoder
-from feldspar.model.low_rank import add_low_rank, merge, remove_low_rank
+from feldspar.model.low_rank import activate, add_low_rank, merge, remove_low_rank
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
@@ -91,8 +91,19 @@ class LoadedRun:
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     """Load a run; ``checkpoint`` is ``last`` or a number of tokens.
 
-    Raises UserError when there is no run or no such checkpoint. Raises RunError when all
-    checkpoints are damaged, or when weights that masks drop are not zero.
+    Updates of LoRA are added to the weights. Raises UserError when there is no run or no such
+    checkpoint. Raises RunError when all checkpoints are damaged, or when weights that masks drop
+    are not zero.
+    """
+    run = load_updated_run(path, checkpoint)
+    _make_plain(run.decoder)
+    return run
+
+
+def load_updated_run(path: Path, checkpoint: str = "last") -> LoadedRun:
+    """Load a run like ``load_run``, with updates of LoRA beside the weights; they act.
+
+    ``merge`` and ``remove_low_rank`` make a plain decoder of it.
     """
     if not is_run(path):
         raise UserError(f"{path} is not a run folder: it holds no recipe.yaml and no checkpoint")
@@ -102,28 +113,13 @@ def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     prompt_length = loaded.recipe.soft_prompt_length
     shapes = model_shapes(loaded.recipe.model, prompt_length)
     forward = forward_multipliers(loaded.recipe.parametrization, shapes)
-    decoder = read_decoder(chosen, loaded.recipe)
+    decoder = _read_decoder(chosen, loaded.recipe)
     weights = dict(decoder.named_parameters())
     masks = masks_of_checkpoint(chosen, loaded.recipe)
     masks.require_zeros(weights, str(chosen.folder))
     set_forward_multipliers(decoder, forward)
     decoder.scale_positions(scaling_from_state(chosen.state))
     return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
-
-
-def read_decoder(checkpoint: Checkpoint, recipe: Recipe) -> Decoder:
-    """Return the decoder of a run of ``recipe`` with a checkpoint's weights, as a plain model.
-
-    Updates of LoRA are added to the weights. Multipliers and positions are left to the caller.
-    """
-    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
-    lora = recipe.phases[checkpoint.state["phase"]].lora
-    if lora is not None:
-        add_low_rank(decoder, lora)
-    checkpoint.fill("model", dict(decoder.named_parameters()))
-    merge(decoder)
-    remove_low_rank(decoder)
-    return decoder
 
 
 def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
@@ -133,7 +129,8 @@ def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
         return checkpoint.read_model()
     run = checkpoint.folder.parent.parent
     recipe = load_recipe(str(run.resolve()), recorded=recorded).recipe
-    decoder = read_decoder(checkpoint, recipe)
+    decoder = _read_decoder(checkpoint, recipe)
+    _make_plain(decoder)
     return {name: tensor.detach() for name, tensor in decoder.named_parameters()}
 
 
@@ -202,3 +199,23 @@ def text_model_of(run: LoadedRun) -> TextModel:
         tokenizer = tokenizer.with_chat_template(run.chat_template)
     # Rows beyond the tokenizer's vocabulary took no part in training.
     return TextModel(run.decoder, tokenizer, tokenizer.vocab_size)
+
+
+def _read_decoder(checkpoint: Checkpoint, recipe: Recipe) -> Decoder:
+    """Return the decoder of a run of ``recipe`` with a checkpoint's weights and updates of LoRA.
+
+    Multipliers and positions are left to the caller.
+    """
+    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
+    lora = recipe.phases[checkpoint.state["phase"]].lora
+    if lora is not None:
+        add_low_rank(decoder, lora)
+        activate(decoder, True)
+    checkpoint.fill("model", dict(decoder.named_parameters()))
+    return decoder
+
+
+def _make_plain(decoder: Decoder) -> None:
+    """Add updates of LoRA to the weights."""
+    merge(decoder)
+    remove_low_rank(decoder)
