@@ -226,24 +226,6 @@ def test_a_mup_model_without_its_multipliers_is_refused(tmp_path, changes, messa
         import_model(tmp_path)
 
 
-def test_layers_of_other_kinds_are_refused(tmp_path):
-    random_ministral(layer_types=["full_attention", "sliding_attention"]).save_pretrained(tmp_path)
-    assert import_model(tmp_path).settings.sliding_window.full_layers == (0,)
-    change_configuration(tmp_path, {"layer_types": ["chunked_attention", "sliding_attention"]})
-    with pytest.raises(UserError, match="layer_types is not supported"):
-        import_model(tmp_path)
-    change_configuration(tmp_path, {"model_type": "mistral"})
-    with pytest.raises(UserError, match="'mistral' is not supported"):
-        import_model(tmp_path)
-
-
-@pytest.mark.parametrize("rope", [{"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}])
-def test_rotary_frequencies_that_grow_while_decoding_are_refused(tmp_path, rope):
-    random_llama(rope_parameters=rope).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="rope_type is not supported"):
-        import_model(tmp_path)
-
-
 def test_folders_that_hold_no_safe_weights(tmp_path):
     with pytest.raises(UserError, match="is no folder"):
         import_model(tmp_path / "absent")

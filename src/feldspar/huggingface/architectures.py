@@ -18,10 +18,16 @@ from feldspar.huggingface.falcon import FalconAdapter
 from feldspar.huggingface.gemma import Gemma2Adapter, Gemma3Adapter, GemmaAdapter
 from feldspar.huggingface.gpt2 import Gpt2Adapter
 from feldspar.huggingface.gpt_neox import GptNeoxAdapter
-from feldspar.huggingface.llama import LlamaAdapter, MinistralAdapter
+from feldspar.huggingface.llama import LlamaAdapter
+from feldspar.huggingface.mistral import MinistralAdapter, MistralAdapter
 from feldspar.huggingface.mpt import MptAdapter
 from feldspar.huggingface.multipliers import settings_under
+from feldspar.huggingface.olmo2 import Olmo2Adapter
 from feldspar.huggingface.own import OwnAdapter
+from feldspar.huggingface.phi3 import Phi3Adapter
+from feldspar.huggingface.qwen import Qwen2Adapter, Qwen3Adapter
+from feldspar.huggingface.smollm3 import SmolLM3Adapter
+from feldspar.huggingface.starcoder2 import StarCoder2Adapter
 
 CEREBRAS_GPT = "cerebras-gpt"
 ARCHITECTURES: dict[str, Adapter] = {
@@ -35,6 +41,13 @@ ARCHITECTURES: dict[str, Adapter] = {
     "gemma": GemmaAdapter(),
     "gemma2": Gemma2Adapter(),
     "gemma3_text": Gemma3Adapter(),
+    "mistral": MistralAdapter(),
+    "qwen2": Qwen2Adapter(),
+    "qwen3": Qwen3Adapter(),
+    "smollm3": SmolLM3Adapter(),
+    "phi3": Phi3Adapter(),
+    "olmo2": Olmo2Adapter(),
+    "starcoder2": StarCoder2Adapter(),
     "feldspar": OwnAdapter(),
     "btlm": BtlmAdapter(),
     "jais": JaisAdapter(),

@@ -1,6 +1,6 @@
 """Convert sliding windows to transformers' vocabulary (``layer_types``) and back."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from feldspar.core.errors import UserError
@@ -15,25 +15,39 @@ def layer_types(settings: ModelSettings) -> dict[str, Any]:
     window = settings.sliding_window
     if window is None:
         return {}
-    return {"sliding_window": window.tokens, "layer_types": _kinds(window, settings.n_layers)}
+    return {"sliding_window": window.tokens, "layer_types": layer_kinds(settings)}
 
 
-def window_of(configuration: Mapping[str, Any]) -> SlidingWindow | None:
-    """Return the window of a ``config.json``; every layer has one where it names no types.
+def layer_kinds(settings: ModelSettings) -> list[str]:
+    """Return the name of each layer's kind of attention."""
+    layers = range(settings.n_layers)
+    return [FULL if settings.window_of(layer) is None else WINDOW for layer in layers]
 
-    Raises UserError for kinds of layers other than these two.
+
+def window_of(
+    configuration: Mapping[str, Any], unnamed: Sequence[str] | None = None
+) -> SlidingWindow | None:
+    """Return the window of a ``config.json``.
+
+    ``unnamed`` are the kinds of its layers where it names none; by default each layer has a window.
+    A window longer than the context hides nothing and is left out. Raises UserError for kinds that
+    we do not know, and for layers with a window of no length.
     """
-    tokens, n_layers = configuration.get("sliding_window"), configuration["num_hidden_layers"]
-    kinds = list(configuration.get("layer_types") or [WINDOW] * n_layers)
-    if tokens is None or WINDOW not in kinds:
-        return None
-    if len(kinds) != n_layers or not {*kinds} <= {FULL, WINDOW}:
+    n_layers = configuration["num_hidden_layers"]
+    tokens = configuration.get("sliding_window")
+    named = configuration.get("layer_types")
+    kinds = list(named or unnamed or [WINDOW] * n_layers)
+    lacks_length = tokens is None and WINDOW in (named or ())
+    if len(kinds) != n_layers or not {FULL, WINDOW}.issuperset(kinds) or lacks_length:
         raise UserError(
             "config.json: layer_types is not supported with this value",
-            found=", ".join(map(str, kinds)),
-            allowed=f"{WINDOW} or {FULL} for each of {n_layers} layers",
+            found=", ".join(map(str, kinds)) + (", without sliding_window" * lacks_length),
+            allowed=f"{FULL}, or with a sliding_window {WINDOW}, for each of {n_layers} layers",
         )
-    return window_with(tokens, tuple(i for i, kind in enumerate(kinds) if kind == FULL), n_layers)
+    if tokens is None or WINDOW not in kinds or tokens > configuration["max_position_embeddings"]:
+        return None
+    full = tuple(layer for layer, kind in enumerate(kinds) if kind == FULL)
+    return window_with(tokens, full, n_layers)
 
 
 def window_with(tokens: int, full_layers: tuple[int, ...], n_layers: int) -> SlidingWindow:
@@ -44,7 +58,3 @@ def window_with(tokens: int, full_layers: tuple[int, ...], n_layers: int) -> Sli
     if every > 1 and full_layers == tuple(range(every - 1, n_layers, every)):
         return SlidingWindow(tokens=tokens, full_every=every)
     return SlidingWindow(tokens=tokens, full_layers=full_layers)
-
-
-def _kinds(window: SlidingWindow, n_layers: int) -> list[str]:
-    return [FULL if window.is_full(layer) else WINDOW for layer in range(n_layers)]

@@ -24,10 +24,6 @@ from feldspar.recipe.sections.model import (
 Length = int | Tensor
 """Sequence length of a growing scaling: one for all positions, or one for each."""
 
-FAST_TURNS, SLOW_TURNS = 32, 1
-"""YaRN keeps pairs with more turns than the first in the trained context, divides below
-the last.
-"""
 LLAMA3_FAST_TURNS, LLAMA3_SLOW_TURNS = 4, 1
 
 
@@ -103,9 +99,8 @@ def scaled_frequencies(
         base = base[..., None] if isinstance(base, Tensor) else base
         return rotary_frequencies(settings, head_dim, dtype, device, base), 1.0
     if isinstance(scaling, YarnScaling):
-        divided = yarn_share(settings.base, 2 * len(plain), scaling.train_length).to(plain)
-        multiplier = 0.1 * math.log(scaling.factor) + 1
-        return plain * (1 - divided + divided / scaling.factor), multiplier
+        divided = yarn_share(settings.base, 2 * len(plain), scaling).to(plain)
+        return plain * (1 - divided + divided / scaling.factor), scaling.multiplier
     return _llama3(plain, scaling), 1.0
 
 
@@ -120,14 +115,15 @@ def ntk_base(
     return base * (scaling.factor * stretch - (scaling.factor - 1)) ** power
 
 
-def yarn_share(base: float, rotated: int, train_length: int) -> Tensor:
+def yarn_share(base: float, rotated: int, scaling: YarnScaling) -> Tensor:
     """Return how far each pair's frequency is divided (p,), in float64: 0 is kept, 1 is divided."""
 
-    def pair_with(turns: int) -> float:
-        return rotated * math.log(train_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+    def pair_with(turns: float) -> float:
+        per_turn = scaling.train_length / (turns * 2 * math.pi)
+        return rotated * math.log(per_turn) / (2 * math.log(base))
 
-    low = max(math.floor(pair_with(FAST_TURNS)), 0)
-    high = min(math.ceil(pair_with(SLOW_TURNS)), rotated - 1)
+    low = max(math.floor(pair_with(scaling.fast_turns)), 0)
+    high = min(math.ceil(pair_with(scaling.slow_turns)), rotated - 1)
     pairs = torch.arange(rotated // 2, dtype=torch.float64)
     return ((pairs - low) / max(high - low, 1e-3)).clamp(0, 1)
 

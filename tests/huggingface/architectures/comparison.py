@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.nn import functional as F
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
 from feldspar.huggingface.architectures import ARCHITECTURES
@@ -119,12 +118,12 @@ def compare_decoding(case: Case) -> Compared:
 
 def compare_training(case: Case) -> tuple[Compared, Compared]:
     """Compare the loss of one training step, and the gradients of all parameters."""
-    loss, count = case.decoder.loss(case.tokens[:, :-1], case.tokens[:, 1:])
+    labels = torch.cat([case.tokens[:, 1:], torch.full_like(case.tokens[:, :1], -100)], dim=1)
+    loss, count = case.decoder.loss(case.tokens, labels)
     mean = loss / count
     ours = dict(case.decoder.named_parameters())
     found = torch.autograd.grad(mean, list(ours.values()))
-    logits = case.reference(case.tokens).logits[:, :-1]
-    theirs = F.cross_entropy(logits.flatten(0, 1), case.tokens[:, 1:].flatten())
+    theirs = case.reference(case.tokens, labels=case.tokens).loss
     parameters = dict(case.reference.named_parameters())
     gradients = dict(
         zip(parameters, torch.autograd.grad(theirs, list(parameters.values())), strict=True)

@@ -53,14 +53,15 @@ def scaled_frequencies(
         return (base * factor ** (n_pairs / (n_pairs - 1))) ** -exponents, 1.0
     if kind == "yarn":
 
-        def pair_with(turns: int) -> float:
+        def pair_with(turns: float) -> float:
             return n_pairs * math.log(length / (turns * 2 * math.pi)) / math.log(base)
 
-        low = max(math.floor(pair_with(32)), 0)
-        high = min(math.ceil(pair_with(1)), 2 * n_pairs - 1)
+        low = max(math.floor(pair_with(scaling.get("fast_turns", 32))), 0)
+        high = min(math.ceil(pair_with(scaling.get("slow_turns", 1))), 2 * n_pairs - 1)
         pairs = torch.arange(n_pairs, dtype=plain.dtype, device=plain.device)
         divided = ((pairs - low) / max(high - low, 1e-3)).clamp(0, 1)
-        return plain * (1 - divided + divided / factor), 0.1 * math.log(factor) + 1
+        multiplier = scaling.get("attention_factor") or 0.1 * math.log(factor) + 1
+        return plain * (1 - divided + divided / factor), multiplier
     if kind == "llama3":
         kept = ((length * plain / (2 * math.pi) - 1) / 3).clamp(0, 1)
         return plain * (kept + (1 - kept) / factor), 1.0

@@ -1,5 +1,6 @@
 """Settings of the decoder's shape, and of position scaling for longer contexts."""
 
+import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -133,13 +134,28 @@ class NtkScaling(Settings):
 class YarnScaling(Settings):
     """YaRN, rotary only (2309.00071). Slow frequencies are divided by factor, fast ones are kept,
     and those with 1 to 32 turns in train_length are interpolated. Cosine and sine are multiplied by
-    0.1 ln(factor) + 1."""
+    0.1 ln(factor) + 1 unless attention_factor says otherwise."""
 
     type: Literal["yarn"]
     factor: Factor
     """Wanted length / trained length."""
     train_length: TrainLength
     """Trained context length, in tokens."""
+    fast_turns: PositiveFloat = 32.0
+    """Frequencies with more turns in train_length are kept."""
+    slow_turns: PositiveFloat = 1.0
+    """Frequencies with fewer turns in train_length are divided by factor."""
+    attention_factor: PositiveFloat | None = None
+    """Multiplies cosine and sine. Default: 0.1 ln(factor) + 1."""
+
+    @property
+    def multiplier(self) -> float:
+        """The factor of cosine and sine, with the default filled in."""
+        return self.attention_factor or 0.1 * math.log(self.factor) + 1
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("fast_turns", "slow_turns", "attention_factor"))
 
 
 class Llama3Scaling(Settings):

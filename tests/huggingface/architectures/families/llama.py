@@ -30,6 +30,8 @@ FAMILY = Family(
         "biases of attention": {"attention_bias": True},
         "biases of feed-forward": {"mlp_bias": True},
         "own head width": {"head_dim": 6},
+        "gelu": {"hidden_act": "gelu"},
+        "gelu, tanh form": {"hidden_act": "gelu_pytorch_tanh", "pretraining_tp": 2},
         "base": rope("default"),
         "linear": rope("linear", factor=2.0),
         "llama3": rope(
@@ -40,9 +42,28 @@ FAMILY = Family(
             original_max_position_embeddings=8,
         ),
         "yarn": rope("yarn", factor=4.0, original_max_position_embeddings=8),
+        "yarn, turns": rope(
+            "yarn",
+            factor=4.0,
+            original_max_position_embeddings=64,
+            beta_fast=4.0,
+            beta_slow=2.0,
+            attention_factor=0.75,
+        ),
+        "yarn, mscale": rope(
+            "yarn",
+            factor=4.0,
+            original_max_position_embeddings=8,
+            mscale=0.707,
+            mscale_all_dim=1.2,
+        ),
+        "dynamic": rope("dynamic", factor=2.0) | {"max_position_embeddings": 8},
     },
     {
         "activation": ({"hidden_act": "relu"}, "hidden_act"),
         "longrope": (rope("longrope"), "rope_type"),
+        "untruncated yarn": (rope("yarn", factor=4.0, truncate=False), "truncate"),
+        "partial positions": (rope("default", partial_rotary_factor=0.5), "partial_rotary_factor"),
+        "width": ({"hidden_size": 18}, "hidden_size is not a multiple"),
     },
 )

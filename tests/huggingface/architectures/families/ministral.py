@@ -11,6 +11,9 @@ FAMILY = Family(
         "last layer full": {
             "layer_types": ["sliding_attention", "sliding_attention", "full_attention"]
         },
+        "first layer full": {
+            "layer_types": ["full_attention", "sliding_attention", "sliding_attention"]
+        },
         "tied": {"tie_word_embeddings": True, "head_dim": 6},
         "yarn": rope("yarn", factor=4.0, original_max_position_embeddings=8),
     },
