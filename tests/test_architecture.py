@@ -61,6 +61,10 @@ ALLOWED = {name: allowed | {name} for name, (allowed, _) in TABLE.items()}
 NAMED_FILES = {
     ("plan", "tokens"): ("feldspar.tokens.sequences.resolve",),
     ("plan", "noise_scale"): ("feldspar.noise_scale.control.controller",),
+    ("plan", "huggingface"): (
+        "feldspar.huggingface.adapter",
+        "feldspar.huggingface.export_class",
+    ),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
 }
 """Rooms of which another may use the named files only."""

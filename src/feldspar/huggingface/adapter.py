@@ -16,6 +16,8 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
+from feldspar.recipe.base import Settings
+from feldspar.recipe.sections.block_parts import SlidingWindow
 from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
@@ -99,34 +101,49 @@ class Adapter(ABC):
 
 def _differences(wanted: ModelSettings, found: ModelSettings) -> list[str]:
     one, other = _meanings(wanted), _meanings(found)
-    return [
-        f"model.{name}: {_value(getattr(found, name))}" for name in one if one[name] != other[name]
-    ]
+    return [_need(f"model.{n}", one[n], other[n]) for n in one if one[n] != other[n]]
 
 
 def _scaling_difference(wanted: ModelDescription, found: ModelDescription) -> list[str]:
     if wanted.scaling == found.scaling:
         return []
-    return [f"position_scaling: {_value(found.scaling)}"]
+    return [_need("position_scaling", wanted.scaling, found.scaling)]
 
 
 def _meanings(settings: ModelSettings) -> dict[str, Any]:
     """Return values by setting; settings that are written in two ways have one value."""
     values: dict[str, Any] = {n: getattr(settings, n) for n in ModelSettings.model_fields}
     del values["dropout"]
-    biases = settings.biases
+    biases, window = settings.biases, settings.sliding_window
     if settings.norm.type == "rms":
         biases = biases.model_copy(update={"norm": False})
+    if window is not None:
+        full = tuple(layer for layer in range(settings.n_layers) if window.is_full(layer))
+        window = SlidingWindow(tokens=window.tokens, full_layers=full)
     return values | {
         "n_kv_heads": settings.kv_heads,
         "head_dim": settings.head_width,
         "bias": biases,
-        "sliding_window": [settings.window_of(layer) for layer in range(settings.n_layers)],
+        "sliding_window": window,
     }
 
 
+def _need(key: str, wanted: Any, found: Any) -> str:
+    """Describe the value of a setting that a class has instead of the wanted one."""
+    if isinstance(found, Settings) and type(found) is type(wanted):
+        pairs = [(name, getattr(found, name)) for name in type(found).model_fields]
+        changed = [(name, value) for name, value in pairs if value != getattr(wanted, name)]
+        return " and ".join(f"{key}.{name}: {_value(value)}" for name, value in changed)
+    return f"{key}: {getattr(found, 'type', None) or _value(found)}"
+
+
 def _value(value: Any) -> str:
-    return value.model_dump_json() if hasattr(value, "model_dump_json") else str(value)
+    """Return a value as a recipe writes it."""
+    if isinstance(value, Settings):
+        return value.model_dump_json(exclude_none=True)
+    if isinstance(value, tuple):
+        return str(list(value))
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
 def require_values(configuration: Mapping[str, Any], allowed: Mapping[str, tuple]) -> None:

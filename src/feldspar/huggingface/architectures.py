@@ -69,7 +69,7 @@ def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, M
     if architecture == "auto":
         architecture = first_fitting(ARCHITECTURES, description) or "feldspar"
     adapter = _named(architecture, ("auto", *ARCHITECTURES))
-    expressed = _expressed(adapter, description)
+    expressed = expressed_by(adapter, description)
     misfits = adapter.misfits(expressed.settings, expressed.scaling)
     if misfits:
         raise UserError(
@@ -83,13 +83,18 @@ def choose(architecture: str, description: ModelDescription) -> tuple[Adapter, M
 def first_fitting(names: Iterable[str], description: ModelDescription) -> str | None:
     """Return the first of these architectures that can express the model; None if none can."""
     for name in names:
-        expressed = _expressed(ARCHITECTURES[name], description)
+        expressed = expressed_by(ARCHITECTURES[name], description)
         if not ARCHITECTURES[name].misfits(expressed.settings, expressed.scaling):
             return name
     return None
 
 
-def _expressed(adapter: Adapter, description: ModelDescription) -> ModelDescription:
+def expressed_by(adapter: Adapter, description: ModelDescription) -> ModelDescription:
+    """Return the description of the model in a class.
+
+    Multipliers that the class lacks are gone, to be folded into the weights, and a tied head may
+    have come untied.
+    """
     kept = replace(description, parametrization=adapter.kept_parametrization(description))
     settings = settings_under(description.settings, description.forward, kept.forward)
     return replace(kept, settings=settings)

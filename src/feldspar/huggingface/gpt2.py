@@ -13,22 +13,17 @@ from feldspar.huggingface.tensor_rules import (
     in_each_block,
     linear,
 )
-from feldspar.model.export_class import GPT2, gpt2_misfits
 from feldspar.recipe.sections.block_parts import NormSettings
-from feldspar.recipe.sections.model import LearnedPositions, ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import LearnedPositions, ModelSettings
 
 
 class Gpt2Adapter(Adapter):
     """Adapter to GPT-2's names and layouts; its linear maps store (in, out)."""
 
     model_type = "gpt2"
-    hf_class = GPT2
+    hf_class = "GPT2LMHeadModel"
     prefix = "transformer."
     ignored = (r"h\.\d+\.attn\.(bias|masked_bias)", r"lm_head\.weight")
-
-    def misfits(self, settings: ModelSettings, scaling: PositionScaling) -> list[str]:
-        """List the settings that the class would need; empty when it can express them."""
-        return gpt2_misfits(settings, scaling)
 
     def to_configuration(self, description: ModelDescription) -> dict[str, Any]:
         """Return the part of ``config.json`` on the shape."""

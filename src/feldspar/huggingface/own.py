@@ -16,7 +16,6 @@ from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.tensor_rules import TensorRule
-from feldspar.model.export_class import OWN
 from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.block_parts import Biases, NormSettings
 from feldspar.recipe.sections.model import (
@@ -40,6 +39,7 @@ SAME_KEYS = (
 )
 """Settings of the model whose keys in ``config.json`` have the same names."""
 HEAD = "output.weight"
+OWN = "FeldsparForCausalLM"
 
 
 class OwnAdapter(Adapter):

@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feldspar.core.rows import ModelShapes, ParameterRow, Role
-from feldspar.model.export_class import ExportClass, export_class
+from feldspar.huggingface.adapter import ModelDescription
+from feldspar.huggingface.export_class import ExportClass, export_class
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.flops import phase_ledger, training_flops
@@ -53,8 +54,9 @@ class Plan:
     @property
     def export_class(self) -> ExportClass:
         """The class of transformers that the model is exported as after its last phase."""
-        last = len(self.recipe.phases) - 1
-        return export_class(self.recipe.model, self.recipe.position_scaling(last))
+        recipe = self.recipe
+        scaling = recipe.position_scaling(len(recipe.phases) - 1)
+        return export_class(ModelDescription(recipe.model, recipe.parametrization, scaling))
 
     @property
     def warnings(self) -> list[str]:

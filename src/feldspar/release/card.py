@@ -13,7 +13,7 @@ from feldspar.core.artifact import Wanted, finish_artifact
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import tokens_of_plan
-from feldspar.model.export_class import OWN
+from feldspar.huggingface.own import OWN
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
 """Characters that Markdown or HTML may read as markup."""

@@ -9,10 +9,10 @@ from torch import Tensor
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.architectures import ARCHITECTURES, first_fitting
+from feldspar.huggingface.export_class import export_class
 from feldspar.huggingface.export_folder import express
 from feldspar.huggingface.gguf.known_architectures import GGUF_ARCHITECTURES
 from feldspar.huggingface.gguf.written_gguf import write_gguf
-from feldspar.model.export_class import export_class
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
@@ -58,7 +58,7 @@ def _class_of(architecture: str, description: ModelDescription) -> str:
     known = [each.model_type for each in GGUF_ARCHITECTURES.values()]
     found = first_fitting([name for name in known if name in ARCHITECTURES], description)
     if found is None:
-        nearest = export_class(description.settings, description.scaling)
+        nearest = export_class(description)
         raise UserError(
             "llama.cpp has no class that can express this model",
             found=nearest.description,
