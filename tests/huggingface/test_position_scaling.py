@@ -123,11 +123,11 @@ def test_scalings_that_we_would_compute_differently_are_refused(make_decoder, ex
     record = json.loads((folder / "config.json").read_text())
     for changed, message in (
         ({"rope_type": "longrope", "factor": 2.0}, "rope_type is not supported"),
-        ({"rope_type": "yarn", "factor": 2.0, "beta_fast": 16}, "beta_fast is not supported"),
+        ({"rope_type": "yarn", "factor": 2.0, "truncate": False}, "truncate is not supported"),
     ):
         (folder / "config.json").write_text(json.dumps(record | {"rope_parameters": changed}))
         with pytest.raises(UserError, match=message):
             import_model(folder)
     with pytest.raises(UserError, match="llama cannot express this model") as caught:
         export(decoder, architecture="llama", scaling=GROWING, overwrite=True)
-    assert "linear with a factor" in str(caught.value)
+    assert "position_scaling: none" in str(caught.value)

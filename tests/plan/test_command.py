@@ -45,8 +45,8 @@ def test_the_class_that_the_model_is_exported_as(
 ) -> None:
     values = plan("btlm/small")["export"]
     assert values["class"] == "FeldsparForCausalLM" and values["own_code"]
-    assert values["nearest"] == "LlamaForCausalLM"
-    assert "model.norm: rms" in values["needs"]
+    assert values["nearest"] == "GPT2LMHeadModel"
+    assert "model.feed_forward: gelu" in values["needs"]
     assert run_with(["plan", "quickstart"]) == 0
     assert "exported as LlamaForCausalLM, which transformers loads" in capsys.readouterr().out
 

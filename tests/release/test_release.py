@@ -145,7 +145,7 @@ def test_another_class_that_cannot_express_the_model_is_refused(
 ) -> None:
     run, out = str(runs["GPT2LMHeadModel"]), tmp_path / "out"
     assert run_with(["export", run, "--to", str(out), "--architecture", "llama"]) == 2
-    assert "norm: rms" in capsys.readouterr().err and not out.exists()
+    assert "model.norm.type" in capsys.readouterr().err and not out.exists()
 
 
 def test_training_says_the_class_and_what_keeps_it_from_being_a_common_one(
