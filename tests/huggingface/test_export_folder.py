@@ -88,8 +88,11 @@ def test_our_class_has_the_shapes_of_open_models(make_decoder, export, tokens, c
     assert all(torch.equal(back.state[name], state[name]) for name in state)
 
 
+ROUNDED = {"type": "alibi", "rounded": True}
+
+
 @pytest.mark.parametrize("window", [None, WINDOW])
-@pytest.mark.parametrize("positions", ["learned", "alibi", "rotary", "none"])
+@pytest.mark.parametrize("positions", ["learned", "alibi", ROUNDED, "rotary", "none"])
 def test_our_class_ignores_padding_on_the_left(make_decoder, export, tokens, positions, window):
     decoder = make_decoder(GPT2, positions=positions, sliding_window=window)
     model = load(export(decoder, architecture="feldspar"))

@@ -41,10 +41,11 @@ def naive_attention(
     divisors: Tensor | None = None,
     window: int | None = None,
     soft_cap: float | None = None,
+    biases: Tensor | None = None,
 ) -> Tensor:
     """Compute softmax attention in float64 with a loop over sequences, heads and queries.
 
-    ``divisors`` (b, queries) divide the slopes.
+    ``divisors`` (b, queries) divide the slopes; ``biases`` (b, heads, keys) replace them.
     """
     query, key, value = query.double(), key.double(), value.double()
     n_sequences, n_heads, n_queries, _ = query.shape
@@ -61,11 +62,27 @@ def naive_attention(
                 scores = key[b, h // share, seen] @ query[b, h, i] * scale
                 if soft_cap is not None:
                     scores = soft_cap * torch.tanh(scores / soft_cap)
-                if slopes is not None:
+                if biases is not None:
+                    scores += biases[b, h, seen]
+                elif slopes is not None:
                     slope = slopes[h] if divisors is None else slopes[h] / float(divisors[b, i])
                     scores -= slope * torch.tensor([past + i - j for j in seen]).double()
                 out[b, h, i] = scores.softmax(0) @ value[b, h // share, seen]
     return out
+
+
+def naive_rounded_biases(slopes: list[float], positions: Tensor) -> Tensor:
+    """Round slopes, positions (b, t) and their products to bfloat16; return biases (b, h, t)."""
+
+    def rounded(number: float) -> float:
+        return float(torch.tensor(number, dtype=torch.bfloat16))
+
+    return torch.tensor(
+        [
+            [[rounded(rounded(slope) * rounded(place)) for place in row] for slope in slopes]
+            for row in positions.tolist()
+        ]
+    ).double()
 
 
 def naive_rotation(
@@ -179,7 +196,7 @@ def _attention(decoder, normed, part, index, positions, document_ids):
         or index in (window.full_layers or ())
         or (window.full_every is not None and not (index + 1) % window.full_every)
     )
-    slopes, factors = None, naive_factors(decoder, positions)
+    slopes, biases, factors = None, None, naive_factors(decoder, positions)
     if (
         isinstance(settings.positions, RotaryPositions)
         and index not in settings.positions.layers_without
@@ -194,11 +211,23 @@ def _attention(decoder, normed, part, index, positions, document_ids):
                 tensor[b, h, t] = naive_rotation(tensor[b, h, t], place, settings.positions, own)
     elif isinstance(settings.positions, AlibiPositions):
         times = settings.positions.slope_multiplier
-        slopes = [times * naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
+        slopes = [naive_slope(h, settings.n_heads) for h in range(settings.n_heads)]
+        if settings.positions.rounded:
+            biases = times * naive_rounded_biases(slopes, positions)
+        slopes = [times * slope for slope in slopes]
     scale = decoder.blocks[index].attention.score_multiplier
     span = None if full else window.tokens
     attended = naive_attention(
-        query, key, value, scale, slopes, document_ids, factors, span, settings.attention_soft_cap
+        query,
+        key,
+        value,
+        scale,
+        slopes,
+        document_ids,
+        factors,
+        span,
+        settings.attention_soft_cap,
+        biases,
     )
     return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
 

@@ -176,6 +176,11 @@ def test_what_is_no_scaling_is_refused(keys: dict[str, Any], message: str) -> No
         ("alibi", scaling("yarn", factor=2, train_length=64), "the model has alibi"),
         ("alibi", scaling("ntk", factor=2, train_length=64), "the model has alibi"),
         (
+            {"type": "alibi", "rounded": True},
+            scaling("linear", train_length=64),
+            "slopes that are not rounded; give a factor",
+        ),
+        (
             "rotary",
             scaling("linear", train_length=64, scope="query"),
             "scope: query works with alibi",
@@ -183,7 +188,7 @@ def test_what_is_no_scaling_is_refused(keys: dict[str, Any], message: str) -> No
     ],
 )
 def test_what_does_not_fit_the_positions_is_refused(
-    make_decoder: Any, positions: str, chosen: PositionScaling, message: str
+    make_decoder: Any, positions: Any, chosen: PositionScaling, message: str
 ) -> None:
     decoder = make_decoder(positions=positions)
     with pytest.raises(UserError, match=message):

@@ -34,6 +34,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "soft_caps": LLAMA | {"attention_soft_cap": 2.0, "logit_soft_cap": 3.0},
     "embedding_norm": {"embedding_norm": True, "positions": "alibi"},
     "slopes": {"positions": {"type": "alibi", "slope_multiplier": 0.5}},
+    "rounded_slopes": {
+        "positions": {"type": "alibi", "slope_multiplier": 0.5, "rounded": True},
+        "n_heads": 12,
+        "n_kv_heads": 4,
+        "head_dim": 4,
+    },
     "windows": LLAMA
     | {
         "n_layers": 3,

@@ -49,7 +49,12 @@ def test_an_unknown_key_names_the_nearest() -> None:
 def test_keys_of_a_place() -> None:
     tree = {"model": {"positions": {"type": "alibi"}}}
     place = ("model", "positions")
-    assert set(known_keys(Recipe, place, tree)) == {"type", "max_exponent", "slope_multiplier"}
+    assert set(known_keys(Recipe, place, tree)) == {
+        "type",
+        "max_exponent",
+        "slope_multiplier",
+        "rounded",
+    }
     assert "from" in set(known_keys(Recipe, ("schedule", "learning_rate", "segments", 0), {}))
     assert list(known_keys(Recipe, ("nothing", "here"), {})) == []
 

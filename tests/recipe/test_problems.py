@@ -61,7 +61,10 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "d_ff: 128",
             "d_ff: 128\n  positions: {type: alibi, base: 5}",
-            "model.positions.base: unknown key (keys here: max_exponent, slope_multiplier, type)",
+            (
+                "model.positions.base: unknown key (keys here: max_exponent, rounded, "
+                "slope_multiplier, type)"
+            ),
         ),
         (
             "d_ff: 128",

@@ -1,9 +1,7 @@
 """Falcon (`FalconForCausalLM`) in its old and its new form, with rotary positions or ALiBi.
 
 Falcon adds ALiBi's biases before it divides scores by sqrt(head_dim), so its slopes are smaller by
-that factor (``slope_multiplier``). The class also rounds the slopes, and each product of a slope
-and a position, to bfloat16, in any precision; we compute both in float32. The two agree where
-bfloat16 holds the products exactly: for slopes that are powers of two, and up to 256 positions.
+that factor (``slope_multiplier``). It rounds slopes and biases to bfloat16 (``rounded``).
 """
 
 import math
@@ -139,7 +137,8 @@ def _positions(
     configuration: Mapping[str, Any], width: int
 ) -> tuple[AlibiPositions | RotaryPositions, PositionScaling]:
     if configuration.get("alibi", False):
-        return AlibiPositions(slope_multiplier=1 / math.sqrt(width)), NoScaling()
+        alibi = AlibiPositions(slope_multiplier=1 / math.sqrt(width), rounded=True)
+        return alibi, NoScaling()
     rope = configuration.get("rope_parameters") or {}
     base = rope.get("rope_theta", configuration.get("rope_theta", 10000.0))
     return RotaryPositions(base=float(base)), rope_scaling(configuration)

@@ -149,6 +149,8 @@ def _later_keys(settings: ModelSettings) -> dict[str, Any]:
         found["layers_without_positions"] = list(positions.layers_without)
     if isinstance(positions, AlibiPositions) and positions.slope_multiplier != 1.0:
         found["alibi_slope_multiplier"] = positions.slope_multiplier
+    if isinstance(positions, AlibiPositions) and positions.rounded:
+        found["alibi_rounded"] = True
     values = {name: getattr(settings, name) for name in SAME_KEYS}
     defaults = {name: ModelSettings.model_fields[name].default for name in SAME_KEYS}
     return found | {name: value for name, value in values.items() if value != defaults[name]}
@@ -175,6 +177,7 @@ def _positions(configuration: Mapping[str, Any]) -> Positions:
         return AlibiPositions(
             max_exponent=configuration["alibi_max_exponent"],
             slope_multiplier=configuration.get("alibi_slope_multiplier", 1.0),
+            rounded=configuration.get("alibi_rounded", False),
         )
     if kind == "learned":
         return LearnedPositions()

@@ -91,5 +91,6 @@ class Attention(nn.Module):
             VisibleKeys(context.document_ids, self.window),
             self.dropout if self.training else 0.0,
             self.soft_cap,
+            context.key_biases,
         )
         return self.output(attended.transpose(1, 2).flatten(2))

@@ -9,11 +9,12 @@ end, so query i stands at position j - i_total + i. The paths are all equal to t
 * masked: queries in chunks of rows, each with the keys up to its end and a mask shared by heads;
 * ALiBi by augmented heads: extra dimensions whose product is slope x key position, so that the
   kernel adds the bias itself; keys are counted back from each chunk's end to keep products small;
-* ALiBi by explicit bias: the relative form, in float32, for decoding with a cache;
+* ALiBi by explicit bias: the relative form, in float32, for decoding with a cache; and rounded
+  biases of keys, in any case;
 * capped scores: explicit scores, in float32, a chunk of rows at a time.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -38,15 +39,19 @@ def attend(
     visible: VisibleKeys = VisibleKeys(),
     dropout: float = 0.0,
     soft_cap: float | None = None,
+    key_biases: Tensor | None = None,
 ) -> Tensor:
     """Compute causal attention, (b, h, i, d). ``scale`` multiplies q.k, never the ALiBi bias.
 
     ``slopes`` (h,) in float32 turn ALiBi on; (h, i) or (b, h, i) give each query its own.
+    ``key_biases`` (h, j) or (b, h, j) are added to the scores instead.
     ``visible`` says which of the keys up to its own position a query sees. ``soft_cap`` limits the
     scores; it excludes ALiBi.
     """
     if soft_cap is not None:
         return capped_attention(query, key, value, scale, soft_cap, visible, dropout)
+    if key_biases is not None:
+        return key_biased(query, key, value, scale, key_biases, visible, dropout)
     if visible.document_ids is None and not dropout and suits_blocks(query, key):
         return blocked_attention(query, key, value, scale, slopes, visible)
     if slopes is None:
@@ -201,22 +206,55 @@ def biased_alibi(
     dropout: float = 0.0,
 ) -> Tensor:
     """Add -slope x (query position - key position), a chunk of query rows at a time."""
-    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
-    parts = []
-    for chunk in chunks(query, key, visible):
+
+    def bias_of(chunk: Chunk) -> Tensor:
         begin, end = chunk.past + chunk.rows.start, chunk.past + chunk.rows.stop
         rows = torch.arange(begin, end, device=query.device)
         places = torch.arange(chunk.keys.start, chunk.keys.stop, device=query.device)
-        distance = (rows[:, None] - places).to(dtype)
         rows_slopes = slopes[:, None] if slopes.dim() == 1 else slopes[..., chunk.rows]
-        bias = -rows_slopes.to(dtype)[..., None] * distance
+        return rows_slopes[..., None] * (places - rows[:, None])
+
+    return _biased(query, key, value, scale, bias_of, visible, dropout)
+
+
+def key_biased(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    biases: Tensor,
+    visible: VisibleKeys = VisibleKeys(),
+    dropout: float = 0.0,
+) -> Tensor:
+    """Add the bias of each key, a chunk of query rows at a time."""
+
+    def bias_of(chunk: Chunk) -> Tensor:
+        return biases[..., None, chunk.keys]
+
+    return _biased(query, key, value, scale, bias_of, visible, dropout)
+
+
+def _biased(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    bias_of: Callable[[Chunk], Tensor],
+    visible: VisibleKeys,
+    dropout: float,
+) -> Tensor:
+    """Add (h, rows, keys) or (b, h, rows, keys) to the scores of each chunk, in float32 at least.
+
+    One row may stand for all.
+    """
+    dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+    parts = []
+    for chunk in chunks(query, key, visible):
+        bias = bias_of(chunk).to(dtype)
         bias = torch.where(visible.mask(chunk, query.device), bias, float("-inf"))
         if bias.dim() == 3:
             bias = bias.unsqueeze(0)
-        rows_q = query[:, :, chunk.rows]
-        keys, values = key[:, :, chunk.keys], value[:, :, chunk.keys]
-        out = fused(
-            rows_q.to(dtype), keys.to(dtype), values.to(dtype), scale, bias, dropout=dropout
-        )
-        parts.append(out.to(query.dtype))
+        rows = query[:, :, chunk.rows].to(dtype)
+        keys, values = key[:, :, chunk.keys].to(dtype), value[:, :, chunk.keys].to(dtype)
+        parts.append(fused(rows, keys, values, scale, bias, dropout=dropout).to(query.dtype))
     return joined(parts)

@@ -75,11 +75,13 @@ class SequenceContext:
 
     ``rotary`` holds cosine and sine (..., t, 1, p), ``window_rotary`` those of layers with a window
     where they have a base of their own; ``slopes`` is (h,) in float32, or (h, t) or (b, h, t) where
-    each query has its own; ``document_ids`` is (b, t) and keeps attention inside a document.
+    each query has its own; ``key_biases``, (h, s) or (b, h, s) for s keys, replace slopes where
+    these are rounded; ``document_ids`` is (b, t) and keeps attention inside a document.
     """
 
     rotary: tuple[Tensor, Tensor] | None = None
     window_rotary: tuple[Tensor, Tensor] | None = None
     slopes: Tensor | None = None
+    key_biases: Tensor | None = None
     document_ids: Tensor | None = None
     cache: KeyValueCache | None = None

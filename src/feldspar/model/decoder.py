@@ -34,6 +34,7 @@ from feldspar.model.positions import (
     document_positions,
     rotary_frequencies,
     rotary_tables,
+    rounded_biases,
 )
 from feldspar.recipe.sections.model import (
     AlibiPositions,
@@ -299,7 +300,7 @@ class Decoder(nn.Module):
         kind, scaling, device = self.settings.positions, self.position_scaling, tokens.device
         weight_dtype = self.token_embedding.weight.dtype
         dtype = torch.float64 if weight_dtype == torch.float64 else torch.float32
-        rotary = window_rotary = slopes = None
+        rotary = window_rotary = slopes = key_biases = None
         if positions is None:
             positions = torch.arange(tokens.shape[1], device=device)
         length = self._length(positions, document_ids, cache, scaled_length)
@@ -314,9 +315,13 @@ class Decoder(nn.Module):
                 window_rotary = rotary_tables(positions, plain)
         elif isinstance(kind, AlibiPositions):
             values = alibi_slopes(self.settings.n_heads, kind.max_exponent)
-            values = [value * kind.slope_multiplier for value in values]
             slopes = scaled_slopes(values, scaling, length, dtype, device)
-        return SequenceContext(rotary, window_rotary, slopes, document_ids, cache)
+            if kind.rounded:
+                if cache is not None:
+                    positions = torch.arange(cache.length_tokens + tokens.shape[1], device=device)
+                key_biases = rounded_biases(slopes, positions) * kind.slope_multiplier
+            slopes = slopes * kind.slope_multiplier
+        return SequenceContext(rotary, window_rotary, slopes, key_biases, document_ids, cache)
 
     def _length(
         self,

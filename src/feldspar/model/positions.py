@@ -27,6 +27,16 @@ def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:
     return slopes + extra
 
 
+def rounded_biases(slopes: Tensor, positions: Tensor) -> Tensor:
+    """Return Falcon's bias of each key: slope x position, with slope, position and product rounded
+    to bfloat16.
+
+    Slopes (h,) and positions (t,) or (b, t) give (h, t) or (b, h, t), in the slopes' type.
+    """
+    low = torch.bfloat16
+    return (slopes.to(low)[:, None] * positions[..., None, :].to(low)).to(slopes.dtype)
+
+
 def document_positions(document_ids: Tensor) -> Tensor:
     """Return positions that restart at 0 in each document; (b, t) ids to (b, t) positions."""
     index = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)

@@ -47,6 +47,7 @@ class FeldsparConfig(PretrainedConfig):
         layers_without_positions: list[int] | None = None,
         alibi_max_exponent: float = 8.0,
         alibi_slope_multiplier: float = 1.0,
+        alibi_rounded: bool = False,
         position_scaling: dict[str, Any] | None = None,
         scaled_length: int | None = None,
         sliding_window: int | None = None,
@@ -85,6 +86,7 @@ class FeldsparConfig(PretrainedConfig):
         self.layers_without_positions = layers_without_positions or []
         self.alibi_max_exponent = alibi_max_exponent
         self.alibi_slope_multiplier = alibi_slope_multiplier
+        self.alibi_rounded = alibi_rounded
         self.position_scaling = position_scaling
         self.scaled_length = scaled_length
         self.sliding_window = sliding_window

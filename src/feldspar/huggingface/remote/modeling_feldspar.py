@@ -325,8 +325,16 @@ class FeldsparModel(FeldsparPreTrainedModel):
             dtype = wide_dtype(x)
             values = alibi_slopes(self.config.num_attention_heads, self.config.alibi_max_exponent)
             slopes = torch.tensor(values, device=x.device, dtype=dtype)
-            slopes = slopes * self.config.alibi_slope_multiplier
-            bias = -scaled_slopes(slopes, self.scaling, lengths) * distance.to(dtype)
+            slopes = scaled_slopes(slopes, self.scaling, lengths)
+            if self.config.alibi_rounded:
+                places = torch.arange(n_keys, device=x.device)
+                if attention_mask is not None and attention_mask.dim() == 2:
+                    places = (attention_mask.cumsum(-1) - 1)[:, None, None]
+                low = torch.bfloat16
+                bias = (slopes.to(low) * places.to(low)).to(dtype)
+            else:
+                bias = -slopes * distance.to(dtype)
+            bias = bias * self.config.alibi_slope_multiplier
         else:
             bias = torch.zeros((), device=x.device, dtype=x.dtype)
         return torch.where(visible, bias, float("-inf"))

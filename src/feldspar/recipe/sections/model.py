@@ -52,10 +52,13 @@ class AlibiPositions(Settings):
     """The smallest slope is 2 to the power of minus this number."""
     slope_multiplier: Annotated[float, Field(gt=0)] = 1.0
     """Multiplies every slope; 1 / sqrt(head_dim) in Falcon."""
+    rounded: bool = False
+    """Round slopes, positions of keys, and their products to bfloat16 before slope_multiplier, in
+    any precision (Falcon). Positions count from the beginning of a document."""
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler, ("slope_multiplier",))
+        return without_defaults(self, handler, ("slope_multiplier", "rounded"))
 
 
 class NoPositions(Settings):
@@ -416,6 +419,9 @@ def scaling_misfit(scaling: PositionScaling, model: ModelSettings) -> str | None
             return f"{scaling.type} scales rotary positions; the model has alibi"
         if isinstance(scaling, NtkScaling) and scaling.train_length is not None:
             return "ntk with train_length scales rotary positions; the model has alibi"
+        growing = isinstance(scaling, LinearScaling) and scaling.train_length is not None
+        if growing and isinstance(model.positions, AlibiPositions) and model.positions.rounded:
+            return "linear with train_length needs slopes that are not rounded; give a factor"
         if isinstance(scaling, NtkScaling) and model.n_heads == 1:
             return "ntk spreads its factor over the heads; the model has only one"
         return None

@@ -32,6 +32,7 @@ FAMILY = Family(
         "grouped, one norm": GROUPED | {"num_ln_in_parallel_attn": 1, "bias": True},
         "grouped, all key heads": {"new_decoder_architecture": True},
         "ALiBi": SEQUENTIAL | {"alibi": True, "bias": True},
+        "ALiBi, twelve heads": {"alibi": True, "num_attention_heads": 12, "hidden_size": 24},
         "ALiBi, parallel": {"alibi": True},
         "ALiBi, grouped": GROUPED | {"alibi": True},
         "untied": {"tie_word_embeddings": False, "activation": "relu"} | rope(),
