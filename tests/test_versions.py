@@ -5,7 +5,18 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("data", "fast", "hf", "report", "chat", "track-tensorboard", "search", "vision", "gguf")
+EXTRAS = (
+    "data",
+    "fast",
+    "hf",
+    "report",
+    "chat",
+    "track-tensorboard",
+    "search",
+    "lang",
+    "vision",
+    "gguf",
+)
 """Extras that ``make oldest`` installs; it has no others of third parties."""
 CHECKERS = {"ruff", "pyrefly"}
 

@@ -82,7 +82,8 @@ def prepare(table: Any, how: Preparation, ranks: dict[str, int], folder: Path) -
     write_table(table, folder / PART_NAME)
     texts = packed_column(table, "text")
     clean, characters = cleaned_texts(texts)
-    reasons = find_reasons(texts, characters, how.filters)
+    sources = table.column("source").to_pylist()
+    reasons = find_reasons(texts, characters, sources, how.filters)
     if how.sketch:
         values = sketch_texts(clean, characters, reasons < 0)
         np.save(folder / SKETCHES_NAME, values)

@@ -31,6 +31,8 @@ class Candidate:
     texts: PackedTexts
     index: int
     cleaned_characters: int
+    source: str
+    """Name of its source."""
 
     @property
     def text(self) -> str:
@@ -39,17 +41,21 @@ class Candidate:
 
 
 def find_reasons(
-    texts: PackedTexts, cleaned_characters: np.ndarray, filters: Sequence[Filter]
+    texts: PackedTexts,
+    cleaned_characters: np.ndarray,
+    sources: Sequence[str],
+    filters: Sequence[Filter],
 ) -> np.ndarray:
     """Return for each text the place of its reason in ``reasons_of(filters)``; -1: none (i16).
 
-    The first filter that gives a reason decides.
+    ``sources`` holds the name of each text's source. The first filter that gives a reason decides.
     """
     places = {reason: place for place, reason in enumerate(reasons_of(filters))}
     functions = [_function_of(settings) for settings in filters]
     found = np.full(len(texts), -1, np.int16)
-    for index, characters in enumerate(cleaned_characters.tolist()):
-        document = Candidate(texts, index, characters)
+    measured = zip(cleaned_characters.tolist(), sources, strict=True)
+    for index, (characters, source) in enumerate(measured):
+        document = Candidate(texts, index, characters, source)
         for function in functions:
             reason = function(document)
             if reason is not None:

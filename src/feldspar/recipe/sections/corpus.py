@@ -227,7 +227,40 @@ class MaxMeanLineLength(Settings):
     """Documents with more characters per line on average are removed."""
 
 
-Filter = Annotated[ShortFilter | MaxMeanLineLength, Field(discriminator="type"), NameOrMapping]
+class ScriptShare(Settings):
+    """Remove documents with too few letters of a script, such as text in another language."""
+
+    type: Literal["script_share"] = "script_share"
+    script: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Scripts by name, such as cyrillic or [hiragana, katakana, han]."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Documents are removed if fewer of their letters than this share belong to the scripts."""
+    sources: str | tuple[str, ...] | None = None
+    """Sources that the filter looks at; default: all of them."""
+
+
+class LanguageFilter(Settings):
+    """Remove documents in other languages; needs the extra lang (py3langid)."""
+
+    type: Literal["language"] = "language"
+    language: str | Annotated[tuple[str, ...], Field(min_length=1)]
+    """Languages to keep, by their codes of ISO 639-1, such as uk or [no, nb, nn]."""
+    probability: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Documents are removed if the languages together are less probable than this."""
+    sources: str | tuple[str, ...] | None = None
+    """Sources that the filter looks at; default: all of them."""
+
+
+Filter = Annotated[
+    ShortFilter | MaxMeanLineLength | ScriptShare | LanguageFilter,
+    Field(discriminator="type"),
+    NameOrMapping,
+]
+
+
+def names_in(value: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names in a setting that holds one name or several; none for None."""
+    return (value,) if isinstance(value, str) else value or ()
 
 
 class CleanSettings(Settings):
@@ -388,6 +421,17 @@ class CorpusSettings(Settings):
     """Evaluation sets whose text the documents must not share; null: none."""
     split: SplitSettings = SplitSettings()
     """Documents that are held out."""
+
+    @model_validator(mode="after")
+    def _filters_name_sources(self) -> Self:
+        for index, each in enumerate(self.filters):
+            named = names_in(each.sources) if isinstance(each, ScriptShare | LanguageFilter) else ()
+            if unknown := [name for name in named if name not in self.sources]:
+                raise ValueError(
+                    f"filters.{index}.sources: there is no source {unknown[0]!r}; the sources are "
+                    + ", ".join(self.sources)
+                )
+        return self
 
     @property
     def all_filters(self) -> tuple[Filter, ...]:

@@ -12,6 +12,8 @@ import sys
 import unicodedata
 from functools import lru_cache
 
+from feldspar.corpus.scripts import character_ranges
+
 _SPACE = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _LAST_ASSIGNED_3_2 = 0x2FFFF
 
@@ -48,15 +50,3 @@ def _unicode_patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
             members[old[0] if old[0] in "LN" else "other"].append(code)
     letter, number, other = (character_ranges(codes) for codes in members.values())
     return _pattern(letter, number, _SPACE), re.compile(f"[^{letter}{number}{other}]")
-
-
-def character_ranges(codes: list[int]) -> str:
-    """Return ascending code points as the inside of a character class."""
-    parts = []
-    first = previous = codes[0]
-    for code in [*codes[1:], -1]:
-        if code != previous + 1:
-            parts.append(f"\\U{first:08x}-\\U{previous:08x}")
-            first = code
-        previous = code
-    return "".join(parts)

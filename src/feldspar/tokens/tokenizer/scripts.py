@@ -1,25 +1,17 @@
-"""Sets of target characters: scripts by name, or the characters themselves.
-
-A character belongs to a script if its Unicode name contains the script's name ("ARABIC COMMA",
-"COMBINING CYRILLIC TITLO", "EXTENDED ARABIC-INDIC DIGIT ONE"). Unlike the property Script this
-includes the script's own punctuation, marks and digits, which Unicode shares between scripts, and
-it needs no table.
-"""
+"""Sets of target characters: scripts by name, or the characters themselves."""
 
 import re
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 
-from feldspar.core.errors import UserError, nearest
-from feldspar.tokens.tokenizer.pretokens import character_ranges
+from feldspar.core.errors import UserError
+from feldspar.corpus.scripts import character_ranges, characters_of_scripts
 
 SAMPLED_CHARACTERS = 2_000_000
 ROW = 64
 """Number of code points that share all bytes of UTF-8 but the last."""
-OTHER_NAMES = {"HAN": "CJK"}
 
 
 class TargetCharacters:
@@ -37,18 +29,7 @@ class TargetCharacters:
         Unassigned code points belong to a script if all characters of their row do, so that a
         script's UTF-8 prefixes belong to it alone. Raises UserError for an unknown name.
         """
-        codes: set[int] = set()
-        for name in names:
-            word = OTHER_NAMES.get(name.upper(), name.upper())
-            pattern = re.compile(rf"(?<![A-Z]){re.escape(word)}(?![A-Z])")
-            found = {c for c, known in _named_characters() if pattern.search(known)}
-            if not found:
-                hint = nearest(name.lower(), _script_names())
-                raise UserError(
-                    f"no character of Unicode belongs to a script {name!r}"
-                    + (f"; did you mean {hint!r}?" if hint else "")
-                )
-            codes |= found
+        codes = characters_of_scripts(names)
         for row in {code // ROW for code in codes}:
             members = range(row * ROW, row * ROW + ROW)
             unassigned = {c for c in members if unicodedata.category(chr(c)) == "Cn"}
@@ -101,14 +82,3 @@ def dominant_script(texts: Iterable[str]) -> str:
 def code_points(text: str) -> str:
     """Return ``text`` as code points, such as U+0627 U+0644; no terminal reorders them."""
     return " ".join(f"U+{ord(character):04X}" for character in text)
-
-
-def _named_characters() -> Iterable[tuple[int, str]]:
-    for code in range(sys.maxunicode + 1):
-        if name := unicodedata.name(chr(code), ""):
-            yield code, name
-
-
-def _script_names() -> set[str]:
-    letters = (name for _, name in _named_characters() if " LETTER " in name)
-    return {name.split(" LETTER ")[0].lower().removesuffix(" small") for name in letters}
