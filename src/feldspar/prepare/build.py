@@ -1,4 +1,4 @@
-"""Build the missing inputs of a recipe: its ontology, documents, tokenizer and shards.
+"""Build the missing inputs of a recipe: its base, ontology, documents, tokenizer and shards.
 
 Finished stages are kept, and a build that was stopped goes on.
 """
@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING
 from feldspar.core.errors import UserError
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
+from feldspar.prepare.bases import import_source
 from feldspar.prepare.stages import STARTS, AnyLoaded, Stage, State, stages_of
+from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.start_from import StartFromHuggingFace
 
 if TYPE_CHECKING:
     from feldspar.core.engines import Engine
@@ -34,6 +37,8 @@ def build_missing(
         return stages
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         require_ready(loaded, stages)
+    for start in (stage for stage in stages if stage.name in STARTS and stage.name in names):
+        import_base(loaded, start, offline)
     if "documents" in names:
         build_documents(loaded, offline)
     elif "ontology" in names:
@@ -63,6 +68,20 @@ def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
             f"{missing[0].name}: {missing[0].path} is not built yet",
             do=" && ".join(commands),
         )
+
+
+def import_base(loaded: AnyLoaded, stage: Stage, offline: bool) -> None:
+    """Import the base that a stage of ``STARTS`` names into its folder.
+
+    Raises UserError where downloads are off, and as ``model_source``.
+    """
+    assert isinstance(loaded.recipe, Recipe) and stage.path is not None, "its stage says so"
+    start, adapt = loaded.recipe.start_from, loaded.recipe.adapt
+    if stage.name != STARTS[0] and adapt is not None and adapt.embeddings.donor is not None:
+        start = adapt.embeddings.donor
+    assert isinstance(start, StartFromHuggingFace) and start.base is not None
+    say(f"base: {start.base} into {stage.path}")
+    import_source(start.base, stage.path, offline=offline)
 
 
 def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:

@@ -17,7 +17,7 @@ from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
-from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
+from feldspar.recipe.sections.tokens import ExtendTokenizer, ShardSettings, TrainBpe
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.tokens.shards.shard_shape import KIND as SHARDS
 from feldspar.tokens.shards.shard_shape import ShardShape
@@ -77,20 +77,21 @@ def stages_of(loaded: AnyLoaded) -> list[Stage]:
     """List what the recipe needs, in the order in which it is made."""
     corpus = loaded.recipe.corpus
     ontology = [] if corpus is None else list(_ontology(loaded, corpus))
+    starts = list(_starts(loaded.recipe)) if isinstance(loaded.recipe, Recipe) else []
+    imported = [stage.path for stage in starts if stage.path and stage.state is State.TO_BUILD]
     written = [stage.path for stage in ontology if stage.path and stage.state is State.TO_BUILD]
     documents = None if corpus is None else _documents(loaded, corpus, written)
     shards = _shards(loaded, documents)
     if documents is not None and shards.state is State.READY and documents.state in _ABSENT:
         note = "the shards hold their tokens"
         documents = Stage("documents", documents.path, State.NOT_NEEDED, note)
-    tokenizer = _tokenizer(loaded, shards)
+    tokenizer = _tokenizer(loaded, shards, imported)
     if tokenizer is not None and tokenizer.state is State.MISSING:
         note = f"shards.path: {shards.path} does not exist, and is made with the tokenizer"
         shards = replace(shards, state=State.MISSING, note=note)
     data = [stage for stage in (documents, tokenizer, shards) if stage]
-    if not isinstance(loaded.recipe, Recipe):
-        return [*ontology, *data]
-    return [*_starts(loaded.recipe), *ontology, *data, *_examples(loaded.recipe, written)]
+    examples = _examples(loaded.recipe, written) if isinstance(loaded.recipe, Recipe) else ()
+    return [*starts, *ontology, *data, *examples]
 
 
 def shown_path(path: Path) -> str:
@@ -201,8 +202,11 @@ def _shards_are_ready(loaded: AnyLoaded, shards: ShardSettings, documents: Stage
     return True
 
 
-def _tokenizer(loaded: AnyLoaded, shards: Stage) -> Stage | None:
-    """Return the tokenizer, which lies in the folder of the shards."""
+def _tokenizer(loaded: AnyLoaded, shards: Stage, imported: list[Path]) -> Stage | None:
+    """Return the tokenizer, which lies in the folder of the shards.
+
+    It may extend that of a model that will be ``imported``.
+    """
     recipe = loaded.recipe
     if shards.path is None or recipe.tokenizer is None or shards.state is State.REFUSED:
         return None
@@ -211,6 +215,9 @@ def _tokenizer(loaded: AnyLoaded, shards: Stage) -> Stage | None:
         return Stage("tokenizer", path, State.READY)
     if isinstance(recipe.tokenizer, TrainBpe):
         note = f"{recipe.tokenizer.vocab_size:,} tokens, trained on the documents"
+        return Stage("tokenizer", path, State.TO_BUILD, note, do=shards.do)
+    if isinstance(recipe.tokenizer, ExtendTokenizer) and Path(recipe.tokenizer.base) in imported:
+        note = f"extends that of {recipe.tokenizer.base}"
         return Stage("tokenizer", path, State.TO_BUILD, note, do=shards.do)
     try:
         assert recipe.shards is not None, "the shards have a path"
@@ -229,7 +236,7 @@ def _starts(recipe: Recipe) -> Iterator[Stage]:
         if isinstance(start, StartFromRun):
             yield _parent_run(name, path, start)
         elif isinstance(start, StartFromHuggingFace):
-            yield _parent_folder(name, path)
+            yield _parent_folder(name, path, start.base)
 
 
 def _parent_run(name: str, path: Path, start: StartFromRun) -> Stage:
@@ -239,9 +246,12 @@ def _parent_run(name: str, path: Path, start: StartFromRun) -> Stage:
     return Stage(name, path, State.MISSING, f"{name}: {path} holds no checkpoint", do=command)
 
 
-def _parent_folder(name: str, path: Path) -> Stage:
+def _parent_folder(name: str, path: Path, base: str | None) -> Stage:
     if any((path / name).is_file() for name in ("config.json", "model.json")):
         return Stage(name, path, State.READY)
+    if base is not None:
+        command = f"feldspar import {base} --to {path}"
+        return Stage(name, path, State.TO_BUILD, f"from the package of {base}", do=command)
     do = "put config.json and the safetensors files of the model there"
     return Stage(name, path, State.MISSING, f"{name}: {path} holds no model", do=do)
 

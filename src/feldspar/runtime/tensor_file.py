@@ -67,6 +67,10 @@ class LazyTensors(Mapping[str, Tensor]):
     def header(self, name: str) -> TensorHeader:
         """Return shape and type of a tensor without reading its values."""
 
+    def __contains__(self, name: object) -> bool:
+        """Tell whether there is a tensor of this name, without reading it."""
+        return any(name == own for own in self)
+
 
 def header_of(tensors: Mapping[str, Tensor], name: str) -> TensorHeader:
     """Return shape and type of a tensor, without reading it where the tensors are lazy."""

@@ -24,11 +24,14 @@ class StartFromRun(Settings):
 
 
 class StartFromHuggingFace(Settings):
-    """The weights of a Hugging Face folder."""
+    """The weights of a model folder: imported, or from Hugging Face."""
 
     type: Literal["huggingface"]
     path: str
     """The folder."""
+    base: str | None = None
+    """Base that a package holds, such as smollm2-135m; it is imported into the folder if that is
+    missing."""
 
 
 StartFrom = StartFromScratch | StartFromRun | StartFromHuggingFace
