@@ -23,8 +23,12 @@ def register(app: typer.Typer) -> None:
             ),
         ],
         scale: Annotated[
-            Literal["small", "paper"],
-            typer.Option("--scale", help="small: under an hour on two cores; paper: its own runs."),
+            Literal["small", "open", "paper"],
+            typer.Option(
+                "--scale",
+                help="small: under an hour on two cores; open: an open model, an hour "
+                "(bilingual); paper: its own runs.",
+            ),
         ] = "small",
         quick: Annotated[
             bool, typer.Option("--quick", help="Fewer and shorter runs of the small scale.")
@@ -72,9 +76,10 @@ def register(app: typer.Typer) -> None:
                 )
             show_record(judge_again(chosen, judge), json)
             return
-        if quick and scale == "paper":
-            raise UserError("--quick shortens --scale small, not --scale paper")
+        if quick and scale != "small":
+            raise UserError(f"--quick shortens --scale small, not --scale {scale}")
         size = Scale.QUICK if quick else Scale(scale)
+        chosen.data_of(size)
         if dry_run or (size is Scale.PAPER and not has_gpu()):
             show_costs(chosen, size, json, dry_run)
             return

@@ -1,13 +1,16 @@
-"""Bilingual adaptation (2407.12869): an English model learns a cipher of English in other letters.
+"""Bilingual adaptation (2407.12869): an English model learns a cipher of English, or Russian.
 
 Fixed before any run that is reported: recipes, steps, seeds, what is measured and the tolerances.
 Every seed has a base model of its own. New rows begin in four ways, each measured before training
 and after the first stage; from the first stage of ``subword_mean`` the second goes on with three
-mixtures; beside it a run trains everything from the start, for as many tokens.
+mixtures; beside it a run trains everything from the start, for as many tokens. The open scale does
+the same to SmolLM2-135M, without that run: its base has no seeds, rows that are not drawn begin
+once, and only ``subword_mean`` is trained.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,20 +28,40 @@ from feldspar.study.trials import Trial, TrialResult
 from feldspar.tokens.shards.shard_folder import ShardSet
 
 BASE, RECIPE, LARGE = "bilingual/base", "bilingual/small", "bilingual/ablation"
-SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}
+OPEN = "bilingual/open"
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.OPEN: 3, Scale.PAPER: 1}
+DRAWS = 5
+"""Seeds of rows that are drawn, at the open scale."""
 QUICK_STEPS = 20
 OLD_VOCABULARY = Data(RECIPE, ("choose.vocabulary=base",))
-ENGLISH, NEW, LARGE_NEW = "english", "cipher", "arabic"
-"""The old language and the new one, at small scale and at the paper's."""
+ENGLISH, NEW, OPEN_NEW, LARGE_NEW = "english", "cipher", "russian", "arabic"
+"""The old language and the new one, at small scale, on an open model, and at the paper's scale."""
 INITIALISATIONS = ("subword_mean", "random", "mean", "normal_matched")
 """The initial values of new rows; training goes on with the first."""
+DRAWN = ("random", "normal_matched")
+"""Those that depend on the seed."""
 NONE = "no extension"
 
 Bits = Mapping[str, Mapping[str, Sequence[float]]]
 """Held-out bits per byte of every seed, by what was trained and by language."""
 
-MIXTURES = {"1:1": {NEW: 0.5, ENGLISH: 0.5}, "9:1": {NEW: 0.9, ENGLISH: 0.1}, "1:0": {NEW: 1.0}}
-"""New language to English in the second stage."""
+MIXTURES = {"1:1": 0.5, "9:1": 0.9, "1:0": 1.0}
+"""Share of the new language in the second stage; the rest is English."""
+
+
+def recipe_of(scale: Scale) -> str:
+    """Return the recipe of an experiment below the paper's scale."""
+    return OPEN if scale is Scale.OPEN else RECIPE
+
+
+def new_language(scale: Scale) -> str:
+    """Return the source of the new language."""
+    return {Scale.OPEN: OPEN_NEW, Scale.PAPER: LARGE_NEW}.get(scale, NEW)
+
+
+def trained_rows(scale: Scale) -> tuple[str, ...]:
+    """Return the initialisations that the first stage trains."""
+    return INITIALISATIONS[:1] if scale is Scale.OPEN else INITIALISATIONS
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
@@ -46,12 +69,17 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
     if scale is Scale.PAPER:
         score = f"validation/{LARGE_NEW}/bits_per_byte"
         return (Stage("second", LARGE, lambda _: paper_trials(), score),)
-    score = f"validation/{NEW}/bits_per_byte"
+    score, recipe = f"validation/{new_language(scale)}/bits_per_byte", recipe_of(scale)
+    adapted = (
+        Stage("begun", recipe, lambda results: begun_trials(results, scale), score),
+        Stage("first", recipe, lambda results: first_trials(results, scale), score, True),
+        Stage("second", recipe, lambda results: second_trials(results, scale), score),
+    )
+    if scale is Scale.OPEN:
+        return adapted
     return (
         Stage("base", BASE, lambda _: base_trials(scale), score, keeps_weights=True),
-        Stage("begun", RECIPE, lambda results: begun_trials(results, scale), score),
-        Stage("first", RECIPE, lambda results: first_trials(results, scale), score, True),
-        Stage("second", RECIPE, lambda results: second_trials(results, scale), score),
+        *adapted,
         Stage("once", RECIPE, lambda results: once_trials(results, scale), score),
     )
 
@@ -69,21 +97,29 @@ def base_trials(scale: Scale) -> list[Trial]:
 
 def begun_trials(results: Results, scale: Scale) -> list[Trial]:
     """Return single steps at rate 0, which only measure: the base, and each kind of rows."""
-    alone = only_phase(0, scale, length="1 steps", learning_rate=0)
-    points = [{"choose.vocabulary": "base"}, *map(_rows, INITIALISATIONS)]
+    both = ["embedding", "output"]
+    alone = only_phase(0, scale, length="1 steps", learning_rate=0, trainable=both)
+    points = {NONE: {"choose.vocabulary": "base"}} | {name: _rows(name) for name in INITIALISATIONS}
     trials = [
-        trial_of(point, seed, [alone, _start(results, "base", seed)])
-        for point in points
-        for seed in range(SEEDS[scale])
+        trial_of(point, seed, [alone, *_start(results, "base", seed, scale)])
+        for name, point in points.items()
+        for seed in range(begun_seeds(name, scale))
     ]
     return [Trial(f"untrained,{trial.name}", trial.overrides) for trial in trials]
+
+
+def begun_seeds(name: str, scale: Scale) -> int:
+    """Return how often rows of an initialisation are made and measured before training."""
+    if scale is not Scale.OPEN:
+        return SEEDS[scale]
+    return DRAWS if name in DRAWN else 1
 
 
 def first_trials(results: Results, scale: Scale) -> list[Trial]:
     """Return the first stage from each kind of rows."""
     return [
-        trial_of(_rows(name), seed, [only_phase(0, scale), _start(results, "base", seed)])
-        for name in INITIALISATIONS
+        trial_of(_rows(name), seed, [only_phase(0, scale), *_start(results, "base", seed, scale)])
+        for name in trained_rows(scale)
         for seed in range(SEEDS[scale])
     ]
 
@@ -94,13 +130,13 @@ def second_trials(results: Results, scale: Scale) -> list[Trial]:
         Trial(
             f"mixture={name.replace(':', '-')},seed={seed}",
             (
-                only_phase(1, scale, mixture=mixture),
-                _start(results, "first", seed),
+                only_phase(1, scale, mixture=_mixture(share, new_language(scale))),
+                *_start(results, "first", seed, scale),
                 "adapt=null",
                 f"seed={seed}",
             ),
         )
-        for name, mixture in MIXTURES.items()
+        for name, share in MIXTURES.items()
         for seed in range(SEEDS[scale])
     ]
 
@@ -112,7 +148,7 @@ def once_trials(results: Results, scale: Scale) -> list[Trial]:
         trial_of(
             {"choose.stages": "one"},
             seed,
-            [_start(results, "base", seed), *(short if scale is Scale.QUICK else [])],
+            [*_start(results, "base", seed, scale), *(short if scale is Scale.QUICK else [])],
         )
         for seed in range(SEEDS[scale])
     ]
@@ -120,7 +156,7 @@ def once_trials(results: Results, scale: Scale) -> list[Trial]:
 
 def only_phase(index: int, scale: Scale, **changes: Any) -> str:
     """Return the override that leaves one phase of the small recipe, with ``changes``."""
-    values = load_recipe(RECIPE).tree["phases"][index]
+    values = load_recipe(recipe_of(scale)).tree["phases"][index]
     shortened = {"length": f"{QUICK_STEPS} steps"} if scale is Scale.QUICK else {}
     return "phases=" + json.dumps([values | shortened | changes])
 
@@ -129,28 +165,44 @@ def _rows(name: str) -> dict[str, str]:
     return {"adapt.embeddings.initialisation": name}
 
 
-def _start(results: Results, stage: str, seed: int) -> str:
-    """Return the override that starts from a seed's run with ``INITIALISATIONS[0]``."""
+def _mixture(share: float, language: str) -> dict[str, float]:
+    return {language: share} | ({ENGLISH: round(1 - share, 3)} if share < 1 else {})
+
+
+def _start(results: Results, stage: str, seed: int, scale: Scale) -> list[str]:
+    """Return the override that starts from a seed's run with ``INITIALISATIONS[0]``.
+
+    The open model itself needs none: the recipe starts from it.
+    """
+    if scale is Scale.OPEN and stage == "base":
+        return []
     runs = results.get(stage, ())
     path = str(runs[seed].folder) if runs else "runs/bilingual-base"
-    return "start_from=" + json.dumps({"type": "run", "path": path})
+    return ["start_from=" + json.dumps({"type": "run", "path": path})]
 
 
 def measure(results: Results, scale: Scale) -> Figures:
     """Read the bits per byte of both languages, and the tokens a word."""
     if scale is Scale.PAPER:
         return {"second": bits_of(results["second"], ("1:1", "9:1"), (LARGE_NEW, ENGLISH))}
-    both = (NEW, ENGLISH)
-    return {
-        "begun": bits_of(results["begun"], (NONE, *INITIALISATIONS), both),
-        "first": bits_of(results["first"], INITIALISATIONS, both),
-        "second": bits_of(results["second"], tuple(MIXTURES), both),
-        "once": bits_of(results["once"], ("once",), both)["once"],
-        "words": {
-            name: tokens_per_word(data) for name, data in (("old", OLD_VOCABULARY), ("new", NOW))
+    both, begun = (new_language(scale), ENGLISH), iter(results["begun"])
+    counted = OPEN_DATA if scale is Scale.OPEN else (NOW, OLD_VOCABULARY)
+    figures: Figures = {
+        "begun": {
+            name: bits_of(list(islice(begun, begun_seeds(name, scale))), (name,), both)[name]
+            for name in (NONE, *INITIALISATIONS)
         },
-        "first_curves": first_curves(results["first"]),
+        "first": bits_of(results["first"], trained_rows(scale), both),
+        "second": bits_of(results["second"], tuple(MIXTURES), both),
+        "words": {
+            name: tokens_per_word(data, both)
+            for name, data in zip(("new", "old"), counted, strict=True)
+        },
     }
+    if scale is not Scale.OPEN:
+        figures["once"] = bits_of(results["once"], ("once",), both)["once"]
+        figures["first_curves"] = first_curves(results["first"])
+    return figures
 
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
@@ -160,53 +212,59 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         section = bits_section("Mixtures", {"after": second}, LARGE_NEW)
         judged = (english_helps(second, LARGE_NEW, claims),)
         return Findings(judged, (section,), mixture_figure(second, LARGE_NEW))
-    begun, first, once = (figures[name] for name in ("begun", "first", "once"))
+    begun, first, once = figures["begun"], figures["first"], figures.get("once")
     figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
+    new = new_language(scale)
     judged = (
-        token_tax(figures["words"], claims),
-        rows_begin(begun, first, claims),
+        token_tax(figures["words"], new, claims),
+        rows_begin(begun, first, new, claims),
         first_stage_keeps(begun, first, claims),
-        two_stages(second, once, claims),
-        both_gain(begun, first, second, claims),
+        *(() if once is None else (two_stages(second, once, claims),)),
+        both_gain(begun, first, second, new, claims),
         forgetting(second, claims),
-        english_helps(second, NEW, claims),
+        english_helps(second, new, claims),
     )
+    ends = second if once is None else {**second, "once": once}
     sections = (
-        bits_section("New rows", {"before training": begun, "after stage 1": first}, NEW, figure),
-        bits_section("Mixtures of stage 2", {"after": {**second, "once": once}}, NEW),
+        bits_section("New rows", {"before training": begun, "after stage 1": first}, new, figure),
+        bits_section("Mixtures of stage 2", {"after": ends}, new),
     )
     return Findings(judged, sections, figure)
 
 
-def token_tax(words: Mapping[str, Mapping[str, float]], claims: StatedClaims) -> Claim:
+def token_tax(
+    words: Mapping[str, Mapping[str, float]], language: str, claims: StatedClaims
+) -> Claim:
     """Judge the tokens a word of both languages, before and after the extension."""
     name = "token-tax"
     old, new = words["old"], words["new"]
-    is_short = new[NEW] <= old[NEW] * claims.limit(name, "share")
+    is_short = new[language] <= old[language] * claims.limit(name, "share")
     return claims.judged(
         name,
-        f"cipher {old[NEW]:.2f} to {new[NEW]:.2f} tokens a word, English {old[ENGLISH]:.2f} "
-        f"to {new[ENGLISH]:.2f}",
+        f"{language} {old[language]:.2f} to {new[language]:.2f} tokens a word, English "
+        f"{old[ENGLISH]:.2f} to {new[ENGLISH]:.2f}",
         held=is_short and new[ENGLISH] == old[ENGLISH],
     )
 
 
-def rows_begin(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
+def rows_begin(begun: Bits, first: Bits, new: str, claims: StatedClaims) -> Claim:
     """Judge rows that know their pieces against rows that know nothing."""
     best, *others = INITIALISATIONS
-    gains = {other: Gain.of(begun[best][NEW], begun[other][NEW]) for other in others}
-    after = {other: Gain.of(first[best][NEW], first[other][NEW]) for other in others}
-    told = ", ".join(
-        f"{gains[other].lower_or_higher} than of {other}, "
-        f"{after[other].lower_or_higher} after stage 1"
+    gains = {other: _gain(begun[best][new], begun[other][new]) for other in others}
+    after = {
+        other: f", {Gain.of(first[best][new], first[other][new]).lower_or_higher} after stage 1"
         for other in others
+        if other in first
+    }
+    told = ", ".join(
+        f"{gains[other].lower_or_higher} than of {other}{after.get(other, '')}" for other in others
     )
     return claims.lower("rows", f"bits per byte of {best} are {told}", *gains.values())
 
 
 def first_stage_keeps(begun: Bits, first: Bits, claims: StatedClaims) -> Claim:
     """Judge English after training embeddings alone."""
-    gain = Gain.of(first[INITIALISATIONS[0]][ENGLISH], begun[NONE][ENGLISH])
+    gain = _gain(first[INITIALISATIONS[0]][ENGLISH], begun[NONE][ENGLISH])
     return claims.kept(
         "first-stage",
         f"English bits per byte {gain.lower_or_higher} than of the base model",
@@ -225,13 +283,13 @@ def two_stages(second: Bits, once: Mapping[str, Sequence[float]], claims: Stated
     )
 
 
-def both_gain(begun: Bits, first: Bits, second: Bits, claims: StatedClaims) -> Claim:
+def both_gain(begun: Bits, first: Bits, second: Bits, language: str, claims: StatedClaims) -> Claim:
     """Judge the gain of both languages in the second stage."""
-    new = Gain.of(second["1:1"][NEW], first[INITIALISATIONS[0]][NEW])
-    english = Gain.of(second["1:1"][ENGLISH], begun[NONE][ENGLISH])
+    new = Gain.of(second["1:1"][language], first[INITIALISATIONS[0]][language])
+    english = _gain(second["1:1"][ENGLISH], begun[NONE][ENGLISH])
     return claims.lower(
         "both-gain",
-        f"the cipher is {new.lower_or_higher} than after stage 1, English "
+        f"the {language} text is {new.lower_or_higher} than after stage 1, English "
         f"{english.lower_or_higher} than of the base model",
         new,
         english,
@@ -258,6 +316,13 @@ def english_helps(second: Bits, language: str, claims: StatedClaims) -> Claim:
     )
 
 
+def _gain(ours: Sequence[float], base: Sequence[float]) -> Gain:
+    """Return the gain over ``base``; what does not depend on a seed is measured once."""
+    count = max(len(ours), len(base))
+    mine, theirs = (list(each) * count if len(each) == 1 else each for each in (ours, base))
+    return Gain.of(mine, theirs)
+
+
 def bits_of(
     runs: Sequence[TrialResult], names: Sequence[str], languages: Sequence[str]
 ) -> dict[str, dict[str, list[float]]]:
@@ -271,12 +336,12 @@ def bits_of(
     }
 
 
-def tokens_per_word(data: Data) -> dict[str, float]:
+def tokens_per_word(data: Data, languages: Sequence[str]) -> dict[str, float]:
     """Return the tokens a word of each language's training text in the shards of ``data``."""
     settings = load_recipe(data.recipe, list(data.overrides)).recipe.shards
     assert settings is not None, "a shipped recipe"
     shards = ShardSet.open(settings.path)
-    counts = {name: shards.counts("train", name) for name in (NEW, ENGLISH)}
+    counts = {name: shards.counts("train", name) for name in languages}
     return {name: count.tokens_per_word or 0.0 for name, count in counts.items()}
 
 
@@ -297,7 +362,8 @@ def bits_section(
         ]
         for name in names
     ]
-    words = "Held-out bits per byte, mean over seeds; a letter of the cipher has two bytes."
+    words = "Held-out bits per byte, mean over seeds."
+    words += " A letter of the cipher has two bytes." if new == NEW else ""
     return Section(title, [words], [Table(header, rows)], [figure] if figure else [])
 
 
@@ -333,11 +399,13 @@ def mixture_figure(second: Bits, language: str) -> Figure:
 
 
 NOW = Data(RECIPE)
+OPEN_DATA = (Data(OPEN), Data(OPEN, ("choose.vocabulary=base",)))
 PAPER = Paper(
     name="bilingual",
     folder=Path(__file__).parent,
     data=Data(BASE),
     more_data=(NOW, OLD_VOCABULARY),
+    open_data=OPEN_DATA,
     stages=stages,
     measure=measure,
     judge=judge,

@@ -53,10 +53,11 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
 
     Raises UserError for a folder of something else, and where the data are missing.
     """
+    data = paper.data_of(scale)
     record = open_folder(folder, paper, scale)
-    if scale is not Scale.PAPER:
-        for data in (paper.data, *paper.more_data):
-            build_missing(load_recipe(data.recipe, list(data.overrides)), without=STARTS)
+    without = () if scale is Scale.OPEN else STARTS  # open models are there before any run
+    for each in data:
+        build_missing(load_recipe(each.recipe, list(each.overrides)), without=without)
     results: dict[str, list[TrialResult]] = {}
     with _counting_time(folder, record):
         for stage in paper.stages(scale):

@@ -14,6 +14,7 @@ from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from feldspar.core.errors import UserError
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.cost import cost_in_words, run_cost
 from feldspar.papers.kit.stated import PaperClaims, StatedClaims, read_claims
@@ -29,6 +30,8 @@ class Scale(StrEnum):
     """Minutes on two cores: the same way, with fewer and shorter runs."""
     SMALL = "small"
     """Under an hour on two cores."""
+    OPEN = "open"
+    """An open model and real text, about an hour on two cores."""
     PAPER = "paper"
     """The paper's own runs."""
 
@@ -113,6 +116,21 @@ class Paper:
     """Judge the claims by figures as JSON holds them; claims that are not run are left out."""
     more_data: tuple[Data, ...] = ()
     """Further shards of small scale, of other corpora."""
+    open_data: tuple[Data, ...] = ()
+    """The shards of an experiment on an open model; empty where there is none."""
+
+    def data_of(self, scale: Scale) -> tuple[Data, ...]:
+        """Return the data that are built for an experiment of that scale.
+
+        Raises UserError where the paper has no experiment on an open model.
+        """
+        if scale is Scale.OPEN and not self.open_data:
+            raise UserError(
+                f"{self.name} has no experiment on an open model", do="choose --scale small"
+            )
+        if scale is Scale.PAPER:
+            return ()
+        return self.open_data if scale is Scale.OPEN else (self.data, *self.more_data)
 
     @cached_property
     def stated(self) -> PaperClaims:

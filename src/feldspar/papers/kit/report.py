@@ -97,7 +97,12 @@ def _write(record: dict[str, Any], findings: Findings, path: Path) -> None:
 
 def command_of(paper: str, scale: Scale) -> str:
     """Return the command that makes a report."""
-    options = {Scale.QUICK: "--quick", Scale.SMALL: "--scale small", Scale.PAPER: "--scale paper"}
+    options = {
+        Scale.QUICK: "--quick",
+        Scale.SMALL: "--scale small",
+        Scale.OPEN: "--scale open",
+        Scale.PAPER: "--scale paper",
+    }
     return f"feldspar reproduce {paper} {options[scale]}"
 
 
