@@ -66,6 +66,7 @@ NAMED_FILES = {
         "feldspar.huggingface.export_class",
     ),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
+    ("prepare", "huggingface"): ("feldspar.huggingface.import_folder",),
 }
 """Rooms of which another may use the named files only."""
 REMOTE = PACKAGE / "huggingface" / "remote"

@@ -6,14 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from feldspar.core.errors import UserError
 from feldspar.papers.bilingual.experiment import (
     BASE,
     INITIALISATIONS,
     MIXTURES,
     NONE,
+    OPEN,
     PAPER,
     RECIPE,
     base_trials,
+    begun_seeds,
     begun_trials,
     bits_of,
     both_gain,
@@ -29,6 +32,7 @@ from feldspar.papers.bilingual.experiment import (
     token_tax,
     two_stages,
 )
+from feldspar.papers.catalogue import paper_named
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale
 from feldspar.plan.summary import plan_recipe
@@ -64,11 +68,11 @@ def test_what_holds_is_a_mechanism_at_small_scale() -> None:
     }
     once = bits({"once": (1.6, 2.05)})["once"]
     claims = [
-        token_tax(words, CLAIMS),
-        rows_begin(BEGUN, FIRST, CLAIMS),
+        token_tax(words, "cipher", CLAIMS),
+        rows_begin(BEGUN, FIRST, "cipher", CLAIMS),
         first_stage_keeps(BEGUN, FIRST, CLAIMS),
         two_stages(SECOND, once, CLAIMS),
-        both_gain(BEGUN, FIRST, SECOND, CLAIMS),
+        both_gain(BEGUN, FIRST, SECOND, "cipher", CLAIMS),
         forgetting(SECOND, CLAIMS),
     ]
     assert [claim.verdict for claim in claims] == [Verdict.MECHANISM_SHOWN] * 6
@@ -86,11 +90,11 @@ def test_each_claim_can_fail() -> None:
     worse = bits({"1:1": (1.6, 2.1), "9:1": (1.6, 2.6), "1:0": (1.5, 2.6)})
     once = bits({"once": (1.6, 2.1)})["once"]
     claims = [
-        token_tax(resegmented, CLAIMS),
-        rows_begin(alike, FIRST, CLAIMS),
+        token_tax(resegmented, "cipher", CLAIMS),
+        rows_begin(alike, FIRST, "cipher", CLAIMS),
         first_stage_keeps(BEGUN, lost, CLAIMS),
         two_stages(worse, once, CLAIMS),
-        both_gain(BEGUN, FIRST, worse, CLAIMS),
+        both_gain(BEGUN, FIRST, worse, "cipher", CLAIMS),
         forgetting(worse, CLAIMS),
         english_helps(worse, "cipher", CLAIMS),
     ]
@@ -126,7 +130,8 @@ def test_each_seed_goes_its_own_way(tmp_path: Path) -> None:
             assert (recipe.adapt is None) == (second or recipe.choose["vocabulary"] == "base")
             assert plan_recipe(recipe).timeline.steps in (1, 160, 200, 360)
     mixtures = [load_recipe(RECIPE, list(t.overrides)).recipe for t in second_trials({}, SMALL)]
-    assert [r.phases[0].mixture for r in mixtures[::3]] == list(MIXTURES.values())
+    shares = [r.phases[0].mixture["cipher"] for r in mixtures[::3]]
+    assert shares == list(MIXTURES.values())
     assert load_recipe(BASE, list(base_trials(SMALL)[1].overrides)).recipe.seed == 1
 
 
@@ -163,3 +168,41 @@ def test_seeds_of_a_name_are_together() -> None:
 def test_a_dry_run_needs_no_results(scale: Scale) -> None:
     names = [trial.name for stage in stages(scale) for trial in stage.trials({})]
     assert len(names) == (14 if scale is Scale.QUICK else 42)
+
+
+def test_an_open_model_begins_once_for_rows_that_are_not_drawn(tmp_path: Path) -> None:
+    trials = {stage.name: stage.trials({}) for stage in stages(Scale.OPEN)}
+    assert {name: len(own) for name, own in trials.items()} == {
+        "begun": 13,
+        "first": 3,
+        "second": 9,
+    }
+    for trial in trials["begun"]:
+        recipe = load_recipe(OPEN, list(trial.overrides)).recipe
+        assert getattr(recipe.start_from, "base") == "smollm2-135m"  # noqa: B009 - a folder
+        assert plan_recipe(recipe).timeline.steps == 1
+    results = {
+        stage: [
+            TrialResult(t, tmp_path, 0.0, metrics_of(place), 1, 1.0) for place, t in enumerate(own)
+        ]
+        for stage, own in trials.items()
+    }
+    begun, russian = iter(results["begun"]), "validation/russian/bits_per_byte"
+    counts = {name: begun_seeds(name, Scale.OPEN) for name in (NONE, *INITIALISATIONS)}
+    assert counts == {NONE: 1, "subword_mean": 1, "random": 5, "mean": 1, "normal_matched": 5}
+    read = {name: [next(begun).metrics[russian] for _ in range(n)] for name, n in counts.items()}
+    assert read["random"] == [1.02, 1.03, 1.04, 1.05, 1.06] and read["mean"] == [1.07]
+    rows = {name: {"russian": values} for name, values in read.items()}
+    claim = rows_begin(rows, {}, "russian", CLAIMS)
+    assert claim.borne_out and "of random" in claim.ours and "after stage 1" not in claim.ours
+
+
+def metrics_of(place: int) -> dict[str, float]:
+    bits = 1 + place / 100
+    return {f"validation/{name}/bits_per_byte": bits for name in ("russian", "english")}
+
+
+def test_only_one_paper_has_an_open_model() -> None:
+    assert [data.recipe for data in PAPER.data_of(Scale.OPEN)] == [OPEN, OPEN]
+    with pytest.raises(UserError, match="no experiment on an open model"):
+        paper_named("btlm").data_of(Scale.OPEN)

@@ -135,8 +135,8 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         ),
         (
             "{learning_rate: 1e-2}",
-            "{learning_rate: 1e-2, output_multiplier: 2}",
-            "parametrization.output_multiplier: sp does not use it",
+            "{learning_rate: 1e-2, epsilon_scaling: width}",
+            "parametrization.epsilon_scaling: sp does not use it",
         ),
         ("{learning_rate: 1e-2}", "{learning_rate: -1}", "parametrization.learning_rate: input"),
         ("{learning_rate: 1e-2}", "{learning_rate: .nan}", "learning_rate is not a finite number"),
