@@ -50,7 +50,8 @@ class Case:
     """A model of transformers, the folder it was saved in, and our decoder read from there."""
 
     family: Family
-    reference: PreTrainedModel
+    reference: Any
+    """The model of transformers, or something that is called as one."""
     folder: Path
     imported: ImportedModel
     decoder: Decoder
@@ -109,11 +110,17 @@ def compare_decoding(case: Case) -> Compared:
     pieces = [tokens[:, :PROMPT], *tokens[:, PROMPT:].split(1, 1)]
     ours = KeyValueCache(case.decoder.settings, len(tokens), tokens.shape[1])
     found = [case.decoder.logits(case.decoder(piece, cache=ours)) for piece in pieces]
-    names = inspect.signature(case.reference.forward).parameters
+    return Compared(found, _decoded(case.reference, tokens, pieces), case.terms)
+
+
+def _decoded(reference: Any, tokens: Tensor, pieces: list[Tensor]) -> list[Tensor]:
+    """Return the reference's logits of the pieces, with a cache where it has one."""
+    if not isinstance(reference, PreTrainedModel):
+        return list(reference(tokens).logits.split([piece.shape[1] for piece in pieces], 1))
+    names = inspect.signature(reference.forward).parameters
     name = "cache" if "cache" in names else "past_key_values"
-    theirs = {name: DynamicCache(config=case.reference.config)}
-    expected = [case.reference(piece, use_cache=True, **theirs).logits for piece in pieces]
-    return Compared(found, expected, case.terms)
+    theirs = {name: DynamicCache(config=reference.config)}
+    return [reference(piece, use_cache=True, **theirs).logits for piece in pieces]
 
 
 def compare_training(case: Case) -> tuple[Compared, Compared]:
@@ -141,22 +148,11 @@ def adapter_of(case: Case) -> Any:
     return ARCHITECTURES[case.imported.origin.architecture]
 
 
-def export_again(case: Case, out: Path, architecture: str | None = None) -> PreTrainedModel:
-    """Export the imported model and load the folder with transformers.
-
-    The architecture is the one that the model came from, unless another is named.
-    """
-    export_model(
-        case.imported.state,
-        case.imported.description,
-        None,
-        out,
-        architecture or case.imported.origin.architecture,
-        dtype=None,
-    )
-    return AutoModelForCausalLM.from_pretrained(
-        out, attn_implementation=case.family.attention
-    ).eval()
+def export_again(case: Case, out: Path) -> None:
+    """Export the imported model as the architecture that it came from."""
+    architecture = case.imported.origin.architecture
+    state, description = case.imported.state, case.imported.description
+    export_model(state, description, None, out, architecture, dtype=None)
 
 
 def same_tensors(one: Path, other: Path) -> bool:

@@ -1,18 +1,20 @@
 """Each architecture, in each of its variants, computes what transformers computes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.architectures import ARCHITECTURES
 from feldspar.huggingface.import_folder import import_model, read_description
 from feldspar.model.rows import model_shapes
+from tests.huggingface.architectures.__main__ import HEADER, table_order
 from tests.huggingface.architectures.comparison import (
     Case,
     Compared,
@@ -26,13 +28,12 @@ from tests.huggingface.architectures.comparison import (
     save_reference,
 )
 from tests.huggingface.architectures.family import Family, all_families
+from tests.huggingface.architectures.formulas import FORMULAS, make_formula_case
 from tests.rounding import assert_within_rounding
 
 FAMILIES = all_families()
 VARIANTS = [(name, variant) for name, family in FAMILIES.items() for variant in family.variants]
 REFUSED = [(name, case) for name, family in FAMILIES.items() for case in family.refused]
-WITHOUT_A_CLASS = {"btlm", "jais", "crystalcoder", "cerebras-gpt"}
-"""Architectures that transformers lacks; test_cerebras.py holds them against their formulas."""
 each_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -50,7 +51,7 @@ def check(compared: Compared) -> None:
 
 
 def test_every_adapter_has_a_family() -> None:
-    assert set(FAMILIES) | WITHOUT_A_CLASS == set(ARCHITECTURES)
+    assert {*FAMILIES, *FORMULAS} == set(ARCHITECTURES)
 
 
 def test_logits(case: Case) -> None:
@@ -67,8 +68,11 @@ def test_loss_and_gradients(case: Case) -> None:
 
 
 def test_the_export_holds_the_same_bits(case: Case, tmp_path: Path) -> None:
-    exported = export_again(case, tmp_path / "out")
+    export_again(case, tmp_path / "out")
     assert same_tensors(case.folder, tmp_path / "out")
+    exported = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "out", attn_implementation=case.family.attention
+    ).eval()
     with torch.no_grad():
         logits = exported(case.tokens).logits
         check(Compared([logits], [case.reference(case.tokens).logits], case.terms))
@@ -124,3 +128,19 @@ def test_values_that_we_would_compute_differently_are_refused(
     changes, message = family.refused[reason]
     with pytest.raises(UserError, match=message):
         described(read_configuration(tmp_path) | changes, tmp_path)
+
+
+@pytest.mark.parametrize("name", [case for cases in FORMULAS.values() for case in cases])
+def test_classes_that_transformers_lacks_train_as_their_formulas_say(
+    name: str, tmp_path: Path
+) -> None:
+    for compared in compare_training(make_formula_case(name, tmp_path / "theirs")):
+        check(compared)
+
+
+def test_the_printed_table_has_a_row_for_every_architecture() -> None:
+    page = Path(__file__).parents[3] / "docs" / "methods" / "open-models.md"
+    lines = page.read_text(encoding="utf-8").splitlines()
+    begin = lines.index("| " + " | ".join(HEADER) + " |")
+    names = re.findall(r"^\| `([^`]+)`", "\n".join(lines[begin:]), flags=re.M)
+    assert names == table_order()
