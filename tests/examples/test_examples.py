@@ -1,5 +1,6 @@
 """Every command that help, docs and messages name is one that the command line takes."""
 
+import io
 import os
 import shlex
 import shutil
@@ -168,6 +169,7 @@ def test_what_needs_data_runs(
         if not row.data or row.only_read:
             continue
         capsys.readouterr()
+        monkeypatch.setattr("sys.stdin", io.StringIO("Where is the old house?\n"))
         if (code := run_with(whole(row, command))) != row.exits:
             failed.append((shlex.join(command), code, capsys.readouterr().err[-500:]))
         folder.restore()

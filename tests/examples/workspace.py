@@ -1,5 +1,6 @@
 """A reader's folder: the files that examples name, and what the real commands make of them."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.recipe.load import load_recipe
 from tests.examples.shorten import PICTURES, ontology_text, shortened, write_texts
 from tests.made_text import documents
+from tests.tokens.chat_templates import CHATML, turn
 from tests.vision.pictures import some_pictures, write_split
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +50,21 @@ corpus:
 tokenizer: {type: train_bpe, vocab_size: 300}
 shards: {path: data/shards}
 """
+TALK = """\
+extends: my-recipe.yaml
+name: talk
+tokenizer: {type: train_bpe, vocab_size: 300, special_tokens: [<end>, <|im_start|>, <|im_end|>]}
+shards: {path: data/talk/shards}
+phases:
+  - name: chat
+    length: 4 steps
+    context_length: 128
+    batch: {sequences: 2}
+    loss: {on: target}
+    data: {type: messages, path: talks.jsonl, template: chat.jinja}
+model: {positions: rotary, max_sequence_length: 256}
+"""
+"""A recipe of the reader's own that reads conversations."""
 SOURCES = ("notes", "english", "arabic", "cipher")
 READ_BY = ("quickstart", "slimpajama-dc/releases")
 """Recipes whose sources have a text here too."""
@@ -76,6 +93,7 @@ COPIES = {
 
 def write_recipes() -> None:
     """Write the reader's recipes into the current folder."""
+    Path("talk.yaml").write_text(TALK)
     Path("my-recipe.yaml").write_text(MINE)
     Path("recipe.yaml").write_text(TWO_LANGUAGES)
 
@@ -86,6 +104,7 @@ def make_workspace() -> None:
     write_raw()
     run("quickstart", *shortened("quickstart", []))
     run("train", "my-recipe.yaml", "--out", "runs/mine")
+    run("train", "talk.yaml", "--out", "runs/chat")
     run("scaling", "run", "my-recipe.yaml", "--out", "runs/family")
     for name, trained in zip("abcd", sorted(Path("runs/family/runs").iterdir()), strict=True):
         shutil.copytree(trained, f"runs/{name}")
@@ -128,6 +147,9 @@ def write_raw() -> None:
     assert phase.pairs is not None and phase.pairs.template.labels is not None
     Path("go.obo").write_text(ontology_text(list(phase.pairs.template.labels.values)))
     Path("points.csv").write_text(POINTS)
+    talk = [turn("user", "Where is the old house?"), turn("assistant", "By the river.")]
+    Path("talks.jsonl").write_text((json.dumps({"messages": talk}) + "\n") * 6)
+    Path("chat.jinja").write_text(CHATML)
     write_split(Path("data/fashion-mnist/train"), *some_pictures(1, PICTURES))
     write_split(Path("data/fashion-mnist/t10k"), *some_pictures(2, 24))
     shutil.copytree(ROOT / "docs/results", "docs/results")

@@ -57,9 +57,14 @@ def register(app: typer.Typer) -> None:
             seed=seed,
         )
         for text in messages():
-            for piece in conversation.ask(text):
-                write_text(piece)
-            write_text("\n")
+            begun = False
+            try:
+                for piece in conversation.ask(text):
+                    begun = True
+                    write_text(piece)
+            finally:
+                if begun:
+                    write_text("\n")
 
 
 def messages() -> Iterator[str]:
