@@ -1,7 +1,10 @@
 """Measure bits per byte of text files; each file is one document."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from feldspar.core.errors import UserError
 from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses
@@ -17,9 +20,10 @@ def text_files(model: TextModel, files: Sequence[Path]) -> list[DocumentLoss]:
     """
     texts = [read_text(path) for path in files]
     documents = model.tokenizer.encode_documents(texts)
+    changed: list[int] = []
     for path, text, document in zip(files, texts, documents, strict=True):
-        require_given_back(model.tokenizer, [text], [document], str(path))
-    return document_losses(model, documents, [len(text.encode()) for text in texts])
+        changed += require_given_back(model.tokenizer, [text], [document], str(path))
+    return _marked_losses(model, texts, documents, changed)
 
 
 def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
@@ -28,8 +32,16 @@ def text_losses(model: TextModel, texts: Sequence[str]) -> list[DocumentLoss]:
     Raises UserError for a text that the tokenizer does not restore.
     """
     documents = model.tokenizer.encode_documents(texts)
-    require_given_back(model.tokenizer, texts, documents, "the texts")
-    return document_losses(model, documents, [len(text.encode()) for text in texts])
+    changed = require_given_back(model.tokenizer, texts, documents, "the texts")
+    return _marked_losses(model, texts, documents, changed)
+
+
+def _marked_losses(
+    model: TextModel, texts: Sequence[str], documents: Sequence[np.ndarray], changed: Sequence[int]
+) -> list[DocumentLoss]:
+    """Return the losses, with the number of bytes of each text that its tokens do not restore."""
+    losses = document_losses(model, documents, [len(text.encode()) for text in texts])
+    return [replace(loss, changed_bytes=n) for loss, n in zip(losses, changed, strict=True)]
 
 
 def read_text(path: Path) -> str:

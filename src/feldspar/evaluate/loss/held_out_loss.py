@@ -21,6 +21,8 @@ class HeldOutLoss:
     sources: dict[str, DocumentLoss]
     not_held_out: tuple[str, ...] = ()
     """Sources of the training text that have no document in the split, so no figure covers them."""
+    changed_text: str | None = None
+    """A change of the text by the tokenizer, such as of capitals; None where it restores text."""
 
     @property
     def overall(self) -> DocumentLoss:
@@ -34,6 +36,7 @@ class HeldOutLoss:
             **self.overall.as_dict(),
             "sources": sources,
             "not_held_out": list(self.not_held_out),
+            **({"changed_text": self.changed_text} if self.changed_text else {}),
         }
 
     @property
@@ -84,7 +87,7 @@ def evaluate_shards(
         loss = total_loss(document_losses(model, documents.tokens, unknown))
         losses[name] = loss + DocumentLoss(bytes=documents.text_bytes)
     missing = [name for name in shards.sources("train") if name not in losses]
-    return HeldOutLoss(losses, tuple(missing))
+    return HeldOutLoss(losses, tuple(missing), change)
 
 
 def require_split(shards: ShardSet, split: str) -> list[str]:

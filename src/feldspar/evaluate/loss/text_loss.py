@@ -73,10 +73,15 @@ class DocumentLoss:
     """Number of scored tokens, with the ends of documents."""
     bytes: int = 0
     """UTF-8 bytes of the text."""
+    changed_bytes: int = 0
+    """Bytes of the text that its tokens do not restore."""
 
     def __add__(self, other: "DocumentLoss") -> "DocumentLoss":
         return DocumentLoss(
-            self.nats + other.nats, self.tokens + other.tokens, self.bytes + other.bytes
+            self.nats + other.nats,
+            self.tokens + other.tokens,
+            self.bytes + other.bytes,
+            self.changed_bytes + other.changed_bytes,
         )
 
     @property
@@ -101,6 +106,7 @@ class DocumentLoss:
             "nats_per_token": self.nats_per_token,
             "tokens": self.tokens,
             "bytes": self.bytes,
+            **({"changed_bytes": self.changed_bytes} if self.changed_bytes else {}),
         }
 
 

@@ -25,29 +25,27 @@ PLAIN = f"{string.ascii_letters}  {string.digits}{string.punctuation}\n\n\tZ z"
 
 def require_given_back(
     tokenizer: TextTokenizer, texts: Sequence[str], documents: Sequence[np.ndarray], name: str
-) -> None:
-    """Raise UserError if the tokens of ``texts``, measured together, do not decode to the texts.
+) -> list[int]:
+    """Return the number of bytes of each text that its tokens do not decode to.
 
-    ``documents`` are the tokens, and ``name`` names them in messages. For a share below
-    ``NEGLIGIBLE``, such as the space before a text that SentencePiece removes, only a warning is
-    printed.
+    ``documents`` are the tokens, and ``name`` names the texts in messages. Raises UserError if the
+    bytes are more than ``NEGLIGIBLE`` of all texts together, and prints a warning if they are fewer
+    (such as the space before a text that SentencePiece removes); both say what differs.
     """
-    changed, place = 0, ("", "")
+    counts, place = [], ("", "")
     for text, document in zip(texts, documents, strict=True):
         found = tokenizer.decode(document)
-        if found == text:
-            continue
-        if not changed:
+        if found != text and not any(counts):
             place = _first_change(text, found)
-        changed += _changed_bytes(text, found)
-    total = sum(len(text.encode()) for text in texts)
+        counts.append(0 if found == text else _changed_bytes(text, found))
+    changed, total = sum(counts), sum(len(text.encode()) for text in texts)
     if not changed:
-        return
+        return counts
     what = f"the tokenizer does not restore {changed:,} of the {total:,} bytes of {name}"
     where, difference = place
     if changed <= NEGLIGIBLE * total:
         say(f"warning: {what} ({where}: {difference})")
-        return
+        return counts
     raise UserError(
         f"{what}; bits per byte would be those of another text",
         where=where,
