@@ -66,14 +66,14 @@ def measure(folder: Path, documents: list[str]) -> dict[str, Any]:
     own_seconds, begin = time.perf_counter() - begin, time.perf_counter()
     ids = [with_ends(ours, document) for document in documents]
     nats = sum(float(nats_of(theirs, each)) for each in ids)
-    other = nats / math.log(2) / size
+    other, other_seconds = nats / math.log(2) / size, time.perf_counter() - begin
     feldspar.export(folder / "imported", folder / "exported")
     feldspar.import_model(folder / "exported", folder / "again")
     return {
         "bytes": size,
-        "tokens": sum(len(each) - 1 for each in ids),
+        "tokens": sum(each.shape[1] - 1 for each in ids),
         "bits_per_byte": {"feldspar": own, "transformers": other, "difference": own - other},
-        "seconds": {"feldspar": own_seconds, "transformers": time.perf_counter() - begin},
+        "seconds": {"feldspar": own_seconds, "transformers": other_seconds},
         "export_equal": same_tensors(folder / "imported", folder / "again"),
         "greedy_equal": sum(same_text(ours, theirs, prompt) for prompt in PROMPTS),
         "greedy_prompts": len(PROMPTS),
