@@ -8,7 +8,7 @@ from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_imported, export_model
-from feldspar.huggingface.gguf.export_gguf import export_gguf
+from feldspar.huggingface.gguf.export_gguf import LLAMA_CPP_CLASSES, export_gguf
 from feldspar.huggingface.gguf.written_gguf import TYPES as GGUF_TYPES
 from feldspar.huggingface.gguf.written_gguf import require_writable_gguf
 from feldspar.huggingface.import_folder import import_model
@@ -63,6 +63,8 @@ def export_foreign(
     if file_format == "hf":
         chosen = None if dtype is None else TYPES[dtype]
         return export_imported(model, to, architecture, chosen, overwrite)
+    if architecture == "auto" and model.origin.architecture in LLAMA_CPP_CLASSES:
+        architecture = model.origin.architecture
     return export_gguf(
         model.state,
         model.description,

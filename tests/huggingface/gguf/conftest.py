@@ -9,6 +9,7 @@ import torch
 
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.model.decoder import Decoder
+from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.tokens.tokenizer.bpe import train_bpe
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
@@ -51,8 +52,14 @@ def wide_decoder(trained_tokenizer: Path) -> Callable[..., Decoder]:
     tokenizer = TextTokenizer.load(trained_tokenizer)
     unwanted = [0, *(one for one in range(N_TOKENS) if "\ufffd" in tokenizer.decode([one]))]
 
-    def make(shape: dict[str, Any], **changes: Any) -> Decoder:
-        decoder = Decoder(ModelSettings.model_validate(shape | changes)).eval()
+    def make(shape: dict[str, Any] | ModelDescription, **changes: Any) -> Decoder:
+        if isinstance(shape, ModelDescription):
+            decoder = Decoder(shape.settings).eval()
+            set_forward_multipliers(decoder, shape.forward)
+            decoder.scale_positions(shape.scaling)
+        else:
+            decoder = Decoder(ModelSettings.model_validate(shape | changes)).eval()
+        offset = decoder.settings.norm.unit_offset
         generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             for name, parameter in decoder.named_parameters():
@@ -61,7 +68,8 @@ def wide_decoder(trained_tokenizer: Path) -> Callable[..., Decoder]:
                     is_table = "embedding" in name or name == "output.weight"
                     parameter.copy_(values * (0.5 if is_table else parameter.shape[1] ** -0.5))
                 else:
-                    parameter.copy_(0.1 * values + (1.0 if name.endswith("norm.weight") else 0.0))
+                    is_gain = name.endswith("norm.weight") and not offset
+                    parameter.copy_(0.1 * values + (1.0 if is_gain else 0.0))
             for name in ("token_embedding.weight", "output.weight"):
                 if name in dict(decoder.named_parameters()):
                     decoder.get_parameter(name)[unwanted] = 0.0

@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from feldspar.huggingface.architectures import of_configuration
 from feldspar.huggingface.gguf.export_gguf import export_gguf
+from feldspar.huggingface.gguf.gguf_file import open_gguf
+from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
-from feldspar.recipe.sections.model import LinearScaling, Llama3Scaling, YarnScaling
+from feldspar.recipe.sections.model import (
+    LinearScaling,
+    Llama3Scaling,
+    ModelSettings,
+    YarnScaling,
+)
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from tests.huggingface.gguf.architectures import CONFIGURATIONS, EXPECTED_NAMES, GELU
 from tests.huggingface.gguf.conftest import GPT2, LLAMA, described, weights
 from tests.huggingface.gguf.llama_cpp import LlamaCpp
 from tests.made_text import documents
@@ -48,6 +57,37 @@ def test_llama_cpp_continues_as_we_do(
     path = tmp_path / "model.gguf"
     export_gguf(weights(decoder), described(decoder), trained_tokenizer, path, dtype="float32")
     require_equal(decoder, trained_tokenizer, path, bound)
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_llama_cpp_continues_every_class_that_it_knows(
+    name, wide_decoder, trained_tokenizer, tmp_path
+):
+    configuration = CONFIGURATIONS[name]
+    description = of_configuration(configuration).from_configuration(configuration)
+    decoder = wide_decoder(description)
+    path = tmp_path / "model.gguf"
+    word = name.split(":")[0]
+    kept = "auto" if word in EXPECTED_NAMES else configuration["model_type"]
+    export_gguf(weights(decoder), description, trained_tokenizer, path, kept)
+    assert open_gguf(path).metadata["general.architecture"] == EXPECTED_NAMES.get(word, word)
+    require_equal(decoder, trained_tokenizer, path, TABLED if name.startswith(GELU) else EXACT)
+    found = import_model(path)
+    assert filled(found.settings) == filled(description.settings)
+    assert found.scaling == description.scaling
+    assert found.description.forward == description.forward
+    for key, tensor in weights(decoder).items():
+        if decoder.settings.norm.unit_offset and key.endswith("norm.weight"):
+            # 1 is added to gains, and taken away again.
+            assert (found.state[key] - tensor).abs().max() <= torch.finfo(torch.float32).eps
+        else:
+            assert torch.equal(found.state[key], tensor), key
+
+
+def filled(settings: ModelSettings) -> ModelSettings:
+    """Return the settings with the defaults of heads written out."""
+    heads = {"n_kv_heads": settings.kv_heads, "head_dim": settings.head_width}
+    return settings.model_copy(update=heads)
 
 
 def require_equal(decoder: Decoder, tokenizer_folder: Path, path: Path, bound: float) -> None:

@@ -8,13 +8,16 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import ModelDescription
-from feldspar.huggingface.architectures import ARCHITECTURES, first_fitting
+from feldspar.huggingface.architectures import first_fitting
 from feldspar.huggingface.export_class import export_class
 from feldspar.huggingface.export_folder import express
 from feldspar.huggingface.gguf.known_architectures import GGUF_ARCHITECTURES
 from feldspar.huggingface.gguf.written_gguf import write_gguf
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+LLAMA_CPP_CLASSES = tuple(known.model_type for known in GGUF_ARCHITECTURES.values())
+"""Names of the adapters whose classes llama.cpp knows; an export takes the first that fits."""
 
 
 def export_gguf(
@@ -55,8 +58,7 @@ def _class_of(architecture: str, description: ModelDescription) -> str:
     """Return the class to export: the one that was named, or the first that llama.cpp knows."""
     if architecture != "auto":
         return architecture
-    known = [each.model_type for each in GGUF_ARCHITECTURES.values()]
-    found = first_fitting([name for name in known if name in ARCHITECTURES], description)
+    found = first_fitting(LLAMA_CPP_CLASSES, description)
     if found is None:
         nearest = export_class(description)
         raise UserError(

@@ -6,46 +6,38 @@ from typing import Any
 import numpy as np
 
 from feldspar.core.errors import UserError
-from feldspar.huggingface.gguf.gguf_file import GgufFile
-from feldspar.huggingface.gguf.known_architectures import (
-    GGUF_ARCHITECTURES,
+from feldspar.huggingface.gguf.gguf_architecture import (
     HEADS,
     KEY_LENGTH,
     KV_HEADS,
-    ROTARY_WIDTH,
     VALUE_LENGTH,
     WIDTH,
     GgufArchitecture,
 )
+from feldspar.huggingface.gguf.gguf_file import GgufFile
+from feldspar.huggingface.gguf.known_architectures import GGUF_ARCHITECTURES
 from feldspar.huggingface.gguf.rotary_metadata import (
     FREQUENCIES,
     ROTARY_KEYS,
+    SAID_OF_ROTATION,
+    rotary_configuration,
     rotary_metadata,
-    rotary_parameters,
 )
 
 ARCHITECTURE = "general.architecture"
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
-SAID_BY_TENSORS = ("vocab_size", VALUE_LENGTH, ROTARY_WIDTH)
-"""Keys below an architecture's name that repeat what other keys or tensors say."""
 WITHOUT_EFFECT = {
+    "vocab_size": None,
+    VALUE_LENGTH: None,
     "rope.scaling.finetuned": None,
     "tensor_data_layout": None,
     "attention.causal": (True,),
+    "attention.clamp_kqv": (0,),
     "expert_count": (0,),
     "expert_used_count": (0,),
 }
 """Keys that may be there, with the values that change no logits; None: any value."""
-NOT_SAID = (
-    "model_type",
-    "architectures",
-    "vocab_size",
-    "tie_word_embeddings",
-    "rope_theta",
-    "rope_parameters",
-    "rope_scaling",
-)
-"""Keys of ``config.json`` that GGUF says by its tensors, or by keys that are made elsewhere."""
+SAID_BY_TENSORS = ("model_type", "architectures", "vocab_size", "tie_word_embeddings")
 DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "hidden_dropout")
 """Keys of ``config.json`` that no logits depend on."""
 
@@ -72,36 +64,28 @@ def configuration_of(file: GgufFile) -> dict[str, Any]:
         for key, value in file.metadata.items()
         if key.startswith(prefix)
     }
-    _refuse_unknown(own, known, file)
     shapes = file.shapes
     for name in (EMBEDDING, "output_norm.weight"):
         if name not in shapes:
             raise UserError(f"{file.path} lacks the tensor {name}")
     heads, width = (_whole(own, key, known, file) for key in (HEADS, WIDTH))
-    own = {KV_HEADS: heads, KEY_LENGTH: width // heads} | own
-    configuration: dict[str, Any] = {"model_type": known.model_type, **known.fixed}
+    filled = {KV_HEADS: heads, KEY_LENGTH: width // heads} | own
+    configuration: dict[str, Any] = {
+        "vocab_size": shapes[EMBEDDING][0],
+        "tie_word_embeddings": HEAD not in shapes,
+    }
     for key, theirs in known.keys.items():
-        if key not in own:
+        if key in filled:
+            configuration[theirs] = filled[key]
+        elif key not in known.optional:
             raise UserError(f"{file.path} lacks the key {prefix}{key}")
-        configuration[theirs] = own[key]
-    for key, tensor in known.from_tensors.items():
-        configuration[key] = tensor in shapes
-    configuration["vocab_size"] = shapes[EMBEDDING][0]
-    configuration["tie_word_embeddings"] = HEAD not in shapes
-    if known.rotary:
-        head_dim = own[KEY_LENGTH]
-        if own.get(ROTARY_WIDTH, head_dim) != head_dim and "partial_rotary_factor" not in (
-            known.keys.values()
-        ):
-            raise UserError(
-                f"{file.path}: {prefix}{ROTARY_WIDTH} is not supported with this value",
-                found=own[ROTARY_WIDTH],
-                allowed=f"{head_dim}, the width of a head",
-            )
-        frequencies = file.read(FREQUENCIES) if FREQUENCIES in shapes else None
-        parameters = rotary_parameters(own, frequencies, head_dim)
-        configuration |= {"rope_theta": parameters["rope_theta"], "rope_parameters": parameters}
-    return configuration
+    for key, (tensor, there, absent) in known.from_tensors.items():
+        configuration[key] = there if tensor in shapes else absent
+    configuration |= known.implied(configuration) | {"model_type": known.model_type}
+    _refuse_others(own, known.derived(configuration), known, file)
+    frequencies = file.read(FREQUENCIES) if FREQUENCIES in shapes else None
+    head_dim = known.head_dim(configuration)
+    return configuration | rotary_configuration(own, frequencies, head_dim, known.rotary)
 
 
 def metadata_of(configuration: Mapping[str, Any], known: GgufArchitecture) -> dict[str, Any]:
@@ -109,39 +93,51 @@ def metadata_of(configuration: Mapping[str, Any], known: GgufArchitecture) -> di
 
     Raises UserError for values that llama.cpp has no key for.
     """
+    implied = known.implied(configuration)
+    said = (*known.keys.values(), *known.from_tensors, *SAID_BY_TENSORS, *DROPOUTS)
     for key, value in configuration.items():
-        said = (*known.keys.values(), *known.from_tensors, *NOT_SAID, *DROPOUTS)
-        fixed = known.fixed.get(key)
-        if key not in said and value is not None and value != fixed:
+        if key in implied:
+            fits = value == implied[key]
+        else:
+            fits = value is None or key in said or (known.rotary and key in SAID_OF_ROTATION)
+        if not fits:
             raise UserError(
-                f"llama.cpp's {known.name} has no place for {key} of config.json",
+                f"llama.cpp's {known.name} has no place for this value of {key} in config.json",
                 found=value,
-                allowed=fixed,
+                allowed=str(implied[key]) if key in implied else None,
                 do="export with --format hf",
             )
-    found = {
-        key: configuration[theirs]
-        for key, theirs in known.keys.items()
-        if configuration.get(theirs) is not None
-    }
-    if known.rotary:
-        head_dim = found.get(KEY_LENGTH, found[WIDTH] // found[HEADS])
-        found |= {VALUE_LENGTH: head_dim, ROTARY_WIDTH: head_dim}
-        found |= rotary_metadata(configuration["rope_parameters"])
-    return found
+    found = {}
+    for key, theirs in known.keys.items():
+        value = configuration.get(theirs)
+        if value is not None:
+            found[key] = value
+        elif key not in known.optional:
+            raise UserError(
+                f"llama.cpp's {known.name} needs {theirs} in config.json",
+                do="export with --format hf",
+            )
+    head_dim = known.head_dim(configuration)
+    if KEY_LENGTH in known.keys:
+        found |= {KEY_LENGTH: head_dim, VALUE_LENGTH: head_dim}
+    rotary = rotary_metadata(configuration, head_dim, known.rotary)
+    return {**found, **known.derived(configuration), **rotary}
 
 
-def _refuse_unknown(own: Mapping[str, Any], known: GgufArchitecture, file: GgufFile) -> None:
-    """Raise UserError for a key that could change logits and that no table knows."""
-    expected = {*known.keys, *SAID_BY_TENSORS, *(ROTARY_KEYS if known.rotary else ()), KEY_LENGTH}
+def _refuse_others(
+    own: Mapping[str, Any], derived: Mapping[str, Any], known: GgufArchitecture, file: GgufFile
+) -> None:
+    """Raise UserError for a key that could change logits, and that says what we do not compute."""
+    expected = {*known.keys, KEY_LENGTH, *(ROTARY_KEYS if known.rotary else ())}
     for key, value in own.items():
-        if key in expected:
+        if key in expected - derived.keys():
             continue
-        harmless = WITHOUT_EFFECT.get(key, ())
-        if harmless is not None and value not in harmless:
+        allowed = (derived[key],) if key in derived else WITHOUT_EFFECT.get(key, ())
+        if allowed is not None and value not in allowed:
             raise UserError(
                 f"{file.path}: the key {known.name}.{key} is not supported with this value",
                 found=value,
+                allowed=", ".join(map(str, allowed)) or None,
             )
 
 

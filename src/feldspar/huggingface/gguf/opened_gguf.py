@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError
+from feldspar.huggingface.gguf.gguf_architecture import GgufArchitecture
 from feldspar.huggingface.gguf.gguf_file import PLAIN, GgufFile, open_gguf
-from feldspar.huggingface.gguf.known_architectures import GgufArchitecture
 from feldspar.huggingface.gguf.metadata import architecture_of, configuration_of
 from feldspar.huggingface.gguf.rotary_metadata import FREQUENCIES
 from feldspar.huggingface.gguf.tokenizer_in import has_tokenizer, write_tokenizer_of
@@ -35,7 +35,9 @@ def gguf_names(known: GgufArchitecture, names: Sequence[str], n_blocks: int) -> 
     table = get_tensor_name_map(number, n_blocks)
     found = {}
     for name in names:
-        theirs = table.get_name(name, try_suffixes=KINDS)
+        # The table has some classes' names without the name of the whole.
+        spellings = (name, name.removeprefix("transformer."))
+        theirs = next(filter(None, (table.get_name(each, KINDS) for each in spellings)), None)
         if theirs is None:
             raise UserError(f"llama.cpp's {known.name} has no tensor for {name}")
         found[name] = theirs

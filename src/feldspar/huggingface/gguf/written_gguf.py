@@ -14,14 +14,11 @@ from torch import Tensor
 
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import TEMPORARY_MARK, disk_errors, require_absent
-from feldspar.huggingface.gguf.known_architectures import (
-    BLOCKS,
-    GGUF_ARCHITECTURES,
-    GgufArchitecture,
-)
+from feldspar.huggingface.gguf.gguf_architecture import BLOCKS, GgufArchitecture
+from feldspar.huggingface.gguf.known_architectures import GGUF_ARCHITECTURES
 from feldspar.huggingface.gguf.metadata import metadata_of
 from feldspar.huggingface.gguf.opened_gguf import gguf_names, layout_of
-from feldspar.huggingface.gguf.rotary_metadata import FREQUENCIES, llama3_frequencies
+from feldspar.huggingface.gguf.rotary_metadata import FREQUENCIES, rotary_frequencies
 from feldspar.huggingface.gguf.tokenizer_out import tokenizer_metadata
 from feldspar.huggingface.tensor_rules import Layout
 from feldspar.runtime.tensor_file import LazyTensors
@@ -112,9 +109,8 @@ def _entries(
         shape = tuple(layout.join([empty]).shape)
         read = partial(_joined, layout, tensors, name)
         entries.append(_Entry(theirs, shape, _kind(theirs, shape, wanted), read))
-    parameters = configuration.get("rope_parameters") or {}
-    if parameters.get("rope_type") == "llama3":
-        factors = llama3_frequencies(parameters, configuration["head_dim"])
+    factors = rotary_frequencies(configuration, known.head_dim(configuration))
+    if factors is not None:
         entries.append(_Entry(FREQUENCIES, tuple(factors.shape), "F32", lambda: factors))
     return entries
 
