@@ -23,7 +23,8 @@ from tests.tokens.chat_templates import (
     turn,
 )
 
-KINDS = ("llama", "metaspace", "gpt2", "llama3")
+KINDS = ("llama", "metaspace", "gpt2", "llama3", "qwen", "gemma", "t5")
+BYTE_LEVEL = ("gpt2", "llama3", "qwen")
 NAMES = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
 
 
@@ -90,7 +91,7 @@ def test_turns_are_the_answers_and_their_ends(name: str, kind: str) -> None:
         assert text.strip() == message["content"].strip()
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama3"])
+@pytest.mark.parametrize("kind", BYTE_LEVEL)
 def test_turns_are_the_mask_of_transformers(kind: str) -> None:
     # Without trimming: else transformers leaves tokens of white space out of its mask.
     plain = theirs(kind)
@@ -114,7 +115,7 @@ def test_special_strings_in_a_message_stay_text(kind: str) -> None:
     assert special == [token for token in honest if token in own.special_ids]
     told = tokenizer(kind).decode(found)
     expected = ChatTemplate(CHATML, NAMES).render(sly, add_generation_prompt=True)
-    if kind in ("gpt2", "llama3"):
+    if kind in BYTE_LEVEL:
         assert told == expected
     else:  # decoders of SentencePiece put spaces after special tokens
         assert told.replace(" ", "") == expected.replace(" ", "")

@@ -1,7 +1,7 @@
 """Encode conversations: the special tokens of the template become ids, those of a message text."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,8 +37,6 @@ class ChatEncoder:
     def __init__(self, tokenizer: TextTokenizer, template: ChatTemplate) -> None:
         self.tokenizer = tokenizer
         self.template = template
-        self._plain = Tokenizer.from_str(tokenizer.to_json())
-        self._plain.encode_special_tokens = True
         self._special = Tokenizer.from_str(tokenizer.to_json())
         # A post-processor may trim spaces off the places of tokens.
         self._special.post_processor = None  # pyrefly: ignore
@@ -69,7 +67,7 @@ class ChatEncoder:
         for piece in pieces[1:]:
             plain = piece.startswith(BEGIN)
             inner = piece.replace(BEGIN, "").replace(END, "")
-            ids += self._ids_within(inner, self._plain if plain else self._special)
+            ids += _ids_within(inner, self.tokenizer.encode if plain else self._ids)
         if (found := self._normalized_special(marked)) is not None:
             raise UserError("a message holds a special token in another spelling", found=found)
         return ids
@@ -112,15 +110,6 @@ class ChatEncoder:
     def _ids(self, text: str) -> list[int]:
         return self._special.encode(text, add_special_tokens=False).ids
 
-    def _ids_within(self, text: str, tokenizer: Tokenizer) -> list[int]:
-        """Return the ids of ``text`` where it follows other text."""
-        # Some tokenizers put a space before the beginning of a text: here that is the line feed's.
-        line = tokenizer.encode("\n", add_special_tokens=False).ids
-        ids = tokenizer.encode("\n" + text, add_special_tokens=False).ids
-        if ids[: len(line)] == line:
-            return ids[len(line) :]
-        return tokenizer.encode(text, add_special_tokens=False).ids
-
 
 def end_of_turn_id(tokenizer: TextTokenizer, template: ChatTemplate) -> int | None:
     """Return the special token that ends a turn of the assistant; None if there is none."""
@@ -137,6 +126,13 @@ def _pattern(tokenizer: TextTokenizer) -> re.Pattern[str]:
     """Return the pattern of the strings of special tokens."""
     longest_first = sorted(filter(None, tokenizer.special_ids), key=len, reverse=True)
     return re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+
+def _ids_within(text: str, encode: Callable[[str], list[int]]) -> list[int]:
+    """Return the ids of ``text`` where it follows other text."""
+    # Some tokenizers put a space before the beginning of a text: here that is the line feed's.
+    line, ids = encode("\n"), encode("\n" + text)
+    return ids[len(line) :] if ids[: len(line)] == line else encode(text)
 
 
 def _texts(value: Any) -> Iterator[str]:
