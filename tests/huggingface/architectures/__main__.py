@@ -67,8 +67,8 @@ def row(name: str, made: list[Make]) -> list[str]:
     for make in made:
         with TemporaryDirectory() as place:
             case = make(Path(place, "given"))
-            logits = max(logits, compare_logits(case).error)
             decoding = max(decoding, compare_decoding(case).error)
+            logits = max(logits, compare_logits(case).error)
             training = max(training, *(compared.error for compared in compare_training(case)))
             export_again(case, Path(place, "back"))
             exported &= same_tensors(case.folder, Path(place, "back"))
