@@ -122,6 +122,7 @@ TABLE = (
         "a model here, and a tokenizer that extends its own",
         places={"imported": (MODEL,), "data/tokenizer": ("extended",)},
     ),
+    Row(r"extend-context ", "the models here have a table of positions", only_read=True),
     Row(r"(release|import|report|trace) "),
     # Text
     Row(r"corpus build slimpajama-dc/paper", "the paper's documents", only_read=True),
@@ -150,6 +151,7 @@ TABLE = (
 )
 
 PROGRAMS_ONLY_READ = {
+    "docs/methods/long-context.md": "the models here have a table of positions",
     "docs/methods/coordinate-check.md": "a minute",
     "docs/methods/noise-scale.md": "part of a program of the reader's",
     "docs/methods/sparse-pretraining.md": "part of a program of the reader's",

@@ -141,6 +141,41 @@ def adapt(
     return adapt_model(folder, made, target, settings, seed, overwrite).record()
 
 
+def extend_context(
+    model: PathLike | Model,
+    *,
+    factor: float | None = None,
+    train_length: int | None = None,
+    kind: str = "linear",
+    length: int | None = None,
+    to: PathLike | None = None,
+    overwrite: bool = False,
+) -> Model:
+    """Return a model that reads longer texts; positions are scaled, and weights stay.
+
+    ``factor`` is the wanted length over the trained one. ``train_length`` instead divides by how
+    much a text is longer than the trained one, so that shorter texts are read as before. ``kind``
+    is linear or ntk, for rotary positions also yarn or llama3; these two take both numbers, with
+    the model's longest context as the default of ``train_length``. ``length`` is the longest
+    context of the result in tokens, by default ``factor`` times the model's; alone, it raises the
+    limit and scales nothing. ``to`` also writes the model as a folder that ``export``,
+    ``evaluate`` and ``start_from`` take. A model that is given stays as it is and shares its
+    weights. Raises UserError for values out of range, for positions that cannot be scaled so, and
+    where ``to`` exists already unless ``overwrite``.
+    """
+    from feldspar.train.opened_model import Model as OpenedModel
+
+    given = model if isinstance(model, OpenedModel) else open_model(model)
+    from feldspar.train.extend_context import Extension, write_extended
+    from feldspar.train.extend_context import extend_context as extend
+
+    wanted = Extension(kind, factor, train_length, length)
+    extended = extend(given, wanted)
+    if to is not None:
+        write_extended(given.path, path_of(to, "to"), wanted, overwrite)
+    return extended
+
+
 def export(
     run: PathLike,
     to: PathLike,

@@ -43,6 +43,7 @@ COMMANDS = (
     "vision",
     "import_model",
     "adapt",
+    "extend_context",
     "export",
     "release",
     "report",

@@ -13,7 +13,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder
 from feldspar.core.json_files import write_json
 from feldspar.huggingface.adapter import Adapter, ModelDescription
-from feldspar.huggingface.architectures import choose
+from feldspar.huggingface.architectures import choose, first_fitting
 from feldspar.huggingface.converted_tensors import TheirTensors
 from feldspar.huggingface.import_folder import ImportedModel
 from feldspar.huggingface.multipliers import WithMultipliers, same_multipliers
@@ -140,7 +140,8 @@ def export_imported(
 ) -> ModelSettings:
     """Write an imported model in its own architecture again, or in another; return its settings.
 
-    For ``auto`` that is the architecture of the model's source. Without a ``dtype``, each tensor
+    For ``auto`` that is the architecture of the model's source, or the first that fits where the
+    model has changed since. Without a ``dtype``, each tensor
     keeps its type, so that an unchanged model has the tensors of its source bit for bit. No row of
     the vocabulary is cut off. Raises UserError as ``export_model``.
     """
@@ -149,11 +150,16 @@ def export_imported(
         model.description,
         model.tokenizer_folder,
         out,
-        model.origin.architecture if architecture == "auto" else architecture,
+        _own_architecture(model) if architecture == "auto" else architecture,
         dtype,
         n_real_vocab=model.settings.vocab_size,
         overwrite=overwrite,
     )
+
+
+def _own_architecture(model: ImportedModel) -> str:
+    name = model.origin.architecture
+    return first_fitting([name], model.description) or "auto"
 
 
 def _record(

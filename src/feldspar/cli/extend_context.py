@@ -1,0 +1,48 @@
+"""``feldspar extend-context``: a model that reads texts longer than those of its training."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+
+    @app.command("extend-context")
+    def extend_context(
+        model: Annotated[Path, typer.Argument(help="Model folder (imported, or Hugging Face).")],
+        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        factor: Annotated[
+            float | None, typer.Option(help="Wanted length / trained length.", show_default=False)
+        ] = None,
+        train_length: Annotated[
+            int | None,
+            typer.Option(
+                help="Trained length; the factor grows with the text.", show_default=False
+            ),
+        ] = None,
+        kind: Annotated[str, typer.Option(help="linear, ntk, yarn or llama3.")] = "linear",
+        length: Annotated[
+            int | None,
+            typer.Option(help="Longest context in tokens. Default: factor x the model's."),
+        ] = None,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+    ) -> None:
+        """Scale the positions of a model with ALiBi or rotary positions; weights stay.
+
+        Example: feldspar extend-context imported --factor 2 --to longer
+        """
+        from feldspar.cli.console import print_json
+        from feldspar.train.extend_context import Extension, write_extended
+
+        wanted = Extension(kind, factor, train_length, length)
+        written = write_extended(model, to, wanted, overwrite)
+        scaling = written.scaling.model_dump(mode="json", exclude_none=True)
+        tokens = written.settings.max_sequence_length
+        if json:
+            print_json({"folder": str(to), "position_scaling": scaling, "tokens": tokens})
+            return
+        named = ", ".join(f"{key} {value}" for key, value in scaling.items())
+        typer.echo(f"{to}: {tokens:,} tokens, position_scaling {named}")
