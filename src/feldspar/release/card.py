@@ -13,7 +13,6 @@ from feldspar.core.artifact import Wanted, finish_artifact
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import tokens_of_plan
-from feldspar.huggingface.own import OWN
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
 """Characters that Markdown or HTML may read as markup."""
@@ -56,6 +55,8 @@ class ReleaseFacts:
 
 def model_card(facts: ReleaseFacts) -> str:
     """Write the card as Markdown with the header that model hubs read."""
+    from feldspar.huggingface.own import OWN  # loads torch, which a check of a release needs not
+
     lines = [
         "---",
         "library_name: transformers",
