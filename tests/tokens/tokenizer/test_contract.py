@@ -20,7 +20,6 @@ from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.tokens.bases import ARABIC, KINDS, UNIGRAMS, base, cipher, english
 
 TARGET = TargetCharacters.of_scripts(("arabic",))
-TARGET_CHARACTERS = {chr(code) for code in range(0x600, 0x10000) if chr(code) in TARGET}
 METHODS = ("continued", "append")
 
 
@@ -58,7 +57,7 @@ def test_any_mixed_text(kind: str, method: str, text: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", UNIGRAMS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=MIXED)
 def test_any_mixed_text_on_a_unigram(kind: str, method: str, text: str) -> None:
     old, new = base(kind), extended(kind, method)
@@ -69,7 +68,8 @@ def test_any_mixed_text_on_a_unigram(kind: str, method: str, text: str) -> None:
     without = "".join(c for c in text if c not in TARGET)
     assert old.encode(without) == new.encode(without)
     for token in after:
-        assert token < old.vocab_size or set(new.piece(token) or "") & TARGET_CHARACTERS
+        piece = new.piece(token) or ""
+        assert token < old.vocab_size or any(character in TARGET for character in piece)
 
 
 @pytest.mark.parametrize("method", METHODS)
