@@ -75,6 +75,11 @@ TRAINED = {
     "runs/mediswift-small": ("mediswift/small",),
     "runs/alibi-interpolation-small": ("alibi-interpolation/small",),
     "runs/bilingual-base": ("bilingual/base",),
+    "runs/lora": (
+        "quickstart",
+        "start_from={type: run, path: runs/quickstart}",
+        "phases.0.lora={rank: 8, alpha: 16}",
+    ),
     "runs/pilot": ("gns/small", "choose.batch=constant-8", MICRO, "phases.0.length=64 steps"),
     "runs/steered": ("gns/small", "choose.batch=closed-loop", MICRO),
 }

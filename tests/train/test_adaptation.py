@@ -386,3 +386,19 @@ def test_the_plan_counts_what_is_trained(recipe: Path) -> None:
     phases = planned.summary()["phases"]
     assert phases[0]["trainable_parameters"] == 2 * 320 * 32
     assert phases[1]["trainable_parameters"] == planned.shapes.parameters
+
+
+def test_new_rows_train_beside_lora(recipe: Path, tmp_path: Path) -> None:
+    out, rank = tmp_path / "run", 2
+    run(recipe, out, f"phases.0.lora={{rank: {rank}, alpha: 4, targets: [value]}}")
+    begin, end = weights(out, 4 * 128), weights(out, STAGE)
+    for name, tensor in end.items():
+        if name in MATRICES:
+            assert torch.equal(tensor[:BASE], begin[name][:BASE])
+            assert not torch.equal(tensor[BASE:], begin[name][BASE:])
+        else:
+            assert torch.equal(tensor, begin[name]) == (".lora_" not in name), name
+    shapes = {name.removeprefix("exp_avg/"): shape for name, shape in moments(out, STAGE).items()}
+    assert shapes["output.weight"] == (NEW, 32)
+    assert shapes["blocks.0.attention.query_key_value.lora_b.weight"] == (32, rank)
+    assert not any(".lora_" in name for name in weights(out, STAGE + 4 * 128))

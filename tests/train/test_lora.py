@@ -269,3 +269,23 @@ def test_the_noise_scale_of_a_run_with_lora(recipe_file: Path, tmp_path: Path) -
     assert all("noise_scale/total" in record for record in metrics_of(tmp_path / "run"))
     with pytest.raises(UserError, match="trains no norm layer"):
         planned(recipe_file, FIRST, "noise_scale={coverage: norm}")
+
+
+@pytest.mark.parametrize(
+    "changed", ["runtime.micro_batch_sequences=2", "runtime.activation_memory=recompute"]
+)
+def test_the_way_of_computing_changes_only_rounding(
+    recipe_file: Path, tmp_path: Path, changed: str
+) -> None:
+    short = [FIRST, "phases.0.length=8 steps", "phases.1.length=4 steps"]
+    plain = run(recipe_file, tmp_path / "plain", *short)
+    assert run(recipe_file, tmp_path / "other", *short, changed) == pytest.approx(plain, rel=2e-5)
+
+
+def test_muon_trains_the_whole_matrices_and_adamw_the_updates(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    run(recipe_file, tmp_path / "run", SECOND, "optimizer={type: muon}")
+    first, last = (tensors(checkpoints(tmp_path / "run")[n], OPTIMIZER) for n in (0, -1))
+    assert any(name.startswith("momentum_buffer/") for name in first)
+    assert {name.split("/")[0] for name in last} == {"step", "exp_avg", "exp_avg_sq"}

@@ -288,3 +288,14 @@ def test_two_processes_reach_the_losses_of_one(
         dict(load_run(tmp_path / name).decoder.named_parameters()) for name in ("one", kind)
     )
     torch.testing.assert_close(one[SOFT_PROMPT], two[SOFT_PROMPT], rtol=1e-3, atol=1e-6)
+
+
+def test_lora_on_pairs_leaves_the_vectors_to_trainable(paired_recipe: Path, tmp_path: Path) -> None:
+    few = ["phases.2.length=4 steps", "phases.2.lora={rank: 2, alpha: 4}"]
+    frozen = trained(paired_recipe, tmp_path / "frozen", *few)
+    prompted = trained(paired_recipe, tmp_path / "both", *few, "phases.2.trainable=[prompt]")
+    table = "token_embedding.weight"
+    assert torch.equal(frozen[table], prompted[table])
+    assert not torch.equal(frozen[SOFT_PROMPT], prompted[SOFT_PROMPT])
+    rows = [(frozen[table] == vector).all(dim=1).any() for vector in frozen[SOFT_PROMPT]]
+    assert all(rows), "the vectors are still the rows that they began as"
