@@ -73,10 +73,13 @@ def row(name: str, made: list[Make]) -> list[str]:
             export_again(case, Path(place, "back"))
             exported &= same_tensors(case.folder, Path(place, "back"))
     errors = [f"{error:.0e}" for error in (logits, decoding, training)]
-    known = name in {each.model_type for each in GGUF_ARCHITECTURES.values()}
-    answers = ["yes" if holds else "no" for holds in (exported, known)]
     variants = f"{len(made)} variant" + "s" * (len(made) > 1)
-    return [f"`{name}`", variants, *errors, *answers]
+    return [f"`{name}`", variants, *errors, "yes" if exported else "no", gguf_cell(name)]
+
+
+def gguf_cell(name: str) -> str:
+    """Say whether the architecture goes into a GGUF file and out of it."""
+    return "yes" if name in {each.model_type for each in GGUF_ARCHITECTURES.values()} else "no"
 
 
 def _line(cells: Iterable[str]) -> str:

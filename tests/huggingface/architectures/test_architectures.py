@@ -15,7 +15,7 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.architectures import ARCHITECTURES
 from feldspar.huggingface.import_folder import import_model, read_description
 from feldspar.model.rows import model_shapes
-from tests.huggingface.architectures.__main__ import HEADER, table_order
+from tests.huggingface.architectures.__main__ import HEADER, gguf_cell, table_order
 from tests.huggingface.architectures.comparison import (
     Case,
     Compared,
@@ -153,5 +153,5 @@ def test_the_printed_table_has_a_row_for_every_architecture() -> None:
     page = Path(__file__).parents[3] / "docs" / "methods" / "open-models.md"
     lines = page.read_text(encoding="utf-8").splitlines()
     begin = lines.index("| " + " | ".join(HEADER) + " |")
-    names = re.findall(r"^\| `([^`]+)`", "\n".join(lines[begin:]), flags=re.M)
-    assert names == table_order()
+    rows = re.findall(r"^\| `([^`]+)` .* (\w+) \|$", "\n".join(lines[begin:]), flags=re.M)
+    assert rows == [(name, gguf_cell(name)) for name in table_order()]
