@@ -203,7 +203,7 @@ BUFFERS = {
 def test_the_export_has_the_same_tensors_and_keys(tmp_path, case):
     buffers = dict(BUFFERS)
     if case.startswith("cerebras-gpt"):
-        del buffers["transformer.relative_pe.slopes"]
+        del buffers["transformer.relative_pe.slopes"], buffers["lm_head.weight"]
     configuration, tensors = folder_of(case, tmp_path / "theirs", buffers)
     feldspar.import_model(tmp_path / "theirs", tmp_path / "ours")
     feldspar.export(tmp_path / "ours", tmp_path / "back")

@@ -285,6 +285,8 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
         {"num_hidden_layers": 10**18},
         {"hidden_size": "words"},
         {"rms_norm_eps": [1]},
+        {"num_attention_heads": 0},
+        {"num_key_value_heads": 3},
     ],
 )
 def test_values_of_wrong_types_are_refused_by_file(tmp_path, changes):
@@ -294,3 +296,17 @@ def test_values_of_wrong_types_are_refused_by_file(tmp_path, changes):
     with pytest.raises(UserError) as caught:
         import_model(tmp_path)
     assert "config.json" in str(caught.value)
+    assert "validation error" not in str(caught.value)
+
+
+def test_a_head_beside_a_tied_embedding_must_be_its_copy(tmp_path):
+    model = random_llama()
+    model.save_pretrained(tmp_path)
+    change_configuration(tmp_path, {"tie_word_embeddings": True})
+    with pytest.raises(UserError, match="tie_word_embeddings is true, but lm_head"):
+        import_model(tmp_path)
+    with torch.no_grad():
+        model.lm_head.weight.copy_(model.model.embed_tokens.weight)
+    model.save_pretrained(tmp_path)
+    change_configuration(tmp_path, {"tie_word_embeddings": True})
+    assert import_model(tmp_path).settings.tied_embeddings

@@ -56,6 +56,10 @@ class Adapter(ABC):
     """Regular expressions of tensors (without the prefix) that a folder may hold and that the model
     does not need, such as masks, frequencies, or the copy of a tied head."""
 
+    always_ties: ClassVar[bool] = False
+    """True if the class ties its head whatever head a folder holds. Transformers' own classes keep
+    a head that is not the copy of the embedding."""
+
     @abstractmethod
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
         """Return the description of a ``config.json``.

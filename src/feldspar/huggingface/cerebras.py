@@ -67,6 +67,7 @@ class CerebrasAdapter(Adapter):
         r"relative_pe\.slopes",
         r"lm_head\.weight",
     )
+    always_ties = True
     position_type = "alibi"
     """The positions that ``position_embedding_type`` names where the key is absent."""
     has_older_keys = False

@@ -31,6 +31,9 @@ from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, copy_tokeni
 
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
+EMBEDDING = "token_embedding.weight"
+HEADS = ("lm_head.weight", "embed_out.weight")
+"""Names of a class's head. A folder may hold a tied one although the model does not need it."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def _import_folder(folder: Path, place: str) -> ImportedModel:
         description, origin = _read_settings(folder / SETTINGS_NAME)
         names = [row.name for row in model_shapes(description.settings).rows]
         rules, prefix, ignored = tuple(TensorRule(name, (name,)) for name in names), "", ()
+        always_ties = True
     else:
         configuration = read_json(folder / CONFIGURATION_NAME)
         with _described_by(folder / CONFIGURATION_NAME):
@@ -111,12 +115,28 @@ def _import_folder(folder: Path, place: str) -> ImportedModel:
         if finished is None and "feldspar_version" in configuration:
             say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
         origin = Origin(name_of(adapter), place)
-        prefix, ignored = adapter.prefix, adapter.ignored
+        prefix, ignored, always_ties = adapter.prefix, adapter.ignored, adapter.always_ties
     shapes = {row.name: row.shape for row in model_shapes(description.settings).rows}
     with _located(folder):
-        state = OurTensors(FolderTensors(folder), rules, shapes, prefix, ignored)
+        theirs = FolderTensors(folder)
+        state = OurTensors(theirs, rules, shapes, prefix, ignored)
+        if description.settings.tied_embeddings and not always_ties:
+            _require_tied(theirs, state)
     tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
     return ImportedModel(description, state, tokenizer_folder, origin)
+
+
+def _require_tied(theirs: FolderTensors, state: OurTensors) -> None:
+    """Raise UserError where a folder holds a head that is not the copy of a tied embedding."""
+    for name in HEADS:
+        if name in theirs:
+            head, embedding = theirs[name], state[EMBEDDING]
+            if head.shape != embedding.shape or not torch.equal(head.to(embedding), embedding):
+                raise UserError(
+                    f"config.json: tie_word_embeddings is true, but {name} is another matrix than "
+                    "the embedding",
+                    do="set tie_word_embeddings to false, so that the model has both",
+                )
 
 
 def _import_gguf(path: Path, place: str) -> ImportedModel:
@@ -209,11 +229,17 @@ def _described_by(path: Path) -> Generator[None]:
     except KeyError as error:
         raise UserError(f"{path} lacks {error}") from error
     except ValidationError as error:
-        raise UserError(f"{path} does not describe a model that we know: {error}") from error
-    except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = first["msg"].removeprefix("Value error, ")
+        raise UserError(
+            f"{path} does not describe a model that we know: {key}{': ' if key else ''}{reason}",
+            found=first["input"] if key else None,
+        ) from error
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} holds a value of a wrong type: {error}") from error
+        raise UserError(f"{path} holds a value that is not possible: {error}") from error
 
 
 @contextmanager
