@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import torch
 import feldspar
 from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
+from feldspar.huggingface.import_folder import import_model
 from feldspar.recipe.load import load_recipe
-from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings, TrainBpe
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.train.data import plan_loaded
 from feldspar.train.examples import open_examples
 from feldspar.train.load import load_run
 from feldspar.train.run import train
+from tests.evaluate.chat_model import write_chat_model
 from tests.tokens.chat_templates import CHATML, turn
 from tests.tokens.conftest import some_texts, write_documents
 from tests.train.conftest import losses_of, metrics_of
@@ -206,3 +209,28 @@ def test_bad_input_is_one_line_and_exit_code_2(
     told = " ".join(capsys.readouterr().err.split())
     assert message in told and "Traceback" not in told
     assert not (out / "checkpoints").exists()
+
+
+def test_an_open_base_is_tuned_by_its_own_template(tmp_path: Path) -> None:
+    write_chat_model(tmp_path / "base")
+    texts = {"train": {"prose": some_texts(1, 60)}, "validation": {"prose": some_texts(3, 10)}}
+    documents = write_documents(tmp_path / "documents", texts)
+    settings = ShardSettings(path=tmp_path / "shards")
+    tokenizer = HuggingFaceTokenizer(path=str(tmp_path / "base"))
+    build_shards(documents, tokenizer, settings, seed=0, workers=1)
+    model = import_model(tmp_path / "base").settings
+    text = RECIPE.format(shards=tmp_path / "shards").replace(", template: chat.jinja", "")
+    own = f"model: {model.model_dump_json(exclude_none=True)}\n"
+    own += f"start_from: {{type: huggingface, path: {tmp_path / 'base'}}}\n"
+    (tmp_path / "talk.yaml").write_text(re.sub("model: .*\n", lambda found: own, text, count=1))
+    write_talks(tmp_path / "talks.jsonl")
+    train(load_recipe(str(tmp_path / "talk.yaml"), ["phases.1.length=4 steps"]), tmp_path / "run")
+    opened = feldspar.open_model(tmp_path / "run")
+    assert opened.tokenizer.chat_template == CHATML
+    conversation = opened.converse(max_new_tokens=5)
+    "".join(conversation.ask("count 1"))
+    # The template writes no beginning of its own, so conversations have none, as in transformers.
+    asked = conversation._encoder.encode(conversation.messages[:1], add_generation_prompt=True)
+    assert opened.tokenizer.begin_of_sequence_id not in asked
+    losses = losses_of(tmp_path / "run")
+    assert losses[-1] < losses[2]

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-ModelFolder = Annotated[Path, typer.Argument(help="Run folder, release or Hugging Face folder.")]
+ModelFolder = Annotated[
+    Path, typer.Argument(help="Run folder, release, Hugging Face folder or GGUF file.")
+]
 NewTokens = Annotated[
     int, typer.Option("--max-new-tokens", min=0, help="The most tokens that are written.")
 ]
