@@ -9,10 +9,11 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, processors
 
 from feldspar.core.errors import UserError
-from feldspar.recipe.sections.tokens import HuggingFaceTokenizer
+from feldspar.recipe.sections.tokens import ExtendWith, HuggingFaceTokenizer
+from feldspar.tokens.tokenizer.extend import extend_tokenizer
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer, copy_tokenizer
 from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
-from tests.tokens.bases import base, english
+from tests.tokens.bases import base, cipher, english
 
 TEMPLATE = "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% endfor %}"
 OLD = {
@@ -124,6 +125,29 @@ def test_a_text_begins_as_with_transformers(
         assert theirs("The river")["input_ids"] == [*expected, *found.encode("The river")]
 
 
+@pytest.mark.parametrize("kind", ["llama", "llama3", "unigram"])
+def test_an_extended_tokenizer_declares_what_its_base_does(kind: str, tmp_path: Path) -> None:
+    folder = whole_base(tmp_path / "base", kind)
+    old, settings = TextTokenizer.load(folder), ExtendWith(corpus="new", new_tokens=50)
+    probes = {"old": english()[:5]}, {"new": cipher()[:5]}
+    new = extend_tokenizer(old, settings, cipher()[:100], *probes).with_special_tokens(["<|new|>"])
+    new.save(tmp_path / "extended")
+    assert new.vocab_size == old.vocab_size + 51
+    before, after = (
+        transformers.AutoTokenizer.from_pretrained(str(each), local_files_only=True)
+        for each in (folder, tmp_path / "extended")
+    )
+    for text in (*TEXTS, *english()[:5]):
+        assert after(text)["input_ids"] == before(text)["input_ids"]
+    assert after.special_tokens_map == before.special_tokens_map
+    assert after.chat_template == before.chat_template
+    added = before.added_tokens_decoder
+    assert {name: after.added_tokens_decoder[name] for name in added} == added
+    assert after.convert_tokens_to_ids("<|new|>") == new.id_of("<|new|>") == new.vocab_size - 1
+    found = TextTokenizer.load(tmp_path / "extended")
+    assert (found.generation, found.begin_ids) == (old.generation, old.begin_ids)
+
+
 def test_folders_of_earlier_versions_begin_without_a_token(tmp_path: Path) -> None:
     folder = whole_base(tmp_path / "base")
     (folder / "tokenizer_config.json").write_text(json.dumps(OLD))
@@ -179,7 +203,6 @@ def test_a_tokenizer_trained_here_has_one_special_token() -> None:
     assert found.begin_of_sequence_id is None
     assert not found.adds_begin_of_sequence
     assert found.chat_template is None
-    assert english()
 
 
 def test_a_template_that_is_no_text_is_refused(tmp_path: Path) -> None:
