@@ -1,5 +1,6 @@
 """Exported models, run by llama.cpp itself: the same tokens and log-probabilities as ours."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -90,12 +91,18 @@ def filled(settings: ModelSettings) -> ModelSettings:
     return settings.model_copy(update=heads)
 
 
-def require_equal(decoder: Decoder, tokenizer_folder: Path, path: Path, bound: float) -> None:
+def require_equal(
+    decoder: Decoder,
+    tokenizer_folder: Path,
+    path: Path,
+    bound: float,
+    candidates: Sequence[str] = CANDIDATES,
+) -> None:
     """Check 20 prompts whose choices are so clear that rounding cannot decide one."""
     tokenizer = TextTokenizer.load(tokenizer_folder)
     llama_cpp = LlamaCpp(path)
     compared, told = 0, 0
-    for prompt in CANDIDATES:
+    for prompt in candidates:
         ids = tokenizer.encode(prompt)
         logarithms = continued(decoder, ids)
         first, second = logarithms.topk(2).values.T
