@@ -42,7 +42,7 @@ def checkpoints(out: Path) -> list[Checkpoint]:
 
 def tensors(checkpoint: Checkpoint, part: str) -> dict[str, torch.Tensor]:
     files = checkpoint.files_of(part)
-    return {name: files.read(name) for name in files.names()}
+    return dict(files)
 
 
 def is_lora(name: str) -> bool:

@@ -47,7 +47,7 @@ def run(recipe: Path, out: Path, *overrides: str) -> list[float]:
 def last_tensors(out: Path, part: str) -> dict[str, torch.Tensor]:
     """Read the tensors of a run's last checkpoint."""
     files = CheckpointStore(out / "checkpoints").all()[-1].files_of(part)
-    return {name: files.read(name) for name in files.names()}
+    return dict(files)
 
 
 def test_a_recipe_without_a_type_is_of_adamw(recipe_file: Path) -> None:

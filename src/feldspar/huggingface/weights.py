@@ -25,6 +25,7 @@ KIND = "model"
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 LARGEST_FILE_BYTES = 5 * 10**9
+PIECE_ENTRIES = 2**20
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -152,7 +153,8 @@ def require_header(name: str, header: TensorHeader, shape: tuple[int, ...]) -> N
 
 def require_finite(name: str, tensor: Tensor) -> None:
     """Raise UserError where a tensor has a NaN or an infinity."""
-    bad = int((~torch.isfinite(tensor)).sum())
+    pieces = tensor.reshape(-1).split(PIECE_ENTRIES)  # isfinite needs several times their memory
+    bad = sum(int((~torch.isfinite(piece)).sum()) for piece in pieces)
     if bad:
         raise UserError(
             f"{name} holds numbers that are not finite",

@@ -43,7 +43,7 @@ def apply(model: nn.Module, table: ParametrizationTable, seed: int = 0) -> list[
 @torch.no_grad()
 def initialise(model: nn.Module, table: ParametrizationTable, seed: int) -> None:
     """Draw the initial values of all parameters on the CPU, whatever the model's device."""
-    entries = _entries_by_name(model, table)
+    entries = entries_by_name(model, table)
     for name, parameter in model.named_parameters():
         parameter.copy_(initial_values(entries[name], table.init, seed).to(parameter.dtype))
 
@@ -86,7 +86,7 @@ def set_forward_multipliers(model: nn.Module, forward: ForwardMultipliers) -> No
 
 def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[ParameterGroup]:
     """Group the trained parameters by multipliers and update rule, in the model's order."""
-    entries = _entries_by_name(model, table)
+    entries = entries_by_name(model, table)
     grouped: dict[tuple[float, float, float, UpdateRule], list[tuple[str, nn.Parameter]]]
     grouped = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -107,7 +107,8 @@ def parameter_groups(model: nn.Module, table: ParametrizationTable) -> list[Para
     ]
 
 
-def _entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str, TensorEntry]:
+def entries_by_name(model: nn.Module, table: ParametrizationTable) -> dict[str, TensorEntry]:
+    """Return the table's entries. Raises UserError unless its tensors are the model's."""
     entries = {entry.name: entry for entry in table.tensors}
     parameters = dict(model.named_parameters())
     absent = next((name for name in entries if name not in parameters), None)

@@ -48,8 +48,8 @@ class Checkpoint:
         """State of the loop, with its tensors under ``tensors``; its checksum is verified."""
         state = json.loads(self._opened.file(STATE_NAME).read_text(encoding="utf-8"))
         tensors = self.files_of(TENSORS)
-        if tensors.names():
-            state[TENSORS] = {name: tensors.read(name) for name in tensors.names()}
+        if tensors:
+            state[TENSORS] = dict(tensors)
         return state
 
     @property
@@ -68,10 +68,12 @@ class Checkpoint:
         except (OSError, FeldsparError):
             return {}
 
-    def read_model(self) -> dict[str, torch.Tensor]:
-        """Return the model's whole tensors on the CPU, whatever number of processes wrote them."""
-        files = self.files_of(MODEL)
-        return {name: files.read(name) for name in files.names()}
+    def read_model(self) -> TensorFiles:
+        """Return the model's whole tensors, whatever number of processes wrote them.
+
+        Each is read when it is asked for, and lies on the CPU.
+        """
+        return self.files_of(MODEL)
 
     def fill(self, stem: str, tensors: Tensors) -> None:
         """Fill this process's part of ``tensors`` in place.
@@ -79,7 +81,7 @@ class Checkpoint:
         Raises RunError if names, shapes or types differ from the saved ones.
         """
         files = self.files_of(stem)
-        stored, wanted = set(files.names()), set(tensors)
+        stored, wanted = set(files), set(tensors)
         if stored != wanted:
             raise RunError(
                 f"{self.folder} does not fit this {stem}: it lacks {len(wanted - stored)} "

@@ -7,19 +7,17 @@ plain safetensors.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from feldspar.core.errors import InternalError, RunError
-from feldspar.core.files import disk_errors
 from feldspar.runtime.collectives import is_first, rank, world_size
+from feldspar.runtime.tensor_file import LazyTensors, TensorFile, TensorHeader, save_tensors
 
 BOXES, ALIASES = "boxes", "aliases"
 
@@ -146,47 +144,46 @@ def write_tensors(
     split = world_size() > 1 and in_parts
     suffix = f"-rank{rank():05d}" if split else ""
     path = folder / f"{stem}{suffix}.safetensors"
-    header = {"format": "pt"}
-    header |= {BOXES: json.dumps(boxes)} if boxes else {}
+    header = {BOXES: json.dumps(boxes)} if boxes else {}
     header |= {ALIASES: json.dumps(aliases)} if aliases else {}
-    with disk_errors(path):
-        save_file(parts, path, metadata=header)
+    save_tensors(parts, path, header)
     return path
 
 
-class TensorFiles:
-    """Read tensors, whole or in part, from files of ``write_tensors``."""
+class TensorFiles(LazyTensors):
+    """Read tensors, whole or in part, from files of ``write_tensors``; names are sorted."""
 
     def __init__(self, paths: list[Path]) -> None:
-        self._places: dict[str, list[tuple[Path, str, Box]]] = {}
+        self._places: dict[str, list[tuple[TensorFile, str, Box]]] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
         for path in paths:
-            with safe_open(path, "pt") as file:
-                header = file.metadata() or {}
-                boxes = json.loads(header.get(BOXES, "{}"))
-                for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                    size = tuple(file.get_slice(name).get_shape())
-                    box = boxes.get(name, {"shape": size, "start": (0,) * len(size)})
-                    self._shapes[name] = tuple(box["shape"])
-                    place = (path, name, Box(tuple(box["start"]), size))
-                    self._places.setdefault(name, []).append(place)
-                for alias, name in json.loads(header.get(ALIASES, "{}")).items():
-                    self._shapes[alias] = self._shapes[name]
-                    self._places.setdefault(alias, []).append(self._places[name][-1])
+            file = TensorFile(path)
+            boxes = json.loads(file.metadata.get(BOXES, "{}"))
+            for name in file:
+                size = file.header(name).shape
+                box = boxes.get(name, {"shape": size, "start": (0,) * len(size)})
+                self._shapes[name] = tuple(box["shape"])
+                place = (file, name, Box(tuple(box["start"]), size))
+                self._places.setdefault(name, []).append(place)
+            for alias, name in json.loads(file.metadata.get(ALIASES, "{}")).items():
+                self._shapes[alias] = self._shapes[name]
+                self._places.setdefault(alias, []).append(self._places[name][-1])
 
-    def names(self) -> list[str]:
-        """Return the names of all tensors, sorted."""
-        return sorted(self._shapes)
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._shapes))
 
-    def read(self, name: str) -> torch.Tensor:
+    def __len__(self) -> int:
+        return len(self._shapes)
+
+    def header(self, name: str) -> TensorHeader:
+        """Return shape and type of a tensor."""
+        file, stored, _ = self._places[name][0]
+        return TensorHeader(self._shapes[name], file.header(stored).dtype)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
         """Return a whole tensor, on the CPU."""
-        path, stored, box = self._places[name][0]
-        shape = self._shapes[name]
-        with safe_open(path, "pt") as file:
-            part = file.get_tensor(stored)
-        if box.size == shape:
-            return part
-        whole = torch.empty(shape, dtype=part.dtype)
+        header = self.header(name)
+        whole = torch.empty(header.shape, dtype=header.dtype)
         self.read_into(name, whole)
         return whole
 
@@ -203,13 +200,11 @@ class TensorFiles:
             )
         local, wanted = local_part(tensor)
         missing = local.numel()
-        for path, stored, box in self._places[name]:
+        for file, stored, box in self._places[name]:
             shared = box.overlap(wanted)
             if shared is None:
                 continue
-            with safe_open(path, "pt") as file:
-                cut = shared.within(box)
-                part = file.get_slice(stored)[cut] if cut else file.get_tensor(stored)
+            part = _read_part(file, stored, shared.within(box))
             if part.dtype != local.dtype:
                 raise RunError(
                     f"the checkpoint has {name} in another type",
@@ -220,3 +215,16 @@ class TensorFiles:
             missing -= part.numel()
         if missing:
             raise RunError(f"the checkpoint lacks {missing:,} of the entries of {name}")
+
+
+def _read_part(file: TensorFile, name: str, cut: tuple[slice, ...]) -> torch.Tensor:
+    """Read a box of a stored tensor; rows outside of it are not read."""
+    if not cut:
+        return file[name]
+    return file.rows(name, cut[0].start, cut[0].stop)[(slice(None), *cut[1:])]
+
+
+def copy_part(whole: torch.Tensor, target: torch.Tensor) -> None:
+    """Copy this process's part of a tensor that each process has as a whole."""
+    local, box = local_part(target)
+    local.copy_(whole[box.within(Box((0,) * whole.dim(), tuple(whole.shape)))])

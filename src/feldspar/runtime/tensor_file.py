@@ -123,7 +123,16 @@ class TensorFile(LazyTensors):
     def __getitem__(self, name: str) -> Tensor:
         """Read a tensor. Raises RunError where the file ends early."""
         header, begin = self._places[name]
-        tensor = torch.empty(header.shape, dtype=header.dtype)
+        return self._read(name, header.shape, begin)
+
+    def rows(self, name: str, first: int, last: int) -> Tensor:
+        """Read the rows ``first`` to ``last`` - 1 of a tensor, and nothing else of it."""
+        header, begin = self._places[name]
+        row = TensorHeader(header.shape[1:], header.dtype)
+        return self._read(name, (last - first, *row.shape), begin + first * row.n_bytes)
+
+    def _read(self, name: str, shape: tuple[int, ...], begin: int) -> Tensor:
+        tensor = torch.empty(shape, dtype=self._places[name][0].dtype)
         with self.path.open("rb", buffering=0) as file:
             file.seek(begin)
             if not _fill(file, _bytes_of(tensor)):

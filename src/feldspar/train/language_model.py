@@ -14,7 +14,7 @@ from feldspar.core.progress import say
 from feldspar.core.rows import ParameterRow
 from feldspar.model.decoder import Decoder
 from feldspar.model.low_rank import activate, add_low_rank, low_rank_names, merge
-from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.parametrization.application import parameter_groups, set_forward_multipliers
 from feldspar.plan.batches import check_divides
 from feldspar.plan.flops import flops_per_token
 from feldspar.plan.memory import Memory
@@ -41,9 +41,9 @@ from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
 from feldspar.train.start import (
     begin_low_rank,
     begin_soft_prompt,
+    begin_weights,
     place_masks,
     require_same_masks,
-    start_weights,
     starting_masks,
 )
 
@@ -217,21 +217,29 @@ def language_model(
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, device)
     adaptation = None
-    decoder = Decoder(recipe.model, recipe.soft_prompt_length)
-    if recipe.lora is not None:
-        add_low_rank(decoder, recipe.lora)
-        activate(decoder, recipe.phases[phase.index].lora is not None)
-    apply(decoder, plan.table, recipe.seed)
-    if masks is None:
-        adaptation = start_weights(decoder, plan, data.shards, start)
-        masks = starting_masks(plan, start, decoder)
-        masks.apply_to_weights(decoder)
-    require_same_masks(masks)
+    with torch.device("meta"):  # no process needs memory for more than its part
+        decoder = Decoder(recipe.model, recipe.soft_prompt_length)
+        if recipe.lora is not None:
+            add_low_rank(decoder, recipe.lora)
+            activate(decoder, recipe.phases[phase.index].lora is not None)
+    set_forward_multipliers(decoder, plan.table.forward)
     decoder.scale_positions(recipe.position_scaling(phase.index))
     decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
     set_trainable(decoder, plan.trained[phase.index])
     module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
-    module = distribution.wrap(module.to(device), precision)
+    splits = distribution.kind == "fsdp"
+    if splits:
+        module = distribution.wrap(module, precision)
+    module.to_empty(device=device)
+    if masks is None:
+        adaptation = begin_weights(decoder, plan, data.shards, start)
+        masks = starting_masks(plan, start, decoder)
+        place_masks(masks, decoder).apply_to_weights(decoder)
+    elif recipe.lora is not None:
+        begin_low_rank(decoder, plan, phase.index)  # a phase without LoRA saves none
+    require_same_masks(masks)
+    if not splits:
+        module = distribution.wrap(module, precision)
     if choose_compile(recipe.runtime, device):
         for block in decoder.blocks:
             block.compile()

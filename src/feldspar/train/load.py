@@ -122,7 +122,7 @@ def load_updated_run(path: Path, checkpoint: str = "last") -> LoadedRun:
     return LoadedRun(path, loaded, decoder.eval(), forward, chosen, masks)
 
 
-def read_weights(checkpoint: Checkpoint) -> dict[str, Tensor]:
+def read_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     """Return the whole weights of a run at a checkpoint, with updates of LoRA added to them."""
     recorded = checkpoint.recipe
     if "lora" not in recorded.values["phases"][checkpoint.state["phase"]]:

@@ -64,7 +64,6 @@ def train(loaded: LoadedRecipe, out: Path, overwrite: bool = False) -> RunResult
     Raises UserError for a recipe that does not fit the shards or the run, RunError when the loss is
     not finite. SIGTERM, SIGINT and SIGHUP save a checkpoint and leave with 143, 130 and 129.
     """
-    keep_freed_pages()
     with Distribution.start(loaded.recipe.runtime) as distribution:
         # A function of its own: no model may outlive the distribution.
         return _train(loaded, out, overwrite, distribution)
@@ -75,7 +74,9 @@ def _train(
 ) -> RunResult:
     inputs = Inputs.open(loaded)
     with open_run(inputs.loaded, inputs.plan.timeline, out, overwrite) as run:
-        return run.finish(begin_training(inputs, run, distribution))
+        trainer = begin_training(inputs, run, distribution)
+        keep_freed_pages()  # not before: what building a model frees is not needed again
+        return run.finish(trainer)
 
 
 def begin_training(inputs: Inputs, run: OpenRun, distribution: Distribution) -> Trainer:

@@ -1,11 +1,12 @@
 """The start of a run: the weights of ``start_from``, adapted, and the first phase's masks."""
 
+from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from feldspar.adapt.embeddings import Adaptation
@@ -15,7 +16,7 @@ from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import SOFT_PROMPT
 from feldspar.model.low_rank import low_rank_names
-from feldspar.parametrization.application import initial_values
+from feldspar.parametrization.application import entries_by_name, initial_values
 from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
@@ -24,8 +25,9 @@ from feldspar.recipe.sections.model import NoScaling, PositionScaling
 from feldspar.recipe.sections.sparsity import Dense
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
-from feldspar.runtime.collectives import gather_json
-from feldspar.runtime.shards import Box, local_part
+from feldspar.runtime.collectives import gather_json, on_each
+from feldspar.runtime.shards import Box, copy_part, local_part
+from feldspar.runtime.tensor_file import header_of
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.tokens.shards.shard_folder import ShardSet
@@ -83,8 +85,9 @@ def carried_scaling(recipe: Recipe, start: Checkpoint | None) -> PositionScaling
 def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Masks:
     """Return the first phase's masks: those of ``start`` if any, else masks drawn from the seed.
 
-    ``decoder`` holds the weights that the run starts with. Raises UserError where the recipe would
-    replace the masks of ``start`` by others, RunError where they do not belong to its weights.
+    ``decoder`` holds the weights that the run starts with, or this process's part of them. Raises
+    UserError where the recipe would replace the masks of ``start`` by others, RunError where they
+    do not belong to its weights.
     """
     wanted = plan.recipe.sparsity(0)
     if start is not None and wanted != Dense():
@@ -97,7 +100,8 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
                 allowed="the same (its masks stay), dense (they are dropped), or no such key",
             )
         if carried.tensors:
-            carried.require_zeros(dict(decoder.named_parameters()), str(start.folder))
+            placed, weights = place_masks(carried, decoder), dict(decoder.named_parameters())
+            on_each(lambda: placed.require_zeros(weights, str(start.folder)))
             return carried
     with progress("draw masks"):
         return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
@@ -125,57 +129,83 @@ def place_masks(masks: Masks, model: nn.Module) -> Masks:
 
 
 @torch.no_grad()
-def start_weights(
+def begin_weights(
     decoder: Decoder, plan: Plan, shards: ShardSet, start: Checkpoint | None
 ) -> Adaptation | None:
-    """Replace the initial weights by those of ``start_from``, adapted if the recipe asks for it.
+    """Fill the decoder with the weights of ``start_from``, adapted if the recipe asks for it.
 
-    Weights of another model are converted from its multipliers to the recipe's, under which it
-    computes what it did; equal multipliers leave every bit. A soft prompt
-    of the first phase begins here, unless the weights bring one. Returns what was adapted. Raises
-    UserError when names or shapes differ, and where the weights' tokenizer is another than that of
-    ``shards``.
+    Tensors that the source lacks (all of them where the run starts from scratch) get initial
+    values. Each tensor is read or drawn as a whole, and this process's part of it is kept. Weights
+    of another model are converted from its multipliers to the recipe's, under which it computes
+    what it did; equal multipliers leave every bit. A soft prompt of the first phase begins here,
+    unless the weights bring one. Returns what was adapted. Raises UserError when names or shapes
+    differ, and where the weights' tokenizer is another than that of ``shards``.
     """
-    if isinstance(plan.recipe.start_from, StartFromScratch):
+    weights, adaptation = _starting_tensors(plan, shards, start)
+    entries, anew = entries_by_name(decoder, plan.table), low_rank_names(decoder) | {SOFT_PROMPT}
+    if weights:
+        _require_fit(plan, weights, {n: e.shape for n, e in entries.items() if n not in anew}, anew)
+    for name, parameter in decoder.named_parameters():
+        if name in weights:
+            copy_part(weights[name], parameter)
+        else:
+            copy_part(initial_values(entries[name], plan.table.init, plan.recipe.seed), parameter)
+    if SOFT_PROMPT not in weights:
         begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
-        return None
-    path = plan.recipe.start_from.path
-    source = read_source(plan.recipe.start_from, start)
+    if weights:
+        say(f"starting from the weights of {_source_path(plan)}")
+    for line in () if adaptation is None else adaptation.lines():
+        say(line)
+    return adaptation
+
+
+def _starting_tensors(
+    plan: Plan, shards: ShardSet, start: Checkpoint | None
+) -> tuple[Mapping[str, Tensor], Adaptation | None]:
+    """Return the tensors of ``start_from``, none where the run starts from scratch."""
+    settings = plan.recipe.start_from
+    if isinstance(settings, StartFromScratch):
+        return {}, None
+    source = read_source(settings, start)
     weights = source.state
     if source.forward is not None:
         from feldspar.huggingface.multipliers import WithMultipliers
 
-        settings = plan.recipe.model
-        weights = WithMultipliers(weights, settings, source.forward, plan.table.forward)
-    adaptation = None
+        weights = WithMultipliers(weights, plan.recipe.model, source.forward, plan.table.forward)
     if plan.recipe.adapt is not None:
-        weights, adaptation = adapt_to_shards(weights, source, plan, shards)
-    elif start is not None:
+        return adapt_to_shards(weights, source, plan, shards)
+    if start is not None:
         require_same_tokens(source, shards)
-    parameters, begins_anew = dict(decoder.named_parameters()), low_rank_names(decoder)
-    unknown = sorted(set(weights) - set(parameters))
+    return weights, None
+
+
+def _require_fit(
+    plan: Plan,
+    weights: Mapping[str, Tensor],
+    shapes: Mapping[str, tuple[int, ...]],
+    optional: Container[str],
+) -> None:
+    """Raise UserError unless the weights have these names and shapes; no tensor is read."""
+    path = _source_path(plan)
+    unknown = sorted(name for name in weights if name not in shapes and name not in optional)
     if unknown:
         raise UserError(
             f"start_from: {path} holds {unknown[0]}, which the model lacks",
             do="give the recipe's model the same shape",
         )
-    for name, parameter in parameters.items():
-        found = weights.get(name)
-        if found is None and (name == SOFT_PROMPT or name in begins_anew):
-            continue
-        if found is None or found.shape != parameter.shape:
+    for name, shape in shapes.items():
+        found = header_of(weights, name).shape if name in weights else None
+        if found != shape:
             raise UserError(
                 f"start_from: {path} does not fit the model at {name}",
-                found="absent" if found is None else tuple(found.shape),
-                allowed=str(tuple(parameter.shape)),
+                found="absent" if found is None else found,
+                allowed=str(shape),
             )
-        parameter.copy_(found)
-    if SOFT_PROMPT not in weights:
-        begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
-    say(f"starting from the weights of {path}")
-    for line in () if adaptation is None else adaptation.lines():
-        say(line)
-    return adaptation
+
+
+def _source_path(plan: Plan) -> str:
+    settings = plan.recipe.start_from
+    return "scratch" if isinstance(settings, StartFromScratch) else settings.path
 
 
 @torch.no_grad()
@@ -196,8 +226,7 @@ def begin_soft_prompt(decoder: Decoder, recipe: Recipe, phase_index: int, n_toke
     stream = numpy_stream(recipe.seed, "model.soft_prompt")
     chosen = stream.choice(n_tokens, settings.length, replace=n_tokens < settings.length)
     rows = whole[torch.from_numpy(chosen).to(whole.device)]
-    local, box = local_part(decoder.soft_prompt.weight)
-    local.copy_(rows[box.within(Box((0, 0), tuple(rows.shape)))])
+    copy_part(rows, decoder.soft_prompt.weight)
 
 
 @torch.no_grad()
@@ -212,5 +241,4 @@ def begin_low_rank(decoder: Decoder, plan: Plan, phase_index: int) -> None:
     for name, parameter in decoder.named_parameters():
         if name in names:
             values = initial_values(table.entry(name), table.init, seed)
-            local, box = local_part(parameter)
-            local.copy_(values[box.within(Box((0, 0), tuple(values.shape)))])
+            copy_part(values, parameter)

@@ -80,8 +80,8 @@ def switch_of(records: Sequence[Mapping[str, Any]], updates: int) -> Switch:
 def optimizer_updates(run: Path) -> int:
     """Return the fewest updates that the state of any tensor has seen by the last checkpoint."""
     files = find_checkpoint(run, "last").files_of(OPTIMIZER)
-    counts = [name for name in files.names() if name.startswith(f"{STEP}/")]
-    return min(int(files.read(name)) for name in counts)
+    counts = [name for name in files if name.startswith(f"{STEP}/")]
+    return min(int(files[name]) for name in counts)
 
 
 def mean(records: Sequence[Mapping[str, Any]], key: str) -> float:
