@@ -200,8 +200,7 @@ def measure_here(task: str, work: Path) -> None:
         return
     import torch._dynamo  # an optimizer imports it
 
-    import feldspar.huggingface.import_folder  # noqa: F401 - libraries are no part of the peak
-
+    import feldspar.huggingface.import_folder
     from feldspar.runtime.distributed import Distribution, under_torchrun
     from feldspar.train.language_model import language_model
     from feldspar.train.lifecycle import open_run
