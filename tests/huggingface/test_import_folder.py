@@ -157,7 +157,7 @@ def test_several_files_with_an_index(tmp_path, monkeypatch, tokens):
     assert torch.equal(logits_of(again, tokens), logits_of(imported, tokens))
     (tmp_path / "ours" / "manifest.json").unlink()
     next((tmp_path / "ours").glob("model-00002*")).unlink()
-    with pytest.raises(RunError, match="is missing, though the index names it"):
+    with pytest.raises(UserError, match="is missing, though the index names it"):
         import_model(tmp_path / "ours")
 
 

@@ -100,17 +100,21 @@ def evaluate(
     return held_out_figures(model, split, limit, baselines).as_dict()
 
 
-def import_model(source: PathLike, to: PathLike, *, overwrite: bool = False) -> ModelSettings:
+def import_model(
+    source: PathLike, to: PathLike, *, overwrite: bool = False, convert_pickles: bool = False
+) -> ModelSettings:
     """Read a model of a known architecture and write it as weights that a recipe starts from.
 
     ``source`` is a folder, a GGUF file, or the name of a base that a package holds, such as
     ``smollm2-135m``. The result is the recipe's ``model`` section. No code of the model is run.
+    Pickled weights are refused unless ``convert_pickles``: a process of its own then reads tensors,
+    and nothing else, from them.
     Raises UserError for another architecture, and where ``to`` exists already unless ``overwrite``.
     """
     from feldspar.prepare.bases import import_source
 
     name, target = str(path_of(source, "source")), path_of(to, "to")
-    return import_source(name, target, overwrite=overwrite)
+    return import_source(name, target, overwrite=overwrite, convert_pickles=convert_pickles)
 
 
 def adapt(

@@ -17,6 +17,10 @@ def register(app: typer.Typer) -> None:
         ],
         to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
+        convert_pickles: Annotated[
+            bool,
+            typer.Option("--convert-pickles", help="Read pickled weights, tensors only, apart."),
+        ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Read a model of a known architecture; no code of the model is run.
@@ -30,7 +34,7 @@ def register(app: typer.Typer) -> None:
         from feldspar.cli.console import print_json
         from feldspar.core.json_files import read_json
 
-        feldspar.import_model(source, to, overwrite=overwrite)
+        feldspar.import_model(source, to, overwrite=overwrite, convert_pickles=convert_pickles)
         record = read_json(to / "model.json")
         start = {"type": "huggingface", "path": str(to)}
         if json:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.artifact import Wanted, finish_artifact
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import UserError
 from feldspar.core.json_files import read_json, write_json
 from feldspar.runtime.tensor_file import (
     LazyTensors,
@@ -65,7 +65,7 @@ class FolderTensors(LazyTensors):
     """All tensors of a folder, by the names in its files.
 
     Raises UserError when there are none, or only pickled ones, and for an index that is not
-    understood; RunError when a file is damaged, or missing though the index names it.
+    understood or names a missing file; RunError when a file is damaged.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -106,7 +106,7 @@ def _file_names(folder: Path) -> list[str]:
         raise UserError(f"{index} names a file outside its folder: {escaping[0]}")
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
-        raise RunError(
+        raise UserError(
             f"{folder / missing[0]} is missing, though the index names it",
             found=f"{len(names) - len(missing)} of {len(names)} files",
             do="get the missing files from where the model was published",
@@ -114,12 +114,17 @@ def _file_names(folder: Path) -> list[str]:
     return names
 
 
+def pickled_names(folder: Path) -> list[str]:
+    """Return the names of the files with pickled weights."""
+    return sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+
+
 def _refuse_pickles(folder: Path) -> None:
-    pickles = sorted(path.name for path in folder.glob("*.bin"))
+    pickles = pickled_names(folder)
     if pickles:
         raise UserError(
             f"{folder} holds pickled weights only ({pickles[0]}); reading them could run code",
-            do="convert them to safetensors with a tool you trust, then import again",
+            do=f"convert them on the way: feldspar import {folder} --to FOLDER --convert-pickles",
         )
 
 

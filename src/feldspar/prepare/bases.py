@@ -4,7 +4,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
@@ -63,19 +63,28 @@ class ModelSource:
 
 
 def import_source(
-    name: str, out: Path, *, overwrite: bool = False, offline: bool = False
+    name: str,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    offline: bool = False,
+    convert_pickles: bool = False,
 ) -> ModelSettings:
     """Write the model of a folder, a GGUF file or a base into the folder ``out``.
 
+    ``convert_pickles`` reads a folder whose weights are pickled only, in a process of its own.
     Returns the settings of its decoder. Raises UserError where ``out`` exists already unless
     ``overwrite``, and as ``model_source`` and ``import_model``.
     """
     require_writable(out, "model", overwrite)
     with model_source(name, offline) as found:
         from feldspar.huggingface.import_folder import import_model, write_imported
+        from feldspar.huggingface.pickles import converted
 
-        model = import_model(found.path, found.place)
-        write_imported(model, out, overwrite)
+        readable = converted(found.path, out) if convert_pickles else nullcontext(found.path)
+        with readable as path:
+            model = import_model(path, found.place)
+            write_imported(model, out, overwrite)
     return model.settings
 
 
