@@ -66,7 +66,10 @@ NAMED_FILES = {
         "feldspar.huggingface.export_class",
     ),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
-    ("prepare", "huggingface"): ("feldspar.huggingface.import_folder",),
+    ("prepare", "huggingface"): (
+        "feldspar.huggingface.import_folder",
+        "feldspar.huggingface.pickles",
+    ),
 }
 """Rooms of which another may use the named files only."""
 REMOTE = PACKAGE / "huggingface" / "remote"
