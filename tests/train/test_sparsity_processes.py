@@ -89,8 +89,8 @@ def test_two_processes_keep_the_masks_of_one(
         kept = int(mask.sum())
         for tensor in (
             weights[name],
-            optimizer.read(f"exp_avg/{name}"),
-            optimizer.read(f"exp_avg_sq/{name}"),
+            optimizer[f"exp_avg/{name}"],
+            optimizer[f"exp_avg_sq/{name}"],
         ):
             assert not tensor[~mask].any()
             assert int(torch.count_nonzero(tensor)) > 0.99 * kept

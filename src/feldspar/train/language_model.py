@@ -22,6 +22,7 @@ from feldspar.plan.summary import Plan
 from feldspar.plan.timeline import PhasePlan, StepPlan
 from feldspar.plan.trained import VOCABULARY_ROLES
 from feldspar.recipe.sections.sparsity import Dense
+from feldspar.runtime.allocator import return_freed_pages
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import on_each
 from feldspar.runtime.device import autocast, choose_compile, choose_precision
@@ -217,6 +218,7 @@ def language_model(
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, device)
     adaptation = None
+    return_freed_pages()
     with torch.device("meta"):  # no process needs memory for more than its part
         decoder = Decoder(recipe.model, recipe.soft_prompt_length)
         if recipe.lora is not None:
