@@ -145,7 +145,9 @@ def begin_weights(
     entries, anew = entries_by_name(decoder, plan.table), low_rank_names(decoder) | {SOFT_PROMPT}
     if weights:
         _require_fit(plan, weights, {n: e.shape for n, e in entries.items() if n not in anew}, anew)
-    for name, parameter in decoder.named_parameters():
+    # The largest first, while this process holds little else: a whole tensor is read beside it.
+    parameters = sorted(decoder.named_parameters(), key=lambda item: -item[1].numel())
+    for name, parameter in parameters:
         if name in weights:
             copy_part(weights[name], parameter)
         else:
