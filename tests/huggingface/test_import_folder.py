@@ -310,3 +310,25 @@ def test_a_head_beside_a_tied_embedding_must_be_its_copy(tmp_path):
     model.save_pretrained(tmp_path)
     change_configuration(tmp_path, {"tie_word_embeddings": True})
     assert import_model(tmp_path).settings.tied_embeddings
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("tokenizer.json", '{"a', "is not a tokenizer"),
+        (
+            "chat_template.jinja",
+            "{% for m in messages %}{{ m",
+            "the chat template cannot be parsed",
+        ),
+    ],
+)
+def test_an_unreadable_tokenizer_is_refused_before_anything_is_written(
+    tmp_path, tokenizer_folder, name, text, message
+):
+    random_gpt2().save_pretrained(tmp_path / "theirs")
+    shutil.copytree(tokenizer_folder, tmp_path / "theirs", dirs_exist_ok=True)
+    (tmp_path / "theirs" / name).write_text(text)
+    with pytest.raises(UserError, match=message):
+        write_imported(import_model(tmp_path / "theirs"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -27,7 +27,11 @@ from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.recipe.sections.model import ModelSettings, PositionScaling
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
-from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, copy_tokenizer
+from feldspar.tokens.tokenizer.text_tokenizer import (
+    TOKENIZER_FILE,
+    copy_tokenizer,
+    require_readable,
+)
 
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
@@ -181,6 +185,8 @@ def write_imported(model: ImportedModel, out: Path, overwrite: bool = False) -> 
 
 def write_imported_into(model: ImportedModel, folder: Path) -> None:
     """Write a model into a new ``folder``, which may hold reports on it already, and finish it."""
+    if model.tokenizer_folder is not None:
+        require_readable(model.tokenizer_folder)
     write_weights(folder, model.state)
     write_json(folder / SETTINGS_NAME, model_record(model))
     if model.tokenizer_folder is not None:

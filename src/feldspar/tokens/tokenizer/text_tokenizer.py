@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from feldspar.core.artifact import open_if_artifact
 from feldspar.core.errors import RunError, UserError, nearest
 from feldspar.core.files import digest_of, write_atomically
+from feldspar.tokens.tokenizer.chat_template import ChatTemplate
 from feldspar.tokens.tokenizer.declaration import DECLARATION_FILES, ID_KEYS, Declaration
 from feldspar.tokens.tokenizer.extension import EXTENSION_FILE, Extension
 from feldspar.tokens.tokenizer.plain_text import plain_text_encoder
@@ -103,11 +105,7 @@ class TextTokenizer:
                 f"{path} has no end-of-sequence token",
                 do="name the token that ends a document with tokenizer.end_of_document",
             )
-        try:
-            tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the Rust library raises bare Exception
-            raise UserError(f"{path} is not a tokenizer: {error}") from error
-        folder = path.parent
+        tokenizer, folder = _tokenizer_in(path), path.parent
         return cls(tokenizer, end_of_document, Extension.load(folder), Declaration.read(folder))
 
     def save(self, folder: Path) -> None:
@@ -272,6 +270,25 @@ class TextTokenizer:
         return self._tokenizer.decode(
             [int(token) for token in ids], skip_special_tokens=not special_tokens
         )
+
+
+def _tokenizer_in(path: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust library raises bare Exception
+        raise UserError(
+            f"{path} is not a tokenizer: {error}",
+            do="get the file again, or remove it to use the model without a tokenizer",
+        ) from error
+
+
+def require_readable(folder: Path) -> None:
+    """Raise UserError where the tokenizer in ``folder`` cannot be read, or its chat template cannot
+    be parsed. Without jinja2, templates are not parsed."""
+    _tokenizer_in(folder / TOKENIZER_FILE)
+    template = Declaration.read(folder).chat_template
+    if template is not None and find_spec("jinja2") is not None:
+        ChatTemplate(template, {}, where=str(folder))
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
