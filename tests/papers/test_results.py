@@ -10,15 +10,18 @@ from feldspar.papers.catalogue import PAPERS
 from feldspar.papers.kit.paper import Scale, numbers
 from feldspar.papers.kit.report import judged_record, read_record, summary
 
+OPEN_MODELS = {"bilingual-open": "bilingual"}
+"""Records of experiments on open models, with their papers."""
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 
 
-@pytest.mark.parametrize("name", PAPERS)
-def test_a_committed_result_is_what_its_figures_say(name: str) -> None:
-    path = RESULTS / f"{name}.json"
+@pytest.mark.parametrize("record_name", [*PAPERS, *OPEN_MODELS])
+def test_a_committed_result_is_what_its_figures_say(record_name: str) -> None:
+    name = OPEN_MODELS.get(record_name, record_name)
+    path = RESULTS / f"{record_name}.json"
     record = read_record(PAPERS[name], path)
     again, _ = judged_record(PAPERS[name], record)
-    advice = f"feldspar reproduce {name} --judge docs/results/{name}.json"
+    advice = f"feldspar reproduce {name} --judge docs/results/{record_name}.json"
     assert json.loads(json.dumps(again)) == record, advice
     assert path.with_suffix(".md").read_text(encoding="utf-8") == summary(record), advice
     assert path.with_suffix(".svg").is_file()

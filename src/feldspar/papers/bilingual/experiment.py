@@ -213,8 +213,10 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         judged = (english_helps(second, LARGE_NEW, claims),)
         return Findings(judged, (section,), mixture_figure(second, LARGE_NEW))
     begun, first, once = figures["begun"], figures["first"], figures.get("once")
-    figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
     new = new_language(scale)
+    figure = stage_figure(figures["first_curves"]) if "first_curves" in figures else None
+    if scale is Scale.OPEN:
+        figure = way_figure(begun, first, second, new)
     judged = (
         token_tax(figures["words"], new, claims),
         rows_begin(begun, first, new, claims),
@@ -389,6 +391,18 @@ def stage_figure(curves: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
         for name, curve in curves.items()
     ]
     return line_figure("The cipher in the first stage", series, "steps", "bits per byte")
+
+
+def way_figure(begun: Bits, first: Bits, second: Bits, new: str) -> Figure:
+    """Draw both languages from the base model to the end of stage 2, a line for each."""
+    best, mixture = INITIALISATIONS[0], next(iter(MIXTURES))
+    places = (begun[NONE], begun[best], first[best], second[mixture])
+    series = [
+        Series(name, list(range(len(places))), [fmean(at[name]) for at in places], "points")
+        for name in (new, ENGLISH)
+    ]
+    steps = "base model, new rows, after stage 1, after stage 2"
+    return line_figure("An open model learns a language", series, steps, "bits per byte")
 
 
 def mixture_figure(second: Bits, language: str) -> Figure:
