@@ -62,9 +62,9 @@ TABLE = (
         added=("--dry-run",),
         data=False,
     ),
-    # An open model: benchmarks/open_base.py and slow tests run what these pages show of it
+    # The tutorial on an open model, which test_tutorial.py runs
     Row(
-        r".*(bilingual[/-]open|smollm2)",
+        r".*(bilingual[/-]open|models/smollm2)",
         "a model and text of the package index, and minutes of training",
         only_read=True,
     ),
@@ -118,19 +118,24 @@ TABLE = (
         added=("--limit", "2", "--max-new-tokens", "8"),
     ),
     Row(
-        r"(evaluate|generate) smollm2 ",
+        r"(evaluate|generate) (smollm2|imported) ",
         "a small model for a base that is fetched",
-        places={"smollm2": ("downloads/gpt2",)},
+        places={"smollm2": (MODEL,), "imported": (MODEL,)},
     ),
     Row(r"(evaluate|generate) "),
-    Row(r"chat ", "a short answer", added=("--max-new-tokens", "8")),
+    Row(
+        r"chat ",
+        "a short answer, and a small model for a base that is fetched",
+        added=("--max-new-tokens", "8"),
+        places={"imported": ("base",)},
+    ),
     Row(r"vision evaluate "),
     Row(r"release .*--verify"),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
     Row(
-        r"export smollm2 ",
+        r"export (smollm2|imported) ",
         "a small model for a base that is fetched",
-        places={"smollm2": ("downloads/gpt2",)},
+        places={"smollm2": (MODEL,), "imported": (MODEL,)},
         added=(ANEW,),
     ),
     Row(r"export imported", "a model here", places={"imported": (MODEL,)}),
