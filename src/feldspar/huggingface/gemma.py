@@ -12,6 +12,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.huggingface.activations import GATED, activation_name, feed_forward_of
 from feldspar.huggingface.adapter import LEARNING_RATE, Adapter, ModelDescription, require_values
+from feldspar.huggingface.layer_types import window_with
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
 from feldspar.huggingface.tensor_rules import (
     TensorRule,
@@ -157,7 +158,7 @@ class Gemma2Adapter(GemmaAdapter):
             return None
         full = tuple(layer for layer, kind in enumerate(kinds) if kind == FULL)
         tokens = min(tokens, configuration["max_position_embeddings"])
-        return _window(tokens, full, n_layers)
+        return window_with(tokens, full, n_layers)
 
 
 class Gemma3Adapter(Gemma2Adapter):
@@ -262,14 +263,6 @@ def _parametrization(settings: ModelSettings, scalar: float) -> ParametrizationS
         embedding_multiplier=math.sqrt(settings.d_model),
         attention_multiplier=math.sqrt(settings.head_width / scalar),
     )
-
-
-def _window(tokens: int, full: tuple[int, ...], n_layers: int) -> SlidingWindow:
-    """Return the window with ``full_every`` where the full layers are spread evenly."""
-    every = full[0] + 1 if full else None
-    if every is None or (every > 1 and full == tuple(range(every - 1, n_layers, every))):
-        return SlidingWindow(tokens=tokens, full_every=every)
-    return SlidingWindow(tokens=tokens, full_layers=full)
 
 
 def _rotary(settings: ModelSettings) -> RotaryPositions:
