@@ -33,9 +33,9 @@ class TextModel:
 
     def __post_init__(self) -> None:
         rows = self.decoder.token_embedding.num_embeddings
-        if self.tokenizer.vocab_size > rows:
+        if self.tokenizer.needed_rows > rows:
             raise UserError(
-                f"the tokenizer has {self.tokenizer.vocab_size:,} tokens, but the model "
+                f"the tokenizer has {self.tokenizer.needed_rows:,} tokens, but the model "
                 f"has {rows:,} rows; they do not belong together"
             )
         settings = self.decoder.settings

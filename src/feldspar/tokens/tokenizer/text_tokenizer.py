@@ -147,6 +147,15 @@ class TextTokenizer:
         """Return the ids in the result of ``encode_packed``."""
         return np.frombuffer(packed, self.dtype)
 
+    @cached_property
+    def needed_rows(self) -> int:
+        """Rows that a model needs for text: special tokens beyond them appear in no text."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        special = {number for number, token in added.items() if token.special}
+        special -= {self.end_of_document_id, *self.begin_ids}
+        ids = self._tokenizer.get_vocab(with_added_tokens=True).values()
+        return max((number for number in ids if number not in special), default=-1) + 1
+
     def id_of(self, token: str) -> int | None:
         """Return the id of a token given as a string; None if there is no such token."""
         return self._tokenizer.token_to_id(token)
