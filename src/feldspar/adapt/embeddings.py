@@ -54,7 +54,7 @@ class NewTokens:
 
 @dataclass(frozen=True)
 class RowSource:
-    """What the row of a new token was made of."""
+    """The source of the row of a new token."""
 
     kind: Literal["drawn", "mean", "pieces", "donor", "similar"]
     """drawn: random numbers. mean: all old rows. pieces: the old tokens that spell it. donor: its

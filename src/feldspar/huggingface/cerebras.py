@@ -59,7 +59,7 @@ ACTIVATIONS: Activations = {"swiglu": "swiglu", **PLAIN}
 
 
 class CerebrasAdapter(Adapter):
-    """What the adapters of the three classes share."""
+    """The parts that the adapters of the three classes share."""
 
     prefix = "transformer."
     ignored = (

@@ -39,7 +39,7 @@ class Limits:
     file_bytes: int = 2**20
     """Size of a file that it writes."""
     files: int = 64
-    """How often it opens a file for writing."""
+    """Number of times that it opens a file for writing."""
 
 
 class Outcome(StrEnum):

@@ -1,4 +1,4 @@
-"""What distinguishes an architecture of llama.cpp from its Hugging Face class."""
+"""The facts in which an architecture of llama.cpp differs from its Hugging Face class."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
