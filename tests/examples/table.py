@@ -138,7 +138,6 @@ TABLE = (
         places={"smollm2": (MODEL,), "imported": (MODEL,)},
         added=(ANEW,),
     ),
-    Row(r"export imported", "a model here", places={"imported": (MODEL,)}),
     Row(r"export ", "the workspace holds the folder", added=(ANEW,)),
     Row(r"import smollm2-135m ", "fetched from the package index", only_read=True),
     Row(

@@ -133,8 +133,8 @@ class RMSNorm(nn.RMSNorm):
 
     computes_as = nn.RMSNorm
 
-    def __init__(self, width: int, epsilon: float, gain_offset: float = 0.0) -> None:
-        super().__init__(width, eps=epsilon)
+    def __init__(self, width: int, eps: float, gain_offset: float = 0.0) -> None:
+        super().__init__(width, eps=eps)
         self.gain_offset = gain_offset
         initial = 1.0 - gain_offset
         self.parameter_roles: ParameterRoles = {
