@@ -147,3 +147,18 @@ def test_small_recipes_on_the_quickstarts_documents_build_their_own_bytes(
     assert set(states(f"{name}/small").values()) == {TO_BUILD}
     own = load_recipe(f"{name}/small").recipe.corpus
     assert own == load_recipe("quickstart").recipe.corpus
+
+
+def test_a_base_is_imported_before_its_tokenizer_is_extended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    loaded = load_recipe("bilingual/open")
+    stages = {stage.name: stage for stage in stages_of(loaded)}
+    assert {stage.state for stage in stages.values()} == {State.TO_BUILD}
+    start = stages["start_from"]
+    assert start.do == f"feldspar import smollm2-135m --to {start.path}"
+    assert list(stages) == ["start_from", "documents", "tokenizer", "shards"]
+    given = load_recipe("bilingual/open", ["start_from.base=null"])
+    stages = {stage.name: stage for stage in stages_of(given)}
+    assert stages["start_from"].state is State.MISSING

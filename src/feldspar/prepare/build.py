@@ -37,8 +37,7 @@ def build_missing(
         return stages
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         require_ready(loaded, stages)
-    for start in (stage for stage in stages if stage.name in STARTS and stage.name in names):
-        import_base(loaded, start, offline)
+    import_bases(loaded, stages, offline)
     if "documents" in names:
         build_documents(loaded, offline)
     elif "ontology" in names:
@@ -70,11 +69,17 @@ def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
         )
 
 
-def import_base(loaded: AnyLoaded, stage: Stage, offline: bool) -> None:
-    """Import the base that a stage of ``STARTS`` names into its folder.
+def import_bases(loaded: AnyLoaded, stages: list[Stage], offline: bool = False) -> None:
+    """Import the bases that stages of ``STARTS`` will be built from.
 
     Raises UserError where downloads are off, and as ``model_source``.
     """
+    for stage in stages:
+        if stage.name in STARTS and stage.state is State.TO_BUILD:
+            _import_base(loaded, stage, offline)
+
+
+def _import_base(loaded: AnyLoaded, stage: Stage, offline: bool) -> None:
     assert isinstance(loaded.recipe, Recipe) and stage.path is not None, "its stage says so"
     start, adapt = loaded.recipe.start_from, loaded.recipe.adapt
     if stage.name != STARTS[0] and adapt is not None and adapt.embeddings.donor is not None:
@@ -150,6 +155,7 @@ def build_tokens(
         )
     if not corpus.path.exists():
         build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs", "messages"))
+    import_bases(loaded, stages_of(loaded))
     from feldspar.tokens.shards.build_shards import build_shards
 
     say(f"tokenizer and shards: {corpus.path} into {shards.path}")
