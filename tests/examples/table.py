@@ -118,16 +118,27 @@ TABLE = (
         added=("--limit", "2", "--max-new-tokens", "8"),
     ),
     Row(
-        r"(evaluate|generate) (smollm2|imported) ",
+        r"evaluate runs/quickstart --messages",
+        "a run of conversations",
+        places={RUN: ("runs/chat",), "notes.txt": ("talks.jsonl",)},
+    ),
+    Row(
+        r"evaluate (smollm2|imported) ",
         "a small model for a base that is fetched",
         places={"smollm2": (MODEL,), "imported": (MODEL,)},
     ),
-    Row(r"(evaluate|generate) "),
+    Row(r"evaluate "),
+    Row(
+        r"generate ",
+        "small models, which have few positions",
+        added=("--max-new-tokens", "4"),
+        places={"smollm2": (MODEL,)},
+    ),
     Row(
         r"chat ",
         "a short answer, and a small model for a base that is fetched",
         added=("--max-new-tokens", "8"),
-        places={"imported": ("base",)},
+        places={"imported": ("runs/chat",)},
     ),
     Row(r"vision evaluate "),
     Row(r"release .*--verify"),
@@ -139,6 +150,7 @@ TABLE = (
         added=(ANEW,),
     ),
     Row(r"export ", "the workspace holds the folder", added=(ANEW,)),
+    Row(r"import .*--convert-pickles", "test_refusals.py makes pickles", only_read=True),
     Row(r"import smollm2-135m ", "fetched from the package index", only_read=True),
     Row(
         r"adapt ",

@@ -181,7 +181,7 @@ def test_what_needs_data_runs(
             text = text.replace(words, shorter)
         exec(compile(text, program.place, "exec"), {"__name__": program.place})
         folder.restore()
-    assert failed == []
+    assert not failed, "\n".join(f"{command} ({code}): {said}" for command, code, said in failed)
 
 
 def whole(row: Row, command: tuple[str, ...]) -> list[str]:

@@ -36,7 +36,7 @@ def test_a_run_goes_out_comes_in_and_is_trained_further(feldspar, recipe_file, t
     again = feldspar("export", run, "--to", out)
     assert again.returncode == 2 and "exists already" in again.stderr
     wrong = feldspar("export", run, "--to", tmp_path / "wrong", "--architecture", "llama")
-    assert wrong.returncode == 2 and "rms" in wrong.stderr
+    assert wrong.returncode == 2 and "it needs model.positions: rotary" in wrong.stderr
     assert not (tmp_path / "wrong").exists()
 
     imported = feldspar("import", out, "--to", back)
