@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from feldspar.train.opened_model import Model
 
 
-MODEL_FILES = ("model.json", "config.json")
-"""Files that describe a model: one that was imported, and one of Hugging Face."""
-
-
 def train(
     recipe: RecipeLike,
     out: PathLike | None = None,
@@ -204,12 +200,12 @@ def export(
     architecture or the format cannot express, for a ``checkpoint`` of what is no run, and for
     ``peft`` where there are no updates.
     """
+    from feldspar.prepare.bases import holds_model
     from feldspar.recipe.recorded import is_run
     from feldspar.runtime.run_folder import require_run
 
     path, target = path_of(run, "run"), path_of(to, "to")
-    described = path.is_file() or any((path / name).is_file() for name in MODEL_FILES)
-    if described and not is_run(path):
+    if (path.is_file() or holds_model(path)) and not is_run(path):
         if checkpoint != "last":
             raise UserError("checkpoint: only a run has checkpoints", where=str(path))
         if file_format == "peft":

@@ -12,7 +12,7 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.huggingface.activations import GATED, activation_name, feed_forward_of
 from feldspar.huggingface.adapter import LEARNING_RATE, Adapter, ModelDescription, require_values
-from feldspar.huggingface.layer_types import window_with
+from feldspar.huggingface.layer_types import FULL, WINDOW, layer_kinds, window_of
 from feldspar.huggingface.rope_parameters import rope_parameters, rope_scaling
 from feldspar.huggingface.tensor_rules import (
     TensorRule,
@@ -31,7 +31,6 @@ from feldspar.recipe.sections.model import (
 )
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 
-FULL, WINDOW = "full_attention", "sliding_attention"
 SCALAR, PATTERN = "query_pre_attn_scalar", "sliding_window_pattern"
 
 
@@ -114,7 +113,6 @@ class Gemma2Adapter(GemmaAdapter):
         """Return the part of ``config.json`` on the shape and the scaling of positions."""
         settings = description.settings
         window = settings.sliding_window
-        layers = range(settings.n_layers)
         configuration = super().to_configuration(description)
         del configuration["hidden_act"]
         return configuration | {
@@ -122,7 +120,7 @@ class Gemma2Adapter(GemmaAdapter):
             "attn_logit_softcapping": settings.attention_soft_cap,
             "final_logit_softcapping": settings.logit_soft_cap,
             "sliding_window": settings.max_sequence_length if window is None else window.tokens,
-            "layer_types": [WINDOW if settings.window_of(layer) else FULL for layer in layers],
+            "layer_types": layer_kinds(settings),
         }
 
     def from_configuration(self, configuration: Mapping[str, Any]) -> ModelDescription:
@@ -148,17 +146,9 @@ class Gemma2Adapter(GemmaAdapter):
         kinds = configuration.get("layer_types") or [
             FULL if (layer + 1) % every == 0 else WINDOW for layer in range(n_layers)
         ]
-        if len(kinds) != n_layers or not {FULL, WINDOW}.issuperset(kinds):
-            raise UserError(
-                "config.json: layer_types is not supported with this value",
-                found=", ".join(map(str, kinds)),
-                allowed=f"{FULL} or {WINDOW} for each of {n_layers} layers",
-            )
-        if tokens is None or WINDOW not in kinds:
-            return None
-        full = tuple(layer for layer, kind in enumerate(kinds) if kind == FULL)
-        tokens = min(tokens, configuration["max_position_embeddings"])
-        return window_with(tokens, full, n_layers)
+        # A window wider than the context stays: the base of its layers' positions may be their own.
+        tokens = None if tokens is None else min(tokens, configuration["max_position_embeddings"])
+        return window_of({**configuration, "sliding_window": tokens, "layer_types": None}, kinds)
 
 
 class Gemma3Adapter(Gemma2Adapter):

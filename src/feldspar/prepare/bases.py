@@ -62,6 +62,11 @@ class ModelSource:
     """The name that users know it by: the path, or a package with its version."""
 
 
+def holds_model(folder: Path) -> bool:
+    """Tell whether a folder describes a model: one that was imported, or one of Hugging Face."""
+    return any((folder / name).is_file() for name in ("model.json", "config.json"))
+
+
 def import_source(
     name: str,
     out: Path,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from feldspar.core.errors import UserError
 from feldspar.core.execution import available_cores
 from feldspar.core.progress import say
-from feldspar.prepare.bases import import_source
-from feldspar.prepare.stages import STARTS, AnyLoaded, Stage, State, stages_of
+from feldspar.prepare.bases import holds_model, import_source
+from feldspar.prepare.stages import STARTS, AnyLoaded, Stage, State, stages_of, starts_of
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.start_from import StartFromHuggingFace
 
@@ -32,12 +32,13 @@ def build_missing(
     """
     stages = [stage for stage in stages_of(loaded) if stage.name not in without]
     require_buildable(stages)
-    names = [stage.name for stage in stages if stage.state is State.TO_BUILD]
+    names = {stage.name for stage in stages if stage.state is State.TO_BUILD}
     if not names:
         return stages
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         require_ready(loaded, stages)
-    import_bases(loaded, stages, offline)
+    if not names.isdisjoint(STARTS):
+        import_bases(loaded, offline)
     if "documents" in names:
         build_documents(loaded, offline)
     elif "ontology" in names:
@@ -69,24 +70,17 @@ def require_ready(loaded: AnyLoaded, stages: list[Stage] | None = None) -> None:
         )
 
 
-def import_bases(loaded: AnyLoaded, stages: list[Stage], offline: bool = False) -> None:
-    """Import the bases that stages of ``STARTS`` will be built from.
+def import_bases(loaded: AnyLoaded, offline: bool = False) -> None:
+    """Import the bases that the settings of ``STARTS`` name, unless their folders hold a model.
 
     Raises UserError where downloads are off, and as ``model_source``.
     """
-    for stage in stages:
-        if stage.name in STARTS and stage.state is State.TO_BUILD:
-            _import_base(loaded, stage, offline)
-
-
-def _import_base(loaded: AnyLoaded, stage: Stage, offline: bool) -> None:
-    assert isinstance(loaded.recipe, Recipe) and stage.path is not None, "its stage says so"
-    start, adapt = loaded.recipe.start_from, loaded.recipe.adapt
-    if stage.name != STARTS[0] and adapt is not None and adapt.embeddings.donor is not None:
-        start = adapt.embeddings.donor
-    assert isinstance(start, StartFromHuggingFace) and start.base is not None
-    say(f"base: {start.base} into {stage.path}")
-    import_source(start.base, stage.path, offline=offline)
+    for start in starts_of(loaded.recipe) if isinstance(loaded.recipe, Recipe) else ():
+        if not isinstance(start, StartFromHuggingFace) or start.base is None:
+            continue
+        if not holds_model(path := Path(start.path)):
+            say(f"base: {start.base} into {path}")
+            import_source(start.base, path, offline=offline)
 
 
 def build_only_ontology(loaded: AnyLoaded, offline: bool) -> None:
@@ -155,7 +149,7 @@ def build_tokens(
         )
     if not corpus.path.exists():
         build_missing(loaded, without=(*STARTS, "tokenizer", "shards", "pairs", "messages"))
-    import_bases(loaded, stages_of(loaded))
+    import_bases(loaded)
     from feldspar.tokens.shards.build_shards import build_shards
 
     say(f"tokenizer and shards: {corpus.path} into {shards.path}")

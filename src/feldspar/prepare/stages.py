@@ -13,10 +13,16 @@ from feldspar.core.errors import FeldsparError, UserError
 from feldspar.corpus.ontology import wanted_ontology
 from feldspar.corpus.store import KIND as DOCUMENTS
 from feldspar.corpus.store import wanted_documents
+from feldspar.prepare.bases import holds_model
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
-from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
+from feldspar.recipe.sections.start_from import (
+    StartFrom,
+    StartFromHuggingFace,
+    StartFromRun,
+    StartFromScratch,
+)
 from feldspar.recipe.sections.tokens import ExtendTokenizer, ShardSettings, TrainBpe
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.tokens.shards.shard_shape import KIND as SHARDS
@@ -227,9 +233,13 @@ def _tokenizer(loaded: AnyLoaded, shards: Stage, imported: list[Path]) -> Stage 
     return Stage("tokenizer", path, State.TO_BUILD, "from its files", do=shards.do)
 
 
+def starts_of(recipe: Recipe) -> tuple[StartFrom, StartFrom | None]:
+    """Return the settings that ``STARTS`` names; None without a donor."""
+    return recipe.start_from, None if recipe.adapt is None else recipe.adapt.embeddings.donor
+
+
 def _starts(recipe: Recipe) -> Iterator[Stage]:
-    donor = None if recipe.adapt is None else recipe.adapt.embeddings.donor
-    for name, start in zip(STARTS, (recipe.start_from, donor), strict=True):
+    for name, start in zip(STARTS, starts_of(recipe), strict=True):
         if start is None or isinstance(start, StartFromScratch):
             continue
         path = Path(start.path)
@@ -247,7 +257,7 @@ def _parent_run(name: str, path: Path, start: StartFromRun) -> Stage:
 
 
 def _parent_folder(name: str, path: Path, base: str | None) -> Stage:
-    if any((path / name).is_file() for name in ("config.json", "model.json")):
+    if holds_model(path):
         return Stage(name, path, State.READY)
     if base is not None:
         command = f"feldspar import {base} --to {path}"
