@@ -22,7 +22,7 @@ from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSetti
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
 from feldspar.recipe.sections.runtime import CheckpointSettings, RuntimeSettings
-from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense
 from feldspar.recipe.sections.start_from import StartFrom, StartFromScratch
 from feldspar.recipe.sections.study import StudySettings
 from feldspar.recipe.sections.tokens import ShardSettings, Tokenizer
@@ -89,7 +89,7 @@ class Recipe(RecipeTop):
         multiple = 1 if self.adapt is None else self.adapt.pad_rows_to
         return -(-tokens // multiple) * multiple
 
-    def sparsity(self, phase_index: int) -> Dense | StaticSparsity:
+    def sparsity(self, phase_index: int) -> AnySparsity:
         """Return the sparsity of a phase: its own, else that of the phase before it, else dense."""
         given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
         return given[-1] if given else Dense()

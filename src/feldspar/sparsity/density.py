@@ -7,14 +7,14 @@ from math import floor
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role
-from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense
 
 LOW_FAN_IN = 8
 """With fewer kept inputs of a neuron, the parametrization's averages are not reliable."""
 
 
 def sparsities(
-    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+    settings: AnySparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, float]:
     """Return the share of zeros of each masked tensor by name; dense tensors are left out.
 
@@ -42,14 +42,14 @@ def sparsities(
 
 
 def densities(
-    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+    settings: AnySparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, float]:
     """Return the kept share of each masked tensor. Raises UserError as ``sparsities`` does."""
     return {name: density_of(share) for name, share in sparsities(settings, rows, key).items()}
 
 
 def kept_counts(
-    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+    settings: AnySparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, int]:
     """Return the kept entries of each masked tensor by name; the average number for bernoulli."""
     rows = list(rows)
@@ -74,7 +74,7 @@ def kept_fan_in(row: ParameterRow, density: float) -> float:
 
 
 def low_fan_in_warning(
-    settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
+    settings: AnySparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> str | None:
     """Return a warning about matrices whose neurons keep too few inputs, or None."""
     rows = list(rows)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from feldspar.core.errors import RunError
 from feldspar.core.rows import ParameterRow
 from feldspar.core.streams import numpy_stream
-from feldspar.recipe.sections.sparsity import Dense, StaticSparsity
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense, StaticSparsity
 from feldspar.sparsity.density import kept_count, sparsities
 
 
@@ -46,15 +46,13 @@ class Masks:
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """Bool tensors, True where an entry is kept."""
-    settings: Dense | StaticSparsity = field(default_factory=Dense)
+    settings: AnySparsity = field(default_factory=Dense)
     """Settings with which the masks were drawn."""
     seed: int = 0
     """Seed with which the masks were drawn."""
 
     @classmethod
-    def draw(
-        cls, settings: Dense | StaticSparsity, rows: Iterable[ParameterRow], seed: int
-    ) -> "Masks":
+    def draw(cls, settings: AnySparsity, rows: Iterable[ParameterRow], seed: int) -> "Masks":
         """Return the masks for ``settings``. Raises UserError as ``sparsities`` does."""
         rows = list(rows)
         shares = sparsities(settings, rows)
