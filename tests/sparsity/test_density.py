@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from feldspar.core.errors import UserError
-from feldspar.core.rows import ModelShapes
+from feldspar.core.rows import FanIn, ModelShapes, ParameterRow, Role
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import table
 from feldspar.recipe.sections.model import ModelSettings
@@ -17,9 +17,11 @@ from feldspar.recipe.sections.sparsity import StaticSparsity
 from feldspar.sparsity.density import (
     densities,
     density_of,
+    distribute,
     kept_count,
     kept_counts,
     low_fan_in_warning,
+    sparsities,
 )
 
 GPT = {
@@ -89,6 +91,187 @@ def test_targets_and_the_last_glob_that_matches() -> None:
 
 def test_no_sparsity_is_dense() -> None:
     assert densities(static(0), shapes(GPT).rows) == {}
+
+
+SIDES = st.integers(1, 400)
+SHARES = st.integers(0, 999).map(lambda thousandths: thousandths / 1000)
+
+
+def matrices(**named: tuple[int, int]) -> list[ParameterRow]:
+    """Return rows of matrices inside blocks, which ``targets: ["*"]`` masks."""
+    return [
+        ParameterRow(name, Role.HIDDEN, shape, FanIn.D_MODEL, True) for name, shape in named.items()
+    ]
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 8), st.integers(1, 8), SHARES)
+def test_blocks_are_kept_in_whole_numbers(
+    rows: int, columns: int, high: int, wide: int, sparsity: float
+) -> None:
+    settings = static(sparsity, targets=["*"], block=[high, wide])
+    found = matrices(w=(rows * high, columns * wide))
+    blocks = rows * columns
+    kept = blocks - math.floor(sparsity * blocks + 0.5)
+    if sparsity == 0:
+        assert kept_counts(settings, found) == {}
+    elif (kept * wide < rows) if high * wide > 1 else density_of(sparsity) * columns < 1:
+        with pytest.raises(UserError, match="a neuron of w would keep less than one input"):
+            kept_counts(settings, found)
+    else:
+        assert kept_counts(settings, found) == {"w": kept * high * wide}
+        expected = density_of(sparsity) if high * wide == 1 else kept / blocks
+        assert densities(settings, found) == {"w": expected}
+
+
+def test_the_density_of_blocks_is_the_share_that_masks_keep() -> None:
+    settings = static(0.9, targets=["*"], block=[4, 4])
+    found = matrices(w=(16, 64))
+    # 64 blocks: 57.6 would be zero, 58 are; 6 / 64 is less than 0.1.
+    assert kept_counts(settings, found) == {"w": 6 * 16}
+    assert densities(settings, found) == {"w": 6 / 64}
+    assert sparsities(settings, found) == {"w": 0.9}
+
+
+SPECIFIED = {"a": (64, 64), "b": (256, 64), "c": (64, 256)}
+
+
+@pytest.mark.parametrize("distribution", ["er", "erk"])
+def test_densities_follow_the_shapes(distribution: str) -> None:
+    settings = static(0.9, targets=["*"], distribution=distribution)
+    found = densities(settings, matrices(**SPECIFIED))
+    assert found == {"a": 0.15, "b": 0.09375, "c": 0.09375}
+    counts = kept_counts(settings, matrices(**SPECIFIED))
+    assert counts == {"a": 614, "b": 1536, "c": 1536}
+    assert abs(sum(counts.values()) - 0.1 * (64 * 64 + 2 * 256 * 64)) <= 3
+
+
+def test_a_matrix_that_would_be_more_than_dense_is_dense() -> None:
+    shapes = {"small": (4, 8), "large": (64, 64), "larger": (128, 128)}
+    found = distribute(shapes, 0.7, "erk")
+    assert found["small"] == 0
+    # The rest of the budget, in proportion to 1/64 x 2 and 1/128 x 2.
+    left = 0.3 * (32 + 64**2 + 128**2) - 32
+    scale = left / (128 + 256)
+    assert 1 - found["large"] == pytest.approx(scale * 128 / 64**2)
+    assert 1 - found["larger"] == pytest.approx(scale * 256 / 128**2)
+    rows = matrices(**shapes)
+    assert densities(static(0.7, targets=["*"], distribution="erk"), rows).keys() == {
+        "large",
+        "larger",
+    }
+
+
+def test_convolutions_tell_er_from_erk() -> None:
+    shapes = {"three": (8, 8, 3, 3), "one": (64, 64, 1, 1)}
+    er, erk = (distribute(shapes, 0.9, name) for name in ("er", "erk"))
+    ratio = (1 - er["three"]) / (1 - er["one"])
+    assert ratio == pytest.approx((16 / 64) / (128 / 64**2))
+    ratio = (1 - erk["three"]) / (1 - erk["one"])
+    assert ratio == pytest.approx((22 / 576) / (130 / 64**2))
+
+
+def reference(shapes: list[tuple[int, int]], sparsity: float) -> list[float]:
+    """Return densities as public code solves them: the largest becomes dense, one at a time."""
+    raw = [(rows + columns) / (rows * columns) for rows, columns in shapes]
+    dense: set[int] = set()
+    while True:
+        rest = [index for index in range(len(shapes)) if index not in dense]
+        budget = (1 - sparsity) * sum(rows * columns for rows, columns in shapes)
+        budget -= sum(math.prod(shapes[index]) for index in dense)
+        divisor = sum(raw[index] * math.prod(shapes[index]) for index in rest)
+        scale = budget / divisor if rest else 0.0
+        largest = max((raw[index] for index in rest), default=0.0)
+        if scale * largest <= 1:
+            return [1.0 if index in dense else scale * raw[index] for index in range(len(shapes))]
+        dense |= {index for index in rest if raw[index] == largest}
+
+
+@given(st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=8), SHARES)
+def test_the_whole_has_the_sparsity_that_was_asked_for(
+    shapes: list[tuple[int, int]], sparsity: float
+) -> None:
+    named = {str(number): shape for number, shape in enumerate(shapes)}
+    found = distribute(named, sparsity, "erk")
+    assert all(0 <= share <= 1 for share in found.values())
+    entries = sum(rows * columns for rows, columns in shapes)
+    kept = sum((1 - found[name]) * math.prod(shape) for name, shape in named.items())
+    # Each share is rounded once, to 2^-53.
+    assert abs(kept - (1 - sparsity) * entries) <= 1e-15 * (len(shapes) + 2) * entries
+    whole = sum(kept_count(math.prod(shape), found[name]) for name, shape in named.items())
+    assert abs(whole - (1 - sparsity) * entries) <= 0.5 * len(shapes) + 1e-6
+    expected = reference(shapes, sparsity)
+    assert [1 - found[name] for name in named] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_matrices_with_their_own_sparsity_are_taken_out_first() -> None:
+    own = {"*.feed_forward.input.*": 0.5, "blocks.1.attention.output.weight": 0}
+    rows = shapes(GPT).rows
+    found = sparsities(static(0.9, distribution="erk", per_tensor=own), rows)
+    free = {
+        row.name: row.shape
+        for row in rows
+        if row.name in sparsities(static(0.9), rows)
+        and "feed_forward.input" not in row.name
+        and row.name != "blocks.1.attention.output.weight"
+    }
+    assert len(free) == 5
+    fixed = {f"blocks.{n}.feed_forward.input.weight": 0.5 for n in (0, 1)}
+    assert found == distribute(free, 0.9, "erk") | fixed
+
+
+@pytest.mark.parametrize(
+    ("block", "name"),
+    [
+        ([5, 1], "attention.query_key_value"),
+        ([4, 3], "attention.query_key_value"),
+        ([1, 128], "attention.query_key_value"),
+        ([96, 1], "attention.output"),
+    ],
+)
+def test_blocks_that_do_not_tile_a_matrix(block: list[int], name: str) -> None:
+    with pytest.raises(UserError, match=rf"p\.block: blocks\.0\.{name}\.weight does not") as caught:
+        densities(static(0.5, block=block), shapes(GPT).rows, "p")
+    assert "(inputs)" in str(caught.value.found)
+
+
+def test_a_matrix_left_dense_need_not_consist_of_blocks() -> None:
+    settings = static(0.5, block=[96, 1], per_tensor={"*.output.*": 0, "*.feed_forward.*": 0})
+    assert set(densities(settings, shapes(GPT).rows).values()) == {0.5}
+
+
+def test_a_matrix_that_keeps_no_block() -> None:
+    with pytest.raises(UserError, match="a neuron of w would keep less than one input") as caught:
+        densities(static(0.9, targets=["*"], block=[8, 8]), matrices(w=(16, 16)))
+    assert caught.value.found == "16 inputs at sparsity 0.9, in blocks of [8, 8]"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "kept", "group"), [("2:4", 2, 4), ("1:3", 1, 3), ("5:8", 5, 8)]
+)
+def test_a_pattern_keeps_n_of_each_m(pattern: str, kept: int, group: int) -> None:
+    settings = static(1 - kept / group, targets=["*"], pattern=pattern)
+    rows = matrices(w=(10, 24))
+    assert kept_counts(settings, rows) == {"w": 240 * kept // group}
+    assert densities(settings, rows) == {"w": kept / group}
+    with pytest.raises(
+        UserError, match=f"pattern: the inputs of v do not divide into groups of {group}"
+    ):
+        densities(settings, matrices(v=(24, 10)))
+
+
+def test_blocks_in_a_row_count_as_one_input_each() -> None:
+    rows = matrices(w=(64, 64))
+    line = low_fan_in_warning(static(0.75, targets=["*"], block=[1, 4]), rows)
+    assert line is not None and "keeps 4 blocks of 4 inputs on average" in line
+    assert low_fan_in_warning(static(0.75, targets=["*"], block=[4, 1]), rows) is None
+    few = low_fan_in_warning(static(0.9375, targets=["*"], block=[4, 1]), rows)
+    assert few is not None and "keeps 4 inputs on average" in few
+
+
+def test_a_glob_of_parameters_that_are_never_masked_is_told() -> None:
+    with pytest.raises(UserError) as caught:
+        densities(static(0.5, targets=["*.bias"]), shapes(GPT).rows)
+    assert "blocks.0.attention.query_key_value.bias" in caught.value.what
 
 
 @pytest.mark.parametrize("pattern", ["attn", "blocks.2.*", "*.bias", "*norm*", "token_embedding.*"])

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,15 +12,16 @@ from torch import nn
 from feldspar.core.errors import RunError
 from feldspar.core.rows import FanIn, ParameterRow, Role
 from feldspar.recipe.sections.sparsity import StaticSparsity
-from feldspar.sparsity.masks import Masks, draw_mask
+from feldspar.sparsity.density import kept_counts
+from feldspar.sparsity.masks import Masks, draw_mask, draw_pattern
 
 
 def rows(*names: str) -> list[ParameterRow]:
     return [ParameterRow(name, Role.HIDDEN, (24, 16), FanIn.D_MODEL, True) for name in names]
 
 
-def static(sparsity: float, sampling: str = "exact") -> StaticSparsity:
-    values = {"type": "static", "sparsity": sparsity, "sampling": sampling, "targets": ["*"]}
+def static(sparsity: float, **changes: object) -> StaticSparsity:
+    values = {"type": "static", "sparsity": sparsity, "targets": ["*"]} | changes
     return StaticSparsity.model_validate(values)
 
 
@@ -70,6 +72,72 @@ def test_independent_entries_on_request() -> None:
     assert abs(sum(counts) / 200) < 4 * deviation / math.sqrt(200)
     measured = math.sqrt(sum(count**2 for count in counts) / 200)
     assert measured == pytest.approx(deviation, rel=0.2)  # 4 standard errors of 200 draws
+
+
+@given(
+    st.integers(0, 12),
+    st.integers(0, 12),
+    st.integers(1, 5),
+    st.integers(1, 5),
+    st.floats(0, 0.999),
+    st.sampled_from(["exact", "bernoulli"]),
+)
+def test_blocks_are_drawn_as_single_entries_are(
+    rows: int, columns: int, high: int, wide: int, sparsity: float, sampling: str
+) -> None:
+    single = draw_mask("some.weight", (rows, columns), sparsity, 5, sampling)
+    shape = (rows * high, columns * wide)
+    mask = draw_mask("some.weight", shape, sparsity, 5, sampling, (high, wide))
+    assert mask.shape == shape and mask.is_contiguous()
+    spread = np.kron(single.numpy(), np.ones((high, wide), dtype=bool))
+    assert np.array_equal(mask.numpy(), spread.reshape(shape))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(2, 40), st.data())
+def test_each_group_of_a_pattern_keeps_as_many(
+    n_out: int, groups: int, group: int, data: st.DataObject
+) -> None:
+    kept = data.draw(st.integers(1, group - 1))
+    mask = draw_pattern("some.weight", (n_out, groups * group), kept, group, 7)
+    assert mask.dtype is torch.bool and mask.is_contiguous()
+    assert bool((mask.view(n_out, groups, group).sum(-1) == kept).all())
+
+
+def test_every_pattern_is_as_likely_as_any_other() -> None:
+    groups = draw_pattern("w", (600, 400), 2, 4, 0).view(-1, 4).long()
+    counts = torch.bincount(groups @ torch.tensor([8, 4, 2, 1]))
+    counts = counts[counts > 0]
+    assert len(counts) == 6, "2 of 4 can be chosen in 6 ways"
+    # Chi-square of 5 degrees of freedom: 25.7 is exceeded once in 10,000 draws.
+    assert float(((counts - 10_000) ** 2 / 10_000).sum()) < 25.7
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"block": [4, 1]},
+        {"block": [3, 8], "distribution": "erk"},
+        {"distribution": "er", "per_tensor": {"a.y": 0.25}},
+        {"sparsity": 0.5, "pattern": "2:4"},
+    ],
+)
+def test_masks_keep_what_was_counted_and_depend_on_seed_and_name(changes: dict) -> None:
+    settings = static(changes.pop("sparsity", 0.6), **changes)
+    few, many = rows("a.x", "a.y"), rows("a.y", "a.x")
+    masks = Masks.draw(settings, few, seed=3)
+    assert {name: int(mask.sum()) for name, mask in masks.tensors.items()} == kept_counts(
+        settings, few
+    )
+    again = Masks.draw(settings, many, seed=3)
+    assert all(torch.equal(again.tensors[name], mask) for name, mask in masks.tensors.items())
+    assert not torch.equal(masks.tensors["a.x"], masks.tensors["a.y"])
+    other = Masks.draw(settings, few, seed=4)
+    assert not torch.equal(other.tensors["a.x"], masks.tensors["a.x"])
+
+
+def test_768_of_3072_entries_are_kept() -> None:
+    assert int(draw_mask("w", (64, 48), 0.75, 0).sum()) == 768
+    assert int(draw_mask("w", (64, 48), 0.75, 0, block=(4, 1)).sum()) == 768
 
 
 class TwoMatrices(nn.Module):

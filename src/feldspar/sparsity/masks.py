@@ -1,4 +1,4 @@
-"""Masks of kept entries, drawn once by name and applied wherever zeros must stay zero.
+"""Masks of kept entries, drawn by name and applied wherever zeros must stay zero.
 
 A weight starts masked, and its gradient is masked before it is clipped, measured or used. So
 AdamW's moments of masked entries stay exactly zero, and so do the weights under weight decay.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from feldspar.core.errors import RunError
 from feldspar.core.rows import ParameterRow
 from feldspar.core.streams import numpy_stream
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense, StaticSparsity
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MaskedSettings, StaticSparsity
 from feldspar.sparsity.density import kept_count, sparsities
 
 
@@ -25,19 +25,56 @@ def draw_mask(
     sparsity: float,
     seed: int,
     sampling: str = "exact",
+    block: tuple[int, int] = (1, 1),
 ) -> Tensor:
-    """Return the mask of one tensor, bool of ``shape``; it depends only on the seed and the
-    name."""
+    """Return the mask of one matrix, bool of ``shape``, kept or zero in whole blocks.
+
+    It depends only on the seed, the name and these settings. ``block`` must divide ``shape``.
+    """
     stream = numpy_stream(seed, "sparsity.mask", name)
-    entries = math.prod(shape)
-    mask = stream.random(entries, dtype=np.float32) >= sparsity
+    grid = tuple(size // side for size, side in zip(shape, block, strict=True))
+    parts = math.prod(grid)
+    mask = stream.random(parts, dtype=np.float32) >= sparsity
     if sampling == "exact":
-        # Flip surplus or missing entries at random. Each mask with this count is as likely as
-        # with a permutation, in a fifth of the time.
-        surplus = int(mask.sum()) - kept_count(entries, sparsity)
+        # Flip surplus or missing blocks at random. Each mask with this count is as likely as with a
+        # permutation, in a fifth of the time.
+        surplus = int(mask.sum()) - kept_count(parts, sparsity)
         candidates = np.flatnonzero(mask if surplus > 0 else ~mask)
         mask[stream.choice(candidates, abs(surplus), replace=False, shuffle=False)] = surplus < 0
-    return torch.from_numpy(mask).view(shape)
+    return _spread(torch.from_numpy(mask).view(grid), block)
+
+
+def draw_pattern(name: str, shape: tuple[int, ...], kept: int, group: int, seed: int) -> Tensor:
+    """Return a mask, bool of ``shape``, that keeps ``kept`` random entries of each ``group``.
+
+    A group is that many neighbours in a row, which are inputs of one neuron; ``group`` must divide
+    the length of a row. The mask depends only on the seed, the name, and the pattern.
+    """
+    stream = numpy_stream(seed, "sparsity.mask", name)
+    numbers = stream.random((group, math.prod(shape) // group), dtype=np.float32)
+    mask = np.empty(numbers.shape, dtype=np.bool_)
+    missing = np.full(numbers.shape[1], kept, dtype=np.int32)
+    for place in range(group):
+        # Of the places that are left, each is as likely to be among the missing ones.
+        mask[place] = numbers[place] * (group - place) < missing
+        missing -= mask[place]
+    return torch.from_numpy(np.ascontiguousarray(mask.T)).view(shape)
+
+
+def _spread(grid: Tensor, block: tuple[int, int]) -> Tensor:
+    """Return the mask in which each entry of ``grid`` fills a block."""
+    if block == (1, 1):
+        return grid
+    return grid.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+
+
+def _draw(row: ParameterRow, share: float, settings: MaskedSettings, seed: int) -> Tensor:
+    """Return the first mask of a matrix."""
+    if not isinstance(settings, StaticSparsity):
+        return draw_mask(row.name, row.shape, share, seed, block=settings.block)
+    if settings.kept_of is not None:
+        return draw_pattern(row.name, row.shape, *settings.kept_of, seed)
+    return draw_mask(row.name, row.shape, share, seed, settings.sampling, settings.block)
 
 
 @dataclass(frozen=True)
@@ -54,15 +91,13 @@ class Masks:
     @classmethod
     def draw(cls, settings: AnySparsity, rows: Iterable[ParameterRow], seed: int) -> "Masks":
         """Return the masks for ``settings``. Raises UserError as ``sparsities`` does."""
+        if isinstance(settings, Dense):
+            return cls(settings=settings, seed=seed)
         rows = list(rows)
         shares = sparsities(settings, rows)
-        sampling = settings.sampling if isinstance(settings, StaticSparsity) else "exact"
-        tensors = {
-            row.name: draw_mask(row.name, row.shape, shares[row.name], seed, sampling)
-            for row in rows
-            if row.name in shares
-        }
-        return cls(tensors, settings, seed)
+        masked = [row for row in rows if row.name in shares]
+        drawn = {row.name: _draw(row, shares[row.name], settings, seed) for row in masked}
+        return cls(drawn, settings, seed)
 
     def density(self, name: str) -> float:
         """Return the share of kept entries of a tensor."""

@@ -22,13 +22,7 @@ from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.model import NoScaling, PositionScaling
-from feldspar.recipe.sections.sparsity import (
-    LATER_SETTINGS,
-    AnySparsity,
-    Dense,
-    MaskedSettings,
-    StaticSparsity,
-)
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MovingSettings
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import gather_json, on_each
@@ -96,7 +90,7 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
     do not belong to its weights.
     """
     wanted = plan.recipe.sparsity(0)
-    _require_masks_that_can_be_drawn(wanted)
+    _require_masks_that_stay(wanted)
     if start is not None and wanted != Dense():
         carried = masks_from_state(start.state, str(start.folder))
         if carried.tensors and carried.settings != wanted:
@@ -114,16 +108,13 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
         return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
 
 
-def _require_masks_that_can_be_drawn(settings: AnySparsity) -> None:
-    """Raise UserError for masks that move, and for masks in blocks, by layer or by pattern."""
-    if not isinstance(settings, MaskedSettings):
-        return
-    key, do = "phases.0.sparsity", "use sparsity: {type: static, ...} without this key"
-    if not isinstance(settings, StaticSparsity):
-        raise UserError(f"{key}.type: training cannot move masks yet", do=do)
-    for name in LATER_SETTINGS:
-        if getattr(settings, name) != StaticSparsity.model_fields[name].default:
-            raise UserError(f"{key}.{name}: training cannot draw such masks yet", do=do)
+def _require_masks_that_stay(settings: AnySparsity) -> None:
+    """Raise UserError for masks that move."""
+    if isinstance(settings, MovingSettings):
+        raise UserError(
+            f"phases.0.sparsity: training cannot move masks yet, as {settings.type} does",
+            do="use sparsity: {type: static, ...}",
+        )
 
 
 def require_same_masks(masks: Masks) -> None:
