@@ -66,5 +66,21 @@ def test_the_configuration_says_how_they_were_drawn(make_masked, export):
     assert noted["digest"] == digest_of_masks(masks)
 
 
+@pytest.mark.parametrize(
+    ("changes", "pattern"), [({"block": [2, 4]}, "block"), ({"pattern": "1:2"}, "1:2")]
+)
+def test_the_configuration_says_what_the_masks_look_like(make_decoder, export, changes, pattern):
+    decoder = make_decoder(GPT2, MUP)
+    settings = StaticSparsity.model_validate({"type": "static", "sparsity": 0.5} | changes)
+    masks = Masks.draw(settings, model_shapes(decoder.settings).rows, seed=5)
+    masks.apply_to_weights(decoder)
+    folder = export(decoder, MUP, masks=masks, dtype=torch.bfloat16)
+    noted = json.loads((folder / "config.json").read_text())["sparsity"]
+    assert noted["pattern"] == pattern and noted.get("block", [2, 4]) == [2, 4]
+    plain = import_model(folder)
+    for name, mask in masks.tensors.items():
+        assert torch.equal(plain.state[name] != 0, mask), name
+
+
 def test_a_dense_model_says_nothing(make_decoder, export):
     assert "sparsity" not in json.loads((export(make_decoder(GPT2)) / "config.json").read_text())

@@ -27,8 +27,10 @@ FUSED, ATTENTION_OUTPUT = "attention.query_key_value.weight", "attention.output.
 INNER, INNER_OUTPUT = "feed_forward.input.weight", "feed_forward.output.weight"
 
 
-def draw(settings: ModelSettings, sparsity: float = 0.5) -> dict[str, Tensor]:
-    static = StaticSparsity(type="static", sparsity=sparsity)
+def draw(
+    settings: ModelSettings, sparsity: float = 0.5, block: tuple[int, int] = (1, 1)
+) -> dict[str, Tensor]:
+    static = StaticSparsity(type="static", sparsity=sparsity, block=block)
     return dict(Masks.draw(static, model_shapes(settings).rows, seed=0).tensors)
 
 
@@ -78,6 +80,18 @@ def test_dead_units_are_those_without_a_gradient(changes: dict[str, object]) -> 
     assert unreached(settings, masks) == (1, 1)
     assert census.dead_units == 2
     assert census.units == settings.n_layers * (settings.d_ff + width)
+
+
+@pytest.mark.parametrize("changes", [{}, {"feed_forward": "swiglu", "n_kv_heads": 2}])
+def test_blocks_leave_whole_groups_of_units_dead(changes: dict[str, object]) -> None:
+    settings = ModelSettings.model_validate(SHAPE | {"n_layers": 4} | changes)
+    masks = Masks(draw(settings, 0.8, block=(4, 8)))
+    last = {name: mask for name, mask in masks.tensors.items() if name.startswith(BLOCK)}
+    census = take_census(Masks(last), model_shapes(settings))
+    assert sum(unreached(settings, masks)) == census.dead_units > 0
+    assert take_census(masks, model_shapes(settings)).kept == sum(
+        int(mask.sum()) for mask in masks.tensors.values()
+    )
 
 
 def test_all_is_counted_once_and_by_part() -> None:

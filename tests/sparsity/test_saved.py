@@ -41,6 +41,26 @@ def test_there_and_back(shapes: list[tuple[int, int]]) -> None:
     assert digest_of_masks(again) == digest_of_masks(masks)
 
 
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({}, "unstructured"),
+        ({"distribution": "erk"}, "unstructured"),
+        ({"block": [4, 1]}, "block"),
+        ({"pattern": "2:4"}, "2:4"),
+    ],
+)
+def test_settings_of_each_kind(changes: dict[str, object], pattern: str) -> None:
+    settings = StaticSparsity.model_validate({"type": "static", "sparsity": 0.5} | changes)
+    masks = Masks(some_masks((4, 8)).tensors, settings, seed=1)
+    state = masks_to_state(masks)
+    assert masks_from_state(state, "here").settings == settings
+    assert "block" in state["sparsity"]["settings"] or "block" not in changes
+    described = describe_masks(masks)
+    assert described["pattern"] == pattern
+    assert described.get("block") == changes.get("block")
+
+
 def test_a_byte_holds_eight_entries() -> None:
     state = masks_to_state(some_masks((30, 30)))
     assert state["tensors"]["mask/w0"].dtype is torch.uint8

@@ -63,10 +63,14 @@ def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
 
 
 def describe_masks(masks: Masks) -> dict[str, Any]:
-    """Return the settings of the masks and their digest, for an exported model."""
+    """Return the settings of the masks and their digest, for an exported model.
+
+    The key ``pattern`` says how zeros lie: ``unstructured``, ``block``, or N:M.
+    """
+    settings = json.loads(masks.settings.model_dump_json())
     return {
-        **json.loads(masks.settings.model_dump_json()),
-        "pattern": "unstructured",
+        "pattern": "block" if "block" in settings else "unstructured",
+        **settings,
         "seed": masks.seed,
         "digest": digest_of_masks(masks),
     }
