@@ -17,7 +17,7 @@ from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
-from feldspar.recipe.sections.model import LinearScaling, NoScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling
 from tests.evaluate.loss.test_text_loss import random_documents
 
 Make = Callable[..., TextModel]

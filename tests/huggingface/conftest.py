@@ -15,8 +15,9 @@ from feldspar.huggingface.register import register_with_transformers
 from feldspar.model.decoder import Decoder
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers
-from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.position_scaling import PositionScaling
 
 GPT2 = {
     "n_layers": 2,

@@ -7,13 +7,8 @@ from feldspar.huggingface.architectures import ARCHITECTURES, choose
 from feldspar.huggingface.export_class import export_class
 from feldspar.huggingface.own import OWN
 from feldspar.recipe.sections.block_parts import NormSettings
-from feldspar.recipe.sections.model import (
-    LinearScaling,
-    ModelSettings,
-    NoScaling,
-    PositionScaling,
-    RotaryPositions,
-)
+from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling, PositionScaling
 
 SHAPE = {
     "n_layers": 1,

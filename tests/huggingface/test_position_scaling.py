@@ -10,7 +10,7 @@ from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
 from feldspar.huggingface.import_folder import import_model, read_description, write_imported
 from feldspar.model.generation import generate
-from feldspar.recipe.sections.model import NoScaling
+from feldspar.recipe.sections.position_scaling import NoScaling
 from tests.huggingface.conftest import BTLM, CRYSTAL, LLAMA
 from tests.model.test_position_scaling import scaling
 from tests.rounding import assert_within_rounding, terms_of

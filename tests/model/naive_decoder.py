@@ -7,12 +7,8 @@ import torch
 from torch import Tensor
 
 from feldspar.model.decoder import Decoder
-from feldspar.recipe.sections.model import (
-    AlibiPositions,
-    LearnedPositions,
-    LinearScaling,
-    RotaryPositions,
-)
+from feldspar.recipe.sections.model import AlibiPositions, LearnedPositions, RotaryPositions
+from feldspar.recipe.sections.position_scaling import LinearScaling
 
 
 def naive_slope(head: int, n_heads: int) -> float:

@@ -12,7 +12,8 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from feldspar.core.errors import UserError
 from feldspar.model.position_scaling import scaled_frequencies, scaled_slopes
 from feldspar.model.positions import alibi_slopes
-from feldspar.recipe.sections.model import NoScaling, PositionScaling, RotaryPositions
+from feldspar.recipe.sections.model import RotaryPositions
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
 ADAPTER: TypeAdapter[PositionScaling] = TypeAdapter(PositionScaling)
 

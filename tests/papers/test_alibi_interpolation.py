@@ -27,7 +27,7 @@ from feldspar.papers.alibi_interpolation.experiment import (
 )
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale, by_name, values_of
-from feldspar.recipe.sections.model import LinearScaling, NoScaling, PositionScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling, PositionScaling
 from tests.evaluate.conftest import make_model, tokenizer
 from tests.papers.conftest import finished, stated
 

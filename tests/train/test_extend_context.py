@@ -21,7 +21,7 @@ from transformers.models.bloom import modeling_bloom
 
 import feldspar
 from feldspar.core.errors import UserError
-from feldspar.recipe.sections.model import LinearScaling, NoScaling, YarnScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling, YarnScaling
 from tests.rounding import assert_within_rounding, terms_of
 
 SPECIAL = {"bos_token_id": 0, "eos_token_id": 0}

@@ -8,7 +8,7 @@ from feldspar.cli.main import run_with
 from feldspar.core.errors import UserError
 from feldspar.huggingface.import_folder import read_description
 from feldspar.recipe.load import load_recipe
-from feldspar.recipe.sections.model import LinearScaling, NoScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.train.load import load_run
 from feldspar.train.run import train

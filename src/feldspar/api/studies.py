@@ -71,7 +71,7 @@ def train_family(
     loaded = language_recipe(load_recipe(recipe))
     targets = None
     if widths is not None:
-        targets = targets_of_widths(loaded.recipe.model, widths, depth)
+        targets = targets_of_widths(loaded.recipe.model.dense, widths, depth)
     build_missing(loaded)
     return run_family(
         loaded.reference,

@@ -93,6 +93,23 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
             f"{phase['ledger']['total']:.4g} FLOPs by ledger "
             f"({phase['ledger']['total_causal']:.4g} with causal attention)"
         )
+    if "iso_flop" in phase:
+        _print_iso_flop(phase["name"], phase["iso_flop"])
+
+
+def _print_iso_flop(name: str, compared: Mapping[str, Any]) -> None:
+    """Print forward FLOPs beside those of the dense model; equal blocks are not an equal model."""
+    shown = [
+        f"{label} {part['flops']:.4g} against {part['dense']:.4g} ({part['ratio']:.3f} times)"
+        for label, part in (
+            ("blocks", compared["blocks"]),
+            ("with attention scores and head", compared["total"]),
+        )
+    ]
+    typer.echo(
+        f"  phase {name}: {compared['type']} at {compared['sparsity']:.4g} against its dense "
+        f"model, forward FLOPs a token: {'; '.join(shown)}"
+    )
 
 
 def _print_examples(name: str, kind: str, examples: Mapping[str, Any]) -> None:

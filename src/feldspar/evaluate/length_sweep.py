@@ -15,7 +15,7 @@ from feldspar.evaluate.tasks.retrieval import TASKS, questions
 from feldspar.evaluate.tasks.retrieval_score import NEW_TOKENS, answer_questions
 from feldspar.evaluate.text_model import TextModel
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
-from feldspar.recipe.sections.model import PositionScaling
+from feldspar.recipe.sections.position_scaling import PositionScaling
 
 BUCKETS = 32
 """Number of buckets of the longest length; shorter lengths have buckets of the same width."""

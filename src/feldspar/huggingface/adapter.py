@@ -18,8 +18,9 @@ from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.base import Settings
 from feldspar.recipe.sections.block_parts import SlidingWindow
-from feldspar.recipe.sections.model import ModelSettings, NoScaling, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
 LEARNING_RATE = 1e-3
 """The learning rate in the description of a foreign model. No configuration says which one suits,
@@ -119,6 +120,8 @@ def _meanings(settings: ModelSettings) -> dict[str, Any]:
     values: dict[str, Any] = {n: getattr(settings, n) for n in ModelSettings.model_fields}
     del values["dropout"]
     biases, window = settings.biases, settings.sliding_window
+    if settings.iso_flop is not None and settings.iso_flop.type == "wide":
+        values["iso_flop"] = None  # its widths are in other settings already
     if settings.norm.type == "rms":
         biases = biases.model_copy(update={"norm": False})
     if window is not None:

@@ -35,14 +35,12 @@ from feldspar.recipe.sections.block_parts import NormSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
-    LinearScaling,
     ModelSettings,
-    NoScaling,
     Positions,
-    PositionScaling,
     RotaryPositions,
 )
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling, PositionScaling
 
 OLDER_EMBEDDING, OLDER_OUTPUT = "embeddings_scale", "width_scale"
 OLDER_ATTENTION = "scale_qk_dot_by_d"

@@ -23,10 +23,9 @@ from feldspar.recipe.sections.model import (
     AlibiPositions,
     ModelSettings,
     NormSettings,
-    NoScaling,
-    PositionScaling,
     RotaryPositions,
 )
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
 GROUPED, PARALLEL, MULTI_QUERY = "new_decoder_architecture", "parallel_attn", "multi_query"
 NORMS = "num_ln_in_parallel_attn"

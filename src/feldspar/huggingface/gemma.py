@@ -22,14 +22,9 @@ from feldspar.huggingface.tensor_rules import (
     query_key_value_rows,
 )
 from feldspar.recipe.sections.block_parts import Biases, SlidingWindow
-from feldspar.recipe.sections.model import (
-    ModelSettings,
-    NormSettings,
-    NoScaling,
-    PositionScaling,
-    RotaryPositions,
-)
+from feldspar.recipe.sections.model import ModelSettings, NormSettings, RotaryPositions
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
 SCALAR, PATTERN = "query_pre_attn_scalar", "sliding_window_pattern"
 

@@ -25,8 +25,9 @@ from feldspar.huggingface.weights import FolderTensors, finish_model_folder, wri
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
-from feldspar.recipe.sections.model import ModelSettings, PositionScaling
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
+from feldspar.recipe.sections.position_scaling import PositionScaling
 from feldspar.tokens.tokenizer.text_tokenizer import (
     TOKENIZER_FILE,
     copy_tokenizer,

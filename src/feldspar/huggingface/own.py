@@ -23,11 +23,10 @@ from feldspar.recipe.sections.model import (
     LearnedPositions,
     ModelSettings,
     NoPositions,
-    NoScaling,
     Positions,
-    PositionScaling,
     RotaryPositions,
 )
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
 CODE = ("configuration_feldspar", "positions_feldspar", "modeling_feldspar")
 SAME_KEYS = (

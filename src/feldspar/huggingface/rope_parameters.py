@@ -7,14 +7,13 @@ from typing import Any
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import require_values
 from feldspar.model.position_scaling import LLAMA3_FAST_TURNS, LLAMA3_SLOW_TURNS
-from feldspar.recipe.sections.model import (
+from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
+from feldspar.recipe.sections.position_scaling import (
     LinearScaling,
     Llama3Scaling,
-    ModelSettings,
     NoScaling,
     NtkScaling,
     PositionScaling,
-    RotaryPositions,
     YarnScaling,
 )
 

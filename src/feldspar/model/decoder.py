@@ -39,11 +39,13 @@ from feldspar.model.positions import (
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
-    LinearScaling,
     ModelSettings,
+    RotaryPositions,
+)
+from feldspar.recipe.sections.position_scaling import (
+    LinearScaling,
     NoScaling,
     PositionScaling,
-    RotaryPositions,
     scaling_misfit,
 )
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from feldspar.model.positions import rotary_frequencies
-from feldspar.recipe.sections.model import (
+from feldspar.recipe.sections.model import RotaryPositions
+from feldspar.recipe.sections.position_scaling import (
     LinearScaling,
     Llama3Scaling,
     NoScaling,
     NtkScaling,
     PositionScaling,
-    RotaryPositions,
     YarnScaling,
 )
 

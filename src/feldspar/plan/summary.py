@@ -9,6 +9,7 @@ from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_class import ExportClass, export_class
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
+from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
 from feldspar.plan.noise_scale import (
@@ -24,6 +25,7 @@ from feldspar.plan.trained import held_shapes, lora_rows, trained_parts, trained
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import LanguageOptimizer
+from feldspar.recipe.sections.sparsity import Dense
 from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, low_fan_in_warning
 from feldspar.tokens.sequences.resolve import MeasuredTokens
@@ -62,7 +64,8 @@ class Plan:
     def warnings(self) -> list[str]:
         """Warnings: settings that are allowed, but that the user should know about. A line each."""
         found = list(self.recipe.parametrization.warnings)
-        if isinstance(self.recipe.start_from, StartFromRun) and not self.recipe.phases[0].sparsity:
+        continues = isinstance(self.recipe.start_from, StartFromRun)
+        if continues and self.recipe.sparsity(0) == Dense() and not self.recipe.phases[0].sparsity:
             found.append(
                 "phases.0.sparsity: not set, so that masks of the run that start_from names stay; "
                 "this plan, which does not read it, counts as if it had none"
@@ -181,7 +184,14 @@ class Plan:
             **({"messages": messages} if (messages := self._examples(index, "messages")) else {}),
             "trainable_parameters": self.trainable_parameters(index),
             "ledger": self._ledger(index),
+            **self._against_dense(index),
         } | self._lora(index)
+
+    def _against_dense(self, index: int) -> dict[str, Any]:
+        """Compare the FLOPs of a Sparse-IFT model with those of its dense model."""
+        model, phase = self.recipe.model, self.timeline.phases[index]
+        found = compare_with_dense(model, self.shapes.rows, phase, self._kept(index))
+        return {} if found is None else {"iso_flop": found}
 
     def _lora(self, index: int) -> dict[str, Any]:
         """Describe the updates of a phase with LoRA."""

@@ -10,17 +10,12 @@ from feldspar.recipe.sections.adapt import AdaptSettings
 from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.recipe.sections.evaluation import EvaluationSettings
 from feldspar.recipe.sections.lora import LoraSettings
-from feldspar.recipe.sections.model import (
-    LearnedPositions,
-    ModelSettings,
-    NoScaling,
-    PositionScaling,
-    scaling_misfit,
-)
+from feldspar.recipe.sections.model import LearnedPositions, ModelSettings
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch, NoiseScaleSettings
 from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling, scaling_misfit
 from feldspar.recipe.sections.runtime import CheckpointSettings, RuntimeSettings
 from feldspar.recipe.sections.sparsity import AnySparsity, Dense
 from feldspar.recipe.sections.start_from import StartFrom, StartFromScratch
@@ -90,9 +85,14 @@ class Recipe(RecipeTop):
         return -(-tokens // multiple) * multiple
 
     def sparsity(self, phase_index: int) -> AnySparsity:
-        """Return the sparsity of a phase: its own, else that of the phase before it, else dense."""
+        """Return the sparsity of a phase: its own, else that of the phase before it.
+
+        The first phase without its own is dense, or static as model.iso_flop says.
+        """
         given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
-        return given[-1] if given else Dense()
+        if given:
+            return given[-1]
+        return Dense() if self.model.iso_flop is None else self.model.iso_flop.masks
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
         """Return the position scaling of a phase: its own, else that of the phase before it, else
@@ -252,6 +252,17 @@ class Recipe(RecipeTop):
                     f"phases.{index}.optimizer_state: this phase drops the masks; set "
                     "optimizer_state: fresh"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _masks_fit_the_iso_flop_model(self) -> Self:
+        member, first = self.model.iso_flop, self.sparsity(0)
+        goes_on = not isinstance(self.start_from, StartFromScratch)
+        if member is None or (goes_on and first == Dense()):
+            return self
+        misfit = member.misfit(first)
+        if misfit is not None:
+            raise ValueError(f"phases.0.{misfit}")
         return self
 
     @model_validator(mode="after")

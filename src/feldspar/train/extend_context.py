@@ -16,10 +16,9 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.import_folder import import_model, write_imported
 from feldspar.recipe.recorded import is_run
-from feldspar.recipe.sections.model import (
-    LearnedPositions,
+from feldspar.recipe.sections.model import LearnedPositions, ModelSettings
+from feldspar.recipe.sections.position_scaling import (
     LinearScaling,
-    ModelSettings,
     NoScaling,
     PositionScaling,
     scaling_misfit,

@@ -20,7 +20,8 @@ from feldspar.parametrization.tables import ForwardMultipliers, forward_multipli
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.recipe.recorded import is_run
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.sections.model import NoScaling, PositionScaling, SoftPromptSettings
+from feldspar.recipe.sections.model import SoftPromptSettings
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder

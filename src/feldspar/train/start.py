@@ -21,7 +21,7 @@ from feldspar.plan.summary import Plan
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.sections.model import NoScaling, PositionScaling
+from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MovingSettings
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint

@@ -13,7 +13,7 @@ from feldspar.core.errors import RunError, UserError
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import DocumentLoss, document_losses, total_loss, windows_of
 from feldspar.evaluate.text_model import TextModel, with_separators
-from feldspar.recipe.sections.model import LinearScaling, NoScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling
 from feldspar.tokens.tokenizer.bpe import train_bpe
 
 END = 256

@@ -11,7 +11,7 @@ from feldspar.evaluate.tasks.continuations import Continuation, score_continuati
 from feldspar.evaluate.tasks.generate_until import cut_at_first, generate_until
 from feldspar.evaluate.text_model import TextModel
 from feldspar.model.generation import generate
-from feldspar.recipe.sections.model import LinearScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling
 
 Make = Callable[..., TextModel]
 

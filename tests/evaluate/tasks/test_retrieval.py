@@ -15,7 +15,7 @@ from feldspar.evaluate.tasks.retrieval_score import (
     wilson_interval,
 )
 from feldspar.evaluate.text_model import TextModel
-from feldspar.recipe.sections.model import LinearScaling
+from feldspar.recipe.sections.position_scaling import LinearScaling
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 

@@ -12,12 +12,8 @@ from feldspar.huggingface.gguf.export_gguf import export_gguf
 from feldspar.huggingface.gguf.gguf_file import open_gguf
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.decoder import Decoder
-from feldspar.recipe.sections.model import (
-    LinearScaling,
-    Llama3Scaling,
-    ModelSettings,
-    YarnScaling,
-)
+from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.position_scaling import LinearScaling, Llama3Scaling, YarnScaling
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from tests.huggingface.gguf.architectures import CONFIGURATIONS, EXPECTED_NAMES, GELU
 from tests.huggingface.gguf.conftest import GPT2, LLAMA, described, weights

@@ -22,7 +22,12 @@ from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
-from feldspar.recipe.sections.model import LinearScaling, NoScaling, NtkScaling, PositionScaling
+from feldspar.recipe.sections.position_scaling import (
+    LinearScaling,
+    NoScaling,
+    NtkScaling,
+    PositionScaling,
+)
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of

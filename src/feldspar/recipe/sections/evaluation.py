@@ -6,7 +6,7 @@ from pydantic import Field
 
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.base import Count, Settings
-from feldspar.recipe.sections.model import PositionScaling
+from feldspar.recipe.sections.position_scaling import PositionScaling
 
 Measure = Literal["loss_by_position", "sliding_window", "passkey", "key_value", "lines"]
 

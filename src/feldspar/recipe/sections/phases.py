@@ -15,7 +15,7 @@ from feldspar.recipe.base import Count, Settings
 from feldspar.recipe.schedules import ScheduleField, constant
 from feldspar.recipe.sections.batch import Batch
 from feldspar.recipe.sections.lora import LoraSettings
-from feldspar.recipe.sections.model import PositionScaling, SoftPromptSettings
+from feldspar.recipe.sections.model import SoftPromptSettings
 from feldspar.recipe.sections.optimizer import PhaseOptimizer
 from feldspar.recipe.sections.phase_data import (
     Data,
@@ -26,6 +26,7 @@ from feldspar.recipe.sections.phase_data import (
     Select,
     ShardsData,
 )
+from feldspar.recipe.sections.position_scaling import PositionScaling
 from feldspar.recipe.sections.sparsity import Sparsity
 
 
