@@ -12,6 +12,7 @@ from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
+from feldspar.plan.moving_masks import mask_schedule
 from feldspar.plan.noise_scale import (
     calibration_warnings,
     check_noise_scale,
@@ -28,6 +29,7 @@ from feldspar.recipe.sections.optimizer import LanguageOptimizer
 from feldspar.recipe.sections.sparsity import Dense
 from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, low_fan_in_warning
+from feldspar.sparsity.schedule import MaskSchedule
 from feldspar.tokens.sequences.resolve import MeasuredTokens
 
 ONE_DEVICE = Machine()
@@ -43,6 +45,8 @@ class Plan:
     timeline: Timeline
     tables: tuple[ParametrizationTable, ...]
     """A parametrization table for each phase. Its multipliers follow the phase's density."""
+    mask_schedules: tuple[MaskSchedule | None, ...]
+    """The moves of each phase's masks. None: they do not move."""
     trained: tuple[tuple[ParameterRow, ...], ...]
     """The rows of the parameters that each phase trains."""
     source_tokens: Mapping[str, int | None]
@@ -240,8 +244,10 @@ def plan_recipe(recipe: Recipe, source_tokens: Mapping[str, int] | None = None) 
         )
         for index in range(len(recipe.phases))
     )
-    trained = tuple(trained_rows(recipe, shapes.rows, index) for index in range(len(recipe.phases)))
-    return Plan(recipe, shapes, timeline, tables, trained, known)
+    indices = range(len(recipe.phases))
+    schedules = tuple(mask_schedule(recipe, timeline, index) for index in indices)
+    trained = tuple(trained_rows(recipe, shapes.rows, index) for index in indices)
+    return Plan(recipe, shapes, timeline, tables, schedules, trained, known)
 
 
 def declared_tokens(recipe: Recipe) -> dict[str, int] | None:

@@ -231,6 +231,18 @@ class Timeline:
                 )
         return max(length, 1)
 
+    def place(self, amount: Amount, phase: PhasePlan, key: str) -> int:
+        """Return the position, counted from the phase's start, that an amount after it lies at.
+
+        Raises UserError, which names ``key``, for an amount whose length is not known.
+        """
+        if amount.unit is Unit.EPOCHS:
+            raise UserError(f"{key}: {amount} is not a position in a phase", allowed="% of phase")
+        if phase.steering is not None and amount.value > 0:
+            _refuse_steps(amount, key)
+        stretches, total = phase.stretches, self.length
+        return _measure(amount, 0, stretches, phase.length, total, self.parameters)
+
 
 def build_timeline(
     recipe: Recipe | VisionRecipe, parameters: int, source_sizes: Mapping[str, int] | None = None
@@ -327,7 +339,7 @@ def _refuse_steps(amount: Amount, key: str) -> None:
         raise UserError(
             f"{key}: the length of {amount} is unknown in advance where a batch follows the noise "
             "scale",
-            do="give the segment's length in tokens, or as a share of the run",
+            do="give it in tokens, or as a share of the run",
         )
 
 

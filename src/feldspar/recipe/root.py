@@ -17,7 +17,12 @@ from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling, scaling_misfit
 from feldspar.recipe.sections.runtime import CheckpointSettings, RuntimeSettings
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense
+from feldspar.recipe.sections.sparsity import (
+    AnySparsity,
+    Dense,
+    GradualSparsity,
+    without_moves,
+)
 from feldspar.recipe.sections.start_from import StartFrom, StartFromScratch
 from feldspar.recipe.sections.study import StudySettings
 from feldspar.recipe.sections.tokens import ShardSettings, Tokenizer
@@ -87,11 +92,14 @@ class Recipe(RecipeTop):
     def sparsity(self, phase_index: int) -> AnySparsity:
         """Return the sparsity of a phase: its own, else that of the phase before it.
 
-        The first phase without its own is dense, or static as model.iso_flop says.
+        Masks that a phase inherits do not move. The first phase without its own is dense, or static
+        as model.iso_flop says.
         """
-        given = [phase.sparsity for phase in self.phases[: phase_index + 1] if phase.sparsity]
-        if given:
-            return given[-1]
+        own = self.phases[phase_index].sparsity
+        if own is not None:
+            return own
+        if phase_index:
+            return without_moves(self.sparsity(phase_index - 1))
         return Dense() if self.model.iso_flop is None else self.model.iso_flop.masks
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
@@ -238,12 +246,20 @@ class Recipe(RecipeTop):
     def _masks_stay_or_are_dropped(self) -> Self:
         for index in range(1, len(self.phases)):
             before, now = self.sparsity(index - 1), self.sparsity(index)
-            if now == before:
+            if without_moves(now) == without_moves(before):
+                continue
+            if isinstance(now, GradualSparsity) and before == Dense():
+                if now.initial_sparsity:
+                    raise ValueError(
+                        f"phases.{index}.sparsity.initial_sparsity: the phase before is dense; "
+                        "remove this key, or set it to 0"
+                    )
                 continue
             if now != Dense():
                 raise ValueError(
-                    f"phases.{index}.sparsity: a later phase can only keep the first "
-                    "phase's sparsity or set sparsity: dense"
+                    f"phases.{index}.sparsity: a later phase can only keep the matrices and "
+                    "counts of the phase before, prune a dense phase with type: gradual, or set "
+                    "sparsity: dense"
                 )
             if self.phases[index].optimizer_state != "fresh":
                 # With old step counts, the first update of a revived entry is scaled by
@@ -263,6 +279,17 @@ class Recipe(RecipeTop):
         misfit = member.misfit(first)
         if misfit is not None:
             raise ValueError(f"phases.0.{misfit}")
+        return self
+
+    @model_validator(mode="after")
+    def _densities_of_the_table_stay(self) -> Self:
+        for index, phase in enumerate(self.phases):
+            if isinstance(phase.sparsity, GradualSparsity) and self.parametrization.type == "supar":
+                raise ValueError(
+                    f"phases.{index}.sparsity.type: learning rates of supar follow the density, "
+                    "which changes during a gradual phase; use another parametrization.type, or "
+                    "masks that keep their number of entries: static, set or rigl"
+                )
         return self
 
     @model_validator(mode="after")

@@ -62,6 +62,14 @@ def any_process(flag: bool) -> bool:
     return all_reduce_sum([float(flag)])[0] > 0
 
 
+def from_first(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the first process's tensor, on the CPU; that of each process has its shape and
+    type."""
+    if world_size() > 1:
+        dist.broadcast(tensor, 0)
+    return tensor
+
+
 def gather_json(value: Any) -> list[Any]:
     """Return each process's JSON value, in order of rank, on each process."""
     if world_size() == 1:

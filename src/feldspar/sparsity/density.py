@@ -8,7 +8,13 @@ from math import floor, prod
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MaskedSettings, StaticSparsity
+from feldspar.recipe.sections.sparsity import (
+    AnySparsity,
+    Dense,
+    GradualSparsity,
+    MaskedSettings,
+    StaticSparsity,
+)
 
 LOW_FAN_IN = 8
 """With fewer kept inputs of a neuron, the parametrization's averages are not reliable."""
@@ -74,6 +80,18 @@ def distribute(
             left -= density[name] * entries[name]
             del weights[name]
     return {name: float(1 - density[name]) for name in shapes}
+
+
+def starting_sparsities(settings: AnySparsity, final: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of zeros of each masked tensor in the masks that a phase begins with.
+
+    ``final`` are the shares of ``sparsities``. They are also the first ones, except for gradual
+    pruning, where each tensor begins with the same part of its own share.
+    """
+    if not isinstance(settings, GradualSparsity) or not settings.sparsity:
+        return dict(final)
+    first, last = settings.initial_sparsity, settings.sparsity
+    return {name: first * (share / last) for name, share in final.items()}
 
 
 def densities(

@@ -6,7 +6,7 @@ AdamW's moments of masked entries stay exactly zero, and so do the weights under
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -15,8 +15,14 @@ from torch import Tensor, nn
 from feldspar.core.errors import RunError
 from feldspar.core.rows import ParameterRow
 from feldspar.core.streams import numpy_stream
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MaskedSettings, StaticSparsity
-from feldspar.sparsity.density import kept_count, sparsities
+from feldspar.recipe.sections.sparsity import (
+    AnySparsity,
+    Dense,
+    MaskedSettings,
+    MovingSettings,
+    StaticSparsity,
+)
+from feldspar.sparsity.density import kept_count, sparsities, starting_sparsities
 
 
 def draw_mask(
@@ -87,6 +93,8 @@ class Masks:
     """Settings with which the masks were drawn."""
     seed: int = 0
     """Seed with which the masks were drawn."""
+    ever: Mapping[str, Tensor] = field(default_factory=dict)
+    """Bool tensors of masks that drop and grow, True where an entry was ever kept."""
 
     @classmethod
     def draw(cls, settings: AnySparsity, rows: Iterable[ParameterRow], seed: int) -> "Masks":
@@ -94,10 +102,14 @@ class Masks:
         if isinstance(settings, Dense):
             return cls(settings=settings, seed=seed)
         rows = list(rows)
-        shares = sparsities(settings, rows)
+        shares = starting_sparsities(settings, sparsities(settings, rows))
         masked = [row for row in rows if row.name in shares]
         drawn = {row.name: _draw(row, shares[row.name], settings, seed) for row in masked}
         return cls(drawn, settings, seed)
+
+    def moving_by(self, settings: AnySparsity) -> "Masks":
+        """Return the masks with the settings by which they move from now on, if these do."""
+        return replace(self, settings=settings) if isinstance(settings, MovingSettings) else self
 
     def density(self, name: str) -> float:
         """Return the share of kept entries of a tensor."""

@@ -16,7 +16,7 @@ from feldspar.recipe.sections.sparsity import Sparsity
 from feldspar.sparsity.masks import Masks
 
 KEY = "sparsity"
-PREFIX = "mask/"
+PREFIX, EVER_PREFIX = "mask/", "ever_active/"
 
 
 def masks_to_state(masks: Masks) -> dict[str, Any]:
@@ -24,21 +24,16 @@ def masks_to_state(masks: Masks) -> dict[str, Any]:
     state."""
     if not masks.tensors:
         return {}
-    packed = {name: _pack(mask) for name, mask in masks.tensors.items()}
-    records = {
-        name: {
-            "shape": list(mask.shape),
-            "kept": int(mask.sum()),
-            "sha256": _digest(packed[name]),
-        }
-        for name, mask in masks.tensors.items()
-    }
+    records, tensors = _packed(masks.tensors, PREFIX)
     plain = {
         "settings": json.loads(masks.settings.model_dump_json()),
         "seed": masks.seed,
         "masks": records,
     }
-    return {KEY: plain, "tensors": {PREFIX + name: bits for name, bits in packed.items()}}
+    if masks.ever:
+        plain["ever_active"], ever = _packed(masks.ever, EVER_PREFIX)
+        tensors |= ever
+    return {KEY: plain, "tensors": tensors}
 
 
 def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
@@ -49,17 +44,10 @@ def masks_from_state(state: Mapping[str, Any], where: str) -> Masks:
     if KEY not in state:
         return Masks()
     plain, tensors = state[KEY], state.get("tensors", {})
-    masks: dict[str, Tensor] = {}
-    for name, record in plain["masks"].items():
-        bits = tensors.get(PREFIX + name)
-        if bits is None or _digest(bits) != record["sha256"]:
-            what = "is absent" if bits is None else "is not the one that was saved"
-            raise RunError(
-                f"the mask of {name} {what}", where=where, do="restore the checkpoint from a copy"
-            )
-        masks[name] = _unpack(bits, tuple(record["shape"]))
+    masks = _unpacked(plain["masks"], tensors, PREFIX, where)
+    ever = _unpacked(plain.get("ever_active", {}), tensors, EVER_PREFIX, where)
     settings = TypeAdapter(Sparsity).validate_json(json.dumps(plain["settings"]))
-    return Masks(masks, settings, plain["seed"])
+    return Masks(masks, settings, plain["seed"], ever)
 
 
 def describe_masks(masks: Masks) -> dict[str, Any]:
@@ -83,6 +71,41 @@ def digest_of_masks(masks: Masks) -> str:
         mask = masks.tensors[name]
         state.update(f"{name}{tuple(mask.shape)}{_digest(_pack(mask))}".encode())
     return state.hexdigest()
+
+
+def _packed(
+    masks: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor]]:
+    """Return the records of masks, and their packed bits under the names of a checkpoint."""
+    bits = {name: _pack(mask) for name, mask in masks.items()}
+    records = {
+        name: {
+            "shape": list(mask.shape),
+            "kept": int(mask.sum()),
+            "sha256": _digest(bits[name]),
+        }
+        for name, mask in masks.items()
+    }
+    return records, {prefix + name: packed for name, packed in bits.items()}
+
+
+def _unpacked(
+    records: Mapping[str, Mapping[str, Any]],
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+    where: str,
+) -> dict[str, Tensor]:
+    """Return the masks of some records; raise RunError for one that is missing or differs."""
+    masks: dict[str, Tensor] = {}
+    for name, record in records.items():
+        bits = tensors.get(prefix + name)
+        if bits is None or _digest(bits) != record["sha256"]:
+            what = "is absent" if bits is None else "is not the one that was saved"
+            raise RunError(
+                f"the mask of {name} {what}", where=where, do="restore the checkpoint from a copy"
+            )
+        masks[name] = _unpack(bits, tuple(record["shape"]))
+    return masks
 
 
 def _pack(mask: Tensor) -> Tensor:

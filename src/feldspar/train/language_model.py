@@ -36,6 +36,7 @@ from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.examples import examples_to_state
 from feldspar.train.load import SCALING_KEY
 from feldspar.train.micro_batch import choose_micro_batch
+from feldspar.train.moving_masks import MovingMasks
 from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
 from feldspar.train.optimizer import Optimizer
 from feldspar.train.run_tokenizer import TOKENIZER_KEY, tokenizer_manifest
@@ -65,6 +66,7 @@ class LanguageModelling:
     """The whole masks, for checkpoints."""
     masks: Masks
     """The part of the masks that this process holds."""
+    moving: MovingMasks
     adaptation: dict[str, Any] | None = None
     """Record of the adaptation of the starting model. None: it was not adapted."""
 
@@ -101,8 +103,13 @@ class LanguageModelling:
         """Switch to a phase; return its optimizer, with the old state unless it starts fresh."""
         before, self.phase = self.phase, phase
         recipe, index = self.plan.recipe, phase.index
-        if recipe.sparsity(index) == Dense():
+        sparsity = recipe.sparsity(index)
+        if sparsity == Dense():
             self.all_masks = self.masks = Masks()
+        elif not self.all_masks.tensors:  # pruning begins with all entries
+            self.all_masks = Masks.draw(sparsity, self.plan.shapes.rows, recipe.seed)
+            self.masks = place_masks(self.all_masks, self.model)
+        self.all_masks = self.all_masks.moving_by(sparsity)
         self.model.scale_positions(recipe.position_scaling(index))
         begin_soft_prompt(self.model, recipe, index, self.data.shards.vocab_size)
         self._change_low_rank(before.index, index)
@@ -129,6 +136,20 @@ class LanguageModelling:
             begin_low_rank(self.model, self.plan, now)
         activate(self.model, has)
 
+    def needs_dense_gradient(self, step: StepPlan) -> bool:
+        """Tell, before a step, whether it reads gradients of entries that the masks drop."""
+        return self.moving.needs_dense_gradient(step)
+
+    def read_dense_gradients(self, step: StepPlan) -> None:
+        """Keep the dense gradients of a step that moves masks by them (RigL)."""
+        self.moving.read_gradients(step, self.model, self.masks)
+
+    def move_masks(self, step: StepPlan, optimizer: Optimizer) -> None:
+        """Move the masks after the update of a step, where they move."""
+        masks = self.moving.move(step, self.model, self.all_masks, optimizer)
+        if masks is not self.all_masks:
+            self.all_masks, self.masks = masks, place_masks(masks, self.model)
+
     def set_batches(self) -> None:
         """Set the micro-batch and the divisor of the loss for the phase."""
         self.batches.average = self.plan.recipe.phases[self.phase.index].loss.average
@@ -142,11 +163,12 @@ class LanguageModelling:
         return per_token["6P+attention"] * step.length
 
     def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
-        """Return sequences and tokens of a step."""
-        return {
+        """Return sequences and tokens of a step, and figures of masks that it moved."""
+        record: dict[str, Any] = {
             "sequences": step.sequences,
             "tokens_per_second": step.length / seconds,
-        } | ({"cut_tokens": cut_tokens} if cut_tokens else {})
+        }
+        return record | self.moving.figures | ({"cut_tokens": cut_tokens} if cut_tokens else {})
 
     def state(self) -> dict[str, Any]:
         """Return a checkpoint's entries on data, tokenizer, masks and adaptation."""
@@ -256,6 +278,7 @@ def language_model(
         *(plan, data, distribution, phase, precision, decoder, module, batches),
         all_masks=masks,
         masks=place_masks(masks, decoder),
+        moving=MovingMasks(plan),
         adaptation=None if adaptation is None else adaptation.record(),
     )
     task.set_batches()

@@ -23,7 +23,7 @@ from feldspar.recipe.sections.optimizer import (
     SgdSettings,
     UpdateRule,
 )
-from feldspar.runtime.shards import LastRows
+from feldspar.runtime.shards import LastRows, local_part
 
 AnyOptimizer = LanguageOptimizer | SgdSettings | RmsPropSettings
 Entries = list[dict[str, Any]]
@@ -100,6 +100,16 @@ class Optimizer:
             nn.utils.clip_grads_with_norm_(self._parameters, self._clip_norm, gradient_norm)
         for optimizer, _ in self._parts:
             optimizer.step()
+
+    def reset_moments(self, name: str, entries: Tensor) -> None:
+        """Set the moments of some entries of a parameter to zero.
+
+        ``entries`` is a bool tensor of the shape of this process's part of the parameter.
+        """
+        for own_name, rule, _, state in self._states():
+            if own_name == name:
+                for key in rule.moments:
+                    local_part(state[key])[0].masked_fill_(entries, 0)
 
     def zero_gradients(self) -> None:
         """Reset the gradients."""

@@ -22,7 +22,7 @@ from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense, MovingSettings
+from feldspar.recipe.sections.sparsity import Dense, without_moves
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import gather_json, on_each
@@ -53,7 +53,8 @@ def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe
     recipe = loaded.recipe
     update: dict[str, object] = {}
     if start is not None and recipe.phases[0].sparsity is None:
-        update["sparsity"] = masks_from_state(start.state, str(start.folder)).settings
+        carried = masks_from_state(start.state, str(start.folder))
+        update["sparsity"] = without_moves(carried.settings)
     if recipe.phases[0].position_scaling is None:
         scaling = carried_scaling(recipe, start)
         if not isinstance(scaling, NoScaling):
@@ -90,10 +91,9 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
     do not belong to its weights.
     """
     wanted = plan.recipe.sparsity(0)
-    _require_masks_that_stay(wanted)
     if start is not None and wanted != Dense():
         carried = masks_from_state(start.state, str(start.folder))
-        if carried.tensors and carried.settings != wanted:
+        if carried.tensors and without_moves(carried.settings) != without_moves(wanted):
             raise UserError(
                 "phases.0.sparsity: the run that start_from names has other masks",
                 where=str(start.folder),
@@ -103,18 +103,9 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
         if carried.tensors:
             placed, weights = place_masks(carried, decoder), dict(decoder.named_parameters())
             on_each(lambda: placed.require_zeros(weights, str(start.folder)))
-            return carried
+            return carried.moving_by(wanted)
     with progress("draw masks"):
         return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
-
-
-def _require_masks_that_stay(settings: AnySparsity) -> None:
-    """Raise UserError for masks that move."""
-    if isinstance(settings, MovingSettings):
-        raise UserError(
-            f"phases.0.sparsity: training cannot move masks yet, as {settings.type} does",
-            do="use sparsity: {type: static, ...}",
-        )
 
 
 def require_same_masks(masks: Masks) -> None:
@@ -128,14 +119,18 @@ def require_same_masks(masks: Masks) -> None:
 
 def place_masks(masks: Masks, model: nn.Module) -> Masks:
     """Return the part of each mask that belongs to this process's part of the parameter."""
-    placed = {}
-    for name, parameter in model.named_parameters():
-        if name in masks.tensors:
-            mask = masks.tensors[name]
-            local, box = local_part(parameter)
-            whole = Box((0,) * mask.dim(), tuple(mask.shape))
-            placed[name] = mask[box.within(whole)].to(local.device)
+    placed = {
+        name: part_of(masks.tensors[name], parameter)
+        for name, parameter in model.named_parameters()
+        if name in masks.tensors
+    }
     return replace(masks, tensors=placed)
+
+
+def part_of(whole: Tensor, parameter: Tensor) -> Tensor:
+    """Return the part of a whole tensor at this process's part of the parameter, on its device."""
+    local, box = local_part(parameter)
+    return whole[box.within(Box((0,) * whole.dim(), tuple(whole.shape)))].to(local.device)
 
 
 @torch.no_grad()

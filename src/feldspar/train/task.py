@@ -89,6 +89,14 @@ class Task(Protocol):
         """Switch to a phase; return the optimizer that its steps use, the given one or another."""
         ...
 
+    def read_dense_gradients(self, step: StepPlan) -> None:
+        """Keep what a move of the masks needs of the gradients that no mask has multiplied yet."""
+        ...
+
+    def move_masks(self, step: StepPlan, optimizer: Optimizer) -> None:
+        """Move the masks after the update of a step, where they move."""
+        ...
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of the model that a checkpoint keeps, by name."""
         ...

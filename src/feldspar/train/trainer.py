@@ -1,9 +1,9 @@
 """The trainer: a task's model, one optimizer step after the other, as the timeline says.
 
 Order of a step: forward and backward pass of each micro-batch, masks on the gradient, gradient
-norm, guards, noise scale, clipping, update; then each observer in its order: guards, noise scale
-and decision on the batch, validation, metrics, checkpoint. A step with a loss or gradient that is
-not finite on any process updates nothing anywhere.
+norm, guards, noise scale, clipping, update, move of the masks; then each observer in its order:
+guards, noise scale and decision on the batch, validation, metrics, checkpoint. A step with a loss
+or gradient that is not finite on any process updates nothing anywhere.
 """
 
 import time
@@ -243,6 +243,7 @@ class Trainer:
 
     def _update(self, plan: StepPlan, loss: float) -> tuple[Tensor, bool]:
         """Update by the gradients in place; return their norm, and whether all were finite."""
+        self.task.read_dense_gradients(plan)
         self.task.masks.apply_to_gradients(self.task.model)
         gradient_norm = self.optimizer.gradient_norm()
         finite = all_finite(loss, gradient_norm)
@@ -253,6 +254,7 @@ class Trainer:
             self.optimizer.step(gradient_norm)
             if not self.optimizer.keeps_zeros:
                 self.task.masks.apply_to_weights(self.task.model)
+            self.task.move_masks(plan, self.optimizer)
             for observer in self.observers:
                 observer.see_update(self)
         self.optimizer.zero_gradients()

@@ -63,6 +63,12 @@ class Classification:
         fresh = self.plan.recipe.phases[phase.index].optimizer_state == "fresh"
         return self.optimizer() if fresh else optimizer
 
+    def read_dense_gradients(self, step: StepPlan) -> None:
+        """Keep nothing: there are no masks."""
+
+    def move_masks(self, step: StepPlan, optimizer: Optimizer) -> None:
+        """Move nothing: there are no masks."""
+
     def flops(self, step: StepPlan) -> float:
         """Return forward and backward FLOPs of a step, without those of recomputation."""
         return self.plan.flops_per_image(step.phase.index) * step.sequences

@@ -169,5 +169,15 @@ MovingSparsity = SetSparsity | RigLSparsity | GradualSparsity
 """Kinds of sparsity whose masks change during a phase."""
 AnySparsity = Dense | StaticSparsity | MovingSparsity
 """Every kind of sparsity that a phase can have."""
+
+
+def without_moves(settings: AnySparsity) -> Dense | StaticSparsity:
+    """Return the settings of a phase that inherits masks: they no longer move."""
+    if isinstance(settings, Dense | StaticSparsity):
+        return settings
+    shared = {name: getattr(settings, name) for name in MaskedSettings.model_fields}
+    return StaticSparsity(**shared | {"type": "static"})
+
+
 Sparsity = Annotated[AnySparsity, Field(discriminator="type"), NameOrMapping]
 """A phase's ``sparsity`` as a recipe writes it."""

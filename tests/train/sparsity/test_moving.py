@@ -1,0 +1,231 @@
+"""Masks that move during training, against a plain loop that does the same by hand."""
+
+from math import cos, floor, pi
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from feldspar.core.errors import UserError
+from feldspar.model.decoder import Decoder
+from feldspar.parametrization.application import apply, parameter_groups
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.sections.sparsity import without_moves
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.saved import digest_of_masks
+from feldspar.train.data import open_shards, open_training_data
+from feldspar.train.load import load_run, masks_of_checkpoint
+from feldspar.train.moving_masks import MovingMasks
+from feldspar.train.next_token import LanguageModelLoss
+from feldspar.train.optimizer import Optimizer
+from tests.train.conftest import metrics_of
+from tests.train.sparsity.conftest import (
+    DENSE_LATER,
+    KEEP_ALL,
+    SWITCH,
+    checkpoint,
+    drawn,
+    forget_newest,
+    recipe_of,
+    run,
+)
+
+KEYS = "sparsity: 0.75, every: 2 steps, end: 100% of phase"
+RIGL = f"phases.0.sparsity={{type: rigl, {KEYS}}}"
+SET = f"phases.0.sparsity={{type: set, {KEYS}}}"
+GRADUAL = (f"phases.0.sparsity={{type: gradual, {KEYS}}}", "parametrization.type=mup")
+EVERY_STEP = ("checkpoints.every=1 steps", KEEP_ALL)
+
+
+def masks_at(out: Path, step: int) -> Masks:
+    saved = checkpoint(out, step)
+    return masks_of_checkpoint(saved, load_run(out).recipe)
+
+
+def by_hand(path: Path, *overrides: str) -> tuple[dict[str, Tensor], dict[str, np.ndarray]]:
+    """Train the first phase with RigL in a plain loop; return weights and masks."""
+    recipe = recipe_of(path, *overrides)
+    plan, shards = plan_recipe(recipe), open_shards(recipe)
+    reader = open_training_data(recipe, plan.timeline, shards).reader
+    decoder = Decoder(recipe.model)
+    apply(decoder, plan.table, recipe.seed)
+    module = LanguageModelLoss(decoder, shards.vocab_size)
+    masks = {name: mask.numpy() for name, mask in drawn(path, *overrides).tensors.items()}
+    weights = dict(decoder.named_parameters())
+    for name, mask in masks.items():
+        weights[name].data *= torch.from_numpy(mask)
+    optimizer = Optimizer(parameter_groups(decoder, plan.table), recipe.optimizer)
+    position, steps, total = 0, 0, plan.timeline.phases[0].steps
+    while (step := plan.timeline.next_step(position)) is not None and step.phase.index == 0:
+        last = step.first_sequence + step.sequences
+        batch = torch.from_numpy(reader.read(0, step.first_sequence, last).tokens)
+        inputs, labels = batch[:, :-1].long(), batch[:, 1:].long()
+        named = {f"decoder.{name}": parameter for name, parameter in weights.items()}
+        loss = functional_call(module, named, (inputs, labels)) / labels.numel()
+        loss.backward()
+        dense = {name: weights[name].grad.numpy().copy() for name in masks}  # pyrefly: ignore
+        for name, mask in masks.items():
+            weights[name].grad *= torch.from_numpy(mask)
+        optimizer.set_rates(step.learning_rate, step.weight_decay)
+        optimizer.step(optimizer.gradient_norm())
+        optimizer.zero_gradients()
+        position, steps = step.position_after, steps + 1
+        if steps % 2 == 0 and 0 < steps < total:
+            fraction = 0.3 / 2 * (1 + cos(pi * steps / total))
+            for name, mask in masks.items():
+                kept, weight = mask.flatten(), weights[name].detach().numpy().reshape(-1)
+                size, score = np.abs(weight), np.abs(dense[name].flatten())
+                count = floor(fraction * kept.sum())
+                ordered = np.argsort(np.where(kept, size, np.inf), kind="stable")
+                dropped = ordered[:count]
+                kept[dropped] = False
+                grown = np.argsort(np.where(kept, np.inf, -score), kind="stable")[:count]
+                kept[grown] = True
+                state = optimizer.state()
+                for changed in (dropped, grown):
+                    weight[changed] = 0
+                    for key in ("exp_avg", "exp_avg_sq"):
+                        moments = state[f"{key}/{name}"]
+                        assert isinstance(moments, Tensor)
+                        moments.view(-1)[torch.from_numpy(changed)] = 0
+                masks[name] = kept.reshape(mask.shape)
+    return {name: tensor.detach() for name, tensor in weights.items()}, masks
+
+
+def test_rigl_is_that_of_a_plain_loop(recipe_file: Path, tmp_path: Path) -> None:
+    out, overrides = tmp_path / "run", (RIGL, "phases.0.batch.sequences=4")
+    run(recipe_file, out, *overrides, *EVERY_STEP)
+    weights, masks = by_hand(recipe_file, *overrides)
+    position = plan_recipe(recipe_of(recipe_file, *overrides)).timeline.phases[0].end_position
+    found = load_run(out, str(position))
+    first = drawn(recipe_file, *overrides).tensors
+    for name, mask in masks.items():
+        assert np.array_equal(found.masks.tensors[name].numpy(), mask), name
+        assert not np.array_equal(first[name].numpy(), mask), "they have moved"
+    for name, parameter in found.decoder.named_parameters():
+        assert torch.equal(parameter, weights[name]), name
+
+
+@pytest.mark.parametrize("moving", [RIGL, SET])
+def test_counts_zeros_and_moments(recipe_file: Path, tmp_path: Path, moving: str) -> None:
+    out = tmp_path / "run"
+    run(recipe_file, out, moving, *EVERY_STEP)
+    first = drawn(recipe_file, moving)
+    before = first
+    records = metrics_of(out)
+    for step in range(1, 13):
+        masks = masks_at(out, step)
+        moved = step in (2, 4, 6)
+        assert (digest_of_masks(masks) != digest_of_masks(before)) is moved, step
+        assert ("masks/dropped" in records[step - 1]) is moved
+        state, moments = (
+            checkpoint(out, step).read_model(),
+            checkpoint(out, step).files_of("optimizer"),
+        )
+        grown = 0
+        for name, mask in masks.tensors.items():
+            assert int(mask.sum()) == int(first.tensors[name].sum())
+            new = mask & ~before.tensors[name]
+            for tensor in (
+                state[name],
+                moments[f"exp_avg/{name}"],
+                moments[f"exp_avg_sq/{name}"],
+            ):
+                assert not tensor[~mask].any()
+                assert not tensor[new].any()
+            grown += int(new.sum())
+            if masks.ever:
+                assert bool(masks.ever[name][mask | before.tensors[name]].all())
+        if moved:
+            record = records[step - 1]
+            assert record["masks/dropped"] == record["masks/grown"] >= grown > 0
+            assert record["masks/density"] == pytest.approx(0.25)
+            ever = sum(int(mask.sum()) for mask in masks.ever.values())
+            assert record["masks/ever_active"] == ever / (8 * 2048)
+        before = masks
+
+
+def test_pruning_reaches_its_sparsity_by_a_cube(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(recipe_file, out, *GRADUAL, *EVERY_STEP)
+    kept = []
+    before: dict[str, Tensor] = {}
+    for step in range(1, 13):
+        masks = masks_at(out, step)
+        assert not any(
+            bool((mask & ~before.get(n, mask)).any()) for n, mask in masks.tensors.items()
+        )
+        assert not any(
+            checkpoint(out, step).read_model()[n][~m].any() for n, m in masks.tensors.items()
+        )
+        before = dict(masks.tensors)
+        kept.append(sum(int(mask.sum()) for mask in before.values()) / (8 * 2048))
+    shares = [1 - 0.75 * (1 - (1 - step / 8) ** 3) for step in (0, 2, 4, 6, 8)]
+    expected = [shares[min(step // 2, 4)] for step in range(1, 13)]
+    assert kept == pytest.approx(expected, abs=1 / 2048)
+    assert kept[-1] == 0.25
+
+
+@pytest.mark.parametrize("moving", [RIGL, SET, GRADUAL[0]])
+def test_a_resumed_run_moves_the_same_masks(recipe_file: Path, tmp_path: Path, moving: str) -> None:
+    out, overrides = tmp_path / "run", (moving, "parametrization.type=mup", *EVERY_STEP)
+    whole = run(recipe_file, out, *overrides)
+    expected = {step: digest_of_masks(masks_at(out, step)) for step in (3, 4, 5, 8, 12)}
+    for last in (8, 3):  # the end of the phase, and a step between two moves
+        while checkpoint(out).position > last * 128:
+            forget_newest(out)
+        assert run(recipe_file, out, *overrides) == whole
+        assert {s: digest_of_masks(masks_at(out, s)) for s in expected} == expected
+        assert load_run(out).masks.ever.keys() == masks_at(out, 5).ever.keys()
+
+
+def test_a_step_that_does_not_update_moves_nothing(recipe_file: Path) -> None:
+    recipe = recipe_of(recipe_file, RIGL)
+    plan = plan_recipe(recipe)
+    steps = [plan.timeline.next_step(128 * step) for step in range(10)]
+    moving = MovingMasks(plan)
+    due = [moving.needs_dense_gradient(step) for step in steps if step is not None]
+    assert due == [False, True, False, True, False, True, *[False] * 4]
+
+
+def test_later_phases_keep_prune_or_drop_masks(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(recipe_file, out, RIGL, *EVERY_STEP)
+    recipe = load_run(out).recipe
+    assert recipe.sparsity(0) != recipe.sparsity(1) == without_moves(recipe.sparsity(0))
+    # A dense phase after it revives entries from zero.
+    dropped = tmp_path / "dropped"
+    run(recipe_file, dropped, RIGL, *DENSE_LATER)
+    assert load_run(dropped).masks.tensors == {}
+    # A new run takes the masks that have moved, and they stay.
+    start, second = f"start_from={{type: run, path: {out}}}", tmp_path / "second"
+    run(recipe_file, second, start)
+    assert digest_of_masks(load_run(second).masks) == digest_of_masks(load_run(out).masks)
+    assert load_run(second).recipe.sparsity(0).type == "static"
+    # Or they move on.
+    third = tmp_path / "third"
+    run(recipe_file, third, start, SET)
+    assert digest_of_masks(load_run(third).masks) != digest_of_masks(load_run(out).masks)
+    assert load_run(third).masks.settings.type == "set"
+
+
+def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:
+    later = f"phases.1.sparsity={{type: gradual, {KEYS}}}"
+    out = tmp_path / "run"
+    losses = run(recipe_file, out, later, "parametrization.type=mup", *EVERY_STEP)
+    dense = run(recipe_file, tmp_path / "dense", "parametrization.type=mup")
+    assert losses[: SWITCH + 2] == dense[: SWITCH + 2]
+    masks = load_run(out).masks
+    assert {float(mask.sum()) / mask.numel() for mask in masks.tensors.values()} == {0.25}
+    for refused, message in (
+        (("parametrization.type=supar",), "phases.1.sparsity.type: learning rates of supar"),
+        ((later.replace("gradual", "rigl"),), "phases.1.sparsity: a later phase can only"),
+        (("phases.1.sparsity.initial_sparsity=0.5",), "initial_sparsity: the phase before is de"),
+        (("phases.1.sparsity.end=0 steps",), "phases.1.sparsity.end: it must lie after begin"),
+        (("phases.1.sparsity.end=5 steps",), "phases.1.sparsity.end: it must lie after begin"),
+    ):
+        with pytest.raises(UserError, match=message):
+            run(recipe_file, out, "parametrization.type=mup", later, *refused)
