@@ -55,6 +55,30 @@ def test_warnings_and_dead_units_are_said_at_the_start(
     assert "inputs on average" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("sparsity: 0.75, block: [5, 1]", "blocks.0.attention.query_key_value.weight does not"),
+        ("sparsity: 0.75, block: [4]", "phases.0.sparsity.block"),
+        ("sparsity: 0.97, block: [32, 32]", "blocks.0.attention.query_key_value.weight would keep"),
+        ("sparsity: 0.75, pattern: 2:4", "it is 0.75, but the pattern 2:4 leaves 0.5"),
+        ("sparsity: 0.4, pattern: 3:5", "do not divide into groups of 5"),
+        ("sparsity: 0.5, pattern: 2:4, block: [4, 1]", "phases.0.sparsity.block: the pattern"),
+        ("sparsity: 0.98, distribution: erk", "found: 32 inputs at sparsity 0.982222"),
+        ("sparsity: .nan, distribution: erk", "sparsity is not a finite number"),
+        ("sparsity: 0.5, per_tensor: {'blocks.7.*': 0}", "'blocks.7.*' matches no matrix"),
+    ],
+)
+def test_bad_masks_are_refused_with_exit_code_2(
+    recipe_file: Path, capsys: pytest.CaptureFixture[str], settings: str, message: str
+) -> None:
+    from feldspar.cli.main import run_with
+
+    override = f"phases.0.sparsity={{type: static, {settings}}}"
+    assert run_with(["plan", str(recipe_file), override]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_plan_in_text_and_json(recipe_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from feldspar.cli.main import run_with
 
