@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from feldspar.adapt.embeddings import Adaptation
+from feldspar.core.differences import differences
 from feldspar.core.errors import SetupError, UserError
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import numpy_stream, stream_seed
@@ -22,7 +23,7 @@ from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
-from feldspar.recipe.sections.sparsity import Dense, without_moves
+from feldspar.recipe.sections.sparsity import AnySparsity, Dense, without_moves
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import gather_json, on_each
@@ -97,7 +98,7 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
             raise UserError(
                 "phases.0.sparsity: the run that start_from names has other masks",
                 where=str(start.folder),
-                found=carried.settings.model_dump_json(),
+                found=_compare_masks(carried.settings, wanted),
                 allowed="the same (its masks stay), dense (they are dropped), or no such key",
             )
         if carried.tensors:
@@ -106,6 +107,12 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
             return carried.moving_by(wanted)
     with progress("draw masks"):
         return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
+
+
+def _compare_masks(theirs: AnySparsity, ours: AnySparsity) -> str:
+    """Return the settings in which masks differ, with the values of a run and of the recipe."""
+    there, here = (dict(without_moves(settings)) for settings in (theirs, ours))
+    return "; ".join(f"{key} there {old}, here {new}" for key, old, new in differences(there, here))
 
 
 def require_same_masks(masks: Masks) -> None:

@@ -114,8 +114,12 @@ def test_a_run_starts_dense_from_a_sparse_one(
     start = f"start_from={{type: run, path: {sparse_run}}}"
     run(recipe_file, tmp_path / "dense", start, "phases.0.sparsity=dense")
     assert load_run(tmp_path / "dense").masks.tensors == {}
-    with pytest.raises(UserError, match=r"phases\.0\.sparsity: .* has other masks"):
+    with pytest.raises(UserError, match=r"phases\.0\.sparsity: .* has other masks") as caught:
         run(recipe_file, tmp_path / "other", start, SPARSE.replace("0.75", "0.5"))
+    assert caught.value.found == "sparsity there 0.75, here 0.5"
+    with pytest.raises(UserError, match="has other masks") as caught:
+        run(recipe_file, tmp_path / "other", start, SPARSE.replace("0.75", "0.75, block: [2, 1]"))
+    assert caught.value.found == "block there (1, 1), here (2, 1)"
     with pytest.raises(UserError, match=r"phases\.1\.optimizer_state: this phase drops the masks"):
         run(recipe_file, tmp_path / "kept", start, "phases.1.sparsity=dense")
     # Dense weights that a sparse phase starts from are masked.
