@@ -1,0 +1,1 @@
+"""Sparse matrix products on a processor, compiled by LLVM when a run begins."""
