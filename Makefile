@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 QUICK := --durations 12 -m "not slow and not gpu"
 # Numeric tests, which must pass whatever vector instructions the processor has.
-NUMERIC := tests/model tests/noise_scale tests/reversible tests/huggingface
+NUMERIC := tests/model tests/sparsity tests/noise_scale tests/reversible tests/huggingface
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help

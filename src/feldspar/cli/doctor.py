@@ -12,6 +12,7 @@ import typer
 EXTRAS = {
     "data": ("pyarrow", "zstandard", "ftfy"),
     "fast": ("numba",),
+    "sparse": ("llvmlite",),
     "hf": ("transformers",),
     "report": ("matplotlib", "jinja2"),
     "chat": ("jinja2",),

@@ -4,6 +4,7 @@ They are torch's own modules without the default initialisation: `parametrizatio
 initial value, so only memory is allocated here.
 """
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,13 @@ from feldspar.recipe.sections.model import ModelSettings
 
 
 class Linear(nn.Linear):
-    """``x @ weight.T + bias`` with a role for the weight (out, in), which is left uninitialised."""
+    """``x @ weight.T + bias`` with a role for the weight (out, in), which is left uninitialised.
+
+    ``product``, if it is set, computes the same from x, weight and bias: a sparse product where a
+    mask keeps few entries.
+    """
+
+    product: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
 
     def __init__(self, n_in: int, n_out: int, bias: bool, role: ParameterRole) -> None:
         super().__init__(n_in, n_out, bias=bias)
@@ -23,6 +30,12 @@ class Linear(nn.Linear):
             "weight": role,
             "bias": ParameterRole(Role.BIAS),
         }
+
+    def forward(self, x: Tensor) -> Tensor:  # pyrefly: ignore  # torch names it input
+        """Map (..., in) to (..., out)."""
+        if self.product is None:
+            return F.linear(x, self.weight, self.bias)
+        return self.product(x, self.weight, self.bias)
 
     def reset_parameters(self) -> None:
         """Leave the values to the parametrization."""

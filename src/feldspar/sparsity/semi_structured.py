@@ -84,16 +84,21 @@ def device_refusal(device: torch.device) -> str | None:
     return None
 
 
+def product_refusal(mask: Tensor, dtype: torch.dtype, device: torch.device) -> str | None:
+    """Return why a mask, bool (out, in), has no 2:4 product on a device, or None if it has one."""
+    reason = device_refusal(device)
+    library = _library_of(device) if reason is None else None
+    return reason if library is None else mask_refusal(mask, dtype, library)
+
+
 def make_product(mask: Tensor, dtype: torch.dtype, device: torch.device) -> "SemiStructuredProduct":
     """Return the 2:4 product for a mask, bool (out, in), in ``dtype`` on ``device``.
 
     Raises UserError with the reason if mask, precision or device do not allow it.
     """
-    reason = device_refusal(device)
-    library = _library_of(device) if reason is None else None
-    if library is not None:
-        reason = mask_refusal(mask, dtype, library)
-    if library is None or reason is not None:
+    reason = product_refusal(mask, dtype, device)
+    library = None if reason is not None else _library_of(device)
+    if library is None:
         raise UserError(f"sparsity: no 2:4 product: {reason}", do="use the masked dense product")
     return SemiStructuredProduct(mask.to(device), dtype, library)
 

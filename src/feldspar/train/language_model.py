@@ -1,6 +1,6 @@
 """The task of a language model: a decoder on its device that learns to predict the next token."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,7 @@ from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.examples import examples_to_state
 from feldspar.train.load import SCALING_KEY
+from feldspar.train.masked_products import MaskedProducts
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.moving_masks import MovingMasks
 from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
@@ -67,6 +68,7 @@ class LanguageModelling:
     masks: Masks
     """The part of the masks that this process holds."""
     moving: MovingMasks
+    products: MaskedProducts
     adaptation: dict[str, Any] | None = None
     """Record of the adaptation of the starting model. None: it was not adapted."""
 
@@ -106,9 +108,11 @@ class LanguageModelling:
         sparsity = recipe.sparsity(index)
         if sparsity == Dense():
             self.all_masks = self.masks = Masks()
+            self.products.follow(self.all_masks, 0)
         elif not self.all_masks.tensors:  # pruning begins with all entries
             self.all_masks = Masks.draw(sparsity, self.plan.shapes.rows, recipe.seed)
             self.masks = place_masks(self.all_masks, self.model)
+            self.products.resume({}, self.all_masks)
         self.all_masks = self.all_masks.moving_by(sparsity)
         self.model.scale_positions(recipe.position_scaling(index))
         begin_soft_prompt(self.model, recipe, index, self.data.shards.vocab_size)
@@ -136,9 +140,11 @@ class LanguageModelling:
             begin_low_rank(self.model, self.plan, now)
         activate(self.model, has)
 
-    def needs_dense_gradient(self, step: StepPlan) -> bool:
-        """Tell, before a step, whether it reads gradients of entries that the masks drop."""
-        return self.moving.needs_dense_gradient(step)
+    def begin_step(self, step: StepPlan) -> Hashable:
+        """Multiply dense where the step reads gradients of entries that the masks drop."""
+        dense = self.moving.needs_dense_gradient(step)
+        self.products.begin_step(dense)
+        return dense
 
     def read_dense_gradients(self, step: StepPlan) -> None:
         """Keep the dense gradients of a step that moves masks by them (RigL)."""
@@ -149,11 +155,23 @@ class LanguageModelling:
         masks = self.moving.move(step, self.model, self.all_masks, optimizer)
         if masks is not self.all_masks:
             self.all_masks, self.masks = masks, place_masks(masks, self.model)
+            self.products.follow(masks, self._tokens)
 
     def set_batches(self) -> None:
         """Set the micro-batch and the divisor of the loss for the phase."""
         self.batches.average = self.plan.recipe.phases[self.phase.index].loss.average
         self.batches.micro_batch_sequences = self._micro_batch(self.phase)
+
+    def choose_products(self) -> dict[str, Any] | None:
+        """Choose the products of masked matrices; return the choice, None without masks."""
+        if not self.all_masks.tensors:
+            return None
+        return self.products.choose(self.all_masks, self._tokens)
+
+    @property
+    def _tokens(self) -> int:
+        """Tokens of a micro-batch."""
+        return self.batches.micro_batch_sequences * self.phase.context_length
 
     def flops(self, step: StepPlan) -> float:
         """Return forward and backward FLOPs of a step."""
@@ -180,7 +198,7 @@ class LanguageModelling:
             SCALING_KEY: self.model.position_scaling.model_dump(mode="json"),
         }
         examples = examples_to_state(self.plan.recipe, self.phase.index, self.data.examples)
-        return state | masks_to_state(self.all_masks) | examples
+        return state | masks_to_state(self.all_masks) | self.products.state() | examples
 
     def resume(self, state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint; on the same number of processes keep its micro-batch.
@@ -188,6 +206,7 @@ class LanguageModelling:
         Raises RunError where weights that its masks drop are not zero.
         """
         on_each(lambda: self.masks.require_zeros(self.tensors(), where))
+        self.products.resume(state, self.all_masks)
         self.adaptation = state.get(ADAPTATION_KEY)
         if self.plan.recipe.runtime.micro_batch_sequences != "auto":
             return
@@ -264,9 +283,11 @@ def language_model(
     require_same_masks(masks)
     if not splits:
         module = distribution.wrap(module, precision)
-    if choose_compile(recipe.runtime, device):
+    compiles = choose_compile(recipe.runtime, device)
+    if compiles:
         for block in decoder.blocks:
             block.compile()
+    wanted = "dense" if compiles else recipe.runtime.masked_products
     batches = SequenceBatches(
         data.reader,
         device=device,
@@ -279,6 +300,7 @@ def language_model(
         all_masks=masks,
         masks=place_masks(masks, decoder),
         moving=MovingMasks(plan),
+        products=MaskedProducts(decoder, wanted, precision, device),
         adaptation=None if adaptation is None else adaptation.record(),
     )
     task.set_batches()

@@ -114,6 +114,8 @@ def begin_training(inputs: Inputs, run: OpenRun, distribution: Distribution) -> 
         lambda folder: write_files(folder, inputs, task.adaptation),
         lambda: tell_start(plan, task),
     )
+    if checkpoint is None and (choice := task.choose_products()) is not None:
+        trainer.event("products", **choice)
     return trainer
 
 

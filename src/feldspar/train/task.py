@@ -3,7 +3,7 @@
 The trainer uses its model and data only through ``Task`` and ``Batches``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -87,6 +87,10 @@ class Task(Protocol):
 
     def enter_phase(self, phase: PhasePlan, optimizer: Optimizer) -> Optimizer:
         """Switch to a phase; return the optimizer that its steps use, the given one or another."""
+        ...
+
+    def begin_step(self, step: StepPlan) -> Hashable:
+        """Prepare for a step; return a key that is equal for steps with the same operations."""
         ...
 
     def read_dense_gradients(self, step: StepPlan) -> None:

@@ -7,7 +7,7 @@ or gradient that is not finite on any process updates nothing anywhere.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -125,6 +125,8 @@ class Trainer:
     """The number of finished steps."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Figures of the last validation, by which old checkpoints are kept or deleted."""
+    _operations: tuple[Hashable, ...] = ()
+    """Phase and kind of the step's passes: equal where all operations are."""
 
     def __post_init__(self) -> None:
         for observer in self.observers:
@@ -168,8 +170,9 @@ class Trainer:
             seed_dropout(self.seed, plan.position_before, rank())
         for observer in self.observers:
             observer.begin_step(plan, [len(micro_batch[0]) for micro_batch in micro_batches])
+        self._operations = (plan.phase.index, self.task.begin_step(plan))
         # Wrappers average gradients over processes; the sum over all of them is wanted.
-        loss = self._all_passes(plan, micro_batches, world_size() / count) / count
+        loss = self._all_passes(micro_batches, world_size() / count) / count
         with self.threads.update():
             gradient_norm, finite = self._update(plan, loss)
         self.position, self.steps = plan.position_after, self.steps + 1
@@ -208,15 +211,13 @@ class Trainer:
             record = {"event": what, self.folder.position_unit: self.position, "step": self.steps}
             append_record(self.folder.events, record | details)
 
-    def _all_passes(
-        self, plan: StepPlan, micro_batches: Sequence[tuple[Tensor, ...]], scale: float
-    ) -> float:
+    def _all_passes(self, micro_batches: Sequence[tuple[Tensor, ...]], scale: float) -> float:
         """Run forward and backward passes; return the losses summed over all processes."""
         summed = 0.0
         for index, micro_batch in enumerate(micro_batches):
             last = index == len(micro_batches) - 1
             with ExitStack() as around:
-                around.enter_context(self._threads(plan, micro_batch, scale))
+                around.enter_context(self._threads(micro_batch, scale))
                 around.enter_context(accumulate(self.task.module, last))
                 for observer in self.observers:
                     around.enter_context(observer.micro_batch(len(micro_batch[0])))
@@ -232,9 +233,9 @@ class Trainer:
         return loss_sum
 
     def _threads(
-        self, plan: StepPlan, micro_batch: tuple[Tensor, ...], scale: float
+        self, micro_batch: tuple[Tensor, ...], scale: float
     ) -> AbstractContextManager[None]:
-        shape = (plan.phase.index, *(tuple(tensor.shape) for tensor in micro_batch))
+        shape = (*self._operations, *(tuple(tensor.shape) for tensor in micro_batch))
         return self.threads.passes(
             shape,
             lambda: rehearse(self.task.model, lambda: self._passes(micro_batch, scale)),

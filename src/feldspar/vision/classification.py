@@ -63,6 +63,9 @@ class Classification:
         fresh = self.plan.recipe.phases[phase.index].optimizer_state == "fresh"
         return self.optimizer() if fresh else optimizer
 
+    def begin_step(self, step: StepPlan) -> None:
+        """Prepare nothing: all steps have the same operations."""
+
     def read_dense_gradients(self, step: StepPlan) -> None:
         """Keep nothing: there are no masks."""
 

@@ -1,11 +1,11 @@
 """Settings of a run's execution: device, precision, distribution, checkpoints. Loads no torch."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from feldspar.recipe.amounts import Amount
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 
 
 class AutoDistribution(Settings):
@@ -85,8 +85,16 @@ class RuntimeSettings(CommonRuntime):
     """Sequences that one process computes at a time; auto finds a number that fits in memory."""
     activation_memory: Literal["store", "recompute"] = "store"
     """store: keep each block's activations. recompute: compute them again in the backward pass."""
+    masked_products: Literal["auto", "dense", "sparse"] = "auto"
+    """Products of masked matrices. dense: multiply the zeros too. sparse: multiply the kept entries
+    only, wherever there is a product for that. auto: the faster of the two for each matrix, as
+    measured when the run begins."""
     distribution: DistributionVariant = AutoDistribution()
     """One process, one copy of the model in each process, or one model split over processes."""
+
+    @model_serializer(mode="wrap")
+    def _without_masked_products(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ["masked_products"])
 
 
 class KeepSettings(Settings):

@@ -37,9 +37,7 @@ class Builder:
     def store(self, vector: Any, pointer: Any, at: Any) -> None:
         """Store a vector from element ``at`` on."""
         place = self.code.gep(pointer, [at])
-        self.code.store(
-            vector, self.code.bitcast(place, ir.PointerType(vector.type)), align=4
-        )
+        self.code.store(vector, self.code.bitcast(place, ir.PointerType(vector.type)), align=4)
 
     def load_int(self, pointer: Any, at: Any) -> Any:
         """Load an int32 as an index."""
@@ -136,11 +134,11 @@ class Builder:
 
         def add(a: Any, b: Any, *halves: list[tuple[int, int]]) -> Any:
             """Add two selections of lanes; the pairs are (lane of each four, vector)."""
-            chosen = [
-                self.shuffle(a, b, [lane + 4 * q + n * which for q in quarters for lane, which in own])
-                for own in halves
+            orders = [
+                [lane + 4 * q + self.lanes * which for q in quarters for lane, which in half]
+                for half in halves
             ]
-            return self.code.fadd(*chosen)
+            return self.code.fadd(*(self.shuffle(a, b, order) for order in orders))
 
         even, odd = [(0, 0), (0, 1), (2, 0), (2, 1)], [(1, 0), (1, 1), (3, 0), (3, 1)]
         first, second = add(*vectors[:2], even, odd), add(*vectors[2:], even, odd)

@@ -42,10 +42,18 @@ class Compiled:
 
 @cache
 def compiled() -> Compiled | None:
-    """Compile the products; None where llvmlite is absent or the processor has no fast vectors."""
+    """Return the products for this processor, compiled when they are first asked for.
+
+    None where llvmlite (extra ``sparse``) is absent or the processor has no fast vectors.
+    """
     registers = this_processor()
     if registers is None or find_spec("llvmlite") is None:
         return None
+    return compile_products(registers)
+
+
+def compile_products(registers: Registers) -> Compiled:
+    """Compile the products; this needs llvmlite."""
     from llvmlite import binding
 
     from feldspar.sparsity.kernels.products import all_products
@@ -53,8 +61,7 @@ def compiled() -> Compiled | None:
     threads = _openmp()
     if threads is not None:
         for name in ("omp_get_thread_num", "omp_get_num_threads"):
-            address = ctypes.cast(getattr(threads, name), ctypes.c_void_p).value
-            binding.add_symbol(name, address)
+            binding.add_symbol(name, ctypes.cast(getattr(threads, name), ctypes.c_void_p).value)
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     triple = binding.get_default_triple()
@@ -67,9 +74,8 @@ def compiled() -> Compiled | None:
     )
     options = binding.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = False  # vectors are written out
-    binding.create_pass_builder(target, options).getModulePassManager().run(
-        module, binding.create_pass_builder(target, options)
-    )
+    passes = binding.create_pass_builder(target, options)
+    passes.getModulePassManager().run(module, passes)
     engine = binding.create_mcjit_compiler(module, target)
     engine.finalize_object()
     return Compiled(registers, engine, threads)
@@ -87,7 +93,9 @@ def this_processor() -> Registers | None:
 
 
 def _openmp() -> ctypes.CDLL | None:
-    """Return GNU's OpenMP, which torch has loaded on Linux; its idle threads would disturb others.
+    """Return GNU's OpenMP, which torch has loaded on Linux; None elsewhere.
+
+    Torch's own threads wait for work in a loop for a while, and would disturb other threads.
     """
     try:
         library = ctypes.CDLL("libgomp.so.1")

@@ -49,7 +49,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyrefly: ignore
         packed, values = ctx.saved_tensors
         linear: SparseLinear = ctx.linear
         layout, kernels = linear.layout, linear.kernels

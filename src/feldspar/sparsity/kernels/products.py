@@ -108,7 +108,9 @@ class Arguments:
         return Matrix(self.count(), self.ints(), self.ints(), self.floats())
 
 
-def _begin(module: ir.Module, registers: Registers, name: str) -> tuple[Builder, Arguments, Any, Any]:
+def _begin(
+    module: ir.Module, registers: Registers, name: str
+) -> tuple[Builder, Arguments, Any, Any]:
     """Begin a function; return its builder, arguments, thread and number of threads."""
     build = Builder(module, name, [ADDRESSES, INT, INT], registers.lanes)
     pointer, thread, threads = build.arguments
@@ -119,7 +121,8 @@ def _begin(module: ir.Module, registers: Registers, name: str) -> tuple[Builder,
 def _share(build: Builder, count: Any, thread: Any, threads: Any) -> tuple[Any, Any]:
     """Return begin and end of a thread's share of ``count`` items."""
     ends = [
-        build.code.sdiv(build.times(count, place), threads) for place in (thread, build.sum(thread, 1))
+        build.code.sdiv(build.times(count, place), threads)
+        for place in (thread, build.sum(thread, 1))
     ]
     return ends[0], ends[1]
 
@@ -144,12 +147,8 @@ def _through_tiles(module: ir.Module, registers: Registers, name: str, inner: In
     def one(i: Any) -> None:
         is_whole = code.icmp_signed("<", i, whole)
         first = build.times(i, tile)
-        read = code.select(
-            is_whole, code.gep(source, [build.times(first, n_source)]), last_source
-        )
-        write = code.select(
-            is_whole, code.gep(target, [build.times(first, n_target)]), last_target
-        )
+        read = code.select(is_whole, code.gep(source, [build.times(first, n_source)]), last_source)
+        write = code.select(is_whole, code.gep(target, [build.times(first, n_target)]), last_target)
         held = code.gep(packed, [build.times(first, n_source)])
         _pack(build, registers, read, n_source, held)
         _start(build, registers, own, n_target, has_start, start)
@@ -160,11 +159,18 @@ def _through_tiles(module: ir.Module, registers: Registers, name: str, inner: In
     code.ret_void()
 
 
+def _within(build: Builder, i: Any, features: Any) -> Any:
+    """Return the first of a vector's features: the last vector overlaps the one before it."""
+    last = build.sum(features, -build.lanes)
+    return build.code.select(build.code.icmp_signed("<", i, last), i, last)
+
+
 def _pack(build: Builder, registers: Registers, read: Any, features: Any, held: Any) -> None:
     """Turn (tile, features) into (features, tile)."""
     lanes, tile = registers.lanes, registers.tile
 
     def some(i: Any) -> None:
+        i = _within(build, i, features)
         for t in range(0, tile, lanes):
             rows = [
                 build.load(read, build.sum(build.times(features, t + k), i)) for k in range(lanes)
@@ -180,6 +186,7 @@ def _unpack(build: Builder, registers: Registers, held: Any, features: Any, writ
     lanes, tile = registers.lanes, registers.tile
 
     def some(i: Any) -> None:
+        i = _within(build, i, features)
         for t in range(0, tile, lanes):
             columns = [
                 build.load(held, build.sum(build.times(i, tile), k * tile + t))
@@ -212,10 +219,18 @@ def _start(
             fill(lambda i: build.zeros())
 
 
+def _columns_of(build: Builder, matrix: Matrix, group: Any) -> tuple[Any, Any]:
+    """Return begin and end of a group's columns."""
+    begin, end = (build.load_int(matrix.begins, build.sum(group, k)) for k in (0, 1))
+    return begin, end
+
+
 def _accumulate(rows: int) -> Inner:
     """Return the code that adds to each row of ``target`` its columns of ``source``."""
 
-    def inner(build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix) -> None:
+    def inner(
+        build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix
+    ) -> None:
         places = [(row, t) for row in range(rows) for t in range(registers.vectors)]
 
         def group(i: Any) -> None:
@@ -239,7 +254,7 @@ def _accumulate(rows: int) -> Inner:
                     for (row, t), total in zip(places, sums, strict=True)
                 ]
 
-            begin, end = (build.load_int(matrix.begins, build.sum(i, k)) for k in (0, 1))
+            begin, end = _columns_of(build, matrix, i)
             sums = [build.load(target, offset) for offset in offsets]
             sums = build.loop(begin, end, column, sums)
             for offset, total in zip(offsets, sums, strict=True):
@@ -253,7 +268,9 @@ def _accumulate(rows: int) -> Inner:
 def _spread(rows: int) -> Inner:
     """Return the code that adds each row of ``source`` to its columns of ``target``."""
 
-    def inner(build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix) -> None:
+    def inner(
+        build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix
+    ) -> None:
         def group(i: Any) -> None:
             at = build.times(i, rows * registers.tile)
             held = [
@@ -277,7 +294,7 @@ def _spread(rows: int) -> Inner:
                         total = build.fused_multiply_add(value, row[t], total)
                     build.store(total, target, place)
 
-            build.loop(*(build.load_int(matrix.begins, build.sum(i, k)) for k in (0, 1)), column)
+            build.loop(*_columns_of(build, matrix, i), column)
 
         build.loop(index(0), matrix.groups, group)
 
@@ -319,7 +336,7 @@ def _correlate_four(module: ir.Module, registers: Registers) -> None:
                     ]
                 _add_four(build, sums, matrix.values, build.times(k, GROUP))
 
-            build.loop(*(build.load_int(matrix.begins, build.sum(g, k)) for k in (0, 1)), column)
+            build.loop(*_columns_of(build, matrix, g), column)
 
         build.loop(begin, end, group)
 
@@ -374,7 +391,7 @@ def _correlate_one(module: ir.Module, registers: Registers) -> None:
                 place = code.gep(matrix.values, [k])
                 code.store(code.fadd(code.load(place), value), place)
 
-            own_begin, own_end = (build.load_int(matrix.begins, build.sum(g, k)) for k in (0, 1))
+            own_begin, own_end = _columns_of(build, matrix, g)
             count = code.sub(own_end, own_begin)
             even = build.sum(own_begin, code.and_(count, index(-CHAINS)))
             build.loop(own_begin, even, several, step=CHAINS)

@@ -1,0 +1,135 @@
+"""Choose the products of masked matrices: sparse, or dense with zeros, whichever is faster here.
+
+Both give the same values up to rounding. So the choice is recorded, and a resumed run repeats it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from feldspar.core.progress import say
+from feldspar.model.decoder import Decoder
+from feldspar.model.layers import Linear
+from feldspar.runtime.collectives import on_first
+from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.products import Product, Speed, measure, sparse_product
+
+PRODUCTS_KEY = "sparse_products"
+"""The key of a checkpoint's state with the names of the matrices that have sparse products."""
+WORTH = 1.05
+"""A sparse product must be this many times as fast: a smaller gain may be noise."""
+MOST_KEPT = 0.7
+"""Share of kept entries above which no sparse product is tried."""
+FEWER = 0.8
+"""Products are chosen again when masks keep only this share of what they kept at the last
+choice."""
+
+
+@dataclass
+class MaskedProducts:
+    """The products of a decoder's masked matrices."""
+
+    decoder: Decoder
+    wanted: Literal["auto", "dense", "sparse"]
+    dtype: torch.dtype
+    """Precision of the products."""
+    device: torch.device
+    kept_at_choice: int = 0
+    """Entries that the masks kept when the products were chosen."""
+    _sparse: dict[str, Product] = field(default_factory=dict)
+    """Sparse products by the names of the matrices that have one."""
+
+    def choose(self, masks: Masks, tokens: int) -> dict[str, Any]:
+        """Choose for micro-batches of ``tokens`` tokens; return the choice for the run's events.
+
+        Each process must call this; all make the choice of the first one.
+        """
+        decided = on_first(lambda: self._measured(masks.tensors, tokens))
+        self.kept_at_choice = kept_entries(masks)
+        self._set(masks, decided["matrices"])
+        return decided
+
+    def follow(self, masks: Masks, tokens: int) -> None:
+        """Multiply by the entries that other masks keep; choose again where these are far fewer."""
+        if kept_entries(masks) < FEWER * self.kept_at_choice:
+            self.choose(masks, tokens)
+        else:
+            self._set(masks, self._sparse)
+
+    def begin_step(self, dense: bool) -> None:
+        """Multiply all matrices dense in this step, for gradients of all entries, or as chosen."""
+        for name, linear in self._linears().items():
+            linear.product = None if dense else self._sparse.get(name)
+
+    def state(self) -> dict[str, Any]:
+        """Return the choice for a checkpoint; nothing where masks are absent."""
+        if not self.kept_at_choice:
+            return {}
+        return {PRODUCTS_KEY: {"matrices": sorted(self._sparse), "kept": self.kept_at_choice}}
+
+    def resume(self, state: Mapping[str, Any], masks: Masks) -> None:
+        """Repeat the choice in a checkpoint's state."""
+        choice = state.get(PRODUCTS_KEY, {"matrices": [], "kept": kept_entries(masks)})
+        self.kept_at_choice = choice["kept"]
+        self._set(masks, choice["matrices"])
+        if lost := set(choice["matrices"]) - set(self._sparse):
+            say(
+                f"warning: {len(lost)} matrices that the run has multiplied sparse are multiplied "
+                "dense on this machine: values differ by rounding"
+            )
+
+    def _set(self, masks: Masks, names: Collection[str]) -> None:
+        """Multiply the named matrices sparse, as far as this machine can."""
+        products = {
+            name: sparse_product(masks.tensors[name], self.dtype, self.device)
+            for name in names
+            if name in masks.tensors
+        }
+        self._sparse = {name: own for name, own in products.items() if own is not None}
+        self.begin_step(dense=False)
+
+    def _linears(self) -> dict[str, Linear]:
+        """Return the linear maps by the names of their weights."""
+        return {
+            f"{name}.weight": module
+            for name, module in self.decoder.named_modules()
+            if isinstance(module, Linear)
+        }
+
+    def _measured(self, masks: Mapping[str, Tensor], tokens: int) -> dict[str, Any]:
+        """Return the matrices whose sparse products are faster, and the speeds of each shape."""
+        speeds: dict[tuple[Any, ...], Speed | None] = {}
+        chosen = []
+        for name, mask in masks.items() if self.wanted != "dense" else ():
+            kind = (*mask.shape, int(mask.sum()))
+            if kind not in speeds:
+                speeds[kind] = None
+                few = kind[-1] <= MOST_KEPT * mask.numel()
+                product = sparse_product(mask, self.dtype, self.device) if few else None
+                if product is not None:
+                    speeds[kind] = measure(product, mask, tokens, self.dtype, self.device)
+            speed = speeds[kind]
+            if speed is not None and (self.wanted == "sparse" or speed.ratio > WORTH):
+                chosen.append(name)
+        tried = [
+            {"rows": rows, "columns": columns, "kept": kept, "times_as_fast": speed.ratio}
+            for (rows, columns, kept), speed in speeds.items()
+            if speed is not None
+        ]
+        if tried:
+            told = ", ".join(
+                f"{t['rows']} x {t['columns']} {t['times_as_fast']:.2f}" for t in tried
+            )
+            say(
+                f"sparse products for {len(chosen)} of {len(masks)} masked matrices "
+                f"(times as fast as dense: {told})"
+            )
+        return {"matrices": chosen, "tokens": tokens, "tried": tried}
+
+
+def kept_entries(masks: Masks) -> int:
+    """Return the number of entries that all masks together keep."""
+    return sum(int(mask.sum()) for mask in masks.tensors.values())
