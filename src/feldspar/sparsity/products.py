@@ -29,8 +29,6 @@ def sparse_product(mask: Tensor, dtype: torch.dtype, device: torch.device) -> Pr
     """Return the sparse product for a bool mask (out, in) in the precision ``dtype``, if one
     exists.
     """
-    if mask.numel() < SMALLEST:
-        return None
     if device.type == "cuda":
         refused = product_refusal(mask, dtype, device)
         return None if refused else make_product(mask, dtype, device)

@@ -15,7 +15,7 @@ from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.runtime.collectives import on_first
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.products import Product, Speed, measure, sparse_product
+from feldspar.sparsity.products import SMALLEST, Product, Speed, measure, sparse_product
 
 PRODUCTS_KEY = "sparse_products"
 """The key of a checkpoint's state with the names of the matrices that have sparse products."""
@@ -107,8 +107,11 @@ class MaskedProducts:
             kind = (*mask.shape, int(mask.sum()))
             if kind not in speeds:
                 speeds[kind] = None
-                few = kind[-1] <= MOST_KEPT * mask.numel()
-                product = sparse_product(mask, self.dtype, self.device) if few else None
+                pays = mask.numel() >= SMALLEST and kind[-1] <= MOST_KEPT * mask.numel()
+                if pays or self.wanted == "sparse":
+                    product = sparse_product(mask, self.dtype, self.device)
+                else:
+                    product = None
                 if product is not None:
                     speeds[kind] = measure(product, mask, tokens, self.dtype, self.device)
             speed = speeds[kind]
