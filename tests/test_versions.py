@@ -12,6 +12,7 @@ EXTRAS = (
     "report",
     "chat",
     "track-tensorboard",
+    "sparse",
     "search",
     "lang",
     "vision",
