@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Argument(
                 help="cerebras-gpt, btlm, supar, slimpajama-dc, gns, crystal, "
-                "alibi-interpolation, mediswift, bilingual."
+                "alibi-interpolation, mediswift, bilingual, granularity."
             ),
         ],
         scale: Annotated[

@@ -7,6 +7,7 @@ from feldspar.papers.btlm import experiment as btlm
 from feldspar.papers.cerebras_gpt import experiment as cerebras_gpt
 from feldspar.papers.crystal import experiment as crystal
 from feldspar.papers.gns import experiment as gns
+from feldspar.papers.granularity import experiment as granularity
 from feldspar.papers.kit.paper import Paper
 from feldspar.papers.mediswift import experiment as mediswift
 from feldspar.papers.slimpajama_dc import experiment as slimpajama_dc
@@ -24,6 +25,7 @@ PAPERS: dict[str, Paper] = {
         alibi_interpolation.PAPER,
         mediswift.PAPER,
         bilingual.PAPER,
+        granularity.PAPER,
     )
 }
 

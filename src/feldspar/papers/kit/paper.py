@@ -8,7 +8,7 @@ again without the runs.
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, cached_property, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.cost import cost_in_words, run_cost
 from feldspar.papers.kit.stated import PaperClaims, StatedClaims, read_claims
 from feldspar.report.figures import Figure
-from feldspar.report.page import Section
+from feldspar.report.page import Section, Table
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
 
 
@@ -99,6 +99,8 @@ class Findings:
     figure: Figure | None
     """The one that says most, written beside the report as SVG; None where the figures that were
     recorded do not hold it."""
+    tables: tuple[Table, ...] = ()
+    """Tables that the summary shows below the claims."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Paper:
         claims = self.claims_at(scale)
         found = self.judge(numbers(figures), scale, claims)
         judged = claims.all_claims(found.claims, quick=scale is Scale.QUICK)
-        return Findings(judged, found.sections, found.figure)
+        return replace(found, claims=judged)
 
     def notes(self, scale: Scale) -> tuple[str, ...]:
         """Return the remarks on the experiment of a scale."""

@@ -8,6 +8,7 @@ report anew with the rules of today and without the runs. It is committed under 
 import json
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any],
         ) from error
     claims = with_recorded(findings.claims, [Claim.from_dict(own) for own in record["claims"]])
     own = {"verdicts": counts(claims), "claims": [claim.as_dict() for claim in claims]}
-    return record | own | {"notes": list(paper.notes(Scale(record["scale"])))}, findings
+    own |= {"notes": list(paper.notes(Scale(record["scale"])))}
+    return record | own | tables_of(findings), findings
 
 
 def read_record(paper: Paper, path: Path) -> dict[str, Any]:
@@ -128,7 +130,15 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "claims": [claim.as_dict() for claim in outcome.findings.claims],
         "notes": list(outcome.paper.notes(outcome.scale)),
         "figures": outcome.figures,
-    }
+    } | tables_of(outcome.findings)
+
+
+def tables_of(findings: Findings) -> dict[str, Any]:
+    """Return the tables of the summary as plain values; nothing where there are none."""
+    tables = [
+        {"header": [*each.header], "rows": [*map(list, each.rows)]} for each in findings.tables
+    ]
+    return {"tables": tables} if tables else {}
 
 
 def seed_of(overrides: tuple[str, ...]) -> int:
@@ -227,12 +237,19 @@ def summary(record: dict[str, Any]) -> str:
     ]
     for claim in claims:
         cells = (claim.statement, claim.paper, claim.ours, verdict_words(claim))
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append(_row(cells))
+    for table in record.get("tables", ()):
+        lines += ["", *map(_row, (table["header"], ["---"] * len(table["header"])))]
+        lines += map(_row, table["rows"])
     for note in record["notes"]:
         lines += ["", note]
     costs = sorted({claim.cost for claim in claims if claim.cost})
     lines += ["", *(f"At the paper's scale: {cost}." for cost in costs)]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def verdict_words(claim: Claim) -> str:
