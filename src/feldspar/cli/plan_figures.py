@@ -93,6 +93,8 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
             f"{phase['ledger']['total']:.4g} FLOPs by ledger "
             f"({phase['ledger']['total_causal']:.4g} with causal attention)"
         )
+    if "moving_masks" in phase:
+        _print_moves(phase["name"], phase["moving_masks"])
     if "iso_flop" in phase:
         _print_iso_flop(phase["name"], phase["iso_flop"])
 
@@ -109,6 +111,16 @@ def _print_iso_flop(name: str, compared: Mapping[str, Any]) -> None:
     typer.echo(
         f"  phase {name}: {compared['type']} at {compared['sparsity']:.4g} against its dense "
         f"model, forward FLOPs a token: {'; '.join(shown)}"
+    )
+
+
+def _print_moves(name: str, moves: Mapping[str, Any]) -> None:
+    times = moves["flops_over_static"]
+    cost = f"; meanwhile {times:.5f}x the FLOPs of static masks" if times > 1 else ""
+    typer.echo(
+        f"  phase {name}: {moves['type']} moves the masks {moves['moves']:,} times, every "
+        f"{moves['every_tokens']:,} tokens from {moves['begin_tokens']:,} to "
+        f"{moves['end_tokens']:,}{cost}"
     )
 
 

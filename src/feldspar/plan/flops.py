@@ -92,14 +92,16 @@ def phase_ledger(
     model: ModelSettings,
     rows: Collection[ParameterRow],
     phase: PhasePlan,
-    kept: Mapping[str, int],
+    kept: Mapping[str, float],
     products: Products | None = None,
+    dense_gradients: float = 0.0,
 ) -> dict[str, float]:
     """Return training FLOPs of a phase by term, their sum, and the sum under causal attention.
 
     ``rows`` are those of the model, with the matrices of LoRA if the phase has it. ``kept`` gives
     the kept entries of each masked matrix by name. ``products`` are those that the phase needs;
-    None: it trains the whole model.
+    None: it trains the whole model. ``dense_gradients`` are the FLOPs that gradients of masked
+    entries take in the whole phase.
     """
     needed = products or all_products(model.n_layers)
     vocabulary = next(row.shape[0] for row in rows if row.role is Role.EMBEDDING)
@@ -116,6 +118,7 @@ def phase_ledger(
         "head": 2 * vocabulary * model.d_model * needed.head,
     }
     terms = {name: float(value) * phase.length for name, value in flops.items()}
+    terms["matrices"] += dense_gradients
     total = sum(terms.values())
     spared = terms["attention"] - width * sum(map(mul, causal, needed.attention)) * phase.length
     return terms | {"total": total, "total_causal": total - spared}

@@ -12,7 +12,12 @@ from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
-from feldspar.plan.moving_masks import mask_schedule
+from feldspar.plan.moving_masks import (
+    dense_gradient_flops,
+    mask_schedule,
+    mean_kept,
+    moves_record,
+)
 from feldspar.plan.noise_scale import (
     calibration_warnings,
     check_noise_scale,
@@ -26,7 +31,12 @@ from feldspar.plan.trained import held_shapes, lora_rows, trained_parts, trained
 from feldspar.plan.validation import Validation, plan_validation
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.optimizer import LanguageOptimizer
-from feldspar.recipe.sections.sparsity import Dense
+from feldspar.recipe.sections.sparsity import (
+    Dense,
+    GradualSparsity,
+    MovingSettings,
+    RigLSparsity,
+)
 from feldspar.recipe.sections.start_from import StartFromRun
 from feldspar.sparsity.density import densities, kept_counts, low_fan_in_warning
 from feldspar.sparsity.schedule import MaskSchedule
@@ -118,8 +128,25 @@ class Plan:
             products = needed_products(recipe.model, lora, names)
         if lora is not None:
             rows = held_shapes(recipe).rows
-        phase = self.timeline.phases[index]
-        return phase_ledger(recipe.model, rows, phase, self._kept(index), products)
+        phase, kept = self.timeline.phases[index], self._mean_kept(index)
+        added = self._dense_gradients(index)
+        return phase_ledger(recipe.model, rows, phase, kept, products, added)
+
+    def _mean_kept(self, index: int) -> Mapping[str, float]:
+        """Return the kept entries of each masked matrix, averaged over a phase."""
+        settings, schedule = self.recipe.sparsity(index), self.mask_schedules[index]
+        if schedule is None or not isinstance(settings, GradualSparsity):
+            return self._kept(index)
+        phase, trained = self.timeline.phases[index], {row.name for row in self.trained[index]}
+        return mean_kept(settings, self.shapes.rows, trained, phase, schedule)
+
+    def _dense_gradients(self, index: int) -> float:
+        """Return the FLOPs of gradients of masked entries in a phase."""
+        settings, schedule = self.recipe.sparsity(index), self.mask_schedules[index]
+        if schedule is None or not isinstance(settings, RigLSparsity):
+            return 0.0
+        phase, trained = self.timeline.phases[index], {row.name for row in self.trained[index]}
+        return dense_gradient_flops(self.shapes.rows, self._kept(index), trained, phase, schedule)
 
     def memory(self, machine: Machine = ONE_DEVICE) -> Memory:
         """Return the memory on a device of ``machine``. Raises the errors of ``plan_memory``."""
@@ -173,23 +200,40 @@ class Plan:
         assert first is not None, "a phase has at least one step"
         steered = phase.steering is not None
         last = phase.largest_sequences if steered else phase.stretches[-1].sequences
-        return {
-            "name": phase.name,
-            "tokens": phase.length,
-            "steps": phase.steps,
-            "fewest_steps": phase.fewest_steps,
-            "sequences": [phase.stretches[0].sequences, last],
-            "mean_sequences": None if steered else phase.sequences / phase.steps,
-            "context_length": phase.context_length,
-            "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
-            "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
-            "active_parameters": self.active_parameters(index),
-            "pairs": self._examples(index, "pairs"),
-            **({"messages": messages} if (messages := self._examples(index, "messages")) else {}),
-            "trainable_parameters": self.trainable_parameters(index),
-            "ledger": self._ledger(index),
-            **self._against_dense(index),
-        } | self._lora(index)
+        return (
+            {
+                "name": phase.name,
+                "tokens": phase.length,
+                "steps": phase.steps,
+                "fewest_steps": phase.fewest_steps,
+                "sequences": [phase.stretches[0].sequences, last],
+                "mean_sequences": None if steered else phase.sequences / phase.steps,
+                "context_length": phase.context_length,
+                "learning_rate": [first.learning_rate, phase.learning_rate.at(phase.end_position)],
+                "weight_decay": [first.weight_decay, phase.weight_decay.at(phase.end_position)],
+                "active_parameters": self.active_parameters(index),
+                "pairs": self._examples(index, "pairs"),
+                **(
+                    {"messages": messages}
+                    if (messages := self._examples(index, "messages"))
+                    else {}
+                ),
+                "trainable_parameters": self.trainable_parameters(index),
+                "ledger": self._ledger(index),
+                **self._against_dense(index),
+            }
+            | self._lora(index)
+            | self._moves(index)
+        )
+
+    def _moves(self, index: int) -> dict[str, Any]:
+        """Describe the moves of a phase's masks, where they move."""
+        settings, schedule = self.recipe.sparsity(index), self.mask_schedules[index]
+        if schedule is None or not isinstance(settings, MovingSettings):
+            return {}
+        phase, added = self.timeline.phases[index], self._dense_gradients(index)
+        static = self._ledger(index)["total"] - added
+        return {"moving_masks": moves_record(settings, phase, schedule, static, added)}
 
     def _against_dense(self, index: int) -> dict[str, Any]:
         """Compare the FLOPs of a Sparse-IFT model with those of its dense model."""

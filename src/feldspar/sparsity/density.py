@@ -120,7 +120,7 @@ def kept_counts(
     rows = list(rows)
     shares = sparsities(settings, rows, key)
     masked = [row for row in rows if row.name in shares]
-    return {row.name: _kept_entries(row, shares[row.name], settings) for row in masked}
+    return {row.name: kept_entries(row, shares[row.name], settings) for row in masked}
 
 
 def density_of(sparsity: float) -> float:
@@ -162,8 +162,8 @@ def low_fan_in_warning(
     )
 
 
-def _kept_entries(row: ParameterRow, share: float, settings: MaskedSettings) -> int:
-    """Return the kept entries of a matrix: whole blocks, or N of each M."""
+def kept_entries(row: ParameterRow, share: float, settings: MaskedSettings) -> int:
+    """Return the kept entries of a matrix at a share of zeros: whole blocks, or N of each M."""
     if isinstance(settings, StaticSparsity) and settings.kept_of is not None:
         kept, group = settings.kept_of
         return row.count // group * kept
@@ -174,7 +174,7 @@ def _kept_entries(row: ParameterRow, share: float, settings: MaskedSettings) -> 
 def _density(row: ParameterRow, share: float, settings: MaskedSettings) -> float:
     if _counts_single_entries(settings):
         return density_of(share)
-    return _kept_entries(row, share, settings) / row.count
+    return kept_entries(row, share, settings) / row.count
 
 
 def _counts_single_entries(settings: MaskedSettings) -> bool:
@@ -208,7 +208,7 @@ def _require_inputs(row: ParameterRow, share: float, settings: MaskedSettings, k
     if _counts_single_entries(settings):
         too_few, size = kept_fan_in(row, density_of(share)) < 1, ""
     else:
-        too_few = _kept_entries(row, share, settings) < row.shape[0]
+        too_few = kept_entries(row, share, settings) < row.shape[0]
         size = f", in blocks of {list(settings.block)}"
     if too_few:
         raise UserError(

@@ -31,7 +31,7 @@ class MaskSchedule:
     def drop_fraction(self, first: float, position: int) -> float:
         """Return the share of kept entries that a move drops: first / 2 (1 + cos(pi progress)).
 
-        Source: 1911.11134, equation 1.
+        Source: 1911.11134, section 3.
         """
         return first / 2 * (1 + math.cos(math.pi * self.progress(position)))
 
