@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from feldspar.recipe.load import load_recipe
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.shards import TensorFiles
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.load import load_run
+from feldspar.train.run import train
 from tests.train.conftest import Command, losses_of
 from tests.train.test_distributed import torchrun
 from tests.train.test_resume import start, wait_for_steps
@@ -120,3 +122,37 @@ def test_processes_with_different_masks_do_not_begin() -> None:
     assert result.returncode == 0, result.stderr
     for rank in (0, 1):
         assert f"rank {rank}: the processes have drawn different masks" in result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "moving"), [("ddp", "set"), ("fsdp", "rigl")])
+def test_two_processes_move_the_masks_of_one(
+    recipe_file: Path, tmp_path: Path, kind: str, moving: str
+) -> None:
+    keys = "sparsity: 0.75, every: 5 steps, block: [2, 1]"
+    options = (f"phases.0.sparsity={{type: {moving}, {keys}}}", "checkpoints.keep.last=20")
+    one, two = tmp_path / "one", tmp_path / "two"
+    loaded = load_recipe(str(recipe_file), options)
+    train(loaded, one)
+    for start_over in (False, True):
+        if start_over:  # again from a step between two moves
+            for checkpoint in CheckpointStore(two / "checkpoints").all():
+                if checkpoint.position > 8 * 128:
+                    shutil.rmtree(checkpoint.folder)
+        result = torchrun(recipe_file, two, *options, f"runtime.distribution={kind}")
+        assert result.returncode == 0, result.stderr
+        assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
+    # Loading compares the weights of both processes with the masks of the first.
+    for position in (8 * 128, 24 * 128):
+        expected, found = (load_run(out, str(position)).masks for out in (one, two))
+        assert digest_of_masks(found) == digest_of_masks(expected)
+        assert found.ever.keys() == found.tensors.keys()
+        for name, mask in expected.ever.items():
+            assert torch.equal(found.ever[name], mask)
+    # One process goes on with what two have written.
+    for checkpoint in CheckpointStore(two / "checkpoints").all():
+        if checkpoint.position > 12 * 128:
+            shutil.rmtree(checkpoint.folder)
+    train(loaded, two)
+    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-5)
+    assert digest_of_masks(load_run(two).masks) == digest_of_masks(load_run(one).masks)

@@ -23,12 +23,18 @@ from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.problems import recipe_error
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
-from feldspar.recipe.sections.sparsity import AnySparsity, Dense, without_moves
+from feldspar.recipe.sections.sparsity import (
+    AnySparsity,
+    Dense,
+    GradualSparsity,
+    without_moves,
+)
 from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromRun, StartFromScratch
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.collectives import gather_json, on_each
 from feldspar.runtime.shards import Box, copy_part, local_part
 from feldspar.runtime.tensor_file import header_of
+from feldspar.sparsity.density import kept_counts
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.saved import digest_of_masks, masks_from_state
 from feldspar.tokens.shards.shard_folder import ShardSet
@@ -101,6 +107,7 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
                 found=_compare_masks(carried.settings, wanted),
                 allowed="the same (its masks stay), dense (they are dropped), or no such key",
             )
+        _require_finished_pruning(carried, plan, str(start.folder))
         if carried.tensors:
             placed, weights = place_masks(carried, decoder), dict(decoder.named_parameters())
             on_each(lambda: placed.require_zeros(weights, str(start.folder)))
@@ -113,6 +120,21 @@ def _compare_masks(theirs: AnySparsity, ours: AnySparsity) -> str:
     """Return the settings in which masks differ, with the values of a run and of the recipe."""
     there, here = (dict(without_moves(settings)) for settings in (theirs, ours))
     return "; ".join(f"{key} there {old}, here {new}" for key, old, new in differences(there, here))
+
+
+def _require_finished_pruning(masks: Masks, plan: Plan, where: str) -> None:
+    """Raise UserError for masks of a gradual phase that keep more entries than they will."""
+    counts = kept_counts(masks.settings, plan.shapes.rows)
+    gradual = isinstance(masks.settings, GradualSparsity)
+    for name, mask in masks.tensors.items() if gradual else ():
+        if int(mask.sum()) > counts[name]:
+            raise UserError(
+                f"start_from: the pruning of {name} is not finished at this checkpoint",
+                where=where,
+                found=f"{int(mask.sum()):,} kept entries",
+                allowed=f"{counts[name]:,}",
+                do="name a later checkpoint, or drop the masks: phases.0.sparsity: dense",
+            )
 
 
 def require_same_masks(masks: Masks) -> None:

@@ -1,5 +1,6 @@
 """Masks that move during training, against a plain loop that does the same by hand."""
 
+from collections.abc import Iterator
 from math import cos, floor, pi
 from pathlib import Path
 
@@ -229,3 +230,85 @@ def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             run(recipe_file, out, "parametrization.type=mup", later, *refused)
+
+
+@pytest.fixture
+def in_float64() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("moving", [RIGL, SET])
+def test_accumulation_grows_the_same_entries(
+    recipe_file: Path, tmp_path: Path, moving: str
+) -> None:
+    ends = []
+    for sequences in (8, 1):
+        out = tmp_path / str(sequences)
+        run(recipe_file, out, moving, f"runtime.micro_batch_sequences={sequences}", *EVERY_STEP)
+        ends.append((checkpoint(out, SWITCH).read_model(), masks_at(out, SWITCH)))
+    (whole, masks), (split, same) = ends
+    assert digest_of_masks(masks) == digest_of_masks(same)
+    for name in whole:
+        assert whole[name].dtype == torch.float64
+        # Sums of 128 terms in another order, after 8 updates by 1e-2 and less.
+        assert (whole[name] - split[name]).abs().max() < 1e-12, name
+
+
+def test_a_step_that_is_not_finite_moves_nothing(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    skip = "runtime.on_non_finite={type: skip, up_to: 20}"
+    run(recipe_file, out, RIGL, "parametrization.learning_rate=1e30", skip)
+    assert digest_of_masks(masks_at(out, SWITCH)) == digest_of_masks(drawn(recipe_file, RIGL))
+    assert not any("masks/dropped" in record for record in metrics_of(out))
+
+
+BLOCKS = ", block: [4, 2]}"
+
+
+@pytest.mark.parametrize("moving", [RIGL, SET, GRADUAL[0]])
+def test_whole_blocks_move(recipe_file: Path, tmp_path: Path, moving: str) -> None:
+    out, moving = tmp_path / "run", moving[:-1] + BLOCKS
+    run(recipe_file, out, moving, "parametrization.type=mup", *EVERY_STEP)
+    first = drawn(recipe_file, moving, "parametrization.type=mup")
+    last = load_run(out).masks
+    assert digest_of_masks(first) != digest_of_masks(last)
+    for mask in last.tensors.values():
+        blocks = mask.unflatten(0, (-1, 4)).unflatten(2, (-1, 2)).sum((1, 3))
+        assert set(blocks.unique().tolist()) == {0, 8}
+        assert int(mask.sum()) == mask.numel() // 4
+
+
+def test_frozen_matrices_keep_their_masks(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    trained = "phases.0.trainable=[embedding, output, position, '*attention.output.weight']"
+    run(recipe_file, out, RIGL, trained)
+    first, last = drawn(recipe_file, RIGL), load_run(out).masks
+    for name, mask in last.tensors.items():
+        assert torch.equal(mask, first.tensors[name]) is ("attention.output" not in name), name
+
+
+def test_muon_begins_new_entries_without_momentum(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    muon = "optimizer={type: muon, learning_rate_ratio: 2.0}"
+    run(recipe_file, out, RIGL, muon, *EVERY_STEP)
+    before, after = masks_at(out, 3), masks_at(out, 4)
+    weights, state = checkpoint(out, 4).read_model(), checkpoint(out, 4).files_of("optimizer")
+    for name, mask in after.tensors.items():
+        new = mask & ~before.tensors[name]
+        for tensor in (weights[name], state[f"momentum_buffer/{name}"]):
+            assert bool(new.any()) and not tensor[new].any()
+            assert not tensor[~mask].any() and bool(tensor[mask & ~new].any())
+
+
+def test_masks_of_a_pruned_run_stay(recipe_file: Path, tmp_path: Path) -> None:
+    out, second = tmp_path / "run", tmp_path / "second"
+    run(recipe_file, out, *GRADUAL, *EVERY_STEP)
+    start = f"start_from={{type: run, path: {out}}}"
+    run(recipe_file, second, start, "parametrization.type=mup")
+    assert digest_of_masks(load_run(second).masks) == digest_of_masks(load_run(out).masks)
+    early = start.replace("}", f", checkpoint: '{4 * 128}'}}")
+    with pytest.raises(UserError, match=r"start_from: the pruning of .* is not finished"):
+        run(recipe_file, tmp_path / "third", early, "parametrization.type=mup")

@@ -120,7 +120,8 @@ class PhaseSettings(Settings):
     phase, unless the next phase has the same lora. Default: none."""
     sparsity: Sparsity | None = None
     """Matrices that are masked. Default: as in the previous phase (for the first phase: as in the
-    run that start_from names), else dense. A later phase keeps the masks or drops them."""
+    run that start_from names), without moves, else dense. A later phase keeps the masks, moves
+    them or drops them; only gradual pruning may follow a dense phase."""
     position_scaling: PositionScaling | None = None
     """Scaling of positions to a longer context. Default: as in the previous phase (for the first
     phase: as in start_from), else none."""
