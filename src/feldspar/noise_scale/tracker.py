@@ -108,6 +108,12 @@ class Tracker:
             found[head.uses.name].append(type(head).__name__)
         return found
 
+    def follow_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Use other masks of the parameters that have one, between two steps."""
+        for uses in self._uses:
+            if uses.mask is not None:
+                uses.mask = masks[uses.name]
+
     @contextmanager
     def microbatch(self, n_examples: int | None = None) -> Generator[None]:
         """Record one micro-batch; its forward and its backward pass must both be inside.

@@ -23,6 +23,7 @@ from feldspar.plan.noise_scale import half_life_tokens
 from feldspar.plan.timeline import StepPlan, Timeline
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR, NoiseScaleSettings
 from feldspar.runtime.collectives import world_size
+from feldspar.sparsity.masks import Masks
 from feldspar.train.next_token import SequenceBatches
 from feldspar.train.observers import is_due
 from feldspar.train.trainer import Observer, TakenStep, Trainer
@@ -63,6 +64,7 @@ class GradientNoise(Observer):
             self._calibration = Calibration(self.half_life_tokens)
         self._examples: Tracker | None = None
         self._groups: GroupTracker | None = None
+        self._masks = Masks()
         self._step = _Step(examples=False, groups=False)
 
     @property
@@ -80,6 +82,7 @@ class GradientNoise(Observer):
         assert isinstance(task.batches, SequenceBatches), "images have no noise scale"
         first = self._timeline.next_step(phase.start_position)
         assert first is not None, "a phase has at least one step"
+        self._masks = task.masks
         self.attach(task.model, task.masks.tensors)
         self.require_groups(first, task.batches.micro_batch_sequences)
 
@@ -96,6 +99,14 @@ class GradientNoise(Observer):
             )
         if self._group_kind is not None:
             self._groups = track_groups(model, _GROUPS[self._group_kind], masks)
+
+    def see_update(self, trainer: Trainer) -> None:
+        """Measure by the masks that the step has moved."""
+        if trainer.task.masks is not self._masks:
+            self._masks = trainer.task.masks
+            for tracker in (self._examples, self._groups):
+                if tracker is not None:
+                    tracker.follow_masks(self._masks.tensors)
 
     def detach(self) -> None:
         """Remove the instruments from the model."""

@@ -312,3 +312,17 @@ def test_masks_of_a_pruned_run_stay(recipe_file: Path, tmp_path: Path) -> None:
     early = start.replace("}", f", checkpoint: '{4 * 128}'}}")
     with pytest.raises(UserError, match=r"start_from: the pruning of .* is not finished"):
         run(recipe_file, tmp_path / "third", early, "parametrization.type=mup")
+
+
+@pytest.mark.parametrize("noise", ["coverage: all", "estimator: microbatch"])
+def test_the_noise_scale_follows_the_masks(recipe_file: Path, tmp_path: Path, noise: str) -> None:
+    out = tmp_path / "run"
+    overrides = (RIGL, f"noise_scale={{{noise}}}", "runtime.micro_batch_sequences=2", *EVERY_STEP)
+    run(recipe_file, out, *overrides)
+    whole = metrics_of(out)
+    while checkpoint(out).position > 4 * 128:  # the move at step 4 is made
+        forget_newest(out)
+    run(recipe_file, out, *overrides)
+    for before, after in zip(whole, metrics_of(out), strict=True):
+        for key in ("noise_scale/total/noise", "noise_scale/total/signal_sq"):
+            assert before[key] == after[key]

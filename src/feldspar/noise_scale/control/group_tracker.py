@@ -83,6 +83,10 @@ class GroupTracker:
             for place, parameter in enumerate(self._parameters)
         ]
 
+    def follow_masks(self, masks: Mapping[str, Tensor]) -> None:
+        """Use other masks of the parameters that have one, between two steps."""
+        self._masks = {name: masks[name].to(self._device) for name in self._masks}
+
     @contextmanager
     def microbatch(self, num_examples: int) -> Generator[None]:
         """Record forward and backward pass of one micro-batch with this number of examples."""
