@@ -145,13 +145,13 @@ def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None =
             read = x
         if settings.branches != "parallel_one_norm":
             normed = _norm(read, part, "feed_forward_norm", settings)
-        inner = _linear(normed, part, "feed_forward.input")
+        inner = _linear(normed, part, "feed_forward.input", settings)
         if settings.gated:
             gate, up = inner[..., : settings.d_ff], inner[..., settings.d_ff :]
             inner = _activation(gate, settings.feed_forward) * up
         else:
             inner = _activation(inner, settings.feed_forward)
-        branch = _linear(inner, part, "feed_forward.output")
+        branch = _linear(inner, part, "feed_forward.output", settings)
         branch = _norm(branch, part, "feed_forward_output_norm", settings)
         x = x + branch * block.residual_multiplier
     x = _norm(x, state, "final_norm", settings)
@@ -174,7 +174,7 @@ def _activation(x, kind):
 
 def _attention(decoder, normed, part, index, positions, document_ids):
     settings, head_dim = decoder.settings, decoder.settings.head_width
-    fused = _linear(normed, part, "attention.query_key_value")
+    fused = _linear(normed, part, "attention.query_key_value", settings)
     q_width, kv_width = settings.n_heads * head_dim, settings.kv_heads * head_dim
     query, key, value = fused.split([q_width, kv_width, kv_width], -1)
     if settings.query_key_norm == "whole":
@@ -225,10 +225,25 @@ def _attention(decoder, normed, part, index, positions, document_ids):
         settings.attention_soft_cap,
         biases,
     )
-    return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output")
+    return _linear(attended.transpose(1, 2).flatten(2), part, "attention.output", settings)
 
 
-def _linear(x, part, name):
+def _linear(x, part, name, settings):
+    """Map x, by one matrix or by those of Sparse-IFT (2303.11525, section 2)."""
+    member = settings.iso_flop and settings.iso_flop.type
+    if member == "parallel":
+        branches = [f"{name}.branches.{index}" for index in range(settings.iso_flop.branches)]
+        return sum(_norm(_matrix(x, part, f"{b}.w"), part, f"{b}.norm", settings) for b in branches)
+    if member == "factorized":
+        inner = _norm(_matrix(x, part, f"{name}.u"), part, f"{name}.norm", settings)
+        return _matrix(_activation(inner, settings.feed_forward), part, f"{name}.v")
+    if member == "doped":
+        low_rank = _matrix(_matrix(x, part, f"{name}.u"), part, f"{name}.v")
+        return _matrix(x, part, f"{name}.w") + low_rank
+    return _matrix(x, part, name)
+
+
+def _matrix(x, part, name):
     out = x @ part[f"{name}.weight"].T
     return out + part[f"{name}.bias"] if f"{name}.bias" in part else out
 

@@ -56,6 +56,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "logit_soft_cap": 3.0,
         "sliding_window": {"tokens": 3, "full_every": 2},
     },
+    "sparse_parallel": LLAMA
+    | {"iso_flop": {"type": "parallel", "sparsity": 0.5}, "norm": RMS | {"unit_offset": True}},
+    "sparse_factorized": {"iso_flop": {"type": "factorized", "sparsity": 0.5}},
+    "sparse_doped": LLAMA | {"iso_flop": {"type": "doped", "sparsity": 0.5}, "bias": True},
+    "sparse_both": {
+        "iso_flop": {"type": "parallel", "sparsity": 0.75},
+        "norm": {"place": "both"},
+        "query_key_norm": "whole",
+    },
 }
 each_variant = pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS.keys())
 Make = Callable[..., Any]

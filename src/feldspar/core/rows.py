@@ -35,6 +35,8 @@ class FanIn(StrEnum):
 
     D_MODEL = "d_model"
     D_FF = "d_ff"
+    D_MODEL_AND_D_FF = "d_model_and_d_ff"
+    """A width in proportion to d_model x d_ff / (d_model + d_ff)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class ParameterRole:
     fan_in: FanIn = FanIn.D_MODEL
     writes_residual: bool = False
     initial_mean: float = 0.0
+    maskable: bool = True
+    """False for a hidden matrix that stays dense in a sparse model."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class ParameterRow:
     in_block: bool = False
     writes_residual: bool = False
     initial_mean: float = 0.0
+    maskable: bool = True
 
     @property
     def count(self) -> int:

@@ -15,6 +15,7 @@ express it under the multipliers of a plain one, so that common classes compute 
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 
@@ -30,8 +31,10 @@ from feldspar.runtime.tensor_file import LazyTensors, TensorHeader, header_of
 EMBEDDING = "token_embedding.weight"
 TABLES = (EMBEDDING, "position_embedding.weight", SOFT_PROMPT)
 HEAD = "output.weight"
-KEY_ROWS = ("attention.query_key_value.weight", "attention.query_key_value.bias")
-KEY_NORM = ("attention.key_norm.weight", "attention.key_norm.bias")
+KEY_ROWS = "attention.query_key_value"
+KEY_NORM = "attention.key_norm"
+SPARSE_MAP_ENDS = re.compile(r"\.(v|w|branches\.\d+\.norm)$")
+"""Ends of the names of modules that write the output of a map of Sparse-IFT."""
 OUTPUTS = ("attention.output", "feed_forward.output")
 OUTPUT_NORMS = ("attention_output_norm", "feed_forward_output_norm")
 
@@ -125,7 +128,7 @@ class WithMultipliers(LazyTensors):
         return self._settings.norm.unit_offset and name.endswith("norm.weight")
 
     def _rows(self, name: str) -> slice:
-        if not name.endswith(KEY_ROWS):
+        if not _module(name).endswith(KEY_ROWS):
             return slice(None)
         width = self._settings.head_width
         begin = self._settings.n_heads * width
@@ -165,15 +168,23 @@ def _multiplier_of(name: str, settings: ModelSettings) -> str | None:
     """Return the name of the multiplier that a tensor takes."""
     if name == HEAD:
         return "output"
-    module = name.rpartition(".")[0]
+    module = _module(name)
     if settings.embedding_norm and module == "embedding_norm":
         return "embedding"
     if name in TABLES:
         return None if settings.embedding_norm else "embedding"
-    if name.endswith(KEY_ROWS if settings.query_key_norm == "none" else KEY_NORM):
+    if module.endswith(KEY_ROWS if settings.query_key_norm == "none" else KEY_NORM):
         return "attention"
     outputs = OUTPUTS if settings.norm.place == "before" else OUTPUT_NORMS
     return "residual" if module.endswith(outputs) else None
+
+
+def _module(name: str) -> str:
+    """Return the name of the module whose output a tensor makes.
+
+    In Sparse-IFT's maps these are the last tensors: the norms of the branches, or v, or w and v.
+    """
+    return SPARSE_MAP_ENDS.sub("", name.rpartition(".")[0])
 
 
 def _equal(one: float, other: float) -> bool:

@@ -18,6 +18,7 @@ from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.model.rows import model_shapes
 from feldspar.recipe.sections.block_parts import Biases, NormSettings
+from feldspar.recipe.sections.iso_flop import IsoFlopSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
@@ -28,7 +29,7 @@ from feldspar.recipe.sections.model import (
 )
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
 
-CODE = ("configuration_feldspar", "positions_feldspar", "modeling_feldspar")
+CODE = ("configuration_feldspar", "positions_feldspar", "layers_feldspar", "modeling_feldspar")
 SAME_KEYS = (
     "query_key_norm",
     "branches",
@@ -116,6 +117,7 @@ class OwnAdapter(Adapter):
             bias=bias if isinstance(bias, bool) else Biases(**bias),
             tied_embeddings=configuration["tie_word_embeddings"],
             sliding_window=window_of(configuration),
+            iso_flop=_iso_flop(configuration),
             **{name: configuration[name] for name in SAME_KEYS if name in configuration},
         )
         found = configuration.get("position_scaling") or {"type": "none"}
@@ -150,6 +152,8 @@ def _later_keys(settings: ModelSettings) -> dict[str, Any]:
         found["alibi_slope_multiplier"] = positions.slope_multiplier
     if isinstance(positions, AlibiPositions) and positions.rounded:
         found["alibi_rounded"] = True
+    if settings.iso_flop is not None and settings.iso_flop.type != "wide":
+        found["iso_flop"] = settings.iso_flop.model_dump(mode="json")
     values = {name: getattr(settings, name) for name in SAME_KEYS}
     defaults = {name: ModelSettings.model_fields[name].default for name in SAME_KEYS}
     return found | {name: value for name, value in values.items() if value != defaults[name]}
@@ -160,6 +164,11 @@ def write_code(folder: Path) -> None:
     for name in CODE:
         text = files("feldspar.huggingface.remote").joinpath(f"{name}.py").read_text("utf-8")
         write_atomically(folder / f"{name}.py", text)
+
+
+def _iso_flop(configuration: Mapping[str, Any]) -> IsoFlopSettings | None:
+    found = configuration.get("iso_flop")
+    return None if found is None else IsoFlopSettings.model_validate(found)
 
 
 def _positions(configuration: Mapping[str, Any]) -> Positions:

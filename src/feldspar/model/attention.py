@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from feldspar.core.rows import ParameterRole, Role
 from feldspar.model.attention_paths import attend
 from feldspar.model.context import SequenceContext
-from feldspar.model.layers import Linear, make_norm
+from feldspar.model.layers import make_norm
 from feldspar.model.positions import rotate
+from feldspar.model.sparse_members import make_linear
 from feldspar.model.visible_keys import VisibleKeys
 from feldspar.recipe.sections.model import ModelSettings, RotaryPositions
 
@@ -41,8 +42,8 @@ class Attention(nn.Module):
         self.soft_cap = settings.attention_soft_cap
         d_model, biases = settings.d_model, settings.biases
         fused_width = self.query_width + 2 * self.key_width
-        self.query_key_value = Linear(
-            d_model, fused_width, biases.query_key_value, ParameterRole(Role.HIDDEN)
+        self.query_key_value = make_linear(
+            settings, d_model, fused_width, biases.query_key_value, ParameterRole(Role.HIDDEN)
         )
         self.normalises_heads = settings.query_key_norm == "head"
         self.query_norm = self.key_norm = None
@@ -50,7 +51,8 @@ class Attention(nn.Module):
             alone = self.normalises_heads
             self.query_norm = make_norm(self.head_dim if alone else self.query_width, settings)
             self.key_norm = make_norm(self.head_dim if alone else self.key_width, settings)
-        self.output = Linear(
+        self.output = make_linear(
+            settings,
             self.query_width,
             d_model,
             biases.attention_output,

@@ -75,6 +75,7 @@ def module_rows(module: nn.Module) -> tuple[ParameterRow, ...]:
                 in_block=in_block,
                 writes_residual=role.writes_residual,
                 initial_mean=role.initial_mean,
+                maskable=role.maskable,
             )
         )
     return tuple(rows)

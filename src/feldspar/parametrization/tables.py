@@ -134,12 +134,17 @@ class _Scale:
 
     width: float = 1.0
     inner_width: float = 1.0
+    between_width: float = 1.0
     depth: float = 1.0
     depth_power: float = 1.0
 
     def fan_in(self, row: ParameterRow) -> float:
         """Return the multiplier of the dimension that a hidden matrix sums over."""
-        return self.inner_width if row.fan_in is FanIn.D_FF else self.width
+        return {
+            FanIn.D_MODEL: self.width,
+            FanIn.D_FF: self.inner_width,
+            FanIn.D_MODEL_AND_D_FF: self.between_width,
+        }[row.fan_in]
 
     @property
     def residual(self) -> float:
@@ -156,7 +161,9 @@ def _scale(settings: ParametrizationSettings, shapes: ModelShapes) -> _Scale:
     if settings.type == "sp":
         return _Scale()
     assert settings.base_d_model is not None and settings.base_d_ff is not None, "checked on load"
-    widths = shapes.d_model / settings.base_d_model, shapes.d_ff / settings.base_d_ff
+    d_model, d_ff = settings.base_d_model, settings.base_d_ff
+    between = (1 / d_model + 1 / d_ff) / (1 / shapes.d_model + 1 / shapes.d_ff)
+    widths = shapes.d_model / d_model, shapes.d_ff / d_ff, between
     if settings.depth_power is None:
         return _Scale(*widths)
     assert settings.base_n_layers is not None, "checked on load"

@@ -293,6 +293,16 @@ class Recipe(RecipeTop):
         return self
 
     @model_validator(mode="after")
+    def _lora_finds_its_matrices(self) -> Self:
+        member = self.model.iso_flop
+        if self.lora is not None and member is not None and member.type != "wide":
+            raise ValueError(
+                f"phases: lora updates single matrices, and model.iso_flop of type {member.type} "
+                "has several in the place of each; remove one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _steered_batches_can_be(self) -> Self:
         for index, phase in enumerate(self.phases):
             if not isinstance(phase.batch, NoiseScaleBatch):

@@ -7,6 +7,7 @@ masked row is enough. Queries and keys have no units, because positions may rota
 together.
 """
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -58,8 +59,8 @@ def _parts(name: str, mask: Tensor, shapes: ModelShapes) -> dict[str, Tensor]:
     if name.endswith(INNER) and len(mask) == 2 * shapes.d_ff:
         gate, up = mask.chunk(2)
         return {"feed_forward.gate": gate, "feed_forward.up": up}
-    known = next((end for end in (ATTENTION_OUTPUT, INNER, INNER_OUTPUT) if name.endswith(end)), "")
-    return {(known or name).removesuffix(".weight"): mask}
+    # Names of decoders begin with blocks.N; the parts of all blocks count together.
+    return {re.sub(r"^blocks\.\d+\.|\.weight$", "", name): mask}
 
 
 def _alive_units(name: str, masks: Masks, shapes: ModelShapes) -> list[Tensor]:

@@ -33,7 +33,7 @@ def sparsities(
     if isinstance(settings, Dense):
         return {}
     rows = list(rows)
-    maskable = [row for row in rows if row.role is Role.HIDDEN and row.in_block]
+    maskable = [row for row in rows if row.role is Role.HIDDEN and row.in_block and row.maskable]
     chosen: dict[str, float] = {}
     for target in settings.targets:
         for row in _matching(target, maskable, rows, f"{key}.targets"):

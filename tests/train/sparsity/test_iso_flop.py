@@ -5,18 +5,31 @@ from pathlib import Path
 import pytest
 import torch
 
+from feldspar.core.errors import UserError
 from feldspar.release.export_run import export_run
 from feldspar.train.load import load_run
 from tests.train.conftest import losses_of
-from tests.train.sparsity.conftest import KEEP_ALL, assert_zeros, forget_newest, run
+from tests.train.sparsity.conftest import (
+    DENSE_LATER,
+    KEEP_ALL,
+    assert_zeros,
+    forget_newest,
+    recipe_of,
+    run,
+)
 
-MEMBERS = ("wide",)
+MEMBERS = ("wide", "parallel", "factorized", "doped")
+FEW_STEPS = ("phases.0.length=4 steps", "phases.1.length=2 steps")
 
 
 @pytest.fixture(params=MEMBERS)
 def member(request: pytest.FixtureRequest) -> str:
     """The override that makes a model of two layers of 32 one of Sparse-IFT's members."""
-    return f"model.iso_flop={{type: {request.param}, sparsity: 0.75}}"
+    return override(request.param)
+
+
+def override(member: str) -> str:
+    return f"model.iso_flop={{type: {member}, sparsity: 0.75}}"
 
 
 def test_a_run_that_was_stopped_goes_on(recipe_file: Path, tmp_path: Path, member: str) -> None:
@@ -25,22 +38,53 @@ def test_a_run_that_was_stopped_goes_on(recipe_file: Path, tmp_path: Path, membe
     loaded = load_run(out)
     assert loaded.recipe.sparsity(0).type == "static"
     assert_zeros(dict(loaded.decoder.named_parameters()), loaded.masks)
+    assert losses[-1] < losses[0]
     forget_newest(out)
     run(recipe_file, out, member, KEEP_ALL)
     assert losses_of(out) == losses
 
 
-def test_a_wide_run_is_exported_as_any_other(recipe_file: Path, tmp_path: Path) -> None:
+def test_masks_may_move(recipe_file: Path, tmp_path: Path, member: str) -> None:
+    out = tmp_path / "run"
+    moving = "phases.0.sparsity={type: rigl, sparsity: 0.75, every: 2 steps}"
+    run(recipe_file, out, member, moving, *FEW_STEPS)
+    loaded = load_run(out)
+    assert_zeros(dict(loaded.decoder.named_parameters()), loaded.masks)
+    for name in loaded.masks.tensors:
+        assert loaded.masks.density(name) == 0.25
+
+
+def test_masks_are_dropped_by_a_later_phase(recipe_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    run(recipe_file, out, override("factorized"), *DENSE_LATER, *FEW_STEPS)
+    loaded = load_run(out)
+    assert not loaded.masks.tensors
+    for name, tensor in loaded.decoder.blocks.named_parameters():
+        if tensor.dim() == 2:
+            assert int((tensor == 0).sum()) < 0.1 * tensor.numel(), name
+
+
+def test_an_exported_run_gives_our_logits(recipe_file: Path, tmp_path: Path, member: str) -> None:
     transformers = pytest.importorskip("transformers")
-    out, member = tmp_path / "run", "model.iso_flop={type: wide, sparsity: 0.75}"
-    run(recipe_file, out, member, "phases.0.length=4 steps")
+    out = tmp_path / "run"
+    run(recipe_file, out, member, *FEW_STEPS)
     written = export_run(out, tmp_path / "exported")
-    assert (written.d_model, written.d_ff) == (64, 128)
-    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
-    assert type(model).__name__ == "GPT2LMHeadModel"
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "exported", trust_remote_code=True
+    )
+    name = "GPT2LMHeadModel" if "wide" in member else "FeldsparForCausalLM"
+    assert type(model).__name__ == name
+    assert written.d_model == (64 if "wide" in member else 32)
     tokens = torch.arange(12).view(1, 12)
     ours = load_run(out).decoder
     with torch.no_grad():
         expected = ours.logits(ours(tokens))
         found = model(tokens).logits
     torch.testing.assert_close(found, expected[..., : found.shape[-1]], rtol=1e-4, atol=1e-4)
+
+
+def test_lora_has_no_single_matrix_to_update(recipe_file: Path) -> None:
+    lora = "phases.0.lora={rank: 2, alpha: 4}"
+    for member in ("parallel", "factorized", "doped"):
+        with pytest.raises(UserError, match="lora updates single matrices"):
+            recipe_of(recipe_file, override(member), lora)

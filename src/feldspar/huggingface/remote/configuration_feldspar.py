@@ -54,6 +54,7 @@ class FeldsparConfig(PretrainedConfig):
         layer_types: list[str] | None = None,
         attention_soft_cap: float | None = None,
         logit_soft_cap: float | None = None,
+        iso_flop: dict[str, Any] | None = None,
         use_cache: bool = True,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
@@ -88,11 +89,11 @@ class FeldsparConfig(PretrainedConfig):
         self.alibi_slope_multiplier = alibi_slope_multiplier
         self.alibi_rounded = alibi_rounded
         self.position_scaling = position_scaling
-        self.scaled_length = scaled_length
-        self.sliding_window = sliding_window
+        self.scaled_length, self.sliding_window = scaled_length, sliding_window
         self.layer_types = layer_types or ["full_attention"] * num_hidden_layers
         self.attention_soft_cap = attention_soft_cap
         self.logit_soft_cap = logit_soft_cap
+        self.iso_flop = iso_flop
         self.use_cache = use_cache
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id

@@ -1,10 +1,10 @@
-"""A decoder-only transformer, which needs torch, transformers and the two files beside it.
+"""A decoder-only transformer, which needs torch, transformers and the three files beside it.
 
 Blocks normalise before each branch, after it, or both; branches may be parallel. Positions are
 learned, rotary (whole or partial, halves or neighbouring pairs), ALiBi or none, and may be scaled
 to longer contexts. Heads may share keys, and queries and keys may be normalised. The feed-forward
-layer is GELU, ReLU or gated. Layers may see a sliding window of the context. Scores and logits may
-have a soft cap.
+layer is GELU, ReLU or gated. The blocks' matrices may be those of Sparse-IFT. Layers may see a
+sliding window of the context. Scores and logits may have a soft cap.
 
 Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 """
@@ -20,6 +20,7 @@ from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .configuration_feldspar import FeldsparConfig
+from .layers_feldspar import activation, make_linear, make_norm, normalised, wide_dtype
 from .positions_feldspar import Scaling, alibi_slopes, rotate, scaled_frequencies, scaled_slopes
 
 Rotary = tuple[Tensor, Tensor]
@@ -32,50 +33,9 @@ CACHE = (
 )
 
 
-def wide_dtype(x: Tensor) -> torch.dtype:
-    """Return float32, or float64 where x has it: tables and norms are computed in it."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-class RMSNorm(nn.RMSNorm):
-    """Division by the root mean square in float32 at least, then a gain: weight plus offset."""
-
-    def __init__(self, width: int, epsilon: float, offset: float) -> None:
-        super().__init__(width, epsilon)
-        self.offset = offset
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last dimension."""
-        wide = wide_dtype(x)
-        gain = self.weight.to(wide) + self.offset
-        return F.rms_norm(x.to(wide), self.normalized_shape, gain, self.eps).to(x.dtype)
-
-
-def make_norm(config: FeldsparConfig, width: int | None = None) -> nn.Module:
-    """Return the norm that the configuration names, over ``width`` or hidden_size dimensions."""
-    width = config.hidden_size if width is None else width
-    if config.norm_type == "rms":
-        return RMSNorm(width, config.norm_epsilon, float(config.norm_unit_offset))
-    return nn.LayerNorm(width, eps=config.norm_epsilon, bias=config.has_bias("norm"))
-
-
-def normalised(norm: nn.Module | None, x: Tensor) -> Tensor:
-    """Apply a norm that a model may lack."""
-    return x if norm is None else norm(x)
-
-
 def soft_capped(x: Tensor, cap: float | None) -> Tensor:
     """Return c tanh(x / c), or x without a cap c."""
     return x if cap is None else (x / cap).tanh() * cap
-
-
-def activation(x: Tensor, kind: str) -> Tensor:
-    """Return the nonlinearity of a kind of feed-forward layer."""
-    if kind == "swiglu":
-        return F.silu(x)
-    if kind == "relu":
-        return F.relu(x)
-    return F.gelu(x, approximate="none" if kind.endswith("_erf") else "tanh")
 
 
 class Attention(nn.Module):
@@ -92,14 +52,14 @@ class Attention(nn.Module):
         self.groups = config.num_attention_heads // config.num_key_value_heads
         self.soft_cap = config.attention_soft_cap
         bias = config.has_bias("query_key_value")
-        self.query_key_value = nn.Linear(config.hidden_size, sum(self.widths), bias=bias)
+        self.query_key_value = make_linear(config, config.hidden_size, sum(self.widths), bias)
         self.by_head = config.query_key_norm == "head"
         self.query_norm = self.key_norm = None
         if config.query_key_norm != "none":
             self.query_norm = make_norm(config, config.head_dim if self.by_head else queries)
             self.key_norm = make_norm(config, config.head_dim if self.by_head else keys)
         bias = config.has_bias("attention_output")
-        self.output = nn.Linear(queries, config.hidden_size, bias=bias)
+        self.output = make_linear(config, queries, config.hidden_size, bias)
 
     def forward(
         self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
@@ -144,8 +104,8 @@ class FeedForward(nn.Module):
         self.gated = "glu" in self.kind
         bias = config.has_bias("feed_forward")
         inner = config.intermediate_size * (2 if self.gated else 1)
-        self.input = nn.Linear(config.hidden_size, inner, bias=bias)
-        self.output = nn.Linear(config.intermediate_size, config.hidden_size, bias=bias)
+        self.input = make_linear(config, config.hidden_size, inner, bias)
+        self.output = make_linear(config, config.intermediate_size, config.hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (b, t, d) to (b, t, d)."""

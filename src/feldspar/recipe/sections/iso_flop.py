@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from decimal import Decimal
 from fractions import Fraction as Ratio
-from math import ceil, isqrt
-from typing import Annotated, Any, Literal
+from math import ceil, floor, isqrt
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from feldspar.recipe.base import Settings, without_defaults
@@ -23,6 +24,8 @@ from feldspar.recipe.sections.sparsity import (
     StaticSparsity,
 )
 
+SAME_NUMBER = Ratio(1, 10**5)
+"""Largest relative difference between 1 / (1 - sparsity) and a whole number of branches."""
 WIDTHS = ("d_model", "d_ff", "head_dim")
 """Keys of a model whose numbers a wide model changes."""
 
@@ -47,8 +50,11 @@ class DenseWidths(Settings):
 class IsoFlopSettings(Settings):
     """The sparse model that stands for the dense one that the section describes."""
 
-    type: Literal["wide"]
-    """wide: all widths of the blocks are divided by sqrt(1 - sparsity)."""
+    type: Literal["wide", "parallel", "factorized", "doped"]
+    """wide: all widths are divided by sqrt(1 - sparsity). The others replace each matrix of the
+    blocks. parallel: by the sum of 1 / (1 - sparsity) sparse matrices, each with a norm behind it.
+    factorized: by two sparse matrices with a nonlinearity between them. doped: by a sparse matrix
+    plus a dense one of low rank."""
     sparsity: Annotated[Fraction, AfterValidator(_not_dense)]
     """Share of zeros in the matrices of the blocks; also the first phase's sparsity."""
     dense: DenseWidths | None = None
@@ -57,6 +63,22 @@ class IsoFlopSettings(Settings):
     @model_serializer(mode="wrap")
     def _without_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return without_defaults(self, handler, ("dense",))
+
+    @model_validator(mode="after")
+    def _branches_are_whole(self) -> Self:
+        if self.type != "parallel":
+            return self
+        exact = 1 / self.density
+        if self.branches < 2 or abs(exact / self.branches - 1) > SAME_NUMBER:
+            counts = {max(floor(exact), 2), max(ceil(exact), 2)}
+            nearest = sorted(counts, key=lambda count: abs(1 - 1 / count - self.sparsity))
+            allowed = " or ".join(f"{1 - 1 / count:.6g} ({count} branches)" for count in nearest)
+            raise ValueError(
+                f"sparsity: parallel has 1 / (1 - sparsity) branches, and {self.sparsity:g} gives "
+                f"{float(exact):g}, which is not a whole number of at least 2; the nearest "
+                f"sparsity: {allowed}"
+            )
+        return self
 
     @property
     def density(self) -> Ratio:
@@ -67,6 +89,19 @@ class IsoFlopSettings(Settings):
     def masks(self) -> StaticSparsity:
         """The sparsity of a first phase that gives none."""
         return StaticSparsity(type="static", sparsity=self.sparsity)
+
+    @property
+    def branches(self) -> int:
+        """Number of matrices of Sparse Parallel in place of one."""
+        return round(1 / self.density)
+
+    def factorized_width(self, n_in: int, n_out: int) -> int:
+        """Return the width between the matrices of Sparse Factorized, rounded up."""
+        return ceil(n_in * n_out / (self.density * (n_in + n_out)))
+
+    def doped_rank(self, n_in: int, n_out: int) -> int:
+        """Return the rank of the dense part of Sparse Doped, rounded down."""
+        return floor((1 - self.density) * n_in * n_out / (n_in + n_out))
 
     def misfit(self, sparsity: AnySparsity) -> str | None:
         """Return the key of a first phase's sparsity that breaks the FLOPs, and why; else None."""

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from feldspar.model import feed_forward
-from feldspar.model.feed_forward import gelu
+from feldspar.model import nonlinearities
+from feldspar.model.nonlinearities import gelu
 from tests.rounding import assert_within_rounding
 
 OPERATIONS = 10
@@ -15,7 +15,7 @@ OPERATIONS = 10
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(0, 3), (1,), (3, 7, 11)])
 def test_values_and_gradients_are_those_of_torch(monkeypatch, dtype, shape):
-    monkeypatch.setattr(feed_forward, "PIECE_ENTRIES", 50)
+    monkeypatch.setattr(nonlinearities, "PIECE_ENTRIES", 50)
     generator = torch.Generator().manual_seed(0)
     x = (4 * torch.randn(shape, generator=generator)).to(dtype).requires_grad_()
     weights = torch.randn(shape, generator=generator).to(dtype)
