@@ -6,7 +6,7 @@ that a move is a function of its inputs on every device.
 """
 
 from dataclasses import dataclass
-from math import floor, inf
+from math import floor
 
 import torch
 from torch import Tensor
@@ -48,11 +48,9 @@ def drop_and_grow(
     count = floor(fraction * int(kept.sum()))
     if not allow_regrow:
         count = min(count, int((~kept).sum()))
-    small = -block_sums(weight, block)
-    dropped = _highest(small.masked_fill(~kept, -inf), count)
+    dropped = _highest(-block_sums(weight, block), count, among=kept)
     remaining = kept & ~dropped
-    excluded = remaining if allow_regrow else kept
-    grown = _highest(growth_scores.masked_fill(excluded, -inf), count)
+    grown = _highest(growth_scores, count, among=~remaining if allow_regrow else ~kept)
     return _move(remaining | grown, dropped, grown, block)
 
 
@@ -63,13 +61,15 @@ def prune(mask: Tensor, weight: Tensor, kept_blocks: int, block: Block = (1, 1))
     """
     kept = _blocks_of(mask, block)
     count = max(int(kept.sum()) - kept_blocks, 0)
-    small = -block_sums(weight, block)
-    dropped = _highest(small.masked_fill(~kept, -inf), count)
+    dropped = _highest(-block_sums(weight, block), count, among=kept)
     return _move(kept & ~dropped, dropped, torch.zeros_like(dropped), block)
 
 
 def block_sums(values: Tensor, block: Block) -> Tensor:
-    """Return the sum of absolute values of each block, in float64."""
+    """Return the sum of absolute values of each block, in float64; of single entries their
+    absolute values."""
+    if block == (1, 1):
+        return values.detach().abs()
     rows, columns = block
     shape = (values.shape[0] // rows, rows, values.shape[1] // columns, columns)
     return values.detach().abs().double().reshape(shape).sum((1, 3))
@@ -94,16 +94,19 @@ def _move(kept: Tensor, dropped: Tensor, grown: Tensor, block: Block) -> Move:
     )
 
 
-def _highest(scores: Tensor, count: int) -> Tensor:
-    """Return a bool tensor that is True at the ``count`` highest scores, ties by position."""
-    chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
+def _highest(scores: Tensor, count: int, among: Tensor) -> Tensor:
+    """Return a bool tensor that is True at the ``count`` highest scores of the True places of
+    ``among``, ties by position."""
+    chosen = torch.zeros_like(among, memory_format=torch.contiguous_format)
     if count:
-        flat = scores.flatten()
-        lowest = flat.kthvalue(flat.numel() - count + 1).values
-        chosen = flat > lowest
-        ties = (flat == lowest).nonzero().flatten()
-        chosen[ties[: count - int(chosen.sum())]] = True
-    return chosen.view(scores.shape)
+        places = among.flatten().nonzero().flatten()
+        values = scores.flatten()[places]
+        lowest = values.kthvalue(len(values) - count + 1).values
+        taken = values > lowest
+        ties = (values == lowest).nonzero().flatten()
+        taken[ties[: count - int(taken.sum())]] = True
+        chosen.view(-1)[places[taken]] = True
+    return chosen
 
 
 def _blocks_of(mask: Tensor, block: Block) -> Tensor:
