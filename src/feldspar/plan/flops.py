@@ -13,8 +13,11 @@ The sparse ledger (2403.00952) counts the FLOPs if only kept entries were comput
 forward pass: 2 per kept entry of the blocks' matrices, 4 L d T for the full scores and their sum
 over values, 2 V d for the head; no table look-up, softmax, norm or bias. Training is three times
 that; a frozen matrix has no product for its own gradient, and none for that of its input where
-nothing before it is trained (``plan.products``). Masked matrices are multiplied dense, so the
-ledger of a sparse phase is not what was executed: that is what the other conventions count.
+nothing before it is trained (``plan.products``).
+
+The other conventions count masked entries too: that is what a run executes where it multiplies all
+entries. A run that multiplies matrices sparse skips a part of these FLOPs. A run's utilisation and
+speed leave out what it skipped (``masked_flops_per_token`` is the most that it can skip).
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -86,6 +89,21 @@ def _frozen_products(model: ModelSettings, row: ParameterRow) -> int:
         return (3 if model.tied_embeddings else 2) * row.count
     hidden = row.role is Role.HIDDEN and row.in_block
     return row.count if hidden or row.role is Role.OUTPUT else 0
+
+
+def masked_flops_per_token(
+    rows: Collection[ParameterRow], kept: Mapping[str, int], trained: Trained = None
+) -> float:
+    """Return the FLOPs of a token, in forward and backward pass, that belong to masked entries.
+
+    They are a part of ``6P``. ``kept`` gives the kept entries of each masked matrix by name.
+    """
+    names = None if trained is None else {row.name for row in trained}
+    return sum(
+        2.0 * (ALL - (names is not None and row.name not in names)) * (row.count - kept[row.name])
+        for row in rows
+        if row.name in kept
+    )
 
 
 def phase_ledger(

@@ -22,7 +22,7 @@ from feldspar.plan.batches import check_divides, cpu_micro_batch, largest_micro_
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import held_shapes, trained_parts, trained_rows
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.sections.runtime import FsdpDistribution
+from feldspar.recipe.sections.runtime import FsdpDistribution, RuntimeSettings
 from feldspar.sparsity.density import densities
 
 WIDE = 4
@@ -40,6 +40,15 @@ class Machine:
     accelerator: Accelerator | None = None
     devices: int | None = None
     """Number of devices. None: as many as one copy of the model is split over, usually one."""
+
+    def runs_on_accelerator(self, runtime: RuntimeSettings) -> bool:
+        """Tell whether a run on this machine trains on an accelerator."""
+        return self.accelerator is not None or runtime.device == "cuda"
+
+    def multiplies_bfloat16(self, runtime: RuntimeSettings) -> bool:
+        """Tell whether matrix products of a run on this machine are in bfloat16."""
+        automatic = runtime.precision == "auto" and self.runs_on_accelerator(runtime)
+        return runtime.precision == "bfloat16" or automatic
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class _Counter:
 
     @property
     def on_accelerator(self) -> bool:
-        return self.machine.accelerator is not None or self.recipe.runtime.device == "cuda"
+        return self.machine.runs_on_accelerator(self.recipe.runtime)
 
     def phase(self, phase: PhasePlan) -> Memory:
         """Return the memory with the recipe's micro-batch, or with the one that the trainer would
@@ -244,12 +253,11 @@ class _Counter:
 
     def micro_batch(self, phase: PhasePlan, sequences: int) -> MicroBatch:
         runtime = self.recipe.runtime
-        automatic = runtime.precision == "auto" and self.on_accelerator
         return MicroBatch(
             sequences=sequences,
             context_length=phase.context_length,
             on_accelerator=self.on_accelerator,
-            bfloat16=runtime.precision == "bfloat16" or automatic,
+            bfloat16=self.machine.multiplies_bfloat16(runtime),
             documents=self.recipe.phases[phase.index].documents == "mask",
             recompute=runtime.activation_memory == "recompute",
         )

@@ -11,6 +11,7 @@ from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
+from feldspar.plan.masked_products import possible_products
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
 from feldspar.plan.moving_masks import (
     dense_gradient_flops,
@@ -165,7 +166,7 @@ class Plan:
         hours = None
         if speed is not None:
             hours = time_record(recipe, shapes, timeline, speed, device_count(recipe, machine))
-        phases = [self._phase(index) for index in range(len(self.timeline.phases))]
+        phases = [self._phase(index, machine) for index in range(len(self.timeline.phases))]
         active = self.active_parameters(0)
         sparse = {"active": active} if active < self.shapes.parameters else {}
         return {
@@ -194,7 +195,7 @@ class Plan:
             ],
         }
 
-    def _phase(self, index: int) -> dict[str, Any]:
+    def _phase(self, index: int, machine: Machine) -> dict[str, Any]:
         phase = self.timeline.phases[index]
         first = self.timeline.next_step(phase.start_position)
         assert first is not None, "a phase has at least one step"
@@ -224,6 +225,7 @@ class Plan:
             }
             | self._lora(index)
             | self._moves(index)
+            | self._masked_products(index, machine)
         )
 
     def _moves(self, index: int) -> dict[str, Any]:
@@ -234,6 +236,16 @@ class Plan:
         phase, added = self.timeline.phases[index], self._dense_gradients(index)
         static = self._ledger(index)["total"] - added
         return {"moving_masks": moves_record(settings, phase, schedule, static, added)}
+
+    def _masked_products(self, index: int, machine: Machine) -> dict[str, Any]:
+        """Say which masked matrices of a phase may be multiplied sparse."""
+        found = possible_products(self.recipe, self.shapes.rows, machine, index)
+        return {} if found is None else {"masked_products": found.record()}
+
+    def _masked_products(self, index: int, machine: Machine) -> dict[str, Any]:
+        """Say which masked matrices of a phase may be multiplied sparse."""
+        found = possible_products(self.recipe, self.shapes.rows, machine, index)
+        return {} if found is None else {"masked_products": found.record()}
 
     def _against_dense(self, index: int) -> dict[str, Any]:
         """Compare the FLOPs of a Sparse-IFT model with those of its dense model."""

@@ -1,8 +1,9 @@
 """Training time from a throughput: given, from a data sheet, or from a past run.
 
 Rates and work are counted by ``6P+attention``, the convention of the trainer's own utilisation.
-Masked products run dense, so that sparsity saves no time. Validation and checkpoints are not
-included.
+FLOPs that sparse products skip count neither in a past run's rate nor in the planned work: the
+planned run is taken to skip the same share of the FLOPs of masked entries. For any other speed it
+skips none. Validation and checkpoints are not included.
 """
 
 import math
@@ -14,12 +15,19 @@ from typing import Any
 from feldspar.core.accelerators import Accelerator
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ModelShapes
-from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
+from feldspar.plan.flops import (
+    UTILISATION_CONVENTION,
+    flops_per_token,
+    masked_flops_per_token,
+)
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.plan.trained import trained_with_lora
 from feldspar.recipe.root import Recipe
+from feldspar.sparsity.density import kept_counts
 
 HOUR = 3600.0
+SKIPPED_KEY = "skipped_flops_per_token"
+"""The key in a step's record for the FLOPs of a token that sparse products skipped."""
 DEFAULT_UTILISATION = 0.4
 """Share of the peak that training reaches, if no better value is known."""
 
@@ -33,6 +41,8 @@ class Speed:
     source: str
     tokens_per_second: float | None = None
     flops_per_second: float | None = None
+    skipped_share: float = 0.0
+    """Share of the FLOPs of masked entries that sparse products skip."""
 
     def seconds(self, tokens: int, flops: float) -> float:
         """Return the seconds for ``tokens`` tokens that cost ``flops`` FLOPs."""
@@ -81,31 +91,40 @@ def measured_speed(
     FLOPs rather than tokens are used, so that runs of another size or context can be compared.
     Raises UserError for a record of a phase that the recipe lacks.
     """
-    work = {
-        phase.name: _flops_per_token(recipe, shapes, index)
-        for index, phase in enumerate(recipe.phases)
-    }
-    rates = []
+    names = [phase.name for phase in recipe.phases]
+    indices = range(len(names))
+    work = [_flops_per_token(recipe, shapes, index) for index in indices]
+    masked = [_masked_flops_per_token(recipe, shapes, index) for index in indices]
+    rates, shares = [], []
     for record in records:
-        if record["phase"] not in work:
+        if record["phase"] not in names:
             raise UserError(
-                f"--measured: the run's recipe has no phase {record['phase']!r}", allowed=work
+                f"--measured: the run's recipe has no phase {record['phase']!r}", allowed=names
             )
-        per_token = work[record["phase"]]
-        rates.append(record["tokens_per_second"] * per_token)
-    return Speed(f"measured over {len(rates)} steps", flops_per_second=median(rates))
+        index = names.index(record["phase"])
+        skipped = record.get(SKIPPED_KEY, 0.0)
+        rates.append(record["tokens_per_second"] * (work[index] - skipped))
+        if masked[index]:
+            shares.append(skipped / masked[index])
+    source = f"measured over {len(rates)} steps"
+    return Speed(
+        source,
+        flops_per_second=median(rates),
+        skipped_share=median(shares) if shares else 0.0,
+    )
 
 
 def time_record(
     recipe: Recipe, shapes: ModelShapes, timeline: Timeline, speed: Speed, devices: int
 ) -> dict[str, Any]:
     """Return hours of each phase and of the run, and device-hours, as plain values."""
-    hours = []
-    for phase in timeline.phases:
-        flops = _phase_flops(recipe, shapes, phase)
-        hours.append(speed.seconds(phase.length, flops) / HOUR)
-    total = sum(hours)
-    flops = sum(_phase_flops(recipe, shapes, phase) for phase in timeline.phases)
+    share = speed.skipped_share
+    work = [_phase_flops(recipe, shapes, phase, share) for phase in timeline.phases]
+    hours = [
+        speed.seconds(phase.length, flops) / HOUR
+        for phase, flops in zip(timeline.phases, work, strict=True)
+    ]
+    total, flops = sum(hours), sum(work)
     return {
         "hours": total,
         "device_hours": total * devices,
@@ -120,11 +139,23 @@ def time_record(
     }
 
 
-def _phase_flops(recipe: Recipe, shapes: ModelShapes, phase: PhasePlan) -> float:
-    return _flops_per_token(recipe, shapes, phase.index) * phase.length
+def _phase_flops(
+    recipe: Recipe, shapes: ModelShapes, phase: PhasePlan, skipped_share: float
+) -> float:
+    """Return the FLOPs that a phase executes."""
+    flops = _flops_per_token(recipe, shapes, phase.index)
+    if skipped_share:
+        flops -= skipped_share * _masked_flops_per_token(recipe, shapes, phase.index)
+    return flops * phase.length
 
 
 def _flops_per_token(recipe: Recipe, shapes: ModelShapes, phase_index: int) -> float:
     context = recipe.context_lengths[phase_index]
     trained = trained_with_lora(recipe, shapes.rows, phase_index)
     return flops_per_token(recipe.model, shapes, context, trained)[UTILISATION_CONVENTION]
+
+
+def _masked_flops_per_token(recipe: Recipe, shapes: ModelShapes, phase_index: int) -> float:
+    kept = kept_counts(recipe.sparsity(phase_index), shapes.rows)
+    trained = trained_with_lora(recipe, shapes.rows, phase_index)
+    return masked_flops_per_token(shapes.rows, kept, trained)

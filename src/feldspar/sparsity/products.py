@@ -7,6 +7,7 @@ product, and is used wherever no sparse one exists or is faster.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +17,19 @@ from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.sparsity.kernels.linear import SparseLinear
 from feldspar.sparsity.semi_structured import make_product, product_refusal
 
-Product = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-"""Maps x (..., in), a weight (out, in) and a bias (or None) to (..., out), with gradients."""
 
-SMALLEST = 2**15
-"""Entries of a matrix below which a sparse product is not tried: calling it takes longer."""
+class Product(Protocol):
+    """A product that skips entries of the weight outside a mask."""
+
+    passes: int
+    """Products of a training step that skip them: of forward pass, gradient of the input, and
+    gradient of the weight."""
+
+    def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map x (..., in), a weight (out, in) and a bias to (..., out), with gradients."""
+        ...
+
+
 ROUNDS, MOST_TOKENS = 3, 2048
 """Timings of each product, of which the fastest counts, and tokens of a timing at most."""
 
@@ -68,7 +77,7 @@ def measure(
     weight = weight.masked_fill_(~mask.to(device), 0).requires_grad_()
     x.requires_grad_()
 
-    def seconds(multiply: Product) -> float:
+    def seconds(multiply: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> float:
         _wait(device)
         began = time.perf_counter()
         multiply(x, weight, None).backward(grad)

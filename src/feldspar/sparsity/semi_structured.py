@@ -106,6 +106,8 @@ def make_product(mask: Tensor, dtype: torch.dtype, device: torch.device) -> "Sem
 class SemiStructuredProduct:
     """The product ``x @ weight.T + bias`` of a weight whose zeros follow a 2:4 mask."""
 
+    passes = 1
+
     def __init__(self, mask: Tensor, dtype: torch.dtype, library: Library) -> None:
         from torch.sparse._semi_structured_conversions import (
             sparse_semi_structured_from_dense_cutlass,

@@ -16,9 +16,10 @@ from feldspar.model.decoder import Decoder
 from feldspar.model.low_rank import activate, add_low_rank, low_rank_names, merge
 from feldspar.parametrization.application import parameter_groups, set_forward_multipliers
 from feldspar.plan.batches import check_divides
-from feldspar.plan.flops import flops_per_token
+from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
 from feldspar.plan.memory import Memory
 from feldspar.plan.summary import Plan
+from feldspar.plan.time import SKIPPED_KEY
 from feldspar.plan.timeline import PhasePlan, StepPlan
 from feldspar.plan.trained import VOCABULARY_ROLES
 from feldspar.recipe.sections.sparsity import Dense
@@ -71,6 +72,8 @@ class LanguageModelling:
     products: MaskedProducts
     adaptation: dict[str, Any] | None = None
     """Record of the adaptation of the starting model. None: it was not adapted."""
+    skipped_flops: float = 0.0
+    """FLOPs of a token that sparse products skip in the current step."""
 
     @property
     def uses_dropout(self) -> bool:
@@ -144,7 +147,16 @@ class LanguageModelling:
         """Multiply dense where the step reads gradients of entries that the masks drop."""
         dense = self.moving.needs_dense_gradient(step)
         self.products.begin_step(dense)
+        frozen = self._frozen_beside_lora(step.phase.index)
+        self.skipped_flops = 0.0 if dense else self.products.skipped_flops(frozen)
         return dense
+
+    def _frozen_beside_lora(self, index: int) -> set[str]:
+        """Return the parameters that a phase with LoRA freezes, which FLOPs are counted without."""
+        if self.plan.recipe.phases[index].lora is None:
+            return set()
+        trained = {row.name for row in self.plan.trained[index]}
+        return {row.name for row in self.plan.shapes.rows if row.name not in trained}
 
     def read_dense_gradients(self, step: StepPlan) -> None:
         """Keep the dense gradients of a step that moves masks by them (RigL)."""
@@ -174,18 +186,20 @@ class LanguageModelling:
         return self.batches.micro_batch_sequences * self.phase.context_length
 
     def flops(self, step: StepPlan) -> float:
-        """Return forward and backward FLOPs of a step."""
+        """Return forward and backward FLOPs of a step, without those that sparse products skip."""
         recipe, shapes, index = self.plan.recipe, self.plan.shapes, step.phase.index
         trained = None if recipe.phases[index].lora is None else self.plan.trained[index]
         per_token = flops_per_token(recipe.model, shapes, step.phase.context_length, trained)
-        return per_token["6P+attention"] * step.length
+        return (per_token[UTILISATION_CONVENTION] - self.skipped_flops) * step.length
 
     def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
-        """Return sequences and tokens of a step, and figures of masks that it moved."""
+        """Return sequences and tokens of a step, skipped FLOPs, and figures of moved masks."""
         record: dict[str, Any] = {
             "sequences": step.sequences,
             "tokens_per_second": step.length / seconds,
         }
+        if self.skipped_flops:
+            record[SKIPPED_KEY] = self.skipped_flops
         return record | self.moving.figures | ({"cut_tokens": cut_tokens} if cut_tokens else {})
 
     def state(self) -> dict[str, Any]:

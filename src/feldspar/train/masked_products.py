@@ -5,7 +5,7 @@ Both give the same values up to rounding. So the choice is recorded, and a resum
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,16 +13,14 @@ from torch import Tensor
 from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
+from feldspar.plan.products import ALL
 from feldspar.runtime.collectives import on_first
+from feldspar.sparsity.choice import Kind, Wanted, choose_products
 from feldspar.sparsity.masks import Masks
-from feldspar.sparsity.products import SMALLEST, Product, Speed, measure, sparse_product
+from feldspar.sparsity.products import Product, sparse_product
 
 PRODUCTS_KEY = "sparse_products"
 """The key of a checkpoint's state with the names of the matrices that have sparse products."""
-WORTH = 1.05
-"""A sparse product must be this many times as fast: a smaller gain may be noise."""
-MOST_KEPT = 0.7
-"""Share of kept entries above which no sparse product is tried."""
 FEWER = 0.8
 """Products are chosen again when masks keep only this share of what they kept at the last
 choice."""
@@ -33,7 +31,7 @@ class MaskedProducts:
     """The products of a decoder's masked matrices."""
 
     decoder: Decoder
-    wanted: Literal["auto", "dense", "sparse"]
+    wanted: Wanted
     dtype: torch.dtype
     """Precision of the products."""
     device: torch.device
@@ -41,6 +39,8 @@ class MaskedProducts:
     """Entries that the masks kept when the products were chosen."""
     _sparse: dict[str, Product] = field(default_factory=dict)
     """Sparse products by the names of the matrices that have one."""
+    _dropped: dict[str, int] = field(default_factory=dict)
+    """Entries of these matrices that their masks drop."""
 
     def choose(self, masks: Masks, tokens: int) -> dict[str, Any]:
         """Choose for micro-batches of ``tokens`` tokens; return the choice for the run's events.
@@ -63,6 +63,16 @@ class MaskedProducts:
         """Multiply all matrices dense in this step, for gradients of all entries, or as chosen."""
         for name, linear in self._linears().items():
             linear.product = None if dense else self._sparse.get(name)
+
+    def skipped_flops(self, frozen: Collection[str] = ()) -> float:
+        """Return the FLOPs of a token that sparse products skip in forward and backward pass.
+
+        ``frozen`` names matrices that are counted without the product for their own gradient.
+        """
+        return sum(
+            2.0 * min(product.passes, ALL - (name in frozen)) * self._dropped[name]
+            for name, product in self._sparse.items()
+        )
 
     def state(self) -> dict[str, Any]:
         """Return the choice for a checkpoint; nothing where masks are absent."""
@@ -89,6 +99,7 @@ class MaskedProducts:
             if name in masks.tensors
         }
         self._sparse = {name: own for name, own in products.items() if own is not None}
+        self._dropped = {name: dropped_entries(masks.tensors[name]) for name in self._sparse}
         self.begin_step(dense=False)
 
     def _linears(self) -> dict[str, Linear]:
@@ -100,39 +111,21 @@ class MaskedProducts:
         }
 
     def _measured(self, masks: Mapping[str, Tensor], tokens: int) -> dict[str, Any]:
-        """Return the matrices whose sparse products are faster, and the speeds of each shape."""
-        speeds: dict[tuple[Any, ...], Speed | None] = {}
-        chosen = []
-        for name, mask in masks.items() if self.wanted != "dense" else ():
-            kind = (*mask.shape, int(mask.sum()))
-            if kind not in speeds:
-                speeds[kind] = None
-                pays = mask.numel() >= SMALLEST and kind[-1] <= MOST_KEPT * mask.numel()
-                if pays or self.wanted == "sparse":
-                    product = sparse_product(mask, self.dtype, self.device)
-                else:
-                    product = None
-                if product is not None:
-                    speeds[kind] = measure(product, mask, tokens, self.dtype, self.device)
-            speed = speeds[kind]
-            if speed is not None and (self.wanted == "sparse" or speed.ratio > WORTH):
-                chosen.append(name)
-        tried = [
-            {"rows": rows, "columns": columns, "kept": kept, "times_as_fast": speed.ratio}
-            for (rows, columns, kept), speed in speeds.items()
-            if speed is not None
-        ]
-        if tried:
-            told = ", ".join(
-                f"{t['rows']} x {t['columns']} {t['times_as_fast']:.2f}" for t in tried
-            )
-            say(
-                f"sparse products for {len(chosen)} of {len(masks)} masked matrices "
-                f"(times as fast as dense: {told})"
-            )
-        return {"matrices": chosen, "tokens": tokens, "tried": tried}
+        """Measure, print and return the choice."""
+        kinds = {name: Kind.of(mask) for name, mask in masks.items()}
+        choice = choose_products(
+            kinds, masks.__getitem__, self.wanted, tokens, self.dtype, self.device
+        )
+        if choice.speeds:
+            say(str(choice))
+        return choice.record()
 
 
 def kept_entries(masks: Masks) -> int:
     """Return the number of entries that all masks together keep."""
     return sum(int(mask.sum()) for mask in masks.tensors.values())
+
+
+def dropped_entries(mask: Tensor) -> int:
+    """Return the number of entries that a mask drops."""
+    return mask.numel() - int(mask.sum())

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from feldspar.core.records import read_records
-from feldspar.sparsity import products
+from feldspar.sparsity import choice, products
 from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.train import masked_products
 from tests.train.sparsity.conftest import KEEP_ALL, checkpoint, run
@@ -88,7 +88,7 @@ def test_a_resumed_run_has_the_same_bits_and_makes_no_new_choice(
 def test_the_choice_is_measured_and_recorded(
     recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(masked_products, "SMALLEST", 0)
+    monkeypatch.setattr(choice, "SMALLEST", 0)
     run(recipe_file, tmp_path / "run", STATIC)
     (event,) = [
         record
@@ -98,12 +98,27 @@ def test_the_choice_is_measured_and_recorded(
     faster = {
         (tried["rows"], tried["columns"])
         for tried in event["tried"]
-        if tried["times_as_fast"] > masked_products.WORTH
+        if tried["times_as_fast"] > choice.WORTH
     }
     assert len(event["tried"]) == 4
     weights = checkpoint(tmp_path / "run").read_model()
     assert set(event["matrices"]) == set(chosen(tmp_path / "run"))
     assert {tuple(weights[name].shape) for name in event["matrices"]} == faster
+
+
+@pytest.mark.parametrize("sparsity", [STATIC, RIGL])
+def test_skipped_flops_are_those_of_masked_entries(
+    recipe_file: Path, tmp_path: Path, sparsity: str
+) -> None:
+    run(recipe_file, tmp_path / "run", sparsity, KEPT)
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    weights = checkpoint(tmp_path / "run").read_model()
+    dropped = sum(weights[name].numel() * 3 // 4 for name in chosen(tmp_path / "run"))
+    moved = [record["step"] for record in records if record.get("masks/grown")]
+    for record in records:
+        dense = record["step"] in moved  # steps that read gradients of all entries
+        assert record.get("skipped_flops_per_token", 0) == (0 if dense else 6 * dropped)
+    assert bool(moved) is (sparsity == RIGL)
 
 
 def test_small_matrices_are_multiplied_dense(recipe_file: Path, tmp_path: Path) -> None:

@@ -44,12 +44,19 @@ class Compiled:
 def compiled() -> Compiled | None:
     """Return the products for this processor, compiled when they are first asked for.
 
-    None where llvmlite (extra ``sparse``) is absent or the processor has no fast vectors.
+    None where ``kernels_refusal`` gives a reason.
     """
     registers = this_processor()
-    if registers is None or find_spec("llvmlite") is None:
-        return None
-    return compile_products(registers)
+    return compile_products(registers) if registers and kernels_refusal() is None else None
+
+
+def kernels_refusal() -> str | None:
+    """Return why this machine has no products of its processor, or None; compiles nothing."""
+    if this_processor() is None:
+        return "this processor has no vector instructions for sparse products"
+    if find_spec("llvmlite") is None:
+        return "the extra sparse (llvmlite) is not installed here"
+    return None
 
 
 def compile_products(registers: Registers) -> Compiled:

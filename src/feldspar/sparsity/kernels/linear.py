@@ -19,6 +19,8 @@ class SparseLinear:
     multiplied dense.
     """
 
+    passes = 3
+
     def __init__(self, mask: Tensor, kernels: Compiled) -> None:
         self.kernels = kernels
         self.layout = Layout.of(mask, kernels.registers.tile)
