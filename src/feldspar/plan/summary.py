@@ -242,11 +242,6 @@ class Plan:
         found = possible_products(self.recipe, self.shapes.rows, machine, index)
         return {} if found is None else {"masked_products": found.record()}
 
-    def _masked_products(self, index: int, machine: Machine) -> dict[str, Any]:
-        """Say which masked matrices of a phase may be multiplied sparse."""
-        found = possible_products(self.recipe, self.shapes.rows, machine, index)
-        return {} if found is None else {"masked_products": found.record()}
-
     def _against_dense(self, index: int) -> dict[str, Any]:
         """Compare the FLOPs of a Sparse-IFT model with those of its dense model."""
         model, phase = self.recipe.model, self.timeline.phases[index]
