@@ -90,7 +90,7 @@ class Masks:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """Bool tensors, True where an entry is kept."""
     settings: AnySparsity = field(default_factory=Dense)
-    """Settings with which the masks were drawn."""
+    """Settings with which the masks were drawn, or by which they move."""
     seed: int = 0
     """Seed with which the masks were drawn."""
     ever: Mapping[str, Tensor] = field(default_factory=dict)

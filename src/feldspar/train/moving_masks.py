@@ -67,17 +67,17 @@ class MovingMasks:
 
         Weights and moments of dropped and grown entries become zero.
         """
-        if not self.is_due(step):
+        if not masks.tensors or not self.is_due(step):
             return masks
         tensors, ever, dropped, grown = dict(masks.tensors), dict(masks.ever), 0, 0
-        settings = self._plan.recipe.sparsity(step.phase.index)
+        settings, shares = self._plan.recipe.sparsity(step.phase.index), self._pruned_shares(step)
         for name, parameter in model.named_parameters():
             if name not in tensors or not parameter.requires_grad:
                 continue
             before = tensors[name]
-            move = self._move(step, name, before, parameter, masks.seed)
+            move = self._move(step, name, before, parameter, shares.get(name, 0.0))
             kept, changed = from_first(torch.stack([move.mask, move.changed]).cpu())
-            local = part_of(changed, parameter)
+            kept, local = kept.clone(), part_of(changed, parameter)
             local_part(parameter)[0].masked_fill_(local, 0)
             optimizer.reset_moments(name, local)
             tensors[name] = kept
@@ -88,24 +88,37 @@ class MovingMasks:
         self.figures = _figures(tensors, ever, dropped, grown)
         return replace(masks, tensors=tensors, ever=ever)
 
-    def _move(self, step: StepPlan, name: str, mask: Tensor, parameter: Tensor, seed: int) -> Move:
+    def _pruned_shares(self, step: StepPlan) -> dict[str, float]:
+        """Return the share of zeros of each matrix after gradual pruning's move."""
+        settings = self._plan.recipe.sparsity(step.phase.index)
+        schedule = self._plan.mask_schedules[step.phase.index]
+        if schedule is None or not isinstance(settings, GradualSparsity):
+            return {}
+        final = sparsities(settings, self._plan.shapes.rows)
+        inside = step.position_after - step.phase.start_position
+        return {
+            name: schedule.pruned_share(first, final[name], inside)
+            for name, first in starting_sparsities(settings, final).items()
+        }
+
+    def _move(
+        self, step: StepPlan, name: str, mask: Tensor, parameter: Tensor, pruned_share: float
+    ) -> Move:
         """Compute the move of one matrix."""
         settings = self._plan.recipe.sparsity(step.phase.index)
         schedule = self._plan.mask_schedules[step.phase.index]
         assert schedule is not None and isinstance(settings, MovingSparsity)
         weight, block = _whole(parameter.detach()), settings.block
-        mask, inside = mask.to(weight.device), step.position_after - step.phase.start_position
+        mask = mask.to(weight.device)
         if isinstance(settings, GradualSparsity):
-            final = sparsities(settings, self._plan.shapes.rows)
-            first = starting_sparsities(settings, final)[name]
-            share = schedule.pruned_share(first, final[name], inside)
             blocks = mask.numel() // (block[0] * block[1])
-            return prune(mask, weight, kept_count(blocks, share), block)
+            return prune(mask, weight, kept_count(blocks, pruned_share), block)
         if isinstance(settings, RigLSparsity):
             scores = block_sums(_whole(self._gradients[name]), block)
         else:
-            shape = (mask.shape[0], mask.shape[1])
+            shape, seed = (mask.shape[0], mask.shape[1]), self._plan.recipe.seed
             scores = random_scores(shape, block, seed, name, step.position_after).to(weight.device)
+        inside = step.position_after - step.phase.start_position
         fraction = schedule.drop_fraction(settings.drop_fraction, inside)
         return drop_and_grow(mask, weight, scores, fraction, block, settings.allow_regrow)
 

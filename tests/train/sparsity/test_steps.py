@@ -53,6 +53,8 @@ def test_no_sparsity_changes_no_bit(recipe_file: Path, tmp_path: Path) -> None:
     dense = run(recipe_file, tmp_path / "dense")
     assert dense == run(recipe_file, tmp_path / "zero", SPARSE.replace("0.75", "0"))
     assert load_run(tmp_path / "zero").masks.tensors == {}
+    moving = "phases.0.sparsity={type: rigl, sparsity: 0, every: 2 steps}"
+    assert dense == run(recipe_file, tmp_path / "moving", moving)
     assert not (checkpoint(tmp_path / "dense").folder / "tensors.safetensors").exists()
 
 
