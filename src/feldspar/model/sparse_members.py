@@ -94,7 +94,7 @@ class NormalisedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to (..., n_out)."""
-        return self.norm(self.w(x))
+        return _normal(self.norm, self.w(x))
 
 
 class FactorizedLinear(nn.Module):
@@ -117,7 +117,12 @@ class FactorizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to (..., n_out)."""
-        return self.v(self.activation(self.norm(self.u(x))))
+        return self.v(self.activation(_normal(self.norm, self.u(x))))
+
+
+def _normal(norm: nn.Module, x: Tensor) -> Tensor:
+    """Normalise; the result keeps the type of a product where autocast would widen it."""
+    return norm(x).to(x.dtype)
 
 
 class DopedLinear(nn.Module):

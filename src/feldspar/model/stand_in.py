@@ -56,6 +56,10 @@ class _Operations(TorchFunctionMode):
         if func is F.linear:
             x, weight, *bias = args
             return func(x.to(weight.dtype), weight, *bias, **kwargs)
+        if func is F.layer_norm and not self.on_processor:
+            # Autocast of accelerators computes it in float32.
+            wide = torch.promote_types(args[0].dtype, torch.float32)
+            return func(args[0].to(wide), *args[1:], **kwargs)
         if func is F.dropout and not self.on_processor:
             # Accelerators save a mask of bytes.
             return torch.native_dropout(args[0], kwargs["p"], True)[0]
