@@ -10,6 +10,7 @@ from feldspar.release.export_run import export_run
 from feldspar.train.load import load_run
 from tests.train.conftest import losses_of
 from tests.train.sparsity.conftest import (
+    BASE,
     DENSE_LATER,
     KEEP_ALL,
     assert_zeros,
@@ -17,6 +18,7 @@ from tests.train.sparsity.conftest import (
     recipe_of,
     run,
 )
+from tests.train.test_distributed import torchrun
 
 MEMBERS = ("wide", "parallel", "factorized", "doped")
 FEW_STEPS = ("phases.0.length=4 steps", "phases.1.length=2 steps")
@@ -62,6 +64,34 @@ def test_masks_are_dropped_by_a_later_phase(recipe_file: Path, tmp_path: Path) -
     for name, tensor in loaded.decoder.blocks.named_parameters():
         if tensor.dim() == 2:
             assert int((tensor == 0).sum()) < 0.1 * tensor.numel(), name
+
+
+def test_a_run_of_its_own_goes_on_sparse_or_dense(recipe_file: Path, tmp_path: Path) -> None:
+    first, member = tmp_path / "first", override("doped")
+    run(recipe_file, first, member, *FEW_STEPS)
+    start = f"start_from={{type: run, path: {first}}}"
+    run(recipe_file, tmp_path / "sparse", member, start, *FEW_STEPS)
+    masks = load_run(first).masks.tensors
+    kept = load_run(tmp_path / "sparse").masks.tensors
+    assert all(torch.equal(kept[name], masks[name]) for name in masks)
+    run(recipe_file, tmp_path / "dense", member, start, "phases.0.sparsity=dense", *FEW_STEPS)
+    revived = dict(load_run(tmp_path / "dense").decoder.named_parameters())
+    assert all(revived[name][~mask].any() for name, mask in masks.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "member"), [("ddp", "parallel"), ("fsdp", "factorized"), ("fsdp", "doped")]
+)
+def test_two_processes_reach_the_losses_of_one(
+    recipe_file: Path, tmp_path: Path, kind: str, member: str
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    losses = run(recipe_file, one, override(member), *FEW_STEPS)
+    options = (*BASE, override(member), *FEW_STEPS, f"runtime.distribution={kind}")
+    result = torchrun(recipe_file, two, *options)
+    assert result.returncode == 0, result.stderr
+    assert losses_of(two) == pytest.approx(losses, rel=1e-5)
 
 
 def test_an_exported_run_gives_our_logits(recipe_file: Path, tmp_path: Path, member: str) -> None:
