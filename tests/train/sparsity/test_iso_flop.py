@@ -7,6 +7,7 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.release.export_run import export_run
+from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.train.load import load_run
 from tests.train.conftest import losses_of
 from tests.train.sparsity.conftest import (
@@ -54,6 +55,17 @@ def test_masks_may_move(recipe_file: Path, tmp_path: Path, member: str) -> None:
     assert_zeros(dict(loaded.decoder.named_parameters()), loaded.masks)
     for name in loaded.masks.tensors:
         assert loaded.masks.density(name) == 0.25
+
+
+@pytest.mark.skipif(compiled() is None, reason="no sparse products on this machine")
+def test_products_of_kept_entries_give_the_same_losses(
+    recipe_file: Path, tmp_path: Path, member: str
+) -> None:
+    losses = [
+        run(recipe_file, tmp_path / way, member, *FEW_STEPS, f"runtime.masked_products={way}")
+        for way in ("dense", "sparse")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
 def test_masks_are_dropped_by_a_later_phase(recipe_file: Path, tmp_path: Path) -> None:
