@@ -104,7 +104,8 @@ def work(contender: str, recipe: Path) -> None:
 
 def with_feldspar(recipe: Path, gate: Gate) -> None:
     """The run as ``feldspar train`` makes it; the gate sits where signals are asked for."""
-    import feldspar.train.lifecycle as lifecycle
+    from importlib import import_module
+
     from feldspar.recipe.load import load_recipe
     from feldspar.runtime.signals import GracefulStop
     from feldspar.train.run import train
@@ -120,7 +121,8 @@ def with_feldspar(recipe: Path, gate: Gate) -> None:
             gate.tick()
             return asked
 
-    lifecycle.GracefulStop = GatedStop  # pyrefly: ignore
+    # The name feldspar.train is a function's, so that the module is asked for by its whole name.
+    import_module("feldspar.train.lifecycle").GracefulStop = GatedStop  # pyrefly: ignore
     train(load_recipe(str(recipe)), recipe.parent / "run")
 
 

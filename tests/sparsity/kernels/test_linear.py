@@ -12,19 +12,19 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from feldspar.sparsity.kernels.compiled import Compiled, compile_products, compiled, this_processor
-from feldspar.sparsity.kernels.layout import Layout
+from feldspar.sparsity.kernels.layout import PANEL_VALUES, Layout
 from feldspar.sparsity.kernels.linear import SparseLinear
 from feldspar.sparsity.kernels.registers import Registers
 
 pytest.importorskip("llvmlite")
-TILES = {16: 64, 8: 32, 4: 16}
-"""Tokens of a tile by lanes of a register."""
+KINDS = [Registers(16, 64), Registers(8, 32, sums=8), Registers(4, 16)]
+"""AVX-512, AVX2 and NEON."""
 
 
-@pytest.fixture(scope="module", params=TILES, ids=lambda lanes: f"{lanes}-lanes")
+@pytest.fixture(scope="module", params=KINDS, ids=lambda kind: f"{kind.lanes}-lanes")
 def kernels(request: pytest.FixtureRequest) -> Compiled:
     """Compile for every width of registers; the processor emulates those that it lacks."""
-    return compile_products(Registers(request.param, TILES[request.param]))
+    return compile_products(request.param)
 
 
 @pytest.fixture
@@ -149,6 +149,23 @@ def test_other_types_are_multiplied_dense(kernels: Compiled, dtype: torch.dtype)
     mask = drawn_mask((32, 32), 0.5)
     weight, x = (torch.randn(32, 32) * mask).to(dtype), torch.randn(8, 32).to(dtype)
     assert torch.equal(SparseLinear(mask, kernels)(x, weight, None), F.linear(x, weight))
+
+
+@pytest.mark.parametrize("n_in", [255, 256, 700])
+def test_columns_beyond_the_cache_are_multiplied_panel_by_panel(
+    kernels: Compiled, n_in: int
+) -> None:
+    mask = drawn_mask((20, n_in), 0.8)
+    product = SparseLinear(mask, kernels)
+    width = PANEL_VALUES // kernels.registers.tile
+    assert product.layout.panels == -(-n_in // width)
+    assert Layout.of(drawn_mask((20, n_in), 0.8, (4, 1)), kernels.registers.tile).panels == 1
+    weight, x, grad = torch.randn(20, n_in) * mask, torch.randn(70, n_in), torch.randn(70, 20)
+    found = gradients(product, x, weight, None, grad)
+    expected = gradients(F.linear, x.double(), weight.double(), None, grad.double())
+    expected[2][~mask] = 0
+    for one, other in zip(found, expected, strict=True):
+        assert_within_rounding(one, other, n_in, torch.float32)
 
 
 def test_rows_are_grouped_where_blocks_allow_it() -> None:

@@ -95,7 +95,7 @@ def this_processor() -> Registers | None:
     return {
         "AVX512": Registers(lanes=16, tile=64),
         # Without the registers of AVX-512, which a processor may have although torch avoids them.
-        "AVX2": Registers(lanes=8, tile=32, processor="x86-64-v3"),
+        "AVX2": Registers(lanes=8, tile=32, sums=8, processor="x86-64-v3"),
     }.get(torch.backends.cpu.get_cpu_capability())
 
 

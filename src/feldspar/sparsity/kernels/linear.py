@@ -114,8 +114,8 @@ def _through_tiles(
     return target, packed
 
 
-def _matrix(layout: Layout, values: Tensor) -> tuple[int, int, int, int]:
+def _matrix(layout: Layout, values: Tensor) -> tuple[int, int, int, int, int]:
     """Return a matrix as arguments of a product."""
     addresses = (tensor.data_ptr() for tensor in (layout.begins, layout.columns, values))
     begins, columns, held = addresses
-    return layout.groups, begins, columns, held
+    return layout.panels, layout.groups, begins, columns, held

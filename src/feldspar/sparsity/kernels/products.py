@@ -1,9 +1,10 @@
 """The three products of a sparse matrix in LLVM's intermediate code.
 
-A matrix of ``d_out`` rows is stored by groups of G rows that keep the same columns: ``begins`` (one
-more than groups) cuts ``columns`` into the groups' parts, and ``values`` holds G values for each
-column. Activations (tokens, features) are packed in tiles of ``TILE`` tokens, each (features,
-tile): a tile stays in the second-level cache, and sums or rows of a tile stay in registers.
+A matrix is stored by groups of G rows that keep the same columns (``layout``): ``begins`` cuts
+``columns`` into the groups' parts, panel by panel, and ``values`` holds G values for each column.
+Activations (tokens, features) are packed in tiles of some tokens, each (features, tile): a tile
+stays in the second-level cache, a panel of it in the first, and sums or rows of a tile stay in
+registers.
 
 * ``accumulate``: for each group, the sums of its rows over its columns stay in registers. It gives
   the output from the input, and the input's gradient from that of the output by the transposed
@@ -77,6 +78,7 @@ Inner = Callable[[Builder, Registers, Any, Any, "Matrix"], None]
 class Matrix:
     """Pointers of a matrix in compressed form."""
 
+    panels: Any
     groups: Any
     begins: Any
     columns: Any
@@ -104,8 +106,8 @@ class Arguments:
         return self._build.code.inttoptr(self.count(), INTS)
 
     def matrix(self) -> Matrix:
-        """Return the next four arguments as a matrix."""
-        return Matrix(self.count(), self.ints(), self.ints(), self.floats())
+        """Return the next five arguments as a matrix."""
+        return Matrix(self.count(), self.count(), self.ints(), self.ints(), self.floats())
 
 
 def _begin(
@@ -219,10 +221,28 @@ def _start(
             fill(lambda i: build.zeros())
 
 
-def _columns_of(build: Builder, matrix: Matrix, group: Any) -> tuple[Any, Any]:
-    """Return begin and end of a group's columns."""
-    begin, end = (build.load_int(matrix.begins, build.sum(group, k)) for k in (0, 1))
-    return begin, end
+def _each_group(
+    build: Builder,
+    matrix: Matrix,
+    share: tuple[Any, Any],
+    body: Callable[[Any, Any, Any], None],
+) -> None:
+    """Call ``body(group, begin, end)`` for a share of the groups, panel by panel.
+
+    Begin and end are those of the group's columns in the panel.
+    """
+
+    def panel(p: Any) -> None:
+        first = build.times(p, matrix.groups)
+
+        def group(g: Any) -> None:
+            place = build.sum(first, g)
+            begin, end = (build.load_int(matrix.begins, build.sum(place, k)) for k in (0, 1))
+            body(g, begin, end)
+
+        build.loop(*share, group)
+
+    build.loop(index(0), matrix.panels, panel)
 
 
 def _accumulate(rows: int) -> Inner:
@@ -231,20 +251,21 @@ def _accumulate(rows: int) -> Inner:
     def inner(
         build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix
     ) -> None:
-        places = [(row, t) for row in range(rows) for t in range(registers.vectors)]
-
-        def group(i: Any) -> None:
+        def group(i: Any, begin: Any, end: Any) -> None:
             at = build.times(i, rows * registers.tile)
-            offsets = [
-                build.sum(at, row * registers.tile + t * registers.lanes) for row, t in places
-            ]
+            vectors = range(0, registers.tile, registers.lanes)
+            together = max(registers.sums // rows, 1)
+            for first in range(0, len(vectors), together):
+                part(at, begin, end, vectors[first : first + together])
+
+        def part(at: Any, begin: Any, end: Any, vectors: range) -> None:
+            """Add for as many vectors of the tile as the registers hold."""
+            places = [(row, t) for row in range(rows) for t in vectors]
+            offsets = [build.sum(at, row * registers.tile + t) for row, t in places]
 
             def column(k: Any, *sums: Any) -> list[Any]:
-                begin = build.load_int(matrix.columns, k)
-                inputs = [
-                    build.load(source, build.sum(begin, t * registers.lanes))
-                    for t in range(registers.vectors)
-                ]
+                start = build.load_int(matrix.columns, k)
+                inputs = {t: build.load(source, build.sum(start, t)) for t in vectors}
                 values = [
                     build.load_everywhere(matrix.values, build.sum(build.times(k, rows), row))
                     for row in range(rows)
@@ -254,13 +275,12 @@ def _accumulate(rows: int) -> Inner:
                     for (row, t), total in zip(places, sums, strict=True)
                 ]
 
-            begin, end = _columns_of(build, matrix, i)
             sums = [build.load(target, offset) for offset in offsets]
             sums = build.loop(begin, end, column, sums)
             for offset, total in zip(offsets, sums, strict=True):
                 build.store(total, target, offset)
 
-        build.loop(index(0), matrix.groups, group)
+        _each_group(build, matrix, (index(0), matrix.groups), group)
 
     return inner
 
@@ -271,7 +291,7 @@ def _spread(rows: int) -> Inner:
     def inner(
         build: Builder, registers: Registers, source: Any, target: Any, matrix: Matrix
     ) -> None:
-        def group(i: Any) -> None:
+        def group(i: Any, begin: Any, end: Any) -> None:
             at = build.times(i, rows * registers.tile)
             held = [
                 [
@@ -294,9 +314,9 @@ def _spread(rows: int) -> Inner:
                         total = build.fused_multiply_add(value, row[t], total)
                     build.store(total, target, place)
 
-            build.loop(*_columns_of(build, matrix, i), column)
+            build.loop(begin, end, column)
 
-        build.loop(index(0), matrix.groups, group)
+        _each_group(build, matrix, (index(0), matrix.groups), group)
 
     return inner
 
@@ -310,7 +330,7 @@ def _correlate_four(module: ir.Module, registers: Registers) -> None:
     inputs, gradients = given.floats(), given.floats()
     tiles, n_in, n_out = (given.count() for _ in range(3))
     matrix = given.matrix()
-    begin, end = _share(build, matrix.groups, thread, threads)
+    share = _share(build, matrix.groups, thread, threads)
     tile, offsets = registers.tile, range(0, registers.tile, registers.lanes)
 
     def one(i: Any) -> None:
@@ -318,7 +338,7 @@ def _correlate_four(module: ir.Module, registers: Registers) -> None:
         read = build.code.gep(inputs, [build.times(first, n_in)])
         rows_of_tile = build.code.gep(gradients, [build.times(first, n_out)])
 
-        def group(g: Any) -> None:
+        def group(g: Any, begin: Any, end: Any) -> None:
             at = build.times(g, GROUP * tile)
             rows = [
                 [build.load(rows_of_tile, build.sum(at, row * tile + t)) for t in offsets]
@@ -336,9 +356,9 @@ def _correlate_four(module: ir.Module, registers: Registers) -> None:
                     ]
                 _add_four(build, sums, matrix.values, build.times(k, GROUP))
 
-            build.loop(*_columns_of(build, matrix, g), column)
+            build.loop(begin, end, column)
 
-        build.loop(begin, end, group)
+        _each_group(build, matrix, share, group)
 
     build.loop(index(0), tiles, one)
     build.code.ret_void()
@@ -351,14 +371,14 @@ def _correlate_one(module: ir.Module, registers: Registers) -> None:
     inputs, gradients = given.floats(), given.floats()
     tiles, n_in, n_out = (given.count() for _ in range(3))
     matrix = given.matrix()
-    begin, end = _share(build, matrix.groups, thread, threads)
+    share = _share(build, matrix.groups, thread, threads)
     offsets = range(0, tile, registers.lanes)
 
     def some(first: Any) -> None:
         beyond = build.sum(first, TILES_AT_ONCE)
         last = code.select(code.icmp_signed("<", beyond, tiles), beyond, tiles)
 
-        def row(g: Any) -> None:
+        def row(g: Any, begin: Any, end: Any) -> None:
             at = build.times(g, tile)
 
             def columns(k: Any, count: int) -> list[Any]:
@@ -391,13 +411,11 @@ def _correlate_one(module: ir.Module, registers: Registers) -> None:
                 place = code.gep(matrix.values, [k])
                 code.store(code.fadd(code.load(place), value), place)
 
-            own_begin, own_end = _columns_of(build, matrix, g)
-            count = code.sub(own_end, own_begin)
-            even = build.sum(own_begin, code.and_(count, index(-CHAINS)))
-            build.loop(own_begin, even, several, step=CHAINS)
-            build.loop(even, own_end, alone)
+            even = build.sum(begin, code.and_(code.sub(end, begin), index(-CHAINS)))
+            build.loop(begin, even, several, step=CHAINS)
+            build.loop(even, end, alone)
 
-        build.loop(begin, end, row)
+        _each_group(build, matrix, share, row)
 
     build.loop(index(0), tiles, some, step=TILES_AT_ONCE)
     code.ret_void()

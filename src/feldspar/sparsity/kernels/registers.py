@@ -14,6 +14,8 @@ class Registers:
     """Float32 values of a register."""
     tile: int
     """Tokens of a tile."""
+    sums: int = 16
+    """Registers for sums: half of all, so that inputs and weights find room."""
     processor: str = ""
     """LLVM's name of the processor to compile for. Empty: this one."""
 
