@@ -52,6 +52,12 @@ TABLE = (
         places={RECIPE: ("my-recipe.yaml",)},
     ),
     Row(r"plan .*--measured", "the recipe of that run", small=True),
+    Row(
+        r"plan \S+ --measure-products",
+        "a recipe with masks",
+        places={RECIPE: ("supar/small",)},
+        data=False,
+    ),
     Row(r"plan ", data=False),
     Row(r"reproduce .*--judge", "a file for FOLDER", places={FOLDER: ("docs/results/btlm.json",)}),
     Row(r"reproduce \S+ --scale small", "the same as without --scale", only_read=True, data=False),

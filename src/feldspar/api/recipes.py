@@ -50,12 +50,14 @@ def estimate(
     measured: PathLike | None = None,
     law: str | None = None,
     law_flops: float | None = None,
+    measure_products: bool = False,
 ) -> dict[str, Any]:
     """Return a plan's summary with memory and time on an accelerator, and the loss by a law.
 
     ``device`` names the accelerator, such as H100. The speed follows from its data sheet and
-    ``utilisation``, or is given by ``tokens_per_second`` or by a run folder (``measured``). Raises
-    UserError for options that contradict each other or the recipe.
+    ``utilisation``, or is given by ``tokens_per_second`` or by a run folder (``measured``).
+    ``measure_products`` times the products of masked matrices on this machine. Raises UserError for
+    options that contradict each other or the recipe.
     """
     from feldspar.recipe.load import language_recipe
 
@@ -70,6 +72,7 @@ def estimate(
         measured=None if measured is None else path_of(measured, "measured"),
         law=law,
         law_flops=law_flops,
+        measure_products=measure_products,
     )
     return answer(loaded, questions)[1]
 

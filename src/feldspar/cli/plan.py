@@ -9,6 +9,14 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=590M")
 ]
 
+MeasureProducts = Annotated[
+    bool,
+    typer.Option(
+        "--measure-products",
+        help="Time products of masked matrices on this machine: the time that they save.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -52,6 +60,7 @@ def register(app: typer.Typer) -> None:
             float | None,
             typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
         ] = None,
+        measure_products: MeasureProducts = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Print what a recipe will cost and do, or what a budget buys, without weights.
@@ -76,6 +85,7 @@ def register(app: typer.Typer) -> None:
             tokens_per_parameter,
             law,
             law_flops,
+            measure_products,
         )
         planned, summary = answer(loaded, questions)
         if table:

@@ -51,6 +51,10 @@ def _realised(phases: Sequence[Mapping[str, Any]]) -> str:
     reasons = dict.fromkeys(entry["not_realised"] for entry in masked)
     if None not in reasons:
         return f" (FLOPs not realised: {'; '.join(reasons)})"
+    measured = [entry["measured"]["realised"] for entry in masked if "measured" in entry]
+    if measured:
+        shares = " and ".join(f"{share:.0%}" for share in dict.fromkeys(measured))
+        return f" ({shares} of the FLOPs that masks save are realised here)"
     return " (realised where sparse products are measured as faster)"
 
 
@@ -106,8 +110,33 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         )
     if "moving_masks" in phase:
         _print_moves(phase["name"], phase["moving_masks"])
+    if "measured" in phase.get("masked_products", {}):
+        _print_products(phase["name"], phase["masked_products"])
     if "iso_flop" in phase:
         _print_iso_flop(phase["name"], phase["iso_flop"])
+
+
+def _print_products(name: str, masked: Mapping[str, Any]) -> None:
+    """Print the measured products of masked matrices, and the step that follows from them."""
+    measured, step = masked["measured"], masked["measured"]["step"]
+    threads = "1 thread" if measured["threads"] == 1 else f"{measured['threads']} threads"
+    where = threads if measured["device"] == "cpu" else measured["device"]
+    typer.echo(
+        f"  phase {name}: sparse products for {measured['sparse']} of {masked['masked']} masked "
+        f"matrices (measured here, {where}, {measured['precision']})"
+    )
+    for product in measured["products"]:
+        kept = product["kept"] / (product["rows"] * product["columns"])
+        typer.echo(
+            f"    {product['matrices']} of {product['rows']} x {product['columns']}, {kept:.1%} "
+            f"kept: {product['times_as_fast']:.2f} times as fast as dense"
+        )
+    if step is not None:
+        typer.echo(
+            f"    a step of {step['tokens']:,} tokens takes {step['sparse_seconds']:.3g} s, with "
+            f"dense products {step['dense_seconds']:.3g} s ({step['times_as_fast']:.2f} times as "
+            f"fast); masked matrices are {step['masked_share']:.0%} of the dense step"
+        )
 
 
 def _print_iso_flop(name: str, compared: Mapping[str, Any]) -> None:

@@ -74,8 +74,8 @@ def _spread(grid: Tensor, block: tuple[int, int]) -> Tensor:
     return grid.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
 
 
-def _draw(row: ParameterRow, share: float, settings: MaskedSettings, seed: int) -> Tensor:
-    """Return the first mask of a matrix."""
+def draw_row(row: ParameterRow, share: float, settings: MaskedSettings, seed: int) -> Tensor:
+    """Return the mask of one matrix with the share of zeros ``share``, as ``settings`` draw it."""
     if not isinstance(settings, StaticSparsity):
         return draw_mask(row.name, row.shape, share, seed, block=settings.block)
     if settings.kept_of is not None:
@@ -104,7 +104,7 @@ class Masks:
         rows = list(rows)
         shares = starting_sparsities(settings, sparsities(settings, rows))
         masked = [row for row in rows if row.name in shares]
-        drawn = {row.name: _draw(row, shares[row.name], settings, seed) for row in masked}
+        drawn = {row.name: draw_row(row, shares[row.name], settings, seed) for row in masked}
         return cls(drawn, settings, seed)
 
     def moving_by(self, settings: AnySparsity) -> "Masks":

@@ -36,7 +36,7 @@ from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.data import TrainingData, first_new_token
 from feldspar.train.examples import examples_to_state
 from feldspar.train.load import SCALING_KEY
-from feldspar.train.masked_products import MaskedProducts
+from feldspar.train.masked_products import MaskedProducts, wanted_products
 from feldspar.train.micro_batch import choose_micro_batch
 from feldspar.train.moving_masks import MovingMasks
 from feldspar.train.next_token import LanguageModelLoss, SequenceBatches
@@ -297,11 +297,9 @@ def language_model(
     require_same_masks(masks)
     if not splits:
         module = distribution.wrap(module, precision)
-    compiles = choose_compile(recipe.runtime, device)
-    if compiles:
+    if choose_compile(recipe.runtime, device):
         for block in decoder.blocks:
             block.compile()
-    wanted = "dense" if compiles else recipe.runtime.masked_products
     batches = SequenceBatches(
         data.reader,
         device=device,
@@ -314,7 +312,9 @@ def language_model(
         all_masks=masks,
         masks=place_masks(masks, decoder),
         moving=MovingMasks(plan),
-        products=MaskedProducts(decoder, wanted, precision, device),
+        products=MaskedProducts(
+            decoder, wanted_products(recipe.runtime, device), precision, device
+        ),
         adaptation=None if adaptation is None else adaptation.record(),
     )
     task.set_batches()

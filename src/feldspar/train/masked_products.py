@@ -14,7 +14,10 @@ from feldspar.core.progress import say
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.plan.products import ALL
+from feldspar.recipe.sections.runtime import RuntimeSettings
+from feldspar.runtime.allocator import keep_freed_pages
 from feldspar.runtime.collectives import on_first
+from feldspar.runtime.device import choose_compile
 from feldspar.sparsity.choice import Kind, Wanted, choose_products
 from feldspar.sparsity.masks import Masks
 from feldspar.sparsity.products import Product, sparse_product
@@ -113,12 +116,18 @@ class MaskedProducts:
     def _measured(self, masks: Mapping[str, Tensor], tokens: int) -> dict[str, Any]:
         """Measure, print and return the choice."""
         kinds = {name: Kind.of(mask) for name, mask in masks.items()}
+        keep_freed_pages()  # as in the steps that follow
         choice = choose_products(
             kinds, masks.__getitem__, self.wanted, tokens, self.dtype, self.device
         )
         if choice.speeds:
             say(str(choice))
         return choice.record()
+
+
+def wanted_products(runtime: RuntimeSettings, device: torch.device) -> Wanted:
+    """Return ``runtime.masked_products``; blocks that are compiled have dense products only."""
+    return "dense" if choose_compile(runtime, device) else runtime.masked_products
 
 
 def kept_entries(masks: Masks) -> int:

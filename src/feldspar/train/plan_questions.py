@@ -1,6 +1,7 @@
 """Answer questions about the plan of a recipe: memory, time, a budget, the expected loss."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from feldspar.plan.time import (
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.report.run_report import read_metrics
 from feldspar.train.data import plan_loaded
+from feldspar.train.measured_products import measure_phases
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Questions:
     """Name or file of a law, which splits the budget or gives the expected loss."""
     law_flops: float | None = None
     """Training FLOPs by the law's own count."""
+    measure_products: bool = False
+    """Measure the products of masked matrices on this machine, and predict the time saved."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ def answer(loaded: LoadedRecipe, questions: Questions) -> tuple[Plan, dict[str, 
             expected = expected_loss(planned.recipe, summary["flops"], law, questions.law_flops)
             ratio = summary["tokens"] / summary["parameters"]["total"]
             warnings += expectation_warnings(law, expected["flops"], ratio)
+        if questions.measure_products:
+            _add_measured(summary["phases"], measure_phases(planned))
     summary["warnings"] += warnings
     return planned, summary | {"sizing": sizing, "expected_loss": expected}
 
@@ -125,11 +131,32 @@ def _check(questions: Questions) -> None:
     ):
         if {option, other} <= given:
             raise UserError(f"{_option(option)} and {_option(other)} both set the throughput")
+    if questions.measure_products and questions.device is not None:
+        raise UserError(
+            "--measure-products measures this machine, not the accelerator that --device names",
+            do="leave out one of them",
+        )
     if questions.law in PARAMETRIC_LAWS:
         if questions.budget is None:
             raise UserError(f"--law: {questions.law} splits a budget: give --budget")
         if {"tokens_per_parameter", "law_flops"} & given:
             raise UserError(f"--law: {questions.law} splits the budget by itself")
+
+
+def _add_measured(phases: list[dict[str, Any]], measured: Sequence[dict[str, Any] | None]) -> None:
+    """Add what was measured to the phases of a summary."""
+    if all(found is None for found in measured):
+        raise UserError(
+            "--measure-products: no phase has masks",
+            do="leave it out, or give a phase a sparsity",
+        )
+    for phase, found in zip(phases, measured, strict=True):
+        if found is None:
+            continue
+        masked = phase["masked_products"]
+        masked["measured"] = found
+        if not found["sparse"] and masked["not_realised"] is None:
+            masked["not_realised"] = "dense products are measured as faster here"
 
 
 def _option(name: str) -> str:
