@@ -30,7 +30,6 @@ from feldspar.plan.time import (
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.report.run_report import read_metrics
 from feldspar.train.data import plan_loaded
-from feldspar.train.measured_products import measure_phases
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,9 @@ def answer(loaded: LoadedRecipe, questions: Questions) -> tuple[Plan, dict[str, 
             ratio = summary["tokens"] / summary["parameters"]["total"]
             warnings += expectation_warnings(law, expected["flops"], ratio)
         if questions.measure_products:
+            # Loads the optimizers, which take seconds.
+            from feldspar.train.measured_products import measure_phases
+
             _add_measured(summary["phases"], measure_phases(planned))
     summary["warnings"] += warnings
     return planned, summary | {"sizing": sizing, "expected_loss": expected}
