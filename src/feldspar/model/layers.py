@@ -23,6 +23,7 @@ class Linear(nn.Linear):
     mask keeps few entries.
     """
 
+    computes_as = nn.Linear
     product: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
 
     def __init__(self, n_in: int, n_out: int, bias: bool, role: ParameterRole) -> None:
