@@ -12,6 +12,8 @@ from feldspar.core.errors import missing_extra
 LARGEST_DRAWN = 1e100
 """Largest number that is drawn; with larger ones the margins of a figure would overflow."""
 WIDTH_INCHES, HEIGHT_INCHES = 6.4, 3.6
+PANELS_WIDER = 1.4
+"""A figure with several panels is this many times wider."""
 NAME_COLUMNS = 12
 """Number of characters of a bar's name in one line, so that neighbours do not overlap."""
 
@@ -34,6 +36,15 @@ class Band:
     x: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several drawings side by side, with its own axes."""
+
+    series: Sequence[Series]
+    x_label: str
+    y_label: str
 
 
 @dataclass(frozen=True)
@@ -71,20 +82,23 @@ def line_figure(
         axes.fill_between(
             band.x, band.low, band.high, where=finite, label=band.label, alpha=0.2, linewidth=0
         )
-    styles: dict[str, dict[str, Any]] = {
-        "line": {"linewidth": 1.6},
-        "points": {"marker": "o", "markersize": 4, "linewidth": 1.2},
-        "markers": {"marker": "o", "markersize": 5, "linestyle": "none"},
-        "faint": {"linewidth": 0.8, "alpha": 0.35, "color": "0.4"},
-    }
-    for item in series:
-        axes.plot(item.x, item.y, label=item.label, **styles[item.style])
+    _draw(axes, series)
     if log_x:
         axes.set_xscale("log")
     if log_y and any(value > 0 for item in series for value in item.y):
         axes.set_yscale("log")
     if any(item.label for item in (*series, *bands)):
         axes.legend(frameon=False, fontsize=8)
+    return Figure(title, _svg(figure))
+
+
+def panel_figure(title: str, panels: Sequence[Panel]) -> Figure:
+    """Return drawings side by side; the first one has the legend."""
+    figure, axes = _new_canvas(len(panels))
+    for own, panel in zip(axes, panels, strict=True):
+        _set_labels(own, panel.x_label, panel.y_label)
+        _draw(own, panel.series)
+    axes[0].legend(frameon=False, fontsize=8)
     return Figure(title, _svg(figure))
 
 
@@ -147,7 +161,24 @@ def heat_map(
     return Figure(title, _svg(figure))
 
 
+def _draw(axes: Any, series: Sequence[Series]) -> None:
+    styles: dict[str, dict[str, Any]] = {
+        "line": {"linewidth": 1.6},
+        "points": {"marker": "o", "markersize": 4, "linewidth": 1.2},
+        "markers": {"marker": "o", "markersize": 5, "linestyle": "none"},
+        "faint": {"linewidth": 0.8, "alpha": 0.35, "color": "0.4"},
+    }
+    for item in series:
+        axes.plot(item.x, item.y, label=item.label, **styles[item.style])
+
+
 def _new_axes(x_label: str, y_label: str) -> tuple[Any, Any]:
+    figure, [axes] = _new_canvas(1)
+    _set_labels(axes, x_label, y_label)
+    return figure, axes
+
+
+def _new_canvas(columns: int) -> tuple[Any, list[Any]]:
     try:
         import matplotlib
         from matplotlib.figure import Figure as Canvas
@@ -155,13 +186,16 @@ def _new_axes(x_label: str, y_label: str) -> tuple[Any, Any]:
         raise missing_extra("matplotlib", "report") from None
     # A fixed salt gives the same element ids, and so the same bytes, each time.
     matplotlib.rcParams["svg.hashsalt"] = "feldspar"
-    figure = Canvas(figsize=(WIDTH_INCHES, HEIGHT_INCHES), layout="constrained")
-    axes = figure.add_subplot()
+    size = (WIDTH_INCHES * (1 if columns == 1 else PANELS_WIDER), HEIGHT_INCHES)
+    figure = Canvas(figsize=size, layout="constrained")
+    return figure, [figure.add_subplot(1, columns, index + 1) for index in range(columns)]
+
+
+def _set_labels(axes: Any, x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
 def _svg(figure: Any) -> str:

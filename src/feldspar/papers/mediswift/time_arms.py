@@ -1,0 +1,42 @@
+"""The arms that are pre-trained for the same time, and their runs."""
+
+from collections.abc import Sequence
+
+from feldspar.papers.kit.paper import Scale
+from feldspar.study.sweep import as_overrides, trial_of
+from feldspar.study.trials import Trial, TrialResult
+
+TIME = "mediswift/time"
+ARMS = {
+    "dense": "dense",
+    "50%": "50%",
+    "75%": "75%",
+    "small dense": "small-dense",
+}
+"""The arms by the choices of the recipe."""
+TIMED = ARMS | {"75%, unstructured": "75%-unstructured"}
+"""The arms whose steps are timed; unstructured masks are not trained."""
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3}
+QUICK = ("phases.0.length=8 steps", "evaluation.every=50% of phase")
+SPARSE_PRODUCTS = "runtime.masked_products=sparse"
+"""A choice by measurement could differ between seeds where another run disturbs it."""
+
+
+def time_trials(scale: Scale) -> list[Trial]:
+    """Return all arms of each seed in turn, so that a slow minute of the machine meets all arms."""
+    fixed = (SPARSE_PRODUCTS, *(QUICK if scale is Scale.QUICK else ()))
+    return [
+        trial_of({"choose.arm": choice}, seed, fixed)
+        for seed in range(SEEDS[scale])
+        for choice in ARMS.values()
+    ]
+
+
+def overrides_of(arm: str) -> tuple[str, ...]:
+    """Return the overrides of an arm whose steps are timed."""
+    return (SPARSE_PRODUCTS, *as_overrides({"choose.arm": TIMED[arm]}))
+
+
+def by_arm(results: Sequence[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Return the results of each arm by seed; they come arm after arm for each seed in turn."""
+    return {name: list(results[index :: len(ARMS)]) for index, name in enumerate(ARMS)}
