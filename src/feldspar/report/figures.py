@@ -93,12 +93,12 @@ def line_figure(
 
 
 def panel_figure(title: str, panels: Sequence[Panel]) -> Figure:
-    """Return drawings side by side; the first one has the legend."""
+    """Return drawings side by side, each with its legend."""
     figure, axes = _new_canvas(len(panels))
     for own, panel in zip(axes, panels, strict=True):
         _set_labels(own, panel.x_label, panel.y_label)
         _draw(own, panel.series)
-    axes[0].legend(frameon=False, fontsize=8)
+        own.legend(frameon=False, fontsize=8)
     return Figure(title, _svg(figure))
 
 

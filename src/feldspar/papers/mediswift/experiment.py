@@ -1,12 +1,14 @@
 """MediSwift (2403.00952): sparse pre-training, dense fine-tuning on pairs with a soft prompt.
 
 The same seeds are pre-trained dense, 50 and 75 % sparse, and as a narrow dense model with the block
-weights that 75 % leave, and fine-tuned dense; one more arm keeps its masks.
+weights that 75 % leave, and fine-tuned dense; one more arm keeps its masks. That model is too small
+for sparse products: wider arms are pre-trained for the same time.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 from feldspar.core.progress import progress
 from feldspar.core.student_t import half_width
@@ -25,6 +27,26 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.validation_curve import ends_of_phases, validation_curve
+from feldspar.papers.mediswift.step_time import step_seconds_in_turn
+from feldspar.papers.mediswift.time_arms import (
+    DENSE,
+    HALF,
+    SMALL_DENSE,
+    SPARSE,
+    TIME,
+    TIMED,
+    by_arm,
+    overrides_of,
+    time_trials,
+)
+from feldspar.papers.mediswift.time_claims import (
+    BySeed,
+    small_dense_in_time_claim,
+    time_claim,
+    time_figure,
+    time_table,
+)
+from feldspar.papers.mediswift.time_to_loss import Pretraining
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
@@ -37,16 +59,13 @@ from feldspar.tokens.sequences.pairs import PairText, encode_pairs, read_pairs
 from feldspar.train.examples import pair_layout
 from feldspar.train.load import load_run, text_model_of
 from feldspar.train.pairs import label_baselines, labelled_phase
+from feldspar.train.run import Inputs
 
-DENSE, HALF, SPARSE = "dense", "50%", "75%"
-MASKS_KEPT, SMALL_DENSE = "75%, masks kept", "small dense"
+MASKS_KEPT = "75%, masks kept"
 SIZES = ("med", "large", "xl")
 MOST_FREQUENT = "most frequent label"
 """Baselines without a model, as the evaluation of labels names them."""
 UNTUNED = "no learning rate was tuned for an arm"
-
-BySeed = Mapping[str, Sequence[float]]
-"""A figure of each seed, by arm."""
 
 SMALL, LARGE = "mediswift/small", "mediswift/paper"
 SCORE = "validation/bits_per_byte"
@@ -54,6 +73,10 @@ SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3}
 QUICK_STEPS = (120, 120)
 """Steps of pre-training and of fine-tuning in a quick run."""
 PRETRAIN = "pretrain"
+TURNS = {Scale.QUICK: 2, Scale.SMALL: 20}
+"""The steps of each arm that are timed."""
+AT_ONCE = ("phases.0.length=1 steps", "phases.0.learning_rate=4e-3")
+"""Overrides that leave one step of pre-training, so that those of fine-tuning are timed."""
 HELD_OUT = "test.jsonl"
 """Pairs that nothing was chosen by."""
 
@@ -69,10 +92,13 @@ ARMS: dict[str, dict[str, str]] = {
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Return the arms; at the paper's scale its sizes and sparsities."""
+    """Return the arms and those of equal time; at the paper's scale its sizes and sparsities."""
     if scale is Scale.PAPER:
         return (Stage("sizes", LARGE, lambda _: paper_trials(), SCORE, keeps_weights=True),)
-    return (Stage("arms", SMALL, lambda _: trials(scale), SCORE, keeps_weights=True),)
+    return (
+        Stage("arms", SMALL, lambda _: trials(scale), SCORE, keeps_weights=True),
+        Stage("time", TIME, lambda _: time_trials(scale), SCORE),
+    )
 
 
 def trials(scale: Scale) -> list[Trial]:
@@ -104,8 +130,37 @@ def measure(results: Results, scale: Scale) -> Figures:
         },
         "accuracy": {name: label_accuracies(own, HELD_OUT) for name, own in folders.items()},
         "without_a_model": accuracies_without_a_model(folders[SPARSE][0], HELD_OUT),
+        "arm_seconds": arm_seconds(
+            {name: own[0].trial.overrides for name, own in runs.items()}, TURNS[scale]
+        ),
+        **pretraining_in_time(results["time"], TURNS[scale]),
         "ratios": ratios,
     }
+
+
+def arm_seconds(arms: Mapping[str, Sequence[str]], turns: int) -> dict[str, float]:
+    """Return the processor seconds of both phases together of each arm, given by its overrides."""
+    steps = {}
+    for name, own in arms.items():
+        timeline = Inputs.open(load_recipe(SMALL, list(own))).plan.timeline
+        steps[name] = [phase.steps for phase in timeline.phases]
+    begun = step_seconds_in_turn(SMALL, arms, turns)
+    tuned = {name: (*own, *AT_ONCE) for name, own in arms.items()}
+    ended = step_seconds_in_turn(SMALL, tuned, turns)
+    return {
+        name: first * median(begun[name]) + second * median(ended[name])
+        for name, (first, second) in steps.items()
+    }
+
+
+def pretraining_in_time(runs: Sequence[TrialResult], turns: int) -> Figures:
+    """Return the time of a step of each timed arm, and the losses along the runs."""
+    timed = step_seconds_in_turn(TIME, {name: overrides_of(name) for name in TIMED}, turns)
+    seconds = {name: median(own) for name, own in timed.items()}
+    arms = {
+        name: asdict(Pretraining.of_runs(own, seconds[name])) for name, own in by_arm(runs).items()
+    }
+    return {"step_seconds": seconds, "pretraining": arms}
 
 
 def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
@@ -155,12 +210,15 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         return Findings((flops_claim(ratios, claims),), sections, figure)
     bits, accuracies = figures["bits_per_byte"], figures["accuracy"]
     beside = figures["without_a_model"]
-    figure = accuracy_figure(accuracies, beside)
+    arms = {name: Pretraining.from_dict(values) for name, values in figures["pretraining"].items()}
+    figure = time_figure(arms, figures["arm_seconds"], accuracies)
     judged = (
         flops_claim(ratios, claims),
         level_claim(accuracies, beside, claims),
         dense_tuning_claim(accuracies, claims),
         small_dense_claim(bits, accuracies, claims),
+        time_claim(arms, figures["step_seconds"], claims),
+        small_dense_in_time_claim(arms, claims),
     )
     table = arm_table(bits, accuracies, beside)
     words = (
@@ -168,7 +226,17 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         "fine-tuning, by likelihood; means over seeds. No learning rate was tuned for an arm. A "
         "bag of words, which reads no order and was not pre-trained, stands beside the models."
     )
-    return Findings(judged, (Section("Arms", [words], [table], [figure]),), figure)
+    in_time = (
+        "Wider arms, pre-trained for the same time. Seconds are processor time of one thread: the "
+        "median of an arm's steps, times their number. These steps were timed after the runs, in "
+        "turn with those of the other arms; other programs lengthen a step on the clock, and not "
+        "all arms alike. Validation is not counted."
+    )
+    sections = (
+        Section("Arms", [words], [table], [accuracy_figure(accuracies, beside)]),
+        Section("Time", [in_time], [time_table(arms)], [figure]),
+    )
+    return Findings(judged, sections, figure)
 
 
 def flops_claim(ratios: Mapping[str, float], claims: StatedClaims) -> Claim:

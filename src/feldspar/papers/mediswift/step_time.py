@@ -19,14 +19,16 @@ from feldspar.train.lifecycle import open_run
 from feldspar.train.run import Inputs, begin_training
 from feldspar.train.trainer import Trainer
 
+WARM_UP = 2
+
 
 def step_seconds_in_turn(
     recipe: str, arms: Mapping[str, Sequence[str]], turns: int
 ) -> dict[str, list[float]]:
     """Return the processor seconds of ``turns`` steps of each arm, by one thread.
 
-    ``arms`` holds overrides of ``recipe``. The first step of each arm warms up and is left out, and
-    the arm that begins changes from turn to turn.
+    ``arms`` holds overrides of ``recipe``. The first two steps of each arm warm up and are left
+    out. The arm that begins changes from turn to turn.
     """
     names = list(arms)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -37,11 +39,11 @@ def step_seconds_in_turn(
             for number, (name, own) in enumerate(arms.items())
         }
         keep_freed_pages()  # as a run does
-        for turn in range(turns + 1):
+        for turn in range(WARM_UP + turns):
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 taken = _step(trainers[name])
-                if turn:
+                if turn >= WARM_UP:
                     seconds[name].append(taken)
     return seconds
 
@@ -61,6 +63,8 @@ def _step(trainer: Trainer) -> float:
     """Take the next step of a run and return its processor seconds."""
     plan = trainer.course.next_step(trainer.position)
     assert plan is not None, "the run is longer than the measurement"
+    if plan.phase.index != trainer.phase.index:
+        trainer.enter_phase(plan.phase)
     began = time.process_time()
     trainer.step(plan)
     return time.process_time() - began

@@ -7,12 +7,8 @@ from feldspar.study.sweep import as_overrides, trial_of
 from feldspar.study.trials import Trial, TrialResult
 
 TIME = "mediswift/time"
-ARMS = {
-    "dense": "dense",
-    "50%": "50%",
-    "75%": "75%",
-    "small dense": "small-dense",
-}
+DENSE, HALF, SPARSE, SMALL_DENSE = "dense", "50%", "75%", "small dense"
+ARMS = {DENSE: "dense", HALF: "50%", SPARSE: "75%", SMALL_DENSE: "small-dense"}
 """The arms by the choices of the recipe."""
 TIMED = ARMS | {"75%, unstructured": "75%-unstructured"}
 """The arms whose steps are timed; unstructured masks are not trained."""
