@@ -27,7 +27,7 @@ from feldspar.papers.mediswift.time_claims import (
     time_figure,
     time_table,
 )
-from feldspar.papers.mediswift.time_to_loss import Pretraining, first_time, time_saved
+from feldspar.papers.mediswift.time_to_loss import Pretraining, first_time, steps_saved, time_saved
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from tests.papers.conftest import finished, stated
@@ -68,6 +68,8 @@ def test_time_saved_until_the_dense_loss() -> None:
     """The dense arm takes 20 s. The sparse one falls from 3 at 5 s to 1.95 at 10 s."""
     gain = time_saved(arm([1.95]), arm([2.0], 0.2))
     assert gain is not None and gain.mean == pytest.approx(1 - (5 + 5 / 1.05) / 20)
+    steps = steps_saved(arm([1.95]), arm([2.0], 0.2))
+    assert steps is not None and steps.mean == pytest.approx(1 - (50 + 50 / 1.05) / 100)
     claim = time_claim(arms(), STEP_SECONDS, CLAIMS)
     assert claim.verdict is Verdict.MECHANISM_SHOWN
     assert "75% 2.00" in claim.ours and "75%, unstructured 1.25" in claim.ours

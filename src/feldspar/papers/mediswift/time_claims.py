@@ -7,7 +7,7 @@ from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.mediswift.time_arms import DENSE, SMALL_DENSE, SPARSE
-from feldspar.papers.mediswift.time_to_loss import Pretraining, time_saved
+from feldspar.papers.mediswift.time_to_loss import Pretraining, steps_saved, time_saved
 from feldspar.report.figures import Figure, Panel, Series, panel_figure
 from feldspar.report.page import Table
 
@@ -23,6 +23,8 @@ def time_claim(
     gains = {arm: time_saved(own, dense) for arm, own in arms.items() if arm != DENSE}
     gain = gains[SPARSE]
     told = ", ".join(f"{arm} {saved_in_words(own)}" for arm, own in gains.items())
+    steps = {arm: steps_saved(own, dense) for arm, own in arms.items() if arm != DENSE}
+    fewer = ", ".join(f"{arm} {saved_in_words(own)}" for arm, own in steps.items())
     speeds = ", ".join(
         f"{arm} {step_seconds[DENSE] / own:.2f}"
         for arm, own in step_seconds.items()
@@ -31,7 +33,8 @@ def time_claim(
     return claims.judged(
         name,
         f"processor time to the dense arm's final loss, against its {dense.seconds[-1]:.0f} s: "
-        f"{told}; a step is this many times as fast as a dense one: {speeds}; at the end: "
+        f"{told}; steps to it: {fewer}; a step is this many times as fast as a dense one: "
+        f"{speeds}; at the end: "
         f"{losses_in_words(arms)}; one learning rate for all arms",
         held=gain is not None and gain.exceeds(claims.limit(name, "noise")),
     )
@@ -52,7 +55,7 @@ def small_dense_in_time_claim(arms: Mapping[str, Pretraining], claims: StatedCla
 
 
 def saved_in_words(gain: Gain | None) -> str:
-    """Word the share of time that an arm saves."""
+    """Word the share of time or steps that an arm saves."""
     return "never has it" if gain is None else gain.worded("less", "more")
 
 
@@ -91,9 +94,11 @@ def time_figure(
 ) -> Figure:
     """Draw losses along pre-training for equal time, and accuracies of equal tokens, by time."""
     losses = [Series(name, own.seconds, own.mean_curve, "points") for name, own in arms.items()]
+    shared = [name for name in arms if name in accuracies]  # so that colours agree
+    others = [name for name in accuracies if name not in arms]
     labels = [
         Series(name, [arm_seconds[name]], [100 * fmean(accuracies[name])], "markers")
-        for name in accuracies
+        for name in (*shared, *others)
     ]
     return panel_figure(
         "Loss and accuracy by processor time",
