@@ -73,6 +73,8 @@ SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3}
 QUICK_STEPS = (120, 120)
 """Steps of pre-training and of fine-tuning in a quick run."""
 PRETRAIN = "pretrain"
+PAIRS = {Scale.QUICK: 240, Scale.SMALL: None}
+"""The number of held-out pairs that are asked; None for all."""
 TURNS = {Scale.QUICK: 2, Scale.SMALL: 20}
 """The steps of each arm that are timed."""
 AT_ONCE = ("phases.0.length=1 steps", "phases.0.learning_rate=4e-3")
@@ -128,8 +130,10 @@ def measure(results: Results, scale: Scale) -> Figures:
         "bits_per_byte": {
             name: [pretrained_bits(run) for run in own] for name, own in runs.items()
         },
-        "accuracy": {name: label_accuracies(own, HELD_OUT) for name, own in folders.items()},
-        "without_a_model": accuracies_without_a_model(folders[SPARSE][0], HELD_OUT),
+        "accuracy": {
+            name: label_accuracies(own, HELD_OUT, PAIRS[scale]) for name, own in folders.items()
+        },
+        "without_a_model": accuracies_without_a_model(folders[SPARSE][0], HELD_OUT, PAIRS[scale]),
         "arm_seconds": arm_seconds(
             {name: own[0].trial.overrides for name, own in runs.items()}, TURNS[scale]
         ),
@@ -163,8 +167,8 @@ def pretraining_in_time(runs: Sequence[TrialResult], turns: int) -> Figures:
     return {"step_seconds": seconds, "pretraining": arms}
 
 
-def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
-    """Return the share of right labels of each run.
+def label_accuracies(runs: Sequence[Path], file_name: str, first: int | None) -> list[float]:
+    """Return the share of right labels of each run, of the ``first`` pairs of a file or of all.
 
     ``file_name`` lies beside the pairs that the run was fine-tuned on. Raises UserError where it is
     missing.
@@ -175,7 +179,7 @@ def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
             run = load_run(folder)
             index, template, texts = _held_out(run.recipe, file_name)
             model = text_model_of(run)
-            pairs = encode_pairs(texts, model.tokenizer)
+            pairs = encode_pairs(texts[:first], model.tokenizer)
             layout = pair_layout(run.recipe, index, model.tokenizer)
             answers = likeliest_labels(model, pairs, layout, template)
             found.append(
@@ -185,11 +189,11 @@ def label_accuracies(runs: Sequence[Path], file_name: str) -> list[float]:
     return found
 
 
-def accuracies_without_a_model(run: Path, file_name: str) -> dict[str, float]:
+def accuracies_without_a_model(run: Path, file_name: str, first: int | None) -> dict[str, float]:
     """Return the accuracies of the most frequent label and of a bag of words on the same pairs."""
     recipe = load_recipe(str(run)).recipe
     index, _, texts = _held_out(recipe, file_name)
-    beside = label_baselines(recipe, index, texts)
+    beside = label_baselines(recipe, index, texts[:first])
     return {name: figures["accuracy"] for name, figures in beside.items()}
 
 
