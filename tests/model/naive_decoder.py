@@ -232,8 +232,9 @@ def _linear(x, part, name, settings):
     """Map x, by one matrix or by those of Sparse-IFT (2303.11525, section 2)."""
     member = settings.iso_flop and settings.iso_flop.type
     if member == "parallel":
-        branches = [f"{name}.branches.{index}" for index in range(settings.iso_flop.branches)]
-        return sum(_norm(_matrix(x, part, f"{b}.w"), part, f"{b}.norm", settings) for b in branches)
+        count = settings.iso_flop.branches
+        branches = [_matrix(x, part, f"{name}.branches.{index}") for index in range(count)]
+        return sum(torch.where(branch > 0, branch, branch / 2) for branch in branches)
     if member == "factorized":
         inner = _norm(_matrix(x, part, f"{name}.u"), part, f"{name}.norm", settings)
         return _matrix(_activation(inner, settings.feed_forward), part, f"{name}.v")

@@ -33,7 +33,7 @@ TABLES = (EMBEDDING, "position_embedding.weight", SOFT_PROMPT)
 HEAD = "output.weight"
 KEY_ROWS = "attention.query_key_value"
 KEY_NORM = "attention.key_norm"
-SPARSE_MAP_ENDS = re.compile(r"\.(v|w|branches\.\d+\.norm)$")
+SPARSE_MAP_ENDS = re.compile(r"\.(v|w|branches\.\d+)$")
 """Ends of the names of modules that write the output of a map of Sparse-IFT."""
 OUTPUTS = ("attention.output", "feed_forward.output")
 OUTPUT_NORMS = ("attention_output_norm", "feed_forward_output_norm")
@@ -182,7 +182,8 @@ def _multiplier_of(name: str, settings: ModelSettings) -> str | None:
 def _module(name: str) -> str:
     """Return the name of the module whose output a tensor makes.
 
-    In Sparse-IFT's maps these are the last tensors: the norms of the branches, or v, or w and v.
+    In Sparse-IFT's maps these are the last tensors: those of all branches, or v, or w and v. What
+    multiplies a branch multiplies its output, because its nonlinearity has two slopes.
     """
     return SPARSE_MAP_ENDS.sub("", name.rpartition(".")[0])
 

@@ -5,7 +5,6 @@ initial value, so only memory is allocated here.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -188,18 +187,12 @@ class _RMSNormOnCpu(torch.autograd.Function):
         return grad_x, product.flatten(0, -2).sum(0), None
 
 
-def make_norm(width: int, settings: ModelSettings, initial_gain: float = 1.0) -> nn.Module:
+def make_norm(width: int, settings: ModelSettings) -> nn.Module:
     """Return a norm over ``width`` dimensions, of the kind that ``settings`` name."""
-    kind = settings.norm
-    if kind.type == "rms":
-        norm = RMSNorm(width, kind.epsilon, float(kind.unit_offset))
-    else:
-        norm = LayerNorm(width, eps=kind.epsilon, bias=settings.biases.norm)
-    if initial_gain != 1.0:
-        role = norm.parameter_roles["weight"]
-        changed = replace(role, initial_mean=role.initial_mean + initial_gain - 1.0)
-        norm.parameter_roles = {**norm.parameter_roles, "weight": changed}
-    return norm
+    norm = settings.norm
+    if norm.type == "rms":
+        return RMSNorm(width, norm.epsilon, float(norm.unit_offset))
+    return LayerNorm(width, eps=norm.epsilon, bias=settings.biases.norm)
 
 
 SOFT_PROMPT = "soft_prompt.weight"

@@ -2,9 +2,9 @@
 
 With w, u and v for matrices, s for the sparsity, and n_in and n_out for the sizes of the dense map:
 
-* Sparse Parallel: the sum of 1 / (1 - s) branches norm(w x). Without a nonlinearity of their own,
-  the branches would be one matrix. A norm is one that the authors use, and unlike GELU or ReLU it
-  leaves queries, values and what is written to the residual stream free to be negative.
+* Sparse Parallel: the sum of 1 / (1 - s) branches f(w x). Without a nonlinearity of their own, the
+  branches would be one matrix. f halves what is negative: unlike ReLU it leaves queries, values and
+  what is written to the residual stream free to be negative, and unlike a norm it keeps their size.
 * Sparse Factorized: v f(norm(u x)), where f is the nonlinearity of the feed-forward layer. The norm
   keeps the input of f at the scale where f bends.
 * Sparse Doped: w x + v u x, where only w is sparse.
@@ -16,11 +16,15 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from feldspar.core.rows import FanIn, ParameterRole, Role
 from feldspar.model.layers import Linear, make_norm
 from feldspar.model.nonlinearities import ACTIVATIONS
 from feldspar.recipe.sections.model import ModelSettings
+
+SLOPE = 0.5
+"""Slope of Sparse Parallel's nonlinearity below 0; above 0 it is 1."""
 
 
 def make_linear(
@@ -39,7 +43,7 @@ def make_linear(
     if member is None or member.type == "wide":
         return Linear(n_in, n_out, bias, role)
     if member.type == "parallel":
-        return ParallelLinear(settings, n_in, n_out, bias, role, member.branches)
+        return ParallelLinear(n_in, n_out, bias, role, member.branches)
     if member.type == "factorized":
         width = member.factorized_width(n_in, n_out)
         return FactorizedLinear(settings, (n_in, width, n_out), bias, role, between)
@@ -48,53 +52,21 @@ def make_linear(
 
 
 class ParallelLinear(nn.Module):
-    """The sum of branches norm(w x); the gains begin at 1 / sqrt(branches)."""
+    """The sum of branches f(w x), where f halves what is negative."""
 
     def __init__(
-        self,
-        settings: ModelSettings,
-        n_in: int,
-        n_out: int,
-        bias: bool,
-        role: ParameterRole,
-        n_branches: int,
+        self, n_in: int, n_out: int, bias: bool, role: ParameterRole, n_branches: int
     ) -> None:
         super().__init__()
-        # The norm sets the scale of what the block writes, not the matrix.
-        role = replace(role, writes_residual=False)
-        self.branches = nn.ModuleList(
-            NormalisedLinear(settings, n_in, n_out, bias, role, n_branches**-0.5)
-            for _ in range(n_branches)
-        )
+        self.branches = nn.ModuleList(Linear(n_in, n_out, bias, role) for _ in range(n_branches))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to (..., n_out)."""
         first, *others = self.branches
-        out = first(x)
+        out = F.leaky_relu(first(x), SLOPE)
         for branch in others:
-            out = out + branch(x)
+            out = out + F.leaky_relu(branch(x), SLOPE)
         return out
-
-
-class NormalisedLinear(nn.Module):
-    """norm(w x), with a norm of the decoder's kind whose gain begins at ``gain``."""
-
-    def __init__(
-        self,
-        settings: ModelSettings,
-        n_in: int,
-        n_out: int,
-        bias: bool,
-        role: ParameterRole,
-        gain: float,
-    ) -> None:
-        super().__init__()
-        self.w = Linear(n_in, n_out, bias, role)
-        self.norm = make_norm(n_out, settings, gain)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., n_in) to (..., n_out)."""
-        return _normal(self.norm, self.w(x))
 
 
 class FactorizedLinear(nn.Module):
@@ -117,12 +89,9 @@ class FactorizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to (..., n_out)."""
-        return self.v(self.activation(_normal(self.norm, self.u(x))))
-
-
-def _normal(norm: nn.Module, x: Tensor) -> Tensor:
-    """Normalise; the result keeps the type of a product where autocast would widen it."""
-    return norm(x).to(x.dtype)
+        inner = self.u(x)
+        # Autocast would widen what the norm gives.
+        return self.v(self.activation(self.norm(inner).to(inner.dtype)))
 
 
 class DopedLinear(nn.Module):

@@ -58,7 +58,7 @@ def make_linear(config: FeldsparConfig, n_in: int, n_out: int, bias: bool) -> nn
         return nn.Linear(n_in, n_out, bias=bias)
     sparsity = Fraction(repr(member["sparsity"]))
     if member["type"] == "parallel":
-        return Parallel(config, n_in, n_out, bias, round(1 / (1 - sparsity)))
+        return Parallel(n_in, n_out, bias, round(1 / (1 - sparsity)))
     harmonic = Fraction(n_in * n_out, n_in + n_out)
     if member["type"] == "factorized":
         return Factorized(config, (n_in, math.ceil(harmonic / (1 - sparsity)), n_out), bias)
@@ -66,36 +66,19 @@ def make_linear(config: FeldsparConfig, n_in: int, n_out: int, bias: bool) -> nn
 
 
 class Parallel(nn.Module):
-    """The sum of branches norm(w x)."""
+    """The sum of branches f(w x), where f halves what is negative."""
 
-    def __init__(
-        self, config: FeldsparConfig, n_in: int, n_out: int, bias: bool, n_branches: int
-    ) -> None:
+    def __init__(self, n_in: int, n_out: int, bias: bool, n_branches: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(
-            Normalised(config, n_in, n_out, bias) for _ in range(n_branches)
-        )
+        self.branches = nn.ModuleList(nn.Linear(n_in, n_out, bias=bias) for _ in range(n_branches))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., n_in) to (..., n_out)."""
         first, *others = self.branches
-        out = first(x)
+        out = F.leaky_relu(first(x), 0.5)
         for branch in others:
-            out = out + branch(x)
+            out = out + F.leaky_relu(branch(x), 0.5)
         return out
-
-
-class Normalised(nn.Module):
-    """norm(w x)."""
-
-    def __init__(self, config: FeldsparConfig, n_in: int, n_out: int, bias: bool) -> None:
-        super().__init__()
-        self.w = nn.Linear(n_in, n_out, bias=bias)
-        self.norm = make_norm(config, n_out)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., n_in) to (..., n_out)."""
-        return self.norm(self.w(x))
 
 
 class Factorized(nn.Module):

@@ -52,9 +52,9 @@ class IsoFlopSettings(Settings):
 
     type: Literal["wide", "parallel", "factorized", "doped"]
     """wide: all widths are divided by sqrt(1 - sparsity). The others replace each matrix of the
-    blocks. parallel: by the sum of 1 / (1 - sparsity) sparse matrices, each with a norm behind it.
-    factorized: by two sparse matrices with a nonlinearity between them. doped: by a sparse matrix
-    plus a dense one of low rank."""
+    blocks. parallel: by the sum of 1 / (1 - sparsity) sparse matrices, each with a nonlinearity
+    behind it. factorized: by two sparse matrices with a nonlinearity between them. doped: by a
+    sparse matrix plus a dense one of low rank."""
     sparsity: Annotated[Fraction, AfterValidator(_not_dense)]
     """Share of zeros in the matrices of the blocks; also the first phase's sparsity."""
     dense: DenseWidths | None = None
