@@ -6,7 +6,8 @@ when they begin. One more has masks and multiplies all entries (``masked_product
 mask costs where nothing is saved. The processes take turns of a step, and the one that begins
 changes from turn to turn. The processor time of a turn is compared with that of the dense model's
 turn beside it, and the median counts. ``dense, again`` shows how far from 1 a ratio is by chance.
-Then the losses of sparse and masked dense products are compared after some steps. Run:
+Then the losses of sparse and masked dense products are compared over some steps of one sequence.
+Run:
 
     python benchmarks/sparse_training.py
 """
@@ -106,6 +107,7 @@ def write_recipe(
         # The first turn warms up, and the run's last step, with its evaluation, is not reached.
         "steps": options.turns + 2,
         "products": products,
+        "sequences": SEQUENCES,
         **changes,
     }
     path = folder / "recipe.yaml"
@@ -113,7 +115,6 @@ def write_recipe(
     text = RECIPE.format(
         shards=shards,
         model=MODEL,
-        sequences=SEQUENCES,
         sparsity=sparsity,
         threads=options.threads,
         **values,
@@ -152,9 +153,8 @@ def compare_losses(
     losses = []
     for products in ("sparse", "dense"):
         place = folder / contender / products
-        recipe = write_recipe(
-            place, shards, contender, options, steps=options.compared_steps, products=products
-        )
+        steps = {"steps": options.compared_steps, "sequences": 1}
+        recipe = write_recipe(place, shards, contender, options, products=products, **steps)
         out = train(load_recipe(str(recipe)), place / "run").folder
         records = map(json.loads, (out / "metrics.jsonl").read_text("utf-8").splitlines())
         losses.append([record["train/loss"] for record in records if "train/loss" in record])
