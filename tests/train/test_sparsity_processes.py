@@ -15,6 +15,7 @@ import torch
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.shards import TensorFiles
+from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.load import load_run
 from feldspar.train.run import train
@@ -69,7 +70,7 @@ def test_two_processes_keep_the_masks_of_one(
     sparse_file: Path, tmp_path: Path, feldspar: Command, kind: str
 ) -> None:
     one, two = tmp_path / "one", tmp_path / kind
-    options = [*DENSE_LATER, "checkpoints.keep.last=20"]
+    options = [*DENSE_LATER, "checkpoints.keep.last=20", "runtime.masked_products=sparse"]
     done = feldspar("train", sparse_file, *options, "--out", one)
     assert done.returncode == 0, done.stderr
     for start_over in (False, True):
@@ -83,6 +84,8 @@ def test_two_processes_keep_the_masks_of_one(
     expected = load_run(one, str(24 * 128)).masks
     found = load_run(two, str(24 * 128))
     assert digest_of_masks(found.masks) == digest_of_masks(expected)
+    if compiled() is not None:
+        assert found.checkpoint.state["sparse_products"]["matrices"] == sorted(expected.tensors)
     folder = found.checkpoint.folder
     optimizer = TensorFiles(sorted(folder.glob("optimizer*.safetensors")))
     assert len(list(folder.glob("optimizer*.safetensors"))) == (2 if kind == "fsdp" else 1)
