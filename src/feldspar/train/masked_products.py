@@ -44,6 +44,8 @@ class MaskedProducts:
     """Sparse products by the names of the matrices that have one."""
     _dropped: dict[str, int] = field(default_factory=dict)
     """Entries of these matrices that their masks drop."""
+    _dense_step: bool = False
+    """True while a step multiplies all matrices dense."""
 
     def choose(self, masks: Masks, tokens: int) -> dict[str, Any]:
         """Choose for micro-batches of ``tokens`` tokens; return the choice for the run's events.
@@ -64,8 +66,8 @@ class MaskedProducts:
 
     def begin_step(self, dense: bool) -> None:
         """Multiply all matrices dense in this step, for gradients of all entries, or as chosen."""
-        for name, linear in self._linears().items():
-            linear.product = None if dense else self._sparse.get(name)
+        if dense != self._dense_step:
+            self._install(dense)
 
     def skipped_flops(self, frozen: Collection[str] = ()) -> float:
         """Return the FLOPs of a token that sparse products skip in forward and backward pass.
@@ -103,15 +105,14 @@ class MaskedProducts:
         }
         self._sparse = {name: own for name, own in products.items() if own is not None}
         self._dropped = {name: dropped_entries(masks.tensors[name]) for name in self._sparse}
-        self.begin_step(dense=False)
+        self._install(dense=False)
 
-    def _linears(self) -> dict[str, Linear]:
-        """Return the linear maps by the names of their weights."""
-        return {
-            f"{name}.weight": module
-            for name, module in self.decoder.named_modules()
-            if isinstance(module, Linear)
-        }
+    def _install(self, dense: bool) -> None:
+        """Give each linear map its sparse product, or none."""
+        self._dense_step = dense
+        for name, module in self.decoder.named_modules():
+            if isinstance(module, Linear):
+                module.product = None if dense else self._sparse.get(f"{name}.weight")
 
     def _measured(self, masks: Mapping[str, Tensor], tokens: int) -> dict[str, Any]:
         """Measure, print and return the choice."""
