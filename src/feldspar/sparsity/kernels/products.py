@@ -152,10 +152,10 @@ def _through_tiles(module: ir.Module, registers: Registers, name: str, inner: In
         read = code.select(is_whole, code.gep(source, [build.times(first, n_source)]), last_source)
         write = code.select(is_whole, code.gep(target, [build.times(first, n_target)]), last_target)
         held = code.gep(packed, [build.times(first, n_source)])
-        _pack(build, registers, read, n_source, held)
+        _repack(build, registers, n_source, read, held, packs=True)
         _start(build, registers, own, n_target, has_start, start)
         inner(build, registers, held, own, matrix)
-        _unpack(build, registers, own, n_target, write)
+        _repack(build, registers, n_target, own, write, packs=False)
 
     build.loop(*_share(build, tiles, thread, threads), one)
     code.ret_void()
@@ -167,35 +167,26 @@ def _within(build: Builder, i: Any, features: Any) -> Any:
     return build.code.select(build.code.icmp_signed("<", i, last), i, last)
 
 
-def _pack(build: Builder, registers: Registers, read: Any, features: Any, held: Any) -> None:
-    """Turn (tile, features) into (features, tile)."""
+def _repack(
+    build: Builder, registers: Registers, features: Any, source: Any, target: Any, packs: bool
+) -> None:
+    """Turn (tile, features) into (features, tile), or back."""
     lanes, tile = registers.lanes, registers.tile
+
+    def by_token(i: Any, t: int, k: int) -> Any:
+        return build.sum(build.times(features, t + k), i)
+
+    def by_feature(i: Any, t: int, k: int) -> Any:
+        return build.sum(build.times(i, tile), k * tile + t)
+
+    read, write = (by_token, by_feature) if packs else (by_feature, by_token)
 
     def some(i: Any) -> None:
         i = _within(build, i, features)
         for t in range(0, tile, lanes):
-            rows = [
-                build.load(read, build.sum(build.times(features, t + k), i)) for k in range(lanes)
-            ]
-            for k, column in enumerate(build.transposed(rows)):
-                build.store(column, held, build.sum(build.times(i, tile), k * tile + t))
-
-    build.loop(index(0), features, some, step=lanes)
-
-
-def _unpack(build: Builder, registers: Registers, held: Any, features: Any, write: Any) -> None:
-    """Turn (features, tile) into (tile, features)."""
-    lanes, tile = registers.lanes, registers.tile
-
-    def some(i: Any) -> None:
-        i = _within(build, i, features)
-        for t in range(0, tile, lanes):
-            columns = [
-                build.load(held, build.sum(build.times(i, tile), k * tile + t))
-                for k in range(lanes)
-            ]
-            for k, row in enumerate(build.transposed(columns)):
-                build.store(row, write, build.sum(build.times(features, t + k), i))
+            vectors = [build.load(source, read(i, t, k)) for k in range(lanes)]
+            for k, vector in enumerate(build.transposed(vectors)):
+                build.store(vector, target, write(i, t, k))
 
     build.loop(index(0), features, some, step=lanes)
 
