@@ -1,10 +1,11 @@
 """Compute the density of each tensor and its number of kept entries; loads no torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
 from fractions import Fraction
 from math import floor, prod
+from typing import TypeVar
 
 from feldspar.core.errors import UserError
 from feldspar.core.rows import ParameterRow, Role
@@ -15,6 +16,8 @@ from feldspar.recipe.sections.sparsity import (
     MaskedSettings,
     StaticSparsity,
 )
+
+Number = TypeVar("Number", int, float)
 
 LOW_FAN_IN = 8
 """With fewer kept inputs of a neuron, the parametrization's averages are not reliable."""
@@ -103,24 +106,14 @@ def densities(
     by half an entry at most. For blocks and patterns it is the share that the mask really keeps.
     Raises UserError as ``sparsities`` does.
     """
-    if isinstance(settings, Dense):
-        return {}
-    rows = list(rows)
-    shares = sparsities(settings, rows, key)
-    masked = [row for row in rows if row.name in shares]
-    return {row.name: _density(row, shares[row.name], settings) for row in masked}
+    return _of_masked(_density, settings, rows, key)
 
 
 def kept_counts(
     settings: AnySparsity, rows: Iterable[ParameterRow], key: str = "sparsity"
 ) -> dict[str, int]:
     """Return the kept entries of each masked tensor by name; the average number for bernoulli."""
-    if isinstance(settings, Dense):
-        return {}
-    rows = list(rows)
-    shares = sparsities(settings, rows, key)
-    masked = [row for row in rows if row.name in shares]
-    return {row.name: kept_entries(row, shares[row.name], settings) for row in masked}
+    return _of_masked(kept_entries, settings, rows, key)
 
 
 def density_of(sparsity: float) -> float:
@@ -169,6 +162,20 @@ def kept_entries(row: ParameterRow, share: float, settings: MaskedSettings) -> i
         return row.count // group * kept
     size = prod(settings.block)
     return size * kept_count(row.count // size, share)
+
+
+def _of_masked(
+    figure: Callable[[ParameterRow, float, MaskedSettings], Number],
+    settings: AnySparsity,
+    rows: Iterable[ParameterRow],
+    key: str,
+) -> dict[str, Number]:
+    """Return a figure of each masked tensor, computed from its row and its share of zeros."""
+    if isinstance(settings, Dense):
+        return {}
+    rows = list(rows)
+    shares = sparsities(settings, rows, key)
+    return {row.name: figure(row, shares[row.name], settings) for row in rows if row.name in shares}
 
 
 def _density(row: ParameterRow, share: float, settings: MaskedSettings) -> float:
