@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from contenders.turns import rotated
 from feldspar.sparsity.semi_structured import device_refusal, make_product
 
 RESULTS = Path(__file__).parent / "results" / "semi_structured.json"
@@ -104,8 +105,7 @@ def take_turns(
     times: dict[str, list[float]] = {name: [] for name in work}
     names = list(work)
     for turn in range(-2, options.turns):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, turn):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
             for _ in range(options.products):

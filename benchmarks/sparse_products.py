@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from contenders.machine import processor
+from contenders.turns import rotated
 from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.sparsity.kernels.linear import SparseLinear
 from feldspar.sparsity.masks import draw_mask
@@ -146,8 +147,7 @@ def three_parts(
     clock = clock_of(options.threads)
     names = list(contenders)
     for turn in range(-2, options.turns):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, turn):
             begin = clock()
             out = contenders[name](x, weight)
             middle = clock()
@@ -166,8 +166,7 @@ def take_turns(work: dict[str, Work], options: argparse.Namespace) -> dict[str, 
     seconds: dict[str, list[float]] = {name: [] for name in work}
     clock, names = clock_of(options.threads), list(work)
     for turn in range(-1, options.turns // 2):
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
+        for name in rotated(names, turn):
             begin = clock()
             work[name]()
             if turn >= 0:

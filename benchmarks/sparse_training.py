@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from contenders.turns import rotated
 from parametrization_overhead import build
 from training_throughput import Worker, machine
 
@@ -134,8 +135,7 @@ def take_turns(recipes: dict[str, Path], options: argparse.Namespace) -> dict[st
             workers[name] = Worker("feldspar", recipe)
             workers[name].turn(1)
         for number in range(options.turns):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
+            for name in rotated(names, number):
                 seconds[name].append(workers[name].turn(1)[clock])
     finally:
         for worker in workers.values():
