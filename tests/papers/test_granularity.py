@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from feldspar.core.records import append_record
-from feldspar.core.student_t import half_width
 from feldspar.papers.granularity.experiment import (
     ARM,
     ARMS,
@@ -22,12 +21,10 @@ from feldspar.papers.granularity.experiment import (
     STATIC,
     fast_tenth,
     judge,
-    power,
     trials,
     weights_of,
 )
 from feldspar.papers.kit.claims import Claim
-from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Figures, Scale, values_of
 from feldspar.study.trials import Trial, TrialResult
 from tests.papers.conftest import stated
@@ -108,15 +105,6 @@ def test_masks_that_move(name: str, arm: str, other: str) -> None:
     assert not judged({arm: -0.005})[name].borne_out, "0.25 % is less than counts"
     noisy = judged({arm: -0.03}, (0.1, -0.1, 0.1, -0.1, 0.0))[name]
     assert not noisy.borne_out and "is found in 80% of cases" in noisy.ours
-
-
-def test_the_power_is_that_of_students_t() -> None:
-    """t(0.975) = 2.7764 and t(0.8) = 0.9410 with 4 degrees of freedom."""
-    values = (0.01, 0.02, 0.03, 0.04, 0.05)
-    error = (0.00025 / 5) ** 0.5
-    assert half_width(values) == pytest.approx(2.7764 * error, rel=1e-4)
-    assert f" (a true difference of {(2.7764 + 0.9410) * error:.2%} " in power(Gain(values))
-    assert power(Gain((0.01,))) == ""
 
 
 def test_the_table_has_losses_and_speeds() -> None:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median, quantiles
 
-from feldspar.core.student_t import half_width
 from feldspar.papers.kit.claims import Claim
-from feldspar.papers.kit.gain import Gain
+from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -59,8 +58,6 @@ REFERENCES = {
     for kind in (*SHAPES[1:], *SMALL_DENSE)
 } | {SET: STATIC, RIGL: STATIC, NARROW_90: STATIC}
 """The arm with a static mask of single entries that an arm is compared with."""
-POWER = 0.8
-"""The probability with which an experiment finds a difference of the size that is told."""
 
 BySeed = Mapping[str, Sequence[float]]
 """A figure of each seed, by arm."""
@@ -181,17 +178,6 @@ def speed_claim(speeds: BySeed, claims: StatedClaims) -> Claim:
         f"token {gain.lower_or_higher}",
         gain,
     )
-
-
-def power(gain: Gain) -> str:
-    """Word the smallest true difference that the design finds with probability POWER.
-
-    It is (t(0.975) + t(POWER)) standard errors, by Student's t. Empty for one seed.
-    """
-    significant, found = half_width(gain.by_seed), half_width(gain.by_seed, 2 * POWER - 1)
-    if significant is None or found is None:
-        return ""
-    return f" (a true difference of {significant + found:.2%} is found in {POWER:.0%} of cases)"
 
 
 def arm_table(bits: BySeed, speeds: BySeed, weights: Mapping[str, int]) -> Table:

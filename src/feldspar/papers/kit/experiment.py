@@ -63,7 +63,7 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
         for stage in paper.stages(scale):
             trials = stage.trials(results)
             say(f"{stage.name}: {len(trials)} runs of {stage.recipe}")
-            place = folder / TRIALS_NAME / stage.name
+            place = stage.folder or folder / TRIALS_NAME / stage.name
             results[stage.name] = run_trials(
                 stage.recipe, trials, place, score=stage.score, workers=workers
             )

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from feldspar.core.student_t import half_width
 from feldspar.report.page import Table
 
+POWER = 0.8
+"""The probability with which a design should find a difference that ``Gain.detectable`` names."""
+
 
 @dataclass(frozen=True)
 class Gain:
@@ -58,6 +61,15 @@ class Gain:
         """
         return self.low >= margin
 
+    @property
+    def detectable(self) -> float | None:
+        """The smallest true difference that the design finds with probability POWER.
+
+        It is (t(0.975) + t(POWER)) standard errors, by Student's t. None for one seed.
+        """
+        significant, found = self.half_width, half_width(self.by_seed, 2 * POWER - 1)
+        return None if significant is None or found is None else significant + found
+
     def __str__(self) -> str:
         return self.worded()
 
@@ -75,6 +87,13 @@ class Gain:
         if not more:
             return f"{self.mean:.2%} ({spread})"
         return f"{abs(self.mean):.2%} {more if self.mean >= 0 else less} ({spread})"
+
+
+def power(gain: Gain) -> str:
+    """Word the smallest true difference that the design finds; empty for one seed."""
+    if gain.detectable is None:
+        return ""
+    return f" (a true difference of {gain.detectable:.2%} is found in {POWER:.0%} of cases)"
 
 
 def relative_spread(losses: Sequence[float]) -> float | None:

@@ -75,6 +75,8 @@ class Stage:
     score: str = TRAIN_LOSS
     keeps_weights: bool = False
     """Keep the trained weights, which the figures need; else only metrics stay."""
+    folder: Path | None = None
+    """The folder of the runs, where experiments share them; by default one of this experiment."""
 
 
 @dataclass(frozen=True)

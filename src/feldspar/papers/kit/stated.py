@@ -19,6 +19,15 @@ from feldspar.recipe.yaml import read_yaml
 CLAIMS_FILE = "claims.yaml"
 
 
+class EarlierFigure(Settings):
+    """The figure of an earlier experiment on a claim, which a better one replaced."""
+
+    figure: str
+    """The earlier figure with its interval, and the verdict on it."""
+    why: str
+    """The reason why that experiment could not show the claim."""
+
+
 class StatedClaim(Settings):
     """One claim of a paper, written down before any run.
 
@@ -51,6 +60,8 @@ class StatedClaim(Settings):
     """The figure is counted or computed, so that no seed moves it."""
     not_run: str = ""
     """The reason why the claim is not run here."""
+    earlier: EarlierFigure | None = None
+    """The experiment that this one replaced, where there was one."""
 
     @model_validator(mode="after")
     def _is_judged_or_not_run(self) -> "StatedClaim":
