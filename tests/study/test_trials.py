@@ -58,3 +58,18 @@ def test_what_cannot_be_run_is_refused_before_anything_runs(
     assert not (tmp_path / "first").exists()
     with pytest.raises(UserError, match="unknown metric 'accuracy'"):
         run_trials(str(recipe_file), [FIRST], tmp_path, score="accuracy")
+
+
+def test_runs_on_images_are_trials_too(vision_recipe: Path, tmp_path: Path) -> None:
+    trials = [Trial("slow", ("parametrization.learning_rate=0.01",)), Trial("fast", ())]
+    results = run_trials(str(vision_recipe), trials, tmp_path / "out", score="validation/top1")
+    assert [result.images for result in results] == [72 + 192] * 2
+    assert all(0 <= result.score <= 1 and result.tokens == 0 for result in results)
+    assert all(result.seconds > 0 for result in results)
+    again = run_trials(str(vision_recipe), trials, tmp_path / "out", score="validation/loss")
+    assert [run.score for run in again] == [run.metrics["validation/loss"] for run in results]
+    with pytest.raises(UserError, match="unknown metric 'validation/top5'"):
+        run_trials(str(vision_recipe), trials, tmp_path / "out", score="validation/top5")
+    (vision_recipe.parent / "pictures" / "train-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match="there is no file train-labels"):
+        run_trials(str(vision_recipe), trials, tmp_path / "out")

@@ -159,18 +159,25 @@ def show_costs(paper: "Paper", scale: "Scale", json: bool, dry_run: bool) -> Non
         typer.echo(f"{name}: {len(costs)} runs")
         for cost in costs:
             typer.echo(
-                f"  {cost.name}: {cost.parameters:,} parameters, {cost.tokens:,} tokens, "
-                f"{cost.steps:,} steps, {cost.flops:.3g} FLOPs, {duration(minutes(cost, scale))}"
+                f"  {cost.name}: {cost.parameters:,} parameters, "
+                f"{amount(cost.tokens, cost.images)}, {cost.steps:,} steps, "
+                f"{cost.flops:.3g} FLOPs, {duration(minutes(cost, scale))}"
             )
     device = "one H100 at 40 % of its peak" if scale is Scale.PAPER else f"{workers} cores"
     typer.echo(
-        f"{total['runs']} runs, {total['tokens']:,} tokens, {total['flops']:.3g} FLOPs by "
-        f"6P+attention: about {duration(total['minutes'])} on {device}"
+        f"{total['runs']} runs, {amount(total['tokens'], total['images'])}, "
+        f"{total['flops']:.3g} FLOPs by {total['convention']}: about "
+        f"{duration(total['minutes'])} on {device}"
     )
     if scale is Scale.PAPER and not dry_run:
         typer.echo("no CUDA device: nothing was trained")
     else:
         typer.echo("dry run: nothing was trained")
+
+
+def amount(tokens: int, images: int) -> str:
+    """The tokens or images of runs, in words."""
+    return f"{images:,} images" if images else f"{tokens:,} tokens"
 
 
 def minutes(cost: "RunCost", scale: "Scale") -> float:
@@ -180,15 +187,15 @@ def minutes(cost: "RunCost", scale: "Scale") -> float:
     return cost.accelerator_hours * 60 if scale is Scale.PAPER else cost.core_seconds / 60
 
 
-def totals(
-    stages: "dict[str, list[RunCost]]", scale: "Scale", workers: int
-) -> dict[str, float | int]:
+def totals(stages: "dict[str, list[RunCost]]", scale: "Scale", workers: int) -> dict[str, Any]:
     """The sums over all runs."""
     costs = [cost for stage in stages.values() for cost in stage]
     return {
         "runs": len(costs),
         "tokens": sum(cost.tokens for cost in costs),
+        "images": sum(cost.images for cost in costs),
         "flops": sum(cost.flops for cost in costs),
+        "convention": costs[0].convention,
         "workers": workers,
         "minutes": sum(minutes(cost, scale) for cost in costs) / workers,
     }

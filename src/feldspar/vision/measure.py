@@ -16,6 +16,16 @@ from feldspar.vision.task import normalisation
 TOP = (1, 5)
 
 
+def measures(classes: int) -> list[str]:
+    """Return the names of what ``measure`` returns for a network of that many classes."""
+    return ["validation/loss", *(f"validation/top{k}" for k in tops_of(classes))]
+
+
+def tops_of(classes: int) -> list[int]:
+    """Return each k of the top-k accuracies that mean something among ``classes`` classes."""
+    return [k for k in TOP if k == 1 or k < classes]
+
+
 @torch.no_grad()
 def measure(
     network: nn.Module,
@@ -33,7 +43,7 @@ def measure(
     was_training = network.training
     network.eval()
     normalise = normalisation(recipe).to(device)
-    tops = [k for k in TOP if k == 1 or k < recipe.model.classes]
+    tops = tops_of(recipe.model.classes)
     loss, right = 0.0, dict.fromkeys(tops, 0)
     batches = held_out_batches(
         images, resolution, recipe.evaluation.crop, batch_images, recipe.runtime.workers

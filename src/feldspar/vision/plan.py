@@ -38,6 +38,12 @@ class VisionPlan:
         """Return the forward and backward FLOPs of one training image."""
         return float(PASSES * FLOPS_PER_MAC * self.multiply_adds[phase_index].total)
 
+    def flops(self) -> float:
+        """Return the forward and backward FLOPs of the run."""
+        return sum(
+            self.flops_per_image(phase.index) * phase.length for phase in self.timeline.phases
+        )
+
     def memory(self, phase_index: int) -> StepMemory:
         """Return the bytes of a step in float32."""
         phase, optimizer = self.recipe.phases[phase_index], self.recipe.optimizer
@@ -63,16 +69,13 @@ class VisionPlan:
 
     def summary(self) -> dict[str, Any]:
         """Return everything that is known before anything is spent, as plain values."""
-        flops = sum(
-            self.flops_per_image(phase.index) * phase.length for phase in self.timeline.phases
-        )
         return {
             "name": self.recipe.name,
             "parameters": {"total": self.timeline.parameters},
             "images": self.timeline.length,
             "steps": self.timeline.steps,
             "train_images": self.train_images,
-            "flops": flops,
+            "flops": self.flops(),
             "phases": [self._phase(index) for index in range(len(self.multiply_adds))],
             "warnings": self.warnings(),
         }

@@ -20,7 +20,7 @@ from feldspar.papers.kit.cost import RunCost, run_cost
 from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale
 from feldspar.prepare.build import build_missing
 from feldspar.prepare.stages import STARTS
-from feldspar.recipe.load import load_recipe
+from feldspar.recipe.load import LoadedVisionRecipe, data_recipe, load_any_recipe
 from feldspar.study.trials import TrialResult, run_trials
 
 RECORD_NAME = "experiment.json"
@@ -57,7 +57,9 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
     record = open_folder(folder, paper, scale)
     without = () if scale is Scale.OPEN else STARTS  # open models are there before any run
     for each in data:
-        build_missing(load_recipe(each.recipe, list(each.overrides)), without=without)
+        loaded = load_any_recipe(each.recipe, list(each.overrides))
+        if not isinstance(loaded, LoadedVisionRecipe):  # images are put in their place by hand
+            build_missing(data_recipe(loaded), without=without)
     results: dict[str, list[TrialResult]] = {}
     with _counting_time(folder, record):
         for stage in paper.stages(scale):

@@ -111,6 +111,7 @@ def command_of(paper: str, scale: Scale) -> str:
 def record_of(outcome: Outcome) -> dict[str, Any]:
     """Return all of an outcome as plain values; a loss that is no finite number is null."""
     runs = outcome.runs
+    images = sum(run.images for run in runs)
     return {
         "paper": outcome.paper.name,
         "title": outcome.paper.stated.title,
@@ -123,6 +124,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "seeds": sorted({seed_of(run.trial.overrides) for run in runs}),
         "diverged": sum(run.diverged for run in runs),
         "trained_tokens": sum(run.tokens for run in runs),
+        **({"trained_images": images} if images else {}),
         "training_seconds": round(sum(run.seconds for run in runs), 1),
         "wall_seconds": round(outcome.wall_seconds, 1),
         "workers": outcome.workers,
@@ -173,8 +175,14 @@ def circumstances(record: dict[str, Any]) -> str:
     host = record["machine"]
     seeds = ", ".join(map(str, record["seeds"]))
     diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""
+    images = record.get("trained_images")
+    amount = (
+        f"{images / 1e6:,.1f} million images"
+        if images
+        else f"{record['trained_tokens'] / 1e6:,.0f} million tokens"
+    )
     return (
-        f"{record['runs']} runs{diverged}, {record['trained_tokens'] / 1e6:,.0f} million tokens, "
+        f"{record['runs']} runs{diverged}, {amount}, "
         f"seed{'s' if len(record['seeds']) > 1 else ''} {seeds}; "
         f"{record['wall_seconds'] / 60:.1f} minutes with {record['workers']} worker"
         f"{'s' if record['workers'] > 1 else ''} of one thread on {host['cores']} cores "
