@@ -62,6 +62,7 @@ TABLE = (
     Row(r"reproduce .*--judge", "a file for FOLDER", places={FOLDER: ("docs/results/btlm.json",)}),
     Row(r"reproduce \S+ --scale small", "the same as without --scale", only_read=True, data=False),
     Row(r"reproduce ", "minutes, or days on GPUs", added=("--dry-run",), data=False),
+    Row(r"results ", "the workspace holds these", places={"runs/reproduce": ("docs/results",)}),
     Row(
         r"(train|vision train) \S+/paper",
         "the papers' data and GPUs",

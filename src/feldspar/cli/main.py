@@ -36,6 +36,7 @@ COMMANDS = (
     "scaling",
     "noise_scale",
     "reproduce",
+    "results",
     "train",
     "evaluate",
     "generate",

@@ -45,10 +45,15 @@ class Claim:
     """Cost of the paper's own runs, where the claim was not shown."""
     counted: bool = False
     """Our figure is counted or computed, so that no seed moves it."""
+    short: str = ""
+    """Our figure for a page of many claims, where ``ours`` is long; its baseline stands in it."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for claims.json."""
-        return asdict(self) | {"verdict": self.verdict.value}
+        """Return plain values for claims.json; an empty ``short`` is left out."""
+        values = asdict(self) | {"verdict": self.verdict.value}
+        if not self.short:
+            del values["short"]
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Claim":

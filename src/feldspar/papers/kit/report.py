@@ -8,7 +8,7 @@ report anew with the rules of today and without the runs. It is committed under 
 import json
 import os
 import platform
-from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from feldspar.core.json_files import write_json
 from feldspar.papers.kit.claims import Claim, counts, with_recorded
 from feldspar.papers.kit.experiment import Outcome
 from feldspar.papers.kit.paper import Findings, Paper, Scale
+from feldspar.report.markdown import markdown_table
 from feldspar.report.page import Section, Table, render_page
 
 PAGE_NAME, CLAIMS_NAME = "report.html", "claims.json"
@@ -119,6 +120,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "scale": outcome.scale.value,
         "command": command_of(outcome.paper.name, outcome.scale),
         "version": __version__,
+        "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "runs": len(runs),
         "seeds": sorted({seed_of(run.trial.overrides) for run in runs}),
@@ -187,8 +189,13 @@ def circumstances(record: dict[str, Any]) -> str:
         f"{record['wall_seconds'] / 60:.1f} minutes with {record['workers']} worker"
         f"{'s' if record['workers'] > 1 else ''} of one thread on {host['cores']} cores "
         f"({host['processor']}, {host['memory_gib']:g} GiB), torch {host['torch']}, Python "
-        f"{host['python']}, feldspar {record['version']}."
+        f"{host['python']}, feldspar {record['version']}; {day_of(record)}."
     )
+
+
+def day_of(record: dict[str, Any]) -> str:
+    """Return the day on which the figures were written; records of older versions have none."""
+    return record.get("date", "day not recorded")
 
 
 def page(record: dict[str, Any], findings: Findings) -> str:
@@ -240,24 +247,18 @@ def summary(record: dict[str, Any]) -> str:
         "",
         INTERVALS,
         "",
-        "| claim | paper | here | verdict |",
-        "|---|---|---|---|",
+        *markdown_table(
+            ("claim", "paper", "here", "verdict"),
+            ((claim.statement, claim.paper, claim.ours, verdict_words(claim)) for claim in claims),
+        ),
     ]
-    for claim in claims:
-        cells = (claim.statement, claim.paper, claim.ours, verdict_words(claim))
-        lines.append(_row(cells))
     for table in record.get("tables", ()):
-        lines += ["", *map(_row, (table["header"], ["---"] * len(table["header"])))]
-        lines += map(_row, table["rows"])
+        lines += ["", *markdown_table(table["header"], table["rows"])]
     for note in record["notes"]:
         lines += ["", note]
     costs = sorted({claim.cost for claim in claims if claim.cost})
     lines += ["", *(f"At the paper's scale: {cost}." for cost in costs)]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def verdict_words(claim: Claim) -> str:

@@ -123,13 +123,15 @@ class StatedClaims:
         held: bool,
         reading: str = "",
         near_figure: bool = True,
+        short: str = "",
         **values: object,
     ) -> Claim:
         """Return a claim with its verdict; ``held`` says that ``ours`` meets the tolerance.
 
         Only the paper's own quantity can be reproduced, and only by a figure near the paper's
         (``near_figure``); of another quantity the mechanism is shown. ``reading`` names one of the
-        claim's ``more_readings``. ``values`` fill the words in braces.
+        claim's ``more_readings``. ``short`` is ``ours`` in a clause or two, where it is long.
+        ``values`` fill the words in braces.
         """
         own = self._stated(claim)
         words = {**own.limits, **values}
@@ -149,6 +151,7 @@ class StatedClaims:
             borne_out=held,
             cost="" if held or not own.cost else self.cost_of(own.cost),
             counted=own.counted,
+            short=short,
         )
 
     def lower(self, claim: str, ours: str, *gains: Gain, near_figure: bool = True) -> Claim:
