@@ -12,8 +12,8 @@ There are two stages. The design of both was fixed before their runs.
   the first 4,096 characters of up to ten of each source, the same for all. An attempt is better or
   worse where the 95 % interval of its gain, paired by seed, lies on one side of zero, and better
   only with a mean of more than 0.5 %.
-* Record: RECORD seconds, which the recipe before any attempt needed for its 3.4 M tokens, with
-  seeds that no screening used. The score is what ``feldspar quickstart`` prints: bits per byte of
+* Record: RECORD seconds: the recipe before any attempt needed them for its 3.4 M tokens. Its
+  seeds are in no screening. The score is what ``feldspar quickstart`` prints: bits per byte of
   all test documents.
 
     python benchmarks/quickstart_record.py --results docs/results/quickstart-record

@@ -76,7 +76,10 @@ PHASE: dict[str, Any] = {
 LONG = {"model.max_sequence_length": 512}
 ATTEMPTS: dict[str, Attempt] = {
     "start": Attempt("AdamW at 8e-3, 8 sequences of 256, d 128, 4 layers, 4,096 tokens", None),
+    "adamw-4e-3": Attempt("AdamW at half the rate: 4e-3", "start", rate(4e-3)),
+    "adamw-16e-3": Attempt("AdamW at twice the rate: 16e-3", "start", rate(16e-3)),
     "muon": Attempt("Muon at 16e-3", "start", {"optimizer": MUON, **rate(16e-3)}),
+    "rate-8e-3": Attempt("half the rate: 8e-3", "muon", rate(8e-3)),
     "rate-32e-3": Attempt("twice the rate: 32e-3", "muon", rate(32e-3)),
     "schedule": Attempt("warm-up over 1 %, decay to 0 instead of 2 %", "muon", decay("1%", 0.0)),
     "batch-4": Attempt("4 sequences a step", "muon", phase={"batch": {"sequences": 4}}),
