@@ -13,7 +13,7 @@ from feldspar.core.errors import FeldsparError
 
 RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.jsonl"
-SUMMARY_NAME = "summary.json"
+SUMMARY_NAME, DRAWING_NAME = "summary.json", "summary.svg"
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"
 STATE_NAME = "state.json"

@@ -4,21 +4,25 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import RunError
+from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
+from feldspar.core.machine import machine
 from feldspar.core.progress import say
 from feldspar.corpus.report import Report
+from feldspar.model.rows import model_shapes
 from feldspar.prepare.build import build_documents, build_tokens, require_buildable
 from feldspar.prepare.stages import stages_of
 from feldspar.recipe.load import LoadedRecipe
-from feldspar.recipe.recorded import SUMMARY_NAME
+from feldspar.recipe.recorded import DRAWING_NAME, SUMMARY_NAME
 from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
-from feldspar.report.run_report import write_run_report
-from feldspar.report.run_summary import read_summary
+from feldspar.report.run_report import held_out_figure, write_run_report
+from feldspar.report.run_summary import Summary, read_summary
 from feldspar.train.evaluation import HeldOutFigures, held_out_figures
 from feldspar.train.lifecycle import check_folder
 from feldspar.train.opened_model import open_model
@@ -62,18 +66,24 @@ class Quickstart:
         require_buildable(stages_of(self.loaded))
         report = self._do("documents", lambda: build_documents(self.loaded, self.offline))
         self._do("tokens", lambda: build_tokens(self.loaded))
-        self._do("training", lambda: train(self.loaded, self.folder))
+        trained = self._do("training", lambda: train(self.loaded, self.folder))
         figures = self._do(
             "evaluation", lambda: held_out_figures(open_model(self.folder), baselines=True)
         )
         samples = self._do("release", lambda: self._release(figures))
         summary = figures_record(figures) | {
             "documents": documents_summary(report),
+            "parameters": parameters_of(self.loaded),
+            "trained_tokens": trained.position,
             "samples": samples,
             "seconds": self.seconds | {"total": sum(self.seconds.values())},
             "recipe": self.loaded.digest,
+            "machine": machine(),
+            "date": datetime.now(UTC).date().isoformat(),
         }
         write_json(self.folder / SUMMARY_NAME, summary)
+        drawing = held_out_figure(Summary.model_validate(summary)).svg
+        write_atomically(self.folder / DRAWING_NAME, drawing + "\n")
         self.times.unlink()
         return write_run_report([self.folder])
 
@@ -111,6 +121,11 @@ def figures_record(figures: HeldOutFigures) -> dict[str, Any]:
         "baselines": {name: values["overall"] for name, values in figures.baselines.items()},
         "baselines_by_source": {name: dict(each) for name, each in figures.baselines.items()},
     }
+
+
+def parameters_of(loaded: LoadedRecipe) -> int:
+    """Count the parameters of the recipe's model."""
+    return model_shapes(loaded.recipe.model, loaded.recipe.soft_prompt_length).parameters
 
 
 def seconds_before(path: Path, loaded: LoadedRecipe) -> dict[str, float]:

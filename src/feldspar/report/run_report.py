@@ -197,7 +197,6 @@ def held_out_section(summary: Summary) -> Section:
     rows = [
         [source, *(f"{values[source]:.3f}" for values in columns.values())] for source in sources
     ]
-    bars = {name: values[OVERALL] for name, values in columns.items()}
     return Section(
         "Held-out bits per byte",
         [
@@ -209,8 +208,14 @@ def held_out_section(summary: Summary) -> Section:
             )
         ],
         [Table(["source", *columns], rows)],
-        [bar_figure("Overall, lower is better", bars, "bits per byte")],
+        [held_out_figure(summary)],
     )
+
+
+def held_out_figure(summary: Summary) -> Figure:
+    """Return bars: bits per byte of the model and of each baseline over all sources."""
+    bars = {name: values[OVERALL] for name, values in summary.columns.items()}
+    return bar_figure("Overall, lower is better", bars, "bits per byte")
 
 
 def documents_section(documents: DocumentCounts) -> Section:

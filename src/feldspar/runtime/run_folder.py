@@ -22,6 +22,7 @@ from feldspar.core.records import (
 )
 from feldspar.recipe.recorded import (
     CHECKPOINTS_NAME,
+    DRAWING_NAME,
     METRICS_NAME,
     RECIPE_NAME,
     SUMMARY_NAME,
@@ -128,8 +129,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Delete all records of an earlier run, and what was measured on it."""
-        records = (self.metrics, self.bad_batches, self.events)
-        for path in (*records, self.adaptation, self.path / SUMMARY_NAME):
+        records = (self.metrics, self.bad_batches, self.events, self.adaptation)
+        for path in (*records, self.path / SUMMARY_NAME, self.path / DRAWING_NAME):
             path.unlink(missing_ok=True)
 
     def restore(self, step: int, position: int, mark: Mapping[str, Any] | None = None) -> Damage:

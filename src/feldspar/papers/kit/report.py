@@ -6,18 +6,15 @@ report anew with the rules of today and without the runs. It is committed under 
 """
 
 import json
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
 from feldspar.core.errors import UserError
-from feldspar.core.execution import available_cores
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
+from feldspar.core.machine import machine
 from feldspar.papers.kit.claims import Claim, counts, with_recorded
 from feldspar.papers.kit.experiment import Outcome
 from feldspar.papers.kit.paper import Findings, Paper, Scale
@@ -149,27 +146,6 @@ def seed_of(overrides: tuple[str, ...]) -> int:
     """Return the seed among a run's overrides; recipes begin at 0."""
     given = [item.removeprefix("seed=") for item in overrides if item.startswith("seed=")]
     return int(given[-1]) if given else 0
-
-
-def machine() -> dict[str, str | int | float]:
-    """Return the processor, cores, memory and versions that figures depend on."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "processor": processor(),
-        "cores": available_cores(),
-        "memory_gib": round(memory_bytes / 2**30, 1),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": version("torch"),
-    }
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def circumstances(record: dict[str, Any]) -> str:

@@ -1,0 +1,29 @@
+"""Describe the machine that figures were measured on."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+from feldspar.core.execution import available_cores
+
+
+def machine() -> dict[str, str | int | float]:
+    """Return the processor, cores, memory and versions that figures depend on."""
+    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "processor": processor(),
+        "cores": available_cores(),
+        "memory_gib": round(memory_bytes / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": version("torch"),
+    }
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

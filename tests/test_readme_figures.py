@@ -1,0 +1,94 @@
+"""Every figure in README is that of a committed record; no figure stands there without one."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Stated:
+    """Words of README whose figures a record holds."""
+
+    words: str
+    """The words, with a place for each figure."""
+    record: str
+    figures: Callable[[dict[str, Any]], tuple[float, ...]]
+    """The figures in the order of their places."""
+
+    def text(self) -> str:
+        """The words as the record has them."""
+        record = json.loads((ROOT / self.record).read_text(encoding="utf-8"))
+        return self.words.format(*self.figures(record))
+
+
+def percent_right(record: dict[str, Any], arm: str) -> float:
+    return 100 * fmean(record["figures"]["accuracy"][arm])
+
+
+FIGURES = (
+    Stated(
+        "fine-tune dense: {:.1f} % right, dense throughout {:.1f} %, a bag of words {:.1f} %",
+        "docs/results/mediswift.json",
+        lambda record: (
+            percent_right(record, "75%"),
+            percent_right(record, "dense"),
+            100 * record["figures"]["without_a_model"]["bag of words"],
+        ),
+    ),
+    Stated(
+        "in blocks of 4 x 1, halve the time of a training step on a processor: {:.2f} times as "
+        "fast as dense",
+        "benchmarks/results/sparse_training.json",
+        lambda record: (record["contenders"]["75 %, 4 x 1"]["times_as_fast_as_dense"],),
+    ),
+)
+NO_RESULTS = {
+    "the quickstart's caption, whose record is not committed yet": (
+        r"\*One `feldspar quickstart` [^*]*\*"
+    ),
+    "blocks of code": r"```.*?```",
+    "commands and settings": r"`[^`]*`",
+    "the end of a link": r"\]\([^)]*\)",
+    "numbers on arXiv": r"\[\d{4}\.\d{5}\b",
+    "versions and licences": r"Python \d+\.\d+|Apache-2\.0",
+    "names of models": r"BTLM-3B-8K|OLMo 2|Phi-3",
+    "methods, as the papers have them": r"at 20 tokens per parameter",
+    "the setting of a measurement": r"at d 512 with one thread",
+    "counts of verdicts, which tests/papers/test_results.py compares": (
+        r"\[(\d+ (reproduced|mechanism shown|not borne out|needs scale)(, )?)+"
+    ),
+}
+"""Numbers of README that are no results, by kind."""
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stated", FIGURES, ids=lambda stated: stated.record)
+def test_a_figure_is_that_of_its_record(stated: Stated) -> None:
+    assert stated.text() in readme(), "write these words into README"
+
+
+def test_no_figure_stands_without_a_record() -> None:
+    text = readme()
+    for stated in FIGURES:
+        text = text.replace(stated.text(), "")
+    for pattern in NO_RESULTS.values():
+        text = re.sub(pattern, "", text, flags=re.DOTALL)
+    left = [line for line in text.splitlines() if re.search(r"\d", line)]
+    assert left == [], "add the record of these figures to FIGURES"
+
+
+def test_every_kind_of_other_numbers_occurs() -> None:
+    assert [
+        kind for kind, each in NO_RESULTS.items() if not re.search(each, readme(), re.DOTALL)
+    ] == []
