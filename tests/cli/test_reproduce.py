@@ -35,6 +35,11 @@ def test_bad_input_is_refused(
     assert run_with(["reproduce", "btlm", "--scale", "paper", "--quick"]) == 2
     assert run_with(["reproduce", "btlm", "--scale", "huge"]) == 2
     assert run_with(["reproduce", "btlm", "--quick", "--workers", "0"]) == 2
+    assert run_with(["reproduce", "btlm", "--stages", "ladder"]) == 2
+    recorded = ["--keep", "docs/results/gns.json"]
+    assert run_with(["reproduce", "gns", *recorded]) == 2
+    assert run_with(["reproduce", "gns", "--quick", *recorded, "--stages", "reading"]) == 2
+    assert run_with(["reproduce", "gns", *recorded, "--stages", "reading,batches"]) == 2
     said = capsys.readouterr().err
     assert "'chinchilla' is no paper" in said
     assert "--quick shortens --scale small" in said

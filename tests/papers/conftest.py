@@ -10,6 +10,7 @@ from feldspar.papers.kit.paper import Findings, Paper, Results, Scale, numbers, 
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.study.trials import Trial, TrialResult
 from tests.study.conftest import feldspar
+from tests.train.conftest import Command
 
 __all__ = ["feldspar", "finished", "judged_by", "stated"]
 
@@ -33,3 +34,30 @@ def judged_by(paper: Paper, results: Results, scale: Scale) -> Findings:
 def stated(paper: Paper, *, at_paper_scale: bool = False) -> StatedClaims:
     """Return the claims of a paper, whose costs name the runs only."""
     return StatedClaims(paper.stated, at_paper_scale, lambda runs: f"cost of {runs}")
+
+
+TRUNK_SOURCES = {
+    "django-docs": "jinja2",
+    "django-code": "pydantic",
+    "py-stdlib": "numpy",
+    "shakespeare": "rich",
+    "package-docs": "typer",
+    "package-code": "pygments",
+}
+"""An installed package for each source of the trunk."""
+
+
+def build_trunk_offline(feldspar: Command, folder: Path) -> None:
+    """Build the trunk's shards in ``folder`` of installed packages, as CI has no other text."""
+    sources = {
+        name: {"reader": {"type": "installed", "what": "packages", "packages": [package]}}
+        for name, package in TRUNK_SOURCES.items()
+    }
+    text = [
+        f"corpus.sources={json.dumps(sources)}",
+        "corpus.split={validation: 0.1, test: 0.05}",
+        "corpus.path=data/trunk/offline",
+    ]
+    for command in (["corpus", "build"], ["tokens", "build"]):
+        made = feldspar(*command, "trunk", *text, cwd=folder, timeout=600)
+        assert made.returncode == 0, made.stderr

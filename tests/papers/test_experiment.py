@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from feldspar.core.errors import UserError
 from feldspar.papers.btlm.experiment import loss_by_position
 from feldspar.papers.btlm.phase_switch import phase_switch
 from feldspar.papers.catalogue import PAPERS, paper_named
-from feldspar.papers.kit.experiment import open_folder, planned_costs, run_experiment
+from feldspar.papers.kit.experiment import Again, open_folder, planned_costs, run_experiment
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -22,7 +23,14 @@ from feldspar.papers.kit.paper import (
     Stage,
     values_of,
 )
-from feldspar.papers.kit.report import judge_again, write_report
+from feldspar.papers.kit.report import (
+    circumstances,
+    judge_again,
+    kept_of,
+    machine,
+    record_of,
+    write_report,
+)
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.prepare.stages import State, stages_of
 from feldspar.recipe.load import load_recipe
@@ -125,6 +133,41 @@ def test_stages_follow_each_other_and_the_same_call_continues(
     curve = loss_by_position(run, length_tokens=16, sequences=4)
     losses = metrics_of(run)
     assert curve.shape == (16,) and abs(curve.mean() - losses[-1]["train/loss"]) < 1
+
+
+def test_a_stage_runs_again_and_a_record_gives_the_other_figures(
+    recipe_file: Path, tmp_path: Path
+) -> None:
+    whole = paper_of(recipe_file, tmp_path / "documents")
+    first, *_ = whole.stages(Scale.QUICK)
+
+    def measure(results: Results, scale: Scale) -> Figures:
+        found = {name: [run.score for run in runs] for name, runs in results.items()}
+        return {"scores": [*found["rates"], float("inf")]} if "rates" in found else {}
+
+    paper = replace(
+        whole, measure=measure, stages=lambda _: (first,), separate=frozenset({"rates"})
+    )
+    before = {
+        "date": "2020-01-01", "machine": machine(), "runs": 12, "seeds": [0], "workers": 2,
+        "trained_tokens": 9, "wall_seconds": 60.0, "figures": {"scores": [1.0], "other": 3},
+    }  # fmt: skip
+    again = Again(("rates",), before)
+    found = run_experiment(paper, Scale.QUICK, tmp_path / "out", workers=1, again=again)
+    assert found.figures["other"] == 3 and len(found.figures["scores"]) == 3
+    paper = replace(paper, stages=whole.stages)
+    record = write_report(replace(found, paper=paper), tmp_path / "out")
+    [kept] = record["kept"]
+    assert kept["stages"] == ["chosen"] and kept["runs"] == 12 and record["runs"] == 2
+    assert "Not run again: chosen, of an earlier record: 12 runs" in circumstances(record)
+    later = Again(("rates",), record)
+    assert kept_of(replace(found, paper=paper, again=later))["kept"] == [kept]
+    assert "kept" not in record_of(replace(found, again=None))
+    with pytest.raises(UserError, match="no stage 'chosen' that can run without"):
+        run_experiment(
+            paper, Scale.QUICK, tmp_path / "new", workers=1, again=Again(("chosen",), before)
+        )
+    assert not (tmp_path / "new").exists()
 
 
 def judged_anew(paper: Paper, out: Path, record: dict[str, Any]) -> None:

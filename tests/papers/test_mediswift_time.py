@@ -7,8 +7,8 @@ import pytest
 
 from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale, values_of
+from feldspar.papers.kit.step_time import step_seconds_in_turn
 from feldspar.papers.mediswift.experiment import PAPER
-from feldspar.papers.mediswift.step_time import step_seconds_in_turn
 from feldspar.papers.mediswift.time_arms import (
     ARMS,
     DENSE,

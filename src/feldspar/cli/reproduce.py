@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from feldspar.papers.kit.cost import RunCost
+    from feldspar.papers.kit.experiment import Again
     from feldspar.papers.kit.paper import Paper, Scale
 
 
@@ -52,6 +53,18 @@ def register(app: typer.Typer) -> None:
                 help="Judge a recorded claims.json again by its own figures; train nothing.",
             ),
         ] = None,
+        stages: Annotated[
+            str,
+            typer.Option(
+                "--stages",
+                metavar="NAMES",
+                help="Run these stages only, as a,b; other figures come from --keep.",
+            ),
+        ] = "",
+        keep: Annotated[
+            Path | None,
+            typer.Option("--keep", metavar="RECORD", help="The claims.json for --stages."),
+        ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
@@ -64,8 +77,9 @@ def register(app: typer.Typer) -> None:
         """
         from feldspar.core.errors import UserError
         from feldspar.papers.catalogue import paper_named
+        from feldspar.papers.kit.experiment import Again
         from feldspar.papers.kit.paper import Scale
-        from feldspar.papers.kit.report import judge_again
+        from feldspar.papers.kit.report import judge_again, read_record
 
         chosen = paper_named(paper)
         if judge is not None:
@@ -83,7 +97,18 @@ def register(app: typer.Typer) -> None:
         if dry_run or (size is Scale.PAPER and not has_gpu()):
             show_costs(chosen, size, json, dry_run)
             return
-        show_outcome(chosen, size, out, workers, json)
+        again = None
+        if bool(stages) != (keep is not None):
+            raise UserError("--stages and --keep belong together", do="give both, or neither")
+        if keep is not None:
+            record = read_record(chosen, keep)
+            if record["scale"] != size.value:
+                raise UserError(
+                    f"{keep} records the scale {record['scale']}, not {size.value}",
+                    do="give a record of the same scale",
+                )
+            again = Again(tuple(stages.split(",")), record)
+        show_outcome(chosen, size, out, workers, json, again)
 
 
 def has_gpu() -> bool:
@@ -94,7 +119,12 @@ def has_gpu() -> bool:
 
 
 def show_outcome(
-    paper: "Paper", scale: "Scale", out: Path | None, workers: int | None, json: bool
+    paper: "Paper",
+    scale: "Scale",
+    out: Path | None,
+    workers: int | None,
+    json: bool,
+    again: "Again | None" = None,
 ) -> None:
     """Run what is missing, write the report, print the verdicts."""
     from feldspar.core.execution import available_cores
@@ -104,7 +134,7 @@ def show_outcome(
 
     folder = out or Path("runs") / "reproduce" / f"{paper.name}-{scale.value}"
     side_by_side = workers or (1 if scale is Scale.PAPER else available_cores())
-    outcome = run_experiment(paper, scale, folder, side_by_side)
+    outcome = run_experiment(paper, scale, folder, side_by_side, again)
     show_record(write_report(outcome, folder), json)
     if not json:
         typer.echo(str(folder / "report.html"))

@@ -82,17 +82,42 @@ def growth_claim(figures: Figures, claims: StatedClaims) -> Claim:
 
 
 def factor_claim(figures: Figures, claims: StatedClaims) -> Claim:
-    """Judge how steady the factor from norm layers to total is."""
+    """Judge how steady the factor from norm layers to total is, at every width."""
     name = "one-factor-serves-the-run"
-    factors = np.array(figures["factors"])[:, 1:]
-    away = float(np.abs(factors / factors.mean(axis=1, keepdims=True) - 1).max())
-    by_tenth = ", ".join(f"{value:.2f}" for value in factors.mean(axis=0))
+    by_width = {"64": figures["factors"], **figures.get("width_factors", {})}
+    away = max(stray(own) for own in by_width.values())
+    words = "; ".join(f"width {width} {by_tenth(own)}" for width, own in by_width.items())
     return claims.judged(
         name,
-        f"by tenth of the tokens from the second on: {by_tenth}",
+        f"by tenth of the tokens from the second on: {words}",
         held=away <= claims.limit(name, "share"),
         away=away,
     )
+
+
+def reading_claim(figures: Figures, claims: StatedClaims) -> Claim:
+    """Judge how steady the factor of a model is that had learnt to read before."""
+    name = "one-factor-serves-a-model-that-reads"
+    factors = figures["reading_factors"]
+    away = stray(factors)
+    return claims.judged(
+        name,
+        f"by tenth of the tokens from the second on: {by_tenth(factors)}",
+        held=away <= claims.limit(name, "share"),
+        away=away,
+    )
+
+
+def stray(factors: Sequence[Sequence[float]]) -> float:
+    """Return the largest share by which a factor lies off the mean of its run, from the second
+    tenth on."""
+    late = np.array(factors)[:, 1:]
+    return float(np.abs(late / late.mean(axis=1, keepdims=True) - 1).max())
+
+
+def by_tenth(factors: Sequence[Sequence[float]]) -> str:
+    """Word the factor in each tenth from the second on, mean over the seeds."""
+    return ", ".join(f"{value:.2f}" for value in np.array(factors)[:, 1:].mean(axis=0))
 
 
 def batch_claims(
@@ -196,20 +221,30 @@ def loop_against_constants_claim(batches: Mapping[str, BatchRuns], claims: State
     )
 
 
-def overhead_claim(step_seconds: Mapping[str, Sequence[float]], claims: StatedClaims) -> Claim:
-    """Judge the median step of short runs that differ in what they measure.
-
-    ``none`` is one of them.
-    """
+def overhead_claim(
+    step_seconds: Mapping[str, Mapping[str, Sequence[float]]], claims: StatedClaims
+) -> Claim:
+    """Judge the median step by what is measured, at every width; ``none`` measures nothing."""
     name = "norm-layers-are-free"
-    medians = {own: statistics.median(values) for own, values in step_seconds.items()}
-    more = {own: value / medians["none"] - 1 for own, value in medians.items()}
-    words = ", ".join(f"{own} {value:+.1%}" for own, value in more.items() if own != "none")
-    return claims.judged(
-        name,
-        f"time a step on one thread, against no measurement: {words}",
-        held=more["norm"] <= claims.limit(name, "share") < more["all"],
-    )
+    held, words = True, []
+    for width, seconds in step_seconds.items():
+        more = overheads(seconds)
+        told = ", ".join(f"{own} {value:+.1%}" for own, value in more.items())
+        words.append(f"width {width}: {told}")
+        held &= more["norm"] <= claims.limit(name, "share") and more["norm"] < more["all"]
+    said = f"processor time of a step, against no measurement: {'; '.join(words)}"
+    return claims.judged(name, said, held=held)
+
+
+def overheads(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the share of time that each kind of measurement adds: the median over turns of its
+    step's time over that of the step without, which was taken in the same turn."""
+    plain = seconds["none"]
+    return {
+        name: statistics.median(a / b for a, b in zip(own, plain, strict=True)) - 1
+        for name, own in seconds.items()
+        if own is not plain
+    }
 
 
 def token_savings(runs: BatchRuns, reference: BatchRuns) -> Gain:

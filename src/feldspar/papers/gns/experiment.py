@@ -2,17 +2,24 @@
 batch worth that grows with it?
 
 All batches of the recipe read the same tokens, each at several learning rates; a batch is taken at
-its best one. Beside them the same run measures all its layers, and short runs measure nothing.
+its best one. Beside them runs of several widths, and of a model that has learnt to read, measure
+all their layers. Steps that measure nothing, norm layers or all layers are timed in turn.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
 
 from feldspar.core.errors import UserError
-from feldspar.papers.gns.claims import LOOP, batch_claims, overhead_claim, relation_claims
+from feldspar.papers.gns.claims import (
+    LOOP,
+    batch_claims,
+    overhead_claim,
+    reading_claim,
+    relation_claims,
+)
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime, fit_step_time, read_curve
 from feldspar.papers.gns.norm_against_total import (
     BLOCKS,
@@ -20,7 +27,13 @@ from feldspar.papers.gns.norm_against_total import (
     read_step_noise,
     relation_figures,
 )
-from feldspar.papers.gns.tables import curve_figure, overhead_table, relation_section, worth_section
+from feldspar.papers.gns.tables import (
+    curve_figure,
+    overhead_tables,
+    relation_section,
+    worth_section,
+)
+from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -32,6 +45,13 @@ from feldspar.papers.kit.paper import (
     values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.step_time import step_seconds_in_turn
+from feldspar.papers.kit.trunk import (
+    TRUNK_DATA,
+    TRUNK_RECIPE,
+    start_from_trunk,
+    trunk_stage,
+)
 from feldspar.recipe.load import load_recipe
 from feldspar.report.page import Section
 from feldspar.study.sweep import trial_of
@@ -46,11 +66,25 @@ BASELINES = {Scale.QUICK: "constant-64", Scale.SMALL: "constant-64", Scale.PAPER
 EXACT = ("noise_scale.coverage=all", "noise_scale.calibrate=none")
 MEASUREMENTS = {
     "none": ("noise_scale=null",),
+    "none again": ("noise_scale=null",),
     "norm": ("noise_scale.calibrate=none",),
     "norm and micro-batches": (),
     "all": EXACT,
 }
-TIMED_STEPS, SKIPPED_STEPS = 60, 10
+"""What the timed steps measure; the second arm is the control of the first."""
+TIMED = {256: 30, 512: 20}
+"""Widths of the timed steps, and their number."""
+TIMED_SHAPE = ("model.n_layers=2", "phases.0.batch.sequences=32", f"{BATCH}=constant-32")
+SEEDS = 3
+WIDTHS = {128: 800, 256: 400}
+"""Widths beyond the recipe's 64 at which all layers are measured, and the steps of a run."""
+READING_STEPS = 240
+READING = (
+    *EXACT,
+    "evaluation.every=100% of run",
+    'schedule.learning_rate=[{"to": 0.1, "over": "5% of run"}, {"to": 0.1, "over": "rest"}]',
+)
+"""The trunk read on at a tenth of its peak rate, with all layers measured."""
 QUICK_TOKENS = 122_880
 QUICK = (
     f"phases.0.length={QUICK_TOKENS} tokens",
@@ -66,7 +100,8 @@ def recipe_of(scale: Scale) -> str:
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Return the batches, the exact measurement, and the runs that time measuring."""
+    """Return the batches and the runs that measure all layers: of the recipe, wider, and of the
+    trunk."""
     recipe = recipe_of(scale)
     found = (
         Stage("batches", recipe, lambda _: batch_trials(scale), SCORE),
@@ -74,7 +109,12 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
     )
     if scale is Scale.PAPER:
         return found
-    return *found, Stage("overhead", recipe, lambda _: overhead_trials(scale))
+    return (
+        *found,
+        Stage("widths", recipe, lambda _: width_trials(scale), SCORE),
+        trunk_stage(scale),
+        Stage("reading", TRUNK_RECIPE, lambda _: reading_trials(scale), SCORE),
+    )
 
 
 def batch_trials(scale: Scale) -> list[Trial]:
@@ -110,19 +150,28 @@ def exact_trials(scale: Scale) -> list[Trial]:
     return [trial_of({BATCH: MEASURED_BATCH}, seed, extra) for seed in range(seeds)]
 
 
-def overhead_trials(scale: Scale) -> list[Trial]:
-    """Return short runs of the same steps that measure nothing, norm layers, or all layers."""
-    steps = TIMED_STEPS // 2 if scale is Scale.QUICK else TIMED_STEPS
-    rounds = 1 if scale is Scale.QUICK else 3
-    extra = (
-        f"{BATCH}={BASELINES[scale]}",
-        f"phases.0.length={steps} steps",
-        "evaluation.every=100% of run",
-    )
+def width_trials(scale: Scale) -> list[Trial]:
+    """Return the wider models, of two layers, with all layers measured, seeds fastest."""
+    quick = scale is Scale.QUICK
+    extra = (*EXACT, "model.n_layers=2", *(QUICK if quick else ()))
     return [
-        Trial(f"{name.replace(' ', '-')},seed={seed}", (*extra, *measured, f"seed={seed}"))
-        for seed in range(rounds)
-        for name, measured in MEASUREMENTS.items()
+        trial_of(
+            {BATCH: MEASURED_BATCH, "model.d_model": width, "model.d_ff": 4 * width},
+            seed,
+            (*extra, f"phases.0.length={20 if quick else steps} steps"),
+        )
+        for width, steps in WIDTHS.items()
+        for seed in range(1 if quick else SEEDS)
+    ]
+
+
+def reading_trials(scale: Scale) -> list[Trial]:
+    """Return the trunks, read on with all layers measured."""
+    quick = scale is Scale.QUICK
+    length = f"phases.0.length={20 if quick else READING_STEPS} steps"
+    return [
+        trial_of({}, seed, (*READING, length, start_from_trunk(scale, seed)))
+        for seed in range(1 if quick else SEEDS)
     ]
 
 
@@ -133,21 +182,46 @@ def shortened(batch: str) -> list[str]:
 
 
 def measure(results: Results, scale: Scale) -> Figures:
-    """Read curves at the best rates, both noise scales and, below the paper's scale, step times."""
-    batches, time = batches_of(results["batches"])
-    noises = [read_step_noise(run.folder) for run in results["exact"]]
-    by_rate = losses_by_rate(results["batches"])
-    timed = step_seconds(results["overhead"]) if "overhead" in results else {}
-    return relation_figures(noises) | {
-        "calibrated": calibrated(results),
-        "batches": {name: runs.as_dict() for name, runs in batches.items()},
-        "rates": {
-            name: [{"rate": rate, "losses": losses} for rate, losses in own.items()]
-            for name, own in by_rate.items()
-        },
-        "step_time": vars(time),
-        "step_seconds": timed,
-    }
+    """Read the figures of the stages that were run: curves at the best rates, both noise scales."""
+    found: Figures = {}
+    if "batches" in results:
+        batches, time = batches_of(results["batches"])
+        by_rate = losses_by_rate(results["batches"])
+        found |= {
+            "calibrated": calibrated(results),
+            "batches": {name: runs.as_dict() for name, runs in batches.items()},
+            "rates": {
+                name: [{"rate": rate, "losses": losses} for rate, losses in own.items()]
+                for name, own in by_rate.items()
+            },
+            "step_time": vars(time),
+        }
+    if "exact" in results:
+        found |= relation_figures([read_step_noise(run.folder) for run in results["exact"]])
+    if "widths" in results:
+        seeds = len(results["widths"]) // len(WIDTHS)
+        found["width_factors"] = {
+            str(width): factors_of(results["widths"][place * seeds : (place + 1) * seeds])
+            for place, width in enumerate(WIDTHS)
+        }
+    if "reading" in results:
+        found["reading_factors"] = factors_of(results["reading"])
+        found["step_seconds"] = {
+            str(width): seconds_by_measurement(width, scale) for width in TIMED
+        }
+    return found
+
+
+def factors_of(runs: Sequence[TrialResult]) -> list[list[float]]:
+    """Return the factor from norm layers to total by seed and tenth of the tokens."""
+    return [read_step_noise(run.folder).factors(BLOCKS).tolist() for run in runs]
+
+
+def seconds_by_measurement(width: int, scale: Scale) -> dict[str, list[float]]:
+    """Return the processor seconds of steps, in turn, by the kind of measurement."""
+    shape = (f"model.d_model={width}", f"model.d_ff={4 * width}", *TIMED_SHAPE)
+    arms = {name: (*shape, *own) for name, own in MEASUREMENTS.items()}
+    return step_seconds_in_turn(recipe_of(scale), arms, 3 if scale is Scale.QUICK else TIMED[width])
 
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
@@ -155,19 +229,29 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     baseline = BASELINES[scale]
     batches = {name: BatchRuns.from_dict(name, own) for name, own in figures["batches"].items()}
     time = StepTime(**figures["step_time"])
-    seconds = figures["step_seconds"]
+    seconds = figures.get("step_seconds", {})
     figure = curve_figure("Held-out loss over tokens", batches, None)
     judged = [
         *relation_claims(figures, claims),
+        *([reading_claim(figures, claims)] if "reading_factors" in figures else []),
         *batch_claims(batches, baseline, time, claims),
-        *([overhead_claim(seconds, claims)] if seconds else []),
+        *overhead_claims(seconds, scale, claims),
     ]
     sections = [worth_section(batches, figures.get("rates", {}), baseline, time, figure)]
     if "relation" in figures:
         sections.insert(0, relation_section(figures, batches))
     if seconds:
-        sections.append(Section("What measuring costs", (), [overhead_table(seconds)]))
+        sections.append(Section("What measuring costs", (), overhead_tables(seconds)))
     return Findings(tuple(judged), tuple(sections), figure)
+
+
+def overhead_claims(
+    seconds: Mapping[str, Mapping[str, Sequence[float]]], scale: Scale, claims: StatedClaims
+) -> list[Claim]:
+    """Return the claim on the time of measuring; the paper's own runs do not show it."""
+    if seconds:
+        return [overhead_claim(seconds, claims)]
+    return [] if scale is Scale.PAPER else [claims.unrecorded("norm-layers-are-free")]
 
 
 def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:
@@ -203,17 +287,6 @@ def is_of(run: TrialResult, batch: str, rate: float | None) -> bool:
     return (values[BATCH], values.get(RATE)) == (batch, rate)
 
 
-def step_seconds(runs: Sequence[TrialResult]) -> dict[str, list[float]]:
-    """Return the seconds of single steps by the kind of measurement, without the first steps."""
-    names = list(MEASUREMENTS)
-    found: dict[str, list[float]] = {name: [] for name in names}
-    for index, run in enumerate(runs):
-        _, times = read_curve(run.folder)
-        [seconds] = times.values()
-        found[names[index % len(names)]] += seconds[SKIPPED_STEPS:]
-    return found
-
-
 def calibrated(results: Results) -> list[list[float]]:
     """Return the factors that the runs of the measured batch calibrated, by seed and block."""
     rate = load_recipe(recipe_of(Scale.SMALL)).recipe.parametrization.learning_rate
@@ -228,4 +301,6 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
+    more_data=(TRUNK_DATA,),
+    separate=frozenset(("batches", "exact", "widths", "reading")),
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.papers.gns.claims import listed, time_savings, token_savings
+from feldspar.papers.gns.claims import listed, overheads, time_savings, token_savings
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime
 from feldspar.papers.gns.norm_against_total import BLOCKS, FINE_BLOCKS
 from feldspar.papers.kit.gain import relative_spread
@@ -125,14 +125,18 @@ def rate_name(rate: float | None) -> str:
     return "the recipe's" if rate is None else f"{rate:.4g}"
 
 
-def overhead_table(seconds: Mapping[str, Sequence[float]]) -> Table:
-    """Return a table of the median time of a step by the kind of measurement."""
-    medians = {name: float(np.median(own)) for name, own in seconds.items()}
-    rows = [
-        [name, f"{1000 * value:.1f}", f"{value / medians['none'] - 1:+.1%}"]
-        for name, value in medians.items()
-    ]
-    return Table(["measured", "ms a step, median", "against none"], rows)
+def overhead_tables(seconds: Mapping[str, Mapping[str, Sequence[float]]]) -> list[Table]:
+    """Return a table for each width: the median time of a step by the kind of measurement."""
+    tables = []
+    for width, own in seconds.items():
+        more = overheads(own)
+        rows = [
+            [name, f"{1000 * float(np.median(times)):.1f}", f"{more.get(name, 0.0):+.1%}"]
+            for name, times in own.items()
+        ]
+        header = [f"measured, width {width}", "ms a step, median", "against none, median of turns"]
+        tables.append(Table(header, rows))
+    return tables
 
 
 def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | None) -> Figure:

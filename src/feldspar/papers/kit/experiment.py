@@ -17,7 +17,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.json_files import json_values, read_json, write_json
 from feldspar.core.progress import progress, say
 from feldspar.papers.kit.cost import RunCost, run_cost
-from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale
+from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale, Stage
 from feldspar.prepare.build import build_missing
 from feldspar.prepare.stages import STARTS
 from feldspar.recipe.load import LoadedVisionRecipe, data_recipe, load_any_recipe
@@ -26,6 +26,31 @@ from feldspar.study.trials import TrialResult, run_trials
 RECORD_NAME = "experiment.json"
 TRIALS_NAME = "trials"
 CHECKPOINTS_NAME = "checkpoints"
+
+
+@dataclass(frozen=True)
+class Again:
+    """Stages that run again, and the record whose figures stand for all others."""
+
+    stages: tuple[str, ...]
+    record: dict[str, Any]
+
+    def runs(self, paper: Paper, scale: Scale) -> tuple[Stage, ...]:
+        """Return the stages to run: the named ones, and those whose runs experiments share.
+
+        Raises UserError for a stage that the paper cannot run without the others.
+        """
+        for name in self.stages:
+            if name not in paper.separate:
+                raise UserError(
+                    f"{paper.name} has no stage {name!r} that can run without the others",
+                    allowed=sorted(paper.separate),
+                )
+        return tuple(
+            stage
+            for stage in paper.stages(scale)
+            if stage.name in self.stages or stage.folder is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -41,6 +66,8 @@ class Outcome:
     wall_seconds: float
     """The time of all calls of the command together."""
     workers: int
+    again: Again | None = None
+    """The record from which the figures of the other stages come, if only some were run."""
 
     @property
     def runs(self) -> list[TrialResult]:
@@ -48,11 +75,16 @@ class Outcome:
         return [result for stage in self.results.values() for result in stage]
 
 
-def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Outcome:
+def run_experiment(
+    paper: Paper, scale: Scale, folder: Path, workers: int, again: Again | None = None
+) -> Outcome:
     """Train what is missing of ``paper``'s experiment in ``folder``, and analyse it.
 
-    Raises UserError for a folder of something else, and where the data are missing.
+    With ``again`` only its stages run; figures of the others come from its record. Raises UserError
+    for a folder of something else, where the data are missing, and for stages that cannot run
+    without the others.
     """
+    stages = paper.stages(scale) if again is None else again.runs(paper, scale)
     data = paper.data_of(scale)
     record = open_folder(folder, paper, scale)
     without = () if scale is Scale.OPEN else STARTS  # open models are there before any run
@@ -62,7 +94,7 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
             build_missing(data_recipe(loaded), without=without)
     results: dict[str, list[TrialResult]] = {}
     with _counting_time(folder, record):
-        for stage in paper.stages(scale):
+        for stage in stages:
             trials = stage.trials(results)
             say(f"{stage.name}: {len(trials)} runs of {stage.recipe}")
             place = stage.folder or folder / TRIALS_NAME / stage.name
@@ -73,8 +105,10 @@ def run_experiment(paper: Paper, scale: Scale, folder: Path, workers: int) -> Ou
                 for result in results[stage.name]:
                     shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
         figures = json_values(paper.measure(results, scale))
+        if again is not None:
+            figures = again.record["figures"] | figures
         findings = paper.findings(figures, scale)
-    return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers)
+    return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers, again)
 
 
 def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:

@@ -120,6 +120,8 @@ class Paper:
     """Judge the claims by figures as JSON holds them; claims that are not run are left out."""
     more_data: tuple[Data, ...] = ()
     """Further shards of small scale, of other corpora."""
+    separate: frozenset[str] = frozenset()
+    """Stages that may run without the others: ``measure`` then returns their figures alone."""
     open_data: tuple[Data, ...] = ()
     """The shards of an experiment on an open model; empty where there is none."""
 

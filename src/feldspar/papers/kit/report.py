@@ -131,7 +131,29 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "claims": [claim.as_dict() for claim in outcome.findings.claims],
         "notes": list(outcome.paper.notes(outcome.scale)),
         "figures": outcome.figures,
-    } | tables_of(outcome.findings)
+        **kept_of(outcome),
+        **tables_of(outcome.findings),
+    }
+
+
+KEPT_KEYS = ("date", "machine", "runs", "seeds", "trained_tokens", "wall_seconds", "workers")
+
+
+def kept_of(outcome: Outcome) -> dict[str, Any]:
+    """Return the circumstances of the stages that were not run again; nothing where all were."""
+    if outcome.again is None:
+        return {}
+    record = outcome.again.record
+    earlier = record.get("kept", [])
+    known = {name for each in earlier for name in each["stages"]}
+    names = [stage.name for stage in outcome.paper.stages(outcome.scale)]
+    rest = [name for name in names if name not in outcome.results and name not in known]
+    own = {"stages": rest} | {key: record[key] for key in KEPT_KEYS if key in record}
+    still = [
+        each | {"stages": [name for name in each["stages"] if name not in outcome.results]}
+        for each in earlier
+    ]
+    return {"kept": [each for each in (*still, own) if each["stages"]]}
 
 
 def tables_of(findings: Findings) -> dict[str, Any]:
@@ -149,7 +171,17 @@ def seed_of(overrides: tuple[str, ...]) -> int:
 
 
 def circumstances(record: dict[str, Any]) -> str:
-    """Say in a sentence or two which runs were made, on which machine, and for how long."""
+    """Say which runs were made, on which machine, and for how long; kept stages come last."""
+    words = [_circumstances(record)]
+    for kept in record.get("kept", ()):
+        stages = ", ".join(kept["stages"])
+        words.append(
+            f"Not run again: {stages}, of an earlier record: {_circumstances(record | kept)}"
+        )
+    return " ".join(words)
+
+
+def _circumstances(record: dict[str, Any]) -> str:
     host = record["machine"]
     seeds = ", ".join(map(str, record["seeds"]))
     diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""

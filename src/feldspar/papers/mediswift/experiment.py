@@ -26,8 +26,8 @@ from feldspar.papers.kit.paper import (
     by_name,
 )
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.step_time import step_seconds_in_turn
 from feldspar.papers.kit.validation_curve import ends_of_phases, validation_curve
-from feldspar.papers.mediswift.step_time import step_seconds_in_turn
 from feldspar.papers.mediswift.time_arms import (
     DENSE,
     HALF,
