@@ -11,6 +11,35 @@ if TYPE_CHECKING:
     from feldspar.papers.kit.paper import Paper, Scale
 
 
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder; default runs/reproduce/PAPER-SCALE.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", min=1, help="Runs side by side; default: cores, or 1 GPU."),
+]
+Judge = Annotated[
+    Path | None,
+    typer.Option(
+        "--judge",
+        metavar="RECORD",
+        help="Judge a recorded claims.json again by its own figures; train nothing.",
+    ),
+]
+Stages = Annotated[
+    str,
+    typer.Option(
+        "--stages",
+        metavar="NAMES",
+        help="Run these stages only, as a,b; other figures come from --keep.",
+    ),
+]
+Keep = Annotated[
+    Path | None,
+    typer.Option("--keep", metavar="RECORD", help="The claims.json for --stages."),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -37,34 +66,11 @@ def register(app: typer.Typer) -> None:
         dry_run: Annotated[
             bool, typer.Option("--dry-run", help="Print every run and its cost; train nothing.")
         ] = False,
-        out: Annotated[
-            Path | None,
-            typer.Option("--out", help="Folder; default runs/reproduce/PAPER-SCALE."),
-        ] = None,
-        workers: Annotated[
-            int | None,
-            typer.Option("--workers", min=1, help="Runs side by side; default: cores, or 1 GPU."),
-        ] = None,
-        judge: Annotated[
-            Path | None,
-            typer.Option(
-                "--judge",
-                metavar="RECORD",
-                help="Judge a recorded claims.json again by its own figures; train nothing.",
-            ),
-        ] = None,
-        stages: Annotated[
-            str,
-            typer.Option(
-                "--stages",
-                metavar="NAMES",
-                help="Run these stages only, as a,b; other figures come from --keep.",
-            ),
-        ] = "",
-        keep: Annotated[
-            Path | None,
-            typer.Option("--keep", metavar="RECORD", help="The claims.json for --stages."),
-        ] = None,
+        out: Out = None,
+        workers: Workers = None,
+        judge: Judge = None,
+        stages: Stages = "",
+        keep: Keep = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Run a paper's experiment and put its claims beside ours; again, it goes on.
@@ -77,9 +83,8 @@ def register(app: typer.Typer) -> None:
         """
         from feldspar.core.errors import UserError
         from feldspar.papers.catalogue import paper_named
-        from feldspar.papers.kit.experiment import Again
         from feldspar.papers.kit.paper import Scale
-        from feldspar.papers.kit.report import judge_again, read_record
+        from feldspar.papers.kit.report import judge_again
 
         chosen = paper_named(paper)
         if judge is not None:
@@ -97,18 +102,30 @@ def register(app: typer.Typer) -> None:
         if dry_run or (size is Scale.PAPER and not has_gpu()):
             show_costs(chosen, size, json, dry_run)
             return
-        again = None
-        if bool(stages) != (keep is not None):
-            raise UserError("--stages and --keep belong together", do="give both, or neither")
-        if keep is not None:
-            record = read_record(chosen, keep)
-            if record["scale"] != size.value:
-                raise UserError(
-                    f"{keep} records the scale {record['scale']}, not {size.value}",
-                    do="give a record of the same scale",
-                )
-            again = Again(tuple(stages.split(",")), record)
+        again = stages_again(chosen, size, stages, keep)
         show_outcome(chosen, size, out, workers, json, again)
+
+
+def stages_again(paper: "Paper", scale: "Scale", stages: str, keep: Path | None) -> "Again | None":
+    """Return the stages to run again beside a record; None where all of them run.
+
+    Raises UserError for one option without the other, and for a record of another scale.
+    """
+    from feldspar.core.errors import UserError
+    from feldspar.papers.kit.experiment import Again
+    from feldspar.papers.kit.report import read_record
+
+    if not stages and keep is None:
+        return None
+    if not stages or keep is None:
+        raise UserError("--stages and --keep belong together", do="give both, or neither")
+    record = read_record(paper, keep)
+    if record["scale"] != scale.value:
+        raise UserError(
+            f"{keep} records the scale {record['scale']}, not {scale.value}",
+            do="give a record of the same scale",
+        )
+    return Again(tuple(stages.split(",")), record)
 
 
 def has_gpu() -> bool:
