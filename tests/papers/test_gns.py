@@ -313,6 +313,7 @@ def test_a_record_that_lacks_figures_is_judged_by_what_it_holds(tmp_path: Path) 
         "norm-layers-predict-total",
         "smoothing-raises-correlation",
         "noise-scale-grows",
+        "one-factor-serves-a-model-that-reads",
         "norm-layers-are-free",
     }
     assert found["one-factor-serves-the-run"].borne_out is not None

@@ -7,7 +7,7 @@ all their layers. Steps that measure nothing, norm layers or all layers are time
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -233,9 +233,8 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     figure = curve_figure("Held-out loss over tokens", batches, None)
     judged = [
         *relation_claims(figures, claims),
-        *([reading_claim(figures, claims)] if "reading_factors" in figures else []),
         *batch_claims(batches, baseline, time, claims),
-        *overhead_claims(seconds, scale, claims),
+        *small_claims(figures, scale, claims),
     ]
     sections = [worth_section(batches, figures.get("rates", {}), baseline, time, figure)]
     if "relation" in figures:
@@ -245,13 +244,14 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     return Findings(tuple(judged), tuple(sections), figure)
 
 
-def overhead_claims(
-    seconds: Mapping[str, Mapping[str, Sequence[float]]], scale: Scale, claims: StatedClaims
-) -> list[Claim]:
-    """Return the claim on the time of measuring; the paper's own runs do not show it."""
-    if seconds:
-        return [overhead_claim(seconds, claims)]
-    return [] if scale is Scale.PAPER else [claims.unrecorded("norm-layers-are-free")]
+def small_claims(figures: Figures, scale: Scale, claims: StatedClaims) -> list[Claim]:
+    """Return the claims that the paper's own runs do not show: on the trunk, and on time."""
+    if scale is Scale.PAPER:
+        return []
+    names = ("one-factor-serves-a-model-that-reads", "norm-layers-are-free")
+    if "reading_factors" not in figures:
+        return [claims.unrecorded(name) for name in names]
+    return [reading_claim(figures, claims), overhead_claim(figures["step_seconds"], claims)]
 
 
 def batches_of(runs: Sequence[TrialResult]) -> tuple[dict[str, BatchRuns], StepTime]:

@@ -5,7 +5,7 @@ before a run; an experiment adds its own figures only.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -184,7 +184,8 @@ class StatedClaims:
 
     def unrecorded(self, claim: str) -> Claim:
         """Stand in for a claim whose figures a record lacks."""
-        return unrecorded(self._stated(claim).id)
+        own = self._stated(claim)
+        return replace(unrecorded(own.id), statement=own.statement, paper=figure_of(own))
 
     def _not_run(self, own: StatedClaim) -> Claim:
         return Claim(
