@@ -34,8 +34,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from feldspar.papers.mediswift.step_time import step_seconds_in_turn
-
 from contenders.machine import processor
 from contenders.record_attempts import (
     ATTEMPTS,
@@ -51,6 +49,7 @@ from feldspar.core.json_files import read_json, write_json
 from feldspar.corpus.store import documents
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss
+from feldspar.papers.kit.step_time import step_seconds_in_turn
 from feldspar.prepare.build import build_missing
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.release.quickstart import figures_record
