@@ -61,6 +61,8 @@ def test_a_long_figure_is_cut_at_the_end_of_a_clause() -> None:
     clause = "a clause, of two parts"
     cut = compact(claim_of("; ".join([clause] * 20)))
     assert cut.endswith(f"{clause} ...") and len(cut) <= CELL_CHARACTERS + 4
+    hidden = claim_of("; ".join(["4.5% (+- 2.5%)", *[clause] * 20, "7.0% (+- 1.0%)"]))
+    assert intervals(hidden) == "2.0 to 7.0%", "the other one stands in no cell"
     listed = compact(claim_of(", ".join(["value 1.5"] * 40)))
     assert listed.endswith("value 1.5 ...") and len(listed) <= CELL_CHARACTERS + 4
     assert compact(claim_of("; ".join([clause] * 20), short="two parts")) == "two parts"

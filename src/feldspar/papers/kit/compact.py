@@ -7,9 +7,9 @@ import re
 
 from feldspar.papers.kit.claims import Claim
 
-CELL_CHARACTERS = 150
+CELL_CHARACTERS = 220
 """The length at which a figure is cut, at the end of a clause."""
-SHOWN_INTERVALS = 3
+SHOWN_INTERVALS = 4
 MORE = " ..."
 
 _INTERVAL = re.compile(
@@ -35,10 +35,10 @@ def compact(claim: Claim) -> str:
 
 
 def intervals(claim: Claim) -> str:
-    """Return the 95 % intervals of the figure, the first few where it has many; else a dash."""
-    found = [
-        _interval(match) for match in _INTERVAL.finditer(_POWER.sub("", claim.short or claim.ours))
-    ]
+    """Return the 95 % intervals of what ``compact`` shows, the first few of many; else a dash."""
+    shown, text = compact(claim), _POWER.sub("", claim.short or claim.ours)
+    matches = [own for own in _INTERVAL.finditer(text) if _SPREAD.sub("", own[0]) in shown]
+    found = list(dict.fromkeys(map(_interval, matches)))
     if not found:
         return "counted" if claim.counted else "-"
     return "; ".join(found[:SHOWN_INTERVALS]) + (MORE if len(found) > SHOWN_INTERVALS else "")
