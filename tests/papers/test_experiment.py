@@ -170,6 +170,24 @@ def test_a_stage_runs_again_and_a_record_gives_the_other_figures(
     assert not (tmp_path / "new").exists()
 
 
+def test_a_record_of_an_earlier_design_keeps_its_claims_and_says_so(tmp_path: Path) -> None:
+    source = Path(__file__).parents[2] / "docs" / "results" / "btlm.json"
+    record = json.loads(source.read_text(encoding="utf-8")) | {"design": 1}
+    path = tmp_path / "claims.json"
+    path.write_text(json.dumps(record | {"figures": {}}), encoding="utf-8")
+    paper = PAPERS["btlm"]
+    stated = paper.stated.model_copy(update={"designs": {"small": 2}})
+    later = replace(paper)
+    vars(later)["stated"] = stated
+    assert (later.design(Scale.QUICK), later.design(Scale.OPEN)) == (2, 1)
+    judged = judge_again(later, path)
+    assert judged["outdated"] and judged["claims"] == record["claims"]
+    assert "of an earlier design" in path.with_suffix(".md").read_text(encoding="utf-8")
+    assert not path.with_suffix(".svg").exists()
+    with pytest.raises(UserError, match="lacks the figure"):
+        judge_again(paper, path)
+
+
 def judged_anew(paper: Paper, out: Path, record: dict[str, Any]) -> None:
     """A record gives the same files again, by rules that may have changed meanwhile."""
     names = ("claims.json", "claims.md", "claims.svg", "report.html")

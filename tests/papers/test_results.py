@@ -33,6 +33,8 @@ def test_a_committed_result_is_what_its_figures_say(record_name: str) -> None:
 def test_the_experiment_judges_what_the_file_states(name: str) -> None:
     """It judges every claim of claims.yaml that is not marked as not run, and no other."""
     paper, record = PAPERS[name], json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    if record.get("outdated"):
+        pytest.skip("the record is of an earlier design")
     claims = paper.claims_at(Scale.SMALL)
     found = paper.judge(numbers(record["figures"]), Scale.SMALL, claims).claims
     stated = [claim.id for claim in paper.stated.claims if not claim.not_run]

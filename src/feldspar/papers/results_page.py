@@ -17,7 +17,7 @@ from feldspar.papers.catalogue import PAPERS
 from feldspar.papers.kit.claims import Claim, Verdict
 from feldspar.papers.kit.compact import compact, intervals
 from feldspar.papers.kit.paper import Scale
-from feldspar.papers.kit.report import claims_of, day_of
+from feldspar.papers.kit.report import OUTDATED, claims_of, day_of
 from feldspar.report.markdown import markdown_table
 
 PAGE = "README.md"
@@ -77,7 +77,12 @@ class Recorded:
     def name(self) -> str:
         """The paper's title, and the scale where it is not the small one."""
         scale = "" if self.scale is Scale.SMALL else f", {self.scale} scale"
-        return f"{self.values['title']}{scale}"
+        return f"{self.values['title']}{scale}{' (earlier design)' if self.is_outdated else ''}"
+
+    @property
+    def is_outdated(self) -> bool:
+        """True where the experiment has another design since."""
+        return self.values.get(OUTDATED, False)
 
     def link(self, folder: Path, words: str) -> str:
         """Return a link from ``folder`` to the record's own page."""
@@ -184,7 +189,9 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
     earlier = next(each for each in PAPERS[paper].stated.claims if each.id == name).earlier
     figure = earlier.figure if earlier else compact(now[0][1])
     figures = [
-        NOT_RUN_AGAIN if not earlier and own.scale is Scale.SMALL else told(own, compact(claim))
+        NOT_RUN_AGAIN
+        if own.is_outdated or (not earlier and own.scale is Scale.SMALL)
+        else told(own, compact(claim))
         for own, claim in now
     ]
     return (

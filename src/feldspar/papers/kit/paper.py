@@ -155,6 +155,10 @@ class Paper:
         judged = claims.all_claims(found.claims, quick=scale is Scale.QUICK)
         return replace(found, claims=judged)
 
+    def design(self, scale: Scale) -> int:
+        """Return the number of the experiment's design; a quick run has that of the small scale."""
+        return self.stated.designs.get("open" if scale is Scale.OPEN else "small", 1)
+
     def notes(self, scale: Scale) -> tuple[str, ...]:
         """Return the remarks on the experiment of a scale."""
         return self.stated.notes if scale is Scale.SMALL else ()

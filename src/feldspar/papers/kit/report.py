@@ -22,6 +22,12 @@ from feldspar.report.markdown import markdown_table
 from feldspar.report.page import Section, Table, render_page
 
 PAGE_NAME, CLAIMS_NAME = "report.html", "claims.json"
+DESIGN, OUTDATED = "design", "outdated"
+"""Keys of a record: the number of its design, and whether the experiment has another one since."""
+EARLIER_DESIGN = (
+    "These figures and verdicts are of an earlier design of the experiment. Today's design, in "
+    "`claims.yaml` and in the paper's README.md, has not been run in full."
+)
 INTERVALS = (
     "After +- stands half of a 95% interval around the mean by Student's t, over the seeds or over "
     "the sizes of a family."
@@ -39,19 +45,26 @@ def write_report(outcome: Outcome, folder: Path) -> dict[str, Any]:
 def judge_again(paper: Paper, path: Path) -> dict[str, Any]:
     """Judge the claims of a record by its own figures, and write it anew with what lies beside it.
 
-    A claim whose figures the record lacks is kept as it was. Raises UserError for a file that is no
+    A claim whose figures the record lacks is kept as it was, and so are all claims of an earlier
+    design of the experiment, which the record then says. Raises UserError for a file that is no
     record of ``paper``.
     """
     record, findings = judged_record(paper, read_record(paper, path))
     _write(record, findings, path)
     beside = path.with_name(PAGE_NAME)
-    if beside.is_file():
+    if findings is not None and beside.is_file():
         write_atomically(beside, page(record, findings))
     return record
 
 
-def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any], Findings]:
-    """Return a record with its claims judged by its figures, and the findings."""
+def judged_record(paper: Paper, record: dict[str, Any]) -> tuple[dict[str, Any], Findings | None]:
+    """Return a record with its claims judged by its figures, and the findings.
+
+    A record of an earlier design of the experiment is marked as such, and has no findings.
+    """
+    record = {key: value for key, value in record.items() if key != OUTDATED}
+    if record.get(DESIGN, 1) != paper.design(Scale(record["scale"])):
+        return record | {OUTDATED: True}, None
     try:
         findings = paper.findings(record["figures"], Scale(record["scale"]))
     except KeyError as error:
@@ -87,11 +100,11 @@ def read_record(paper: Paper, path: Path) -> dict[str, Any]:
     return record
 
 
-def _write(record: dict[str, Any], findings: Findings, path: Path) -> None:
+def _write(record: dict[str, Any], findings: Findings | None, path: Path) -> None:
     """Write the record, its summary, and the drawing where the figures hold it."""
     write_json(path, record)
     write_atomically(path.with_suffix(".md"), summary(record))
-    if findings.figure is not None:
+    if findings is not None and findings.figure is not None:
         write_atomically(path.with_suffix(".svg"), findings.figure.svg + "\n")
 
 
@@ -117,6 +130,7 @@ def record_of(outcome: Outcome) -> dict[str, Any]:
         "scale": outcome.scale.value,
         "command": command_of(outcome.paper.name, outcome.scale),
         "version": __version__,
+        DESIGN: outcome.paper.design(outcome.scale),
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
         "runs": len(runs),
@@ -253,6 +267,7 @@ def summary(record: dict[str, Any]) -> str:
         "",
         f"`{record['command']}`: {circumstances(record)}",
         "",
+        *((EARLIER_DESIGN, "") if record.get(OUTDATED) else ()),
         INTERVALS,
         "",
         *markdown_table(

@@ -7,9 +7,9 @@ before a run; an experiment adds its own figures only.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from feldspar.papers.kit.claims import NOT_RUN, Claim, Verdict, unrecorded, without_verdict
 from feldspar.papers.kit.gain import Gain
@@ -80,6 +80,9 @@ class PaperClaims(Settings):
     """The paper's subject in a few words."""
     arxiv: str
     """The paper's number on arXiv."""
+    designs: dict[Literal["small", "open"], Annotated[int, Field(ge=1)]] = {}
+    """The number of an experiment's design, by scale, raised where figures of the design before
+    say nothing of this one; 1 where it is not given."""
     notes: tuple[str, ...] = ()
     """Remarks on how the small experiment came about, which a reader of its claims has to know."""
     claims: tuple[StatedClaim, ...]
