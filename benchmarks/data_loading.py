@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from contenders.machine import processor
 from feldspar.core.execution import available_cores
+from feldspar.core.machine import processor
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
 from feldspar.tokens.shards.shard_folder import ShardSet

@@ -31,8 +31,8 @@ import psutil
 from contenders.all_pairs import Truth, accuracy, stored_truth
 from contenders.banding_check import bands_and_filter
 from contenders.corpora import corpus_file, passages, texts_of, write_documents
-from contenders.machine import processor
 from feldspar.core.execution import available_cores
+from feldspar.core.machine import processor
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

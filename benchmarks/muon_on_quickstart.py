@@ -20,8 +20,8 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
-from contenders.machine import processor
 from feldspar.core.files import write_atomically
+from feldspar.core.machine import processor
 from feldspar.core.student_t import half_width
 from feldspar.prepare.build import build_missing
 from feldspar.recipe.load import load_recipe

@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 
-from contenders.machine import processor
 from contenders.per_example import (
     Step,
     decoder_loss,
@@ -31,6 +30,7 @@ from contenders.per_example import (
     vmap_step,
 )
 from feldspar.core.execution import available_cores
+from feldspar.core.machine import processor
 from feldspar.runtime.allocator import keep_freed_pages
 
 RESULTS = Path(__file__).parent / "results" / "noise_scale.json"

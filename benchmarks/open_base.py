@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import feldspar
-from contenders.machine import processor
+from feldspar.core.machine import processor
 from feldspar.prepare.bases import BASES, obtained
 from feldspar.train.opened_model import Model
 

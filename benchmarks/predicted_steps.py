@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from contenders.machine import processor
+from feldspar.core.machine import processor
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.train.plan_questions import Questions, answer

@@ -34,7 +34,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from contenders.machine import processor
 from contenders.record_attempts import (
     ATTEMPTS,
     RECIPE,
@@ -46,6 +45,7 @@ from contenders.record_attempts import (
 from contenders.record_page import page
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import read_json, write_json
+from feldspar.core.machine import processor
 from feldspar.corpus.store import documents
 from feldspar.evaluate.loss.documents import text_losses
 from feldspar.evaluate.loss.text_loss import total_loss

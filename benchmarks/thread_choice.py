@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from contenders.machine import processor
+from feldspar.core.machine import processor
 from training_throughput import Worker, write_documents
 
 RESULTS = Path(__file__).parent / "results" / "thread_choice.json"

@@ -20,8 +20,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contenders.machine import processor
 from feldspar.core.execution import available_cores
+from feldspar.core.machine import processor
 from feldspar.core.manifest import Manifest, records_of, write_manifest
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
 from feldspar.tokens.shards.build_shards import build_shards

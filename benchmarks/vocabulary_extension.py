@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from contenders.machine import processor
+from feldspar.core.machine import processor
 from feldspar.tokens.tokenizer.appended_bpe import append_pieces, trained_pieces
 from feldspar.tokens.tokenizer.bpe import train_bpe
 from feldspar.tokens.tokenizer.continued_bpe import continue_merges
