@@ -134,6 +134,7 @@ TABLE = (
         "a small model for a base that is fetched",
         places={"smollm2": (MODEL,), "imported": (MODEL,)},
     ),
+    Row(r"evaluate runs/trunk", "a run for the trunk", places={"runs/trunk/0": (RUN,)}),
     Row(r"evaluate "),
     Row(
         r"generate ",
