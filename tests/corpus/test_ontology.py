@@ -12,6 +12,7 @@ from feldspar.core.errors import UserError
 from feldspar.corpus.ontology import (
     branches,
     build_ontology,
+    kind_pairs,
     read_terms,
     wanted_ontology,
     write_ontology,
@@ -101,6 +102,8 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert report.labels == {"organ one": 3, "organ two": 1} and report.terms == 7
     records = {path.stem: read(path) for path in (tmp_path / "out").glob("*.jsonl")}
     texts = records.pop("terms")
+    kinds = {part: records.pop(f"kinds-{part}") for part in ("train", "validation", "test")}
+    assert {part: len(own) for part, own in kinds.items()} == report.kinds
     assert set(records) == {"train", "validation", "test"}
     pairs = [pair for part in records.values() for pair in part]
     assert len(texts) == 7 and sum(report.pairs.values()) == 4
@@ -110,6 +113,31 @@ def test_what_is_written(tmp_path: Path) -> None:
     parts = {record["id"]: record["part"] for record in texts}
     for part, found_there in records.items():
         assert all(parts[pair["id"]] == part for pair in found_there)
+
+
+def test_statements_of_kinds_come_in_both_directions_and_keep_held_out_terms_apart() -> None:
+    terms = read_terms(OBO, "x.obo")
+    found = {part: kind_pairs(terms, part) for part in ("train", "validation", "test")}
+    held_out = {term.name for term in terms.values() if term.part != "train"}
+    for part, records in found.items():
+        for true, turned in zip(records[::2], records[1::2], strict=True):
+            child, parent = true["statement"].removesuffix(".").split(" is a kind of ")
+            assert turned["statement"] == f"{parent} is a kind of {child}."
+            assert (true["answer"], turned["answer"]) == ("yes", "no")
+            [term] = [term for term in terms.values() if term.name == child]
+            assert term.part == part
+            assert parent in {terms[name].name for name in term.parents}
+            assert part != "train" or parent not in held_out
+    assert sum(map(len, found.values())) > 0
+
+
+def test_the_word_that_gives_the_direction_away_is_left_out() -> None:
+    changed = OBO.replace("name: Organ One", "name: Abnormal organ")
+    assert changed != OBO
+    terms = read_terms(changed, "x.obo")
+    for part in ("train", "validation", "test"):
+        for record in kind_pairs(terms, part):
+            assert "bnormal" not in record["statement"]
 
 
 def test_a_finished_folder_is_kept_and_another_refused(tmp_path: Path) -> None:

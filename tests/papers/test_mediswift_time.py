@@ -102,7 +102,7 @@ def test_records_give_the_same_arms_back() -> None:
     assert Pretraining.from_dict(json.loads(json.dumps(vars(own)))) == own
     assert time_table(arms()).rows[0] == [DENSE, "102,400", "0.200", "0.400", "20.0", "2.0100"]
     figure = time_figure(arms(), {DENSE: 100.0}, {DENSE: [0.8, 0.9]})
-    assert figure.svg.count("<svg") == 1 and "% right labels" in figure.svg
+    assert figure.svg.count("<svg") == 1 and "% right answers" in figure.svg
 
 
 def test_all_arms_of_a_seed_come_before_the_next_seed() -> None:

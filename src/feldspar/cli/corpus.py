@@ -184,7 +184,11 @@ def ontology_command(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write an ontology's terms as text, and its definitions as pairs labelled by branch."""
+    """Write an ontology's terms as text, and two sorts of labelled pairs.
+
+    Definitions are labelled by branch, and statements that a term is a kind of another one by
+    their truth.
+    """
     from dataclasses import asdict
 
     from feldspar.cli.tables import print_table
@@ -204,7 +208,8 @@ def ontology_command(
         ("label", "definitions"), ((label, f"{count:,}") for label, count in report.labels.items())
     )
     shares = ", ".join(f"{part} {count:,}" for part, count in report.pairs.items())
-    typer.echo(f"pairs: {shares}\n{out}")
+    kinds = ", ".join(f"{part} {count:,}" for part, count in report.kinds.items())
+    typer.echo(f"pairs: {shares}\nstatements of a term and its kind: {kinds}\n{out}")
 
 
 def _command() -> str:

