@@ -1,0 +1,1 @@
+"""All methods together against a plain recipe, and each taken away once."""

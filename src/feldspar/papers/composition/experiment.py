@@ -1,0 +1,306 @@
+"""All methods together against a plain recipe at equal FLOPs, and each method taken away once.
+
+FLOPs are those of the sparse ledger: a sparse arm, and one that begins with short contexts, trains
+on more tokens for the same FLOPs. The recipe's choices give each arm its length. The learning rates
+of the plain recipe and of the composition are tuned on a seed outside those that are compared.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+
+from feldspar.core.progress import progress
+from feldspar.papers.composition.differences import Bits, bits_per_byte, document_interval, losses
+from feldspar.papers.composition.held_out import (
+    gap_bits,
+    position_losses,
+    read_held_out,
+    text_bits,
+    trigram_bits,
+)
+from feldspar.papers.kit.claims import Claim
+from feldspar.papers.kit.gain import Gain, power
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    values_of,
+)
+from feldspar.papers.kit.stated import StatedClaims
+from feldspar.plan.summary import plan_recipe
+from feldspar.recipe.load import load_recipe
+from feldspar.report.figures import Figure, Interval, interval_bar_figure
+from feldspar.report.page import Section, Table
+from feldspar.runtime.run_folder import RunFolder
+from feldspar.study.sweep import trial_of
+from feldspar.study.trials import Trial, TrialResult
+from feldspar.train.data import open_shards
+from feldspar.train.load import load_run, text_model_of
+
+SMALL, LARGE = "composition/small", "composition/paper"
+SCORE = "validation/bits_per_byte"
+ARM, RATE = "choose.arm", "parametrization.learning_rate"
+ALL, PLAIN, PLAIN_DEDUPLICATED = "all", "plain", "plain-deduplicated"
+METHODS = {
+    "no-sparsity": "sparse SmuPar",
+    "no-steering": "batch by noise scale",
+    "no-deduplication": "deduplication",
+    "no-short-context": "two contexts",
+    "no-infilling": "fill-in-the-middle",
+}
+"""The method that each arm takes away from the composition."""
+ARMS = (PLAIN, PLAIN_DEDUPLICATED, ALL, *METHODS)
+TUNED = (PLAIN, ALL)
+"""The arms whose rates are tuned; the first one's serves the plain arms, the other's all others."""
+RATES = (0.008, 0.016, 0.032)
+RATES_SEED = 1000
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 5, Scale.PAPER: 1}
+QUICK_SHARE = 0.1
+"""The length of a quick run as a share of the whole one."""
+TRIGRAM = "token trigram"
+
+
+def stages(scale: Scale) -> tuple[Stage, ...]:
+    """Return the runs that tune the rates, then every arm with every seed."""
+    if scale is Scale.PAPER:
+        return (Stage("large", LARGE, lambda _: [trial_of({ARM: arm}, 0) for arm in TUNED], SCORE),)
+    return (
+        Stage("rates", SMALL, lambda _: rate_trials(scale), SCORE),
+        Stage("arms", SMALL, lambda found: arm_trials(scale, found), SCORE, keeps_weights=True),
+    )
+
+
+def rate_trials(scale: Scale) -> list[Trial]:
+    """Return every rate of the tuned arms, with a seed of their own."""
+    return [
+        trial_of({ARM: arm, RATE: rate}, RATES_SEED, lengths(arm, scale))
+        for arm in TUNED
+        for rate in RATES
+    ]
+
+
+def arm_trials(scale: Scale, found: Results) -> list[Trial]:
+    """Return every arm with every seed, arms fastest, at the tuned rates."""
+    rates = best_rates(found["rates"]) if found else {}
+    trials = []
+    for seed in range(SEEDS[scale]):
+        for arm in ARMS:
+            rate = rates.get(tuned_like(arm))
+            tuned = [] if rate is None else [f"{RATE}={rate}"]
+            trials.append(trial_of({ARM: arm}, seed, [*lengths(arm, scale), *tuned]))
+    return trials
+
+
+def lengths(arm: str, scale: Scale) -> list[str]:
+    """Return the overrides that shorten every phase of a quick run."""
+    if scale is not Scale.QUICK:
+        return []
+    phases = load_recipe(SMALL, [f"{ARM}={arm}"]).recipe.phases
+    return [
+        f"phases.{index}.length={int(float(phase.length.value) * QUICK_SHARE)} tokens"
+        for index, phase in enumerate(phases)
+    ]
+
+
+def tuned_like(arm: str) -> str:
+    """Return the arm whose rate an arm has."""
+    return PLAIN if arm in (PLAIN, PLAIN_DEDUPLICATED) else ALL
+
+
+def rate_scores(runs: Sequence[TrialResult]) -> dict[str, dict[float, float]]:
+    """Return the validation's bits per byte of the tuned arms by rate."""
+    found: dict[str, dict[float, float]] = {arm: {} for arm in TUNED}
+    for run in runs:
+        values = values_of(run.trial)
+        found[values[ARM]][values[RATE]] = run.score
+    return found
+
+
+def best_rates(runs: Sequence[TrialResult]) -> dict[str, float]:
+    """Return the rate of the lowest validation loss of each tuned arm."""
+    return {arm: min(own, key=lambda rate: own[rate]) for arm, own in rate_scores(runs).items()}
+
+
+def measure(results: Results, scale: Scale) -> Figures:
+    """Score every run on the held-out files, and count its tokens, FLOPs and steps."""
+    if scale is Scale.PAPER:
+        return {}
+    by_arm = {arm: [r for r in results["arms"] if values_of(r.trial)[ARM] == arm] for arm in ARMS}
+    shards = open_shards(load_recipe(SMALL).recipe)
+    tokenizer = text_model_of(load_run(by_arm[ALL][0].folder)).tokenizer
+    held_out = read_held_out(shards, tokenizer)
+    figures: Figures = {
+        "rates": {
+            arm: {f"{rate:g}": loss for rate, loss in own.items()}
+            for arm, own in rate_scores(results["rates"]).items()
+        },
+        "held_out_bytes": held_out.bytes,
+        "trigram": trigram_bits(shards, tokenizer, held_out),
+        "text_bits": {},
+        "gaps": {},
+        "positions": {},
+        "runs": {arm: run_figures(arm, own, scale) for arm, own in by_arm.items()},
+    }
+    with progress("held-out files", len(results["arms"]), "models") as advance:
+        for arm, runs in by_arm.items():
+            for run in runs:
+                model = text_model_of(load_run(run.folder))
+                for name, measured in (
+                    ("text_bits", text_bits(model, held_out)),
+                    ("gaps", gap_bits(model, held_out)),
+                    ("positions", position_losses(model, held_out)),
+                ):
+                    own = figures[name].setdefault(arm, {})
+                    for key, value in measured.items():
+                        own.setdefault(key, []).append(value)
+                advance(1)
+    return figures
+
+
+def run_figures(arm: str, runs: Sequence[TrialResult], scale: Scale) -> Figures:
+    """Return tokens and ledger FLOPs of an arm, and steps and seconds of each run."""
+    recipe = load_recipe(SMALL, [f"{ARM}={arm}", *lengths(arm, scale)]).recipe
+    return {
+        "tokens": runs[0].tokens,
+        "flops": plan_recipe(recipe).summary()["flops"]["ledger"],
+        "steps": [len(RunFolder(run.folder).steps()) for run in runs],
+        "seconds": [run.seconds for run in runs],
+    }
+
+
+def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
+    """Make claims, tables and the drawing."""
+    if scale is Scale.PAPER:
+        return Findings((), (), None)
+    bits, sizes = figures["text_bits"], figures["held_out_bytes"]
+    score = {arm: bits_per_byte(own, sizes) for arm, own in bits.items()}
+    gaps = {arm: [min(pair) for pair in zip(*own.values(), strict=True)]
+            for arm, own in figures["gaps"].items()}
+    long = {arm: own["long"] for arm, own in figures["positions"].items()}
+    judged = (
+        text_claim("all-beat-plain", PLAIN, bits, sizes, claims),
+        text_claim("all-beat-plain-deduplicated", PLAIN_DEDUPLICATED, bits, sizes, claims),
+        *(text_claim(f"worth-{arm}", arm, bits, sizes, claims) for arm in METHODS),
+        score_claim("infilling-fills-gaps", "no-infilling", gaps, "bits per byte", claims),
+        score_claim("all-read-long-text", PLAIN, long, "nats per token", claims),
+        reading_claim(score, figures, claims),
+    )
+    figure = worth_figure(score)
+    tables = (arm_table(score, gaps, figures), rate_table(figures["rates"]))
+    return Findings(judged, (Section("Arms", [WORDS], list(tables), [figure]),), figure, tables)
+
+
+WORDS = (
+    "Held-out bits per byte, each arm at equal FLOPs by the sparse ledger; means over the seeds. "
+    "Middles of gaps are scored after prefix and suffix and after the prefix alone, and the lower "
+    "figure counts. Loss by position is in nats per token."
+)
+
+
+def text_claim(
+    name: str, other: str, bits: Mapping[str, Bits], sizes: Mapping[str, Sequence[int]],
+    claims: StatedClaims,
+) -> Claim:
+    """Judge the composition against another arm, over the seeds and over the held-out files."""
+    own, theirs = (bits_per_byte(bits[arm], sizes) for arm in (ALL, other))
+    gain = Gain.of(own, theirs)
+    low, high = document_interval(bits[ALL], bits[other], sizes)
+    return claims.judged(
+        name,
+        f"{fmean(own):.4f} bits per byte against {fmean(theirs):.4f}: {gain.lower_or_higher}; "
+        f"over the files {low:.2%} to {high:.2%}{power(gain)}",
+        held=gain.exceeds(claims.limit(name, "noise")) and low > 0,
+    )
+
+
+def score_claim(
+    name: str, other: str, scores: Mapping[str, Sequence[float]], unit: str, claims: StatedClaims
+) -> Claim:
+    """Judge the composition against another arm by another score."""
+    own, theirs = scores[ALL], scores[other]
+    gain = Gain.of(own, theirs)
+    ours = f"{fmean(own):.4f} {unit} against {fmean(theirs):.4f}: {gain.lower_or_higher}"
+    return claims.lower(name, ours + power(gain), gain)
+
+
+def reading_claim(
+    score: Mapping[str, Sequence[float]], figures: Figures, claims: StatedClaims
+) -> Claim:
+    """Judge that each arm beats the trigram and loses less where more text stands before."""
+    name = "the-models-read"
+    trigram = fmean(figures["trigram"].values())
+    worst = max(score, key=lambda arm: fmean(score[arm]))
+    falls = {
+        arm: Gain.of(own["long"], own["early"]).mean for arm, own in figures["positions"].items()
+    }
+    least = min(falls, key=lambda arm: falls[arm])
+    return claims.judged(
+        name,
+        f"token trigram {trigram:.4f} bits per byte, the worst arm ({worst}) "
+        f"{fmean(score[worst]):.4f}; loss at positions 128 to 255 is {falls[least]:.1%} or more "
+        f"below that at positions 0 to 31 (least: {least})",
+        held=fmean(score[worst]) < trigram and falls[least] >= claims.limit(name, "fall"),
+    )
+
+
+def arm_table(
+    score: Mapping[str, Sequence[float]], gaps: Mapping[str, Sequence[float]], figures: Figures
+) -> Table:
+    """Return a row for each arm, and one for the trigram."""
+    rows = []
+    for arm in ARMS:
+        run, places = figures["runs"][arm], figures["positions"][arm]
+        rows.append(
+            [
+                arm,
+                f"{run['tokens']:,}",
+                f"{run['flops']:.3g}",
+                f"{fmean(run['steps']):,.0f}",
+                f"{fmean(run['seconds']):.0f}",
+                f"{fmean(score[arm]):.4f}",
+                "" if arm == ALL else Gain.of(score[arm], score[ALL]).lower_or_higher,
+                f"{fmean(gaps[arm]):.4f}",
+                f"{fmean(places['early']):.3f}",
+                f"{fmean(places['long']):.3f}",
+            ]
+        )
+    rows.append([TRIGRAM, *[""] * 4, f"{fmean(figures['trigram'].values()):.4f}", *[""] * 4])
+    heads = ["arm", "tokens", "FLOPs", "steps", "seconds", "bits per byte", "against all"]
+    return Table([*heads, "gaps", "positions 0 to 31", "128 to 255"], rows)
+
+
+def rate_table(rates: Mapping[str, Mapping[str, float]]) -> Table:
+    """Return the validation's bits per byte of both tuned arms by rate."""
+    heads = list(next(iter(rates.values())))
+    rows = [[arm, *(f"{own[rate]:.4f}" for rate in heads)] for arm, own in rates.items()]
+    return Table(["learning rate tuned on another seed", *heads], rows)
+
+
+def worth_figure(score: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw the bits per byte that each arm loses against the composition, the plain ones first."""
+    worth = {METHODS[arm]: Interval.of(losses(score[arm], score[ALL])) for arm in METHODS}
+    ranked = dict(sorted(worth.items(), key=lambda item: -item[1].mean))
+    plain = {
+        "all five (plain recipe)": Interval.of(losses(score[PLAIN], score[ALL])),
+        "all but deduplication": Interval.of(losses(score[PLAIN_DEDUPLICATED], score[ALL])),
+    }
+    return interval_bar_figure(
+        "What each method is worth at equal FLOPs",
+        {"taken away together": plain, "taken away alone": ranked},
+        "bits per byte lost when it is taken away",
+    )
+
+
+PAPER = Paper(
+    name="composition",
+    folder=Path(__file__).parent,
+    data=Data(SMALL),
+    more_data=(Data(SMALL, (f"{ARM}=no-deduplication",)),),
+    stages=stages,
+    measure=measure,
+    judge=judge,
+)

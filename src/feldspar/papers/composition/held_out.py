@@ -1,0 +1,148 @@
+"""Three scores of one model on files that no arm has read: the text, gaps in code, long positions.
+
+The files of the held-out sources are told apart from those of training by the first letters of
+their names. Of each the first DOCUMENT_TOKENS tokens are scored.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import log
+
+import numpy as np
+
+from feldspar.core.streams import stream_seed
+from feldspar.evaluate.baselines.trigram import TokenTrigram
+from feldspar.evaluate.loss.by_position import losses_by_position
+from feldspar.evaluate.loss.held_out_loss import held_out_documents
+from feldspar.evaluate.loss.text_loss import document_losses
+from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
+from feldspar.evaluate.text_model import TextModel
+from feldspar.tokens.shards.shard_folder import ShardSet
+from feldspar.tokens.tokenizer.infilling import Sentinels
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+
+GUIDES, CODE = "guides", "code"
+HELD_OUT = {GUIDES: "guides-held-out", CODE: "code-held-out"}
+"""The source of each kind of text that no mixture reads."""
+DOCUMENT_TOKENS = 1024
+CONTEXT_TOKENS = 256
+EARLY, LONG = slice(0, 32), slice(128, CONTEXT_TOKENS)
+"""Positions with little text before them, and long ones."""
+WINDOW_TOKENS = 128
+"""Tokens of a window with a gap."""
+LARGEST_MIDDLE = 32
+GAPS_SEED = 0
+"""The same gaps for every model."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out files of both kinds, in tokens, and the bytes of each."""
+
+    tokens: dict[str, list[np.ndarray]]
+    bytes: dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """One gap in a window of code, in tokens."""
+
+    prefix: list[int]
+    middle: list[int]
+    suffix: list[int]
+
+
+def read_held_out(shards: ShardSet, tokenizer: TextTokenizer) -> HeldOut:
+    """Return the beginnings of the held-out files; which split holds them makes no difference."""
+    tokens = {
+        kind: [
+            document[:DOCUMENT_TOKENS]
+            for split in ("train", "validation")
+            for document in held_out_documents(shards, split, source, tokenizer).tokens
+        ]
+        for kind, source in HELD_OUT.items()
+    }
+    return HeldOut(
+        tokens,
+        {
+            kind: [len(tokenizer.decode(document).encode()) for document in own]
+            for kind, own in tokens.items()
+        },
+    )
+
+
+def text_bits(model: TextModel, held_out: HeldOut) -> dict[str, list[float]]:
+    """Return the bits of each file of each kind, read in windows of the full context."""
+    return {
+        kind: [
+            loss.nats / log(2)
+            for loss in document_losses(model, documents, held_out.bytes[kind], ends=False)
+        ]
+        for kind, documents in held_out.tokens.items()
+    }
+
+
+def position_losses(model: TextModel, held_out: HeldOut) -> dict[str, float]:
+    """Return nats per token at the first positions of whole windows, and at the long ones."""
+    windows = [
+        document[begin : begin + CONTEXT_TOKENS]
+        for documents in held_out.tokens.values()
+        for document in documents
+        for begin in range(0, len(document) - CONTEXT_TOKENS + 1, CONTEXT_TOKENS)
+    ]
+    losses = losses_by_position(model, windows, CONTEXT_TOKENS)
+    return {"early": float(losses[:, EARLY].mean()), "long": float(losses[:, LONG].mean())}
+
+
+def gaps(documents: Sequence[np.ndarray]) -> list[Gap]:
+    """Return one gap of 1 to LARGEST_MIDDLE tokens in each whole window of the documents."""
+    draw = np.random.default_rng(stream_seed(GAPS_SEED, "composition.gaps"))
+    found = []
+    for document in documents:
+        for begin in range(0, len(document) - WINDOW_TOKENS + 1, WINDOW_TOKENS):
+            window = document[begin : begin + WINDOW_TOKENS].tolist()
+            size = int(draw.integers(1, LARGEST_MIDDLE + 1))
+            first = int(draw.integers(1, WINDOW_TOKENS - size))
+            end = first + size
+            found.append(Gap(window[:first], window[first:end], window[end:]))
+    return found
+
+
+def gap_bits(model: TextModel, held_out: HeldOut) -> dict[str, float]:
+    """Return the bits per byte of the middles after prefix and suffix, and after the prefix alone.
+
+    The order is PSM. Raises UserError where the tokenizer cannot mark a gap.
+    """
+    marks, found = Sentinels.of(model.tokenizer), gaps(held_out.tokens[CODE])
+    requests = [
+        Continuation(context, gap.middle)
+        for gap in found
+        for context in (
+            [marks.prefix, *gap.prefix, marks.suffix, *gap.suffix, marks.middle],
+            gap.prefix,
+        )
+    ]
+    bits = [-score.log_likelihood / log(2) for score in score_continuations(model, requests)]
+    size = sum(len(model.tokenizer.decode(np.array(gap.middle)).encode()) for gap in found)
+    return {"both sides": sum(bits[::2]) / size, "prefix alone": sum(bits[1::2]) / size}
+
+
+def trigram_bits(shards: ShardSet, tokenizer: TextTokenizer, held_out: HeldOut) -> dict[str, float]:
+    """Return the bits per byte of a token trigram that has counted all training text once."""
+    end = tokenizer.end_of_document_id
+    stretches = [
+        np.concatenate([[end], document, [end]])
+        for source in shards.sources("train")
+        if source not in HELD_OUT.values()
+        for document in held_out_documents(shards, "train", source, tokenizer).tokens
+    ]
+    trigram = TokenTrigram.fit(stretches, tokenizer.vocab_size, end)
+    found = {}
+    for kind, documents in held_out.tokens.items():
+        bits = 0.0
+        for document in documents:
+            before = np.concatenate([[end, end], document])
+            contexts = np.stack([before[:-2], before[1:-1]], axis=1)
+            bits -= float(np.log2(trigram.probabilities(contexts, document)).sum())
+        found[kind] = bits / sum(held_out.bytes[kind])
+    return found
