@@ -48,6 +48,15 @@ class Panel:
 
 
 @dataclass(frozen=True)
+class IntervalBar:
+    """A bar with the interval of its value; ``half_width`` is None where there is no interval."""
+
+    name: str
+    value: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
 class Figure:
     """A drawn figure: title and SVG."""
 
@@ -125,6 +134,26 @@ def grouped_bar_figure(title: str, groups: dict[str, dict[str, float]], y_label:
     if len(names) > 4:
         axes.tick_params(axis="x", labelrotation=30)
     axes.legend(frameon=False, fontsize=8)
+    return Figure(title, _svg(figure))
+
+
+def interval_bar_figure(title: str, bars: Sequence[IntervalBar], x_label: str) -> Figure:
+    """Return one horizontal bar for each name, the first at the top, with interval and value."""
+    figure, axes = _new_axes(x_label, "")
+    places = range(len(bars))
+    drawn = axes.barh(
+        places,
+        [bar.value for bar in bars],
+        height=0.6,
+        xerr=[bar.half_width or 0.0 for bar in bars],
+        error_kw={"ecolor": "0.25", "capsize": 3, "elinewidth": 1.2},
+    )
+    axes.bar_label(drawn, [f"{bar.value:+.3f}" for bar in bars], padding=4, fontsize=8)
+    axes.set_yticks(places, [bar.name for bar in bars], fontsize=9)
+    axes.invert_yaxis()
+    axes.axvline(0, color="0.25", linewidth=0.8)
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")
     return Figure(title, _svg(figure))
 
 

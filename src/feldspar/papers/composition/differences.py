@@ -18,11 +18,6 @@ def bits_per_byte(bits: Bits, sizes: Mapping[str, Sequence[int]]) -> list[float]
     return [fmean(values) for values in zip(*by_kind, strict=True)]
 
 
-def losses(other: Sequence[float], own: Sequence[float]) -> list[float]:
-    """Return the bits per byte by which ``other`` exceeds ``own``, seed by seed."""
-    return [theirs - mine for theirs, mine in zip(other, own, strict=True)]
-
-
 def document_interval(
     own: Bits, other: Bits, sizes: Mapping[str, Sequence[int]]
 ) -> tuple[float, float]:

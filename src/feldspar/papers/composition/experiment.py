@@ -10,7 +10,8 @@ from pathlib import Path
 from statistics import fmean
 
 from feldspar.core.progress import progress
-from feldspar.papers.composition.differences import Bits, bits_per_byte, document_interval, losses
+from feldspar.core.student_t import half_width
+from feldspar.papers.composition.differences import Bits, bits_per_byte, document_interval
 from feldspar.papers.composition.held_out import (
     gap_bits,
     position_losses,
@@ -33,7 +34,7 @@ from feldspar.papers.kit.paper import (
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import Figure, Interval, interval_bar_figure
+from feldspar.report.figures import Figure, IntervalBar, interval_bar_figure
 from feldspar.report.page import Section, Table
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.sweep import trial_of
@@ -281,18 +282,19 @@ def rate_table(rates: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def worth_figure(score: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw the bits per byte that each arm loses against the composition, the plain ones first."""
-    worth = {METHODS[arm]: Interval.of(losses(score[arm], score[ALL])) for arm in METHODS}
-    ranked = dict(sorted(worth.items(), key=lambda item: -item[1].mean))
-    plain = {
-        "all five (plain recipe)": Interval.of(losses(score[PLAIN], score[ALL])),
-        "all but deduplication": Interval.of(losses(score[PLAIN_DEDUPLICATED], score[ALL])),
-    }
-    return interval_bar_figure(
-        "What each method is worth at equal FLOPs",
-        {"taken away together": plain, "taken away alone": ranked},
-        "bits per byte lost when it is taken away",
-    )
+    """Draw the bits per byte that each arm loses against the composition, the plain one first."""
+    names = {PLAIN: "all five: the plain recipe", PLAIN_DEDUPLICATED: "all but deduplication"}
+    first = [lost_bits(name, score[arm], score[ALL]) for arm, name in names.items()]
+    methods = [lost_bits(name, score[arm], score[ALL]) for arm, name in METHODS.items()]
+    methods.sort(key=lambda bar: -bar.value)
+    title = "What each method is worth at equal FLOPs"
+    return interval_bar_figure(title, [*first, *methods], "bits per byte lost when taken away")
+
+
+def lost_bits(name: str, other: Sequence[float], own: Sequence[float]) -> IntervalBar:
+    """Return the bits per byte by which ``other`` exceeds ``own``, paired by seed."""
+    lost = [theirs - mine for theirs, mine in zip(other, own, strict=True)]
+    return IntervalBar(name, fmean(lost), half_width(lost))
 
 
 PAPER = Paper(
