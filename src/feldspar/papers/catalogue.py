@@ -5,6 +5,7 @@ from feldspar.papers.alibi_interpolation import experiment as alibi_interpolatio
 from feldspar.papers.bilingual import experiment as bilingual
 from feldspar.papers.btlm import experiment as btlm
 from feldspar.papers.cerebras_gpt import experiment as cerebras_gpt
+from feldspar.papers.composition import experiment as composition
 from feldspar.papers.crystal import experiment as crystal
 from feldspar.papers.gns import experiment as gns
 from feldspar.papers.granularity import experiment as granularity
@@ -26,6 +27,7 @@ PAPERS: dict[str, Paper] = {
         bilingual.PAPER,
         alibi_interpolation.PAPER,
         granularity.PAPER,
+        composition.PAPER,
     )
 }
 """In the order of README's table, then the experiments of no single paper."""

@@ -5,7 +5,7 @@ their names. Of each the first DOCUMENT_TOKENS tokens are scored.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
@@ -26,8 +26,10 @@ HELD_OUT = {GUIDES: "guides-held-out", CODE: "code-held-out"}
 """The source of each kind of text that no mixture reads."""
 DOCUMENT_TOKENS = 1024
 CONTEXT_TOKENS = 256
-EARLY, LONG = slice(0, 32), slice(128, CONTEXT_TOKENS)
-"""Positions with little text before them, and long ones."""
+LONG = slice(128, CONTEXT_TOKENS)
+"""Long positions of a context."""
+LITTLE_CONTEXT_TOKENS = 16
+"""Windows of this size show what a model knows without a long context."""
 WINDOW_TOKENS = 128
 """Tokens of a window with a gap."""
 LARGEST_MIDDLE = 32
@@ -71,27 +73,29 @@ def read_held_out(shards: ShardSet, tokenizer: TextTokenizer) -> HeldOut:
     )
 
 
-def text_bits(model: TextModel, held_out: HeldOut) -> dict[str, list[float]]:
-    """Return the bits of each file of each kind, read in windows of the full context."""
+def text_bits(
+    model: TextModel, held_out: HeldOut, context_tokens: int = CONTEXT_TOKENS
+) -> dict[str, list[float]]:
+    """Return the bits of each file of each kind, read in windows of a context."""
+    reader = replace(model, longest_context=context_tokens)
     return {
         kind: [
             loss.nats / log(2)
-            for loss in document_losses(model, documents, held_out.bytes[kind], ends=False)
+            for loss in document_losses(reader, documents, held_out.bytes[kind], ends=False)
         ]
         for kind, documents in held_out.tokens.items()
     }
 
 
-def position_losses(model: TextModel, held_out: HeldOut) -> dict[str, float]:
-    """Return nats per token at the first positions of whole windows, and at the long ones."""
+def long_loss(model: TextModel, held_out: HeldOut) -> float:
+    """Return the nats per token at the long positions of whole windows."""
     windows = [
         document[begin : begin + CONTEXT_TOKENS]
         for documents in held_out.tokens.values()
         for document in documents
         for begin in range(0, len(document) - CONTEXT_TOKENS + 1, CONTEXT_TOKENS)
     ]
-    losses = losses_by_position(model, windows, CONTEXT_TOKENS)
-    return {"early": float(losses[:, EARLY].mean()), "long": float(losses[:, LONG].mean())}
+    return float(losses_by_position(model, windows, CONTEXT_TOKENS)[:, LONG].mean())
 
 
 def gaps(documents: Sequence[np.ndarray]) -> list[Gap]:
