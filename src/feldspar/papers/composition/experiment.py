@@ -58,7 +58,7 @@ METHODS = {
 ARMS = (PLAIN, PLAIN_DEDUPLICATED, ALL, *METHODS)
 TUNED = (PLAIN, ALL)
 """The arms whose rates are tuned; the first one's serves the plain arms, the other's all others."""
-RATES = {Scale.QUICK: (0.016, 0.025), Scale.SMALL: (0.01, 0.016, 0.025, 0.04)}
+RATES = {Scale.QUICK: (0.008, 0.016, 0.032), Scale.SMALL: (0.01, 0.016, 0.025, 0.04)}
 RATES_SEED = 1000
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 5, Scale.PAPER: 1}
 QUICK_SHARE = 0.1
