@@ -49,11 +49,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class IntervalBar:
-    """A bar with the interval of its value; ``half_width`` is None where there is no interval."""
+    """A bar with the interval of its value; ``half_width`` is None where there is no interval.
+
+    A reference, which the other bars are compared with, is grey.
+    """
 
     name: str
     value: float
     half_width: float | None
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ def interval_bar_figure(title: str, bars: Sequence[IntervalBar], x_label: str) -
         places,
         [bar.value for bar in bars],
         height=0.6,
+        color=["0.6" if bar.is_reference else "C0" for bar in bars],
         xerr=[bar.half_width or 0.0 for bar in bars],
         error_kw={"ecolor": "0.25", "capsize": 3, "elinewidth": 1.2},
     )

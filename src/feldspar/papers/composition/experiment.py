@@ -288,17 +288,19 @@ def rate_table(rates: Mapping[str, Mapping[str, float]]) -> Table:
 def worth_figure(score: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the bits per byte that each arm loses against the composition, the plain one first."""
     names = {PLAIN: "all five: the plain recipe", PLAIN_DEDUPLICATED: "all but deduplication"}
-    first = [lost_bits(name, score[arm], score[ALL]) for arm, name in names.items()]
+    first = [lost_bits(name, score[arm], score[ALL], True) for arm, name in names.items()]
     methods = [lost_bits(name, score[arm], score[ALL]) for arm, name in METHODS.items()]
     methods.sort(key=lambda bar: -bar.value)
     title = "What each method is worth at equal FLOPs"
     return interval_bar_figure(title, [*first, *methods], "bits per byte lost when taken away")
 
 
-def lost_bits(name: str, other: Sequence[float], own: Sequence[float]) -> IntervalBar:
+def lost_bits(
+    name: str, other: Sequence[float], own: Sequence[float], is_reference: bool = False
+) -> IntervalBar:
     """Return the bits per byte by which ``other`` exceeds ``own``, paired by seed."""
     lost = [theirs - mine for theirs, mine in zip(other, own, strict=True)]
-    return IntervalBar(name, fmean(lost), half_width(lost))
+    return IntervalBar(name, fmean(lost), half_width(lost), is_reference)
 
 
 PAPER = Paper(
