@@ -186,8 +186,9 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
     ]
     if not now:
         return ()
-    earlier = next(each for each in PAPERS[paper].stated.claims if each.id == name).earlier
-    figure = earlier.figure if earlier else compact(now[0][1])
+    stated = next(each for each in PAPERS[paper].stated.claims if each.id == name)
+    earlier = stated.earlier
+    figure = earlier.figure if earlier else now[0][1].ours
     figures = [
         NOT_RUN_AGAIN
         if own.is_outdated or (not earlier and own.scale is Scale.SMALL)
@@ -197,7 +198,7 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
     return (
         f"{now[0][0].paper}: {now[0][1].statement}",
         figure,
-        earlier.why if earlier else "",
+        earlier.why if earlier else stated.weakness,
         "; ".join(figures),
         "; ".join(told(own, claim.verdict.value) for own, claim in now),
     )

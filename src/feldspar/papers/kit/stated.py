@@ -62,9 +62,13 @@ class StatedClaim(Settings):
     """The reason why the claim is not run here."""
     earlier: EarlierFigure | None = None
     """The experiment that this one replaced, where there was one."""
+    weakness: str = ""
+    """The reason why this experiment can hardly show the claim, where no better one replaced it."""
 
     @model_validator(mode="after")
     def _is_judged_or_not_run(self) -> "StatedClaim":
+        if self.earlier and self.weakness:
+            raise ValueError(f"{self.id}: earlier.why says what weakness would; leave weakness out")
         judged = (self.tolerance, self.held, self.failed)
         if self.not_run and (any(judged) or not self.cost):
             raise ValueError(f"{self.id}: a claim that is not run has a cost and no tolerance")
