@@ -117,7 +117,7 @@ def test_bytes_of_a_step_without_values_are_those_of_a_real_step(
     settings = RevBiFPNSettings.model_validate(SMALL | change)
     planned = step_memory(shapes_of(settings, memory), 32, batch_images=6)
     real = RevBiFPN(settings, memory)
-    saved, alive = measured_step(real, torch.randn(6, 1, 32, 32))
+    saved, alive = measured_step(real, torch.randn(6, 1, 32, 32), 10)
     assert (planned.activations, planned.activations + planned.working) == (saved, alive)
     tensors = [*real.parameters(), *real.buffers()]
     assert planned.weights == sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -193,6 +193,7 @@ RULES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys((aten.triu_, aten.clamp_, aten.baddbmm, aten.softmax), _first),
     **dict.fromkeys((aten.gelu, aten.silu, aten.cos, aten.sin, aten.remainder), _like_first),
     **dict.fromkeys((aten._safe_softmax, aten.masked_fill), _like_first),
+    **dict.fromkeys((aten.silu_backward, aten.sigmoid, aten.sigmoid_backward), _like_first),
     **dict.fromkeys((aten.empty_like, aten.ones_like), _like_first),
     **dict.fromkeys((aten.add, aten.sub, aten.mul, aten.div, aten.pow), _broadcast),
     aten.bitwise_and: _broadcast,

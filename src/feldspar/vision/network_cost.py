@@ -124,7 +124,8 @@ def step_memory(
     """
     gradients = _bytes(*network.parameters())
     weights = gradients + _bytes(*network.buffers())
-    saved, alive = measured_step(network, _images(network, batch_images, resolution, resolution))
+    images = _images(network, batch_images, resolution, resolution)
+    saved, alive = measured_step(network, images, network.settings.classes)
     return StepMemory(
         weights=weights,
         gradients=gradients,
@@ -135,13 +136,13 @@ def step_memory(
     )
 
 
-def measured_step(network: RevBiFPN, images: Tensor) -> tuple[int, int]:
+def measured_step(network: nn.Module, images: Tensor, classes: int) -> tuple[int, int]:
     """Return the bytes that a step's backward pass keeps, and all that are alive, at their most.
 
-    Weights, running statistics and gradients are left out. The network may be on any device; its
-    gradients are overwritten.
+    Weights, running statistics and gradients are left out. The network gives ``classes`` logits for
+    each of the images; it may be on any device, and its gradients are overwritten.
     """
-    targets = images.new_empty((len(images), network.settings.classes))
+    targets = images.new_empty((len(images), classes))
     for parameter in network.parameters():
         parameter.grad = parameter.new_empty(parameter.shape)
     loss: nn.Module = ClassificationLoss(network)
