@@ -53,16 +53,21 @@ class MultiplyAdds:
         return self.total + self.biases_added + norms + UPSAMPLING_COST * self.entries_upsampled
 
 
-@torch.no_grad()
 def count_multiply_adds(network: RevBiFPN, height: int, width: int) -> MultiplyAdds:
     """Count what ``network`` does to one image of ``height`` x ``width`` pixels.
 
     The network lies on the meta device, as ``shapes_of`` makes it. Raises UserError where the
     coarsest stream does not divide them. The network's mode is kept.
     """
+    return multiply_adds_of(network, _images(network, 1, height, width))
+
+
+@torch.no_grad()
+def multiply_adds_of(network: nn.Module, images: Tensor) -> MultiplyAdds:
+    """Count what any network does to ``images``; its mode is kept."""
     was_training = network.training
     with _Counter() as counter:
-        network.eval()(_images(network, 1, height, width))
+        network.eval()(images)
     network.train(was_training)
     return counter.counted
 
