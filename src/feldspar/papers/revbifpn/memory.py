@@ -23,7 +23,7 @@ FEW, MANY = 4, 8
 """Images of two steps, whose difference is what each further image takes."""
 DEPTHS = (2, 4, 8, 16)
 """Extra silos of a backbone with the widths of S0."""
-REAL_PIXELS, REAL_IMAGES, REAL_CLASSES = 64, 2, 10
+REAL_PIXELS, REAL_IMAGES = 64, 2
 """Shape of a step that is taken with values."""
 MODES: tuple[ActivationMemory, ...] = ("reversible", "store")
 
@@ -89,12 +89,12 @@ def depth_figures() -> dict[str, Any]:
 
 
 def deep(extra_silos: int) -> RevBiFPNSettings:
-    """Return S0 with another number of silos, and few classes."""
-    base = revbifpn_settings("S0", REAL_CLASSES)
+    """Return S0 with another number of silos."""
+    base = revbifpn_settings("S0")
     return base.model_copy(update={"extra_silos": extra_silos})
 
 
 def step_bytes(network: RevBiFPN, device: str) -> int:
     """Return the bytes that a step of a few small images holds at its worst moment."""
     images = torch.zeros((REAL_IMAGES, CHANNELS, REAL_PIXELS, REAL_PIXELS), device=device)
-    return measured_step(network, images, network.settings.classes)[1]
+    return measured_step(network, images, CLASSES)[1]
