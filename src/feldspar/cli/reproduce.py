@@ -49,7 +49,7 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Argument(
                 help="cerebras-gpt, btlm, supar, slimpajama-dc, gns, crystal, "
-                "alibi-interpolation, mediswift, bilingual, granularity, composition."
+                "alibi-interpolation, mediswift, bilingual, revbifpn, granularity, composition."
             ),
         ],
         scale: Annotated[

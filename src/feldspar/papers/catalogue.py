@@ -11,6 +11,7 @@ from feldspar.papers.gns import experiment as gns
 from feldspar.papers.granularity import experiment as granularity
 from feldspar.papers.kit.paper import Paper
 from feldspar.papers.mediswift import experiment as mediswift
+from feldspar.papers.revbifpn import experiment as revbifpn
 from feldspar.papers.slimpajama_dc import experiment as slimpajama_dc
 from feldspar.papers.supar import experiment as supar
 
@@ -26,6 +27,7 @@ PAPERS: dict[str, Paper] = {
         mediswift.PAPER,
         bilingual.PAPER,
         alibi_interpolation.PAPER,
+        revbifpn.PAPER,
         granularity.PAPER,
         composition.PAPER,
     )

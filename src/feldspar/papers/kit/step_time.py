@@ -8,9 +8,11 @@ Because the arms take turns, a change of the processor's speed meets all of them
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from feldspar.papers.kit.turns import seconds_in_turn
 from feldspar.recipe.load import load_recipe
 from feldspar.runtime.allocator import keep_freed_pages
 from feldspar.runtime.distributed import Distribution
@@ -18,8 +20,6 @@ from feldspar.study.trials import ALWAYS
 from feldspar.train.lifecycle import open_run
 from feldspar.train.run import Inputs, begin_training
 from feldspar.train.trainer import Trainer
-
-WARM_UP = 2
 
 
 def step_seconds_in_turn(
@@ -30,22 +30,14 @@ def step_seconds_in_turn(
     ``arms`` holds overrides of ``recipe``. The first two steps of each arm warm up and are left
     out. The arm that begins changes from turn to turn.
     """
-    names = list(arms)
-    seconds: dict[str, list[float]] = {name: [] for name in names}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        trainers = {
-            name: _trainer(stack, recipe, own, folder / str(number))
+        steps = {
+            name: partial(_step, _trainer(stack, recipe, own, folder / str(number)))
             for number, (name, own) in enumerate(arms.items())
         }
         keep_freed_pages()  # as a run does
-        for turn in range(WARM_UP + turns):
-            first = turn % len(names)
-            for name in names[first:] + names[:first]:
-                taken = _step(trainers[name])
-                if turn >= WARM_UP:
-                    seconds[name].append(taken)
-    return seconds
+        return seconds_in_turn(steps, turns)
 
 
 def _trainer(stack: ExitStack, recipe: str, overrides: Sequence[str], folder: Path) -> Trainer:

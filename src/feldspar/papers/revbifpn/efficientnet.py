@@ -64,7 +64,7 @@ class EfficientNet(nn.Module):
 
 
 class MBConv(nn.Module):
-    """[Expand], depthwise convolution, squeeze-and-excitation, project, and a skip where it fits."""
+    """[Expand], depthwise convolution, squeeze-and-excitation, project, [skip]."""
 
     def __init__(
         self, entering: int, out: int, expansion: int, kernel: int, stride: int, dropped: float
