@@ -245,7 +245,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         open_folder(tmp_path / "file", supar, Scale.QUICK)
 
 
-@pytest.mark.parametrize("name", PAPERS)
+ON_TEXT = [name for name in PAPERS if name != "revbifpn"]
+"""Papers whose data are built; images are put in their place by hand."""
+
+
+@pytest.mark.parametrize("name", ON_TEXT)
 def test_every_experiment_builds_the_data_that_it_lacks(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._pytree import tree_leaves
 
 from feldspar.plan.quick_shapes import QuickShapes
 
@@ -127,7 +126,16 @@ class _Live(QuickShapes):
         self.live_bytes -= n_bytes
 
 
-def _storages(values: Any) -> Iterator[torch.UntypedStorage]:
-    for value in tree_leaves(values):
-        if isinstance(value, torch.Tensor):
-            yield value.untyped_storage()
+def _storages(value: Any) -> Iterator[torch.UntypedStorage]:
+    """Yield the storages of the tensors in nested lists, tuples and dictionaries.
+
+    This is called twice an operation; torch's own walk through such values takes far longer.
+    """
+    if isinstance(value, torch.Tensor):
+        yield value.untyped_storage()
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _storages(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _storages(item)

@@ -21,7 +21,7 @@ from feldspar.vision.revbifpn import RevBiFPN
 CLASSES, CHANNELS = 1000, 3
 FEW, MANY = 4, 8
 """Images of two steps, whose difference is what each further image takes."""
-DEPTHS = (2, 4, 8, 16)
+DEPTHS = (2, 6, 16)
 """Extra silos of a backbone with the widths of S0."""
 REAL_PIXELS, REAL_IMAGES = 64, 2
 """Shape of a step that is taken with values."""
