@@ -79,7 +79,10 @@ def _find(prefix: Path, what: str, split: str) -> Path:
         if (path := prefix.with_name(name)).is_file():
             return path
     raise UserError(
-        f"images.{split}: there is no file {names[0]} or {names[1]}", where=str(prefix.parent)
+        f"images.{split}: there is no file {names[0]} or {names[1]}",
+        where=str(prefix.parent),
+        do="put the four files of MNIST or Fashion-MNIST there; on Debian they are in the package "
+        "dataset-fashion-mnist",
     )
 
 
