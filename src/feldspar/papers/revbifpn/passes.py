@@ -13,7 +13,7 @@ from torch import Tensor
 
 from feldspar.papers.kit.turns import seconds_in_turn
 from feldspar.papers.revbifpn.training import recipe_of, train_network
-from feldspar.recipe.sections.vision import RevBiFPNSettings, revbifpn_settings
+from feldspar.recipe.sections.vision import revbifpn_settings
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.vision.data import ImageData
 from feldspar.vision.loader import TrainingImages
@@ -37,34 +37,31 @@ def gradient_figures(data: ImageData, seeds: Sequence[int]) -> dict[str, list[fl
     those of the rebuilt gradient from the stored one, in float32, in float64 and on the grid.
     """
     found: dict[str, list[float]] = {"rounding": [], "float32": [], "float64": [], "grid": []}
+    settings = recipe_of(*DEEP).model
+    on_grid = settings.model_copy(update={"fixed_point_bits": GRID})
     for seed in seeds:
-        settings = recipe_of(*DEEP).model
-        images, targets = first_images(data, seed)
-
-        def gradients(
-            memory: ActivationMemory,
-            dtype: torch.dtype,
-            bits: int | None = None,
-            *,
-            shape: RevBiFPNSettings = settings,
-            inputs: tuple[Tensor, Tensor] = (images, targets),
-            seed: int = seed,
-        ) -> Tensor:
-            of_bits = shape.model_copy(update={"fixed_point_bits": bits})
-            network = RevBiFPN(of_bits, memory, seed).to(dtype)
-            loss = ClassificationLoss(network)
-            loss(*(tensor.to(dtype) for tensor in inputs)).backward()
-            own = [p.grad for p in network.parameters() if p.grad is not None]
-            return torch.cat([gradient.flatten().double() for gradient in own])
-
-        stored, exact = gradients("store", torch.float32), gradients("store", torch.float64)
-        on_grid = gradients("store", torch.float32, GRID)
-        rebuilt = gradients("reversible", torch.float32)
+        batch = first_images(data, seed)
+        stored, rebuilt, stored_on_grid, rebuilt_on_grid, exact, exactly_rebuilt = (
+            gradient_of(RevBiFPN(shape, memory, seed).to(dtype), batch, dtype)
+            for shape, dtype in (
+                (settings, torch.float32),
+                (on_grid, torch.float32),
+                (settings, torch.float64),
+            )
+            for memory in MODES.values()
+        )
         found["rounding"].append(distance(stored, exact))
         found["float32"].append(distance(rebuilt, stored))
-        found["float64"].append(distance(gradients("reversible", torch.float64), exact))
-        found["grid"].append(distance(gradients("reversible", torch.float32, GRID), on_grid))
+        found["float64"].append(distance(exactly_rebuilt, exact))
+        found["grid"].append(distance(rebuilt_on_grid, stored_on_grid))
     return found
+
+
+def gradient_of(network: RevBiFPN, batch: tuple[Tensor, Tensor], dtype: torch.dtype) -> Tensor:
+    """Return the gradients of all parameters in float64, one after the other."""
+    ClassificationLoss(network)(*(tensor.to(dtype) for tensor in batch)).backward()
+    own = [p.grad for p in network.parameters() if p.grad is not None]
+    return torch.cat([gradient.flatten().double() for gradient in own])
 
 
 def distance(found: Tensor, expected: Tensor) -> float:
