@@ -201,9 +201,7 @@ def _circumstances(record: dict[str, Any]) -> str:
     diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""
     images = record.get("trained_images")
     amount = (
-        f"{images / 1e6:,.1f} million images"
-        if images
-        else f"{record['trained_tokens'] / 1e6:,.0f} million tokens"
+        f"{images:,} images" if images else f"{record['trained_tokens'] / 1e6:,.0f} million tokens"
     )
     return (
         f"{record['runs']} runs{diverged}, {amount}, "

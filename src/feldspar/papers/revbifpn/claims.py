@@ -170,7 +170,7 @@ def _gradients(distances: Mapping[str, Sequence[float]], claims: StatedClaims) -
     return claims.judged(
         name,
         f"distance as a share of the gradient: float32 {found:.1e}, where rounding alone gives "
-        f"{rounding:.1e} (medians of {len(distances['float32'])} seeds, eight silos); float64 at "
+        f"{rounding:.1e} (eight silos, median by seed of {len(distances['float32'])}); float64 at "
         f"most {max(distances['float64']):.1e}; on the grid {on_grid}",
         held=held,
     )
@@ -186,7 +186,8 @@ def _curves(curves: Mapping[str, Sequence[Sequence[float]]], claims: StatedClaim
     return claims.judged(
         name,
         f"on the grid {'equal bit for bit' if exact else 'not equal'} over {len(stored[0])} steps "
-        f"and {len(stored)} seeds; off it {own:.1e} nats apart on average, two seeds {seeds:.1e}",
+        f"of each seed ({len(stored)}); off it {own:.1e} nats apart on average, two seeds "
+        f"{seeds:.1e}",
         held=exact and own < seeds,
     )
 

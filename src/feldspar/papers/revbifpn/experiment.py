@@ -43,7 +43,7 @@ RATES, TUNED_SIZE, TUNING_SEED = (0.1, 0.2, 0.4), "T1", 100
 DEFAULT_RATE = 0.2
 QUICK = ("phases.0.length=40 steps", "average_weights.decay=0.8")
 """Overrides of a quick run, whose average forgets the initial values sooner."""
-CURVE_STEPS, TURNS, TIMED_PIXELS = 60, 12, 96
+CURVE_STEPS, TURNS, TIMED_PIXELS = 60, 8, 224
 QUICK_CURVE_STEPS, QUICK_TURNS, QUICK_PIXELS = 10, 3, 64
 CURVE_SEEDS = 3
 

@@ -26,7 +26,7 @@ DEEP = ("choose.size=T2", "model.extra_silos=6", "model.dropout=0")
 """The network whose gradients are compared: eight silos, and no random numbers."""
 GRADIENT_IMAGES = 32
 MODES: dict[str, ActivationMemory] = {"stored": "store", "rebuilt": "reversible"}
-TIMED_IMAGES = 4
+TIMED_IMAGES = 2
 CONTROL = "stored again"
 
 
