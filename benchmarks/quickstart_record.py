@@ -13,13 +13,14 @@ There are two stages. The design of both was fixed before their runs.
   worse where the 95 % interval of its gain, paired by seed, lies on one side of zero, and better
   only with a mean of more than 0.5 %.
 * Record: RECORD seconds: the recipe before any attempt needed them for its 3.4 M tokens. Its
-  seeds are in no screening. It trains the attempts that may serve a longer run best. The score is what ``feldspar quickstart`` prints: bits per byte of
-  all test documents.
+  seeds are in no screening. It trains the attempts that may serve a longer run best. The score is
+  what ``feldspar quickstart`` prints: bits per byte of all test documents.
 
     python benchmarks/quickstart_record.py --results docs/results/quickstart-record
 
 Finished runs are read again, so the same command goes on after an interruption. ``--only`` names
-the attempts of a call, so that several calls can share the work.
+the attempts of a call, so that several calls can share the work; without a name after it, the call
+only writes the page.
 """
 
 import argparse
@@ -72,7 +73,7 @@ class Stage:
 
 
 SCREENING = Stage("screening", 45, (0, 1, 2), tuple(ATTEMPTS))
-RECORD = Stage("record", 475, (10, 11, 12), ("start", "muon", "rate-32e-3"))
+RECORD = Stage("record", 475, (10, 11, 12), ("start", "muon", "rate-32e-3", "shape-96"))
 STAGES = {stage.name: stage for stage in (SCREENING, RECORD)}
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart-record"))
     parser.add_argument("--stage", choices=STAGES, help="default: both")
-    parser.add_argument("--only", nargs="+", choices=ATTEMPTS, help="default: all of a stage")
+    parser.add_argument("--only", nargs="*", help="attempts to train; default: all of a stage")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the stage")
     parser.add_argument("--share", type=float, default=1.0, help="share of the time, for a trial")
     parser.add_argument("--results", type=Path, help="the page without its ending")

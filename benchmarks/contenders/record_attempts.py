@@ -113,6 +113,8 @@ ATTEMPTS: dict[str, Attempt] = {
         phase={"sparsity": SPARSE},
     ),
 }
+SHIPPED = "muon"
+"""The attempt whose settings the quickstart ships."""
 
 
 def settings_of(name: str) -> dict[str, Any]:

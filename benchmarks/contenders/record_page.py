@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from feldspar.core.student_t import half_width
-from feldspar.papers.kit.gain import Gain
+from feldspar.papers.kit.gain import Gain, power
 
 NOISE = 0.005
 """The least mean gain of a better attempt."""
@@ -46,13 +46,7 @@ def page(record: Mapping[str, Any]) -> str:
         "",
         INTRODUCTION,
         "",
-        "## The record",
-        THE_RECORD.format(**final),
-        "",
-        *rows_of(final["attempts"]),
-        "",
-        *baseline_rows(final["attempts"]),
-        "",
+        *record_lines(final),
         "## Attempts",
         THE_ATTEMPTS.format(noise=NOISE, **screening),
         "",
@@ -61,6 +55,20 @@ def page(record: Mapping[str, Any]) -> str:
         f"Machine: {record['machine']}. One thread a run. {record['date']}.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def record_lines(final: Mapping[str, Any]) -> list[str]:
+    """Return the section of the runs at the record's own time; nothing where none is finished."""
+    if not final["attempts"]:
+        return []
+    return [
+        "## The record",
+        THE_RECORD.format(**final),
+        "",
+        *rows_of(final["attempts"]),
+        "",
+        *baseline_lines(final["attempts"]),
+    ]
 
 
 def rows_of(attempts: Mapping[str, Any]) -> list[str]:
@@ -122,19 +130,18 @@ def verdict(gain: Gain) -> str:
         return "-"
     if gain.exceeds(NOISE):
         return "better"
-    return "worse" if gain.high < 0 else "not told apart"
+    return "worse" if gain.high < 0 else f"not told apart{power(gain)}"
 
 
-def baseline_rows(attempts: Mapping[str, Any]) -> list[str]:
-    """Return a line with the baselines' bits per byte on the same documents."""
-    for row in reversed(list(attempts.values())):
-        for run in row["runs"].values():
-            if "baselines" in run:
-                shown = ", ".join(f"{name} {value:.3f}" for name, value in run["baselines"].items())
-                return [
-                    (
-                        f"Baselines on the same documents: {shown}. The trigram `ngram` was fitted "
-                        f"on the tokens of this run."
-                    )
-                ]
+def baseline_lines(attempts: Mapping[str, Any]) -> list[str]:
+    """Return a paragraph with the baselines' bits per byte on the same documents."""
+    runs = [run for row in attempts.values() for run in row["runs"].values()]
+    for run in runs:
+        if "baselines" in run:
+            shown = ", ".join(f"{name} {value:.3f}" for name, value in run["baselines"].items())
+            text = (
+                f"Baselines on the same documents: {shown}. The trigram, `ngram`, was fitted on "
+                f"{run['tokens']:,} tokens of training text, those of the first run of this table."
+            )
+            return [text, ""]
     return []
