@@ -49,6 +49,7 @@ def figures(changed: dict[str, float], wiggle: tuple[float, ...] = WIGGLE) -> Fi
         "bits_per_byte": bits,
         "tokens_per_second": speeds | {"75-4x1": [200.0] * 5},
         "weights": dict.fromkeys(ARMS, 1000),
+        "baselines": {"trigram": 2.25},
     }
 
 
@@ -111,7 +112,9 @@ def test_the_table_has_losses_and_speeds() -> None:
     found = judge(figures({"75-4x1": 0.021}), Scale.SMALL, CLAIMS)
     [table] = found.sections[0].tables
     rows = {row[0]: row for row in table.rows}
-    assert list(rows) == list(ARMS) and all(len(row) == len(table.header) for row in table.rows)
+    assert list(rows) == [*ARMS, "no model: trigram"]
+    assert all(len(row) == len(table.header) for row in table.rows)
+    assert rows["no model: trigram"][2] == "2.2500"
     assert rows["75-4x1"][2] == "2.1010" and rows["75-4x1"][4].startswith("1.01% higher")
     assert rows["75-4x1"][5:] == ["200", "2.00"]
     assert rows[DENSE][3:5] == ["", ""] and rows[DENSE][6] == "1.00"

@@ -21,6 +21,7 @@ from feldspar.papers.kit.paper import (
     values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.text_baselines import text_baselines
 from feldspar.plan.summary import non_embedding_parameters, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, bar_figure, grouped_bar_figure
@@ -72,8 +73,14 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
 
 def trials(scale: Scale) -> list[Trial]:
     """Return every arm with every seed, arms fastest: a busy hour then slows all arms alike."""
-    shortened = [f"phases.0.length={QUICK_STEPS} steps"] if scale is Scale.QUICK else []
-    return [trial_of({ARM: arm}, seed, shortened) for seed in range(SEEDS[scale]) for arm in ARMS]
+    return [
+        trial_of({ARM: arm}, seed, shortened(scale)) for seed in range(SEEDS[scale]) for arm in ARMS
+    ]
+
+
+def shortened(scale: Scale) -> tuple[str, ...]:
+    """Return the override that shortens the runs of a quick experiment."""
+    return (f"phases.0.length={QUICK_STEPS} steps",) if scale is Scale.QUICK else ()
 
 
 def measure(results: Results, scale: Scale) -> Figures:
@@ -85,6 +92,7 @@ def measure(results: Results, scale: Scale) -> Figures:
         "bits_per_byte": {arm: [run.score for run in own] for arm, own in by_arm.items()},
         "tokens_per_second": {arm: list(map(fast_tenth, own)) for arm, own in by_arm.items()},
         "weights": {arm: weights_of(recipe, arm) for arm in ARMS},
+        "baselines": {} if scale is Scale.PAPER else text_baselines(recipe, shortened(scale)),
     }
 
 
@@ -127,7 +135,8 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
             "also did other work. The table shows the median over the seeds."
         ),
     ]
-    figure, table = block_figure(bits), arm_table(bits, speeds, figures["weights"])
+    table = arm_table(bits, speeds, figures["weights"], figures["baselines"])
+    figure = block_figure(bits)
     section = Section("Arms", words, [table], [figure, moving_figure(bits)])
     return Findings(judged, (section,), figure, (table,))
 
@@ -180,8 +189,13 @@ def speed_claim(speeds: BySeed, claims: StatedClaims) -> Claim:
     )
 
 
-def arm_table(bits: BySeed, speeds: BySeed, weights: Mapping[str, int]) -> Table:
-    """Return a row for each arm: weights, loss, differences, speed."""
+def arm_table(
+    bits: BySeed,
+    speeds: BySeed,
+    weights: Mapping[str, int],
+    baselines: Mapping[str, float],
+) -> Table:
+    """Return a row for each arm, with weights, loss, differences and speed, and the baselines."""
     rows = []
     for arm in ARMS:
         reference = REFERENCES.get(arm)
@@ -196,6 +210,10 @@ def arm_table(bits: BySeed, speeds: BySeed, weights: Mapping[str, int]) -> Table
                 f"{median(speeds[arm]) / median(speeds[DENSE]):.2f}",
             ]
         )
+    rows += [
+        [f"no model: {name}", "", f"{value:.4f}", "", "", "", ""]
+        for name, value in baselines.items()
+    ]
     heads = ["arm", "parameters", "bits per byte", "against dense"]
     return Table([*heads, "against static 1x1", "tokens per second", "times dense"], rows)
 

@@ -1,0 +1,23 @@
+"""Baselines that need no model, on the text of an experiment: a token trigram, and ``xz``."""
+
+from feldspar.evaluate.baselines.all_baselines import OVERALL, held_out_baselines
+from feldspar.recipe.load import load_recipe
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from feldspar.train.data import open_shards, seen_tokens
+
+TOKENS_A_SOURCE = 30_000
+"""The tokens of each source's validation documents that are scored."""
+
+
+def text_baselines(recipe: str, overrides: tuple[str, ...] = ()) -> dict[str, float]:
+    """Return bits per byte of validation documents by a trigram and by ``xz``.
+
+    The trigram is fitted on the training tokens of a run of the recipe with the given overrides.
+    ``xz`` compresses all documents of a source as one stream.
+    """
+    loaded = load_recipe(recipe, list(overrides)).recipe
+    shards = open_shards(loaded)
+    tokenizer = TextTokenizer.load(shards.tokenizer, shards.end_of_document)
+    seen = seen_tokens(loaded, shards)
+    found = held_out_baselines(shards, tokenizer, seen, "validation", TOKENS_A_SOURCE)
+    return {"trigram": found["ngram"][OVERALL], "xz": found["xz one stream"][OVERALL]}
