@@ -23,6 +23,12 @@ from feldspar.papers.cerebras_gpt.family import (
     rate_words,
     swept,
 )
+from feldspar.papers.cerebras_gpt.widths import (
+    RATES_STAGE,
+    SEEDS_STAGE,
+    members_of,
+    width_stages,
+)
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.paper import (
     Data,
@@ -92,6 +98,7 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
     return (
         Stage("rates", recipe, lambda _: rate_trials(scale), SCORE),
         Stage("family", recipe, lambda results: family_trials(results, scale), SCORE),
+        *width_stages(scale),
     )
 
 
@@ -162,7 +169,8 @@ def plan_of(size: str, scale: Scale) -> Plan:
 def family_of(results: Results, scale: Scale) -> list[Member]:
     """Return each parametrization's sizes at the chosen rate, with every seed that was run."""
     members = []
-    runs = [(values_of(run.trial), run) for stage in results.values() for run in stage]
+    stages = [results[name] for name in ("rates", "family") if name in results]
+    runs = [(values_of(run.trial), run) for stage in stages for run in stage]
     for size in sizes(scale):
         plan = plan_of(size, scale)
         flops = plan.flops()[CONVENTION]
@@ -182,12 +190,17 @@ def family_of(results: Results, scale: Scale) -> list[Member]:
 
 
 def measure(results: Results, scale: Scale) -> Figures:
-    """Read the losses of both families and of the sweeps of learning rate."""
-    family = family_of(results, scale)
-    found: Figures = {"family": [vars(member) | {"loss": member.loss} for member in family]}
-    if scale is not Scale.PAPER:
-        cells = sweep_of(results, scale).cells
-        found["rates"] = [vars(cell) | {"loss": cell.loss} for cell in cells]
+    """Read the losses of the stages that were run: families, sweeps of learning rate, widths."""
+    found: Figures = {}
+    if "family" in results:
+        family = family_of(results, scale)
+        found["family"] = [vars(member) | {"loss": member.loss} for member in family]
+        if scale is not Scale.PAPER:
+            cells = sweep_of(results, scale).cells
+            found["rates"] = [vars(cell) | {"loss": cell.loss} for cell in cells]
+    if SEEDS_STAGE in results:
+        members = members_of(results, scale)
+        found["widths"] = [vars(member) | {"loss": member.loss} for member in members]
     return found
 
 
@@ -199,7 +212,7 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         projection_claim(claims),
         mup_points_claim(claims),
         held_out_claim(of(family, "sp"), claims),
-        mup_claim(family, claims),
+        law_claim(figures, scale, claims),
     ]
     sweep = None
     if scale is not Scale.PAPER:
@@ -207,8 +220,27 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         sweep = RateSweep(cells, min(cell.variant for cell in cells))
         judged += [mup_rate_claim(sweep, claims), sp_rate_claim(sweep, claims)]
     figure = family_figure(family)
-    section = Section("The family", law_words(family), family_tables(family, sweep), [figure])
-    return Findings(tuple(judged), (section,), figure)
+    sections = [Section("The family", law_words(family), family_tables(family, sweep), [figure])]
+    if "widths" in figures:
+        members = [Member.from_dict(own) for own in figures["widths"]]
+        tables = family_tables(members, None)
+        sections.append(Section("Widths at equal tokens", [WIDTHS_WORDS], tables))
+    return Findings(tuple(judged), tuple(sections), figure)
+
+
+WIDTHS_WORDS = (
+    "Two layers, the same tokens at every width, mean over the seeds. SP's rate is tuned at every "
+    "width, muP's at the smallest, with a seed of its own."
+)
+
+
+def law_claim(figures: Figures, scale: Scale, claims: StatedClaims) -> Claim:
+    """Judge muP by the law of SP: over the widths; at the paper's scale over its family."""
+    if scale is Scale.PAPER:
+        return mup_claim([Member.from_dict(own) for own in figures["family"]], claims)
+    if "widths" not in figures:
+        return claims.unrecorded("mup-below-the-law-of-sp")
+    return mup_claim([Member.from_dict(own) for own in figures["widths"]], claims)
 
 
 def scatter_claim(claims: StatedClaims) -> Claim:
@@ -356,4 +388,5 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
+    separate=frozenset((RATES_STAGE, SEEDS_STAGE)),
 )
