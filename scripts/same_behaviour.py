@@ -67,8 +67,8 @@ DATA_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("tokens", "build", *INFILLING_BYTES),
     ("corpus", "build", "supar/small"),
     ("tokens", "build", "supar/small"),
-    ("corpus", "build", "bilingual/base"),
-    ("tokens", "build", "bilingual/base"),
+    ("corpus", "build", "trunk"),
+    ("tokens", "build", "trunk"),
     ("corpus", "build", "bilingual/small"),
     ("tokens", "build", "bilingual/small"),
     ("corpus", "ontology", "hpo", "--out", "data/mediswift/hpo"),
@@ -76,7 +76,7 @@ DATA_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("tokens", "build", "mediswift/small"),
 )
 """Commands that make the data of the small recipes, each after those whose output it needs."""
-BASE_RUN = ("train", "bilingual/base", "phases.0.length=25 steps", "evaluation.every=100% of run")
+BASE_RUN = ("train", "trunk", "phases.0.length=25 steps", "evaluation.every=100% of run")
 """The run from which bilingual/small starts, made short."""
 SMALL_RECIPES = (
     "quickstart",
@@ -89,7 +89,7 @@ SMALL_RECIPES = (
     "slimpajama-dc/small",
     "spdf/small",
     "supar/small",
-    "bilingual/base",
+    "trunk",
     "bilingual/small",
     "revbifpn/small",
 )

@@ -23,6 +23,7 @@ NEW_TOKENS = 20
 PICTURES = 96
 TEXTS = 160
 ONTOLOGY = {"path": "data/mediswift/hpo", "file": "go.obo", "root": "GO:0008150", "least": 5}
+CYRILLIC = {ord("a") + place: 0x430 + place for place in range(26)}
 FLAT = [{"to": 1e-3, "over": "rest"}]
 
 
@@ -72,10 +73,11 @@ def source_of(name: str) -> dict[str, str]:
 
 
 def write_texts(folder: Path, name: str, seed: int) -> None:
-    """Write the text of one source; those in Arabic letters are a cipher."""
+    """Write the text of one source; those in other letters are a cipher."""
     texts = documents(TEXTS, 300, 900, seed)
-    if name in ("cipher", "arabic"):
-        texts = [text.lower().translate(CIPHER) for text in texts]
+    cipher = CYRILLIC if name == "ukrainian" else CIPHER if name == "arabic" else {}
+    if cipher:
+        texts = [text.lower().translate(cipher) for text in texts]
     lines = (json.dumps({"id": f"{name}-{n}", "text": text}) for n, text in enumerate(texts))
     (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 

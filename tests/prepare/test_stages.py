@@ -102,7 +102,7 @@ def test_a_parent_run_is_named_with_the_command_that_trains_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     told = stage("bilingual/small", "start_from")
-    assert "do: feldspar train bilingual/base --out runs/bilingual-base" in told
+    assert "do: feldspar train trunk --out runs/trunk/0" in told
     assert states("bilingual/small")["tokenizer"] is MISSING
     assert "tokenizer.base" in stage("bilingual/small", "tokenizer")
 
