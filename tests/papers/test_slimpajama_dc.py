@@ -36,11 +36,13 @@ def bits(means: Mapping[str, float], seeds: int = 3) -> dict[str, dict[str, list
 def test_the_most_diverse_mixture_has_to_beat_all_others() -> None:
     losses = {"docs": 1.0, "three": 2.0, "all": 3.0}
     found = bits({"docs": 2.4, "three": 2.2, "all": 2.0})
-    diverse, misleads = diversity_claim(found, CLAIMS), loss_claim(found, losses, CLAIMS)
+    xz = {"xz": {"overall": 9.0, "docs": 2.0, "code": 3.0}}
+    diverse, misleads = diversity_claim(found, xz, CLAIMS), loss_claim(found, losses, CLAIMS)
     assert diverse.borne_out and misleads.borne_out
     assert diverse.ours.startswith("all 2.0010, three 2.2010, docs 2.4010")
+    assert diverse.ours.endswith("mean over sources; without a model: xz 2.5000")
     found = bits({"docs": 2.4, "three": 2.0, "all": 2.0})
-    diverse = diversity_claim(found, CLAIMS)
+    diverse = diversity_claim(found, {}, CLAIMS)
     misleads = loss_claim(found, losses | {"three": 0.5}, CLAIMS)
     assert diverse.borne_out is False and "three (0.00%" in diverse.reason
     assert misleads.borne_out is False, "three is the best, and has the lowest training loss"

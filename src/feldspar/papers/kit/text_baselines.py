@@ -5,8 +5,10 @@ from feldspar.recipe.load import load_recipe
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.data import open_shards, seen_tokens
 
-TOKENS_A_SOURCE = 30_000
+TOKENS_A_SOURCE = 100_000
 """The tokens of each source's validation documents that are scored."""
+NAMES = {"trigram": "ngram", "xz": "xz one stream"}
+"""The baselines, and their names among all."""
 
 
 def text_baselines(recipe: str, overrides: tuple[str, ...] = ()) -> dict[str, float]:
@@ -15,9 +17,18 @@ def text_baselines(recipe: str, overrides: tuple[str, ...] = ()) -> dict[str, fl
     The trigram is fitted on the training tokens of a run of the recipe with the given overrides.
     ``xz`` compresses all documents of a source as one stream.
     """
+    return {
+        name: values[OVERALL] for name, values in baselines_by_source(recipe, overrides).items()
+    }
+
+
+def baselines_by_source(
+    recipe: str, overrides: tuple[str, ...] = ()
+) -> dict[str, dict[str, float]]:
+    """Return the bits per byte of each baseline by source, and ``overall``."""
     loaded = load_recipe(recipe, list(overrides)).recipe
     shards = open_shards(loaded)
     tokenizer = TextTokenizer.load(shards.tokenizer, shards.end_of_document)
     seen = seen_tokens(loaded, shards)
     found = held_out_baselines(shards, tokenizer, seen, "validation", TOKENS_A_SOURCE)
-    return {"trigram": found["ngram"][OVERALL], "xz": found["xz one stream"][OVERALL]}
+    return {name: dict(found[own]) for name, own in NAMES.items()}

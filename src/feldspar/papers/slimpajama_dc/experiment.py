@@ -23,6 +23,7 @@ from statistics import fmean
 
 from feldspar.corpus.document import Document
 from feldspar.corpus.store import documents, sources
+from feldspar.evaluate.baselines.all_baselines import OVERALL
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import (
@@ -36,6 +37,7 @@ from feldspar.papers.kit.paper import (
     values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.text_baselines import baselines_by_source
 from feldspar.papers.slimpajama_dc.corpora import (
     SPLIT,
     Repetition,
@@ -110,14 +112,18 @@ def measure(results: Results, scale: Scale) -> Figures:
         "mixtures": grouped(runs, MIXTURE, validation_bits(runs)),
         "training_loss": training_losses(runs),
     }
-    return found if scale is Scale.PAPER else found | measure_scopes(results["scopes"])
+    if scale is Scale.PAPER:
+        return found
+    shortened = (f"phases.0.length={QUICK_STEPS} steps",) if scale is Scale.QUICK else ()
+    found["baselines"] = baselines_by_source(RECIPE, shortened)
+    return found | measure_scopes(results["scopes"])
 
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
     by_mixture = figures["mixtures"]
     judged = [
-        diversity_claim(by_mixture, claims),
+        diversity_claim(by_mixture, figures.get("baselines", {}), claims),
         loss_claim(by_mixture, figures["training_loss"], claims),
     ]
     figure = matrix_figure("Held-out bits per byte: mixture and source", by_mixture)
@@ -318,9 +324,15 @@ def training_losses(runs: Sequence[TrialResult]) -> dict[str, float]:
     return {name: fmean(losses) for name, losses in found.items()}
 
 
-def diversity_claim(found: BitsByPart, claims: StatedClaims) -> Claim:
-    """Judge the most diverse mixture against every other one."""
+def diversity_claim(
+    found: BitsByPart, baselines: Mapping[str, Mapping[str, float]], claims: StatedClaims
+) -> Claim:
+    """Judge the most diverse mixture against every other one; ``baselines`` stand beside it."""
     name = "diversity"
+    without_model = ", ".join(
+        f"{baseline} {fmean(value for source, value in own.items() if source != OVERALL):.4f}"
+        for baseline, own in baselines.items()
+    )
     bits = {mixture: means_over_parts(by_source) for mixture, by_source in found.items()}
     (diverse,) = MOST_DIVERSE & set(bits)
     noise = claims.limit(name, "noise")
@@ -330,7 +342,8 @@ def diversity_claim(found: BitsByPart, claims: StatedClaims) -> Claim:
     return claims.judged(
         name,
         ", ".join(f"{mixture} {fmean(bits[mixture]):.4f}" for mixture in ranked)
-        + " bits per byte, mean over sources",
+        + " bits per byte, mean over sources"
+        + (f"; without a model: {without_model}" if without_model else ""),
         held=not unclear,
         diverse=diverse,
         unclear=", ".join(f"{other} ({gain.lower_or_higher})" for other, gain in unclear.items()),
