@@ -53,18 +53,12 @@ PACKAGES = ("numpy", "pyarrow", "tokenizers", "torch", "transformers")
 """Packages on whose versions measures may depend."""
 
 BYTES = ("quickstart", "tokenizer.vocab_size=257", "shards.path=data/quickstart/bytes")
-INFILLING_TOKENS = ("endoftext", "fim_prefix", "fim_middle", "fim_suffix", "fim_pad")
-INFILLING_BYTES = (
-    "quickstart",
-    "tokenizer.vocab_size=261",
-    "tokenizer.special_tokens=" + json.dumps([f"<|{name}|>" for name in INFILLING_TOKENS]),
-    "shards.path=data/quickstart/infilling-bytes",
-)
 DATA_COMMANDS: tuple[tuple[str, ...], ...] = (
     ("corpus", "build", "quickstart"),
     ("tokens", "build", "quickstart"),
     ("tokens", "build", *BYTES),
-    ("tokens", "build", *INFILLING_BYTES),
+    ("corpus", "build", "trunk"),
+    ("tokens", "build", "trunk"),
     ("corpus", "build", "supar/small"),
     ("tokens", "build", "supar/small"),
     ("corpus", "build", "trunk"),
@@ -106,7 +100,7 @@ TRAINED: dict[str, tuple[str, ...]] = {name: (name,) for name in SMALL_RECIPES} 
     ),
     "btlm/small, two phases": ("btlm/small", f"phases.0.length={HALF}", *VALIDATED),
     "bilingual/small, two phases": ("bilingual/small", f"phases.0.length={HALF}", *VALIDATED),
-    "crystal/small, three phases": (
+    "crystal/small, two phases": (
         "crystal/small",
         "phases.0.length=7 steps",
         f"phases.0.{CONSTANT_RATE}",

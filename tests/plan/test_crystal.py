@@ -8,7 +8,6 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.phase_data import FillInTheMiddle
-from feldspar.recipe.sections.tokens import TrainBpe
 from tests.plan.test_timeline import CRYSTAL_RATES
 
 STEP_TOKENS = 2112 * 2048
@@ -120,26 +119,43 @@ def test_replay_is_said(planned: Plan) -> None:
 
 
 def test_the_small_line_goes_on_through_its_second_phase() -> None:
-    timeline = plan_recipe(recipe("small")).timeline
-    first, second, _ = timeline.phases
-    for step in (315, 500, 800):
-        tokens = step * 8 * 256
+    first, second = plan_recipe(recipe("small")).timeline.phases
+    for step in (102, 200, 360):
+        tokens = step * 8 * 128
         assert second.learning_rate.at(tokens) == pytest.approx(
             first.learning_rate.at(tokens), rel=1e-4
         )
 
 
+@pytest.mark.parametrize("name", ["small", "branch"])
+def test_code_has_gaps_unless_they_are_chosen_away(name: str) -> None:
+    often = FillInTheMiddle(rate=0.9, spm=0.5, scope="context")
+    code = dict.fromkeys(("django-code", "package-code", "py-stdlib"), often)
+    assert recipe(name).phases[-1].infillings == code
+    plain = recipe(name, "choose.infilling=none")
+    assert [phase.infillings for phase in plain.phases] == [{}] * len(plain.phases)
+
+
+@pytest.mark.parametrize("phase", ["more-code", "application", "application-alone"])
+def test_the_last_phases_of_a_branch_are_alike_but_for_their_text(phase: str) -> None:
+    own, more = (recipe("branch", f"choose.phase={name}").phases for name in (phase, "more-code"))
+    assert [(each.length, each.batch, each.learning_rate) for each in own] == [
+        (each.length, each.batch, each.learning_rate) for each in more
+    ]
+
+
 def test_unknown_sizes_stay_unknown() -> None:
     given = recipe("small")
-    tokens = dict.fromkeys(("django-docs", "django-code", "py-stdlib", "shakespeare"))
+    tokens = dict.fromkeys(given.corpus.sources if given.corpus else ())
     record = data_record(given, plan_recipe(given).timeline, tokens)
     assert record["sources"]["py-stdlib"]["epochs"] is None
 
 
-def test_small_reads_the_documents_of_the_quickstart() -> None:
-    small, quickstart = recipe("small"), load_recipe("quickstart").recipe
-    assert small.corpus is not None and small.corpus == quickstart.corpus
-    assert isinstance(small.tokenizer, TrainBpe)
-    assert small.tokenizer.vocab_size == 256 + len(small.tokenizer.special_tokens)
-    assert small.shards is not None and quickstart.shards is not None
-    assert small.shards.path != quickstart.shards.path
+def test_small_reads_the_shards_of_the_trunk() -> None:
+    trunk = load_recipe("trunk").recipe
+    for own in (recipe("small"), recipe("branch")):
+        assert (own.corpus, own.tokenizer, own.shards) == (
+            trunk.corpus,
+            trunk.tokenizer,
+            trunk.shards,
+        )

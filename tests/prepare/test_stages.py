@@ -138,7 +138,7 @@ def test_an_ontology_and_its_pairs_are_made_before_the_documents(
 
 
 @pytest.mark.parametrize(
-    "name", ["alibi-interpolation", "btlm", "cerebras-gpt", "crystal", "gns", "slimpajama-dc"]
+    "name", ["alibi-interpolation", "btlm", "cerebras-gpt", "gns", "slimpajama-dc"]
 )
 def test_small_recipes_on_the_quickstarts_documents_build_their_own_bytes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

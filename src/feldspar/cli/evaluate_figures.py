@@ -75,24 +75,29 @@ def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
 
 
 def show_infilling(model: "Model", split: str, limit: int | None, json: bool) -> None:
-    """Print the loss on the middles of held-out documents, by source and overall."""
+    """Print the loss on the middles of held-out documents in both orders, by source and overall."""
     from feldspar.train.evaluation import infilling_figures
 
     record = infilling_figures(model, split, limit)
     if json:
         print_json(record)
         return
-    measures = ("bits_per_byte", "bits_per_byte_left_to_right", "exact_match")
+    found = {**record["sources"], "overall": record}
+    readings = record["bits_per_byte"]
     print_table(
-        ("source", "documents", "bytes", "bits/byte", "left to right", "exact"),
+        ("source", "gaps", "bytes", *readings, *(f"exact, {each}" for each in readings)),
         (
             (
                 name,
-                f"{found['documents']:,}",
-                f"{found['bytes']:,}",
-                *("-" if found[key] is None else f"{found[key]:.4f}" for key in measures),
+                f"{own['gaps']:,}",
+                f"{own['bytes']:,}",
+                *(
+                    f"{own[measure][each]:.4f}" if own["gaps"] else "-"
+                    for measure in ("bits_per_byte", "exact_match")
+                    for each in readings
+                ),
             )
-            for name, found in [*record["sources"].items(), ("overall", record)]
+            for name, own in found.items()
         ),
     )
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from math import log
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,14 @@ from feldspar.core.errors import UserError
 from feldspar.core.streams import stream_seed
 from feldspar.evaluate.loss.held_out_loss import held_out_documents
 from feldspar.evaluate.tasks.filled_gaps import (
+    BOTH_ORDERS,
+    MARKS,
+    MIDDLE_TOKENS,
+    OTHER_SUFFIX,
+    WINDOWS_PER_DOCUMENT,
+    Gap,
+    InfillingScore,
+    Reading,
     evaluate_infilling,
     gaps,
     infilling_record,
@@ -50,48 +59,74 @@ def nats(model: TextModel, sequence: list[int], scored: int) -> float:
     return -float(chosen[-scored:].sum())
 
 
+def gaps_of(model: TextModel, shards: ShardSet, source: str, seed: int = 1) -> list[Gap]:
+    """The gaps that ``evaluate_infilling`` draws in windows that fit in the context."""
+    documents = held_out_documents(shards, "test", source, model.tokenizer).tokens
+    key = stream_seed(seed, "evaluate.infilling", "test", source)
+    return list(gaps(Infiller(model.tokenizer), documents, key, model.context_length - MARKS))
+
+
 @torch.no_grad()
-def test_only_the_middle_is_scored(infilling_shards: ShardSet, model: TextModel) -> None:
-    scores = evaluate_infilling(model, infilling_shards, seed=1)
-    infiller = Infiller(model.tokenizer)
+def test_the_middle_is_scored_after_each_reading(
+    infilling_shards: ShardSet, model: TextModel
+) -> None:
+    scores = evaluate_infilling(model, infilling_shards, 1, readings=tuple(Reading))
+    pre, mid, suf = (model.tokenizer.id_of(FIM[place]) for place in range(3))
     assert set(scores) == {"prose", "code"}
-    for name, score in scores.items():
-        documents = held_out_documents(infilling_shards, "test", name, model.tokenizer).tokens
-        key = stream_seed(1, "evaluate.infilling", "test", name)
-        found = list(gaps(infiller, documents, model, key))
-        assert 0 < score.documents == len(found) <= len(documents)
-        filled = sum(nats(model, [*gap.prompt, *gap.middle], len(gap.middle)) for gap in found)
-        plain = sum(
-            nats(model, [model.end_of_document_id, *gap.prefix, *gap.middle], len(gap.middle))
-            for gap in found
-        )
-        assert score.nats == pytest.approx(filled, rel=1e-4)
-        assert score.nats_left_to_right == pytest.approx(plain, rel=1e-4)
+    for name, own in scores.items():
+        found = gaps_of(model, infilling_shards, name)
+        assert len(own) == len({gap.document for gap in found}) > 1
+        total = sum(own, InfillingScore())
+        assert total.gaps == len(found) > 0
+        prompts = {
+            Reading.PREFIX_FIRST: lambda gap: [pre, *gap.prefix, suf, *gap.suffix, mid],
+            Reading.SUFFIX_FIRST: lambda gap: [pre, suf, *gap.suffix, mid, *gap.prefix],
+            Reading.PREFIX_ALONE: lambda gap: gap.prefix,
+        }
+        for reading, prompt in prompts.items():
+            expected = sum(nats(model, [*prompt(g), *g.middle], len(g.middle)) for g in found)
+            assert total.nats[reading] == pytest.approx(expected, rel=1e-4)
+        for true, other in zip(BOTH_ORDERS, OTHER_SUFFIX, strict=True):
+            assert total.nats[other] != pytest.approx(total.nats[true], rel=1e-6)
         middles = "".join(model.tokenizer.decode(gap.middle) for gap in found)
-        assert score.bytes == len(middles.encode())
+        assert total.bytes == len(middles.encode())
     record = infilling_record(scores)
-    total = sum(score.nats for score in scores.values())
-    assert record["bits_per_byte"] == pytest.approx(total / log(2) / record["bytes"])
-    assert record["documents"] == sum(score.documents for score in scores.values())
+    first = Reading.PREFIX_FIRST
+    total_nats = sum(score.nats[first] for own in scores.values() for score in own)
+    assert record["bits_per_byte"][first] == pytest.approx(total_nats / log(2) / record["bytes"])
+    assert record["gaps"] == sum(score.gaps for own in scores.values() for score in own)
 
 
 def test_gaps_are_the_documents_and_hang_on_the_seed(
     infilling_shards: ShardSet, model: TextModel
 ) -> None:
-    infiller, tokenizer = Infiller(model.tokenizer), model.tokenizer
-    documents = held_out_documents(infilling_shards, "test", "prose", tokenizer).tokens
-    one, again, other = (list(gaps(infiller, documents, model, key)) for key in (5, 5, 6))
+    one, again, other = (gaps_of(model, infilling_shards, "prose", seed) for seed in (5, 5, 6))
     assert one == again != other
-    texts = {tokenizer.decode(document) for document in documents}
-    suffix_token, _ = infiller.suffix_and_middle
-    whole = 0
+    documents = held_out_documents(infilling_shards, "test", "prose", model.tokenizer).tokens
     for gap in one:
-        suffix = gap.prompt[gap.prompt.index(suffix_token) + 1 : -1]
-        text = "".join(map(tokenizer.decode, (gap.prefix, gap.middle, suffix)))
-        assert any(document.startswith(text) for document in texts)
-        whole += text in texts
-        assert len(gap.prompt) + len(gap.middle) <= model.context_length
-    assert whole > 0
+        assert gap.prefix and gap.suffix
+        assert 1 <= len(gap.middle) <= MIDDLE_TOKENS
+        window = [*gap.prefix, *gap.middle, *gap.suffix]
+        assert len(window) + MARKS <= model.context_length
+        text = " ".join(map(str, window))
+        assert text in " ".join(map(str, documents[gap.document]))
+
+
+def test_long_documents_have_windows_all_over(model: TextModel) -> None:
+    text = np.array(model.tokenizer.encode_documents(["one two three four five\n" * 400])[0])
+    found = list(gaps(Infiller(model.tokenizer), [text[:10], text], 0, 20))
+    assert {gap.document for gap in found} == {1}  # the first one is too short
+    assert WINDOWS_PER_DOCUMENT - 4 <= len(found) <= WINDOWS_PER_DOCUMENT
+    assert len({tuple(gap.middle) for gap in found}) > WINDOWS_PER_DOCUMENT / 4
+
+
+def test_another_suffix_needs_another_document(
+    infilling_shards: ShardSet, model: TextModel
+) -> None:
+    with pytest.raises(UserError, match="needs two held-out documents"):
+        evaluate_infilling(
+            model, infilling_shards, 1, max_tokens_per_source=1, readings=OTHER_SUFFIX
+        )
 
 
 def test_a_model_that_cannot_mark_gaps_is_refused(

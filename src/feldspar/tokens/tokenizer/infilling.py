@@ -10,6 +10,7 @@ transforms the parts of documents in a finished window, and then cuts or fills t
 length again.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -173,11 +174,6 @@ class Infiller:
             return None
         return self.arrange(text, *self.cuts(text, draws), order < how.spm * 2**64)
 
-    @property
-    def suffix_and_middle(self) -> tuple[int, int]:
-        """Ids of the tokens before the suffix and before the part that comes last."""
-        return self._sentinels.suffix, self._sentinels.middle
-
     def text(self, ids: np.ndarray) -> str:
         """Return the text of a document or a part of it, with the space before its first word."""
         return self._tokenizer.decode(ids)
@@ -197,13 +193,13 @@ class Infiller:
         """
         parts = [text[:first], text[first:second], text[second:]]
         prefix, middle, suffix = self._tokenizer.encode_documents(parts)
-        pre, mid, suf = (
-            [number]
-            for number in (self._sentinels.prefix, self._sentinels.middle, self._sentinels.suffix)
-        )
-        pieces = (
-            (pre, suf, suffix, mid, prefix, middle)
-            if suffix_first
-            else (pre, prefix, suf, suffix, mid, middle)
-        )
-        return np.concatenate(pieces).astype(np.int64)
+        prompt = self.prompt(prefix.tolist(), suffix.tolist(), suffix_first)
+        return np.append(prompt, middle).astype(np.int64)
+
+    def prompt(self, prefix: Sequence[int], suffix: Sequence[int], suffix_first: bool) -> list[int]:
+        """Return the ids before a middle: PRE prefix SUF suffix MID; with ``suffix_first`` PRE SUF
+        suffix MID prefix."""
+        pre, mid, suf = self._sentinels.prefix, self._sentinels.middle, self._sentinels.suffix
+        if suffix_first:
+            return [pre, suf, *suffix, mid, *prefix]
+        return [pre, *prefix, suf, *suffix, mid]
