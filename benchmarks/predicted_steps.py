@@ -26,12 +26,19 @@ RESULTS = Path(__file__).parent / "results" / "predicted_steps.json"
 STEPS, LEFT_OUT = 10, 2
 BLOCKS, SINGLE = "block: [4, 1]", "block: [1, 1]"
 WIDE = ("model.d_model=512", "model.n_heads=8", "model.d_ff=1376")
+NARROW = ("model.d_model=128", "model.n_heads=4", "model.d_ff=344")
 CASES = {
     "d 512, 75 % in blocks of 4 x 1": (0.75, BLOCKS, WIDE),
     "d 512, 87.5 % of single entries": (0.875, SINGLE, WIDE),
-    "d 128, 75 % in blocks of 4 x 1": (0.75, BLOCKS, ()),
+    "d 128, 75 % in blocks of 4 x 1": (0.75, BLOCKS, NARROW),
 }
-COMMON = ("runtime.threads=1", "runtime.trackers=[]", "evaluation.validation_sequences=1")
+COMMON = (
+    "optimizer.type=adamw",
+    "model.n_layers=4",
+    "runtime.threads=1",
+    "runtime.trackers=[]",
+    "evaluation.validation_sequences=1",
+)
 
 
 def main() -> None:

@@ -73,7 +73,12 @@ class Stage:
 
 
 SCREENING = Stage("screening", 45, (0, 1, 2), tuple(ATTEMPTS))
-RECORD = Stage("record", 475, (10, 11, 12), ("start", "muon", "rate-32e-3", "shape-96"))
+RECORD = Stage(
+    "record",
+    475,
+    (10, 11, 12),
+    ("start", "muon", "rate-32e-3", "shape-96", "shape-160", "context-256-512"),
+)
 STAGES = {stage.name: stage for stage in (SCREENING, RECORD)}
 
 
@@ -111,7 +116,7 @@ def recipe_of(name: str) -> LoadedRecipe:
 
 
 def measured_speeds(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
-    """Return the tokens a second of each phase of the attempts; measure those that are missing.
+    """Return the tokens a second of each phase of all attempts; measure those that are missing.
 
     Later measurements are scaled by the speed of the start, which is measured with them.
     """
@@ -134,7 +139,7 @@ def measured_speeds(path: Path, names: Sequence[str]) -> dict[str, list[float]]:
         scale = known["start"][0] / found["start"][0] if known else 1.0
         known |= {name: [scale * speed for speed in found[name]] for name in missing}
         write_json(path, known)
-    return {name: known[name] for name in names}
+    return known
 
 
 def lengths(name: str, seconds: float, speeds: Sequence[float]) -> list[int]:
@@ -202,7 +207,7 @@ def collected(out: Path, speeds: dict[str, list[float]]) -> dict[str, Any]:
                 rows[name] = {
                     "change": attempt.change,
                     "base": base,
-                    "tokens_per_second": speeds.get(name),
+                    "tokens_per_second": speeds[name],
                     "runs": scores,
                 }
         stages[stage.name] = asdict(stage) | {"attempts": rows}
