@@ -50,7 +50,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "positions: alibi, feed_forward: swiglu}",
     },
 }
-"""Shapes with the contenders that can express them; quickstart's is that of the recipe."""
+"""Shapes with the contenders that can express them; quickstart's is the recipe's first one."""
 
 RECIPE = """
 schema_version: 1

@@ -113,7 +113,7 @@ ATTEMPTS: dict[str, Attempt] = {
         phase={"sparsity": SPARSE},
     ),
 }
-SHIPPED = "muon"
+SHIPPED = "shape-96"
 """The attempt whose settings the quickstart ships."""
 
 

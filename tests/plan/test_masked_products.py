@@ -14,10 +14,11 @@ TWO_OF_FOUR = 'phases.0.sparsity={type: static, sparsity: 0.5, pattern: "2:4"}'
 HALF_KEPT = "phases.0.sparsity={type: static, sparsity: 0.25}"
 H100 = Machine(accelerator_named("H100"))
 HERE = Machine()
+SHAPE = ("model.d_model=128", "model.n_heads=4", "model.d_ff=344", "model.n_layers=4")
 
 
 def planned(*overrides: str) -> Plan:
-    return plan_recipe(load_recipe("quickstart", list(overrides)).recipe)
+    return plan_recipe(load_recipe("quickstart", [*SHAPE, *overrides]).recipe)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ from tests.study.coordinates import PLAIN, recipe
 
 
 def test_the_kind_of_model_is_the_recipes_and_its_size_the_checks() -> None:
-    kind = load_recipe("quickstart", ["model.n_kv_heads=2", "model.dropout=0.1"]).recipe.model
+    shape = ["model.d_model=128", "model.d_ff=344", "model.n_heads=4", "model.n_kv_heads=2"]
+    kind = load_recipe("quickstart", [*shape, "model.dropout=0.1"]).recipe.model
     small = model_at(kind, point_on("width", 192))
     assert (small.d_model, small.n_heads, small.n_kv_heads, small.d_ff) == (192, 6, 3, 516)
     assert (small.n_layers, small.vocab_size, small.max_sequence_length) == (2, 256, 64)

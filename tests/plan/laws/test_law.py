@@ -133,7 +133,7 @@ def test_the_basis_of_a_recipe_is_what_its_loss_depends_on() -> None:
         recipe = load_recipe("quickstart", list(overrides)).recipe
         return recipe_basis(recipe, "6P", metric, shards=shards, tokenizer="2e")
 
-    assert basis("model.d_model=64", "seed=5", "phases.0.length=8 steps") == basis()
+    assert basis("model.d_model=192", "seed=5", "phases.0.length=8 steps") == basis()
     others = [
         basis("evaluation.holdout=[shakespeare]"),
         basis("phases.0.context_length=64"),
