@@ -10,11 +10,14 @@ from feldspar.core.errors import UserError
 from feldspar.papers.catalogue import PAPERS
 from feldspar.papers.kit.claims import Claim, Verdict
 from feldspar.papers.kit.compact import CELL_CHARACTERS, compact, intervals
+from feldspar.papers.kit.stated import EarlierFigure
 from feldspar.papers.results_page import (
     BEGIN,
     END,
     FAILED_AT_FIRST,
     FAILED_SINCE,
+    Recorded,
+    is_earlier,
     page_with,
     read_records,
     write_page,
@@ -66,6 +69,17 @@ def test_a_long_figure_is_cut_at_the_end_of_a_clause() -> None:
     listed = compact(claim_of(", ".join(["value 1.5"] * 40)))
     assert listed.endswith("value 1.5 ...") and len(listed) <= CELL_CHARACTERS + 4
     assert compact(claim_of("; ".join([clause] * 20), short="two parts")) == "two parts"
+
+
+def test_a_figure_that_was_not_measured_again_is_no_figure_of_today() -> None:
+    own = Recorded(RESULTS / "x.json", {"scale": "small"})
+    earlier = EarlierFigure(figure="0.77 % lower (+- 2.51%): not borne out", why="too small")
+    assert is_earlier(own, claim_of("lower by 0.77 %"), earlier)
+    assert not is_earlier(own, claim_of("lower by 0.78 %"), earlier)
+    assert is_earlier(own, claim_of("0.78 %"), None)
+    assert not is_earlier(Recorded(own.path, {"scale": "open"}), claim_of("0.78 %"), None)
+    outdated = Recorded(own.path, {"scale": "open", "outdated": True})
+    assert is_earlier(outdated, claim_of("0.78 %"), earlier)
 
 
 def test_words_around_the_claims_stay(tmp_path: Path) -> None:

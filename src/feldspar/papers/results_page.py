@@ -5,6 +5,7 @@ stands between two marks in ``README.md``.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from feldspar.papers.kit.claims import Claim, Verdict
 from feldspar.papers.kit.compact import compact, intervals
 from feldspar.papers.kit.paper import Scale
 from feldspar.papers.kit.report import OUTDATED, claims_of, day_of
+from feldspar.papers.kit.stated import EarlierFigure
 from feldspar.report.markdown import markdown_table
 
 PAGE = "README.md"
@@ -49,6 +51,7 @@ SINCE = (
     "does not widen became the rule."
 )
 NOT_RUN_AGAIN = "not run again"
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 @dataclass(frozen=True)
@@ -190,9 +193,7 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
     earlier = stated.earlier
     figure = earlier.figure if earlier else now[0][1].ours
     figures = [
-        NOT_RUN_AGAIN
-        if own.is_outdated or (not earlier and own.scale is Scale.SMALL)
-        else told(own, compact(claim))
+        told(own, NOT_RUN_AGAIN if is_earlier(own, claim, earlier) else compact(claim))
         for own, claim in now
     ]
     return (
@@ -202,6 +203,13 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
         "; ".join(figures),
         "; ".join(told(own, claim.verdict.value) for own, claim in now),
     )
+
+
+def is_earlier(own: Recorded, claim: Claim, earlier: EarlierFigure | None) -> bool:
+    """Tell whether a record still holds the earlier figure of a claim that had failed."""
+    if own.is_outdated or earlier is None:
+        return own.is_outdated or own.scale is Scale.SMALL
+    return set(NUMBER.findall(compact(claim))) <= set(NUMBER.findall(earlier.figure))
 
 
 def told(own: Recorded, words: str) -> str:
