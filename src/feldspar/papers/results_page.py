@@ -51,7 +51,7 @@ SINCE = (
     "does not widen became the rule."
 )
 NOT_RUN_AGAIN = "not run again"
-NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+DECIMAL = re.compile(r"\d+\.\d+")
 
 
 @dataclass(frozen=True)
@@ -206,10 +206,14 @@ def failed_row(records: Sequence[Recorded], paper: str, name: str) -> tuple[str,
 
 
 def is_earlier(own: Recorded, claim: Claim, earlier: EarlierFigure | None) -> bool:
-    """Tell whether a record still holds the earlier figure of a claim that had failed."""
+    """Tell whether a record still holds the earlier figure of a claim that had failed.
+
+    Words may differ, so decimals are compared: one of the two figures has all that the other has.
+    """
     if own.is_outdated or earlier is None:
         return own.is_outdated or own.scale is Scale.SMALL
-    return set(NUMBER.findall(compact(claim))) <= set(NUMBER.findall(earlier.figure))
+    now, before = (set(DECIMAL.findall(text)) for text in (claim.ours, earlier.figure))
+    return now <= before or before <= now
 
 
 def told(own: Recorded, words: str) -> str:
