@@ -72,12 +72,14 @@ class Stage:
     attempts: tuple[str, ...]
 
 
-SCREENING = Stage("screening", 45, (0, 1, 2), tuple(ATTEMPTS))
+SCREENING = Stage(
+    "screening", 45, (0, 1, 2), tuple(name for name in ATTEMPTS if not name.startswith("small-"))
+)
 RECORD = Stage(
     "record",
     475,
     (10, 11, 12),
-    ("start", "muon", "rate-32e-3", "shape-96", "shape-160", "context-256-512"),
+    ("start", "muon", "rate-32e-3", "shape-96", "small-32e-3", "small-256-512"),
 )
 STAGES = {stage.name: stage for stage in (SCREENING, RECORD)}
 

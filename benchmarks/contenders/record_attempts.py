@@ -74,6 +74,10 @@ PHASE: dict[str, Any] = {
     "batch": {"sequences": 8},
 }
 LONG = {"model.max_sequence_length": 512}
+TWO_CONTEXTS = (
+    (0.6, {"context_length": 256}),
+    (0.4, {"context_length": 512, "batch": {"sequences": 4}}),
+)
 ATTEMPTS: dict[str, Attempt] = {
     "start": Attempt("AdamW at 8e-3, 8 sequences of 256, d 128, 4 layers, 4,096 tokens", None),
     "adamw-4e-3": Attempt("AdamW at half the rate: 4e-3", "start", rate(4e-3)),
@@ -101,16 +105,20 @@ ATTEMPTS: dict[str, Attempt] = {
         "two contexts: 256 tokens for 60 % of the time, then 512",
         "muon",
         LONG,
-        parts=(
-            (0.6, {"context_length": 256}),
-            (0.4, {"context_length": 512, "batch": {"sequences": 4}}),
-        ),
+        parts=TWO_CONTEXTS,
     ),
     "sparse-256": Attempt(
         "d 256, of which blocks of 4 x 1 keep a quarter",
         "muon",
         shape(256, 4, 688),
         phase={"sparsity": SPARSE},
+    ),
+    "small-32e-3": Attempt("the smaller model at twice the rate", "shape-96", rate(32e-3)),
+    "small-256-512": Attempt(
+        "the smaller model with two contexts: 256 tokens for 60 % of the time, then 512",
+        "shape-96",
+        LONG,
+        parts=TWO_CONTEXTS,
     ),
 }
 SHIPPED = "shape-96"

@@ -29,7 +29,7 @@ THE_ATTEMPTS = (
 )
 HEAD = (
     "attempt",
-    "changes",
+    "compared with",
     "tokens",
     "tokens a second",
     "bits per byte, 95 % interval",
