@@ -37,5 +37,5 @@ def test_a_model_learns_a_language(
         assert code == 0, f"{shlex.join(words)}\n{printed.out}\n{printed.err}"
         if words[0] == "generate":
             assert printed.out.startswith(words[words.index("--prompt") + 1])
-    for made in ("adapted/new_rows.jsonl", "russian/tokenizer.json", "russian.gguf"):
+    for made in ("adapted/new_rows.jsonl", "ukrainian/tokenizer.json", "ukrainian.gguf"):
         assert (tmp_path / made).is_file()
