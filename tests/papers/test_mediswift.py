@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.papers.kit.claims import UNRECORDED, Verdict
+from feldspar.papers.kit.claims import Verdict
 from feldspar.papers.kit.paper import Scale, values_of
 from feldspar.papers.mediswift.arms import (
     ARM,
@@ -27,7 +27,7 @@ from feldspar.papers.mediswift.arms import (
     runs_by_arm,
     tuning_rates,
 )
-from feldspar.papers.mediswift.experiment import PAPER, flops_claim, flops_ratio, judge_arms
+from feldspar.papers.mediswift.experiment import PAPER, flops_claim, flops_ratio
 from feldspar.papers.mediswift.label_claims import (
     arm_table,
     chosen,
@@ -115,11 +115,6 @@ def test_width_against_density() -> None:
     assert small_dense_claim(BITS, ACCURACIES, CLAIMS).borne_out
     level = BITS | {SMALL_DENSE: BITS[SPARSE]}
     assert not small_dense_claim(level, ACCURACIES, CLAIMS).borne_out
-
-
-def test_a_record_without_rates_keeps_its_claims() -> None:
-    found = judge_arms({"accuracy": ACCURACIES}, CLAIMS)
-    assert len(found.claims) == 3 and all(claim.ours == UNRECORDED for claim in found.claims)
 
 
 def test_the_ledger_gives_the_printed_ratios() -> None:

@@ -85,7 +85,8 @@ def run_experiment(
     without the others.
     """
     stages = paper.stages(scale) if again is None else again.runs(paper, scale)
-    data = paper.data_of(scale)
+    left_out = {stage.recipe for stage in paper.stages(scale)} - {stage.recipe for stage in stages}
+    data = [each for each in paper.data_of(scale) if each.recipe not in left_out]
     record = open_folder(folder, paper, scale)
     without = () if scale is Scale.OPEN else STARTS  # open models are there before any run
     for each in data:

@@ -36,9 +36,6 @@ from feldspar.papers.mediswift.arms import (
     tuning_curves,
 )
 from feldspar.papers.mediswift.label_claims import (
-    FREED,
-    LEVEL,
-    SMALLER,
     accuracy_figure,
     arm_table,
     dense_tuning_claim,
@@ -189,9 +186,6 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
 
 def judge_arms(figures: Figures, claims: StatedClaims) -> Findings:
     """Make the claims and tables of the arms of width 96."""
-    if "rates" not in figures:  # a record of the experiment before this one
-        names = (LEVEL, FREED, SMALLER)
-        return Findings(tuple(claims.unrecorded(name) for name in names), (), None)
     bits, right = figures["bits_per_byte"], figures["accuracy"]
     beside, rates = figures["without_a_model"], figures["rates"]
     judged = (
