@@ -113,7 +113,7 @@ ATTEMPTS: dict[str, Attempt] = {
         shape(256, 4, 688),
         phase={"sparsity": SPARSE},
     ),
-    "small-32e-3": Attempt("the smaller model at twice the rate", "shape-96", rate(32e-3)),
+    "small-8e-3": Attempt("the smaller model at half the rate: 8e-3", "shape-96", rate(8e-3)),
     "small-256-512": Attempt(
         "the smaller model with two contexts: 256 tokens for 60 % of the time, then 512",
         "shape-96",

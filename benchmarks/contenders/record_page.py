@@ -24,7 +24,7 @@ THE_ATTEMPTS = (
     "Bits per byte of excerpts of validation documents after {seconds:g} s of one thread. Each "
     "attempt changes one thing. It is better where its mean gain is above {noise:.1%} and the 95 % "
     "interval lies above zero, and worse where the interval lies below zero. A run is shorter than "
-    "the record's: what serves a short run (small models, small batches) need not serve a longer "
+    "the record's: what serves a short run (a high rate, a small model) need not serve a longer "
     "one."
 )
 HEAD = (
