@@ -1,7 +1,8 @@
 """Gaps in held-out code: the two orders, another document's suffix, and the prefix alone.
 
 A model that was trained with fill-in-the-middle is compared with itself and with one that read the
-same text from left to right. The latter reads the prefix alone, its best way.
+same text from left to right. The latter has never seen the marks, but a suffix that comes first may
+help it all the same, so that it is scored in both orders too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,7 @@ from feldspar.train.load import load_run, text_model_of
 
 GAPS, PLAIN = "gaps", "left to right"
 """The model that was trained with fill-in-the-middle, and the one without."""
-READINGS = {GAPS: tuple(Reading), PLAIN: (Reading.PREFIX_ALONE,)}
+READINGS = {GAPS: tuple(Reading), PLAIN: (*BOTH_ORDERS, Reading.PREFIX_ALONE)}
 """The readings of each arm."""
 GAPS_SEED = 0
 """The same gaps for every run, whatever it was trained with."""
@@ -125,14 +126,14 @@ CLAIM_OF = {
 
 
 def filled_gaps_claim(filled: FilledGaps, order: Reading, claims: StatedClaims) -> Claim:
-    """Judge the middles after both sides in one order, against three other ways."""
+    """Judge the middles after both sides in one order, against the model's other ways and all ways
+    of the model trained left to right."""
     other = OTHER_SUFFIX[BOTH_ORDERS.index(order)]
     alone = Reading.PREFIX_ALONE
     ways = {
         "after the prefix alone": (GAPS, alone),
-        "after the prefix alone by the model trained left to right": (PLAIN, alone),
         "with the suffix of another document": (GAPS, other),
-    }
+    } | {f"trained left to right, {way}": (PLAIN, way) for way in READINGS[PLAIN]}
     gains = {name: filled.compared((GAPS, order), way) for name, way in ways.items()}
     told = "; ".join(
         f"{name} {fmean(filled.bits(*ways[name])):.4f} ({gain})" for name, gain in gains.items()
