@@ -7,6 +7,7 @@ from feldspar.corpus.parts import rows_of
 from feldspar.corpus.readers.huggingface import huggingface_pieces
 from feldspar.corpus.readers.installed import installed_pieces
 from feldspar.corpus.readers.jsonl import jsonl_pieces
+from feldspar.corpus.readers.key_value import key_value_pieces
 from feldspar.corpus.readers.package import package_pieces
 from feldspar.corpus.readers.parquet import parquet_pieces
 from feldspar.corpus.readers.pieces import Piece
@@ -20,6 +21,7 @@ _PLAIN = {
     "code": code_pieces,
     "installed": installed_pieces,
     "warc": warc_pieces,
+    "key_value": key_value_pieces,
 }
 
 

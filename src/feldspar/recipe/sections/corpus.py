@@ -131,6 +131,19 @@ class WarcReader(Settings):
     """true: leave out navigation, headers and footers. false: take all visible text."""
 
 
+class KeyValueReader(Settings):
+    """Generated text for models that learn to look back: pairs of a key and a value, many of which
+    come again later in their document."""
+
+    type: Literal["key_value"]
+    documents: Count
+    """The number of documents."""
+    pairs: Count
+    """Pairs of a document, of two bytes each, counting those that come again."""
+    seed: NonNegativeInt = 0
+    """Seed of all keys, values and repetitions."""
+
+
 Reader = Annotated[
     JsonlReader
     | ParquetReader
@@ -139,7 +152,8 @@ Reader = Annotated[
     | HuggingFaceReader
     | WarcReader
     | PackageReader
-    | InstalledReader,
+    | InstalledReader
+    | KeyValueReader,
     Field(discriminator="type"),
     NameOrMapping,
 ]
@@ -197,7 +211,9 @@ class SourceSettings(Settings):
     @model_validator(mode="after")
     def _path_where_needed(self) -> Self:
         named = isinstance(self.reader, HuggingFaceReader) and self.reader.name is not None
-        needs_path = not named and not isinstance(self.reader, PackageReader | InstalledReader)
+        needs_path = not named and not isinstance(
+            self.reader, PackageReader | InstalledReader | KeyValueReader
+        )
         if needs_path and self.path is None:
             raise ValueError(f"path: a {self.reader.type} reader needs the path of its files")
         if not needs_path and self.path is not None:
