@@ -26,6 +26,11 @@ class Gain:
         pairs = zip(losses, reference, strict=True)
         return cls(tuple(1 - own / other for own, other in pairs))
 
+    @classmethod
+    def of_shares(cls, shares: Sequence[float], reference: Sequence[float]) -> "Gain":
+        """Return the difference of shares of one whole, such as accuracies, both by seed."""
+        return cls(tuple(own - other for own, other in zip(shares, reference, strict=True)))
+
     @property
     def mean(self) -> float:
         """The mean over the seeds."""

@@ -1,31 +1,51 @@
 """Values that a model recalls from the text before them, by the distance that it has to look back.
 
-The documents are those of the reader ``key_value``, as bytes: each pair is a token of its key and a
-token of its value.
+The text is that of the reader ``key_value``, as bytes: each pair is a token of its key and a token
+of its value, and a key that comes again has the same value.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from feldspar.corpus.readers.key_value import PAIR_BYTES
+from feldspar.core.streams import numpy_stream
+from feldspar.corpus.readers.key_value import KEYS, PAIR_BYTES, pairs_of
 from feldspar.evaluate.text_model import TextModel, with_separators
 
+DOCUMENTS = 64
+"""Documents that recall is measured on. They are drawn anew, so that no run has trained on them."""
 ROW_TOKENS = 16384
 """Tokens of a forward pass."""
+
+Band = tuple[int, int]
+"""Distances in tokens: those above the first number, up to the second."""
 
 
 @dataclass(frozen=True)
 class Recall:
-    """The values of repeated keys at some distances: how many, how well they are predicted."""
+    """The values of repeated keys at some distances, and their prediction."""
 
-    count: int
+    values: int
+    """The number of these values."""
     share: float
-    """The share whose likeliest prediction is right; one in ten is chance."""
+    """The share whose likeliest prediction is right; chance is one in ten."""
     nats: float
-    """Mean loss of these values."""
+    """The mean loss of these values."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a record of figures."""
+        return asdict(self)
+
+
+def recall_documents(model: TextModel, length_tokens: int) -> list[np.ndarray]:
+    """Draw ``DOCUMENTS`` documents of pairs of all keys, with ``length_tokens`` tokens each."""
+    count = length_tokens // PAIR_BYTES
+    streams = (numpy_stream(0, "papers.recall", number) for number in range(DOCUMENTS))
+    texts = ["".join(pairs_of(count, len(KEYS), stream)) for stream in streams]
+    return model.tokenizer.encode_documents(texts)
 
 
 def repetitions(document: np.ndarray) -> Iterator[tuple[int, int]]:
@@ -38,40 +58,39 @@ def repetitions(document: np.ndarray) -> Iterator[tuple[int, int]]:
         last[key] = place
 
 
-def recall_by_distance(
-    model: TextModel,
-    documents: Sequence[np.ndarray],
-    length_tokens: int,
-    bands: Sequence[tuple[int, int]],
+def recall_in(
+    model: TextModel, documents: Sequence[np.ndarray], bands: Sequence[Band]
 ) -> list[Recall]:
-    """Measure recall in the first ``length_tokens`` of each document, by bands of distances.
+    """Measure recall in documents of one length that are read at once, by bands of distances.
 
-    A band (low, high) holds distances above ``low`` tokens and up to ``high``.
+    A band without any value has no share and no loss: NaN.
     """
-    rows = max(1, ROW_TOKENS // length_tokens)
-    distances, right, nats = [], [], []
+    rows = max(1, ROW_TOKENS // len(documents[0]))
+    found: list[tuple[int, bool, float]] = []
     model.decoder.eval()
     for begin in range(0, len(documents), rows):
-        batch = [document[:length_tokens] for document in documents[begin : begin + rows]]
-        framed = [
-            with_separators(own, model.before_id, model.end_of_document_id, 0, length_tokens + 1)
-            for own in batch
-        ]
-        tokens = torch.from_numpy(np.stack(framed)).to(model.device)
-        with torch.no_grad():
-            logits = model.decoder.logits(model.decoder(tokens[:, :-1]))[..., : model.n_real_vocab]
-        log_likelihoods = torch.log_softmax(logits.float(), -1)
-        for row, document in enumerate(batch):
-            for place, distance in repetitions(document):
-                value = int(document[place])
-                distances.append(distance)
-                right.append(int(log_likelihoods[row, place].argmax()) == value)
-                nats.append(-float(log_likelihoods[row, place, value]))
-    far, was_right, lost = np.array(distances), np.array(right), np.array(nats)
-    found = []
+        found += _predicted(model, documents[begin : begin + rows])
+    distances, right, nats = (np.array(column) for column in zip(*found, strict=True))
+    recalls = []
     for low, high in bands:
-        chosen = (far > low) & (far <= high)
-        found.append(
-            Recall(int(chosen.sum()), float(was_right[chosen].mean()), float(lost[chosen].mean()))
+        chosen = (distances > low) & (distances <= high)
+        recalls.append(
+            Recall(int(chosen.sum()), float(right[chosen].mean()), float(nats[chosen].mean()))
         )
-    return found
+    return recalls
+
+
+def _predicted(
+    model: TextModel, documents: Sequence[np.ndarray]
+) -> Iterator[tuple[int, bool, float]]:
+    """Yield of each repeated value its distance, the prediction's rightness and the loss."""
+    separators = model.before_id, model.end_of_document_id
+    rows = [with_separators(own, *separators, end=len(own) + 1) for own in documents]
+    tokens = torch.from_numpy(np.stack(rows)).to(model.device)
+    with torch.no_grad():
+        logits = model.decoder.logits(model.decoder(tokens[:, :-1]))[..., : model.n_real_vocab]
+    losses = -torch.log_softmax(logits.float(), -1).gather(2, tokens[:, 1:, None])[..., 0]
+    is_right = logits.argmax(-1) == tokens[:, 1:]
+    for row, document in enumerate(documents):
+        for place, distance in repetitions(document):
+            yield distance, bool(is_right[row, place]), float(losses[row, place])
