@@ -47,10 +47,10 @@ class Measured:
     @classmethod
     def of(cls, figures: Figures) -> "Measured":
         """Read recorded figures, whose reaches are words."""
-        return cls(
-            *(_by_reach(figures.get(name, {})) for name in ("losses", "recall", "nats")),
-            figures.get(WITHIN, {}),
+        losses, recall, nats = (
+            _by_reach(figures.get(name, {})) for name in ("losses", "recall", "nats")
         )
+        return cls(losses, recall, nats, figures.get(WITHIN, {}))
 
     def has_learnt(self, least: float) -> bool:
         """Return True where ALiBi recalls a share of ``least`` within the length trained at."""
