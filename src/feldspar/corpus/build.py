@@ -28,7 +28,8 @@ from feldspar.corpus.store import (
     wanted_documents,
 )
 from feldspar.corpus.writing import write_kept
-from feldspar.recipe.sections.corpus import CorpusSettings, DeduplicateSettings, PackageReader
+from feldspar.recipe.sections.corpus import CorpusSettings, DeduplicateSettings
+from feldspar.recipe.sections.readers import PackageReader
 
 
 def build_corpus(

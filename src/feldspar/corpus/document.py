@@ -7,7 +7,7 @@ from typing import Any
 
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
-from feldspar.recipe.sections.corpus import SOURCE_NAME_PATTERN
+from feldspar.recipe.sections.readers import SOURCE_NAME_PATTERN
 
 _SOURCE_NAME = re.compile(SOURCE_NAME_PATTERN[:-1] + r"\Z")
 

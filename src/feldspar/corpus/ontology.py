@@ -26,7 +26,8 @@ from feldspar.core.progress import say
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.members import read_members
-from feldspar.recipe.sections.corpus import Archive, OntologySettings
+from feldspar.recipe.sections.corpus import OntologySettings
+from feldspar.recipe.sections.readers import Archive
 
 KIND = "ontology"
 Part = Literal["train", "validation", "test"]

@@ -28,11 +28,7 @@ from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.reading import read_corpus
 from feldspar.corpus.split import assign
 from feldspar.corpus.stages import Stages
-from feldspar.recipe.sections.corpus import (
-    DeduplicateSettings,
-    Filter,
-    SplitSettings,
-)
+from feldspar.recipe.sections.corpus import DeduplicateSettings, Filter, SplitSettings
 
 KEPT_SPLIT = "kept"
 

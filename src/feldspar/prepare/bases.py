@@ -13,8 +13,8 @@ from feldspar.core.artifact import require_writable
 from feldspar.core.errors import RunError, UserError
 from feldspar.core.files import cache_folder, disk_errors, sha256_of_file
 from feldspar.corpus.readers.archives import fetch_archives
-from feldspar.recipe.sections.corpus import Archive
 from feldspar.recipe.sections.model import ModelSettings
+from feldspar.recipe.sections.readers import Archive
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from feldspar.corpus.store import wanted_documents
 from feldspar.prepare.bases import holds_model
 from feldspar.recipe.load import LoadedDataRecipe, LoadedRecipe
 from feldspar.recipe.root import Recipe
-from feldspar.recipe.sections.corpus import CorpusSettings, HuggingFaceReader
+from feldspar.recipe.sections.corpus import CorpusSettings
+from feldspar.recipe.sections.readers import HuggingFaceReader
 from feldspar.recipe.sections.start_from import (
     StartFrom,
     StartFromHuggingFace,

@@ -11,7 +11,7 @@ from feldspar.core.files import cache_folder, sha256_of_file
 from feldspar.core.progress import progress
 from feldspar.corpus.readers.package_index import PackageIndex
 from feldspar.corpus.readers.pip_settings import pip_settings
-from feldspar.recipe.sections.corpus import Archive
+from feldspar.recipe.sections.readers import Archive
 
 PARALLEL_DOWNLOADS = 4
 

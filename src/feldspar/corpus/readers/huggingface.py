@@ -20,7 +20,8 @@ from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_pieces_of
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.plain_rows import plain_values
 from feldspar.corpus.readers.records import RecordReader, documents_of, fields_of
-from feldspar.recipe.sections.corpus import HuggingFaceReader, SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import HuggingFaceReader
 
 Rows = Iterator[Mapping[str, Any]]
 STATE_NAME = "state.json"

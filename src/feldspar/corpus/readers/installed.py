@@ -13,7 +13,8 @@ from pathlib import Path
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
 from feldspar.corpus.readers.text import whole_file
-from feldspar.recipe.sections.corpus import InstalledReader, SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import InstalledReader
 
 OWN_NAME = "feldspar"
 STANDARD_LIBRARY_LICENCE = "PSF-2.0"

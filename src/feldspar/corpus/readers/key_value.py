@@ -14,7 +14,8 @@ import numpy as np
 from feldspar.core.streams import numpy_stream
 from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.readers.pieces import Piece
-from feldspar.recipe.sections.corpus import KeyValueReader, SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import KeyValueReader
 
 KEYS = string.ascii_letters + string.punctuation
 VALUES = string.digits

@@ -11,7 +11,8 @@ from feldspar.corpus.readers.archives import fetch_archives
 from feldspar.corpus.readers.listing import matches
 from feldspar.corpus.readers.members import read_members
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.recipe.sections.corpus import PackageReader, SourceSettings
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import PackageReader
 
 
 def package_pieces(source: str, settings: SourceSettings, offline: bool) -> Iterator[Piece]:

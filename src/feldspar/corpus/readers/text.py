@@ -9,7 +9,8 @@ from feldspar.corpus.document import Document, Documents, Tolerance
 from feldspar.corpus.encoding import decode, repaired
 from feldspar.corpus.readers.listing import files_below, matches, read_bytes
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.recipe.sections.corpus import CodeReader, SourceSettings, TextReader
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import CodeReader, TextReader
 
 
 def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:

@@ -24,7 +24,8 @@ from feldspar.corpus.readers.blocks import (
 )
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.pieces import Piece, file_piece
-from feldspar.recipe.sections.corpus import SourceSettings, WarcReader
+from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import WarcReader
 
 WARC_SUFFIXES = tuple(f".{kind}{end}" for kind in ("warc", "wet") for end in ("", ".gz", ".zst"))
 PAGE_TYPES = ("text/html", "application/xhtml+xml")
