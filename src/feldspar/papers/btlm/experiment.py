@@ -16,8 +16,6 @@ from feldspar.papers.btlm.contexts import (
     context_trials,
     measure_contexts,
     position_figure,
-    switch_claim,
-    switches_of,
 )
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, ladder_table
@@ -30,8 +28,6 @@ from feldspar.study.trials import Trial
 RECIPE = "btlm/small"
 SCORE = "validation/loss"
 SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3}
-MEASURED_ANEW = ("second-phase-serves-long-positions", "stays-good-beyond-training")
-"""Claims that a record of the experiment before this one cannot judge."""
 QUICK_STEPS = 80
 """Steps of a rung in a quick run."""
 
@@ -70,12 +66,14 @@ def ladder_trials(scale: Scale) -> list[Trial]:
 
 
 def measure(results: Results, scale: Scale) -> Figures:
-    """Read the figures of the contexts, and the ladder's losses."""
-    is_paper = scale is Scale.PAPER
-    contexts = by_name(results["contexts"], ARMS[:1] if is_paper else ARMS)
-    folders = {name: [run.folder for run in runs] for name, runs in contexts.items()}
-    found = measure_contexts(folders, scale)
-    if not is_paper:
+    """Read the figures of the stages that were run: the contexts, and the ladder's losses."""
+    found: Figures = {}
+    if "contexts" in results:
+        arms = ARMS[:1] if scale is Scale.PAPER else ARMS
+        contexts = by_name(results["contexts"], arms)
+        folders = {name: [run.folder for run in runs] for name, runs in contexts.items()}
+        found |= measure_contexts(folders, scale)
+    if "ladder" in results:
         rungs = by_name(results["ladder"], tuple(LADDER))
         found["ladder"] = {name: [run.score for run in runs] for name, runs in rungs.items()}
     return found
@@ -83,16 +81,10 @@ def measure(results: Results, scale: Scale) -> Figures:
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings; the paper's own run shows its switch of contexts only."""
-    is_paper = scale is Scale.PAPER
-    if "recall" not in figures and not is_paper:
-        judged = [switch_claim(switches_of(figures), claims)]
-        judged += map(claims.unrecorded, MEASURED_ANEW)
-        sections, figure = [], None
-    else:
-        figure = position_figure(figures["loss_by_position"])
-        judged = context_claims(figures, claims)
-        sections = [context_section(figures, figure)]
-    if not is_paper:
+    figure = position_figure(figures["loss_by_position"])
+    judged = context_claims(figures, claims)
+    sections = [context_section(figures, figure)]
+    if scale is not Scale.PAPER:
         losses = figures["ladder"]
         judged += [change_claim(name, losses, claims) for name in (*CHANGES, "all")]
         words = "Held-out loss at context 256, nats per byte; gains are paired by seed."
@@ -129,4 +121,5 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
+    separate=frozenset({"contexts", "ladder"}),
 )
