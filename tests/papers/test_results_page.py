@@ -83,9 +83,9 @@ def test_a_figure_that_was_not_measured_again_is_no_figure_of_today() -> None:
 
 
 def test_words_around_the_claims_stay(tmp_path: Path) -> None:
-    shutil.copy(RESULTS / "btlm.json", tmp_path)
+    shutil.copy(RESULTS / "supar.json", tmp_path)
     page = write_page(tmp_path)
-    assert "[BTLM-3B-8K: one recipe, two context lengths](btlm.md)" in page.read_text()
+    assert "[SmuPar: sparse maximal update parametrization](supar.md)" in page.read_text()
     before = f"# Mine\n\n{BEGIN}\nold\n{END}\n\nMy words.\n"
     page.write_text(before)
     text = write_page(tmp_path).read_text()
@@ -110,7 +110,7 @@ def test_folders_of_experiments_are_read_and_quick_ones_have_no_failed_claims(
 def test_a_page_of_another_kind_and_a_folder_without_records_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no record"):
         write_page(tmp_path)
-    shutil.copy(RESULTS / "btlm.json", tmp_path)
+    shutil.copy(RESULTS / "supar.json", tmp_path)
     (tmp_path / "README.md").write_text("# Notes\n")
     with pytest.raises(UserError, match="another kind"):
         write_page(tmp_path)

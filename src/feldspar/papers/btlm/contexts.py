@@ -216,17 +216,17 @@ def means(curves: Sequence[Sequence[float]], positions: slice) -> list[float]:
 
 
 def switch_table(switches: Sequence[Switch]) -> Table:
-    """Return a table with a row for each seed."""
+    """Return a table with a row for each run."""
     return Table(
         ["switch of context", "step", "rate before", "rate after", "loss before", "loss after"],
         [
             [
-                f"seed {seed}",
+                f"run {number}",
                 f"{switch.step:,}",
                 *(f"{rate:.4e}" for rate in switch.learning_rates),
                 *(f"{loss:.3f}" for loss in switch.losses),
             ]
-            for seed, switch in enumerate(switches)
+            for number, switch in enumerate(switches, 1)
         ],
     )
 
