@@ -98,12 +98,12 @@ def test_words_around_the_claims_stay(tmp_path: Path) -> None:
 def test_folders_of_experiments_are_read_and_quick_ones_have_no_failed_claims(
     tmp_path: Path,
 ) -> None:
-    record = json.loads((RESULTS / "btlm.json").read_text()) | {"scale": "quick"}
-    (tmp_path / "btlm-quick").mkdir()
-    (tmp_path / "btlm-quick" / "claims.json").write_text(json.dumps(record))
+    record = json.loads((RESULTS / "supar.json").read_text()) | {"scale": "quick"}
+    (tmp_path / "supar-quick").mkdir()
+    (tmp_path / "supar-quick" / "claims.json").write_text(json.dumps(record))
     (tmp_path / "other.json").write_text("[]")
     text = write_page(tmp_path).read_text()
-    assert "two context lengths, quick scale](btlm-quick/claims.md)" in text
+    assert "parametrization, quick scale](supar-quick/claims.md)" in text
     assert "## Claims that had failed" not in text
 
 

@@ -15,7 +15,7 @@ from feldspar.evaluate.baselines.compression import compression_baselines
 from feldspar.evaluate.baselines.trigram import TokenTrigram
 from feldspar.evaluate.loss.text_loss import total_loss
 from feldspar.recipe.load import load_recipe
-from feldspar.recipe.sections.corpus import Archive
+from feldspar.recipe.sections.readers import Archive
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.data import open_shards, seen_tokens
 
