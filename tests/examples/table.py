@@ -83,6 +83,7 @@ TABLE = (
     Row(rf"train {BEST}", "values that transfer found", places={BEST: ("my-recipe.yaml",)}),
     Row(r"train talk.yaml", "the workspace holds the run", added=(ANEW,)),
     Row(r"train folder$", "a run for FOLDER", places={FOLDER: ("runs/mine",)}),
+    Row(r"train mediswift/kinds", "relations that the small ontology lacks", only_read=True),
     Row(r"train ", TEXT, small=True, added=(ANEW,)),
     Row(r"vision train ", TEXT, small=True, added=(ANEW,)),
     Row(r"coordinate-check ", "a minute each with --quick", only_read=True),
@@ -134,7 +135,7 @@ TABLE = (
         "a small model for a base that is fetched",
         places={"smollm2": (MODEL,), "imported": (MODEL,)},
     ),
-    Row(r"evaluate runs/trunk", "a run for the trunk", places={"runs/trunk/0": (RUN,)}),
+    Row(r"evaluate runs/trunks", "a run for the trunk", places={"runs/trunks/0": (RUN,)}),
     Row(r"evaluate "),
     Row(
         r"generate ",

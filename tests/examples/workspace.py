@@ -66,7 +66,13 @@ model: {positions: rotary, max_sequence_length: 256}
 """
 """A recipe of the reader's own that reads conversations."""
 SOURCES = ("notes", "english", "arabic")
-READ_BY = ("slimpajama-dc/releases", "trunk", "bilingual/small", "alibi-interpolation/small")
+READ_BY = (
+    "slimpajama-dc/releases",
+    "trunk",
+    "bilingual/small",
+    "alibi-interpolation/small",
+    "composition/small",
+)
 """Recipes whose sources have a text here too."""
 POINTS = "flops,loss\n1e17,3.9\n1e18,3.4\n1e19,3.0\n1e20,2.7\n1e21,2.5\n"
 MICRO = "runtime.micro_batch_sequences=2"
@@ -74,7 +80,7 @@ TRAINED = {
     "runs/crystal-small": ("crystal/small",),
     "runs/mediswift-small": ("mediswift/small",),
     "runs/alibi-interpolation-small": ("alibi-interpolation/small",),
-    "runs/trunk/0": ("trunk",),
+    "runs/trunks/0": ("trunk",),
     "runs/lora": (
         "quickstart",
         "start_from={type: run, path: runs/quickstart}",

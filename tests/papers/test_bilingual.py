@@ -169,7 +169,7 @@ def test_each_seed_goes_its_own_way(tmp_path: Path) -> None:
     results = made_up(SMALL, tmp_path)
     for trial in (*begun_trials(SMALL), *first_trials(SMALL), *once_trials(SMALL)):
         recipe = load_recipe(RECIPE, list(trial.overrides)).recipe
-        assert path_of(recipe) == Path("runs/trunk") / str(recipe.seed % 3)
+        assert path_of(recipe) == Path("runs/trunks") / str(recipe.seed % 3)
         assert (recipe.adapt is None) == (recipe.choose["vocabulary"] == "base")
     for trial in second_trials(results, SMALL):
         recipe = load_recipe(RECIPE, list(trial.overrides)).recipe

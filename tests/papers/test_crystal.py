@@ -253,7 +253,7 @@ def test_branches_start_from_the_run_of_their_seed_with_another_seed() -> None:
     scale = Scale.SMALL
     begun = finished(infilling_trials(scale), lambda values: 1.0)
     for index, trial in enumerate(infilling_trials(scale)):
-        assert values_of(trial)["start_from"]["path"] == f"runs/trunk/{index % 3}"
+        assert values_of(trial)["start_from"]["path"] == f"runs/trunks/{index % 3}"
     for index, trial in enumerate(last_trials(scale, {"infilling": begun})):
         start = begun[index % 3]
         assert values_of(trial)["start_from"]["path"] == str(start.folder)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import UserError
-from feldspar.papers.btlm.experiment import loss_by_position
+from feldspar.papers.btlm.contexts import loss_by_position
 from feldspar.papers.btlm.phase_switch import phase_switch
 from feldspar.papers.catalogue import PAPERS, paper_named
 from feldspar.papers.kit.experiment import Again, open_folder, planned_costs, run_experiment

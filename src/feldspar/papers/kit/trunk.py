@@ -49,4 +49,4 @@ def _count(scale: Scale) -> int:
 
 
 def _root(scale: Scale) -> Path:
-    return Path("runs") / ("trunk-quick" if scale is Scale.QUICK else "trunk")
+    return Path("runs") / ("trunks-quick" if scale is Scale.QUICK else "trunks")
