@@ -171,11 +171,11 @@ def test_a_stage_runs_again_and_a_record_gives_the_other_figures(
 
 
 def test_a_record_of_an_earlier_design_keeps_its_claims_and_says_so(tmp_path: Path) -> None:
-    source = Path(__file__).parents[2] / "docs" / "results" / "btlm.json"
+    source = Path(__file__).parents[2] / "docs" / "results" / "supar.json"
     record = json.loads(source.read_text(encoding="utf-8")) | {"design": 1}
     path = tmp_path / "claims.json"
     path.write_text(json.dumps(record | {"figures": {}}), encoding="utf-8")
-    paper = PAPERS["btlm"]
+    paper = PAPERS["supar"]
     stated = paper.stated.model_copy(update={"designs": {"small": 2}})
     later = replace(paper)
     vars(later)["stated"] = stated
