@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
             Literal["small", "open", "paper"],
             typer.Option(
                 "--scale",
-                help="small: under an hour on two cores; open: an open model, an hour "
+                help="small: about an hour on two cores; open: an open model, an hour "
                 "(bilingual); paper: its own runs.",
             ),
         ] = "small",

@@ -29,7 +29,7 @@ class Scale(StrEnum):
     QUICK = "quick"
     """Minutes on two cores: the same way, with fewer and shorter runs."""
     SMALL = "small"
-    """Under an hour on two cores."""
+    """About an hour on two cores."""
     OPEN = "open"
     """An open model and real text, about an hour on two cores."""
     PAPER = "paper"
