@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contenders.turns import rotated
+from feldspar.papers.kit.turns import rotated
 from feldspar.sparsity.semi_structured import device_refusal, make_product
 
 RESULTS = Path(__file__).parent / "results" / "semi_structured.json"

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from contenders.turns import rotated
 from feldspar.core.machine import processor
+from feldspar.papers.kit.turns import rotated
 from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.sparsity.kernels.linear import SparseLinear
 from feldspar.sparsity.masks import draw_mask

@@ -20,7 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from contenders.turns import rotated
+from feldspar.papers.kit.turns import rotated
 from parametrization_overhead import build
 from training_throughput import Worker, machine
 
