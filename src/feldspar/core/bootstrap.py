@@ -22,13 +22,28 @@ def ratio_interval(
             f"{len(numerators)} numerators and {len(denominators)} denominators; one of each is "
             "needed for every document"
         )
-    over, under = np.asarray(numerators, float), np.asarray(denominators, float)
     generator = np.random.default_rng(seed)
-    count = len(over)
-    ratios = np.empty(RESAMPLES)
-    for index in range(RESAMPLES):
-        times = np.bincount(generator.integers(0, count, count), minlength=count)
-        ratios[index] = (times @ over) / (times @ under)
+    sums = resampled_sums(np.array([numerators, denominators], float), generator, RESAMPLES)
+    return interval_of(sums[0] / sums[1])
+
+
+def resampled_sums(
+    values: np.ndarray, generator: np.random.Generator, resamples: int
+) -> np.ndarray:
+    """Return sums (rows, resamples) of ``values`` (rows, documents) over drawn documents.
+
+    As many documents as there are are drawn with replacement, the same for all rows.
+    """
+    count = values.shape[1]
+    sums = np.empty((len(values), resamples))
+    for index in range(resamples):
+        sums[:, index] = values[:, generator.integers(0, count, count)].sum(axis=1)
+    return sums
+
+
+def interval_of(draws: np.ndarray) -> tuple[float, float]:
+    """Return the interval that holds the share LEVEL of the draws, as much left out on each
+    side."""
     tail = (1 - LEVEL) / 2
-    low, high = np.quantile(ratios, [tail, 1 - tail])
+    low, high = np.quantile(draws, [tail, 1 - tail])
     return float(low), float(high)

@@ -5,6 +5,8 @@ from statistics import fmean
 
 import numpy as np
 
+from feldspar.core.bootstrap import interval_of, resampled_sums
+
 Bits = Mapping[str, Sequence[float]]
 """Bits of each file, by kind of text."""
 RESAMPLES = 2000
@@ -23,13 +25,10 @@ def document_interval(
     Both hold the runs of an arm. Files are drawn again within each kind; the bits of a file are the
     mean over the runs.
     """
-    draw = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     totals = np.zeros((2, RESAMPLES))
     for kind, size in sizes.items():
-        chosen = draw.integers(0, len(size), (RESAMPLES, len(size)))
-        drawn_bytes = np.array(size)[chosen].sum(axis=1)
-        for row, runs in enumerate((own, other)):
-            files = np.mean([run[kind] for run in runs], axis=0)
-            totals[row] += files[chosen].sum(axis=1) / drawn_bytes
-    low, high = np.quantile(1 - totals[0] / totals[1], (0.025, 0.975))
-    return float(low), float(high)
+        files = [np.mean([run[kind] for run in runs], axis=0) for runs in (own, other)]
+        *bits, drawn_bytes = resampled_sums(np.array([*files, size]), generator, RESAMPLES)
+        totals += np.array(bits) / drawn_bytes
+    return interval_of(1 - totals[0] / totals[1])
