@@ -13,6 +13,10 @@ from statistics import fmean, pstdev
 from feldspar.core.errors import UserError
 from feldspar.core.student_t import half_width, t_quantile
 from feldspar.papers.cerebras_gpt.family import (
+    CONVENTION,
+    PARAMETRIZATION,
+    RATE,
+    SCORE,
     Member,
     family_figure,
     family_tables,
@@ -51,11 +55,7 @@ from feldspar.report.page import Section
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 
-PARAMETRIZATION, SIZE = "choose.parametrization", "choose.size"
-RATE = "parametrization.learning_rate"
-SCORE = "validation/loss"
-CONVENTION = "detailed"
-"""The count of FLOPs that comes closest to the paper's own."""
+SIZE = "choose.size"
 
 MUP_SWEPT = 3
 """The number of smallest sizes that muP's rate is swept on; the first is the proxy."""

@@ -12,6 +12,10 @@ from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.report.figures import Figure, Series, line_figure
 from feldspar.report.page import Table
 
+PARAMETRIZATION, RATE = "choose.parametrization", "parametrization.learning_rate"
+SCORE = "validation/loss"
+CONVENTION = "detailed"
+"""The count of FLOPs that comes closest to the paper's own."""
 NAMES = {"sp": "SP", "mup": "muP"}
 
 

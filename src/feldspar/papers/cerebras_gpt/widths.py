@@ -7,7 +7,13 @@ five. The losses become two families, which the law of SP compares.
 import math
 from functools import cache
 
-from feldspar.papers.cerebras_gpt.family import Member
+from feldspar.papers.cerebras_gpt.family import (
+    CONVENTION,
+    PARAMETRIZATION,
+    RATE,
+    SCORE,
+    Member,
+)
 from feldspar.papers.kit.paper import Results, Scale, Stage, values_of
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
@@ -15,11 +21,8 @@ from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 
 RECIPE = "cerebras-gpt/widths"
-SCORE = "validation/loss"
-WIDTH, PARAMETRIZATION = "choose.width", "choose.parametrization"
-RATE = "parametrization.learning_rate"
+WIDTH = "choose.width"
 RATES_STAGE, SEEDS_STAGE = "width-rates", "widths"
-CONVENTION = "detailed"
 SP, MUP = "sp", "mup"
 SEEDS, TUNING_SEED = 5, 100
 BASE_RATE, BASE_WIDTH = 2.0**-6, 32
