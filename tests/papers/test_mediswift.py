@@ -149,7 +149,7 @@ def test_arms_start_from_their_own_pre_trained_runs_at_the_best_rates() -> None:
     pretrained = pretraining_trials(results, Scale.SMALL)
     assert {values_of(trial)[RATE] for trial in pretrained} == {4e-3}
     results[PRETRAINED_STAGE] = finished(pretrained, lambda values: values["seed"])
-    for name, own in runs_by_arm(results[PRETRAINED_STAGE], tuple(PRETRAINED)).items():
+    for name, own in runs_by_arm(results[PRETRAINED_STAGE], PRETRAINED).items():
         assert [run.score for run in own] == list(range(SEEDS[Scale.SMALL]))
         assert all(values_of(run.trial)[ARM] == PRETRAINED[name] for run in own)
     tuned = tuning_rates(results, Scale.SMALL)

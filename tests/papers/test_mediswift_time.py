@@ -17,8 +17,8 @@ from feldspar.papers.mediswift.time_arms import (
     SMALL_DENSE,
     SPARSE,
     TIMED,
-    by_arm,
     overrides_of,
+    runs_by_arm,
     time_trials,
 )
 from feldspar.papers.mediswift.time_claims import (
@@ -108,7 +108,7 @@ def test_records_give_the_same_arms_back() -> None:
 def test_all_arms_of_a_seed_come_before_the_next_seed() -> None:
     runs = finished(time_trials(Scale.SMALL), lambda values: values["seed"])
     assert [values_of(run.trial)["seed"] for run in runs[: len(ARMS)]] == [0] * len(ARMS)
-    for name, own in by_arm(runs).items():
+    for name, own in runs_by_arm(runs, ARMS).items():
         assert [run.score for run in own] == list(range(SEEDS[Scale.SMALL]))
         assert all(values_of(run.trial)["choose.arm"] == ARMS[name] for run in own)
 

@@ -141,7 +141,7 @@ def show_outcome(
     out: Path | None,
     workers: int | None,
     json: bool,
-    again: "Again | None" = None,
+    again: "Again | None",
 ) -> None:
     """Run what is missing, write the report, print the verdicts."""
     from feldspar.core.execution import available_cores

@@ -27,7 +27,15 @@ from feldspar.papers.bilingual.figures import (
     figures_on_trunk,
     tokens_per_word,
 )
-from feldspar.papers.kit.paper import Data, Figures, Paper, Results, Scale, Stage
+from feldspar.papers.kit.paper import (
+    Data,
+    Figures,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    start_from_run,
+)
 from feldspar.papers.kit.trunk import TRUNK_DATA, start_from_trunk, trunk_stage
 from feldspar.recipe.load import load_recipe
 from feldspar.study.sweep import trial_of
@@ -160,8 +168,7 @@ def _still(recipe: str) -> str:
 def _from_first(results: Results, seed: int) -> str:
     """Return the override that starts from a seed's first stage."""
     runs = results.get("first", ())
-    path = str(runs[seed].folder) if runs else "runs/bilingual-first"
-    return "start_from=" + json.dumps({"type": "run", "path": path, "recipe": RECIPE})
+    return start_from_run(runs[seed].folder if runs else "runs/bilingual-first", RECIPE)
 
 
 def measure(results: Results, scale: Scale) -> Figures:

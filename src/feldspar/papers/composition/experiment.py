@@ -30,6 +30,7 @@ from feldspar.papers.kit.paper import (
     Results,
     Scale,
     Stage,
+    by_value,
     values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
@@ -131,7 +132,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     """Score every run on the held-out files, and count its tokens, FLOPs and steps."""
     if scale is Scale.PAPER:
         return {}
-    by_arm = {arm: [r for r in results["arms"] if values_of(r.trial)[ARM] == arm] for arm in ARMS}
+    by_arm = by_value(results["arms"], ARM)
     shards = open_shards(load_recipe(SMALL).recipe)
     tokenizer = text_model_of(load_run(by_arm[ALL][0].folder)).tokenizer
     held_out = read_held_out(shards, tokenizer)

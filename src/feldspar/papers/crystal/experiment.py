@@ -4,7 +4,6 @@ Three sets of runs: from random weights, the order of language and code; from a 
 and without fill-in-the-middle; from the weights of phase 2, phase 3 or more of phase 2.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +27,16 @@ from feldspar.papers.crystal.order import (
     steady_claim,
     transfer_claim,
 )
-from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale, Stage, by_name
+from feldspar.papers.kit.paper import (
+    Figures,
+    Findings,
+    Paper,
+    Results,
+    Scale,
+    Stage,
+    by_name,
+    start_from_run,
+)
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.trunk import TRUNK_DATA, start_from_trunk, trunk_stage
 from feldspar.papers.kit.validation_curve import Validation, validation_curve
@@ -50,16 +58,6 @@ QUICK_BRANCH = "phases.0.length=8 steps"
 QUICK_GAP_TOKENS = 8_000
 """Most held-out tokens of a source whose gaps a quick run fills."""
 
-JUDGED = (
-    "both-phases-help-both-kinds",
-    "language-helps-code",
-    "order-balances",
-    "infilling-is-learned",
-    "infilling-suffix-first",
-    "infilling-costs-little",
-    "replay-keeps-language",
-    "last-phase-brings-nothing",
-)
 INFILLINGS = {GAPS: "paper", PLAIN: "none"}
 """The arms of phase 2 by the recipe's choice of infilling."""
 
@@ -115,9 +113,8 @@ def last_trials(scale: Scale, results: Results) -> list[Trial]:
     for phase in LAST_PHASES:
         for index, seed in enumerate(LAST_SEEDS[scale]):
             begun = results.get("infilling", ())
-            path = begun[index].folder.as_posix() if begun else "runs/crystal-branch"
-            start = json.dumps({"type": "run", "path": path, "recipe": BRANCH})
-            overrides = [*shortened, f"start_from={start}"]
+            folder = begun[index].folder if begun else "runs/crystal-branch"
+            overrides = [*shortened, start_from_run(folder, BRANCH)]
             trials.append(trial_of({"choose.phase": phase}, seed, overrides))
     return trials
 
@@ -156,8 +153,6 @@ def _phased_figures(curves: Sequence[Sequence[Validation]]) -> Figures:
 
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and the drawing."""
-    if "phases" not in figures:  # the record of an experiment that this one replaces
-        return Findings(tuple(map(claims.unrecorded, JUDGED)), (), None)
     figure = curve_figure(figures["tokens"], figures["curve"])
     steady = steady_claim(figures["phases"], figures["curve"], claims)
     phases = kind_table("end of phase", figures["phases"])

@@ -71,7 +71,7 @@ MEASUREMENTS = {
     "norm and micro-batches": (),
     "all": EXACT,
 }
-"""What the timed steps measure; the second arm is the control of the first."""
+"""The settings of the timed steps, by what they measure; the second arm is a control."""
 TIMED = {256: 30, 512: 20}
 """Widths of the timed steps, and their number."""
 TIMED_SHAPE = ("model.n_layers=2", "phases.0.batch.sequences=32", f"{BATCH}=constant-32")

@@ -18,7 +18,7 @@ from feldspar.papers.kit.paper import (
     Results,
     Scale,
     Stage,
-    values_of,
+    by_value,
 )
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import text_baselines
@@ -87,7 +87,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     """Read losses and speeds of every run, and count the weights of every arm."""
     [(stage, runs)] = results.items()
     recipe = LARGE if stage == "large" else SMALL
-    by_arm = {arm: [run for run in runs if values_of(run.trial)[ARM] == arm] for arm in ARMS}
+    by_arm = by_value(runs, ARM)
     return {
         "bits_per_byte": {arm: [run.score for run in own] for arm, own in by_arm.items()},
         "tokens_per_second": {arm: list(map(fast_tenth, own)) for arm, own in by_arm.items()},

@@ -54,6 +54,21 @@ def by_name(results: Sequence[TrialResult], names: Sequence[str]) -> dict[str, l
     }
 
 
+def by_value(results: Sequence[TrialResult], key: str) -> dict[Any, list[TrialResult]]:
+    """Return the results by the value of ``key`` in their trials, each in the order of the runs."""
+    found: dict[Any, list[TrialResult]] = {}
+    for result in results:
+        found.setdefault(values_of(result.trial)[key], []).append(result)
+    return found
+
+
+def start_from_run(folder: Path | str, recipe: str) -> str:
+    """Return the override that lets a run start from the last weights of ``folder``, which
+    ``recipe`` trains."""
+    start = {"type": "run", "path": Path(folder).as_posix(), "recipe": recipe}
+    return f"start_from={json.dumps(start)}"
+
+
 def _plain(text: str) -> Any:
     try:
         return json.loads(text)

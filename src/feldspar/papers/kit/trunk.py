@@ -5,7 +5,7 @@ A trunk is trained once for each seed, in a folder that all experiments share.
 
 from pathlib import Path
 
-from feldspar.papers.kit.paper import Data, Scale, Stage
+from feldspar.papers.kit.paper import Data, Scale, Stage, start_from_run
 from feldspar.study.trials import Trial
 
 TRUNK_RECIPE = "trunk"
@@ -35,8 +35,7 @@ def trunk_folder(scale: Scale, seed: int) -> Path:
 
 def start_from_trunk(scale: Scale, seed: int) -> str:
     """Return the override that lets a run of ``seed`` start from its trunk."""
-    folder = trunk_folder(scale, seed).as_posix()
-    return f'start_from={{"type": "run", "path": "{folder}", "recipe": "{TRUNK_RECIPE}"}}'
+    return start_from_run(trunk_folder(scale, seed), TRUNK_RECIPE)
 
 
 def _trials(scale: Scale) -> list[Trial]:

@@ -10,7 +10,14 @@ from collections.abc import Mapping, Sequence
 from feldspar.papers.kit.paper import Results, Scale, Stage, values_of
 from feldspar.papers.mediswift.labels import VALIDATION, accuracy
 from feldspar.papers.mediswift.rates import RATE, TUNING_SEED, Curve, Curves, RateSearch, best_rate
-from feldspar.papers.mediswift.time_arms import DENSE, HALF, SMALL_DENSE, SPARSE
+from feldspar.papers.mediswift.time_arms import (
+    ARM,
+    DENSE,
+    HALF,
+    SMALL_DENSE,
+    SPARSE,
+    runs_by_arm,
+)
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
 
@@ -20,7 +27,6 @@ SEEDS = {Scale.QUICK: 1, Scale.SMALL: 5}
 QUICK = ("phases.0.length=10 steps", "evaluation.validation_sequences=16")
 PAIRS = {Scale.QUICK: 40, Scale.SMALL: None}
 """The number of held-out statements that are asked; None for all."""
-ARM = "choose.arm"
 
 MASKS_KEPT, NOT_PRETRAINED = "75%, masks kept", "dense, not pre-trained"
 PRETRAINED = {DENSE: "dense", HALF: "50%", SPARSE: "75%", SMALL_DENSE: "small-dense"}
@@ -130,7 +136,7 @@ def _begin(arm: str, seed: int, results: Results) -> tuple[str, ...]:
         folder = folders[best_rate(pretraining_curves(results)[arm])]
     else:
         runs = results[PRETRAINED_STAGE]
-        folder = runs_by_arm(runs, tuple(PRETRAINED))[arm][seed].folder
+        folder = runs_by_arm(runs, PRETRAINED)[arm][seed].folder
     return (f"start_from.path={json.dumps(folder.as_posix())}",)
 
 
@@ -167,8 +173,3 @@ def _runs_of(
 
 def _rate(run: TrialResult) -> float:
     return values_of(run.trial)[RATE]
-
-
-def runs_by_arm(runs: Sequence[TrialResult], arms: Sequence[str]) -> dict[str, list[TrialResult]]:
-    """Return the runs of each arm by seed; they come arm after arm for each seed in turn."""
-    return {arm: list(runs[index :: len(arms)]) for index, arm in enumerate(arms)}

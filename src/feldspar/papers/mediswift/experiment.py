@@ -16,7 +16,6 @@ from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, S
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.step_time import step_seconds_in_turn
 from feldspar.papers.mediswift.arms import (
-    ARM,
     ARMS,
     BEGINS_AS,
     KINDS,
@@ -32,7 +31,6 @@ from feldspar.papers.mediswift.arms import (
     TUNING_RATES,
     arm_stages,
     pretraining_curves,
-    runs_by_arm,
     tuning_curves,
 )
 from feldspar.papers.mediswift.label_claims import (
@@ -45,15 +43,17 @@ from feldspar.papers.mediswift.label_claims import (
 )
 from feldspar.papers.mediswift.labels import accuracies, accuracies_without_a_model
 from feldspar.papers.mediswift.time_arms import (
+    ARM,
     DENSE,
     HALF,
     SPARSE,
     TIME,
     TIMED,
-    by_arm,
     overrides_of,
+    runs_by_arm,
     time_trials,
 )
+from feldspar.papers.mediswift.time_arms import ARMS as ARMS_IN_TIME
 from feldspar.papers.mediswift.time_claims import (
     small_dense_in_time_claim,
     time_claim,
@@ -104,8 +104,8 @@ def measure(results: Results, scale: Scale) -> Figures:
 
 def tuned_arms(results: Results, scale: Scale) -> Figures:
     """Read the losses, accuracies, rates and times of the arms of width 96."""
-    pretrained = runs_by_arm(results[PRETRAINED_STAGE], tuple(PRETRAINED))
-    tuned = runs_by_arm(results[TUNED_STAGE], tuple(ARMS))
+    pretrained = runs_by_arm(results[PRETRAINED_STAGE], PRETRAINED)
+    tuned = runs_by_arm(results[TUNED_STAGE], ARMS)
     folders = {name: [run.folder for run in own] for name, own in tuned.items()}
     return {
         "bits_per_byte": {name: [run.score for run in own] for name, own in pretrained.items()},
@@ -153,7 +153,8 @@ def pretraining_in_time(runs: Sequence[TrialResult], turns: int) -> Figures:
     timed = step_seconds_in_turn(TIME, {name: overrides_of(name) for name in TIMED}, turns)
     seconds = {name: median(own) for name, own in timed.items()}
     arms = {
-        name: asdict(Pretraining.of_runs(own, seconds[name])) for name, own in by_arm(runs).items()
+        name: asdict(Pretraining.of_runs(own, seconds[name]))
+        for name, own in runs_by_arm(runs, ARMS_IN_TIME).items()
     }
     return {"step_seconds": seconds, "pretraining": arms}
 

@@ -18,6 +18,7 @@ from feldspar.papers.kit.paper import (
     Results,
     Scale,
     Stage,
+    by_value,
     values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
@@ -79,7 +80,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     """Count memory, read accuracies, and compare passes; the paper's scale has accuracies only."""
     figures: Figures = {"memory": memory_figures(), "depth": depth_figures()}
     if scale is Scale.PAPER:
-        runs = {values_of(run.trial)[SIZE]: [run] for run in results["sizes"]}
+        runs = by_value(results["sizes"], SIZE)
         return figures | {
             "sizes": {
                 size: {
@@ -116,8 +117,7 @@ def measure(results: Results, scale: Scale) -> Figures:
 def size_figures(runs: Sequence[TrialResult]) -> dict[str, Any]:
     """Return multiply-adds, parameters, rate and accuracies of each small size."""
     found: dict[str, Any] = {}
-    for size in SMALL_SIZES:
-        own = [run for run in runs if values_of(run.trial)[SIZE] == size]
+    for size, own in by_value(runs, SIZE).items():
         recipe = recipe_of(f"{SIZE}={size}")
         network, pixels = shapes_of(recipe.model), recipe.phases[-1].resolution
         found[size] = {
