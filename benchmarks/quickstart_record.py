@@ -79,7 +79,16 @@ RECORD = Stage(
     "record",
     475,
     (10, 11, 12),
-    ("start", "muon", "rate-32e-3", "shape-96", "small-8e-3", "small-256-512"),
+    (
+        "start",
+        "muon",
+        "rate-32e-3",
+        "shape-96",
+        "small-8e-3",
+        "small-256-512",
+        "small-4e-3",
+        "small-8e-3-256-512",
+    ),
 )
 STAGES = {stage.name: stage for stage in (SCREENING, RECORD)}
 

@@ -120,6 +120,15 @@ ATTEMPTS: dict[str, Attempt] = {
         LONG,
         parts=TWO_CONTEXTS,
     ),
+    "small-4e-3": Attempt(
+        "the smaller model at a quarter of the rate: 4e-3", "small-8e-3", rate(4e-3)
+    ),
+    "small-8e-3-256-512": Attempt(
+        "the smaller model at 8e-3, with two contexts: 256 tokens for 60 % of the time, then 512",
+        "small-8e-3",
+        LONG,
+        parts=TWO_CONTEXTS,
+    ),
 }
 SHIPPED = "shape-96"
 """The attempt whose settings the quickstart ships."""
