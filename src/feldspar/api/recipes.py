@@ -51,13 +51,15 @@ def estimate(
     law: str | None = None,
     law_flops: float | None = None,
     measure_products: bool = False,
+    inference: bool = False,
 ) -> dict[str, Any]:
     """Return a plan's summary with memory and time on an accelerator, and the loss by a law.
 
     ``device`` names the accelerator, such as H100. The speed follows from its data sheet and
     ``utilisation``, or is given by ``tokens_per_second`` or by a run folder (``measured``).
-    ``measure_products`` times the products of masked matrices on this machine. Raises UserError for
-    options that contradict each other or the recipe.
+    ``measure_products`` times the products of masked matrices on this machine. ``inference`` adds
+    the memory and the FLOPs of generating text. Raises UserError for options that contradict each
+    other or the recipe.
     """
     from feldspar.recipe.load import language_recipe
 
@@ -73,6 +75,7 @@ def estimate(
         law=law,
         law_flops=law_flops,
         measure_products=measure_products,
+        inference=inference,
     )
     return answer(loaded, questions)[1]
 

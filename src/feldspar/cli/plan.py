@@ -61,6 +61,9 @@ def register(app: typer.Typer) -> None:
             typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
         ] = None,
         measure_products: MeasureProducts = False,
+        inference: Annotated[
+            bool, typer.Option("--inference", help="Memory and FLOPs of generating text.")
+        ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Print what a recipe will cost and do, or what a budget buys, without weights.
@@ -86,6 +89,7 @@ def register(app: typer.Typer) -> None:
             law,
             law_flops,
             measure_products,
+            inference,
         )
         planned, summary = answer(loaded, questions)
         if table:

@@ -37,6 +37,8 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     typer.echo(f"  exported as {summary['export']['description']}")
     if summary.get("expected_loss"):
         _print_expected_loss(summary["expected_loss"])
+    if summary.get("inference"):
+        _print_inference(summary["inference"])
     for warning in summary["warnings"]:
         typer.echo(f"  warning     {warning}")
     if summary.get("sizing"):
@@ -251,6 +253,22 @@ def _print_expected_loss(expected: Mapping[str, Any]) -> None:
     typer.echo(
         f"  loss        {expected['loss']:.4g} {expected['unit']} on {expected['data_set']} (95 %: "
         f"{low:.4g} to {high:.4g}) by the law {expected['law']} at {expected['flops']:.4g} FLOPs"
+    )
+
+
+def _print_inference(cost: Mapping[str, Any]) -> None:
+    """Print what it takes to generate one sequence with the trained model."""
+    sizes = ", ".join(
+        f"{size_text(size)} at {bits} bits" for bits, size in cost["weights_bytes"].items()
+    )
+    typer.echo(f"  inference   weights {sizes}")
+    typer.echo(
+        f"              cache {size_text(cost['cache_bytes'])} for {cost['context_length']:,} "
+        f"tokens at 16 bits ({size_text(cost['cache_bytes_per_token'])} a token)"
+    )
+    typer.echo(
+        f"              {cost['first_token_flops']:.4g} FLOPs for the first token, "
+        f"{cost['last_token_flops']:.4g} for one that sees {cost['context_length']:,} tokens"
     )
 
 

@@ -11,6 +11,7 @@ from feldspar.model.rows import model_shapes
 from feldspar.parametrization.tables import ParametrizationTable, table
 from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
+from feldspar.plan.inference import Inference, plan_inference
 from feldspar.plan.masked_products import possible_products
 from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
 from feldspar.plan.moving_masks import (
@@ -148,6 +149,12 @@ class Plan:
             return 0.0
         phase, trained = self.timeline.phases[index], {row.name for row in self.trained[index]}
         return dense_gradient_flops(self.shapes.rows, self._kept(index), trained, phase, schedule)
+
+    def inference(self) -> Inference:
+        """Return the cost of generating with the trained model, at the context of the last phase."""
+        last = len(self.timeline.phases) - 1
+        context = self.timeline.phases[last].context_length
+        return plan_inference(self.recipe.model, self.shapes.rows, context, self._kept(last))
 
     def memory(self, machine: Machine = ONE_DEVICE) -> Memory:
         """Return the memory on a device of ``machine``. Raises the errors of ``plan_memory``."""

@@ -56,6 +56,8 @@ class Questions:
     """Training FLOPs by the law's own count."""
     measure_products: bool = False
     """Measure the products of masked matrices on this machine, and predict the time saved."""
+    inference: bool = False
+    """Add the memory and the FLOPs of generating with the trained model."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ def answer(loaded: LoadedRecipe, questions: Questions) -> tuple[Plan, dict[str, 
 
             _add_measured(summary["phases"], measure_phases(planned))
     summary["warnings"] += warnings
-    return planned, summary | {"sizing": sizing, "expected_loss": expected}
+    inference = planned.inference().record() if questions.inference else None
+    answers = {"sizing": sizing, "expected_loss": expected, "inference": inference}
+    return planned, summary | answers
 
 
 def size_loaded(
