@@ -47,7 +47,7 @@ def test_blocks_have_the_bytes_of_gguf(bits: int) -> None:
     from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
     entries, size = GGML_QUANT_SIZES[GGMLQuantizationType[f"Q{bits}_0"]]
-    row = ParameterRow("matrix", (3, 2 * entries), Role.HIDDEN, True)
+    row = ParameterRow("matrix", Role.HIDDEN, (3, 2 * entries), in_block=True)
     assert stored_bytes(row, bits) == 3 * 2 * size
     assert stored_bytes(replace(row, shape=(3, entries + 1)), bits) == 2 * 3 * (entries + 1)
     assert stored_bytes(replace(row, shape=(entries,)), bits) == 4 * entries

@@ -151,7 +151,7 @@ class Plan:
         return dense_gradient_flops(self.shapes.rows, self._kept(index), trained, phase, schedule)
 
     def inference(self) -> Inference:
-        """Return the cost of generating with the trained model, at the context of the last phase."""
+        """Return the cost of generating text, at the context of the last phase."""
         last = len(self.timeline.phases) - 1
         context = self.timeline.phases[last].context_length
         return plan_inference(self.recipe.model, self.shapes.rows, context, self._kept(last))
