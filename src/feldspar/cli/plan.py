@@ -17,6 +17,15 @@ MeasureProducts = Annotated[
     ),
 ]
 
+LawFlops = Annotated[
+    float | None,
+    typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
+]
+
+Inference = Annotated[
+    bool, typer.Option("--inference", help="Memory and FLOPs of generating text.")
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -56,14 +65,9 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
         ] = None,
-        law_flops: Annotated[
-            float | None,
-            typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
-        ] = None,
+        law_flops: LawFlops = None,
         measure_products: MeasureProducts = False,
-        inference: Annotated[
-            bool, typer.Option("--inference", help="Memory and FLOPs of generating text.")
-        ] = False,
+        inference: Inference = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Print what a recipe will cost and do, or what a budget buys, without weights.
