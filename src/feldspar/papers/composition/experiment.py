@@ -59,10 +59,10 @@ METHODS = {
 ARMS = (PLAIN, PLAIN_DEDUPLICATED, ALL, *METHODS)
 TUNED = (PLAIN, ALL)
 """The arms whose rates are tuned; the first one's serves the plain arms, the other's all others."""
-RATES = {Scale.QUICK: (0.008, 0.016, 0.032), Scale.SMALL: (0.01, 0.016, 0.025, 0.04)}
+RATES = {Scale.QUICK: (0.016, 0.032), Scale.SMALL: (0.01, 0.02, 0.04)}
 RATES_SEED = 1000
-SEEDS = {Scale.QUICK: 1, Scale.SMALL: 5, Scale.PAPER: 1}
-QUICK_SHARE = 0.1
+SEEDS = {Scale.QUICK: 1, Scale.SMALL: 3, Scale.PAPER: 1}
+QUICK_SHARE = 0.03
 """The length of a quick run as a share of the whole one."""
 TRIGRAM = "token trigram"
 
@@ -152,11 +152,12 @@ def measure(results: Results, scale: Scale) -> Figures:
     with progress("held-out files", len(results["arms"]), "models") as advance:
         for arm, runs in by_arm.items():
             for run in runs:
-                model = text_model_of(load_run(run.folder))
+                trained = load_run(run.folder)
+                model = text_model_of(trained)
                 little = text_bits(model, held_out, LITTLE_CONTEXT_TOKENS)
                 figures["text_bits"][arm].append(text_bits(model, held_out))
                 figures["little_context_bits"][arm].append(seed_bits(little, held_out.bytes))
-                figures["gaps"][arm].append(gap_bits(model, held_out))
+                figures["gaps"][arm].append(gap_bits(model, open_shards(trained.recipe)))
                 figures["long"][arm].append(long_loss(model, held_out))
                 advance(1)
     return figures

@@ -4,21 +4,18 @@ The files of the held-out sources are told apart from those of training by the f
 their names. Of each the first DOCUMENT_TOKENS tokens are scored.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import log
 
 import numpy as np
 
-from feldspar.core.streams import stream_seed
 from feldspar.evaluate.baselines.trigram import TokenTrigram
 from feldspar.evaluate.loss.by_position import losses_by_position
 from feldspar.evaluate.loss.held_out_loss import held_out_documents
 from feldspar.evaluate.loss.text_loss import document_losses
-from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
+from feldspar.evaluate.tasks.filled_gaps import InfillingScore, Reading, evaluate_infilling
 from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.tokens.tokenizer.infilling import Sentinels
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 
 GUIDES, CODE = "guides", "code"
@@ -32,7 +29,9 @@ LITTLE_CONTEXT_TOKENS = 16
 """Windows of this size show what a model knows without a long context."""
 WINDOW_TOKENS = 128
 """Tokens of a window with a gap."""
-LARGEST_MIDDLE = 32
+GAP_TOKENS = 65536
+"""Tokens of held-out code that are searched for gaps, in whole files."""
+READINGS = (Reading.PREFIX_FIRST, Reading.PREFIX_ALONE)
 GAPS_SEED = 0
 """The same gaps for every model."""
 
@@ -43,15 +42,6 @@ class HeldOut:
 
     tokens: dict[str, list[np.ndarray]]
     bytes: dict[str, list[int]]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """One gap in a window of code, in tokens."""
-
-    prefix: list[int]
-    middle: list[int]
-    suffix: list[int]
 
 
 def read_held_out(shards: ShardSet, tokenizer: TextTokenizer) -> HeldOut:
@@ -98,37 +88,17 @@ def long_loss(model: TextModel, held_out: HeldOut) -> float:
     return float(losses_by_position(model, windows, CONTEXT_TOKENS)[:, LONG].mean())
 
 
-def gaps(documents: Sequence[np.ndarray]) -> list[Gap]:
-    """Return one gap of 1 to LARGEST_MIDDLE tokens in each whole window of the documents."""
-    draw = np.random.default_rng(stream_seed(GAPS_SEED, "composition.gaps"))
-    found = []
-    for document in documents:
-        for begin in range(0, len(document) - WINDOW_TOKENS + 1, WINDOW_TOKENS):
-            window = document[begin : begin + WINDOW_TOKENS].tolist()
-            size = int(draw.integers(1, LARGEST_MIDDLE + 1))
-            first = int(draw.integers(1, WINDOW_TOKENS - size))
-            end = first + size
-            found.append(Gap(window[:first], window[first:end], window[end:]))
-    return found
+def gap_bits(model: TextModel, shards: ShardSet) -> dict[str, float]:
+    """Return the bits per byte of middles in held-out code, by what was read before them.
 
-
-def gap_bits(model: TextModel, held_out: HeldOut) -> dict[str, float]:
-    """Return the bits per byte of the middles after prefix and suffix, and after the prefix alone.
-
-    The order is PSM. Raises UserError where the tokenizer cannot mark a gap.
+    ``shards`` are those that the model was trained on; the held-out files are alike in all.
     """
-    marks, found = Sentinels.of(model.tokenizer), gaps(held_out.tokens[CODE])
-    requests = [
-        Continuation(context, gap.middle)
-        for gap in found
-        for context in (
-            [marks.prefix, *gap.prefix, marks.suffix, *gap.suffix, marks.middle],
-            gap.prefix,
-        )
-    ]
-    bits = [-score.log_likelihood / log(2) for score in score_continuations(model, requests)]
-    size = sum(len(model.tokenizer.decode(np.array(gap.middle)).encode()) for gap in found)
-    return {"both sides": sum(bits[::2]) / size, "prefix alone": sum(bits[1::2]) / size}
+    source = HELD_OUT[CODE]
+    found = evaluate_infilling(
+        model, shards, GAPS_SEED, "train", GAP_TOKENS, READINGS, WINDOW_TOKENS, [source]
+    )
+    score = sum(found[source], InfillingScore())
+    return {reading.value: score.bits_per_byte(reading) for reading in READINGS}
 
 
 def trigram_bits(shards: ShardSet, tokenizer: TextTokenizer, held_out: HeldOut) -> dict[str, float]:
