@@ -1,5 +1,6 @@
 """BTLM's claims on made-up curves, ladders and records: each of them can fail."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,28 @@ from feldspar.papers.btlm.contexts import (
     recall_table,
     switch_claim,
 )
-from feldspar.papers.btlm.experiment import CHANGES, LADDER, PAPER, change_claim, ladder_trials
+from feldspar.papers.btlm.experiment import PAPER, stages
+from feldspar.papers.btlm.ladder import ARMS as LADDER
+from feldspar.papers.btlm.ladder import (
+    BITS,
+    FEED_FORWARD,
+    LADDER_RECIPE,
+    LADDER_STAGE,
+    RATE,
+    RATES,
+    RATES_STAGE,
+    SEEDS,
+    TUNING_SEED,
+    ladder_claims,
+    ladder_section,
+    ladder_trials,
+    rate_trials,
+    tuned_losses,
+)
 from feldspar.papers.btlm.phase_switch import Switch, switch_of
-from feldspar.papers.kit.claims import Verdict
-from feldspar.papers.kit.gain import Gain, ladder_table
+from feldspar.papers.kit.claims import UNRECORDED, Verdict
+from feldspar.papers.kit.experiment import Again
+from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Scale, by_name, values_of
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
@@ -101,13 +120,21 @@ def test_a_noisier_experiment_does_not_pass_more_easily() -> None:
         assert own.is_at_least(-0.005) == (spread == 0.0) and not own.exceeds(NOISE)
 
 
+def ladder_figures(**bits: list[float]) -> dict[str, Any]:
+    """Bits of two seeds, 2.0 and 2.01 where an arm has no own, of rates and of no model."""
+    rates = [[RATES[0], 2.1], [RATES[1], 2.0], [RATES[2], 2.3]]
+    return {
+        LADDER_STAGE: {
+            BITS: {name: bits.get(name, [2.0, 2.01]) for name in LADDER},
+            "rates": {"gelu": rates, "swiglu": rates},
+            "baselines": {"trigram": 2.5, "xz": 2.4},
+        }
+    }
+
+
 def test_the_ladder_judges_each_change_by_itself() -> None:
-    losses = {name: [2.0, 2.01] for name in LADDER}
-    losses["alibi"] = [1.9, 1.91]
-    losses["decay"] = [2.2, 2.21]
-    losses["all"] = [1.8, 1.81]
-    judged = [change_claim(name, losses, CLAIMS) for name in (*CHANGES, "all")]
-    found = {claim.name: claim for claim in judged}
+    figures = ladder_figures(alibi=[1.9, 1.91], decay=[2.2, 2.21], all=[1.8, 1.81])
+    found = {claim.name: claim for claim in ladder_claims(figures, CLAIMS)}
     verdicts = {name: claim.borne_out for name, claim in found.items()}
     assert verdicts == {
         "change-swiglu": False,
@@ -116,12 +143,25 @@ def test_the_ladder_judges_each_change_by_itself() -> None:
         "change-all": True,
     }
     assert found["change-decay"].ours.startswith("9.98% higher")
+    assert "2.2050 against 2.0050 bits per byte (a true difference of" in found["change-decay"].ours
     assert found["change-decay"].reason == "The loss is not lower at all at this size."
     assert found["change-all"].ours.endswith(
         "5.25% lower (+- 0.18% over 2 seeds) than with alibi alone"
     )
-    rows = {row[0]: row[1:] for row in ladder_table(losses, "base").rows}
-    assert rows["base"][2] == "" and rows["alibi"][2].startswith("4.99%")
+
+
+def test_the_ladder_shows_arms_baselines_and_the_chosen_rates() -> None:
+    arms, rates = ladder_section(ladder_figures(alibi=[1.9, 1.91])).tables
+    rows = {row[0]: row[1:] for row in arms.rows}
+    assert rows["base"] == ["2.0050", "0.35%", ""] and rows["alibi"][2].startswith("4.99%")
+    assert rows["trigram"] == ["2.5000", "", ""]
+    assert rates.rows == [[name, "2.1000", "2.0000 *", "2.3000"] for name in ("gelu", "swiglu")]
+
+
+def test_an_earlier_ladders_record_gives_no_verdict_on_its_changes() -> None:
+    found = ladder_claims({"ladder": {"base": [2.5], "all": [2.2]}}, CLAIMS)
+    assert {claim.ours for claim in found} == {UNRECORDED}
+    assert {claim.verdict for claim in found} == {Verdict.NO_VERDICT}
 
 
 def records(jump: float = 0.0, tokens_after: int = 8) -> list[dict[str, Any]]:
@@ -168,17 +208,15 @@ def test_a_break_at_the_switch_is_found(switch: Switch) -> None:
     assert found.verdict is Verdict.NOT_BORNE_OUT and found.borne_out is False
 
 
-def test_every_rung_has_the_same_tokens_and_nearly_the_same_parameters() -> None:
+def test_every_arm_has_the_same_tokens_and_nearly_the_same_parameters() -> None:
     plans = [
-        plan_recipe(load_recipe("btlm/small", list(trial.overrides)).recipe)
-        for trial in ladder_trials(Scale.SMALL)[::3]
+        plan_recipe(load_recipe(LADDER_RECIPE, list(trial.overrides)).recipe)
+        for trial in ladder_trials({}, Scale.SMALL)[:: len(SEEDS[Scale.SMALL])]
     ]
     assert len({plan.timeline.length for plan in plans}) == 1
-    swiglu, gelu = (
-        plan_recipe(load_recipe("btlm/small", [f"choose.feed_forward={name}"]).recipe)
-        for name in ("swiglu", "gelu")
-    )
-    assert swiglu.shapes.parameters == pytest.approx(gelu.shapes.parameters, rel=1e-3)
+    assert all(70 < plan.timeline.length / plan.shapes.parameters < 76 for plan in plans)
+    base, swiglu, _, decay, _ = (plan.shapes.parameters for plan in plans)
+    assert swiglu == pytest.approx(base, rel=2e-3) and decay == base
 
 
 def test_both_contexts_have_the_same_tokens() -> None:
@@ -190,12 +228,38 @@ def test_both_contexts_have_the_same_tokens() -> None:
     assert [phase.steps / two.steps for phase in two.phases] == [0.75, 0.25]
 
 
-def test_results_are_taken_apart_as_they_were_put_together() -> None:
-    trials = ladder_trials(Scale.SMALL)
-    results = finished(trials, lambda values: float(values["seed"]))
-    rungs = by_name(results, tuple(LADDER))
-    assert {name: [run.score for run in runs] for name, runs in rungs.items()} == {
-        name: [0.0, 1.0, 2.0] for name in LADDER
+def test_each_feed_forward_layer_has_the_rate_that_its_own_runs_found_best() -> None:
+    best = {"gelu": RATES[0], "swiglu": RATES[2]}
+    tuning = finished(
+        rate_trials(Scale.SMALL),
+        lambda values: abs(math.log2(values[RATE] / best[values[FEED_FORWARD]])),
+    )
+    assert {values_of(run.trial)["seed"] for run in tuning} == {TUNING_SEED}
+    assert TUNING_SEED not in SEEDS[Scale.SMALL]
+    assert {name: len(own) for name, own in tuned_losses(tuning).items()} == {
+        "gelu": 3,
+        "swiglu": 3,
     }
-    for name, runs in rungs.items():
+    for trial in ladder_trials({RATES_STAGE: tuning}, Scale.SMALL):
+        values = values_of(trial)
+        assert values[RATE] == best[values[FEED_FORWARD]]
+
+
+def test_the_ladder_runs_apart_from_the_contexts_with_the_rates_it_needs() -> None:
+    runs = Again((LADDER_STAGE,), {}).runs(PAPER, Scale.SMALL)
+    assert [stage.name for stage in runs] == [RATES_STAGE, LADDER_STAGE]
+    assert [stage.name for stage in Again(("contexts",), {}).runs(PAPER, Scale.SMALL)] == [
+        "contexts"
+    ]
+    assert [stage.name for stage in stages(Scale.PAPER)] == ["contexts"]
+
+
+def test_results_are_taken_apart_as_they_were_put_together() -> None:
+    trials = ladder_trials({}, Scale.SMALL)
+    results = finished(trials, lambda values: float(values["seed"]))
+    arms = by_name(results, tuple(LADDER))
+    assert {name: [run.score for run in runs] for name, runs in arms.items()} == {
+        name: [1.0, 2.0, 3.0, 4.0, 5.0] for name in LADDER
+    }
+    for name, runs in arms.items():
         assert LADDER[name].items() <= values_of(runs[0].trial).items()

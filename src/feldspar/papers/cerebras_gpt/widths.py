@@ -44,7 +44,13 @@ def width_stages(scale: Scale) -> tuple[Stage, ...]:
     """Return the runs that tune rates, and then those of the seeds."""
     return (
         Stage(RATES_STAGE, RECIPE, lambda _: rate_trials(scale), SCORE),
-        Stage(SEEDS_STAGE, RECIPE, lambda results: seed_trials(results, scale), SCORE),
+        Stage(
+            SEEDS_STAGE,
+            RECIPE,
+            lambda results: seed_trials(results, scale),
+            SCORE,
+            needs=(RATES_STAGE,),
+        ),
     )
 
 

@@ -36,7 +36,7 @@ class Again:
     record: dict[str, Any]
 
     def runs(self, paper: Paper, scale: Scale) -> tuple[Stage, ...]:
-        """Return the stages to run: the named ones, and those whose runs experiments share.
+        """Return the stages to run: the named ones, what they need, and what experiments share.
 
         Raises UserError for a stage that the paper cannot run without the others.
         """
@@ -46,10 +46,12 @@ class Again:
                     f"{paper.name} has no stage {name!r} that can run without the others",
                     allowed=sorted(paper.separate),
                 )
+        stages = paper.stages(scale)
+        needed = {name for stage in stages if stage.name in self.stages for name in stage.needs}
         return tuple(
             stage
-            for stage in paper.stages(scale)
-            if stage.name in self.stages or stage.folder is not None
+            for stage in stages
+            if stage.name in {*self.stages, *needed} or stage.folder is not None
         )
 
 

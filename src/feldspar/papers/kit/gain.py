@@ -1,14 +1,13 @@
-"""Gains of one run over another, and a table of them beside the spread of the seeds.
+"""Gains of one run over another, and the spread of the seeds.
 
 Losses are compared seed by seed: another seed reads another text, which moves all of them alike.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feldspar.core.student_t import half_width
-from feldspar.report.page import Table
 
 POWER = 0.8
 """The probability with which a design should find a difference that ``Gain.detectable`` names."""
@@ -108,19 +107,3 @@ def relative_spread(losses: Sequence[float]) -> float | None:
     mean = sum(losses) / len(losses)
     squares = sum((loss - mean) ** 2 for loss in losses)
     return math.sqrt(squares / (len(losses) - 1)) / mean
-
-
-def ladder_table(losses: Mapping[str, Sequence[float]], base: str) -> Table:
-    """Return a row for each rung: mean loss, the seeds' spread, and the gain over ``base``."""
-    rows = []
-    for name, own in losses.items():
-        spread = relative_spread(own)
-        rows.append(
-            [
-                name,
-                f"{sum(own) / len(own):.4f}",
-                "-" if spread is None else f"{spread:.2%}",
-                "" if name == base else str(Gain.of(own, losses[base])),
-            ]
-        )
-    return Table(["changes", "validation loss", "spread of seeds", f"lower than {base}"], rows)

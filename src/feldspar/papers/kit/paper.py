@@ -92,6 +92,8 @@ class Stage:
     """Keep the trained weights, which the figures need; else only metrics stay."""
     folder: Path | None = None
     """The folder of the runs, where experiments share them; by default one of this experiment."""
+    needs: tuple[str, ...] = ()
+    """Names of earlier stages whose results ``trials`` reads; they run wherever this one does."""
 
 
 @dataclass(frozen=True)
