@@ -86,6 +86,7 @@ RECORD = Stage(
         "shape-96",
         "small-8e-3",
         "small-256-512",
+        "small-10e-3",
         "small-4e-3",
         "small-8e-3-256-512",
     ),

@@ -120,6 +120,11 @@ ATTEMPTS: dict[str, Attempt] = {
         LONG,
         parts=TWO_CONTEXTS,
     ),
+    "small-10e-3": Attempt(
+        "the smaller model at 10e-3, where a parabola through three rates has its minimum",
+        "small-8e-3",
+        rate(10e-3),
+    ),
     "small-4e-3": Attempt(
         "the smaller model at a quarter of the rate: 4e-3", "small-8e-3", rate(4e-3)
     ),
