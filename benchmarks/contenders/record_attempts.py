@@ -135,7 +135,7 @@ ATTEMPTS: dict[str, Attempt] = {
         parts=TWO_CONTEXTS,
     ),
 }
-SHIPPED = "shape-96"
+SHIPPED = "small-10e-3"
 """The attempt whose settings the quickstart ships."""
 
 
