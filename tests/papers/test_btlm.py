@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from feldspar.model.rows import model_shapes
 from feldspar.papers.btlm.contexts import (
     ARMS,
     BANDS,
@@ -25,6 +26,7 @@ from feldspar.papers.btlm.contexts import (
     switch_claim,
 )
 from feldspar.papers.btlm.experiment import PAPER, stages
+from feldspar.papers.btlm.inference import LLAMA_7B, inference_claims
 from feldspar.papers.btlm.ladder import ARMS as LADDER
 from feldspar.papers.btlm.ladder import (
     BITS,
@@ -49,6 +51,7 @@ from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Scale, by_name, values_of
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.recipe.sections.model import ModelSettings
 from tests.papers.conftest import finished, stated
 
 CLAIMS = stated(PAPER)
@@ -263,3 +266,16 @@ def test_results_are_taken_apart_as_they_were_put_together() -> None:
     }
     for name, runs in arms.items():
         assert LADDER[name].items() <= values_of(runs[0].trial).items()
+
+
+def test_generating_text_is_counted_on_shapes() -> None:
+    memory, compute = inference_claims(CLAIMS)
+    assert memory.borne_out and memory.verdict is Verdict.REPRODUCED
+    assert compute.borne_out and compute.verdict is Verdict.REPRODUCED
+    # By the models' parameters alone, 2 FLOPs each; BTLM's head is its token table.
+    by_hand = (6_738_415_616 - 32_000 * 4096) / 2_646_255_744
+    assert f"{by_hand:.2f} times" in compute.ours
+
+
+def test_llama_7b_has_the_parameters_of_its_release() -> None:
+    assert model_shapes(ModelSettings(**LLAMA_7B)).parameters == 6_738_415_616

@@ -15,6 +15,7 @@ from feldspar.papers.btlm.contexts import (
     measure_contexts,
     position_figure,
 )
+from feldspar.papers.btlm.inference import inference_claims
 from feldspar.papers.btlm.ladder import (
     LADDER_RECIPE,
     LADDER_STAGE,
@@ -72,7 +73,7 @@ def measure(results: Results, scale: Scale) -> Figures:
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings; the paper's own run shows its switch of contexts only."""
     figure = position_figure(figures["loss_by_position"])
-    judged = context_claims(figures, claims)
+    judged = [*context_claims(figures, claims), *inference_claims(claims)]
     sections = [context_section(figures, figure)]
     if scale is not Scale.PAPER:
         judged += ladder_claims(figures, claims)
