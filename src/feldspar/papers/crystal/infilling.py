@@ -115,7 +115,10 @@ class GapGain:
 
     def __str__(self) -> str:
         words = self.by_seed.lower_or_higher
-        documents = f"over documents {self.low:.2%} to {self.high:.2%} lower"
+        if self.high < 0:
+            documents = f"over documents {-self.high:.2%} to {-self.low:.2%} higher"
+        else:
+            documents = f"over documents {self.low:.2%} to {self.high:.2%} lower"
         return f"{words}, {documents}{power(self.by_seed)}"
 
 
