@@ -40,9 +40,9 @@ def percent_right(record: dict[str, Any], arm: str) -> float:
 FIGURES = (
     Stated(
         "on two CPU cores takes {:.0f} minutes. It reads {:,} documents, keeps {:,}, and trains a "
-        "decoder of {:.1f} M parameters on {:.1f} M tokens. The model needs {:.2f} bits per byte of "
-        "held-out text. A token trigram fitted on the same tokens needs {:.2f}, and `xz -9` needs "
-        "{:.2f} (a source as one stream)",
+        "decoder of {:.1f} M parameters on {:.1f} M tokens. The model needs {:.2f} bits per byte "
+        "of held-out text. A token trigram fitted on the same tokens needs {:.2f}, and `xz -9` "
+        "needs {:.2f} (a source as one stream)",
         "docs/results/quickstart.json",
         lambda record: (
             record["seconds"]["total"] / 60,
