@@ -19,10 +19,10 @@ def test_a_dry_run_prints_every_run_and_its_cost(
     assert run_with(["reproduce", "btlm", "--quick", "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "contexts: 2 runs" and lines[-1] == "dry run: nothing was trained"
-    assert sum("parameters" in line and "minutes" in line for line in lines) == 8
+    assert sum("parameters" in line and "minutes" in line for line in lines) == 9
     assert run_with(["reproduce", "btlm", "--quick", "--dry-run", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert record["total"]["runs"] == 8 and len(record["stages"]["ladder"]) == 6
+    assert record["total"]["runs"] == 9 and len(record["stages"]["ladder"]) == 5
     assert record["total"]["minutes"] > 0
     assert not list(tmp_path.iterdir())
 
