@@ -9,15 +9,14 @@ from typing import Any
 
 from feldspar.core.rows import ParameterRow
 from feldspar.model.rows import model_shapes
-from feldspar.plan.flops import phase_ledger
-from feldspar.plan.timeline import PhasePlan
+from feldspar.plan.flops import forward_ledger
 from feldspar.recipe.sections.model import ModelSettings
 
 
 def compare_with_dense(
     model: ModelSettings,
     rows: Collection[ParameterRow],
-    phase: PhasePlan,
+    context_length: int,
     kept: Mapping[str, int],
 ) -> dict[str, Any] | None:
     """Return FLOPs of one token's forward pass, by the sparse ledger; None without iso_flop.
@@ -27,25 +26,14 @@ def compare_with_dense(
     """
     if model.iso_flop is None:
         return None
-    own = _forward(model, rows, phase, kept)
-    dense = _forward(model.dense, model_shapes(model.dense).rows, phase, {})
+    own = forward_ledger(model, rows, context_length, kept)
+    dense = forward_ledger(model.dense, model_shapes(model.dense).rows, context_length, {})
     return {
         "type": model.iso_flop.type,
         "sparsity": model.iso_flop.sparsity,
         "blocks": _compared(own["matrices"], dense["matrices"]),
-        "total": _compared(own["total"], dense["total"]),
+        "total": _compared(sum(own.values()), sum(dense.values())),
     }
-
-
-def _forward(
-    model: ModelSettings,
-    rows: Collection[ParameterRow],
-    phase: PhasePlan,
-    kept: Mapping[str, int],
-) -> dict[str, float]:
-    """Return forward FLOPs of a token by term; training has three times as many."""
-    flops = phase_ledger(model, rows, phase, kept)
-    return {name: value / (3 * phase.length) for name, value in flops.items()}
 
 
 def _compared(own: float, dense: float) -> dict[str, float]:

@@ -106,6 +106,46 @@ def masked_flops_per_token(
     )
 
 
+def forward_ledger(
+    model: ModelSettings,
+    rows: Collection[ParameterRow],
+    context_length: int,
+    kept: Mapping[str, float],
+) -> dict[str, float]:
+    """Return the forward FLOPs of a token of a dense or masked model, by the terms of its ledger.
+
+    The token sees the whole context. ``kept`` gives the kept entries of each masked matrix by name.
+    """
+    trained = _token_ledger(model, rows, context_length, kept, all_products(model.n_layers))
+    return {name: value / ALL for name, value in trained.items()}
+
+
+def _token_ledger(
+    model: ModelSettings,
+    rows: Collection[ParameterRow],
+    context_length: int,
+    kept: Mapping[str, float],
+    needed: Products,
+) -> dict[str, float]:
+    """Return the FLOPs of a token in the ``needed`` products, by term."""
+    vocabulary = next(row.shape[0] for row in rows if row.role is Role.EMBEDDING)
+    keys = model.keys_by_layer(context_length)
+    return {
+        "matrices": sum(
+            2 * kept.get(row.name, row.count) * needed.matrices.get(row.name, ALL)
+            for row in rows
+            if row.in_block and row.role in (Role.HIDDEN, *LORA_ROLES)
+        ),
+        "attention": _attention_width(model) * sum(map(mul, keys, needed.attention)),
+        "head": 2 * vocabulary * model.d_model * needed.head,
+    }
+
+
+def _attention_width(model: ModelSettings) -> int:
+    """Return the FLOPs of a query for each key: its score, and its part of the sum over values."""
+    return 4 * model.n_heads * model.head_width
+
+
 def phase_ledger(
     model: ModelSettings,
     rows: Collection[ParameterRow],
@@ -122,21 +162,11 @@ def phase_ledger(
     entries take in the whole phase.
     """
     needed = products or all_products(model.n_layers)
-    vocabulary = next(row.shape[0] for row in rows if row.role is Role.EMBEDDING)
-    width = 4 * model.n_heads * model.head_width
-    keys = model.keys_by_layer(phase.context_length)
+    flops = _token_ledger(model, rows, phase.context_length, kept, needed)
     causal = model.keys_by_layer_if_causal(phase.context_length)
-    flops = {
-        "matrices": sum(
-            2 * kept.get(row.name, row.count) * needed.matrices.get(row.name, ALL)
-            for row in rows
-            if row.in_block and row.role in (Role.HIDDEN, *LORA_ROLES)
-        ),
-        "attention": width * sum(map(mul, keys, needed.attention)),
-        "head": 2 * vocabulary * model.d_model * needed.head,
-    }
+    causal_attention = _attention_width(model) * sum(map(mul, causal, needed.attention))
     terms = {name: float(value) * phase.length for name, value in flops.items()}
     terms["matrices"] += dense_gradients
     total = sum(terms.values())
-    spared = terms["attention"] - width * sum(map(mul, causal, needed.attention)) * phase.length
+    spared = terms["attention"] - causal_attention * phase.length
     return terms | {"total": total, "total_causal": total - spared}

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from feldspar.core.rows import ParameterRow, Role
+from feldspar.core.rows import ParameterRow
+from feldspar.plan.flops import forward_ledger
 from feldspar.recipe.sections.model import ModelSettings
 
 BLOCK = 32
@@ -49,21 +50,18 @@ def plan_inference(
     kept: Mapping[str, int] | None = None,
 ) -> Inference:
     """Return the costs at a context. ``kept`` gives the kept entries of masked matrices by name."""
-    present = {row.name: row.count for row in rows} | dict(kept or {})
-    blocks = sum(present[row.name] for row in rows if row.in_block and row.role is Role.HIDDEN)
-    vocabulary = next(row.shape[0] for row in rows if row.role is Role.EMBEDDING)
-    products = 2.0 * (blocks + vocabulary * model.d_model)
-    keys = sum(model.keys_by_layer(context_length))
+    flops = forward_ledger(model, rows, context_length, kept or {})
+    products = flops["matrices"] + flops["head"]
     token_bytes = 2 * CACHE_BYTES * model.kv_heads * model.head_width
     return Inference(
         weights_bytes={
             bits: sum(stored_bytes(row, bits) for row in rows) for bits in (32, 16, 8, 4)
         },
         context_length=context_length,
-        cache_bytes=token_bytes * keys,
+        cache_bytes=token_bytes * model.scored_keys(context_length),
         cache_bytes_per_token=token_bytes * model.n_layers,
         first_token_flops=products,
-        last_token_flops=products + 4.0 * model.n_heads * model.head_width * keys,
+        last_token_flops=products + flops["attention"],
     )
 
 

@@ -252,7 +252,8 @@ class Plan:
     def _against_dense(self, index: int) -> dict[str, Any]:
         """Compare the FLOPs of a Sparse-IFT model with those of its dense model."""
         model, phase = self.recipe.model, self.timeline.phases[index]
-        found = compare_with_dense(model, self.shapes.rows, phase, self._kept(index))
+        kept, context = self._kept(index), phase.context_length
+        found = compare_with_dense(model, self.shapes.rows, context, kept)
         return {} if found is None else {"iso_flop": found}
 
     def _lora(self, index: int) -> dict[str, Any]:
