@@ -33,7 +33,6 @@ from feldspar.papers.btlm.ladder import (
     FEED_FORWARD,
     LADDER_RECIPE,
     LADDER_STAGE,
-    RATE,
     RATES,
     RATES_STAGE,
     SEEDS,
@@ -42,13 +41,13 @@ from feldspar.papers.btlm.ladder import (
     ladder_section,
     ladder_trials,
     rate_trials,
-    tuned_losses,
 )
 from feldspar.papers.btlm.phase_switch import Switch, switch_of
 from feldspar.papers.kit.claims import UNRECORDED, Verdict
 from feldspar.papers.kit.experiment import Again
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Scale, by_name, values_of
+from feldspar.papers.kit.tuned_rates import RATE, scores_by_rate
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.model import ModelSettings
@@ -239,7 +238,7 @@ def test_each_feed_forward_layer_has_the_rate_that_its_own_runs_found_best() -> 
     )
     assert {values_of(run.trial)["seed"] for run in tuning} == {TUNING_SEED}
     assert TUNING_SEED not in SEEDS[Scale.SMALL]
-    assert {name: len(own) for name, own in tuned_losses(tuning).items()} == {
+    assert {name: len(own) for name, own in scores_by_rate(tuning, FEED_FORWARD).items()} == {
         "gelu": 3,
         "swiglu": 3,
     }

@@ -9,12 +9,13 @@ from statistics import fmean
 
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, power, relative_spread
-from feldspar.papers.kit.paper import Figures, Results, Scale, by_name, values_of
+from feldspar.papers.kit.paper import Figures, Results, Scale, by_name
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import text_baselines
+from feldspar.papers.kit.tuned_rates import RATE, best_rate, scores_by_rate
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
-from feldspar.study.trials import Trial, TrialResult
+from feldspar.study.trials import Trial
 
 LADDER_RECIPE = "btlm/ladder"
 SCORE = "validation/bits_per_byte"
@@ -22,7 +23,6 @@ RATES_STAGE, LADDER_STAGE = "ladder-rates", "ladder"
 BITS = "bits_per_byte"
 
 FEED_FORWARD, POSITIONS, DECAY = "choose.feed_forward", "choose.positions", "choose.decay"
-RATE = "parametrization.learning_rate"
 OLD = {FEED_FORWARD: "gelu", POSITIONS: "learned", DECAY: "tenth"}
 NEW = {FEED_FORWARD: "swiglu", POSITIONS: "alibi", DECAY: "deep"}
 CHANGES = {"swiglu": FEED_FORWARD, "alibi": POSITIONS, "decay": DECAY}
@@ -55,7 +55,7 @@ def rate_trials(scale: Scale) -> list[Trial]:
 
 def ladder_trials(results: Results, scale: Scale) -> list[Trial]:
     """Return every arm with every seed at the rate of its feed-forward layer, seeds fastest."""
-    tuned = tuned_losses(results.get(RATES_STAGE, ()))
+    tuned = scores_by_rate(results.get(RATES_STAGE, ()), FEED_FORWARD)
     return [
         trial_of({**own, RATE: chosen_rate(tuned, own[FEED_FORWARD])}, seed, shortened(scale))
         for own in ARMS.values()
@@ -68,27 +68,17 @@ def shortened(scale: Scale) -> tuple[str, ...]:
     return QUICK if scale is Scale.QUICK else ()
 
 
-def tuned_losses(runs: Sequence[TrialResult]) -> dict[str, dict[float, float]]:
-    """Return the bits per byte of each tuning run, by feed-forward layer and rate."""
-    found: dict[str, dict[float, float]] = {}
-    for run in runs:
-        values = values_of(run.trial)
-        found.setdefault(values[FEED_FORWARD], {})[values[RATE]] = run.score
-    return found
-
-
 def chosen_rate(tuned: Mapping[str, Mapping[float, float]], feed_forward: str) -> float:
     """Return the rate of the fewest bits; one of the grid before any run."""
     if feed_forward not in tuned:
         return RATES[1]
-    losses = tuned[feed_forward]
-    return min(losses, key=lambda rate: losses[rate])
+    return best_rate(tuned[feed_forward])
 
 
 def measure_ladder(results: Results, scale: Scale) -> Figures:
     """Return bits per byte by arm and seed, those of the rates, and those without a model."""
     arms = by_name(results[LADDER_STAGE], tuple(ARMS))
-    tuned = tuned_losses(results[RATES_STAGE])
+    tuned = scores_by_rate(results[RATES_STAGE], FEED_FORWARD)
     return {
         LADDER_STAGE: {
             BITS: {name: [run.score for run in runs] for name, runs in arms.items()},

@@ -31,9 +31,9 @@ from feldspar.papers.kit.paper import (
     Scale,
     Stage,
     by_value,
-    values_of,
 )
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.tuned_rates import RATE, best_rate, scores_by_rate
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.report.figures import Figure, IntervalBar, interval_bar_figure
@@ -46,7 +46,7 @@ from feldspar.train.load import load_run, text_model_of
 
 SMALL, LARGE = "composition/small", "composition/paper"
 SCORE = "validation/bits_per_byte"
-ARM, RATE = "choose.arm", "parametrization.learning_rate"
+ARM = "choose.arm"
 ALL, PLAIN, PLAIN_DEDUPLICATED = "all", "plain", "plain-deduplicated"
 METHODS = {
     "no-sparsity": "sparse SmuPar",
@@ -88,7 +88,8 @@ def rate_trials(scale: Scale) -> list[Trial]:
 
 def arm_trials(scale: Scale, found: Results) -> list[Trial]:
     """Return every arm with every seed, arms fastest, at the tuned rates."""
-    rates = best_rates(found["rates"]) if found else {}
+    tuned = scores_by_rate(found["rates"], ARM) if found else {}
+    rates = {arm: best_rate(scores) for arm, scores in tuned.items()}
     trials = []
     for seed in range(SEEDS[scale]):
         for arm in ARMS:
@@ -114,20 +115,6 @@ def tuned_like(arm: str) -> str:
     return PLAIN if arm in (PLAIN, PLAIN_DEDUPLICATED) else ALL
 
 
-def rate_scores(runs: Sequence[TrialResult]) -> dict[str, dict[float, float]]:
-    """Return the validation's bits per byte of the tuned arms by rate."""
-    found: dict[str, dict[float, float]] = {arm: {} for arm in TUNED}
-    for run in runs:
-        values = values_of(run.trial)
-        found[values[ARM]][values[RATE]] = run.score
-    return found
-
-
-def best_rates(runs: Sequence[TrialResult]) -> dict[str, float]:
-    """Return the rate of the lowest validation loss of each tuned arm."""
-    return {arm: min(own, key=lambda rate: own[rate]) for arm, own in rate_scores(runs).items()}
-
-
 def measure(results: Results, scale: Scale) -> Figures:
     """Score every run on the held-out files, and count its tokens, FLOPs and steps."""
     if scale is Scale.PAPER:
@@ -139,7 +126,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     figures: Figures = {
         "rates": {
             arm: {f"{rate:g}": loss for rate, loss in own.items()}
-            for arm, own in rate_scores(results["rates"]).items()
+            for arm, own in scores_by_rate(results["rates"], ARM).items()
         },
         "held_out_bytes": held_out.bytes,
         "trigram": trigram_bits(shards, tokenizer, held_out),
