@@ -31,6 +31,7 @@ from feldspar.papers.cerebras_gpt.widths import (
     RATES_STAGE,
     SEEDS_STAGE,
     members_of,
+    width_baselines,
     width_stages,
 )
 from feldspar.papers.kit.claims import Claim
@@ -46,12 +47,13 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, percent
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.text_baselines import table_beside_baselines, text_baselines
 from feldspar.plan.laws.law import CEREBRAS_GPT_MUP_POINTS, CEREBRAS_GPT_POINTS, compute_law
 from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
-from feldspar.report.page import Section
+from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
 
@@ -204,6 +206,16 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found
 
 
+def baselines(scale: Scale) -> Figures:
+    """Return bits per byte without a model, by what the largest size and the widths read."""
+    shortened = QUICK if scale is Scale.QUICK else ()
+    largest = (f"{SIZE}={sizes(scale)[-1]}", *shortened)
+    return {
+        "baselines": text_baselines(recipe_of(scale), largest),
+        "width_baselines": width_baselines(scale),
+    }
+
+
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and the drawing."""
     family = [Member.from_dict(own) for own in figures["family"]]
@@ -225,7 +237,22 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         members = [Member.from_dict(own) for own in figures["widths"]]
         tables = family_tables(members, None)
         sections.append(Section("Widths at equal tokens", [WIDTHS_WORDS], tables))
-    return Findings(tuple(judged), tuple(sections), figure)
+    return Findings(tuple(judged), tuple(sections), figure, baseline_tables(figures))
+
+
+def baseline_tables(figures: Figures) -> tuple[Table, ...]:
+    """Return the largest sizes, and the widths, each beside what needs no model."""
+    groups = (
+        ("family", "baselines", "held-out text, the largest sizes"),
+        ("widths", "width_baselines", "held-out text, equal tokens"),
+    )
+    tables = []
+    for members, baselines, what in groups:
+        if members in figures and baselines in figures:
+            own = [Member.from_dict(values) for values in figures[members]]
+            losses = {f"{one.parametrization} {one.size}": one.loss for one in own[-4:]}
+            tables.append(table_beside_baselines(losses, figures[baselines], what))
+    return tuple(tables)
 
 
 WIDTHS_WORDS = (
@@ -389,4 +416,5 @@ PAPER = Paper(
     measure=measure,
     judge=judge,
     separate=frozenset((RATES_STAGE, SEEDS_STAGE)),
+    baselines=baselines,
 )

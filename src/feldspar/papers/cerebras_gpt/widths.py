@@ -15,6 +15,7 @@ from feldspar.papers.cerebras_gpt.family import (
     Member,
 )
 from feldspar.papers.kit.paper import Results, Scale, Stage, values_of
+from feldspar.papers.kit.text_baselines import text_baselines
 from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.study.sweep import trial_of
@@ -117,6 +118,11 @@ def members_of(results: Results, scale: Scale) -> list[Member]:
             losses = tuple(score for _, score in own)
             found.append(Member(name, width, plan.shapes.parameters, flops, own[0][0], losses))
     return found
+
+
+def width_baselines(scale: Scale) -> dict[str, float]:
+    """Return bits per byte without a model, by the tokens that every width reads."""
+    return text_baselines(RECIPE, QUICK if scale is Scale.QUICK else ())
 
 
 @cache

@@ -46,6 +46,7 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.step_time import step_seconds_in_turn
+from feldspar.papers.kit.text_baselines import table_beside_baselines, text_baselines
 from feldspar.papers.kit.trunk import (
     TRUNK_DATA,
     TRUNK_RECIPE,
@@ -212,6 +213,11 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found
 
 
+def baselines(scale: Scale) -> Figures:
+    """Return bits per byte without a model, by the tokens that every batch reads."""
+    return {"baselines": text_baselines(recipe_of(scale), QUICK if scale is Scale.QUICK else ())}
+
+
 def factors_of(runs: Sequence[TrialResult]) -> list[list[float]]:
     """Return the factor from norm layers to total by seed and tenth of the tokens."""
     return [read_step_noise(run.folder).factors(BLOCKS).tolist() for run in runs]
@@ -241,7 +247,12 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         sections.insert(0, relation_section(figures, batches))
     if seconds:
         sections.append(Section("What measuring costs", (), overhead_tables(seconds)))
-    return Findings(tuple(judged), tuple(sections), figure)
+    beside = []
+    if "baselines" in figures:
+        losses = {name: fmean(own.final_losses) for name, own in batches.items()}
+        what = "held-out text, each batch at its best rate"
+        beside.append(table_beside_baselines(losses, figures["baselines"], what))
+    return Findings(tuple(judged), tuple(sections), figure, tuple(beside))
 
 
 def small_claims(figures: Figures, scale: Scale, claims: StatedClaims) -> list[Claim]:
@@ -303,4 +314,5 @@ PAPER = Paper(
     judge=judge,
     more_data=(TRUNK_DATA,),
     separate=frozenset(("batches", "exact", "widths", "reading")),
+    baselines=baselines,
 )

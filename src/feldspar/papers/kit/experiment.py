@@ -108,6 +108,8 @@ def run_experiment(
                 for result in results[stage.name]:
                     shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
         figures = json_values(paper.measure(results, scale))
+        if paper.baselines is not None and scale is not Scale.PAPER:
+            figures |= paper.baselines(scale)
         if again is not None:
             figures = again.record["figures"] | figures
         findings = paper.findings(figures, scale)

@@ -26,6 +26,7 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, octaves
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.papers.kit.text_baselines import table_beside_baselines, text_baselines
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
 from feldspar.report.figures import Figure, Series, line_figure
@@ -68,12 +69,17 @@ def grid(scale: Scale) -> tuple[list[dict[str, Any]], int]:
     return points, 1 if quick else study.seeds
 
 
+def shortened(scale: Scale) -> tuple[str, ...]:
+    """Return the override that shortens the runs of a quick experiment."""
+    return (f"phases.0.length={QUICK_STEPS} steps",) if scale is Scale.QUICK else ()
+
+
 def sweep_trials(scale: Scale) -> list[Trial]:
     """Return a trial for each point and seed, seeds fastest."""
     points, seeds = grid(scale)
     trials = []
     for point in points:
-        overrides = [f"phases.0.length={QUICK_STEPS} steps"] if scale is Scale.QUICK else []
+        overrides = list(shortened(scale))
         if scale is Scale.PAPER:
             overrides.append("choose.experiment=sweep")
             if point[PARAMETRIZATION] == "sp":
@@ -124,6 +130,11 @@ def measure(results: Results, scale: Scale) -> Figures:
     return figures
 
 
+def baselines(scale: Scale) -> Figures:
+    """Return bits per byte without a model, by the tokens that every run reads."""
+    return {"baselines": text_baselines(recipe_of(scale), shortened(scale))}
+
+
 def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, tables and drawings."""
     sweep = RateSweep(tuple(map(Cell.from_dict, figures["cells"])), DENSE)
@@ -150,7 +161,20 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         [loss_table(sweep, name) for name in NAMES],
         [curves(sweep, name) for name in NAMES],
     )
-    return Findings(judged, (section,), optimum_figure(sweep))
+    tables = (baseline_table(sweep, figures["baselines"]),) if "baselines" in figures else ()
+    return Findings(judged, (section,), optimum_figure(sweep), tables)
+
+
+def baseline_table(sweep: RateSweep, baselines: Mapping[str, float]) -> Table:
+    """Return the densest and the sparsest models at their best rates beside the baselines."""
+    ends = {"dense": DENSE, f"density {fraction(min(sweep.variants))}": min(sweep.variants)}
+    losses = {
+        f"{label}, {end}": sweep.best(name, density).loss
+        for name, label in NAMES.items()
+        for end, density in ends.items()
+        if (name, density) != ("supar", DENSE)
+    }
+    return table_beside_baselines(losses, baselines, "models: training text; others: held-out text")
 
 
 def untuned_losses(sweep: RateSweep) -> dict[str, Sequence[float]]:
@@ -301,4 +325,5 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
+    baselines=baselines,
 )
