@@ -43,6 +43,7 @@ from feldspar.papers.gns.norm_against_total import (
     relation_figures,
 )
 from feldspar.papers.kit.claims import UNRECORDED, Claim, Verdict
+from feldspar.papers.kit.experiment import Again
 from feldspar.papers.kit.paper import Scale, values_of
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.plan.summary import plan_recipe
@@ -367,3 +368,11 @@ def test_the_noise_scale_quickly_for_real(feldspar: Command, tmp_path: Path) -> 
     assert record["figures"]["batches"]["ramp"]["n_steps"][0] > 30
     page = (tmp_path / "runs" / "reproduce" / "gns-quick" / "report.html").read_text()
     assert "Batch over tokens" in page and "Held-out loss over modelled time" in page
+
+
+def test_only_what_reads_on_from_a_trunk_trains_one() -> None:
+    def runs(*names: str) -> list[str]:
+        return [stage.name for stage in Again(names, {}).runs(PAPER, Scale.SMALL)]
+
+    assert runs("exact", "widths") == ["exact", "widths"]
+    assert runs("reading") == ["trunk", "reading"]

@@ -206,7 +206,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     return found
 
 
-def baselines(scale: Scale) -> Figures:
+def measure_without_runs(scale: Scale) -> Figures:
     """Return bits per byte without a model, by what the largest size and the widths read."""
     shortened = QUICK if scale is Scale.QUICK else ()
     largest = (f"{SIZE}={sizes(scale)[-1]}", *shortened)
@@ -416,5 +416,5 @@ PAPER = Paper(
     measure=measure,
     judge=judge,
     separate=frozenset((RATES_STAGE, SEEDS_STAGE)),
-    baselines=baselines,
+    measure_without_runs=measure_without_runs,
 )

@@ -36,7 +36,7 @@ class Again:
     record: dict[str, Any]
 
     def runs(self, paper: Paper, scale: Scale) -> tuple[Stage, ...]:
-        """Return the stages to run: the named ones, what they need, and what experiments share.
+        """Return the stages to run: the named ones and what they need.
 
         Raises UserError for a stage that the paper cannot run without the others.
         """
@@ -48,11 +48,7 @@ class Again:
                 )
         stages = paper.stages(scale)
         needed = {name for stage in stages if stage.name in self.stages for name in stage.needs}
-        return tuple(
-            stage
-            for stage in stages
-            if stage.name in {*self.stages, *needed} or stage.folder is not None
-        )
+        return tuple(stage for stage in stages if stage.name in {*self.stages, *needed})
 
 
 @dataclass(frozen=True)
@@ -108,8 +104,8 @@ def run_experiment(
                 for result in results[stage.name]:
                     shutil.rmtree(result.folder / CHECKPOINTS_NAME, ignore_errors=True)
         figures = json_values(paper.measure(results, scale))
-        if paper.baselines is not None and scale is not Scale.PAPER:
-            figures |= paper.baselines(scale)
+        if paper.measure_without_runs is not None and scale is not Scale.PAPER:
+            figures |= paper.measure_without_runs(scale)
         if again is not None:
             figures = again.record["figures"] | figures
         findings = paper.findings(figures, scale)

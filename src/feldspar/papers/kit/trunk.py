@@ -8,7 +8,7 @@ from pathlib import Path
 from feldspar.papers.kit.paper import Data, Scale, Stage, start_from_run
 from feldspar.study.trials import Trial
 
-TRUNK_RECIPE = "trunk"
+TRUNK_STAGE = TRUNK_RECIPE = "trunk"
 TRUNK_DATA = Data(TRUNK_RECIPE)
 TRUNK_SCORE = "validation/bits_per_byte"
 TRUNKS = 3
@@ -19,7 +19,7 @@ QUICK_LENGTH = "phases.0.length=40 steps"
 def trunk_stage(scale: Scale) -> Stage:
     """Return the stage that trains the missing trunks; a quick run has one, which is short."""
     return Stage(
-        "trunk",
+        TRUNK_STAGE,
         TRUNK_RECIPE,
         lambda _: _trials(scale),
         TRUNK_SCORE,

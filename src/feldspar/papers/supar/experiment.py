@@ -130,7 +130,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     return figures
 
 
-def baselines(scale: Scale) -> Figures:
+def measure_without_runs(scale: Scale) -> Figures:
     """Return bits per byte without a model, by the tokens that every run reads."""
     return {"baselines": text_baselines(recipe_of(scale), shortened(scale))}
 
@@ -325,5 +325,5 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
-    baselines=baselines,
+    measure_without_runs=measure_without_runs,
 )
