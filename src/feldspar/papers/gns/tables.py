@@ -70,7 +70,7 @@ def factor_table(figures: Figures) -> Table:
     exact = np.mean(figures["factors"], axis=0)
     scales = figures["block_scales"]
     norm, total = (np.mean(scales[group], axis=0) for group in ("norm", "total"))
-    logged = figures["calibrated"]
+    logged = figures.get("calibrated", ())  # which older records lack
     online = np.mean(logged, axis=0) if logged else np.full(BLOCKS, np.nan)
     rows = [
         [
