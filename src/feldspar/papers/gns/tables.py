@@ -28,7 +28,8 @@ def relation_section(figures: Figures, batches: Mapping[str, BatchRuns]) -> Sect
         "blocks, once a parabola in the logarithm of tokens is taken out of each."
     )
     tables = [relation_table(figures), factor_table(figures)]
-    return Section("Norm layers and total", [words], tables, [batch_figure(batches)])
+    known = {name: own for name, own in batches.items() if own.curves[0].batches}
+    return Section("Norm layers and total", [words], tables, [batch_figure(known)] if known else [])
 
 
 def worth_section(
