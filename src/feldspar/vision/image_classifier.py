@@ -1,22 +1,22 @@
 """RevBiFPN with the members that users of timm expect of a classifier."""
 
+from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
-from feldspar.vision.feature_info import feature_info
+from feldspar.vision.feature_info import chosen_maps, feature_info
 from feldspar.vision.revbifpn import RevBiFPN, initialise
 
 POOLS = ("avg", "max", "")
 
 
 class ImageClassifier(RevBiFPN):
-    """A network for ``num_classes`` classes, or for pooled features where they are 0.
+    """A network for ``num_classes`` classes, the settings' by default; 0: for pooled features.
 
     Parameters and their names are those of ``RevBiFPN``. ``global_pool`` is ``avg``, which the
     paper trains with, ``max``, or empty for maps that are not pooled, without a classifier.
@@ -27,7 +27,7 @@ class ImageClassifier(RevBiFPN):
         settings: RevBiFPNSettings,
         memory: ActivationMemory = "reversible",
         seed: int = 0,
-        num_classes: int = 1000,
+        num_classes: int | None = None,
         global_pool: str = "avg",
         pretrained_cfg: dict[str, Any] | None = None,
     ) -> None:
@@ -36,7 +36,10 @@ class ImageClassifier(RevBiFPN):
         self.num_features = self.head_hidden_size = settings.head_width
         self.feature_info = feature_info(settings, with_neck=False)
         self.pretrained_cfg = self.default_cfg = pretrained_cfg or {}
-        self.reset_classifier(num_classes, global_pool)
+        self.num_classes, self.global_pool = settings.classes, "avg"
+        wanted = settings.classes if num_classes is None else num_classes
+        if (wanted, global_pool) != (self.num_classes, self.global_pool):
+            self.reset_classifier(wanted, global_pool)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits (b, classes) of normalised images (b, channels, h, w).
@@ -48,6 +51,30 @@ class ImageClassifier(RevBiFPN):
     def forward_features(self, images: Tensor) -> Tensor:
         """Return the map before pooling, (b, num_features, h / 32, w / 32)."""
         return self.gathered_features(self.pyramid(images))
+
+    def forward_intermediates(
+        self,
+        images: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """Return the map before pooling and the backbone's maps, or with ``intermediates_only``
+        these alone.
+
+        ``indices`` choose maps as ``chosen_maps`` reads them. ``norm`` and ``stop_early`` change
+        nothing: no norm follows the maps, and each map needs the whole backbone. Raises UserError
+        for another ``output_fmt``.
+        """
+        if output_fmt != "NCHW":
+            raise UserError("output_fmt: maps are NCHW", found=output_fmt)
+        streams = self.features(images)
+        maps = [streams[index] for index in chosen_maps(indices, len(streams))]
+        if intermediates_only:
+            return maps
+        return self.gathered_features(self.after_neck(streams)), maps
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Return logits of such a map; with ``pre_logits`` what the classifier reads."""
@@ -85,8 +112,3 @@ class ImageClassifier(RevBiFPN):
         initialise(classifier, self._seed)
         self.classifier = classifier.to(like.device, like.dtype)
         self.settings = self.settings.model_copy(update={"classes": num_classes})
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of parameters without weight decay, beside norms and biases."""
-        return set()

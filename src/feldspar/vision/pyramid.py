@@ -79,7 +79,10 @@ class ReversiblePyramid(nn.Module):
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the streams after the neck, of widths ``neck_channels``."""
-        streams = self.features(images)
+        return self.after_neck(self.features(images))
+
+    def after_neck(self, streams: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Return the backbone's streams as the neck maps them."""
         blocks = cast(Iterable[InvertedBottleneck], self.neck)
         if self.memory == "store":
             return tuple(block(stream) for block, stream in zip(blocks, streams, strict=True))
