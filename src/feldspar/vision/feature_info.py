@@ -36,10 +36,14 @@ class FeatureInfo(list[dict[str, Any]]):
             return self[idx][key]
         return [self[index][key] for index in (self.out_indices if idx is None else idx)]
 
-    def get_dicts(self, keys: Sequence[str] | None = None) -> list[dict[str, Any]]:
-        """Return the entries of the maps, with ``keys`` only where they are given."""
-        chosen = [self[index] for index in self.out_indices]
-        return chosen if keys is None else [{key: entry[key] for key in keys} for entry in chosen]
+    def get_dicts(
+        self, keys: Sequence[str] | None = None, idx: int | Sequence[int] | None = None
+    ) -> Any:
+        """Return the entry of an index or those of several, with ``keys`` only if given."""
+        if isinstance(idx, int):
+            return self[idx] if keys is None else {key: self[idx][key] for key in keys}
+        chosen = self.out_indices if idx is None else idx
+        return [self.get_dicts(keys, index) for index in chosen]
 
 
 def feature_info(
@@ -65,15 +69,13 @@ def chosen_maps(out_indices: int | Sequence[int] | None, n_maps: int) -> tuple[i
     An index below 0 counts from the coarsest map. Raises UserError for others than there are.
     """
     if isinstance(out_indices, int):
-        wanted: Sequence[int] = range(n_maps - out_indices, n_maps) if out_indices > 0 else ()
+        wanted = tuple(range(-out_indices, 0))
     else:
-        wanted = range(n_maps) if out_indices is None else tuple(out_indices)
+        wanted = tuple(range(n_maps) if out_indices is None else out_indices)
     if not wanted or not all(-n_maps <= index < n_maps for index in wanted):
         raise UserError(
-            "out_indices: there is no such map",
+            "out_indices: there are no such maps",
             found=out_indices,
             allowed=f"indices from {-n_maps} to {n_maps - 1}, or a number of maps up to {n_maps}",
         )
-    if isinstance(out_indices, int) and out_indices > n_maps:
-        raise UserError("out_indices: there are not as many maps", found=out_indices)
     return tuple(index % n_maps for index in wanted)
