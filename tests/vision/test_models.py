@@ -10,6 +10,7 @@ from torch import nn
 
 import feldspar.vision
 from feldspar.core.errors import UserError
+from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.recipe.sections.vision import SIZES, revbifpn_settings
 from feldspar.vision.authors import authors_names
 from feldspar.vision.feature_info import chosen_maps
@@ -73,7 +74,7 @@ def test_features_go_through_the_head(classifier: ImageClassifier) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_members_of_every_size(name: str) -> None:
     resolution, keys = SIZES[MODELS[name]]
-    with torch.device("meta"):
+    with torch.device("meta"), QuickShapes():
         model = ImageClassifier(model_settings(name), pretrained_cfg=classifier_configuration(name))
     assert model.num_classes == 1000 and model.num_features == keys["head_width"]
     assert model.feature_info.channels() == list(keys["channels"])
