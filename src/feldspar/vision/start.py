@@ -55,7 +55,8 @@ def _take(network: ReversiblePyramid, weights: dict[str, Tensor], source: str) -
     """Copy each tensor of a whole network that ``network`` has, except another's classifier."""
     own = network.state_dict()
     bias = f"{CLASSIFIER}bias"
-    anew = bias in own and weights[bias].shape != own[bias].shape
+    classes = [len(tensors[bias]) for tensors in (own, weights) if bias in tensors]
+    anew = len(set(classes)) > 1
     for name, tensor in own.items():
         if not (anew and name.startswith(CLASSIFIER)):
             _copy(weights.get(name), tensor, name, source)
@@ -64,8 +65,7 @@ def _take(network: ReversiblePyramid, weights: dict[str, Tensor], source: str) -
     if extra:
         raise UserError(f"{source} holds {min(extra)}, which the network lacks")
     if anew:
-        classes, count = len(own[bias]), len(weights[bias])
-        say(f"the classifier starts anew: {classes} classes in place of {count}")
+        say(f"the classifier starts anew: {classes[0]} classes in place of {classes[1]}")
 
 
 def _copy(found: Tensor | None, into: Tensor, name: str, source: str) -> None:
