@@ -185,6 +185,7 @@ def test_channels_of_images_repeat_in_turn(classifier: ImageClassifier) -> None:
         ({"in_chans": 0}, "1 to 3 channels"),
         ({"drop_rate": 1.0}, "drop_rate must be at least 0 and below 1"),
         ({"drop_path_rate": -0.1}, "drop_path_rate must be"),
+        ({"memory": "stored"}, "memory is not known: 'stored'"),
         ({"pretrained": True}, "has no weights of revbifpn_s0 and downloads none"),
         ({"pretrained": "absent.pth"}, "pretrained: absent.pth cannot be read as weights"),
     ],
