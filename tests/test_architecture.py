@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import feldspar.vision
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.keys import all_keys
 from feldspar.recipe.load import LoadedVisionRecipe, load_any_recipe
@@ -165,6 +166,16 @@ def test_a_floor_imports_only_the_floors_below_it(room: str) -> None:
         for path in (PACKAGE / room / floor).rglob("*.py"):
             above = [name for name in imports(ast.walk(tree_of(path))) if name.startswith(upper)]
             assert not above, f"{path}: {above}"
+
+
+def test_rooms_offer_no_names_inside_the_package() -> None:
+    outside = PACKAGE / "vision" / "__init__.py"
+    for path in sorted(PACKAGE.rglob("*/__init__.py")):
+        assert path == outside or not set(imports(ast.walk(tree_of(path)))), path
+    offered = {f"feldspar.vision.{name}" for name in feldspar.vision.__all__}
+    for path in FILES:
+        if path != outside:
+            assert not offered & set(imports(ast.walk(tree_of(path)))), path
 
 
 def test_no_file_imports_itself_by_a_detour() -> None:

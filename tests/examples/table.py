@@ -150,6 +150,7 @@ TABLE = (
         places={"imported": ("runs/chat",)},
     ),
     Row(r"vision evaluate "),
+    Row(r"vision export ", "ONNX takes a minute", added=("--format", "pt2", ANEW)),
     Row(r"release .*--verify"),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
     Row(

@@ -73,6 +73,48 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"{folder}: {result.position:,} images in {result.steps:,} steps{measured}")
 
     _add_evaluate(vision)
+    _add_export(vision)
+
+
+def _add_export(vision: typer.Typer) -> None:
+    @vision.command()
+    def export(
+        run: Annotated[Path, typer.Argument(help="Run folder.")],
+        to: Annotated[Path, typer.Option("--to", "--out", help="File to write.")],
+        file_format: Annotated[
+            str, typer.Option("--format", help="onnx, or pt2 (a program of torch.export).")
+        ] = "onnx",
+        checkpoint: Annotated[
+            str, typer.Option("--checkpoint", help="last, or its number of images.")
+        ] = "last",
+        resolution: Annotated[
+            int | None, typer.Option("--resolution", help="Pixels; default: the last phase's.")
+        ] = None,
+        overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
+        json: Json = False,
+    ) -> None:
+        """Write a trained network as a file for other programs, and check what it returns.
+
+        The file takes normalised images in batches of any number and returns logits.
+
+        Example: feldspar vision export runs/revbifpn-small --to stripes.onnx
+        """
+        from feldspar.cli.console import print_json
+        from feldspar.runtime.run_folder import require_run
+
+        require_run(run)
+        from feldspar.vision.export import export_run
+
+        written = export_run(run, to, file_format, checkpoint, resolution, overwrite)
+        channels, height, width = written.image_shape
+        if json:
+            record = {"file": str(to), "images": [channels, height, width]}
+            print_json(record | {"outputs": written.outputs, "difference": written.difference})
+            return
+        typer.echo(
+            f"{to}: images of {channels} x {height} x {width}, outputs equal to "
+            f"{written.difference:.2g}"
+        )
 
 
 def _add_evaluate(vision: typer.Typer) -> None:

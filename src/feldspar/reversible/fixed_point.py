@@ -39,9 +39,9 @@ def exact_limit(dtype: torch.dtype, bits: int) -> float:
 def require_exact(sums: Tensor, bits: int) -> None:
     """Raise RunError unless every sum is below the limit; waits for the device.
 
-    On the meta device there are no values to compare.
+    On the meta device and in an exported program there are no values to compare.
     """
-    if sums.is_meta:
+    if sums.is_meta or torch.compiler.is_exporting():
         return
     limit, found = exact_limit(sums.dtype, bits), sums.detach().abs().amax().item()
     if not found < limit:

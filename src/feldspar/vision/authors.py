@@ -62,21 +62,24 @@ def authors_names(network: RevBiFPN) -> dict[str, str]:
     return {name: authors_name(name, n_outputs) for name in network.state_dict()}
 
 
-def read_authors_weights(path: Path, network: RevBiFPN) -> dict[str, Tensor]:
+def read_authors_weights(
+    path: Path, network: RevBiFPN, key: str = "start_from.path"
+) -> dict[str, Tensor]:
     """Return the tensors of their checkpoint under the names of ``network``, shapes unchecked.
 
-    Raises UserError for a file that is no state dict of tensors, or one of another network.
+    ``key`` is the setting or argument that named the file, for messages. Raises UserError
+    for a file that is no state dict of tensors, or one of another network.
     """
-    theirs = _state_dict(path)
+    theirs = _state_dict(path, key)
     names = authors_names(network)
     missing = [other for other in names.values() if other not in theirs]
     unknown = sorted(set(theirs) - set(names.values()))
     if missing or unknown:
         raise UserError(
-            f"start_from.path: {path.name} is not the authors' checkpoint of this network",
+            f"{key}: {path.name} is not the authors' checkpoint of this network",
             found=f"{len(missing)} tensors are missing, {len(unknown)} are unknown, "
             f"such as {(missing or unknown)[0]}",
-            do="give model.size the size of the checkpoint",
+            do="choose the size of the checkpoint",
         )
     return {ours: theirs[other] for ours, other in names.items()}
 
@@ -86,15 +89,13 @@ def _inside(rest: str) -> str:
     return f"{INSIDE[holder]}.{kind}"
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
+def _state_dict(path: Path, key: str) -> dict[str, Tensor]:
     try:
         value: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"start_from.path: {path} cannot be read as weights", found=str(error)
-        ) from error
+        raise UserError(f"{key}: {path} cannot be read as weights", found=str(error)) from error
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
         value = value["state_dict"]
     if not isinstance(value, dict) or not all(isinstance(item, Tensor) for item in value.values()):
-        raise UserError(f"start_from.path: {path} holds no state dict of tensors")
+        raise UserError(f"{key}: {path} holds no state dict of tensors")
     return value

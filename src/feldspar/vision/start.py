@@ -14,6 +14,8 @@ from feldspar.recipe.sections.start_from import StartFromRun, StartFromScratch
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.authors import read_authors_weights
 from feldspar.vision.load import load_vision_run
+from feldspar.vision.network_cost import shapes_of
+from feldspar.vision.pyramid import ReversiblePyramid
 from feldspar.vision.revbifpn import RevBiFPN
 
 CLASSIFIER = "classifier."
@@ -32,24 +34,44 @@ def start_network(network: RevBiFPN, recipe: VisionRecipe) -> None:
         weights = load_vision_run(Path(source.path), source.checkpoint).network.state_dict()
     else:
         weights = read_authors_weights(source.path, network)
+    _take(network, weights, f"start_from: {source.path}")
+    say(f"starting from the weights of {source.path}")
+
+
+@torch.no_grad()
+def load_pretrained(network: ReversiblePyramid, path: Path) -> None:
+    """Replace weights and statistics by those of a run folder or of a file of the authors.
+
+    Raises UserError where they are of another network.
+    """
+    if path.is_dir():
+        weights = load_vision_run(path).network.state_dict()
+    else:
+        weights = read_authors_weights(path, shapes_of(network.settings), "pretrained")
+    _take(network, weights, f"pretrained: {path}")
+
+
+def _take(network: ReversiblePyramid, weights: dict[str, Tensor], source: str) -> None:
+    """Copy each tensor of a whole network that ``network`` has, except another's classifier."""
     own = network.state_dict()
-    anew = weights[f"{CLASSIFIER}bias"].shape != own[f"{CLASSIFIER}bias"].shape
+    bias = f"{CLASSIFIER}bias"
+    classes = [len(tensors[bias]) for tensors in (own, weights) if bias in tensors]
+    anew = len(set(classes)) > 1
     for name, tensor in own.items():
         if not (anew and name.startswith(CLASSIFIER)):
-            _copy(weights.get(name), tensor, name, str(source.path))
-    if len(weights) > len(own):
-        extra = min(set(weights) - set(own))
-        raise UserError(f"start_from: {source.path} holds {extra}, which the network lacks")
-    say(f"starting from the weights of {source.path}")
+            _copy(weights.get(name), tensor, name, source)
+    parts = {name.partition(".")[0] for name in own}
+    extra = {name for name in weights if name.partition(".")[0] in parts} - set(own)
+    if extra:
+        raise UserError(f"{source} holds {min(extra)}, which the network lacks")
     if anew:
-        count = len(weights[f"{CLASSIFIER}bias"])
-        say(f"the classifier starts anew: {recipe.model.classes} classes in place of {count}")
+        say(f"the classifier starts anew: {classes[0]} classes in place of {classes[1]}")
 
 
-def _copy(found: Tensor | None, into: Tensor, name: str, path: str) -> None:
+def _copy(found: Tensor | None, into: Tensor, name: str, source: str) -> None:
     if found is None or found.shape != into.shape:
         raise UserError(
-            f"start_from: {path} does not fit the network at {name}",
+            f"{source} does not fit the network at {name}",
             found="absent" if found is None else tuple(found.shape),
             allowed=str(tuple(into.shape)),
         )

@@ -1,7 +1,10 @@
 """The stem of a RevBiFPN: no weights, pixels become channels."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
@@ -30,6 +33,23 @@ def require_divisible(settings: RevBiFPNSettings, height: int, width: int) -> No
         )
 
 
+def padded_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Add zeros at the right and below until height and width are multiples; warn of each size."""
+    height, width = images.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if below == right == 0:
+        return images
+    warnings.warn(
+        f"images of {height} x {width} are padded to {height + below} x {width + right}",
+        stacklevel=2,
+    )
+    return F.pad(images, (0, right, 0, below))
+
+
+class ImageTypeError(UserError, TypeError):
+    """Images of integers, which no convolution takes."""
+
+
 class Stem(nn.Module):
     """Channels repeated in turn to a 16th of the finest stream's, and pixels stacked."""
 
@@ -46,7 +66,7 @@ class Stem(nn.Module):
         """
         expected = self._settings.image_channels
         if not images.is_floating_point():
-            raise UserError(
+            raise ImageTypeError(
                 "images must be of a floating-point type",
                 found=images.dtype,
                 do="scale and normalise them first",
