@@ -113,7 +113,7 @@ def test_recomputed_and_in_bfloat16(
     decoder, tokens = make_decoder(**changes), random_tokens(2, 9)
     parameters = list(decoder.parameters())
     plain = torch.autograd.grad(decoder.loss(tokens, tokens)[0], parameters)
-    decoder.recompute_activations = True
+    decoder.activation_memory = "recompute"
     again = torch.autograd.grad(decoder.loss(tokens, tokens)[0], parameters)
     for one, other in zip(plain, again, strict=True):
         assert torch.equal(one, other)

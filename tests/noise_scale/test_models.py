@@ -148,7 +148,7 @@ def test_duplicated_examples_are_not_independent():
 def test_recomputed_activations_change_nothing(coverage):
     decoder = make_decoder()
     losses, one = decoder_losses(decoder, *draw(4), 2)
-    decoder.recompute_activations = True
+    decoder.activation_memory = "recompute"
     stats = measure(decoder, losses, 4, coverage=coverage)
     assert_norms(stats, looped_norms(decoder, one, 4))
 

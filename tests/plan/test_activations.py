@@ -170,7 +170,7 @@ def test_dropout_on_an_accelerator_saves_a_byte_an_entry_and_no_probabilities() 
 )
 def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], documents: bool) -> None:
     settings = settings_of(n_layers=4, **changes)
-    batch = MicroBatch(2, 128, documents=documents, recompute=True)
+    batch = MicroBatch(2, 128, documents=documents, activation_memory="recompute")
     decoder = decoder_of(settings)
     block = decoder.blocks[-1]
     again: list[Saved] = []
@@ -185,7 +185,7 @@ def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], docum
 
     block.register_forward_pre_hook(begin)
     block.register_forward_hook(end)
-    decoder.recompute_activations = True
+    decoder.activation_memory = "recompute"
     _, saved = step(decoder, batch)
     inputs_and_block = sum(saved.storages.values()) + sum(again[0].storages.values())
     assert activation_bytes(settings, batch) == inputs_and_block

@@ -259,7 +259,7 @@ class _Counter:
             on_accelerator=self.on_accelerator,
             bfloat16=self.machine.multiplies_bfloat16(runtime),
             documents=self.recipe.phases[phase.index].documents == "mask",
-            recompute=runtime.activation_memory == "recompute",
+            activation_memory=runtime.activation_memory,
         )
 
 
