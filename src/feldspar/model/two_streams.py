@@ -30,7 +30,7 @@ class AddedBranch(nn.Module):
 
     def forward(self, x_btd: Tensor) -> Tensor:
         """Map the stream that is read (b, t, d) to the addend of the other."""
-        return self.block(x_btd, self.context, self.part)
+        return self.block(_apart(x_btd), self.context, self.part)
 
 
 def through_two_streams(
@@ -51,8 +51,16 @@ def through_two_streams(
         ],
         memory,
     )
-    first, second = chain(x_btd, x_btd)
+    first, second = chain(x_btd, _apart(x_btd))
     return torch.add(first, second).mul_(0.5)
+
+
+def _apart(x_btd: Tensor) -> Tensor:
+    """Return a view, at which gradients are summed before they reach the stream.
+
+    So they are summed in the same order whether a branch is stored or computed again.
+    """
+    return x_btd.view_as(x_btd)
 
 
 def _reversible(
