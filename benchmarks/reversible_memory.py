@@ -32,7 +32,7 @@ from feldspar.model.decoder import Decoder
 from feldspar.papers.kit.turns import seconds_in_turn
 from feldspar.plan.storage_bytes import peak_bytes
 from feldspar.recipe.sections.model import ModelSettings
-from feldspar.recipe.sections.vision import revbifpn_settings
+from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.report.figures import Panel, Series, panel_figure
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.runtime.allocator import keep_freed_pages
@@ -65,7 +65,14 @@ DECODERS: dict[str, tuple[str | bool, ActivationMemory]] = {
     "reversible (reformer)": ("reformer", "reversible"),
 }
 
-IMAGES, PIXELS, RESOLUTIONS, RESOLUTION_SILOS, CLASSES = 1, 64, (32, 64, 96, 128), 4, 10
+REVBIFPN: dict[str, Any] = {
+    "channels": (48, 64, 80),
+    "neck_channels": (48, 64, 80),
+    "head_width": 80,
+    "residual_layers": 1,
+}
+"""The three finest streams of S0, with fewer residual layers."""
+IMAGES, PIXELS, RESOLUTIONS, RESOLUTION_SILOS, CLASSES = 2, 64, (32, 64, 96, 128), 4, 10
 NETWORKS: dict[str, ActivationMemory] = {
     "stored": "store",
     "recomputed": "recompute",
@@ -100,7 +107,7 @@ def main() -> None:
             },
         },
         "revbifpn": {
-            "size": "S0",
+            "model": REVBIFPN,
             "images": IMAGES,
             "depth": {"values": DEPTHS, "bytes": by_way(NETWORKS, network_bytes, DEPTHS)},
             "resolution": {
@@ -119,9 +126,7 @@ def main() -> None:
         sys.exit(f"memory grows with depth: {', '.join(steep)}")
 
 
-def by_way(
-    ways: Mapping[str, Any], measure: Callable[..., int], values: tuple[int, ...]
-) -> Table:
+def by_way(ways: Mapping[str, Any], measure: Callable[..., int], values: tuple[int, ...]) -> Table:
     """Return the bytes of each way at each value."""
     return {name: [measure(value, way=ways[name]) for value in values] for name in ways}
 
@@ -156,9 +161,9 @@ def decoder_bytes(
 
 
 def network_of(silos: int, memory: ActivationMemory) -> RevBiFPN:
-    """Return S0's widths with another number of silos."""
-    settings = revbifpn_settings("S0", CLASSES)
-    return RevBiFPN(settings.model_copy(update={"extra_silos": silos}), memory, seed=0)
+    """Return a RevBiFPN with a number of extra silos."""
+    settings = RevBiFPNSettings(**REVBIFPN, classes=CLASSES, extra_silos=silos)
+    return RevBiFPN(settings, memory, seed=0)
 
 
 def network_bytes(silos: int, pixels: int = PIXELS, *, way: ActivationMemory) -> int:
@@ -182,9 +187,7 @@ def network_passes() -> dict[str, Callable[[], None]]:
     def run(loss: ClassificationLoss) -> None:
         loss(images, targets).backward()
 
-    losses = {
-        name: ClassificationLoss(network_of(TIMED_SILOS, way)) for name, way in ways.items()
-    }
+    losses = {name: ClassificationLoss(network_of(TIMED_SILOS, way)) for name, way in ways.items()}
     return {name: partial(run, loss) for name, loss in losses.items()}
 
 
@@ -232,7 +235,9 @@ def panels(record: dict[str, Any]) -> list[Panel]:
     return [
         Panel(
             [
-                Series(way, record[network][axis]["values"], [size / 1e6 for size in sizes], "points")
+                Series(
+                    way, record[network][axis]["values"], [size / 1e6 for size in sizes], "points"
+                )
                 for way, sizes in record[network][axis]["bytes"].items()
             ],
             label,

@@ -40,11 +40,13 @@ def gradients(
     ids=["alibi, dropout", "rotary"],
 )
 def test_gradients_equal_those_of_stored_activations(
-    kind: str, memory: ActivationMemory, changes: dict[str, Any], make_decoder: Make, random_tokens: Make
+    kind: str,
+    memory: ActivationMemory,
+    changes: dict[str, Any],
+    make_decoder: Make,
+    random_tokens: Make,
 ) -> None:
-    decoder = make_decoder(
-        dtype=torch.float64, std=0.1, n_layers=16, reversible=kind, **changes
-    )
+    decoder = make_decoder(dtype=torch.float64, std=0.1, n_layers=16, reversible=kind, **changes)
     for block in decoder.blocks:
         block.residual_multiplier = 0.7
     tokens = random_tokens(*DOCUMENTS.shape)
@@ -68,7 +70,9 @@ def test_rounded_sums_give_the_same_bits(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_memory_does_not_grow_with_depth(kind: str, make_decoder: Make, random_tokens: Make) -> None:
+def test_memory_does_not_grow_with_depth(
+    kind: str, make_decoder: Make, random_tokens: Make
+) -> None:
     tokens = random_tokens(4, 32)
 
     def peak(depth: int, memory: ActivationMemory) -> int:
@@ -108,7 +112,9 @@ def test_tables_and_documents_are_kept_once(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_frozen_weights_get_no_gradients(kind: str, make_decoder: Make, random_tokens: Make) -> None:
+def test_frozen_weights_get_no_gradients(
+    kind: str, make_decoder: Make, random_tokens: Make
+) -> None:
     """Where embeddings and first layers are frozen, the backward pass ends before them."""
     decoder, tokens = make_decoder(n_layers=4, reversible=kind), random_tokens(2, 9)
     trained = {n: p for n, p in decoder.named_parameters() if "blocks.2.feed_forward" in n}

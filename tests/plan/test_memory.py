@@ -145,7 +145,9 @@ def test_activations_are_the_models_own(plan_text: PlanText, keys: str) -> None:
     planned = plan_text(f"{PHASES}runtime: {keys}\n")
     memory = planned.memory()
     narrow = keys != "{}"
-    batch = MicroBatch(24, 64, bfloat16=narrow, activation_memory="recompute" if narrow else "store")
+    batch = MicroBatch(
+        24, 64, bfloat16=narrow, activation_memory="recompute" if narrow else "store"
+    )
     model = planned.recipe.model
     assert memory.activations_bytes == activation_bytes(model, batch)
     vocabulary, width = planned.shapes.rows[0].shape

@@ -51,7 +51,6 @@ from feldspar.recipe.sections.position_scaling import (
 )
 from feldspar.reversible.chain import ActivationMemory
 
-
 Branch = Literal["layer", "attention", "feed_forward"]
 """What a block adds to a residual stream: both of its parts, or one of them."""
 

@@ -45,10 +45,7 @@ def through_two_streams(
     The chain lives for one pass: it holds no weights of its own, and the blocks keep their names.
     """
     chain = ReversibleChain(
-        [
-            _reversible(block, layer, context, settings)
-            for layer, block in enumerate(blocks)
-        ],
+        [_reversible(block, layer, context, settings) for layer, block in enumerate(blocks)],
         memory,
     )
     first, second = chain(x_btd, _apart(x_btd))

@@ -66,9 +66,7 @@ def read_source(
         tokenizer = run_tokenizer(path, checkpoint)
         streams = checkpoint.recipe.values["model"].get("reversible") or {}
         weights = read_weights(checkpoint)
-        return Source(
-            settings.path, weights, tokenizer, checkpoint, reversible=streams.get("type")
-        )
+        return Source(settings.path, weights, tokenizer, checkpoint, reversible=streams.get("type"))
     from feldspar.huggingface.import_folder import import_model
 
     model = import_model(path)
