@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from feldspar.model.context import SequenceContext
 from feldspar.model.cross_entropy import working_bytes
-from feldspar.model.decoder import Decoder
+from feldspar.model.decoder import Branch, Decoder
 from feldspar.model.low_rank import ROLES as LORA_ROLES
 from feldspar.model.rows import model_shapes
 from feldspar.plan.activations import MicroBatch, activation_bytes
@@ -191,6 +192,32 @@ def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], docum
     assert activation_bytes(settings, batch) == inputs_and_block
     stored = MicroBatch(2, 128, documents=documents)
     assert activation_bytes(settings, batch) < activation_bytes(settings, stored) / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), [("revnet", ("layer",)), ("reformer", ("attention", "feed_forward"))]
+)
+def test_a_reversible_pass_saves_last_streams_and_one_branch(
+    kind: str, parts: tuple[Branch, ...]
+) -> None:
+    batch = MicroBatch(2, 128, activation_memory="reversible")
+    counted = []
+    for n_layers in (2, 5):
+        settings = settings_of(n_layers=n_layers, reversible=kind)
+        decoder = decoder_of(settings)
+        decoder.activation_memory = "reversible"
+        _, saved = step(decoder, batch)
+        x = torch.randn(2, 128, WIDTH, requires_grad=True)
+        sizes = []
+        for part in parts:
+            branch = Saved(decoder.blocks[0])
+            branch.parameters.add(x.untyped_storage().data_ptr())
+            with branch.hooks:
+                decoder.blocks[0](x, SequenceContext(), part)
+            sizes.append(sum(branch.storages.values()))
+        counted.append(activation_bytes(settings, batch))
+        assert counted[-1] == sum(saved.storages.values()) + max(sizes)
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

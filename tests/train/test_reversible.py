@@ -21,6 +21,7 @@ STATIC = "phases.0.sparsity={type: static, sparsity: 0.5}"
 LORA = "phases.1.lora={rank: 4, targets: [hidden]}"
 ALIBI = "model.positions={type: alibi}"
 SWIGLU = "model.feed_forward=swiglu"
+BFLOAT16 = "runtime.precision=bfloat16"
 
 
 def run(recipe: Path, out: Path, *overrides: str) -> list[float]:
@@ -109,9 +110,6 @@ def test_rounded_sums_give_the_same_bits_in_bfloat16(recipe_file: Path, tmp_path
         for memory in ("store", "reversible")
     )
     assert stored == rebuilt
-
-
-BFLOAT16 = "runtime.precision=bfloat16"
 
 
 def test_bfloat16_without_rounded_sums_is_warned_of(recipe_file: Path) -> None:

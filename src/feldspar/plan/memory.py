@@ -64,8 +64,6 @@ class Memory:
     precision: str
     """Type of the matrix products."""
     activation_memory: str
-    streams_drift: bool
-    """True if the backward pass rebuilds streams that bfloat16 does not give exactly."""
     micro_batch_sequences: int
     context_length: int
     weights_bytes: int
@@ -95,14 +93,8 @@ class Memory:
         }
 
     def warnings(self, machine: Machine) -> list[str]:
-        """Return a warning if the memory does not fit the device, and one if streams drift."""
+        """Return a warning if the memory does not fit the device, else None."""
         found = []
-        if self.streams_drift:
-            found.append(
-                "runtime.activation_memory: streams rebuilt under bfloat16 drift from those of the "
-                "forward pass, and gradients with them; model.reversible.fixed_point_bits=14 makes "
-                "them exact"
-            )
         known = machine.accelerator
         if known is not None and self.total_bytes > USABLE_SHARE * known.memory_bytes:
             found.append(
@@ -117,6 +109,18 @@ def plan_memory(recipe: Recipe, timeline: Timeline, machine: Machine) -> Memory:
     """Return the memory of the phase that needs most. Raises the errors of ``phase_memories``."""
     memories = phase_memories(recipe, timeline, machine)
     return max(memories, key=lambda memory: memory.total_bytes)
+
+
+def drift_warnings(recipe: Recipe, bfloat16: bool) -> list[str]:
+    """Return a warning if the backward pass rebuilds streams that ``bfloat16`` products move."""
+    settings = recipe.model.reversible
+    rebuilds = settings is not None and recipe.runtime.activation_memory == "reversible"
+    if not rebuilds or settings.fixed_point_bits is not None or not bfloat16:
+        return []
+    return [
+        "runtime.activation_memory: streams rebuilt under bfloat16 drift from those of the forward "
+        "pass, and gradients with them; model.reversible.fixed_point_bits=14 makes them exact"
+    ]
 
 
 def phase_memories(recipe: Recipe, timeline: Timeline, machine: Machine) -> list[Memory]:
@@ -223,13 +227,7 @@ class _Counter:
             devices=self.devices,
             shards=self.shards,
             precision="bfloat16" if batch.bfloat16 else "float32",
-            activation_memory=batch.activation_memory,
-            streams_drift=(
-                batch.bfloat16
-                and batch.activation_memory == "reversible"
-                and model.reversible is not None
-                and model.reversible.fixed_point_bits is None
-            ),
+            activation_memory=self.recipe.runtime.activation_memory,
             micro_batch_sequences=sequences,
             context_length=phase.context_length,
             weights_bytes=WIDE * _entries(rows, self.shards),

@@ -297,7 +297,9 @@ def language_model(
     require_same_masks(masks)
     if not splits:
         module = distribution.wrap(module, precision)
-    if choose_compile(recipe.runtime, device):
+    # That a compiled block computes the same when it runs again is not tested.
+    asked = recipe.model.reversible is None or recipe.runtime.compile is True
+    if asked and choose_compile(recipe.runtime, device):
         for block in decoder.blocks:
             block.compile()
     batches = SequenceBatches(
