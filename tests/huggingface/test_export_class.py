@@ -41,6 +41,7 @@ CLASSES = [
     ({"positions": "rotary", **WINDOW}, NoScaling(), "Starcoder2ForCausalLM"),
     (LLAMA_LIKE | {"norm": "layer"}, NoScaling(), OWN),
     (LLAMA_LIKE, GROWING, OWN),
+    (LLAMA_LIKE | {"reversible": True}, NoScaling(), OWN),
 ]
 
 

@@ -133,14 +133,22 @@ def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None =
     if settings.embedding_norm:
         x = _norm(x, state, "embedding_norm", settings)
     x = x * decoder.embedding_multiplier
+    streams = [x, x]
+    how = None if settings.reversible is None else settings.reversible.type
     for index, block in enumerate(decoder.blocks):
         prefix = f"blocks.{index}."
         part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        if how == "revnet":  # the others read what this layer writes
+            x = before = streams[1 - index % 2]
+        elif how == "reformer":
+            x = streams[1]
         read = x
         normed = _norm(read, part, "attention_norm", settings)
         branch = _attention(decoder, normed, part, index, positions, document_ids)
         branch = _norm(branch, part, "attention_output_norm", settings)
         x = x + branch * block.residual_multiplier
+        if how == "reformer":
+            streams[0] = x = streams[0] + branch * block.residual_multiplier
         if settings.branches == "sequential":
             read = x
         if settings.branches != "parallel_one_norm":
@@ -154,6 +162,12 @@ def naive_logits(decoder: Decoder, tokens: Tensor, document_ids: Tensor | None =
         branch = _linear(inner, part, "feed_forward.output", settings)
         branch = _norm(branch, part, "feed_forward_output_norm", settings)
         x = x + branch * block.residual_multiplier
+        if how == "revnet":
+            streams[index % 2] = streams[index % 2] + x - before
+        elif how == "reformer":
+            streams[1] = streams[1] + branch * block.residual_multiplier
+    if how is not None:
+        x = (streams[0] + streams[1]) / 2
     x = _norm(x, state, "final_norm", settings)
     head = state.get("output.weight", state["token_embedding.weight"])
     logits = x @ head.T * decoder.output_multiplier

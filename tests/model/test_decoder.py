@@ -91,9 +91,9 @@ def test_token_losses_sum_to_the_loss(make_decoder, random_tokens):
 
 def test_recomputed_activations_give_the_same_gradients(make_decoder, random_tokens):
     tokens, gradients = random_tokens(2, 10), []
-    for recompute in (False, True):
+    for memory in ("store", "recompute"):
         decoder = make_decoder(positions="rotary")
-        decoder.recompute_activations = recompute
+        decoder.activation_memory = memory
         decoder.loss(tokens, tokens)[0].backward()
         gradients.append([parameter.grad for parameter in decoder.parameters()])
     assert all(map(torch.equal, *gradients))

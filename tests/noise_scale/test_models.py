@@ -145,10 +145,21 @@ def test_duplicated_examples_are_not_independent():
 
 
 @pytest.mark.parametrize("coverage", ["norm", "all"])
-def test_recomputed_activations_change_nothing(coverage):
-    decoder = make_decoder()
+@pytest.mark.parametrize(
+    ("reversible", "memory"),
+    [
+        (False, "recompute"),
+        ("revnet", "recompute"),
+        ("revnet", "reversible"),
+        ("reformer", "recompute"),
+        ("reformer", "reversible"),
+    ],
+)
+def test_recomputed_activations_change_nothing(reversible, memory, coverage):
+    """Each example counts once, though blocks run twice."""
+    decoder = make_decoder(reversible=reversible)
     losses, one = decoder_losses(decoder, *draw(4), 2)
-    decoder.recompute_activations = True
+    decoder.activation_memory = memory
     stats = measure(decoder, losses, 4, coverage=coverage)
     assert_norms(stats, looped_norms(decoder, one, 4))
 

@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from feldspar.model.context import SequenceContext
 from feldspar.model.cross_entropy import working_bytes
-from feldspar.model.decoder import Decoder
+from feldspar.model.decoder import Branch, Decoder
 from feldspar.model.low_rank import ROLES as LORA_ROLES
 from feldspar.model.rows import model_shapes
 from feldspar.plan.activations import MicroBatch, activation_bytes
@@ -170,7 +171,7 @@ def test_dropout_on_an_accelerator_saves_a_byte_an_entry_and_no_probabilities() 
 )
 def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], documents: bool) -> None:
     settings = settings_of(n_layers=4, **changes)
-    batch = MicroBatch(2, 128, documents=documents, recompute=True)
+    batch = MicroBatch(2, 128, documents=documents, activation_memory="recompute")
     decoder = decoder_of(settings)
     block = decoder.blocks[-1]
     again: list[Saved] = []
@@ -185,12 +186,38 @@ def test_recomputation_saves_inputs_and_one_block(changes: dict[str, Any], docum
 
     block.register_forward_pre_hook(begin)
     block.register_forward_hook(end)
-    decoder.recompute_activations = True
+    decoder.activation_memory = "recompute"
     _, saved = step(decoder, batch)
     inputs_and_block = sum(saved.storages.values()) + sum(again[0].storages.values())
     assert activation_bytes(settings, batch) == inputs_and_block
     stored = MicroBatch(2, 128, documents=documents)
     assert activation_bytes(settings, batch) < activation_bytes(settings, stored) / 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts"), [("revnet", ("layer",)), ("reformer", ("attention", "feed_forward"))]
+)
+def test_a_reversible_pass_saves_last_streams_and_one_branch(
+    kind: str, parts: tuple[Branch, ...]
+) -> None:
+    batch = MicroBatch(2, 128, activation_memory="reversible")
+    counted = []
+    for n_layers in (2, 5):
+        settings = settings_of(n_layers=n_layers, reversible=kind)
+        decoder = decoder_of(settings)
+        decoder.activation_memory = "reversible"
+        _, saved = step(decoder, batch)
+        x = torch.randn(2, 128, WIDTH, requires_grad=True)
+        sizes = []
+        for part in parts:
+            branch = Saved(decoder.blocks[0])
+            branch.parameters.add(x.untyped_storage().data_ptr())
+            with branch.hooks:
+                decoder.blocks[0](x, SequenceContext(), part)
+            sizes.append(sum(branch.storages.values()))
+        counted.append(activation_bytes(settings, batch))
+        assert counted[-1] == sum(saved.storages.values()) + max(sizes)
+    assert counted[0] == counted[1]
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

@@ -145,7 +145,9 @@ def test_activations_are_the_models_own(plan_text: PlanText, keys: str) -> None:
     planned = plan_text(f"{PHASES}runtime: {keys}\n")
     memory = planned.memory()
     narrow = keys != "{}"
-    batch = MicroBatch(24, 64, bfloat16=narrow, recompute=narrow)
+    batch = MicroBatch(
+        24, 64, bfloat16=narrow, activation_memory="recompute" if narrow else "store"
+    )
     model = planned.recipe.model
     assert memory.activations_bytes == activation_bytes(model, batch)
     vocabulary, width = planned.shapes.rows[0].shape
@@ -256,7 +258,7 @@ def test_the_total_is_what_a_step_allocates(plan_text: PlanText, keys: str) -> N
     planned = plan_text(f"{PHASES}runtime: {keys}\n", model=LARGER)
     memory, recipe = planned.memory(), planned.recipe
     decoder = Decoder(recipe.model)
-    decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+    decoder.activation_memory = recipe.runtime.activation_memory
     optimizer = Optimizer(apply(decoder, planned.table, 0), recipe.optimizer)
     tokens = torch.zeros(memory.micro_batch_sequences, 64, dtype=torch.int64)
 

@@ -238,6 +238,30 @@ def test_the_mode_of_the_forward_pass_counts(mode):
     assert not chain.blocks[0].training
 
 
+class Twice(nn.Module):
+    """A module that is reached by two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4)
+        self.again = nn.ModuleList([self.first])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the shared map by both names."""
+        return self.again[0](self.first(x).tanh())
+
+
+def test_a_submodule_that_is_reached_by_two_names_keeps_its_weights():
+    torch.manual_seed(0)
+    module, x = Twice().double(), torch.randn(3, 4, dtype=torch.float64)
+    weights = list(module.parameters())
+    plain = torch.autograd.grad(module(x).square().sum(), weights)
+    (output,) = recomputed(module, x)
+    output.square().sum().backward()
+    assert all(one is other for one, other in zip(module.parameters(), weights, strict=True))
+    assert all(torch.equal(weight.grad, one) for weight, one in zip(weights, plain, strict=True))
+
+
 def test_a_recomputed_module_takes_inputs_without_gradient():
     module = nn.Sequential(nn.Linear(4, 4), nn.Dropout(0.5), nn.BatchNorm1d(4)).double()
     x = torch.randn(6, 4, dtype=torch.float64)

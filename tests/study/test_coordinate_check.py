@@ -13,6 +13,7 @@ from feldspar.cli.main import run_with
 from feldspar.core.rows import ModelShapes, Role
 from feldspar.parametrization.coordinates import ATTENTION_MULTIPLIER, Axis, Measure, bounds
 from feldspar.parametrization.tables import ParametrizationTable, table
+from feldspar.recipe.sections.block_parts import ReversibleSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.study.coordinate_check import CoordinateCheck, Judgement, attention_slope, judge
 from feldspar.study.coordinate_page import write_check
@@ -35,6 +36,18 @@ def test_the_first_slopes_tell_standard_from_right_rules() -> None:
     # 0.25 from 0 by one seed. The slow tests have seeds enough.
     assert all(bound.measure.step > 0 for bound in right.faults)
     assert right.sizes[FEED_FORWARD_0][0] == pytest.approx(right.sizes[FEED_FORWARD_0][1], rel=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["revnet", "reformer"])
+def test_the_rules_hold_for_two_streams(kind: str) -> None:
+    """Multipliers act inside the branches, so sizes at the start depend on width as they did."""
+    model = PLAIN.model.model_copy(update={"reversible": ReversibleSettings(type=kind)})
+    rules = [candidate("sp"), candidate("mup")]
+    standard, right = judge(model, rules, {"width": Spread((64, 256), 1)}, workers=1)
+    assert standard.slopes[FEED_FORWARD_0] == pytest.approx(1.0, abs=0.15)
+    assert right.slopes[FEED_FORWARD_0] == pytest.approx(0.0, abs=0.1)
+    assert right.slopes[Measure("logits", "size", 0)] == pytest.approx(-0.5, abs=0.1)
 
 
 def test_candidates_of_the_same_rules_share_their_runs() -> None:

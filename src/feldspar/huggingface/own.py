@@ -17,7 +17,7 @@ from feldspar.huggingface.declared import declared_parametrization
 from feldspar.huggingface.layer_types import layer_types, window_of
 from feldspar.huggingface.tensor_rules import TensorRule
 from feldspar.model.rows import model_shapes
-from feldspar.recipe.sections.block_parts import Biases, NormSettings
+from feldspar.recipe.sections.block_parts import Biases, NormSettings, ReversibleSettings
 from feldspar.recipe.sections.iso_flop import IsoFlopSettings
 from feldspar.recipe.sections.model import (
     AlibiPositions,
@@ -118,6 +118,7 @@ class OwnAdapter(Adapter):
             tied_embeddings=configuration["tie_word_embeddings"],
             sliding_window=window_of(configuration),
             iso_flop=_iso_flop(configuration),
+            reversible=_reversible(configuration),
             **{name: configuration[name] for name in SAME_KEYS if name in configuration},
         )
         found = configuration.get("position_scaling") or {"type": "none"}
@@ -154,6 +155,8 @@ def _later_keys(settings: ModelSettings) -> dict[str, Any]:
         found["alibi_rounded"] = True
     if settings.iso_flop is not None and settings.iso_flop.type != "wide":
         found["iso_flop"] = settings.iso_flop.model_dump(mode="json")
+    if settings.reversible is not None:
+        found["reversible"] = settings.reversible.model_dump(mode="json")
     values = {name: getattr(settings, name) for name in SAME_KEYS}
     defaults = {name: ModelSettings.model_fields[name].default for name in SAME_KEYS}
     return found | {name: value for name, value in values.items() if value != defaults[name]}
@@ -169,6 +172,11 @@ def write_code(folder: Path) -> None:
 def _iso_flop(configuration: Mapping[str, Any]) -> IsoFlopSettings | None:
     found = configuration.get("iso_flop")
     return None if found is None else IsoFlopSettings.model_validate(found)
+
+
+def _reversible(configuration: Mapping[str, Any]) -> ReversibleSettings | None:
+    found = configuration.get("reversible")
+    return None if found is None else ReversibleSettings.model_validate(found)
 
 
 def _positions(configuration: Mapping[str, Any]) -> Positions:

@@ -3,7 +3,7 @@
 Shapes: b sequences, t positions, d = d_model.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,7 @@ from feldspar.model.positions import (
     rotary_tables,
     rounded_biases,
 )
+from feldspar.model.two_streams import through_two_streams
 from feldspar.recipe.sections.model import (
     AlibiPositions,
     LearnedPositions,
@@ -48,6 +49,10 @@ from feldspar.recipe.sections.position_scaling import (
     PositionScaling,
     scaling_misfit,
 )
+from feldspar.reversible.chain import ActivationMemory
+
+Branch = Literal["layer", "attention", "feed_forward"]
+"""What a block adds to a residual stream: both of its parts, or one of them."""
 
 
 def resolved_vocab_size(settings: ModelSettings) -> int:
@@ -89,20 +94,40 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(settings)
         self.feed_forward_output_norm = norm(after)
 
-    def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
-        """Map (b, t, d) to (b, t, d)."""
+    def forward(
+        self, x_btd: Tensor, context: SequenceContext, branch: Branch | None = None
+    ) -> Tensor:
+        """Map (b, t, d) to (b, t, d): the stream after the block, or the addend of a ``branch``."""
+        if branch == "feed_forward":
+            return self._scaled(self._fed_forward(_normalised(self.feed_forward_norm, x_btd)))
         normal = _normalised(self.attention_norm, x_btd)
-        attended = self._add(x_btd, self.attention(normal, context), self.attention_output_norm)
+        addend = self._attended(normal, context)
+        if branch == "attention":
+            return self._scaled(addend)
+        attended = torch.add(x_btd, addend, alpha=self.residual_multiplier)
         read = x_btd if self.parallel else attended
         if self.feed_forward_norm is not None or not self.parallel:
             normal = _normalised(self.feed_forward_norm, read)
-        return self._add(attended, self.feed_forward(normal), self.feed_forward_output_norm)
+        fed = self._fed_forward(normal)
+        if branch == "layer":
+            return self._scaled(addend + fed)
+        return torch.add(attended, fed, alpha=self.residual_multiplier)
 
-    def _add(self, x_btd: Tensor, branch_btd: Tensor, norm: nn.Module | None) -> Tensor:
+    def _attended(self, normal_btd: Tensor, context: SequenceContext) -> Tensor:
+        return self._finished(self.attention(normal_btd, context), self.attention_output_norm)
+
+    def _fed_forward(self, normal_btd: Tensor) -> Tensor:
+        return self._finished(self.feed_forward(normal_btd), self.feed_forward_output_norm)
+
+    def _finished(self, branch_btd: Tensor, norm: nn.Module | None) -> Tensor:
         branch_btd = _normalised(norm, branch_btd)
         if self.dropout and self.training:
             branch_btd = F.dropout(branch_btd, self.dropout)
-        return torch.add(x_btd, branch_btd, alpha=self.residual_multiplier)
+        return branch_btd
+
+    def _scaled(self, branch_btd: Tensor) -> Tensor:
+        multiplier = self.residual_multiplier
+        return branch_btd if multiplier == 1.0 else branch_btd * multiplier
 
 
 def _normalised(norm: nn.Module | None, x_btd: Tensor) -> Tensor:
@@ -112,8 +137,9 @@ def _normalised(norm: nn.Module | None, x_btd: Tensor) -> Tensor:
 class Decoder(nn.Module):
     """A decoder-only transformer. `parametrization.apply` sets its initial values.
 
-    ``recompute_activations`` saves memory by a second forward pass of each block. With a
-    ``soft_prompt_length``, token ids from the vocabulary's size on stand for learned vectors.
+    ``activation_memory`` other than ``store`` saves memory by a second forward pass of each block;
+    ``reversible`` needs settings that are. With a ``soft_prompt_length``, token ids from the
+    vocabulary's size on stand for learned vectors.
     """
 
     forward_multipliers: ClassVar[dict[str, str]] = {
@@ -131,7 +157,7 @@ class Decoder(nn.Module):
         super().__init__()
         vocab_size = resolved_vocab_size(settings)
         self.settings = settings
-        self.recompute_activations = False
+        self.activation_memory: ActivationMemory = "store"
         self.embedding_multiplier = 1.0
         self.output_multiplier = 1.0
         self.head_observer: GradientObserver | None = None
@@ -259,15 +285,29 @@ class Decoder(nn.Module):
             positions = torch.arange(begin, begin + tokens.shape[1], device=tokens.device)
         x_btd = self._embed(tokens, positions)
         context = self._context(tokens, positions, document_ids, cache, scaled_length)
-        recompute = self.recompute_activations and torch.is_grad_enabled() and cache is None
-        for block in self.blocks:
-            if recompute:
-                x_btd = checkpoint(block, x_btd, context, use_reentrant=False)
-            else:
-                x_btd = block(x_btd, context)
+        x_btd = self._through_blocks(x_btd, context)
         if cache is not None:
             cache.advance(tokens.shape[1])
         return self.final_norm(x_btd)
+
+    def _through_blocks(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
+        learns = torch.is_grad_enabled() and context.cache is None
+        memory = self.activation_memory if learns else "store"
+        if self.settings.reversible is not None:
+            return through_two_streams(
+                self.blocks, x_btd, context, self.settings.reversible, memory
+            )
+        if memory == "reversible":
+            raise UserError(
+                "activation_memory is reversible, but the decoder is not",
+                do="set model.reversible: true, or use recompute",
+            )
+        for block in self.blocks:
+            if memory == "store":
+                x_btd = block(x_btd, context)
+            else:
+                x_btd = checkpoint(block, x_btd, context, use_reentrant=False)
+        return x_btd
 
     def _require_positions(self, last: int) -> None:
         table = self.position_embedding

@@ -6,6 +6,7 @@ that it runs on the planned device (``model.stand_in``).
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.plan.storage_bytes import saved_activations
 from feldspar.recipe.sections.lora import LoraSettings
 from feldspar.recipe.sections.model import ModelSettings
+from feldspar.reversible.chain import ActivationMemory
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,8 @@ class MicroBatch:
     """Run matrix products in bfloat16 (autocast)."""
     documents: bool = False
     """Keep attention inside documents."""
-    recompute: bool = False
-    """Save the input of each block only, and compute the block again in the backward pass."""
+    activation_memory: ActivationMemory = "store"
+    """What the process saves for the backward pass, and what it computes again there."""
 
     @property
     def tokens(self) -> int:
@@ -61,7 +63,8 @@ def activation_bytes(
 
     ``lora`` gives the updates that act, ``trained`` the names of the trained parameters (None:
     all). With recomputation these are the inputs of all blocks, and all that the largest block
-    saves when it is computed again.
+    saves when it is computed again. A reversible pass saves the last outputs, and computes one
+    branch at a time.
     """
     with torch.device("meta"):
         decoder = decoder_that_trains(model, lora, trained)
@@ -71,7 +74,7 @@ def activation_bytes(
     for part in decoder.blocks.modules():
         if isinstance(part, Linear):
             part.to(batch.product_dtype)
-    decoder.recompute_activations = batch.recompute
+    decoder.activation_memory = batch.activation_memory
 
     def saved_bytes() -> int:
         with (
@@ -85,24 +88,26 @@ def activation_bytes(
         return kept
 
     kept = saved_bytes()
-    if batch.recompute:
-        decoder.recompute_activations, sizes = False, list[int]()
-        decoder.blocks = nn.ModuleList(_Measured(block, sizes) for block in decoder.blocks)
+    if batch.activation_memory != "store":
+        decoder.activation_memory = "store"
+        measured = [_Measured(block) for block in decoder.blocks]
+        decoder.blocks = nn.ModuleList(measured)
         saved_bytes()
-        kept += max(sizes)
+        together = sum if batch.activation_memory == "recompute" else max
+        kept += max(together(block.sizes) for block in measured)
     return kept
 
 
 class _Measured(nn.Module):
-    """A block that records the bytes it saves, without its input and its parameters."""
+    """A block that records the bytes each call saves, without its input and its parameters."""
 
-    def __init__(self, block: nn.Module, sizes: list[int]) -> None:
+    def __init__(self, block: nn.Module) -> None:
         super().__init__()
         self.block = block
-        self.sizes = sizes
+        self.sizes: list[int] = []
 
-    def forward(self, x_btd: Tensor, context: SequenceContext) -> Tensor:
+    def forward(self, x_btd: Tensor, context: SequenceContext, *branch: Any) -> Tensor:
         with saved_activations([*self.block.parameters(), x_btd]) as saved:
-            out = self.block(x_btd, context)
+            out = self.block(x_btd, context, *branch)
             self.sizes.append(saved.bytes)
         return out

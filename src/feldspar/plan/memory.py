@@ -111,6 +111,18 @@ def plan_memory(recipe: Recipe, timeline: Timeline, machine: Machine) -> Memory:
     return max(memories, key=lambda memory: memory.total_bytes)
 
 
+def drift_warnings(recipe: Recipe, bfloat16: bool) -> list[str]:
+    """Return a warning if the backward pass rebuilds streams that ``bfloat16`` products move."""
+    settings = recipe.model.reversible
+    rebuilds = settings is not None and recipe.runtime.activation_memory == "reversible"
+    if not rebuilds or settings.fixed_point_bits is not None or not bfloat16:
+        return []
+    return [
+        "runtime.activation_memory: streams rebuilt under bfloat16 drift from those of the forward "
+        "pass, and gradients with them; model.reversible.fixed_point_bits=14 makes them exact"
+    ]
+
+
 def phase_memories(recipe: Recipe, timeline: Timeline, machine: Machine) -> list[Memory]:
     """Return the memory of each phase.
 
@@ -259,7 +271,7 @@ class _Counter:
             on_accelerator=self.on_accelerator,
             bfloat16=self.machine.multiplies_bfloat16(runtime),
             documents=self.recipe.phases[phase.index].documents == "mask",
-            recompute=runtime.activation_memory == "recompute",
+            activation_memory=runtime.activation_memory,
         )
 
 

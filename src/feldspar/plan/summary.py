@@ -13,7 +13,14 @@ from feldspar.plan.dense_comparison import compare_with_dense
 from feldspar.plan.flops import phase_ledger, training_flops
 from feldspar.plan.inference import Inference, plan_inference
 from feldspar.plan.masked_products import possible_products
-from feldspar.plan.memory import Machine, Memory, device_count, phase_memories, plan_memory
+from feldspar.plan.memory import (
+    Machine,
+    Memory,
+    device_count,
+    drift_warnings,
+    phase_memories,
+    plan_memory,
+)
 from feldspar.plan.moving_masks import (
     dense_gradient_flops,
     mask_schedule,
@@ -197,6 +204,7 @@ class Plan:
             "warnings": [
                 *self.warnings,
                 *memory.warnings(machine),
+                *drift_warnings(recipe, machine.multiplies_bfloat16(recipe.runtime)),
                 *calibration_warnings(recipe, timeline, phase_memories(recipe, timeline, machine)),
                 *data_warnings(recipe, timeline, self.source_tokens, data),
             ],

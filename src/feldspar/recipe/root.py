@@ -1,6 +1,6 @@
 """The recipe of a language model, and the checks that concern more than one section."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -16,7 +16,11 @@ from feldspar.recipe.sections.optimizer import LanguageOptimizer, OptimizerSetti
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.phases import MixtureEntry, PhaseSettings, RunSchedule
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling, scaling_misfit
-from feldspar.recipe.sections.runtime import CheckpointSettings, RuntimeSettings
+from feldspar.recipe.sections.runtime import (
+    CheckpointSettings,
+    FsdpDistribution,
+    RuntimeSettings,
+)
 from feldspar.recipe.sections.sparsity import (
     AnySparsity,
     Dense,
@@ -124,6 +128,33 @@ class Recipe(RecipeTop):
         own = self.phases[phase_index].optimizer
         changes = {} if own is None else own.model_dump(exclude_none=True)
         return self.optimizer.model_copy(update=changes)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reversible_by_default(cls, value: Any) -> Any:
+        """Let a reversible model rebuild its activations where the recipe names no other way."""
+        if not isinstance(value, dict) or not isinstance(value.get("model"), dict):
+            return value
+        runtime = value.get("runtime", {})
+        if not value["model"].get("reversible") or not isinstance(runtime, dict):
+            return value
+        return value | {"runtime": {"activation_memory": "reversible"} | runtime}
+
+    @model_validator(mode="after")
+    def _activations_fit_the_model(self) -> Self:
+        reversible = self.model.reversible is not None
+        if self.runtime.activation_memory == "reversible" and not reversible:
+            raise ValueError(
+                "runtime.activation_memory: reversible needs a reversible model; set "
+                "model.reversible: true, or activation_memory: recompute"
+            )
+        if reversible and isinstance(self.runtime.distribution, FsdpDistribution):
+            raise ValueError(
+                "runtime.distribution: fsdp gathers weights for one pass through a block, but the "
+                "backward pass of a reversible model runs blocks again; set distribution: ddp, or "
+                "model.reversible: false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_soft_prompt(self) -> Self:

@@ -5,7 +5,7 @@ parameters and buffers: running statistics are updated once, and hooks on parame
 gradient of the outer backward pass. Hooks on the modules themselves run in both calls.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -54,15 +54,13 @@ class Replay:
         """
         self._require_same_parameters()
         stand_ins = {
-            name: parameter.detach().requires_grad_(parameter.requires_grad)
-            for name, parameter in self._module.named_parameters()
+            id(parameter): parameter.detach().requires_grad_(parameter.requires_grad)
+            for parameter in self._module.parameters()
         }
         leaves = {
-            id(parameter): stand_ins[name]
-            for name, parameter in self._module.named_parameters()
-            if parameter.requires_grad
+            id(parameter): stand_ins[id(parameter)]
+            for parameter in trainable_parameters(self._module)
         }
-        buffers = {name: buffer.clone() for name, buffer in self._module.named_buffers()}
         with ExitStack() as stack:
             stack.enter_context(_marked_as_recomputing())
             stack.enter_context(modes_in_force(self._module, self._training))
@@ -70,7 +68,7 @@ class Replay:
                 stack.enter_context(self._random.applied())
             stack.enter_context(self._autocast.applied())
             stack.enter_context(torch.enable_grad())
-            output = functional_call(self._module, {**stand_ins, **buffers}, inputs)
+            output = _call_with(self._module, stand_ins | _copies(self._module), inputs)
         return output, leaves
 
     def _require_same_parameters(self) -> None:
@@ -86,9 +84,30 @@ class Replay:
 
 def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
     """Return the module's output without a graph and without changing its buffers."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
     with torch.no_grad(), _marked_as_recomputing():
-        return functional_call(module, buffers, inputs)
+        return _call_with(module, _copies(module), inputs)
+
+
+def _copies(module: nn.Module) -> dict[int, Tensor]:
+    """Return a copy of each buffer, by the buffer's ``id``."""
+    return {id(buffer): buffer.clone() for buffer in module.buffers()}
+
+
+def _call_with(
+    module: nn.Module, stand_ins: Mapping[int, Tensor], inputs: tuple[Tensor, ...]
+) -> Any:
+    """Return the output with other tensors in the place of parameters and buffers, by their ``id``.
+
+    A submodule that is reached by two names is named once: torch would restore its tensors in the
+    wrong order and leave the stand-ins in it.
+    """
+    named = {
+        f"{prefix}.{name}" if prefix else name: stand_ins[id(tensor)]
+        for prefix, part in module.named_modules()
+        for name, tensor in {**part._parameters, **part._buffers}.items()
+        if tensor is not None and id(tensor) in stand_ins
+    }
+    return functional_call(module, named, inputs, tie_weights=False)
 
 
 @contextmanager

@@ -42,6 +42,8 @@ class Source:
     """The checkpoint, where the source is a run."""
     forward: ForwardMultipliers | None = None
     """The multipliers of the weights, where the source is no run."""
+    reversible: str | None = None
+    """The type of a reversible model; None: a plain decoder."""
 
     def digest(self) -> str:
         """Return the digest of the checkpoint's manifest, or of the content of the weights."""
@@ -62,12 +64,20 @@ def read_source(
     if isinstance(settings, StartFromRun):
         checkpoint = checkpoint or find_checkpoint(path, settings.checkpoint)
         tokenizer = run_tokenizer(path, checkpoint)
-        return Source(settings.path, read_weights(checkpoint), tokenizer, checkpoint)
+        streams = checkpoint.recipe.values["model"].get("reversible") or {}
+        weights = read_weights(checkpoint)
+        return Source(settings.path, weights, tokenizer, checkpoint, reversible=streams.get("type"))
     from feldspar.huggingface.import_folder import import_model
 
     model = import_model(path)
-    forward = model.description.forward
-    return Source(settings.path, model.state, model.tokenizer_folder, forward=forward)
+    description = model.description
+    return Source(
+        settings.path,
+        model.state,
+        model.tokenizer_folder,
+        forward=description.forward,
+        reversible=getattr(description.settings.reversible, "type", None),
+    )
 
 
 def require_same_tokens(source: Source, shards: ShardSet) -> None:

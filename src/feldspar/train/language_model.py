@@ -281,7 +281,7 @@ def language_model(
             activate(decoder, recipe.phases[phase.index].lora is not None)
     set_forward_multipliers(decoder, plan.table.forward)
     decoder.scale_positions(recipe.position_scaling(phase.index))
-    decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+    decoder.activation_memory = recipe.runtime.activation_memory
     set_trainable(decoder, plan.trained[phase.index])
     module: nn.Module = LanguageModelLoss(decoder, data.shards.vocab_size)
     splits = distribution.kind == "fsdp"
@@ -297,7 +297,9 @@ def language_model(
     require_same_masks(masks)
     if not splits:
         module = distribution.wrap(module, precision)
-    if choose_compile(recipe.runtime, device):
+    # That a compiled block computes the same when it runs again is not tested.
+    asked = recipe.model.reversible is None or recipe.runtime.compile is True
+    if asked and choose_compile(recipe.runtime, device):
         for block in decoder.blocks:
             block.compile()
     batches = SequenceBatches(

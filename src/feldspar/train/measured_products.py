@@ -86,7 +86,7 @@ def _step(
     sequences = max(min(micro_batch, MOST_TOKENS // phase.context_length), 1)
     timing = time_step(recipe, index, sequences)
     tokens = phase.largest_sequences * phase.context_length
-    factor = tokens * (RECOMPUTED if recipe.runtime.activation_memory == "recompute" else 1.0)
+    factor = tokens * (1.0 if recipe.runtime.activation_memory == "store" else RECOMPUTED)
     speeds = {name: choice.speeds[kind] for name, kind in kinds.items() if kind in choice.speeds}
     products = factor * sum(speed.dense / speed.tokens for speed in speeds.values())
     dense = max(timing.seconds(recipe.model.n_layers, tokens), products)  # a step has them all

@@ -4,9 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.evaluate.loss.training_validation import HeldOutSource, held_out_sources, validate
+from feldspar.plan.memory import drift_warnings
 from feldspar.plan.summary import Plan, effective_table, plan_recipe
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.load import LoadedRecipe
@@ -171,7 +174,8 @@ def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | 
 
 def tell_start(plan: Plan, task: LanguageModelling) -> dict[str, Any]:
     """Print the plan's warnings; return the census of masks, or None without masks."""
-    for warning in plan.warnings:
+    drift = drift_warnings(plan.recipe, task.precision is torch.bfloat16)
+    for warning in (*plan.warnings, *drift):
         say(f"warning: {warning}")
     say(f"the model will be exported as {plan.export_class.description}")
     masks = task.all_masks

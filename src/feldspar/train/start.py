@@ -203,6 +203,7 @@ def _starting_tensors(
     if isinstance(settings, StartFromScratch):
         return {}, None
     source = read_source(settings, start)
+    _require_same_streams(plan, source.reversible)
     weights = source.state
     if source.forward is not None:
         from feldspar.huggingface.multipliers import WithMultipliers
@@ -213,6 +214,19 @@ def _starting_tensors(
     if start is not None:
         require_same_tokens(source, shards)
     return weights, None
+
+
+def _require_same_streams(plan: Plan, theirs: str | None) -> None:
+    """Raise UserError where the weights would compute another function in the recipe's model."""
+    ours = getattr(plan.recipe.model.reversible, "type", None)
+    if theirs != ours:
+        raise UserError(
+            "model.reversible: the layers of the model in start_from read other streams, so that "
+            "its weights fit but would compute another function",
+            where=_source_path(plan),
+            found=f"{theirs or 'false'} there, {ours or 'false'} in the recipe",
+            do=f"set model.reversible={theirs or 'false'}, or train from scratch",
+        )
 
 
 def _require_fit(

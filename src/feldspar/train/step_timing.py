@@ -78,7 +78,7 @@ class _TimedModel:
         self._device = choose_device(recipe.runtime)
         self._precision = choose_precision(recipe.runtime, self._device)
         decoder = Decoder(model).to(self._device)
-        decoder.recompute_activations = recipe.runtime.activation_memory == "recompute"
+        decoder.activation_memory = recipe.runtime.activation_memory
         with torch.no_grad():
             for parameter in decoder.parameters():
                 parameter.normal_(std=0.02)

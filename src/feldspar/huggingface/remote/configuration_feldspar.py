@@ -14,7 +14,8 @@ class FeldsparConfig(PretrainedConfig):
     of that length where it is given. Layers whose ``layer_types`` are sliding_attention see the
     nearest ``sliding_window`` tokens only; with a ``rotary_window_base`` they rotate by that base,
     unscaled. ``use_bias`` is true, false, or a mapping from norm, query_key_value, attention_output
-    and feed_forward to one of these.
+    and feed_forward to one of these. ``reversible`` is a mapping with a type: revnet or reformer,
+    and may have fixed_point_bits; without it there is one residual stream.
     """
 
     model_type = "feldspar"
@@ -55,6 +56,7 @@ class FeldsparConfig(PretrainedConfig):
         attention_soft_cap: float | None = None,
         logit_soft_cap: float | None = None,
         iso_flop: dict[str, Any] | None = None,
+        reversible: dict[str, Any] | None = None,
         use_cache: bool = True,
         bos_token_id: int | None = None,
         eos_token_id: int | None = None,
@@ -94,6 +96,7 @@ class FeldsparConfig(PretrainedConfig):
         self.attention_soft_cap = attention_soft_cap
         self.logit_soft_cap = logit_soft_cap
         self.iso_flop = iso_flop
+        self.reversible = reversible
         self.use_cache = use_cache
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id

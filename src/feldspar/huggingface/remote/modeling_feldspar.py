@@ -4,7 +4,8 @@ Blocks normalise before each branch, after it, or both; branches may be parallel
 learned, rotary (whole or partial, halves or neighbouring pairs), ALiBi or none, and may be scaled
 to longer contexts. Heads may share keys, and queries and keys may be normalised. The feed-forward
 layer is GELU, ReLU or gated. The blocks' matrices may be those of Sparse-IFT. Layers may see a
-sliding window of the context. Scores and logits may have a soft cap.
+sliding window of the context. Scores and logits may have a soft cap. Reversible models have two
+residual streams.
 
 Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 """
@@ -36,6 +37,11 @@ CACHE = (
 def soft_capped(x: Tensor, cap: float | None) -> Tensor:
     """Return c tanh(x / c), or x without a cap c."""
     return x if cap is None else (x / cap).tanh() * cap
+
+
+def on_grid(x: Tensor, bits: int | None) -> Tensor:
+    """Round to multiples of 2^-bits, where there are bits."""
+    return x if bits is None else (x * 2.0**bits).round() * 2.0**-bits
 
 
 class Attention(nn.Module):
@@ -135,12 +141,49 @@ class Block(nn.Module):
         self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
     ) -> Tensor:
         """Map (b, t, d) to (b, t, d)."""
+        attended, fed = self.addends(x, rotary, bias, cache)
+        return x + attended + fed
+
+    def addends(
+        self, x: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return what attention and the feed-forward layer add to the stream that they read."""
         normal = normalised(self.attention_norm, x)
-        branch = self.attention(normal, rotary, bias, cache)
-        attended = x + normalised(self.attention_output_norm, branch)
+        attended = self._attended(normal, rotary, bias, cache)
         if not self.one_norm:
-            normal = normalised(self.feed_forward_norm, x if self.parallel else attended)
-        return attended + normalised(self.feed_forward_output_norm, self.feed_forward(normal))
+            normal = normalised(self.feed_forward_norm, x if self.parallel else x + attended)
+        return attended, self._fed(normal)
+
+    def two_streams(
+        self,
+        first: Tensor,
+        second: Tensor,
+        rotary: Rotary | None,
+        bias: Tensor,
+        cache: Cache | None,
+        reversible: dict[str, Any],
+    ) -> tuple[Tensor, Tensor]:
+        """Return the streams of a reversible model after the block.
+
+        revnet: both parts read the second and add to the first; the caller exchanges the streams.
+        reformer: the feed-forward layer reads the first and adds to the second.
+        """
+        bits = reversible.get("fixed_point_bits")
+        if reversible["type"] == "revnet":
+            attended, fed = self.addends(second, rotary, bias, cache)
+            return first + on_grid(attended + fed, bits), second
+        normal = normalised(self.attention_norm, second)
+        first = first + on_grid(self._attended(normal, rotary, bias, cache), bits)
+        return first, second + on_grid(self._fed(normalised(self.feed_forward_norm, first)), bits)
+
+    def _attended(
+        self, normal: Tensor, rotary: Rotary | None, bias: Tensor, cache: Cache | None
+    ) -> Tensor:
+        branch = self.attention(normal, rotary, bias, cache)
+        return normalised(self.attention_output_norm, branch)
+
+    def _fed(self, normal: Tensor) -> Tensor:
+        return normalised(self.feed_forward_output_norm, self.feed_forward(normal))
 
 
 class FeldsparPreTrainedModel(PreTrainedModel):
@@ -199,14 +242,23 @@ class FeldsparModel(FeldsparPreTrainedModel):
             "full_attention": (rotary, bias),
             "sliding_attention": (window_rotary, self._window(bias)),
         }
+        reversible = self.config.reversible
+        if reversible is not None:
+            x = on_grid(x, reversible.get("fixed_point_bits"))
+        first = second = x
         for layer, (block, kind) in enumerate(
             zip(self.blocks, self.config.layer_types, strict=True)
         ):
             turned, hidden = ways[kind]
             if layer in self.config.layers_without_positions:
                 turned = None
-            x = block(x, turned, hidden, cache)
-        return self.final_norm(x)
+            if reversible is None:
+                x = block(x, turned, hidden, cache)
+                continue
+            first, second = block.two_streams(first, second, turned, hidden, cache, reversible)
+            if reversible["type"] == "revnet":
+                first, second = second, first
+        return self.final_norm(x if reversible is None else (first + second) / 2)
 
     @property
     def scaling(self) -> Scaling:

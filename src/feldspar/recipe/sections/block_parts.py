@@ -43,6 +43,29 @@ class Biases(Settings):
     """All maps of the feed-forward layer."""
 
 
+class ReversibleSettings(Settings):
+    """Two residual streams, whose earlier values the backward pass computes from the later ones.
+
+    Both streams are as wide as the residual stream of the plain decoder and begin as the
+    embeddings; the final norm reads their mean. So weights, their names and their number are those
+    of the plain decoder, and only the order in which layers read each other's output differs.
+    """
+
+    type: Literal["revnet", "reformer"] = "revnet"
+    """revnet (1707.04585): a whole layer reads one stream and adds to the other, in turn, so that
+    any kind of layer works. reformer (2001.04451): attention reads the second stream and adds to
+    the first, the feed-forward layer the reverse; a backward pass then holds the activations of
+    half a layer at a time. It needs branches: sequential."""
+    fixed_point_bits: Annotated[int, Field(ge=1, le=22)] | None = None
+    """Round all sums to multiples of 2^-bits, so that rebuilt streams equal the first ones bit for
+    bit, as training in bfloat16 needs. 14 allows values up to 1024. Default: no rounding; in
+    float32 the gradients then differ by rounding only."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("fixed_point_bits",))
+
+
 class SlidingWindow(Settings):
     """Layers whose queries see the nearest tokens only (Longformer, 2004.05150, section 3.1)."""
 

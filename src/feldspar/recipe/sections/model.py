@@ -3,6 +3,7 @@
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     Field,
     PositiveFloat,
     SerializerFunctionWrapHandler,
@@ -11,7 +12,12 @@ from pydantic import (
 )
 
 from feldspar.recipe.base import NameOrMapping, Settings, without_defaults
-from feldspar.recipe.sections.block_parts import Biases, NormSettings, SlidingWindow
+from feldspar.recipe.sections.block_parts import (
+    Biases,
+    NormSettings,
+    ReversibleSettings,
+    SlidingWindow,
+)
 from feldspar.recipe.sections.iso_flop import WIDTHS, IsoFlopSettings, wide_misfit, widened
 
 
@@ -91,6 +97,11 @@ class SoftPromptSettings(Settings):
     embedding, taken when the first phase with a soft prompt begins."""
 
 
+def _reversible_from_bool(value: Any) -> Any:
+    """Read true as the settings' defaults and false as no settings."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 FeedForwardKind = Literal["gelu", "gelu_erf", "relu", "swiglu", "geglu", "geglu_erf"]
 GATED = ("swiglu", "geglu", "geglu_erf")
 LATER_SETTINGS = (
@@ -101,6 +112,7 @@ LATER_SETTINGS = (
     "attention_soft_cap",
     "logit_soft_cap",
     "iso_flop",
+    "reversible",
 )
 """Settings that are written only where they differ from their default."""
 
@@ -159,6 +171,13 @@ class ModelSettings(Settings):
     iso_flop: IsoFlopSettings | None = None
     """Train a sparse model with the FLOPs of the dense one that this section describes (Sparse-IFT,
     2303.11525). Default: the section's own model."""
+
+    reversible: Annotated[
+        ReversibleSettings | None, NameOrMapping, BeforeValidator(_reversible_from_bool)
+    ] = None
+    """Rebuild activations in the backward pass instead of keeping them, so that their memory does
+    not grow with n_layers: true, revnet, reformer, or a mapping. runtime.activation_memory then is
+    reversible unless it is set. Default: false, the plain decoder."""
 
     @property
     def biases(self) -> Biases:
@@ -314,6 +333,15 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"branches: {self.branches} works with norm.place: before only, not "
                 f"{self.norm.place}"
+            )
+        if (
+            self.reversible is not None
+            and self.reversible.type == "reformer"
+            and self.branches != "sequential"
+        ):
+            raise ValueError(
+                f"reversible: reformer works with branches: sequential only, not {self.branches}; "
+                "set reversible: revnet"
             )
         return self
 

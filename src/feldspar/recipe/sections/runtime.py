@@ -83,8 +83,10 @@ class RuntimeSettings(CommonRuntime):
     """Use torch.compile; auto: on CUDA only."""
     micro_batch_sequences: Literal["auto"] | Count = "auto"
     """Sequences that one process computes at a time; auto finds a number that fits in memory."""
-    activation_memory: Literal["store", "recompute"] = "store"
-    """store: keep each block's activations. recompute: compute them again in the backward pass."""
+    activation_memory: Literal["store", "recompute", "reversible"] = "store"
+    """store: keep each block's activations. recompute: keep its input, and compute them again in
+    the backward pass. reversible: keep the last block's outputs only; it needs, and is the default
+    of, a reversible model."""
     masked_products: Literal["auto", "dense", "sparse"] = "auto"
     """Products of masked matrices. dense: multiply the zeros too. sparse: multiply the kept entries
     only, wherever there is a product for that. auto: the faster of the two for each matrix, as

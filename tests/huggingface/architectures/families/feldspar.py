@@ -33,6 +33,14 @@ FAMILY = Family(
         "Sparse Parallel": {"iso_flop": {"type": "parallel", "sparsity": 0.5}},
         "Sparse Factorized": ROTARY | {"iso_flop": {"type": "factorized", "sparsity": 0.75}},
         "Sparse Doped": {"iso_flop": {"type": "doped", "sparsity": 0.5}, "norm_type": "rms"},
+        "RevNet": ROTARY
+        | {
+            "reversible": {"type": "revnet"},
+            "sliding_window": 4,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        "RevNet, parallel": {"reversible": {"type": "revnet"}, "branches": "parallel_one_norm"},
+        "Reformer": {"reversible": {"type": "reformer"}, "position_type": "alibi"},
         "untied": {"tie_word_embeddings": False, "norm_type": "rms", "head_dim": 6},
     },
     {"positions": ({"position_type": "circular"}, "position_type")},
