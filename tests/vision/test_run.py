@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from feldspar.core.errors import NonFiniteError, SetupError, UserError
+from feldspar.core.errors import NonFiniteError, UserError
 from feldspar.core.execution import available_cores
 from feldspar.recipe.load import load_vision_recipe
 from feldspar.report.run_report import write_run_report
@@ -235,16 +235,6 @@ def test_a_loss_that_is_not_finite_updates_nothing(recipe_file: Path, tmp_path: 
         train(recipe_file, tmp_path / "run", "images.mean=[1e39]")
     bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())
     assert bad["images"] == 12 and bad["batch"] == ["coarse:0+12"]
-
-
-def test_several_processes_are_refused(
-    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.setenv(name, "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SetupError, match="trained by one process"):
-        train(recipe_file, tmp_path / "run")
 
 
 def test_records_are_cut_by_images(tmp_path: Path) -> None:
