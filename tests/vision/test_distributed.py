@@ -1,6 +1,5 @@
 """Two real gloo processes against one: the same losses, weights, pairs of images and measures."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.train.conftest import Command, losses_of, metrics_of
+from tests.train.conftest import Command, losses_of
 
 PLAIN = ["model.dropout=0", "model.stochastic_depth=0"]
 """Each process draws its own dropout, so runs with dropout cannot agree."""
@@ -31,7 +30,9 @@ def torchrun(recipe: Path, out: Path, *overrides: str) -> subprocess.CompletedPr
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
     newest = max((run / "checkpoints").iterdir())
-    return {k: v for path in sorted(newest.glob("*.safetensors")) for k, v in load_file(path).items()}
+    return {
+        k: v for path in sorted(newest.glob("*.safetensors")) for k, v in load_file(path).items()
+    }
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ class BatchNorm(nn.BatchNorm2d):
         """Normalise (b, c, h, w); in training update the running statistics."""
         if not (self.synchronised and self.training):
             return super().forward(input)
-        x = input.float()
+        x = input.to(torch.promote_types(input.dtype, torch.float32))
         mean, variance = _moments_of_all(x)
         self._follow(mean.detach(), variance.detach(), world_size() * x.numel() // x.shape[1])
         scale = self.weight * (variance + self.eps).rsqrt()

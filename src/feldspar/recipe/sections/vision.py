@@ -155,11 +155,13 @@ def revbifpn_settings(size: str, classes: int = 1000) -> RevBiFPNSettings:
 class ImagesSettings(Settings):
     """Images to read, and the normalisation of their pixels."""
 
-    format: Literal["folder", "idx"]
+    format: Literal["folder", "idx", "webdataset"]
     """folder: SPLIT/CLASS/NAME.jpg; idx: MNIST's files SPLIT-images-idx3-ubyte and
-    SPLIT-labels-idx1-ubyte, with or without .gz."""
+    SPLIT-labels-idx1-ubyte, with or without .gz; webdataset: tar files that hold KEY.jpg beside the
+    number of its class, in KEY.cls or as label in KEY.json."""
     train: Path
-    """The training split: a folder of class folders, or the files' common beginning."""
+    """The training split: a folder of class folders, the files' common beginning, or tar files,
+    where {000..009} stands for the numbers from 000 to 009."""
     validation: Path
     """The split that is measured; it has the classes of the training split."""
     train_images: Count | None = None
