@@ -30,6 +30,7 @@ augmentation:
   rand_augment: {{magnitude: 3}}
   erase: 0.2
   mixup: 0.2
+  cutmix: 0.5
 average_weights: {{decay: 0.8}}
 checkpoints: {{every: 5 steps, keep: {{last: 99}}}}
 evaluation: {{every: 6 steps, crop: 1.0}}

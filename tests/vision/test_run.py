@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from feldspar.core.errors import NonFiniteError, SetupError, UserError
+from feldspar.core.errors import NonFiniteError, UserError
 from feldspar.core.execution import available_cores
 from feldspar.recipe.load import load_vision_recipe
 from feldspar.report.run_report import write_run_report
+from feldspar.runtime.device import cpu_multiplies_bfloat16
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.run_folder import truncate_records
 from feldspar.train.lifecycle import open_run
@@ -24,7 +25,7 @@ from feldspar.vision.data import open_images
 from feldspar.vision.evaluate import evaluate_run
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.plan import plan_vision_recipe
-from feldspar.vision.run import begin_training, train_on_images
+from feldspar.vision.run import begin_training, require_same_pixels, train_on_images
 from tests.train.conftest import Command, losses_of, metrics_of
 from tests.vision.pictures import some_pictures, write_folder, write_split
 
@@ -123,6 +124,21 @@ def test_memories_of_activations_train_bit_for_bit_alike(recipe_file: Path, tmp_
     assert runs["store"] == runs["recompute"] == runs["reversible"]
 
 
+@pytest.mark.skipif(not cpu_multiplies_bfloat16(), reason="needs instructions for bfloat16")
+def test_a_run_in_bfloat16_is_the_same_in_every_memory(recipe_file: Path, tmp_path: Path) -> None:
+    """On the grid of fixed-point streams; and near the run in float32."""
+    short = ["runtime.precision=bfloat16", "model.fixed_point_bits=14", "phases.1.length=2 steps"]
+    runs = {}
+    for memory in ("store", "reversible"):
+        train(recipe_file, tmp_path / memory, *short, f"runtime.activation_memory={memory}")
+        runs[memory] = (losses_of(tmp_path / memory), weights_of(tmp_path / memory))
+    assert runs["store"] == runs["reversible"]
+    train(recipe_file, tmp_path / "float32", *short[1:])
+    losses = losses_of(tmp_path / "float32")
+    assert runs["store"][0] != losses
+    assert runs["store"][0] == pytest.approx(losses, rel=0.1)
+
+
 @pytest.mark.slow
 def test_a_run_learns_stripes(recipe_file: Path, tmp_path: Path) -> None:
     longer = ["phases.1.length=8 epochs", "augmentation={crop: {type: padded, pixels: 2}}"]
@@ -207,6 +223,22 @@ def test_changes_that_alter_the_past_are_refused(
         train(recipe_file, run, f"images.train={moved}/train", "phases.1.length=4 epochs")
 
 
+def test_a_run_of_a_version_with_other_pixels_is_refused(run: Path, pictures: Path) -> None:
+    go_back(run, 232)
+    loaded = load_vision_recipe(str(run))
+    with open_run(loaded, plan_vision_recipe(loaded.recipe, 96).timeline, run, False) as opened:
+        data = open_images(loaded.recipe)
+        require_same_pixels(opened.state, data, "here")
+        del opened.state["image_transforms"]
+        with pytest.raises(UserError, match="an earlier version of feldspar began this run"):
+            require_same_pixels(opened.state, data, "here")
+
+
+def test_a_noise_scale_is_refused_with_its_reason(recipe_file: Path) -> None:
+    with pytest.raises(UserError, match=r"noise_scale: .* batch norm mixes the images"):
+        load_vision_recipe(str(recipe_file), ["noise_scale={}"])
+
+
 def test_a_broken_image_stops_the_run_and_nothing_is_lost(
     recipe_file: Path, tmp_path: Path
 ) -> None:
@@ -235,16 +267,6 @@ def test_a_loss_that_is_not_finite_updates_nothing(recipe_file: Path, tmp_path: 
         train(recipe_file, tmp_path / "run", "images.mean=[1e39]")
     bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())
     assert bad["images"] == 12 and bad["batch"] == ["coarse:0+12"]
-
-
-def test_several_processes_are_refused(
-    recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR"):
-        monkeypatch.setenv(name, "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SetupError, match="trained by one process"):
-        train(recipe_file, tmp_path / "run")
 
 
 def test_records_are_cut_by_images(tmp_path: Path) -> None:

@@ -25,7 +25,6 @@ from feldspar.vision.task import (
     ClassificationLoss,
     ImageBatches,
     Normalisation,
-    mixed,
     smoothed_targets,
 )
 
@@ -56,7 +55,7 @@ def test_pixels_depend_on_positions_alone(recipe_file: Path) -> None:
         source = TrainingImages(train, recipe.augmentation, recipe.seed)
         loader = ImageLoader(source.read, workers)
         for start in starts:
-            loader.request(start, start + 40, 16)
+            loader.request(range(start, start + 40), 16)
         taken = [loader.take() for _ in starts]
         loader.close()
         return torch.cat([pixels for pixels, _ in taken])
@@ -75,8 +74,8 @@ def test_the_loader_gives_what_was_asked_for_and_its_errors() -> None:
     loader = ImageLoader(read, workers=3)
     with pytest.raises(InternalError, match="without a request"):
         loader.take()
-    loader.request(0, 40, 2)
-    loader.request(40, 80, 3)
+    loader.request(range(40), 2)
+    loader.request(range(40, 80), 3)
     pixels, labels = loader.take()
     assert labels.tolist() == list(range(40))
     assert pixels.shape == (40, 1, 2, 2)
@@ -90,6 +89,13 @@ def test_held_out_images_come_in_their_order() -> None:
     batches = list(held_out_batches(numbered(23), 1, 1.0, 5, workers=2))
     assert [len(labels) for _, labels in batches] == [5, 5, 5, 5, 3]
     assert torch.cat([pixels for pixels, _ in batches]).flatten().tolist() == list(range(23))
+    own = held_out_batches(numbered(23), 1, 1.0, 5, workers=2, numbers=range(1, 23, 2))
+    assert [pixels.flatten().tolist() for pixels, _ in own] == [
+        [1, 3, 5, 7, 9],
+        [11, 13, 15, 17, 19],
+        [21],
+    ]
+    assert not [*held_out_batches(numbered(2), 1, 1.0, 5, workers=1, numbers=range(2, 2))]
 
 
 def test_a_step_holds_normalised_images_and_targets(recipe_file: Path) -> None:
@@ -116,13 +122,32 @@ def test_a_step_holds_normalised_images_and_targets(recipe_file: Path) -> None:
     assert set(seen) == {0, 1, 2}
 
 
-def test_targets_mixing_and_normalisation() -> None:
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_the_parts_of_processes_make_up_the_step_of_one(recipe_file: Path, mixing: str) -> None:
+    """Their images are mixed in the same pairs, whichever process holds the partner."""
+    recipe = load_vision_recipe(str(recipe_file), [f"augmentation={{{mixing}: 1.0}}"]).recipe
+    data = open_images(recipe)
+    step = plan_vision_recipe(recipe, len(data.train)).timeline.next_step(72)
+    assert step is not None
+
+    def part(rank: int, world_size: int) -> tuple[torch.Tensor, ...]:
+        batches = ImageBatches(recipe, data.train, torch.device("cpu"), rank, world_size)
+        batches.prefetch(step)
+        (taken,) = batches.take()
+        batches.close()
+        return taken
+
+    whole, parts = part(0, 1), [part(rank, 4) for rank in range(4)]
+    assert all(len(images) == step.sequences // 4 for images, _ in parts)
+    for one, several in zip(whole, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(torch.cat(several), one)
+
+
+def test_targets_and_normalisation() -> None:
     targets = smoothed_targets(torch.tensor([1, 0]), 4, 0.2)
     torch.testing.assert_close(
         targets, torch.tensor([[0.05, 0.85, 0.05, 0.05], [0.85, 0.05, 0.05, 0.05]])
     )
-    values = torch.tensor([[1.0], [2.0], [5.0]])
-    assert torch.equal(mixed(values, 0.75), torch.tensor([[2.0], [2.0], [4.0]]))
     normalise = Normalisation((0.5, 0.0), (0.25, 1.0))
     pixels = torch.tensor([0, 255], dtype=torch.uint8).view(1, 2, 1, 1)
     assert normalise(pixels).flatten().tolist() == [-2.0, 1.0]

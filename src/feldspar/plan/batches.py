@@ -173,12 +173,14 @@ CPU_TOKENS = 4096
 """Tokens at a time on a processor. More tokens would only leave the caches."""
 
 
-def check_divides(global_sequences: int, world_size: int, key: str) -> None:
-    """Raise UserError when a step's sequences do not divide among the processes."""
+def check_divides(
+    global_sequences: int, world_size: int, key: str, unit: str = "sequences"
+) -> None:
+    """Raise UserError when a step's sequences or images do not divide among the processes."""
     if global_sequences % world_size:
         low = global_sequences // world_size * world_size
         raise UserError(
-            f"{key}: {global_sequences} sequences do not divide among {world_size} processes",
+            f"{key}: {global_sequences} {unit} do not divide among {world_size} processes",
             allowed=f"{low} or {low + world_size}" if low else str(world_size),
         )
 

@@ -1,6 +1,6 @@
 """The recipe of a vision model; it shares sections with recipes of language models."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
@@ -63,6 +63,17 @@ class VisionRecipe(RecipeTop):
     """Validation."""
     runtime: VisionRuntimeSettings = VisionRuntimeSettings()
     """Device, precision and memory of activations; they never change the mathematics."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_noise_scale(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "noise_scale" in value:
+            raise ValueError(
+                "noise_scale: it is measured from the gradient of each example alone, and batch "
+                "norm mixes the images of a step, so that no image has a gradient of its own; "
+                "remove the section"
+            )
+        return value
 
     @property
     def context_lengths(self) -> tuple[int, ...]:

@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from feldspar.core.errors import SetupError, UserError
 from feldspar.recipe.sections.runtime import FsdpDistribution, RuntimeSettings
+from feldspar.recipe.sections.vision import VisionRuntimeSettings
 from feldspar.runtime import collectives
 from feldspar.runtime.device import choose_device
 
@@ -39,7 +40,7 @@ class Distribution:
     shards: int = 1
 
     @classmethod
-    def start(cls, settings: RuntimeSettings) -> "Distribution":
+    def start(cls, settings: RuntimeSettings | VisionRuntimeSettings) -> "Distribution":
         """Join the processes that torchrun started, or run alone.
 
         Raises SetupError if the settings ask for several processes and torchrun did not start them,
@@ -182,7 +183,7 @@ def under_torchrun() -> bool:
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR"))
 
 
-def _kind(settings: RuntimeSettings) -> Kind:
+def _kind(settings: RuntimeSettings | VisionRuntimeSettings) -> Kind:
     wanted = settings.distribution.type
     if wanted == "auto":
         return "ddp" if under_torchrun() else "single"
@@ -195,10 +196,11 @@ def _kind(settings: RuntimeSettings) -> Kind:
             )
         return "single"
     if not under_torchrun():
+        command = "vision train" if isinstance(settings, VisionRuntimeSettings) else "train"
         raise SetupError(
             f"runtime.distribution is {wanted}, but this process was not started by torchrun",
             where="environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR",
-            do=f"torchrun --nproc-per-node 2 -m feldspar train RECIPE "
+            do=f"torchrun --nproc-per-node 2 -m feldspar {command} RECIPE "
             f"runtime.distribution={wanted}",
         )
     return wanted

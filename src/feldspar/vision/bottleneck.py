@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from feldspar.vision.batch_norm import BatchNorm
 from feldspar.vision.layout import Bottleneck
 
 NORM_EPSILON = 1e-3
@@ -36,7 +37,7 @@ class NormalisedConvolution(nn.Module):
             groups=groups,
             bias=False,
         )
-        self.norm = nn.BatchNorm2d(channels_out, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
+        self.norm = BatchNorm(channels_out, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
         self._activated = activated
 
     def forward(self, x: Tensor) -> Tensor:

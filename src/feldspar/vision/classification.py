@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.parametrization.application import ParameterGroup
+from feldspar.plan.batches import check_divides
 from feldspar.plan.timeline import PhasePlan, StepPlan
 from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
 from feldspar.runtime.device import autocast, choose_precision
+from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
 from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
 from feldspar.train.optimizer import Optimizer
+from feldspar.vision.batch_norm import synchronise_batch_norms
 from feldspar.vision.data import ImageData
 from feldspar.vision.load import CLASSES_KEY
 from feldspar.vision.measure import measure
@@ -23,6 +26,10 @@ from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.start import start_network
 from feldspar.vision.task import ClassificationLoss, ImageBatches
 
+TRANSFORMS_KEY, TRANSFORMS = "image_transforms", "torchvision"
+"""The library that changes training images, in the state of a checkpoint. Other code would give
+other pixels; runs of earlier versions of feldspar do not name it."""
+
 
 @dataclass
 class Classification:
@@ -30,11 +37,12 @@ class Classification:
 
     plan: VisionPlan
     data: ImageData
-    device: torch.device
+    distribution: Distribution
     precision: torch.dtype
     model: RevBiFPN
     average: WeightAverage[RevBiFPN] | None
-    module: ClassificationLoss
+    module: nn.Module
+    """The model with its loss, wrapped for the run's processes."""
     batches: ImageBatches
     masks: Masks
     """None of the weights is masked."""
@@ -47,7 +55,7 @@ class Classification:
 
     def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the module is called."""
-        return autocast(self.device, self.precision)
+        return autocast(self.distribution.device, self.precision)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return weights and running statistics by name; those of the average too."""
@@ -84,8 +92,12 @@ class Classification:
         }
 
     def state(self) -> dict[str, Any]:
-        """Return the digest of the training images and the names of their classes."""
-        return {"training_images": self.data.digest, CLASSES_KEY: list(self.data.train.classes)}
+        """Return the digest of the training images, who changes them, and their classes."""
+        return {
+            "training_images": self.data.digest,
+            TRANSFORMS_KEY: TRANSFORMS,
+            CLASSES_KEY: list(self.data.train.classes),
+        }
 
     def resume(self, state: dict[str, Any], where: str) -> None:
         """Continue from a checkpoint; its tensors are all that it holds of the network."""
@@ -100,19 +112,24 @@ class Classification:
             recipe,
             phase.resolution,
             phase.batch.images,
-            self.device,
+            self.distribution.device,
             self.autocast,
         )
 
 
 def classification(
-    plan: VisionPlan, data: ImageData, device: torch.device, begins: bool
+    plan: VisionPlan, data: ImageData, distribution: Distribution, begins: bool
 ) -> Classification:
     """Build a network, ready for training.
 
     A run that ``begins`` has the weights of ``start_from``; else a checkpoint will fill them.
+    Raises UserError for a batch that does not divide among the processes.
     """
-    recipe = plan.recipe
+    recipe, device = plan.recipe, distribution.device
+    for index, phase in enumerate(recipe.phases):
+        check_divides(
+            phase.batch.images, distribution.world_size, f"phases.{index}.batch", "images"
+        )
     set_threads(recipe.runtime)
     precision = choose_precision(recipe.runtime, device)
     network = RevBiFPN(recipe.model, recipe.runtime.activation_memory, recipe.seed)
@@ -122,10 +139,12 @@ def classification(
     average = None
     if recipe.average_weights is not None:
         average = WeightAverage(network, recipe.average_weights.decay)
-    batches = ImageBatches(recipe, data.train, device)
-    module = ClassificationLoss(network)
+    if distribution.world_size > 1:
+        synchronise_batch_norms(network)
+    batches = ImageBatches(recipe, data.train, device, distribution.rank, distribution.world_size)
+    module = distribution.wrap(ClassificationLoss(network))
     return Classification(
-        *(plan, data, device, precision, network, average, module, batches), masks=Masks()
+        *(plan, data, distribution, precision, network, average, module, batches), masks=Masks()
     )
 
 

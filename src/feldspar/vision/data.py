@@ -7,6 +7,9 @@ from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.folder import open_folder
 from feldspar.vision.idx import open_idx
 from feldspar.vision.images import LabelledImages
+from feldspar.vision.webdataset import open_webdataset
+
+OPENERS = {"folder": open_folder, "idx": open_idx, "webdataset": open_webdataset}
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ def open_split(recipe: VisionRecipe, split: str) -> LabelledImages:
     """Open one split, ``train`` or ``validation``. Raises UserError as ``open_images`` does."""
     settings, channels = recipe.images, recipe.model.image_channels
     path = getattr(settings, split)
-    opened = (open_folder if settings.format == "folder" else open_idx)(path, channels, split)
+    opened = OPENERS[settings.format](path, channels, split)
     found, wanted = len(opened.classes), recipe.model.classes
     if found != wanted:
         raise UserError(

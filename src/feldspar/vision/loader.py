@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import InternalError
-from feldspar.core.streams import numpy_stream
+from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.recipe.sections.vision import AugmentationSettings
-from feldspar.vision.augment import augment
-from feldspar.vision.crops import centre_crop
+from feldspar.vision.augment import Transform, centre_crop, training_transform
 from feldspar.vision.images import LabelledImages
+from feldspar.vision.random_stream import OwnStream
 
 IMAGES_AT_ONCE = 16
 """Images that a thread reads in one turn."""
@@ -35,14 +35,19 @@ class TrainingImages:
         self._settings = settings
         self._seed = seed
         self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._transform = lru_cache(maxsize=2)(self._make_transform)
 
     def read(self, position: int, resolution: int) -> Example:
         """Return the example at a position of the run."""
         epoch, place = divmod(position, len(self._images))
         index = int(self._order(epoch)[place])
-        chance = numpy_stream(self._seed, "images.augment", position)
-        pixels = augment(self._images.read(index), resolution, self._settings, chance)
+        image, transform = self._images.read(index), self._transform(resolution)
+        with OwnStream(stream_seed(self._seed, "images.augment", position)):
+            pixels = transform(image)
         return pixels, int(self._images.labels[index])
+
+    def _make_transform(self, resolution: int) -> Transform:
+        return training_transform(self._settings, resolution)
 
     def _draw_order(self, epoch: int) -> np.ndarray:
         return numpy_stream(self._seed, "images.order", epoch).permutation(len(self._images))
@@ -64,11 +69,11 @@ class ImageLoader:
         """The number of requests that are not taken yet."""
         return len(self._answers)
 
-    def request(self, start: int, stop: int, resolution: int) -> None:
-        """Ask for the examples ``start`` to ``stop`` - 1, and return at once."""
+    def request(self, positions: Sequence[int], resolution: int) -> None:
+        """Ask for the examples at ``positions``, and return at once."""
         turns = [
-            range(first, min(first + IMAGES_AT_ONCE, stop))
-            for first in range(start, stop, IMAGES_AT_ONCE)
+            positions[first : first + IMAGES_AT_ONCE]
+            for first in range(0, len(positions), IMAGES_AT_ONCE)
         ]
         self._answers.append(
             [self._pool.submit(self._read_turn, turn, resolution) for turn in turns]
@@ -92,19 +97,29 @@ class ImageLoader:
 
 
 def held_out_batches(
-    images: LabelledImages, resolution: int, crop: float, batch_images: int, workers: int
+    images: LabelledImages,
+    resolution: int,
+    crop: float,
+    batch_images: int,
+    workers: int,
+    numbers: Sequence[int] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the middle of every image, in order, in batches; one batch is read ahead."""
+    """Yield the middle of each image, or of those with ``numbers``, in order, in batches.
+
+    One batch is read ahead.
+    """
+    numbers = range(len(images)) if numbers is None else numbers
 
     def read(index: int, resolution: int) -> Example:
         return centre_crop(images.read(index), resolution, crop), int(images.labels[index])
 
     loader = ImageLoader(read, workers)
     try:
-        for start in range(0, len(images), batch_images):
-            loader.request(start, min(start + batch_images, len(images)), resolution)
+        for start in range(0, len(numbers), batch_images):
+            loader.request(numbers[start : start + batch_images], resolution)
             if start:
                 yield loader.take()
-        yield loader.take()
+        while loader.waiting:
+            yield loader.take()
     finally:
         loader.close()

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from feldspar.core.progress import progress
 from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.vision.images import LabelledImages
 from feldspar.vision.loader import held_out_batches
 from feldspar.vision.task import normalisation
@@ -38,17 +39,19 @@ def measure(
 ) -> dict[str, float]:
     """Return ``validation/loss`` (mean cross-entropy), ``validation/top1`` and ``top5`` (shares).
 
-    Among fewer than five classes top-5 is not measured. The network's mode is as before.
+    Among fewer than five classes top-5 is not measured. The network's mode is as before. Each of
+    several processes measures its part of the images, and all of them return the whole.
     """
     was_training = network.training
     network.eval()
     normalise = normalisation(recipe).to(device)
     tops = tops_of(recipe.model.classes)
     loss, right = 0.0, dict.fromkeys(tops, 0)
+    own = range(rank(), len(images), world_size())
     batches = held_out_batches(
-        images, resolution, recipe.evaluation.crop, batch_images, recipe.runtime.workers
+        images, resolution, recipe.evaluation.crop, batch_images, recipe.runtime.workers, own
     )
-    with progress("validate", len(images), "images") as advance:
+    with progress("validate", len(own), "images") as advance:
         for pixels, labels in batches:
             labels = labels.to(device)
             with autocast():
@@ -60,6 +63,8 @@ def measure(
                 right[k] += int(ranked[:, :k].sum())
             advance(len(labels))
     network.train(was_training)
-    return {"validation/loss": loss / len(images)} | {
-        f"validation/top{k}": count / len(images) for k, count in right.items()
+    totals = all_reduce_sum([loss, *map(float, right.values())])
+    return {
+        name: total / len(images)
+        for name, total in zip(measures(recipe.model.classes), totals, strict=True)
     }

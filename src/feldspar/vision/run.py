@@ -1,20 +1,23 @@
 """A run on images: from a recipe and its images to the last checkpoint, resumed exactly."""
 
-import os
 from pathlib import Path
 from typing import Any
 
-from feldspar.core.errors import SetupError, UserError
+from feldspar.core.errors import UserError
 from feldspar.core.progress import say
 from feldspar.recipe.load import LoadedVisionRecipe
 from feldspar.recipe.write import recipe_text
 from feldspar.runtime.allocator import keep_freed_pages
-from feldspar.runtime.device import choose_device
-from feldspar.runtime.distributed import Distribution, under_torchrun
+from feldspar.runtime.distributed import Distribution
 from feldspar.train.lifecycle import OpenRun, RunResult, open_run
 from feldspar.train.observers import Checkpoints, Guards, Metrics, Validation
 from feldspar.train.trainer import Trainer
-from feldspar.vision.classification import Classification, classification
+from feldspar.vision.classification import (
+    TRANSFORMS,
+    TRANSFORMS_KEY,
+    Classification,
+    classification,
+)
 from feldspar.vision.data import ImageData, open_images
 from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 
@@ -22,18 +25,19 @@ from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 def train_on_images(loaded: LoadedVisionRecipe, out: Path, overwrite: bool = False) -> RunResult:
     """Train a recipe in ``out``; continue a run that is there, or replace it on request.
 
-    Raises UserError for a recipe that does not fit its images or the run, SetupError under a
-    launcher of several processes, RunError when the loss is not finite. SIGTERM and SIGINT save a
-    checkpoint and leave with 143 and 130.
+    Raises UserError for a recipe that does not fit its images or the run, SetupError where
+    processes and settings do not agree, RunError when the loss is not finite. SIGTERM and SIGINT
+    save a checkpoint and leave with 143 and 130.
     """
-    if under_torchrun() and int(os.environ["WORLD_SIZE"]) > 1:
-        raise SetupError(
-            "a run on images is trained by one process",
-            found=f"torchrun started {os.environ['WORLD_SIZE']}",
-            do="start it without torchrun",
-        )
+    with Distribution.start(loaded.recipe.runtime) as distribution:
+        # A function of its own: no network may outlive the distribution.
+        return _train(loaded, out, overwrite, distribution)
+
+
+def _train(
+    loaded: LoadedVisionRecipe, out: Path, overwrite: bool, distribution: Distribution
+) -> RunResult:
     keep_freed_pages()
-    distribution = Distribution("single", choose_device(loaded.recipe.runtime))
     with loaded.locating_errors():
         data = open_images(loaded.recipe)
         plan = plan_vision_recipe(loaded.recipe, len(data.train))
@@ -50,13 +54,9 @@ def begin_training(
     """
     recipe, timeline = plan.recipe, plan.timeline
     begins = run.checkpoint is None
-    if not begins and run.state["training_images"] != data.digest:
-        raise UserError(
-            "the training images are not those that the run was trained on",
-            where=str(recipe.images.train),
-            do="restore the images that the run was started with, or choose another --out",
-        )
-    task = classification(plan, data, distribution.device, begins)
+    if not begins:
+        require_same_pixels(run.state, data, str(recipe.images.train))
+    task = classification(plan, data, distribution, begins)
     metrics = Metrics(run, distribution)
     trainer = Trainer(
         task,
@@ -77,6 +77,22 @@ def begin_training(
     text = recipe_text(run.loaded)
     run.begin(trainer, lambda folder: folder.write_recipe(text), lambda: tell_start(task))
     return trainer
+
+
+def require_same_pixels(state: dict[str, Any], data: ImageData, where: str) -> None:
+    """Raise UserError where a run would go on with other images, or with other changes of them."""
+    if state["training_images"] != data.digest:
+        raise UserError(
+            "the training images are not those that the run was trained on",
+            where=where,
+            do="restore the images that the run was started with, or choose another --out",
+        )
+    if state.get(TRANSFORMS_KEY) != TRANSFORMS:
+        raise UserError(
+            "an earlier version of feldspar began this run, and changed images in another way",
+            allowed=f"images changed by {TRANSFORMS}",
+            do="finish it with that version, or choose another --out",
+        )
 
 
 def tell_start(task: Classification) -> dict[str, Any]:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from feldspar.core.streams import numpy_stream
+from feldspar.core.streams import stream_seed
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.vision.augment import Mixing
 from feldspar.vision.images import LabelledImages, channel_statistics
 from feldspar.vision.loader import ImageLoader, TrainingImages
+from feldspar.vision.random_stream import OwnStream
 
 
 class ClassificationLoss(nn.Module):
@@ -51,7 +53,10 @@ def normalisation(recipe: VisionRecipe) -> Normalisation:
 
 
 class ImageBatches:
-    """The training images with their targets, in the order of the run."""
+    """The training images with their targets, in the order of the run.
+
+    Each process takes its contiguous part of a step.
+    """
 
     cut_tokens = 0
     """Images are read whole."""
@@ -61,18 +66,28 @@ class ImageBatches:
         recipe: VisionRecipe,
         images: LabelledImages,
         device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self._recipe = recipe
         self._device = device
+        self._rank = rank
+        self._world_size = world_size
         self._normalise = normalisation(recipe).to(device)
+        self._mix = Mixing(recipe.augmentation)
         training = TrainingImages(images, recipe.augmentation, recipe.seed)
         self._loader = ImageLoader(training.read, recipe.runtime.workers)
         self._positions: deque[int] = deque()
 
     def prefetch(self, step: StepPlan) -> None:
-        """Start to load a step."""
+        """Start to load this process's part of a step."""
         resolution = self._recipe.phases[step.phase.index].resolution
-        self._loader.request(step.position_before, step.position_after, resolution)
+        share = step.sequences // self._world_size
+        first = step.position_before + self._rank * share
+        positions = [*range(first, first + share)]
+        if self._borrows:
+            positions.insert(0, first - 1 if self._rank else step.position_after - 1)
+        self._loader.request(positions, resolution)
         self._positions.append(step.position_before)
 
     @property
@@ -87,13 +102,21 @@ class ImageBatches:
         targets = smoothed_targets(
             labels, self._recipe.model.classes, self._recipe.task.label_smoothing
         ).to(self._device)
-        position, strength = self._positions.popleft(), self._recipe.augmentation.mixup
-        if strength:
-            share = numpy_stream(self._recipe.seed, "images.mixup", position).beta(
-                strength, strength
-            )
-            images, targets = (mixed(values, share) for values in (images, targets))
+        position = self._positions.popleft()
+        if self._mix:
+            with OwnStream(stream_seed(self._recipe.seed, "images.mix", position)):
+                images, targets = self._mix(images, targets)
+        if self._borrows:
+            images, targets = images[1:], targets[1:]
         return [(images, targets)]
+
+    @property
+    def _borrows(self) -> bool:
+        """True where the image before this process's first is read too, to be mixed with it.
+
+        The pairs are then those of a single process.
+        """
+        return bool(self._mix) and self._world_size > 1
 
     def count(self, micro_batch: tuple[Tensor, ...]) -> int:
         """Count images."""
@@ -107,8 +130,3 @@ class ImageBatches:
 def smoothed_targets(labels: Tensor, classes: int, smoothing: float) -> Tensor:
     """Return probabilities (b, classes): 1 - ``smoothing`` at the label, the rest over all."""
     return F.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
-
-
-def mixed(values: Tensor, share: float) -> Tensor:
-    """Mix ``share`` of each image with the rest of its partner: first with last, and so on."""
-    return share * values + (1 - share) * values.flip(0)

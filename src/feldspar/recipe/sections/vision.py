@@ -3,13 +3,24 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, model_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 from feldspar.recipe.schedules import ScheduleField
-from feldspar.recipe.sections.runtime import CommonRuntime
+from feldspar.recipe.sections.runtime import (
+    AutoDistribution,
+    CommonRuntime,
+    DdpDistribution,
+    SingleDistribution,
+)
 
 STEM_STRIDE = 4
 """Side, in image pixels, of the square that becomes one position of the finest stream."""
@@ -144,11 +155,13 @@ def revbifpn_settings(size: str, classes: int = 1000) -> RevBiFPNSettings:
 class ImagesSettings(Settings):
     """Images to read, and the normalisation of their pixels."""
 
-    format: Literal["folder", "idx"]
+    format: Literal["folder", "idx", "webdataset"]
     """folder: SPLIT/CLASS/NAME.jpg; idx: MNIST's files SPLIT-images-idx3-ubyte and
-    SPLIT-labels-idx1-ubyte, with or without .gz."""
+    SPLIT-labels-idx1-ubyte, with or without .gz; webdataset: tar files that hold KEY.jpg beside the
+    number of its class, in KEY.cls or as label in KEY.json."""
     train: Path
-    """The training split: a folder of class folders, or the files' common beginning."""
+    """The training split: a folder of class folders, the files' common beginning, or tar files,
+    where {000..009} stands for the numbers from 000 to 009."""
     validation: Path
     """The split that is measured; it has the classes of the training split."""
     train_images: Count | None = None
@@ -246,6 +259,14 @@ class AugmentationSettings(Settings):
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Strength (both parameters of a beta distribution) of mixing pairs of images and their
     labels (1710.09412); 0: none."""
+    cutmix: Annotated[float, Field(ge=0)] = 0.0
+    """Strength (both parameters of a beta distribution) of replacing a rectangle of each image by
+    that of another, and of mixing their labels by its area (1905.04899); 0: none. Where mixup is
+    set too, one of the two is drawn for each step."""
+
+    @model_serializer(mode="wrap")
+    def _without_cutmix(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ["cutmix"])
 
 
 class ImageBatch(Settings):
@@ -311,4 +332,15 @@ class VisionRuntimeSettings(CommonRuntime):
     """store: keep every activation. recompute: keep the input of each block. reversible: keep only
     the last outputs."""
     workers: Count = 1
-    """Number of threads that read and augment images; they do not change any pixel."""
+    """Number of threads of each process that read and augment images; they do not change any
+    pixel."""
+    distribution: Annotated[
+        AutoDistribution | SingleDistribution | DdpDistribution,
+        Field(discriminator="type"),
+        NameOrMapping,
+    ] = AutoDistribution()
+    """One process, or one copy of the network in each process."""
+
+    @model_serializer(mode="wrap")
+    def _without_distribution(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ["distribution"])
