@@ -18,7 +18,7 @@ RESIDUE = 2e-5
 """Relative difference of losses after some steps: rounding of float32, grown by training."""
 SHORT = ("phases.0.length=4 steps", "phases.1.length=2 steps", "checkpoints.every=2 steps")
 STATIC = "phases.0.sparsity={type: static, sparsity: 0.5}"
-LORA = "phases.1.lora={rank: 4, targets: [hidden]}"
+LORA = "phases.1.lora={rank: 4, alpha: 8, targets: [hidden]}"
 ALIBI = "model.positions={type: alibi}"
 SWIGLU = "model.feed_forward=swiglu"
 BFLOAT16 = "runtime.precision=bfloat16"

@@ -117,10 +117,11 @@ def drift_warnings(recipe: Recipe, bfloat16: bool) -> list[str]:
     rebuilds = settings is not None and recipe.runtime.activation_memory == "reversible"
     if not rebuilds or settings.fixed_point_bits is not None or not bfloat16:
         return []
-    return [
+    drift = (
         "runtime.activation_memory: streams rebuilt under bfloat16 drift from those of the forward "
         "pass, and gradients with them; model.reversible.fixed_point_bits=14 makes them exact"
-    ]
+    )
+    return [drift]
 
 
 def phase_memories(recipe: Recipe, timeline: Timeline, machine: Machine) -> list[Memory]:

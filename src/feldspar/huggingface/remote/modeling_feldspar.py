@@ -12,7 +12,7 @@ Shapes: b sequences, t queries, s keys, h heads, d hidden size.
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -255,7 +255,9 @@ class FeldsparModel(FeldsparPreTrainedModel):
             if reversible is None:
                 x = block(x, turned, hidden, cache)
                 continue
-            first, second = block.two_streams(first, second, turned, hidden, cache, reversible)
+            first, second = cast(Block, block).two_streams(
+                first, second, turned, hidden, cache, reversible
+            )
             if reversible["type"] == "revnet":
                 first, second = second, first
         return self.final_norm(x if reversible is None else (first + second) / 2)
