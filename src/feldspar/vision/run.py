@@ -15,7 +15,8 @@ from feldspar.train.lifecycle import OpenRun, RunResult, open_run
 from feldspar.train.observers import Checkpoints, Guards, Metrics, Validation
 from feldspar.train.trainer import Trainer
 from feldspar.vision.classification import Classification, classification
-from feldspar.vision.data import ImageData, open_images
+from feldspar.vision.data import ImageData, ObjectData, open_data
+from feldspar.vision.detection.task import ObjectTask, object_task
 from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 
 
@@ -35,14 +36,14 @@ def train_on_images(loaded: LoadedVisionRecipe, out: Path, overwrite: bool = Fal
     keep_freed_pages()
     distribution = Distribution("single", choose_device(loaded.recipe.runtime))
     with loaded.locating_errors():
-        data = open_images(loaded.recipe)
+        data = open_data(loaded.recipe)
         plan = plan_vision_recipe(loaded.recipe, len(data.train))
     with open_run(loaded, plan.timeline, out, overwrite) as run:
         return run.finish(begin_training(plan, data, run, distribution))
 
 
 def begin_training(
-    plan: VisionPlan, data: ImageData, run: OpenRun, distribution: Distribution
+    plan: VisionPlan, data: ImageData | ObjectData, run: OpenRun, distribution: Distribution
 ) -> Trainer:
     """Put a trainer together and bring it to where the run stands.
 
@@ -56,7 +57,11 @@ def begin_training(
             where=str(recipe.images.train),
             do="restore the images that the run was started with, or choose another --out",
         )
-    task = classification(plan, data, distribution.device, begins)
+    task: Classification | ObjectTask
+    if isinstance(data, ObjectData):
+        task = object_task(plan, data, distribution, begins)
+    else:
+        task = classification(plan, data, distribution.device, begins)
     metrics = Metrics(run, distribution)
     trainer = Trainer(
         task,
@@ -79,7 +84,7 @@ def begin_training(
     return trainer
 
 
-def tell_start(task: Classification) -> dict[str, Any]:
+def tell_start(task: Classification | ObjectTask) -> dict[str, Any]:
     """Say the plan's warnings; return how many images there are."""
     for warning in task.plan.warnings(task.precision):
         say(f"warning: {warning}")
