@@ -12,7 +12,7 @@ from feldspar.recipe.sections.detection import (
     DetectionTask,
     SegmentationTask,
 )
-from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
 from feldspar.recipe.sections.phases import RunSchedule
 from feldspar.recipe.sections.runtime import CheckpointSettings
 from feldspar.recipe.sections.start_from import StartFromRun, StartFromScratch
@@ -64,8 +64,10 @@ class VisionRecipe(RecipeTop):
     """Random changes of training images."""
     parametrization: VisionParametrization
     """Peak learning rate."""
-    optimizer: Annotated[SgdSettings | RmsPropSettings, Field(discriminator="type")]
-    """SGD or RMSprop."""
+    optimizer: Annotated[
+        OptimizerSettings | SgdSettings | RmsPropSettings, Field(discriminator="type")
+    ]
+    """AdamW, SGD or RMSprop."""
     schedule: RunSchedule = RunSchedule()
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[VisionPhaseSettings, ...], Field(min_length=1)]

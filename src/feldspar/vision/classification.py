@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.timeline import PhasePlan, StepPlan
-from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
 from feldspar.runtime.device import autocast, choose_precision
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
@@ -129,7 +129,9 @@ def classification(
     )
 
 
-def build_optimizer(network: nn.Module, settings: SgdSettings | RmsPropSettings) -> Optimizer:
+def build_optimizer(
+    network: nn.Module, settings: OptimizerSettings | SgdSettings | RmsPropSettings
+) -> Optimizer:
     """Build a fresh optimizer; kernels and matrices decay, norms and biases do not."""
     named = list(network.named_parameters())
     groups = []
