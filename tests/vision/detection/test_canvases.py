@@ -74,7 +74,9 @@ def test_held_out_canvases_show_other_objects(tmp_path: Path) -> None:
     settings = stripes_on_canvases(tmp_path)
     parts = {split: read_objects(settings, split)[0] for split in ("train", "validation")}
     assert (len(parts["train"]), len(parts["validation"])) == (30, 12)
-    canvas, placed = draw_canvas(settings, "validation", 0, *read_objects(settings, "validation")[:2])
+    canvas, placed = draw_canvas(
+        settings, "validation", 0, *read_objects(settings, "validation")[:2]
+    )
     again, _ = draw_canvas(settings, "validation", 0, *read_objects(settings, "validation")[:2])
     assert (canvas == again).all() and placed
 

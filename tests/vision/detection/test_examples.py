@@ -74,9 +74,7 @@ def test_each_pixel_has_the_class_of_the_smallest_object(tmp_path: Path) -> None
     assert torch.equal(mirrored.classes, expected.flip(1))
 
 
-@given(
-    st.integers(1, 300), st.integers(1, 300), st.sampled_from([32, 96]), st.integers(0, 10**6)
-)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([32, 96]), st.integers(0, 10**6))
 def test_a_box_goes_to_the_square_and_back(height: int, width: int, side: int, seed: int) -> None:
     fit, chance = Fit(height, width, side), np.random.default_rng(seed)
     corners = np.sort(chance.uniform(0, 1, size=(5, 2, 2)), axis=1) * [width, height]

@@ -130,7 +130,9 @@ def test_a_detector_starts_from_a_classifier_or_from_a_detector(
     train(file, tmp_path / "fresh", start, *still)
     begun = load_vision_run(tmp_path / "fresh", averaged=False).network.state_dict()
     name = "backbone.blocks.0.functions.0_1.layers.depthwise.convolution.weight"
-    name = next(key for key in pretrained if key.startswith("backbone.") and key.endswith(".weight"))
+    name = next(
+        key for key in pretrained if key.startswith("backbone.") and key.endswith(".weight")
+    )
     torch.testing.assert_close(begun[f"body.{name}"], pretrained[name])
     train(file, tmp_path / "second", start.replace("trained", "fresh"), *still)
     second = load_vision_run(tmp_path / "second", averaged=False).network.state_dict()
@@ -168,6 +170,7 @@ def test_the_plan_counts_neck_and_heads(tmp_path: Path) -> None:
         ("images.objects=letters", "images.objects"),
         ("task={type: detection, anchor_sizes: [8, 16]}", "task.anchor_sizes: 2 sizes for 3"),
         ("task={type: detection, head: yolo}", "task.head"),
+        ("task={type: detection, head: fcos, width: 48}", "task.width: the head fcos normalises"),
         ("task={label_smoothing: 0.1}", "images.format: the task classification needs"),
     ],
 )

@@ -110,6 +110,8 @@ class CanvasImages(ObjectImages):
         return self
 
 
+FCOS_GROUPS = 32
+"""Groups of channels that torchvision's head of FCOS normalises."""
 Head = Literal["faster_rcnn", "mask_rcnn", "retinanet", "fcos"]
 Neck = Literal["fpn", "hrfpn"]
 
@@ -125,6 +127,9 @@ class DetectionTask(Settings):
     finest resolution and pooled to each level (1904.04514)."""
     width: Count = 256
     """Channels of each level of the neck."""
+    neck_norm: bool = False
+    """Put batch norm after each convolution of the neck. The streams are sums without a norm of
+    their own, so that training from scratch needs it (1811.08883)."""
     anchor_sizes: tuple[Count, ...] | None = None
     """Side of each level's anchors in pixels, finest level first; default: 8 times the level's
     stride, 4 times for retinanet, and the stride itself for fcos, which finds objects of 4 to 8
@@ -139,6 +144,15 @@ class DetectionTask(Settings):
     """Regions of each image that the head learns from (faster_rcnn, mask_rcnn)."""
     detections: Count = 100
     """Most objects that are reported of an image."""
+
+    @model_validator(mode="after")
+    def _norms_divide_the_width(self) -> Self:
+        if self.head == "fcos" and self.width % FCOS_GROUPS:
+            raise ValueError(
+                f"width: the head fcos normalises channels in {FCOS_GROUPS} groups, so that the "
+                f"width must be a multiple of {FCOS_GROUPS}, not {self.width}"
+            )
+        return self
 
     @property
     def has_masks(self) -> bool:

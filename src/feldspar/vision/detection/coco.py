@@ -208,8 +208,6 @@ def _read_json(path: Path, split: str) -> dict[str, Any]:
     return told
 
 
-
-
 def _numbered(told: dict[str, Any], section: str, where: str) -> dict[int, dict[str, Any]]:
     """Return the entries of a section by their id."""
     found: dict[int, dict[str, Any]] = {}

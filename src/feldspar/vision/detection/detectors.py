@@ -40,7 +40,7 @@ class Detector(nn.Module):
         super().__init__()
         self.settings = settings
         self.has_masks = task.has_masks
-        backbone = PyramidBackbone(settings, task.neck, task.width, memory, seed)
+        backbone = PyramidBackbone(settings, task.neck, task.width, memory, seed, task.neck_norm)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "vision.heads"))
             self.network = torchvision_detector(backbone, task)

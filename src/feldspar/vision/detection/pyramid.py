@@ -5,7 +5,6 @@ coarsest stream, all of ``out_channels`` channels, as the detectors ask of a bac
 """
 
 from collections import OrderedDict
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +34,14 @@ class PyramidBackbone(nn.Module):
         width: int = 256,
         memory: ActivationMemory = "reversible",
         seed: int = 0,
+        neck_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.body = streams_only(settings, memory, seed)
         with torch.random.fork_rng(devices=[]):
+            self.body = streams_only(settings, memory, seed)
             torch.manual_seed(stream_seed(seed, "vision.neck"))
             make = HighResolutionNeck if neck == "hrfpn" else feature_pyramid
-            self.neck = make(settings.channels, width)
+            self.neck = make(settings.channels, width, neck_norm)
         self.out_channels = width
         self.strides = level_strides(settings)
         """Image pixels of a position of each level, finest first."""
@@ -73,27 +73,37 @@ def level_names(settings: RevBiFPNSettings) -> list[str]:
     return [str(index) for index in range(settings.n_streams)]
 
 
-def feature_pyramid(channels: tuple[int, ...], width: int) -> nn.Module:
-    """Return torchvision's FPN (1612.03144), whose level "pool" takes every second position."""
+def feature_pyramid(channels: tuple[int, ...], width: int, norm: bool) -> nn.Module:
+    """Return torchvision's FPN (1612.03144), whose level "pool" takes every second position.
+
+    With ``norm`` batch norm follows each of its convolutions.
+    """
     try:
         from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastLevelMaxPool
     except ImportError:
         raise missing_extra("torchvision", "detection") from None
-    return FeaturePyramidNetwork(list(channels), width, LastLevelMaxPool())
+    layer = nn.BatchNorm2d if norm else None
+    return FeaturePyramidNetwork(list(channels), width, LastLevelMaxPool(), layer)
 
 
 class HighResolutionNeck(nn.Module):
-    """HRFPN (1904.04514): streams joined at the finest resolution, then pooled to each level."""
+    """HRFPN (1904.04514): streams joined at the finest resolution, then pooled to each level.
 
-    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+    With ``norm`` batch norm follows each convolution.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int, norm: bool = False) -> None:
         super().__init__()
-        self.join = nn.Conv2d(sum(channels), width, 1)
-        levels = len(channels) + 1
-        self.levels = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(levels))
-        for convolution in (self.join, *cast("list[nn.Conv2d]", list(self.levels))):
-            nn.init.kaiming_uniform_(convolution.weight, a=1)
-            assert convolution.bias is not None
-            nn.init.zeros_(convolution.bias)
+
+        def convolution(channels_in: int, kernel: int) -> nn.Sequential:
+            layer = nn.Conv2d(channels_in, width, kernel, padding=kernel // 2, bias=not norm)
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+            return nn.Sequential(layer, *([nn.BatchNorm2d(width)] if norm else []))
+
+        self.join = convolution(sum(channels), 1)
+        self.levels = nn.ModuleList(convolution(width, 3) for _ in range(len(channels) + 1))
 
     def forward(self, streams: dict[str, Tensor]) -> dict[str, Tensor]:
         """Map streams by name to levels of one width; "pool" has half of the coarsest stream."""

@@ -28,8 +28,8 @@ class Segmenter(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.body = streams_only(settings, memory, seed)
         with torch.random.fork_rng(devices=[]):
+            self.body = streams_only(settings, memory, seed)
             torch.manual_seed(stream_seed(seed, "vision.heads"))
             self.join = NormalisedConvolution(sum(settings.channels), task.width)
             self.classify = nn.Conv2d(task.width, settings.classes + 1, 1)
