@@ -69,7 +69,7 @@ format: $(VENV)/.dev
 $(OLDEST)/.made: .ci/oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check \
-		--constraint .ci/oldest.txt --editable '.[quickstart,fast,search,vision,gguf]' \
+		--constraint .ci/oldest.txt --editable '.[quickstart,fast,search,vision,detection,gguf]' \
 		pytest pytest-xdist hypothesis psutil
 	touch $@
 

@@ -66,6 +66,7 @@ NAMED_FILES = {
         "feldspar.huggingface.adapter",
         "feldspar.huggingface.export_class",
     ),
+    ("vision", "corpus"): ("feldspar.corpus.readers.archives",),
     ("prepare", "runtime"): ("feldspar.runtime.run_folder",),
     ("prepare", "huggingface"): (
         "feldspar.huggingface.import_folder",

@@ -16,6 +16,7 @@ EXTRAS = (
     "search",
     "lang",
     "vision",
+    "detection",
     "gguf",
 )
 """Extras that ``make oldest`` installs; it has no others of third parties."""

@@ -8,6 +8,7 @@ from typing import Any
 from feldspar.recipe.data_root import DataRecipe
 from feldspar.recipe.load import load_any_recipe
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.detection import CanvasImages
 from feldspar.recipe.sections.noise_scale import NoiseScaleBatch
 from feldspar.recipe.sections.tokens import ExtendTokenizer, TrainBpe
 from feldspar.recipe.vision_root import VisionRecipe
@@ -21,6 +22,7 @@ TOKENS = "4096 tokens"
 VOCABULARY = 300
 NEW_TOKENS = 20
 PICTURES = 96
+CANVASES = 6
 TEXTS = 160
 ONTOLOGY = {"path": "data/mediswift/hpo", "file": "go.obo", "root": "GO:0008150", "least": 5}
 CYRILLIC = {ord("a") + place: 0x430 + place for place in range(26)}
@@ -32,7 +34,7 @@ def shortened(reference: str, overrides: list[str]) -> list[str]:
     recipe = load_any_recipe(reference, overrides).recipe
     changes: dict[str, Any] = {}
     if isinstance(recipe, VisionRecipe):
-        changes |= {"images.train_images": PICTURES, "model.classes": len(KINDS)}
+        changes |= dict(_of_images(recipe))
     else:
         changes |= dict(_of_text(recipe))
     if isinstance(recipe, Recipe):
@@ -41,6 +43,15 @@ def shortened(reference: str, overrides: list[str]) -> list[str]:
         changes |= {"evaluation.every": "100% of run"}
         changes |= dict(_of_phases(recipe))
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def _of_images(recipe: VisionRecipe) -> Iterator[tuple[str, Any]]:
+    if isinstance(recipe.images, CanvasImages):
+        yield "images.train_images", CANVASES
+        yield "images.validation_images", CANVASES
+        return
+    yield "images.train_images", PICTURES
+    yield "model.classes", len(KINDS)
 
 
 def _of_text(recipe: Recipe | DataRecipe) -> Iterator[tuple[str, Any]]:

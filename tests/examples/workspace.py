@@ -121,7 +121,8 @@ def make_workspace() -> None:
         shutil.copytree(trained, f"runs/{name}")
     for out, (recipe, *overrides) in TRAINED.items():
         run("train", recipe, *shortened(recipe, overrides), *overrides, "--out", out)
-    run("vision", "train", "revbifpn/small", *shortened("revbifpn/small", []))
+    for name in ("revbifpn/small", "revbifpn/detection"):
+        run("vision", "train", name, *shortened(name, []))
     run("corpus", "build", "bilingual/small", *shortened("bilingual/small", []))
     run("tokens", "build", "recipe.yaml")
     run("export", "runs/mine", "--to", "downloads/gpt2")

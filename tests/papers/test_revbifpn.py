@@ -2,6 +2,7 @@
 
 import json
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from feldspar.papers.kit.claims import Claim, Verdict
 from feldspar.papers.kit.paper import Findings, Scale
 from feldspar.papers.kit.turns import WARM_UP, seconds_in_turn
 from feldspar.papers.revbifpn import plain
+from feldspar.papers.revbifpn.detection import MEASURES, STAGE, detection_stage
 from feldspar.papers.revbifpn.efficientnet import SIZES as EFFICIENTNETS
 from feldspar.papers.revbifpn.efficientnet import efficientnet_shapes
-from feldspar.papers.revbifpn.experiment import PAPER, RATE, SIZE, judge, stages
+from feldspar.papers.revbifpn.experiment import PAPER, RATE, SIZE, judge, measure, stages
 from feldspar.papers.revbifpn.memory import bytes_an_image, deep, image, step_bytes
 from feldspar.papers.revbifpn.passes import curve_figures, gradient_figures, time_figures
 from feldspar.papers.revbifpn.training import held_out, recipe_of, train_network
@@ -153,13 +155,14 @@ def test_passes_of_each_kind_are_timed() -> None:
 
 
 def test_sizes_are_trained_at_the_rate_that_was_best() -> None:
-    rates, sizes = stages(Scale.SMALL)
+    rates, sizes, detection = stages(Scale.SMALL)
     tried: list[TrialResult] = finished(rates.trials({}), lambda values: abs(values[RATE] - 0.4))
     chosen = sizes.trials({"rates": tried})
     assert len(chosen) == 15 and all(f"{RATE}=0.4" in trial.overrides for trial in chosen)
     assert not any("seed=100" in trial.overrides for trial in chosen)
-    [quick] = stages(Scale.QUICK)
-    assert len(quick.trials({})) == 3
+    assert len(detection.trials({})) == 6, "two arms with three seeds"
+    quick, detection = stages(Scale.QUICK)
+    assert (len(quick.trials({})), len(detection.trials({}))) == (3, 2)
     [paper] = stages(Scale.PAPER)
     assert len(paper.trials({})) == len(SIZES)
 
@@ -218,6 +221,22 @@ def some_figures() -> dict[str, Any]:
             "rebuilt": [1.3, 1.45, 1.2],
             "stored again": [1.01, 1.09, 0.91],
         },
+        "detection": {
+            name: {
+                "parameters": 100,
+                "activation_bytes": kept,
+                "step_bytes": kept + 10,
+                "loss": [0.6, 0.5, 0.7],
+                "AP": precisions,
+                "AP50": [0.7, 0.75, 0.8],
+                "AP75": [0.4, 0.5, 0.6],
+                "AR100": [0.5, 0.6, 0.7],
+            }
+            for name, kept, precisions in (
+                ("stored", 300, [0.40, 0.45, 0.50]),
+                ("rebuilt", 100, [0.41, 0.44, 0.51]),
+            )
+        },
     }
 
 
@@ -243,7 +262,8 @@ def test_every_claim_can_hold() -> None:
     assert told["accuracy-grows-with-compute"] is Verdict.NO_VERDICT
     assert told["less-than-efficientnet-b7"] is Verdict.REPRODUCED, "bytes are counted"
     assert told["detection"] is Verdict.NEEDS_SCALE
-    assert len(quick.tables) == 2 and quick.figure is not None
+    assert told["detection-with-rebuilt-activations"] is Verdict.NO_VERDICT
+    assert len(quick.tables) == 3 and quick.figure is not None
 
 
 def change(figures: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
@@ -273,6 +293,8 @@ def change(figures: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
         ("curves/rebuilt on the grid", [[2.0, 1.0], [2.1, 1.3]], "curves-are-equal"),
         ("curves/rebuilt", [[2.0, 1.5], [2.1, 1.5]], "curves-are-equal"),
         ("seconds/rebuilt", [1.5, 1.7, 1.4], "one-more-forward-pass"),
+        ("detection/rebuilt/AP50", [0.4, 0.5, 0.45], "detection-with-rebuilt-activations"),
+        ("detection/stored/AP", [0.5, 0.5, 0.53], "detection-with-rebuilt-activations"),
     ],
 )
 def test_every_claim_can_fail(path: str, value: Any, claim: str) -> None:
@@ -300,3 +322,21 @@ def test_the_papers_own_runs_are_judged_by_their_accuracies() -> None:
     claims = judged(figures, Scale.PAPER)
     assert claims["accuracy-grows-with-compute"].borne_out
     assert "one-more-forward-pass" not in claims and "competitive-at-equal-compute" not in claims
+
+
+def test_the_stage_of_detection_has_figures_of_its_own() -> None:
+    pytest.importorskip("torchvision")
+    metrics = dict.fromkeys(MEASURES.values(), 0.25) | {"train/loss": 0.5}
+    runs: list[TrialResult] = [
+        replace(run, metrics=metrics)
+        for run in finished(detection_stage(Scale.SMALL).trials({}), lambda values: 0.5)
+    ]
+    figures = measure({STAGE: runs}, Scale.SMALL)
+    own = figures[STAGE]
+    assert set(figures) == {STAGE} and set(own) == {"stored", "rebuilt"}
+    assert own["rebuilt"]["AP50"] == [0.25] * 3 and own["rebuilt"]["loss"] == [0.5] * 3
+    assert own["stored"]["activation_bytes"] > own["rebuilt"]["activation_bytes"]
+    assert own["stored"]["parameters"] == own["rebuilt"]["parameters"]
+    assert STAGE in PAPER.separate
+    earlier = {key: value for key, value in some_figures().items() if key != STAGE}
+    assert "detection-with-rebuilt-activations" not in judged(earlier)

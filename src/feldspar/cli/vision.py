@@ -8,6 +8,14 @@ import typer
 if TYPE_CHECKING:
     from feldspar.recipe.load import LoadedVisionRecipe
 
+TOLD = (
+    ("top-1", "validation/top1"),
+    ("top-5", "validation/top5"),
+    ("box AP", "validation/box_AP"),
+    ("mask AP", "validation/mask_AP"),
+    ("mean IoU", "validation/mean_iou"),
+)
+"""Measures that the end of a training tells, by their key."""
 RecipeName = Annotated[str, typer.Argument(help="Recipe file, shipped name or run folder.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=S1")
@@ -66,9 +74,7 @@ def register(app: typer.Typer) -> None:
             print_json(record | result.metrics)
             return
         measured = "".join(
-            f", {name} {result.metrics[key]:.2%}"
-            for name, key in (("top-1", "validation/top1"), ("top-5", "validation/top5"))
-            if key in result.metrics
+            f", {name} {result.metrics[key]:.2%}" for name, key in TOLD if key in result.metrics
         )
         typer.echo(f"{folder}: {result.position:,} images in {result.steps:,} steps{measured}")
 
@@ -125,6 +131,14 @@ def _add_evaluate(vision: typer.Typer) -> None:
             Path | None,
             typer.Option("--images", help="In place of the recipe's images.validation."),
         ] = None,
+        annotations: Annotated[
+            Path | None,
+            typer.Option("--annotations", help="COCO's JSON file of --images with objects."),
+        ] = None,
+        results: Annotated[
+            Path | None,
+            typer.Option("--results", help="Write found objects as COCO's results file."),
+        ] = None,
         checkpoint: Annotated[
             str, typer.Option("--checkpoint", help="last, or its number of images.")
         ] = "last",
@@ -136,7 +150,10 @@ def _add_evaluate(vision: typer.Typer) -> None:
         ] = False,
         json: Json = False,
     ) -> None:
-        """Measure loss, top-1 and top-5 of a trained run on its validation images, or others.
+        """Measure a trained run on its validation images, or others.
+
+        A run that classifies gets loss, top-1 and top-5; a detector the twelve numbers of COCO, for
+        boxes and masks; a segmenter mean IoU and accuracy of pixels.
 
         Example: feldspar vision evaluate runs/revbifpn-small --json
         """
@@ -147,7 +164,12 @@ def _add_evaluate(vision: typer.Typer) -> None:
         require_run(run)
         from feldspar.vision.evaluate import evaluate_run
 
-        measured = evaluate_run(run, images, checkpoint, resolution, averaged=not raw)
+        measured = evaluate_run(
+            *(run, images, checkpoint, resolution),
+            averaged=not raw,
+            annotations=annotations,
+            results=results,
+        )
         if json:
             print_json(measured)
             return
@@ -168,9 +190,9 @@ def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = Fals
     with loaded.locating_errors():
         found = None
         if with_images and loaded.recipe.images.train.parent.exists():
-            from feldspar.vision.data import open_images
+            from feldspar.vision.data import open_data
 
-            found = len(open_images(loaded.recipe).train)
+            found = len(open_data(loaded.recipe).train)
         summary = plan_vision_recipe(loaded.recipe, found).summary()
     if json:
         print_json(summary)

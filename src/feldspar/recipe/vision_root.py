@@ -2,11 +2,17 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from feldspar.recipe.amounts import Unit
 from feldspar.recipe.base import NameOrMapping
-from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.detection import (
+    CanvasImages,
+    CocoImages,
+    DetectionTask,
+    SegmentationTask,
+)
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
 from feldspar.recipe.sections.phases import RunSchedule
 from feldspar.recipe.sections.runtime import CheckpointSettings
 from feldspar.recipe.sections.start_from import StartFromRun, StartFromScratch
@@ -28,6 +34,10 @@ VISION_KEYS = ("images", "task", "augmentation", "average_weights")
 """Sections that only a recipe of a vision model has."""
 
 
+def _classification_by_default(value: Any) -> Any:
+    return {"type": "classification"} | value if isinstance(value, dict) else value
+
+
 class VisionRecipe(RecipeTop):
     """A run on images: data, network, hyper-parameters, phases."""
 
@@ -39,18 +49,25 @@ class VisionRecipe(RecipeTop):
         NameOrMapping,
     ] = StartFromScratch()
     """Weights that the first phase starts with."""
-    images: ImagesSettings
+    images: Annotated[ImagesSettings | CocoImages | CanvasImages, Field(discriminator="format")]
     """Training and validation images."""
     model: RevBiFPNSettings
     """Shape of the network."""
-    task: Annotated[ClassificationTask, NameOrMapping] = ClassificationTask()
+    task: Annotated[
+        ClassificationTask | DetectionTask | SegmentationTask,
+        Field(discriminator="type"),
+        BeforeValidator(_classification_by_default),
+        NameOrMapping,
+    ] = ClassificationTask()
     """Task that the network learns."""
     augmentation: AugmentationSettings = AugmentationSettings()
     """Random changes of training images."""
     parametrization: VisionParametrization
     """Peak learning rate."""
-    optimizer: Annotated[SgdSettings | RmsPropSettings, Field(discriminator="type")]
-    """SGD or RMSprop."""
+    optimizer: Annotated[
+        OptimizerSettings | SgdSettings | RmsPropSettings, Field(discriminator="type")
+    ]
+    """AdamW, SGD or RMSprop."""
     schedule: RunSchedule = RunSchedule()
     """Schedules over the run, as fractions of the peak."""
     phases: Annotated[tuple[VisionPhaseSettings, ...], Field(min_length=1)]
@@ -114,6 +131,30 @@ class VisionRecipe(RecipeTop):
                     f"images.{name}: {len(values)} values for {channels} channels of "
                     "model.image_channels"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _images_fit_the_task(self) -> Self:
+        classifies = isinstance(self.task, ClassificationTask)
+        if classifies != isinstance(self.images, ImagesSettings):
+            formats = "folder or idx" if classifies else "coco or canvases"
+            raise ValueError(
+                f"images.format: the task {self.task.type} needs {formats}, "
+                f"not {self.images.format}"
+            )
+        if classifies:
+            return self
+        if self.augmentation != AugmentationSettings(flip=self.augmentation.flip):
+            raise ValueError(
+                f"augmentation: the task {self.task.type} takes flip only, because the other "
+                "changes do not move boxes and masks"
+            )
+        sizes, levels = getattr(self.task, "anchor_sizes", None), self.model.n_streams + 1
+        if sizes is not None and len(sizes) != levels:
+            raise ValueError(
+                f"task.anchor_sizes: {len(sizes)} sizes for {levels} levels, one for each stream "
+                "and one above them"
+            )
         return self
 
     @model_validator(mode="after")

@@ -118,6 +118,9 @@ def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
         ("bits_per_byte", "Validation by source", "bits per byte"),
         ("top1", "Validation: the first class is right", "share of images"),
         ("top5", "Validation: one of five classes is right", "share of images"),
+        ("box_AP", "Validation: boxes that are found", "average precision"),
+        ("mask_AP", "Validation: masks that are found", "average precision"),
+        ("mean_iou", "Validation: classes of pixels", "mean intersection by union"),
     ):
         series = validation_series(records, measure, unit)
         if measure == "loss":

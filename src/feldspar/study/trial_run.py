@@ -18,8 +18,8 @@ from feldspar.recipe.load import (
 )
 from feldspar.train.data import open_shards, source_tokens, with_vocabulary
 from feldspar.train.run import train
-from feldspar.vision.data import open_images
-from feldspar.vision.measure import measures
+from feldspar.vision.data import open_data
+from feldspar.vision.evaluate import measures_of
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.run import train_on_images
 
@@ -79,14 +79,14 @@ class ImageRun:
         """
         recipe = self.loaded.recipe
         with self.loaded.locating_errors():
-            images = open_images(recipe)
+            images = open_data(recipe)
             timeline = plan_vision_recipe(recipe, len(images.train)).timeline
-        require_score(score, measures(recipe.model.classes))
+        require_score(score, measures_of(recipe))
         return timeline.length
 
     def data_digest(self) -> str:
         """Return the digest of the training images."""
-        return open_images(self.loaded.recipe).digest
+        return open_data(self.loaded.recipe).digest
 
     def train(self, folder: Path) -> dict[str, float]:
         """Train to the end and return the last validation."""

@@ -191,6 +191,9 @@ FIXED_SECTIONS = (
 )
 """Sections that shaped finished steps."""
 
+FIXED_KEYS_OF_IMAGES = ("format", "mean", "std")
+"""Keys of images that are compared as they stand; of others the images themselves are compared."""
+
 RULES_OF_BATCH = ("gain", "maximum", "max_factor", "monotone", "objective", "learning_rate_power")
 """Keys of a batch that follows the noise scale. Only future decisions depend on them."""
 
@@ -220,7 +223,7 @@ def check_same_past(
 
 def _alters_past(key: str, phase_index: int) -> bool:
     parts = key.split(".")
-    if parts[0] == "images" and parts[-1] in ("train", "validation", "train_images"):
+    if parts[0] == "images" and parts[1] not in FIXED_KEYS_OF_IMAGES:
         return False  # the data are compared by content
     if parts == ["start_from", "recipe"]:
         return False  # it names the recipe that trains the parent run, and changes nothing here

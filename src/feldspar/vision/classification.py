@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from feldspar.parametrization.application import ParameterGroup
 from feldspar.plan.batches import check_divides
 from feldspar.plan.timeline import PhasePlan, StepPlan
-from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
+from feldspar.recipe.sections.optimizer import OptimizerSettings, RmsPropSettings, SgdSettings
 from feldspar.runtime.device import autocast, choose_precision
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.threads import set_threads
@@ -148,7 +148,9 @@ def classification(
     )
 
 
-def build_optimizer(network: nn.Module, settings: SgdSettings | RmsPropSettings) -> Optimizer:
+def build_optimizer(
+    network: nn.Module, settings: OptimizerSettings | SgdSettings | RmsPropSettings
+) -> Optimizer:
     """Build a fresh optimizer; kernels and matrices decay, norms and biases do not."""
     named = list(network.named_parameters())
     groups = []

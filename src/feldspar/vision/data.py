@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 
 from feldspar.core.errors import UserError
+from feldspar.recipe.sections.detection import CanvasImages, CocoImages
 from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.vision.detection.canvases import build_canvases
+from feldspar.vision.detection.coco import CocoSplit, open_coco
 from feldspar.vision.folder import open_folder
 from feldspar.vision.idx import open_idx
 from feldspar.vision.images import LabelledImages
@@ -25,21 +28,62 @@ class ImageData:
         return self.train.digest
 
 
+@dataclass(frozen=True)
+class ObjectData:
+    """The two splits of a recipe whose images have objects."""
+
+    train: CocoSplit
+    validation: CocoSplit
+
+    @property
+    def digest(self) -> str:
+        """A value that changes with the training images and their objects."""
+        return self.train.digest
+
+
+def open_data(recipe: VisionRecipe) -> ImageData | ObjectData:
+    """Open both splits of any recipe's images and check them, as ``open_images`` does.
+
+    Canvases that are missing are built.
+    """
+    if not isinstance(recipe.images, CanvasImages | CocoImages):
+        return open_images(recipe)
+    data = ObjectData(open_objects(recipe, "train"), open_objects(recipe, "validation"))
+    _require_same_classes(data.train.classes, data.validation.classes)
+    _require_declared_number(recipe, len(data.train))
+    return data
+
+
 def open_images(recipe: VisionRecipe) -> ImageData:
-    """Open both splits of a recipe's images and check them.
+    """Open both splits of a recipe's images in classes and check them.
 
     Raises UserError where files are absent, damaged or empty, and for another number of classes.
     """
-    train, validation = open_split(recipe, "train"), open_split(recipe, "validation")
-    _require_same_classes(train, validation)
+    data = ImageData(open_split(recipe, "train"), open_split(recipe, "validation"))
+    _require_same_classes(data.train.classes, data.validation.classes)
+    _require_declared_number(recipe, len(data.train))
+    return data
+
+
+def _require_declared_number(recipe: VisionRecipe, found: int) -> None:
     declared = recipe.images.train_images
-    if declared is not None and declared != len(train):
+    if declared is not None and declared != found:
         raise UserError(
-            f"images.train_images: the recipe declares {declared:,} images, there are "
-            f"{len(train):,}",
+            f"images.train_images: the recipe declares {declared:,} images, there are {found:,}",
             where=str(recipe.images.train),
         )
-    return ImageData(train, validation)
+
+
+def open_objects(recipe: VisionRecipe, split: str) -> CocoSplit:
+    """Open one split of images with objects. Raises UserError as ``open_images`` does."""
+    settings = recipe.images
+    assert isinstance(settings, CanvasImages | CocoImages), "the task has objects"
+    if isinstance(settings, CanvasImages):
+        build_canvases(settings)
+    folder, annotations = getattr(settings, split), getattr(settings, f"{split}_annotations")
+    opened = open_coco(folder, annotations, recipe.model.image_channels, split)
+    _require_number_of_classes(recipe, split, opened.classes)
+    return opened
 
 
 def open_split(recipe: VisionRecipe, split: str) -> LabelledImages:
@@ -47,28 +91,32 @@ def open_split(recipe: VisionRecipe, split: str) -> LabelledImages:
     settings, channels = recipe.images, recipe.model.image_channels
     path = getattr(settings, split)
     opened = OPENERS[settings.format](path, channels, split)
-    found, wanted = len(opened.classes), recipe.model.classes
+    _require_number_of_classes(recipe, split, opened.classes)
+    return opened
+
+
+def _require_number_of_classes(recipe: VisionRecipe, split: str, classes: tuple[str, ...]) -> None:
+    found, wanted = len(classes), recipe.model.classes
     if found != wanted:
         raise UserError(
             f"model.classes: the network tells {wanted} classes apart, "
             f"images.{split} holds {found}",
-            where=str(path),
+            where=str(getattr(recipe.images, split)),
             do=f"set model.classes={found}",
         )
-    return opened
 
 
-def _require_same_classes(train: LabelledImages, validation: LabelledImages) -> None:
-    if train.classes == validation.classes:
+def _require_same_classes(train: tuple[str, ...], validation: tuple[str, ...]) -> None:
+    if train == validation:
         return
-    lacking = sorted(set(train.classes) - set(validation.classes))
+    lacking = sorted(set(train) - set(validation))
     if lacking:
         raise UserError(
             f"images.validation: the class {lacking[0]!r} of images.train is missing here",
-            found=f"{len(lacking)} of {len(train.classes)} classes are missing",
+            found=f"{len(lacking)} of {len(train)} classes are missing",
             do="add images of each class, or remove the class from images.train",
         )
-    foreign = sorted(set(validation.classes) - set(train.classes))
+    foreign = sorted(set(validation) - set(train))
     raise UserError(
         f"images.validation: the class {foreign[0]!r} is missing in images.train",
         found=f"{len(foreign)} classes that training does not know",

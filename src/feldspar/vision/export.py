@@ -55,16 +55,21 @@ def export_run(
     """Write the network of a run on images, averaged where the run keeps an average.
 
     ``resolution`` is that of the last phase by default. The file also holds the names of the
-    classes and the statistics that pixels are normalised by. Raises UserError as
-    ``load_vision_run`` and ``export_network``.
+    classes and the statistics that pixels are normalised by. Raises UserError for a network that
+    finds objects, and as ``load_vision_run`` and ``export_network``.
     """
     _require_place(to, file_format, overwrite)
     loaded = load_vision_run(run, checkpoint)
-    recipe = loaded.loaded.recipe
+    recipe, network = loaded.loaded.recipe, loaded.network
+    if not isinstance(network, ReversiblePyramid):
+        raise UserError(
+            f"{run} holds a network for {recipe.task.type}, and only classifiers are exported",
+            do="export a run of the task classification",
+        )
     mean, std = channel_statistics(recipe.images, recipe.model.image_channels)
     description = {"classes": list(loaded.classes), "mean": list(mean), "std": list(std)}
     size = resolution or recipe.phases[-1].resolution
-    return export_network(loaded.network, to, file_format, size, overwrite, description)
+    return export_network(network, to, file_format, size, overwrite, description)
 
 
 def export_network(

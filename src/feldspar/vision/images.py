@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from feldspar.recipe.sections.detection import ObjectImages
 from feldspar.recipe.sections.vision import ImagesSettings
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -28,7 +29,7 @@ class LabelledImages:
 
 
 def channel_statistics(
-    settings: ImagesSettings, channels: int
+    settings: ImagesSettings | ObjectImages, channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each channel, for pixels from 0 to 1."""
     means, stds = ((0.5,), (0.5,)) if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)

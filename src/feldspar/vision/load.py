@@ -6,9 +6,12 @@ from pathlib import Path
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import LoadedVisionRecipe, load_vision_recipe
 from feldspar.recipe.recorded import is_run
+from feldspar.recipe.sections.vision import ClassificationTask
+from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.runtime.checkpoint import MODEL, Checkpoint
 from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
 from feldspar.train.load import find_checkpoint
+from feldspar.vision.detection.networks import ObjectNetwork, object_network
 from feldspar.vision.revbifpn import RevBiFPN
 
 CLASSES_KEY = "classes"
@@ -21,7 +24,7 @@ class LoadedVisionRun:
 
     path: Path
     loaded: LoadedVisionRecipe
-    network: RevBiFPN
+    network: RevBiFPN | ObjectNetwork
     checkpoint: Checkpoint
 
     @property
@@ -40,7 +43,7 @@ def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True)
         raise UserError(f"{path} is not a run folder: it holds no recipe.yaml and no checkpoint")
     chosen = find_checkpoint(path, checkpoint)
     loaded = load_vision_recipe(str(path.resolve()), recorded=chosen.recipe)
-    network = RevBiFPN(loaded.recipe.model, loaded.recipe.runtime.activation_memory)
+    network = network_of(loaded.recipe)
     tensors = tensors_of(network)
     if loaded.recipe.average_weights is not None:
         other = WeightAverage(network, loaded.recipe.average_weights.decay).model
@@ -50,3 +53,10 @@ def load_vision_run(path: Path, checkpoint: str = "last", averaged: bool = True)
     else:
         chosen.fill(MODEL, tensors)
     return LoadedVisionRun(path, loaded, network.eval(), chosen)
+
+
+def network_of(recipe: VisionRecipe) -> RevBiFPN | ObjectNetwork:
+    """Return the network of a recipe's task, with the initial values of seed 0."""
+    if isinstance(recipe.task, ClassificationTask):
+        return RevBiFPN(recipe.model, recipe.runtime.activation_memory)
+    return object_network(recipe)

@@ -10,6 +10,7 @@ from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.plan.storage_bytes import peak_bytes, saved_activations
 from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
+from feldspar.vision.detection.networks import ObjectNetwork
 from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.task import ClassificationLoss
 
@@ -117,20 +118,25 @@ class StepMemory:
 
 
 def step_memory(
-    network: RevBiFPN,
+    network: RevBiFPN | ObjectNetwork,
     resolution: int,
     batch_images: int,
     states_per_weight: int = 0,
     averages: bool = False,
+    loss: nn.Module | None = None,
 ) -> StepMemory:
     """Run a training step of ``network``, which is on the meta device, and return its bytes.
 
-    The optimizer keeps ``states_per_weight`` tensors of each weight's shape.
+    The optimizer keeps ``states_per_weight`` tensors of each weight's shape. ``loss`` maps images
+    to the loss of a step; by default it is that of classification.
     """
     gradients = _bytes(*network.parameters())
     weights = gradients + _bytes(*network.buffers())
     images = _images(network, batch_images, resolution, resolution)
-    saved, alive = measured_step(network, images, network.settings.classes)
+    if loss is None:
+        saved, alive = measured_step(network, images, network.settings.classes)
+    else:
+        saved, alive = measured_passes(network, loss, images)
     return StepMemory(
         weights=weights,
         gradients=gradients,
@@ -148,19 +154,23 @@ def measured_step(network: nn.Module, images: Tensor, classes: int) -> tuple[int
     each of the images; it may be on any device, and its gradients are overwritten.
     """
     targets = images.new_empty((len(images), classes))
+    return measured_passes(network, ClassificationLoss(network), images, targets)
+
+
+def measured_passes(network: nn.Module, loss: nn.Module, *inputs: Tensor) -> tuple[int, int]:
+    """Return the bytes of forward and backward pass of ``loss`` as ``measured_step`` does."""
     for parameter in network.parameters():
         parameter.grad = parameter.new_empty(parameter.shape)
-    loss: nn.Module = ClassificationLoss(network)
 
     def step() -> None:
-        loss(images, targets).backward()
+        loss(*inputs).backward()
 
     with saved_activations([*network.parameters(), *network.buffers()]) as saved:
         alive = peak_bytes(step)
-    return saved.most_bytes, alive + _bytes(images, targets)
+    return saved.most_bytes, alive + _bytes(*inputs)
 
 
-def _images(network: RevBiFPN, *sizes: int) -> Tensor:
+def _images(network: RevBiFPN | ObjectNetwork, *sizes: int) -> Tensor:
     batch, height, width = sizes
     return torch.empty((batch, network.settings.image_channels, height, width), device="meta")
 

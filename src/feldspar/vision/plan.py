@@ -3,14 +3,20 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+from torch import nn
+
 from feldspar.core.errors import UserError
+from feldspar.plan.quick_shapes import QuickShapes
 from feldspar.plan.timeline import Timeline, build_timeline
 from feldspar.recipe.amounts import Unit
+from feldspar.recipe.sections.vision import ClassificationTask
 from feldspar.recipe.vision_root import VisionRecipe
+from feldspar.vision.detection.networks import ObjectNetwork, PlannedPass, object_network
 from feldspar.vision.network_cost import (
     MultiplyAdds,
     StepMemory,
-    count_multiply_adds,
+    multiply_adds_of,
     shapes_of,
     step_memory,
 )
@@ -27,8 +33,11 @@ class VisionPlan:
 
     recipe: VisionRecipe
     timeline: Timeline
-    network: RevBiFPN
+    network: RevBiFPN | ObjectNetwork
     """The network on the meta device."""
+    planned: nn.Module | None
+    """A module that maps images to a loss with a step's shapes; None for a network that
+    classifies."""
     multiply_adds: tuple[MultiplyAdds, ...]
     """Those of one image in each phase."""
     train_images: int | None
@@ -53,6 +62,7 @@ class VisionPlan:
             phase.batch.images,
             len(optimizer.only_rule.moments),
             self.recipe.average_weights is not None,
+            self.planned,
         )
 
     def warnings(self, precision: object = None) -> list[str]:
@@ -112,10 +122,27 @@ def plan_vision_recipe(recipe: VisionRecipe, train_images: int | None = None) ->
                 f"phases.{index}.length: {phase.length} needs the number of training images",
                 do="put the images in place, or declare images.train_images",
             )
-    network = shapes_of(recipe.model, recipe.runtime.activation_memory)
+    network, planned = planned_network(recipe)
+    channels = recipe.model.image_channels
     work = tuple(
-        count_multiply_adds(network, phase.resolution, phase.resolution) for phase in recipe.phases
+        multiply_adds_of(
+            network if planned is None else planned,
+            torch.empty((1, channels, phase.resolution, phase.resolution), device="meta"),
+        )
+        for phase in recipe.phases
     )
     parameters = sum(parameter.numel() for parameter in network.parameters())
     timeline = build_timeline(recipe, parameters, None if size is None else {"train": size})
-    return VisionPlan(recipe, timeline, network, work, size)
+    return VisionPlan(recipe, timeline, network, planned, work, size)
+
+
+def planned_network(recipe: VisionRecipe) -> tuple[RevBiFPN | ObjectNetwork, nn.Module | None]:
+    """Return the network of a recipe on the meta device, and the pass that stands for a step.
+
+    A network that classifies needs none. Raises SetupError where the network needs torchvision.
+    """
+    if isinstance(recipe.task, ClassificationTask):
+        return shapes_of(recipe.model, recipe.runtime.activation_memory), None
+    with torch.device("meta"), QuickShapes():
+        network = object_network(recipe)
+    return network, PlannedPass(network, recipe.task)

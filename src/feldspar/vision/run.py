@@ -18,7 +18,8 @@ from feldspar.vision.classification import (
     Classification,
     classification,
 )
-from feldspar.vision.data import ImageData, open_images
+from feldspar.vision.data import ImageData, ObjectData, open_data
+from feldspar.vision.detection.task import ObjectTask, object_task
 from feldspar.vision.plan import VisionPlan, plan_vision_recipe
 
 
@@ -39,14 +40,14 @@ def _train(
 ) -> RunResult:
     keep_freed_pages()
     with loaded.locating_errors():
-        data = open_images(loaded.recipe)
+        data = open_data(loaded.recipe)
         plan = plan_vision_recipe(loaded.recipe, len(data.train))
     with open_run(loaded, plan.timeline, out, overwrite) as run:
         return run.finish(begin_training(plan, data, run, distribution))
 
 
 def begin_training(
-    plan: VisionPlan, data: ImageData, run: OpenRun, distribution: Distribution
+    plan: VisionPlan, data: ImageData | ObjectData, run: OpenRun, distribution: Distribution
 ) -> Trainer:
     """Put a trainer together and bring it to where the run stands.
 
@@ -56,7 +57,11 @@ def begin_training(
     begins = run.checkpoint is None
     if not begins:
         require_same_pixels(run.state, data, str(recipe.images.train))
-    task = classification(plan, data, distribution, begins)
+    task: Classification | ObjectTask
+    if isinstance(data, ObjectData):
+        task = object_task(plan, data, distribution, begins)
+    else:
+        task = classification(plan, data, distribution, begins)
     metrics = Metrics(run, distribution)
     trainer = Trainer(
         task,
@@ -79,7 +84,7 @@ def begin_training(
     return trainer
 
 
-def require_same_pixels(state: dict[str, Any], data: ImageData, where: str) -> None:
+def require_same_pixels(state: dict[str, Any], data: ImageData | ObjectData, where: str) -> None:
     """Raise UserError where a run would go on with other images, or with other changes of them."""
     if state["training_images"] != data.digest:
         raise UserError(
@@ -87,7 +92,7 @@ def require_same_pixels(state: dict[str, Any], data: ImageData, where: str) -> N
             where=where,
             do="restore the images that the run was started with, or choose another --out",
         )
-    if state.get(TRANSFORMS_KEY) != TRANSFORMS:
+    if isinstance(data, ImageData) and state.get(TRANSFORMS_KEY) != TRANSFORMS:
         raise UserError(
             "an earlier version of feldspar began this run, and changed images in another way",
             allowed=f"images changed by {TRANSFORMS}",
@@ -95,7 +100,7 @@ def require_same_pixels(state: dict[str, Any], data: ImageData, where: str) -> N
         )
 
 
-def tell_start(task: Classification) -> dict[str, Any]:
+def tell_start(task: Classification | ObjectTask) -> dict[str, Any]:
     """Say the plan's warnings; return how many images there are."""
     for warning in task.plan.warnings(task.precision):
         say(f"warning: {warning}")

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from feldspar.core.streams import stream_seed
 from feldspar.plan.timeline import StepPlan
+from feldspar.recipe.sections.vision import ClassificationTask
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.augment import Mixing
 from feldspar.vision.images import LabelledImages, channel_statistics
@@ -99,9 +100,11 @@ class ImageBatches:
         """Return the images and targets of the step that was asked for first."""
         pixels, labels = self._loader.take()
         images = self._normalise(pixels.to(self._device, non_blocking=True))
-        targets = smoothed_targets(
-            labels, self._recipe.model.classes, self._recipe.task.label_smoothing
-        ).to(self._device)
+        task = self._recipe.task
+        assert isinstance(task, ClassificationTask), "images in classes are classified"
+        targets = smoothed_targets(labels, self._recipe.model.classes, task.label_smoothing).to(
+            self._device
+        )
         position = self._positions.popleft()
         if self._mix:
             with OwnStream(stream_seed(self._recipe.seed, "images.mix", position)):

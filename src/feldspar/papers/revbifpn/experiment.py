@@ -2,7 +2,7 @@
 
 Memory is counted on shapes. Three small sizes learn Fashion-MNIST, each beside a plain network that
 has no more multiply-adds; all see as many images. Gradients, curves and times of rebuilt
-activations are compared with those of stored ones.
+activations are compared with those of stored ones, and so is what detectors find on canvases.
 """
 
 from collections.abc import Sequence
@@ -23,6 +23,13 @@ from feldspar.papers.kit.paper import (
 )
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.revbifpn.claims import accuracy_claims, memory_claims, pass_claims
+from feldspar.papers.revbifpn.detection import (
+    STAGE,
+    detection_claim,
+    detection_figures,
+    detection_stage,
+    detection_table,
+)
 from feldspar.papers.revbifpn.memory import depth_figures, memory_figures
 from feldspar.papers.revbifpn.passes import curve_figures, gradient_figures, time_figures
 from feldspar.papers.revbifpn.plain import plain_figures
@@ -50,7 +57,7 @@ CURVE_SEEDS = 3
 
 
 def stages(scale: Scale) -> tuple[Stage, ...]:
-    """Return the rates, tried on one size and seed, and all sizes at the best one."""
+    """Return the rates, tried on one size and seed, all sizes at the best one, and detectors."""
     if scale is Scale.PAPER:
         trials = [trial_of({SIZE: size}, 0) for size in SIZES]
         return (Stage("sizes", "revbifpn/paper", lambda _: trials, SCORE),)
@@ -61,7 +68,8 @@ def stages(scale: Scale) -> tuple[Stage, ...]:
         SCORE,
     )
     sizes = Stage("sizes", RECIPE, lambda results: size_trials(results, scale), SCORE)
-    return (sizes,) if scale is Scale.QUICK else (rates, sizes)
+    trained = (sizes,) if scale is Scale.QUICK else (rates, sizes)
+    return (*trained, detection_stage(scale))
 
 
 def size_trials(results: Results, scale: Scale) -> list[Trial]:
@@ -77,7 +85,12 @@ def size_trials(results: Results, scale: Scale) -> list[Trial]:
 
 
 def measure(results: Results, scale: Scale) -> Figures:
-    """Count memory, read accuracies, and compare passes; the paper's scale has accuracies only."""
+    """Count memory, read accuracies and what is found, and compare passes.
+
+    The paper's scale has accuracies only; the stage of detection alone has its own figures only.
+    """
+    if set(results) == {STAGE}:
+        return {STAGE: detection_figures(results[STAGE])}
     figures: Figures = {"memory": memory_figures(), "depth": depth_figures()}
     if scale is Scale.PAPER:
         runs = by_value(results["sizes"], SIZE)
@@ -102,6 +115,7 @@ def measure(results: Results, scale: Scale) -> Figures:
     return figures | {
         "sizes": size_figures(results["sizes"]) | plain,
         "rates": tried,
+        STAGE: detection_figures(results[STAGE]),
         "gradients": gradient_figures(data, seeds),
         "curves": curve_figures(
             data,
@@ -141,6 +155,7 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
         *memory_claims(figures["memory"], figures["depth"], claims),
         *accuracy_claims(sizes, claims),
         *(pass_claims(figures, claims) if "seconds" in figures else ()),
+        *([detection_claim(figures[STAGE], claims)] if STAGE in figures else ()),
     ]
     figure = overview_figure(figures["memory"], sizes)
     tables = (memory_table(figures["memory"]), accuracy_table(sizes))
@@ -153,6 +168,10 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
             tables[1:],
         ),
     )
+    if STAGE in figures:
+        found = detection_table(figures[STAGE])
+        tables = (*tables, found)
+        sections = (*sections, Section("Detection on canvases of digits", (), [found]))
     return Findings(tuple(judged), sections, figure, tables)
 
 
@@ -163,4 +182,5 @@ PAPER = Paper(
     stages=stages,
     measure=measure,
     judge=judge,
+    separate=frozenset({STAGE}),
 )

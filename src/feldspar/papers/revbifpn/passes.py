@@ -13,7 +13,7 @@ from torch import Tensor
 
 from feldspar.papers.kit.turns import seconds_in_turn
 from feldspar.papers.revbifpn.training import recipe_of, train_network
-from feldspar.recipe.sections.vision import revbifpn_settings
+from feldspar.recipe.sections.vision import ClassificationTask, revbifpn_settings
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.vision.data import ImageData
 from feldspar.vision.loader import TrainingImages
@@ -75,6 +75,7 @@ def first_images(data: ImageData, seed: int) -> tuple[Tensor, Tensor]:
     training = TrainingImages(data.train, recipe.augmentation, recipe.seed)
     read = [training.read(index, recipe.phases[0].resolution) for index in range(GRADIENT_IMAGES)]
     pixels, labels = zip(*read, strict=True)
+    assert isinstance(recipe.task, ClassificationTask), "its recipe classifies"
     targets = smoothed_targets(
         torch.tensor(labels), recipe.model.classes, recipe.task.label_smoothing
     )

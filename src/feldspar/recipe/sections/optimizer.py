@@ -61,9 +61,14 @@ class OptimizerSettings(OptimizerSection):
     clip_norm: PositiveFloat | Literal["none"] = 1.0
     """Largest norm of the whole gradient; none: no clipping."""
 
+    @property
+    def only_rule(self) -> UpdateRule:
+        """Rule of all parameters."""
+        return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
+
     def rule(self, row: ParameterRow) -> UpdateRule:
         """Return the rule that updates a parameter."""
-        return UpdateRule("adamw", ("exp_avg", "exp_avg_sq"), epsilon=self.epsilon)
+        return self.only_rule
 
 
 class MuonSettings(OptimizerSection):

@@ -1,0 +1,1 @@
+"""Objects in images: detection, instance and semantic segmentation over the pyramid."""
