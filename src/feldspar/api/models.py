@@ -77,7 +77,8 @@ def evaluate(
 
     A language model gets bits per byte for each source, with ``baselines`` (compressors, a trigram)
     beside it where asked for; ``limit`` is the most tokens of each source. A vision model gets the
-    measures of its task on its validation images. Raises UserError for a model without held-out data.
+    measures of its task on its validation images. Raises UserError for a model without held-out
+    data.
     """
     from feldspar.train.opened_model import Model
 
