@@ -126,6 +126,19 @@ def test_the_high_resolution_neck_joins_all_streams_in_each_level() -> None:
         torch.testing.assert_close(level, expected, msg=name)
 
 
+@pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn", "retinanet", "fcos"])
+def test_images_keep_their_size_in_training_and_measuring(head: str) -> None:
+    detector = Detector(SMALL, small_task(head=head))
+    seen: list[tuple[int, ...]] = []
+    detector.pyramid.body.stem.register_forward_pre_hook(
+        lambda stem, given: seen.append(tuple(given[0].shape[2:]))
+    )
+    detector(*scenes(detector.has_masks))
+    with torch.no_grad():
+        detector.eval().detect(scenes(False)[0])
+    assert seen == [(PIXELS, PIXELS)] * 2
+
+
 def test_anchors_follow_the_strides_where_the_recipe_gives_none() -> None:
     backbone = PyramidBackbone(SMALL, width=8)
     assert anchor_sizes(backbone, small_task()) == (32, 64, 128)

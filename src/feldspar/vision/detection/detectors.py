@@ -90,20 +90,17 @@ def torchvision_detector(backbone: PyramidBackbone, task: DetectionTask) -> nn.M
     try:
         from torchvision.models import detection
         from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+        from feldspar.vision.detection.unchanged import UnchangedImages
     except ImportError:
         raise missing_extra("torchvision", "detection") from None
     settings = backbone.body.settings
     classes = settings.classes
-    shared: dict[str, Any] = {
-        # Ours has the size and the values already.
-        "image_mean": [0.0] * settings.image_channels,
-        "image_std": [1.0] * settings.image_channels,
-        "size_divisible": settings.size_multiple,
-        "_skip_resize": True,
-    }
     sizes = anchor_sizes(backbone, task)
     if task.head in ("faster_rcnn", "mask_rcnn"):
-        return _two_stage(detection, backbone, task, shared, sizes)
+        network = _two_stage(detection, backbone, task, sizes)
+        network.transform = UnchangedImages(settings.image_channels, settings.size_multiple)
+        return network
     if task.head == "retinanet":
         scaled = tuple(tuple(round(size * scale) for scale in OCTAVES) for size in sizes)
         generator = AnchorGenerator(scaled, (RATIOS,) * len(sizes))
@@ -112,13 +109,11 @@ def torchvision_detector(backbone: PyramidBackbone, task: DetectionTask) -> nn.M
         generator = AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
         make = detection.FCOS
     # Both count the background as a class, which no output is trained to be.
-    return make(
-        backbone,
-        classes + 1,
-        anchor_generator=generator,
-        detections_per_img=task.detections,
-        **shared,
+    network = make(
+        backbone, classes + 1, anchor_generator=generator, detections_per_img=task.detections
     )
+    network.transform = UnchangedImages(settings.image_channels, settings.size_multiple)
+    return network
 
 
 def anchor_sizes(backbone: PyramidBackbone, task: DetectionTask) -> tuple[int, ...]:
@@ -132,7 +127,6 @@ def _two_stage(
     detection: Any,
     backbone: PyramidBackbone,
     task: DetectionTask,
-    shared: dict[str, Any],
     sizes: tuple[int, ...],
 ) -> nn.Module:
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -142,7 +136,7 @@ def _two_stage(
     settings, width = backbone.body.settings, backbone.out_channels
     names, classes = level_names(settings), settings.classes + 1
     training, measuring = task.proposals
-    given = shared | {
+    given: dict[str, Any] = {
         "rpn_anchor_generator": AnchorGenerator(
             tuple((size,) for size in sizes), (RATIOS,) * len(sizes)
         ),
