@@ -25,6 +25,7 @@ class CocoImages(ObjectImages):
     """Images with COCO's annotations: boxes, masks and categories."""
 
     format: Literal["coco"]
+    """COCO's files: a folder of images and a JSON file of their objects."""
     train: Path
     """Folder of the training images."""
     train_annotations: Path
@@ -60,6 +61,7 @@ class CanvasImages(ObjectImages):
     """
 
     format: Literal["canvases"]
+    """Canvases that feldspar makes."""
     path: Path
     """Folder of the canvases, which holds train, validation and their JSON files."""
     objects: Annotated[DigitObjects | IdxObjects, Field(discriminator="type"), NameOrMapping] = (
