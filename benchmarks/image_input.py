@@ -47,8 +47,8 @@ class Positions(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return self._count
 
-    def __getitem__(self, position: int) -> tuple[Tensor, int]:
-        return self._images.read(position, self._resolution)
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self._images.read(index, self._resolution)
 
 
 def main() -> None:
