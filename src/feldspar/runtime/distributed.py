@@ -196,11 +196,14 @@ def _kind(settings: RuntimeSettings | VisionRuntimeSettings) -> Kind:
             )
         return "single"
     if not under_torchrun():
-        command = "vision train" if isinstance(settings, VisionRuntimeSettings) else "train"
+        start = (
+            f"torchrun --nproc-per-node 2 -m feldspar train RECIPE runtime.distribution={wanted}"
+        )
+        if isinstance(settings, VisionRuntimeSettings):
+            start = "put this before the same command: torchrun --nproc-per-node 2 -m"
         raise SetupError(
             f"runtime.distribution is {wanted}, but this process was not started by torchrun",
             where="environment: RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR",
-            do=f"torchrun --nproc-per-node 2 -m feldspar {command} RECIPE "
-            f"runtime.distribution={wanted}",
+            do=start,
         )
     return wanted
