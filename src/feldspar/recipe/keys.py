@@ -74,7 +74,9 @@ def _member(annotation: Any, part: str | int, value: Any) -> Any:
 
 
 def _variant_matches(section: type[BaseModel], value: Any) -> bool:
-    field = section.model_fields.get("type")
-    if field is None or not isinstance(value, dict) or "type" not in value:
-        return True
-    return value["type"] in typing.get_args(field.annotation)
+    for name in ("type", "format"):
+        field = section.model_fields.get(name)
+        allowed = () if field is None else typing.get_args(field.annotation)
+        if allowed and isinstance(value, dict) and value.get(name, allowed[0]) not in allowed:
+            return False
+    return True

@@ -78,8 +78,9 @@ def _message(detail: Any, path: KeyPath, model: type[BaseModel], tree: Any) -> s
         found = context.get("tag")
         hint = nearest(str(found), [tag.strip(" '") for tag in tags.split(",")]) if found else None
         suffix = f"; did you mean {hint!r}?" if hint else ""
-        start = f"{key}.type: unknown type {found!r}" if found else f"{key}: needs a type"
-        return f"{start}{suffix} (types: {tags})" if tags else start
+        name = context.get("discriminator", "type").strip("'")
+        start = f"{key}.{name}: unknown {name} {found!r}" if found else f"{key}: needs a {name}"
+        return f"{start}{suffix} ({name}s: {tags})" if tags else start
     if kind == "value_error":
         text = str(context.get("error", detail["msg"]))
         if isinstance(context.get("error"), UserError):
