@@ -93,10 +93,8 @@ class FeldsparConfig(PretrainedConfig):
         self.position_scaling = position_scaling
         self.scaled_length, self.sliding_window = scaled_length, sliding_window
         self.layer_types = layer_types or ["full_attention"] * num_hidden_layers
-        self.attention_soft_cap = attention_soft_cap
-        self.logit_soft_cap = logit_soft_cap
-        self.iso_flop = iso_flop
-        self.reversible = reversible
+        self.attention_soft_cap, self.logit_soft_cap = attention_soft_cap, logit_soft_cap
+        self.iso_flop, self.reversible = iso_flop, reversible
         self.use_cache = use_cache
         self.bos_token_id = bos_token_id
         self.eos_token_id = eos_token_id
