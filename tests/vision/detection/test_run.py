@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,18 @@ import torch
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.load import load_vision_recipe
+from feldspar.vision.data import open_objects
+from feldspar.vision.detection.batches import packed
 from feldspar.vision.detection.coco import open_coco
+from feldspar.vision.detection.detectors import Detector
+from feldspar.vision.detection.examples import fill_of, object_example
+from feldspar.vision.detection.measure import HeldOut, measure_detector
+from feldspar.vision.detection.networks import object_network
 from feldspar.vision.evaluate import evaluate_run, measures_of
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.run import train_on_images
+from feldspar.vision.task import normalisation
 from tests.train.conftest import losses_of, metrics_of
 from tests.vision.conftest import RECIPE as CLASSIFICATION
 from tests.vision.detection.test_canvases import stripes_on_canvases
@@ -129,7 +137,6 @@ def test_a_detector_starts_from_a_classifier_or_from_a_detector(
     still = ("parametrization.learning_rate=1e-30", *short)
     train(file, tmp_path / "fresh", start, *still)
     begun = load_vision_run(tmp_path / "fresh", averaged=False).network.state_dict()
-    name = "backbone.blocks.0.functions.0_1.layers.depthwise.convolution.weight"
     name = next(
         key for key in pretrained if key.startswith("backbone.") and key.endswith(".weight")
     )
@@ -179,6 +186,40 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, override: str, mess
     with pytest.raises(UserError) as raised:
         load_vision_recipe(str(file), [override])
     assert message in str(raised.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
+def test_a_detector_finds_what_it_has_learned_by_heart(tmp_path: Path, head: str) -> None:
+    """Four canvases, whose objects it finds again in evaluation mode, at their places."""
+    pytest.importorskip("sklearn")
+    recipe = load_vision_recipe(
+        "revbifpn/detection",
+        [
+            *(f"images.path={tmp_path}/canvases", f"choose.head={head}", "choose.memory=store"),
+            *("images.train_images=4", "images.validation_images=1"),
+        ],
+    ).recipe
+    split, fill = open_objects(recipe, "train"), fill_of(recipe)
+    side = recipe.phases[0].resolution
+    detector = object_network(recipe)
+    assert isinstance(detector, Detector)
+    examples = [object_example(split, n, side, fill, detector.has_masks) for n in range(4)]
+    pixels, *objects = packed(examples)
+    images = normalisation(recipe)(pixels)
+    optimizer = torch.optim.AdamW(detector.parameters(), 1e-3)
+    torch.manual_seed(0)
+    for _ in range(120):
+        loss = detector(images, *objects) / len(images)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(detector.parameters(), 5.0)
+        optimizer.step()
+    held_out = HeldOut(split, recipe, side, 4, torch.device("cpu"), nullcontext)
+    measured = measure_detector(detector, held_out)
+    assert measured["validation/box_AP50"] > 0.9
+    if detector.has_masks:
+        assert measured["validation/mask_AP50"] > 0.7
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from feldspar.recipe.sections.detection import DetectionTask
 from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.vision.detection.pyramid import PyramidBackbone, level_names
+from feldspar.vision.detection.unchanged import UnchangedImages
 
 RATIOS = (0.5, 1.0, 2.0)
 """Height by width of anchors."""
@@ -44,6 +45,7 @@ class Detector(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "vision.heads"))
             self.network = torchvision_detector(backbone, task)
+            self.network.transform = UnchangedImages(cast(nn.Module, self.network.transform))
 
     @property
     def pyramid(self) -> PyramidBackbone:
@@ -83,24 +85,20 @@ class Detector(nn.Module):
 
 
 def torchvision_detector(backbone: PyramidBackbone, task: DetectionTask) -> nn.Module:
-    """Return torchvision's detector for a task over a backbone.
+    """Return torchvision's detector for a task over a backbone, with its own transform.
 
     Raises SetupError where torchvision is not installed.
     """
     try:
         from torchvision.models import detection
         from torchvision.models.detection.anchor_utils import AnchorGenerator
-
-        from feldspar.vision.detection.unchanged import UnchangedImages
     except ImportError:
         raise missing_extra("torchvision", "detection") from None
     settings = backbone.body.settings
     classes = settings.classes
     sizes = anchor_sizes(backbone, task)
     if task.head in ("faster_rcnn", "mask_rcnn"):
-        network = _two_stage(detection, backbone, task, sizes)
-        network.transform = UnchangedImages(settings.image_channels, settings.size_multiple)
-        return network
+        return _two_stage(detection, backbone, task, sizes)
     if task.head == "retinanet":
         scaled = tuple(tuple(round(size * scale) for scale in OCTAVES) for size in sizes)
         generator = AnchorGenerator(scaled, (RATIOS,) * len(sizes))
@@ -109,11 +107,9 @@ def torchvision_detector(backbone: PyramidBackbone, task: DetectionTask) -> nn.M
         generator = AnchorGenerator(tuple((size,) for size in sizes), ((1.0,),) * len(sizes))
         make = detection.FCOS
     # Both count the background as a class, which no output is trained to be.
-    network = make(
+    return make(
         backbone, classes + 1, anchor_generator=generator, detections_per_img=task.detections
     )
-    network.transform = UnchangedImages(settings.image_channels, settings.size_multiple)
-    return network
 
 
 def anchor_sizes(backbone: PyramidBackbone, task: DetectionTask) -> tuple[int, ...]:
