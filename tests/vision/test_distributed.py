@@ -77,6 +77,7 @@ def test_a_run_of_one_process_continues_on_two(
     assert losses_of(out) == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_that_does_not_divide_is_refused(recipe_file: Path, tmp_path: Path) -> None:
     result = train(recipe_file, tmp_path / "run", "phases.0.batch.images=9")
     assert result.returncode != 0

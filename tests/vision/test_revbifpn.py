@@ -104,8 +104,11 @@ def test_shapes_and_counts_of_s0():
     settings = revbifpn_settings("S0")
     model = RevBiFPN(settings).eval()
     assert sum(parameter.numel() for parameter in model.parameters()) == 3419196
-    kinds = [type(module) for module in model.modules()]
-    assert (kinds.count(nn.BatchNorm2d), kinds.count(nn.Conv2d)) == (246, 444)
+    norms, convolutions = (
+        [module for module in model.modules() if isinstance(module, kind)]
+        for kind in (nn.BatchNorm2d, nn.Conv2d)
+    )
+    assert (len(norms), len(convolutions)) == (246, 444)
     with torch.no_grad():
         pyramid = model.pyramid(images := torch.randn(1, 3, 64, 128))
         assert [tuple(stream.shape[1:]) for stream in model.features(images)] == [
@@ -172,7 +175,7 @@ def test_rebuilt_streams_on_the_grid_have_exact_gradients_in_bfloat16():
     for bits in (14, None):
         settings = TINY.model_copy(update={"fixed_point_bits": bits, "extra_silos": 3})
         for memory in ("store", "reversible"):
-            network = RevBiFPN(settings, memory)
+            network = RevBiFPN(settings, memory, seed=1)
             with torch.autocast("cpu", torch.bfloat16):
                 loss = network(images).float().square().sum()
             loss.backward()
