@@ -22,6 +22,7 @@ from feldspar.papers.btlm.ladder import (
     RATES_STAGE,
     SCORE,
     has_ladder,
+    ladder_arms,
     ladder_claims,
     ladder_section,
     ladder_trials,
@@ -75,11 +76,13 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     figure = position_figure(figures["loss_by_position"])
     judged = [*context_claims(figures, claims), *inference_claims(claims)]
     sections = [context_section(figures, figure)]
-    if scale is not Scale.PAPER:
-        judged += ladder_claims(figures, claims)
-        if has_ladder(figures):
-            sections.append(ladder_section(figures))
-    return Findings(tuple(judged), tuple(sections), figure)
+    if scale is Scale.PAPER:
+        return Findings(tuple(judged), tuple(sections), figure)
+    judged += ladder_claims(figures, claims)
+    if not has_ladder(figures):
+        return Findings(tuple(judged), tuple(sections), figure)
+    sections.append(ladder_section(figures))
+    return Findings(tuple(judged), tuple(sections), figure, (ladder_arms(figures),))
 
 
 PAPER = Paper(

@@ -135,8 +135,13 @@ def ladder_section(figures: Figures) -> Section:
         "seed. The trigram read the same tokens; xz compresses the held-out documents of a source "
         "as one stream."
     )
-    tables = [arm_table(found[BITS], found["baselines"]), rate_table(found["rates"])]
-    return Section("Single changes", [words], tables)
+    return Section("Single changes", [words], [ladder_arms(figures), rate_table(found["rates"])])
+
+
+def ladder_arms(figures: Figures) -> Table:
+    """Return the table of arms and baselines."""
+    found = figures[LADDER_STAGE]
+    return arm_table(found[BITS], found["baselines"])
 
 
 def arm_table(bits: Mapping[str, Sequence[float]], baselines: Mapping[str, float]) -> Table:
