@@ -106,12 +106,12 @@ def line_figure(
 
 
 def panel_figure(title: str, panels: Sequence[Panel]) -> Figure:
-    """Return drawings side by side, each with its legend."""
+    """Return drawings side by side, each with its legend above, where it hides no curve."""
     figure, axes = _new_canvas(len(panels))
     for own, panel in zip(axes, panels, strict=True):
         _set_labels(own, panel.x_label, panel.y_label)
         _draw(own, panel.series)
-        own.legend(frameon=False, fontsize=8)
+        own.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1))
     return Figure(title, _svg(figure))
 
 
