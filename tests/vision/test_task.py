@@ -15,8 +15,8 @@ from feldspar.recipe.sections.optimizer import RmsPropSettings, SgdSettings
 from feldspar.recipe.sections.vision import AugmentationSettings
 from feldspar.train.average import WeightAverage
 from feldspar.train.optimizer import Optimizer
-from feldspar.vision.classification import build_optimizer
 from feldspar.vision.data import open_images, open_split
+from feldspar.vision.image_task import build_optimizer
 from feldspar.vision.images import LabelledImages
 from feldspar.vision.loader import ImageLoader, TrainingImages, held_out_batches
 from feldspar.vision.plan import plan_vision_recipe

@@ -15,8 +15,8 @@ from feldspar.recipe.load import load_vision_recipe
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.train.average import WeightAverage
 from feldspar.train.task import seed_dropout
-from feldspar.vision.classification import build_optimizer
 from feldspar.vision.data import ImageData
+from feldspar.vision.image_task import build_optimizer
 from feldspar.vision.measure import measure
 from feldspar.vision.task import ClassificationLoss, ImageBatches
 

@@ -14,6 +14,7 @@ from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.authors import read_authors_weights
 from feldspar.vision.detection.detectors import BOX_CELLS, MASK_CELLS, Detector
 from feldspar.vision.detection.segmenter import Segmenter
+from feldspar.vision.feature_network import FeatureNetwork
 from feldspar.vision.revbifpn import RevBiFPN
 
 ObjectNetwork = Detector | Segmenter
@@ -33,7 +34,7 @@ def object_network(recipe: VisionRecipe, seed: int = 0) -> ObjectNetwork:
     return Segmenter(recipe.model, task, memory, seed)
 
 
-def body_of(network: ObjectNetwork) -> RevBiFPN:
+def body_of(network: ObjectNetwork) -> FeatureNetwork:
     """Return the network's backbone, without neck and head."""
     return network.pyramid.body if isinstance(network, Detector) else network.body
 

@@ -15,7 +15,7 @@ from feldspar.core.streams import stream_seed
 from feldspar.recipe.sections.detection import Neck
 from feldspar.recipe.sections.vision import STEM_STRIDE, RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
-from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.feature_network import FeatureNetwork
 
 POOL = "pool"
 """Name of the level above the coarsest stream."""
@@ -38,7 +38,7 @@ class PyramidBackbone(nn.Module):
     ) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
-            self.body = streams_only(settings, memory, seed)
+            self.body = FeatureNetwork(settings, memory, seed)
             torch.manual_seed(stream_seed(seed, "vision.neck"))
             make = HighResolutionNeck if neck == "hrfpn" else feature_pyramid
             self.neck = make(settings.channels, width, neck_norm)
@@ -54,13 +54,6 @@ class PyramidBackbone(nn.Module):
         streams = self.body.features(images)
         named = OrderedDict((str(index), stream) for index, stream in enumerate(streams))
         return self.neck(named)
-
-
-def streams_only(settings: RevBiFPNSettings, memory: ActivationMemory, seed: int) -> RevBiFPN:
-    """Return the network without what classifies, and with the same initial values."""
-    body = RevBiFPN(settings, memory, seed)
-    del body.neck, body.head, body.final, body.classifier
-    return body
 
 
 def level_strides(settings: RevBiFPNSettings) -> tuple[int, ...]:

@@ -10,7 +10,8 @@ from feldspar.recipe.sections.vision import RevBiFPNSettings
 from feldspar.reversible.chain import ActivationMemory
 from feldspar.vision.bottleneck import NormalisedConvolution
 from feldspar.vision.detection.examples import IGNORED
-from feldspar.vision.detection.pyramid import at_finest, streams_only
+from feldspar.vision.detection.pyramid import at_finest
+from feldspar.vision.feature_network import FeatureNetwork
 
 
 class Segmenter(nn.Module):
@@ -29,7 +30,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.settings = settings
         with torch.random.fork_rng(devices=[]):
-            self.body = streams_only(settings, memory, seed)
+            self.body = FeatureNetwork(settings, memory, seed)
             torch.manual_seed(stream_seed(seed, "vision.heads"))
             self.join = NormalisedConvolution(sum(settings.channels), task.width)
             self.classify = nn.Conv2d(task.width, settings.classes + 1, 1)

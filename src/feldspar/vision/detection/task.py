@@ -1,43 +1,30 @@
 """The task of a network that finds objects or classes of pixels, on its device with its images."""
 
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from feldspar.core.errors import SetupError
-from feldspar.plan.timeline import PhasePlan, StepPlan
-from feldspar.runtime.device import autocast, choose_precision
+from feldspar.plan.timeline import StepPlan
+from feldspar.runtime.device import choose_precision
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.threads import set_threads
 from feldspar.sparsity.masks import Masks
-from feldspar.train.average import AVERAGE, WeightAverage, tensors_of
-from feldspar.train.optimizer import Optimizer
-from feldspar.vision.classification import build_optimizer
 from feldspar.vision.data import ObjectData
 from feldspar.vision.detection.batches import ObjectBatches
 from feldspar.vision.detection.detectors import Detector
 from feldspar.vision.detection.measure import HeldOut, measure_detector, measure_segmenter
 from feldspar.vision.detection.networks import ObjectNetwork, object_network, start_from_weights
+from feldspar.vision.image_task import ImageTask, averaged
 from feldspar.vision.load import CLASSES_KEY
 from feldspar.vision.plan import VisionPlan
 
 
 @dataclass
-class ObjectTask:
-    """A network with its images, and the average of its weights where the recipe asks for one."""
+class ObjectTask(ImageTask[ObjectNetwork]):
+    """A network that learns the objects of images."""
 
-    plan: VisionPlan
     data: ObjectData
-    device: torch.device
-    precision: torch.dtype
-    model: ObjectNetwork
-    average: WeightAverage[ObjectNetwork] | None
     batches: ObjectBatches
-    masks: Masks
-    """None of the weights is masked."""
 
     uses_dropout = True
     """Detectors draw the anchors and regions that they learn from."""
@@ -47,47 +34,9 @@ class ObjectTask:
         """The network, which maps a micro-batch to its loss."""
         return self.model
 
-    def autocast(self) -> AbstractContextManager[object]:
-        """Return the context in which the network is called."""
-        return autocast(self.device, self.precision)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Return weights and running statistics by name; those of the average too."""
-        averaged = {} if self.average is None else tensors_of(self.average.model, AVERAGE)
-        return tensors_of(self.model) | averaged
-
-    def optimizer(self) -> Optimizer:
-        """Build a fresh optimizer."""
-        return build_optimizer(self.model, self.plan.recipe.optimizer)
-
-    def enter_phase(self, phase: PhasePlan, optimizer: Optimizer) -> Optimizer:
-        """Return the optimizer of a phase: with the state so far, or a fresh one."""
-        fresh = self.plan.recipe.phases[phase.index].optimizer_state == "fresh"
-        return self.optimizer() if fresh else optimizer
-
-    def begin_step(self, step: StepPlan) -> None:
-        """Prepare nothing: all steps have the same operations."""
-
-    def read_dense_gradients(self, step: StepPlan) -> None:
-        """Keep nothing: there are no masks."""
-
-    def move_masks(self, step: StepPlan, optimizer: Optimizer) -> None:
-        """Move nothing: there are no masks."""
-
-    def flops(self, step: StepPlan) -> float:
-        """Return forward and backward FLOPs of a step, without those of recomputation."""
-        return self.plan.flops_per_image(step.phase.index) * step.sequences
-
-    def record(self, step: StepPlan, seconds: float, cut_tokens: int) -> dict[str, Any]:
-        """Return the images of a step."""
-        return {"batch_images": step.sequences, "images_per_second": step.sequences / seconds}
-
     def state(self) -> dict[str, Any]:
         """Return the digest of the training images and the names of their categories."""
         return {"training_images": self.data.digest, CLASSES_KEY: list(self.data.train.classes)}
-
-    def resume(self, state: dict[str, Any], where: str) -> None:
-        """Continue from a checkpoint; its tensors are all that it holds of the network."""
 
     def validate(self, step: StepPlan) -> dict[str, float]:
         """Measure the validation images at the phase's resolution."""
@@ -98,10 +47,10 @@ class ObjectTask:
             recipe,
             phase.resolution,
             phase.batch.images,
-            self.device,
+            self.distribution.device,
             self.autocast,
         )
-        return measure_network(self.model if self.average is None else self.average.model, held_out)
+        return measure_network(self.measured, held_out)
 
 
 def measure_network(network: ObjectNetwork, held_out: HeldOut) -> dict[str, float]:
@@ -131,16 +80,13 @@ def object_task(
     if begins:
         start_from_weights(network, recipe)
     network = network.to(device)
-    average = None
-    if recipe.average_weights is not None:
-        average = WeightAverage(network, recipe.average_weights.decay)
     return ObjectTask(
         plan=plan,
-        data=data,
-        device=device,
+        distribution=distribution,
         precision=choose_precision(recipe.runtime, device),
         model=network,
-        average=average,
-        batches=ObjectBatches(recipe, data.train, device),
+        average=averaged(plan, network),
         masks=Masks(),
+        data=data,
+        batches=ObjectBatches(recipe, data.train, device),
     )
