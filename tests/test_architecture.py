@@ -196,7 +196,6 @@ def test_no_file_imports_itself_by_a_detour() -> None:
 BEHIND_A_CHECK = {
     "sparsity/kernels/builder.py": "llvmlite",
     "sparsity/kernels/products.py": "llvmlite",
-    "vision/detection/unchanged.py": "torchvision",
 }
 """Files that need an optional package throughout; others import them inside functions only."""
 
