@@ -129,7 +129,7 @@ def test_recomputed_and_in_bfloat16(
     for memory in ("recompute", "reversible") if reversible else ("recompute",):
         decoder.activation_memory = memory
         again = torch.autograd.grad(decoder.loss(tokens, tokens)[0], parameters)
-        if memory == "recompute":
+        if not reversible:  # two streams sum their gradients in another order
             assert all(map(torch.equal, plain, again))
         scale = max(float(gradient.abs().max()) for gradient in plain)
         assert_within_rounding(again, plain, terms_of(decoder, tokens), scale=scale)
