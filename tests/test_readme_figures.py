@@ -37,6 +37,11 @@ def percent_right(record: dict[str, Any], arm: str) -> float:
     return 100 * fmean(record["figures"]["accuracy"][arm])
 
 
+def bits_of_arm(record: dict[str, Any], arm: str) -> float:
+    rows = {row[0]: row for row in record["tables"][0]["rows"]}
+    return float(rows[arm][5])
+
+
 FIGURES = (
     Stated(
         "on two CPU cores takes {:.0f} minutes. It reads {:,} documents, keeps {:,}, and trains a "
@@ -93,6 +98,16 @@ FIGURES = (
             record["baselines"]["xz one stream"]["overall"],
         ),
         "docs/results/README.md",
+    ),
+    Stated(
+        "a small model with all of them needs {:.3f} bits per byte of held-out text where the "
+        "plain recipe needs {:.3f}, the plain recipe on text without duplicates {:.3f}, and a token "
+        "trigram {:.3f}",
+        "docs/results/composition.json",
+        lambda record: tuple(
+            bits_of_arm(record, arm)
+            for arm in ("all", "plain", "plain-deduplicated", "token trigram")
+        ),
     ),
 )
 NO_RESULTS = {
