@@ -101,8 +101,8 @@ FIGURES = (
     ),
     Stated(
         "a small model with all of them needs {:.3f} bits per byte of held-out text where the "
-        "plain recipe needs {:.3f}, the plain recipe on text without duplicates {:.3f}, and a token "
-        "trigram {:.3f}",
+        "plain recipe needs {:.3f}, the plain recipe on text without duplicates {:.3f}, and a "
+        "token trigram {:.3f}",
         "docs/results/composition.json",
         lambda record: tuple(
             bits_of_arm(record, arm)

@@ -1,8 +1,10 @@
-"""The committed memory of reversible execution: flat in depth, and what the docs show of it."""
+"""The committed figures of reversible execution: flat memory, and what the docs show of them."""
 
 import copy
+import importlib
 from pathlib import Path
 
+import pytest
 from benchmarks.reversible_memory import RESULTS, not_flat, tables
 
 from feldspar.core.json_files import read_json
@@ -22,3 +24,9 @@ def test_memory_is_flat_in_depth_and_a_growing_one_is_named() -> None:
 def test_the_docs_show_the_committed_tables() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert all(table in page for table in tables(read_json(RESULTS)).split("\n\n"))
+
+
+def test_the_docs_show_the_committed_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(RESULTS.parents[1])  # benchmarks import each other by bare names
+    losses = importlib.import_module("reversible_loss")
+    assert losses.table(read_json(losses.RESULTS)) in PAGE.read_text(encoding="utf-8")
