@@ -339,4 +339,4 @@ def test_the_stage_of_detection_has_figures_of_its_own() -> None:
     assert own["stored"]["parameters"] == own["rebuilt"]["parameters"]
     assert STAGE in PAPER.separate
     earlier = {key: value for key, value in some_figures().items() if key != STAGE}
-    assert "detection-with-rebuilt-activations" not in judged(earlier)
+    assert judged(earlier)["detection-with-rebuilt-activations"].verdict == "no verdict"

@@ -62,9 +62,14 @@ def detection_figures(runs: Sequence[TrialResult]) -> dict[str, Any]:
     return found
 
 
-def detection_claim(figures: DetectionFigures, claims: StatedClaims) -> Claim:
-    """Judge whether the arm that rebuilds activations finds as much as the one that stores them."""
+def detection_claim(figures: DetectionFigures | None, claims: StatedClaims) -> Claim:
+    """Judge whether the arm that rebuilds activations finds as much as the one that stores them.
+
+    A record without these figures gives no verdict.
+    """
     name = "detection-with-rebuilt-activations"
+    if figures is None:
+        return claims.unrecorded(name)
     stored, rebuilt = figures["stored"], figures["rebuilt"]
     gain = Gain.of_shares(rebuilt["AP"], stored["AP"])
     low = fmean(rebuilt["AP50"])
