@@ -43,14 +43,25 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
     Raises SetupError when the disk is full; the previous file is then untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
     data = content.encode("utf-8") if isinstance(content, str) else content
+    with new_file(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextmanager
+def new_file(path: Path, suffix: str = "") -> Generator[Path]:
+    """Yield a temporary sibling of ``path`` to write; rename it to ``path`` if no error is raised.
+
+    Its name ends with ``suffix``. It is flushed to disk first; until then a previous file is
+    untouched. Raises SetupError when the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}{suffix}")
     try:
-        with disk_errors(path), temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+        with disk_errors(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -5,7 +5,6 @@ in eval mode. It gets its name once it has been read back and has returned the s
 """
 
 import copy
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import RunError, UserError
-from feldspar.core.files import TEMPORARY_MARK, disk_errors, require_absent
+from feldspar.core.files import new_file, require_absent
 from feldspar.core.streams import stream_seed
 from feldspar.vision.export_formats import FORMATS, FileFormat
 from feldspar.vision.feature_network import FeatureNetwork
@@ -95,23 +94,16 @@ def export_network(
     shape = (network.settings.image_channels, height, width)
     names = _output_names(network)
     told = {"images": ["batch", *shape], "outputs": list(names), **(description or {})}
-    temporary = to.with_name(f"{to.stem}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}.{file_format}")
-    try:
-        with torch.no_grad():
-            program = torch.export.export(
-                plain,
-                (torch.zeros(TRACED_IMAGES, *shape),),
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-            )
-            with disk_errors(to):
-                to.parent.mkdir(parents=True, exist_ok=True)
-                chosen.write(program, temporary, names, told)
-            generator = torch.Generator().manual_seed(stream_seed(0, "vision.export"))
-            images = torch.randn(CHECKED_IMAGES, *shape, generator=generator)
-            difference = _difference(chosen.run(temporary, images), plain(images), to)
-        temporary.replace(to)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with torch.no_grad(), new_file(to, suffix=f".{file_format}") as temporary:
+        program = torch.export.export(
+            plain,
+            (torch.zeros(TRACED_IMAGES, *shape),),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+        )
+        chosen.write(program, temporary, names, told)
+        generator = torch.Generator().manual_seed(stream_seed(0, "vision.export"))
+        images = torch.randn(CHECKED_IMAGES, *shape, generator=generator)
+        difference = _difference(chosen.run(temporary, images), plain(images), to)
     return ExportedNetwork(to, shape, names, difference)
 
 

@@ -1,7 +1,6 @@
 """Write a model of a Hugging Face class as a GGUF file, one tensor after the other."""
 
 import math
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from feldspar.core.errors import UserError, missing_extra
-from feldspar.core.files import TEMPORARY_MARK, disk_errors, require_absent
+from feldspar.core.files import new_file, require_absent
 from feldspar.huggingface.gguf.gguf_architecture import BLOCKS, GgufArchitecture
 from feldspar.huggingface.gguf.known_architectures import GGUF_ARCHITECTURES
 from feldspar.huggingface.gguf.metadata import metadata_of
@@ -67,24 +66,18 @@ def write_gguf(
     wanted = TYPES[dtype or _usual(tensors)]
     metadata = _metadata(configuration, known, tokenizer_folder, wanted, name)
     entries = _entries(configuration, known, tensors, wanted)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}{TEMPORARY_MARK}{uuid.uuid4().hex[:8]}")
-    try:
-        with disk_errors(path):
-            writer = GGUFWriter(temporary, known.name)
-            for key, value in metadata.items():
-                _add(writer, key, value)
-            for entry in entries:
-                _announce(writer, entry)
-            writer.write_header_to_file()
-            writer.write_kv_data_to_file()
-            writer.write_ti_data_to_file()
-            for entry in entries:
-                writer.write_tensor_data(_encoded(entry.read(), entry.kind))
-            writer.close()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with new_file(path) as temporary:
+        writer = GGUFWriter(temporary, known.name)
+        for key, value in metadata.items():
+            _add(writer, key, value)
+        for entry in entries:
+            _announce(writer, entry)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for entry in entries:
+            writer.write_tensor_data(_encoded(entry.read(), entry.kind))
+        writer.close()
 
 
 @dataclass(frozen=True)

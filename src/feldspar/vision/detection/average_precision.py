@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from feldspar.core.errors import missing_extra
+from feldspar.core.files import write_atomically
 from feldspar.vision.detection.coco import CocoSplit, mask_coder, run_lengths, without_mask
 
 TWELVE = (
@@ -101,5 +102,4 @@ def encoded(mask: np.ndarray) -> dict[str, Any]:
 
 def write_results(path: Path, results: list[Result]) -> None:
     """Write found objects as COCO's results file, which pycocotools' ``loadRes`` reads."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results), encoding="utf-8")
+    write_atomically(path, json.dumps(results))
