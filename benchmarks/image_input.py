@@ -24,7 +24,8 @@ from feldspar.core.json_files import write_json
 from feldspar.core.machine import machine
 from feldspar.recipe.sections.vision import AugmentationSettings, RandAugment, RandomResizedCrop
 from feldspar.vision.folder import open_folder
-from feldspar.vision.loader import ImageLoader, TrainingImages
+from feldspar.vision.loader import IMAGES_AT_ONCE, TrainingImages, stacked
+from feldspar.vision.read_ahead import ReadAhead
 
 RESULTS = Path(__file__).parent / "results" / "image_input.json"
 SIDES = (375, 500)
@@ -95,14 +96,14 @@ def _sum_of(batches: Callable[[], Tensor], count: int) -> int:
 
 def by_threads(images: TrainingImages, count: int, workers: int) -> int:
     """Read the batches as a run does, one ahead; return the sum of all bytes."""
-    loader = ImageLoader(images.read, workers)
+    loader = ReadAhead(images.read, workers, IMAGES_AT_ONCE)
     starts = iter(range(0, count, BATCH))
     loader.request(range(next(starts), BATCH), 224)
 
     def take() -> Tensor:
         if (start := next(starts, None)) is not None:
             loader.request(range(start, start + BATCH), 224)
-        return loader.take()[0]
+        return stacked(loader.take())[0]
 
     total = _sum_of(take, count)
     loader.close()

@@ -18,8 +18,14 @@ from feldspar.train.optimizer import Optimizer
 from feldspar.vision.data import open_images, open_split
 from feldspar.vision.image_task import build_optimizer
 from feldspar.vision.images import LabelledImages
-from feldspar.vision.loader import ImageLoader, TrainingImages, held_out_batches
+from feldspar.vision.loader import (
+    IMAGES_AT_ONCE,
+    TrainingImages,
+    held_out_batches,
+    stacked,
+)
 from feldspar.vision.plan import plan_vision_recipe
+from feldspar.vision.read_ahead import ReadAhead
 from feldspar.vision.revbifpn import RevBiFPN
 from feldspar.vision.task import (
     ClassificationLoss,
@@ -53,10 +59,10 @@ def test_pixels_depend_on_positions_alone(recipe_file: Path) -> None:
 
     def batches(workers: int, starts: tuple[int, ...]) -> torch.Tensor:
         source = TrainingImages(train, recipe.augmentation, recipe.seed)
-        loader = ImageLoader(source.read, workers)
+        loader = ReadAhead(source.read, workers, IMAGES_AT_ONCE)
         for start in starts:
             loader.request(range(start, start + 40), 16)
-        taken = [loader.take() for _ in starts]
+        taken = [stacked(loader.take()) for _ in starts]
         loader.close()
         return torch.cat([pixels for pixels, _ in taken])
 
@@ -71,12 +77,12 @@ def test_the_loader_gives_what_was_asked_for_and_its_errors() -> None:
             raise UserError("image 70 cannot be read")
         return torch.full((1, resolution, resolution), position, dtype=torch.uint8), position
 
-    loader = ImageLoader(read, workers=3)
+    loader = ReadAhead(read, workers=3, at_once=IMAGES_AT_ONCE)
     with pytest.raises(InternalError, match="without a request"):
         loader.take()
     loader.request(range(40), 2)
     loader.request(range(40, 80), 3)
-    pixels, labels = loader.take()
+    pixels, labels = stacked(loader.take())
     assert labels.tolist() == list(range(40))
     assert pixels.shape == (40, 1, 2, 2)
     assert torch.equal(pixels[:, 0, 0, 0], labels.to(torch.uint8))

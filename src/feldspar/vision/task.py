@@ -15,8 +15,9 @@ from feldspar.recipe.sections.vision import ClassificationTask
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.augment import Mixing
 from feldspar.vision.images import LabelledImages, channel_statistics
-from feldspar.vision.loader import ImageLoader, TrainingImages
+from feldspar.vision.loader import IMAGES_AT_ONCE, TrainingImages, stacked
 from feldspar.vision.random_stream import OwnStream
+from feldspar.vision.read_ahead import ReadAhead
 
 
 class ClassificationLoss(nn.Module):
@@ -77,7 +78,7 @@ class ImageBatches:
         self._normalise = normalisation(recipe).to(device)
         self._mix = Mixing(recipe.augmentation)
         training = TrainingImages(images, recipe.augmentation, recipe.seed)
-        self._loader = ImageLoader(training.read, recipe.runtime.workers)
+        self._loader = ReadAhead(training.read, recipe.runtime.workers, IMAGES_AT_ONCE)
         self._positions: deque[int] = deque()
 
     def prefetch(self, step: StepPlan) -> None:
@@ -98,7 +99,7 @@ class ImageBatches:
 
     def take(self) -> list[tuple[Tensor, ...]]:
         """Return the images and targets of the step that was asked for first."""
-        pixels, labels = self._loader.take()
+        pixels, labels = stacked(self._loader.take())
         images = self._normalise(pixels.to(self._device, non_blocking=True))
         task = self._recipe.task
         assert isinstance(task, ClassificationTask), "images in classes are classified"

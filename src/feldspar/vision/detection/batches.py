@@ -12,12 +12,12 @@ from feldspar.vision.detection.coco import CocoSplit
 from feldspar.vision.detection.examples import (
     ObjectExample,
     PixelExample,
-    ReadAhead,
     TrainingOrder,
     fill_of,
     object_example,
     pixel_example,
 )
+from feldspar.vision.read_ahead import ReadAhead
 from feldspar.vision.task import normalisation
 
 Tensors = tuple[Tensor, ...]

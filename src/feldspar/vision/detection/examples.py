@@ -1,29 +1,20 @@
-"""Training examples with objects by position of the run, read ahead by threads.
+"""Examples with objects: those of training by their position in the run."""
 
-As in ``vision.loader``, position p is image p mod n of epoch p div n, in that epoch's own order.
-"""
-
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from feldspar.core.errors import InternalError
 from feldspar.core.streams import numpy_stream
 from feldspar.recipe.vision_root import VisionRecipe
 from feldspar.vision.detection.coco import CocoImage, CocoSplit, boxes_of, labels_of
 from feldspar.vision.detection.fitting import Fit
 from feldspar.vision.images import channel_statistics
+from feldspar.vision.read_ahead import EpochOrder
 
 IGNORED = 255
 """Label of a pixel that is neither learned nor measured."""
-ExampleT = TypeVar("ExampleT")
 
 
 @dataclass(frozen=True)
@@ -54,18 +45,13 @@ class TrainingOrder:
     """Which image of a split each position shows, and whether it is mirrored."""
 
     def __init__(self, split: CocoSplit, recipe: VisionRecipe) -> None:
-        self._split = split
         self._recipe = recipe
-        self._order = lru_cache(maxsize=2)(self._draw_order)
+        self._order = EpochOrder(len(split), recipe.seed)
 
     def at(self, position: int) -> tuple[int, bool]:
         """Return the number of the image at a position, and whether its mirror image is shown."""
-        epoch, place = divmod(position, len(self._split))
         chance = numpy_stream(self._recipe.seed, "images.augment", position)
-        return int(self._order(epoch)[place]), chance.random() < self._recipe.augmentation.flip
-
-    def _draw_order(self, epoch: int) -> np.ndarray:
-        return numpy_stream(self._recipe.seed, "images.order", epoch).permutation(len(self._split))
+        return self._order.image_at(position), chance.random() < self._recipe.augmentation.flip
 
 
 def object_example(
@@ -130,35 +116,3 @@ def fill_of(recipe: VisionRecipe) -> Tensor:
     """Return the bytes (c,) around an image: the mean, which becomes about 0."""
     means, _ = channel_statistics(recipe.images, recipe.model.image_channels)
     return torch.tensor(means).mul(255).round().to(torch.uint8)
-
-
-class ReadAhead(Generic[ExampleT]):
-    """Examples read by threads, in the order in which they are requested.
-
-    An error while reading is raised by the ``take`` of its own request.
-    """
-
-    def __init__(self, read: Callable[[int, int], ExampleT], workers: int) -> None:
-        self._read = read
-        self._pool = ThreadPoolExecutor(workers, "feldspar-images")
-        self._answers: deque[list[Future[ExampleT]]] = deque()
-
-    @property
-    def waiting(self) -> int:
-        """The number of requests that are not taken yet."""
-        return len(self._answers)
-
-    def request(self, positions: Sequence[int], side: int) -> None:
-        """Ask for the examples at positions, in squares of ``side`` pixels; return at once."""
-        self._answers.append([self._pool.submit(self._read, place, side) for place in positions])
-
-    def take(self) -> list[ExampleT]:
-        """Wait for the oldest request and return its examples."""
-        if not self._answers:
-            raise InternalError("examples were taken without a request")
-        return [future.result() for future in self._answers.popleft()]
-
-    def close(self) -> None:
-        """Stop the threads and forget all requests."""
-        self._answers.clear()
-        self._pool.shutdown(wait=True, cancel_futures=True)

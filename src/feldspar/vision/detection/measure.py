@@ -1,9 +1,9 @@
 """Measures on held-out images with objects: average precision, or the overlap of classes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -22,15 +22,14 @@ from feldspar.vision.detection.coco import CocoSplit
 from feldspar.vision.detection.detectors import Detector
 from feldspar.vision.detection.examples import (
     IGNORED,
-    ExampleT,
     PixelExample,
-    ReadAhead,
     fill_of,
     pixel_example,
 )
 from feldspar.vision.detection.fitting import Fit
 from feldspar.vision.detection.segmenter import Segmenter
-from feldspar.vision.task import normalisation
+from feldspar.vision.read_ahead import ExampleT, ReadAhead
+from feldspar.vision.task import Normalisation, normalisation
 
 KINDS: dict[str, Kind] = {"box": "bbox", "mask": "segm"}
 """Kinds of average precision by their prefix in the names of measures."""
@@ -52,26 +51,23 @@ class HeldOut:
 
     def batches(
         self, read: Callable[[int, int], ExampleT]
-    ) -> Iterator[tuple[range, list[ExampleT]]]:
+    ) -> Iterator[tuple[Sequence[int], list[ExampleT]]]:
         """Yield the numbers of images and what ``read`` gives of them; one batch is read ahead."""
-        reader = ReadAhead(read, self.recipe.runtime.workers)
-        count, size = len(self.split), self.batch_images
-        parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
-        try:
-            with progress("validate", count, "images") as advance:
-                reader.request(parts[0], self.side)
-                for place, part in enumerate(parts):
-                    if place + 1 < len(parts):
-                        reader.request(parts[place + 1], self.side)
-                    yield part, reader.take()
-                    advance(len(part))
-        finally:
-            reader.close()
+        ahead = ReadAhead(read, self.recipe.runtime.workers)
+        numbers = range(len(self.split))
+        with progress("validate", len(numbers), "images") as advance:
+            for part, examples in ahead.in_batches(numbers, self.batch_images, self.side):
+                yield part, examples
+                advance(len(part))
+
+    @cached_property
+    def normalisation(self) -> Normalisation:
+        """The map of bytes (b, c, side, side) to numbers, on the device."""
+        return normalisation(self.recipe).to(self.device)
 
     def normalised(self, pixels: list[Tensor]) -> Tensor:
         """Return images (b, c, side, side) on the device, of mean 0 and deviation 1."""
-        normalise = normalisation(self.recipe).to(self.device)
-        return normalise(torch.stack(pixels).to(self.device))
+        return self.normalisation(torch.stack(pixels).to(self.device))
 
 
 def object_measures(task: DetectionTask | SegmentationTask) -> list[str]:
