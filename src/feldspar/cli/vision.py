@@ -21,6 +21,11 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=S1")
 ]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
+Run = Annotated[Path, typer.Argument(help="Run folder.")]
+Checkpoint = Annotated[str, typer.Option("--checkpoint", help="last, or its number of images.")]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", help="Pixels; default: the last phase's.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -85,17 +90,13 @@ def register(app: typer.Typer) -> None:
 def _add_export(vision: typer.Typer) -> None:
     @vision.command()
     def export(
-        run: Annotated[Path, typer.Argument(help="Run folder.")],
+        run: Run,
         to: Annotated[Path, typer.Option("--to", "--out", help="File to write.")],
         file_format: Annotated[
             str, typer.Option("--format", help="onnx, or pt2 (a program of torch.export).")
         ] = "onnx",
-        checkpoint: Annotated[
-            str, typer.Option("--checkpoint", help="last, or its number of images.")
-        ] = "last",
-        resolution: Annotated[
-            int | None, typer.Option("--resolution", help="Pixels; default: the last phase's.")
-        ] = None,
+        checkpoint: Checkpoint = "last",
+        resolution: Resolution = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
         json: Json = False,
     ) -> None:
@@ -126,7 +127,7 @@ def _add_export(vision: typer.Typer) -> None:
 def _add_evaluate(vision: typer.Typer) -> None:
     @vision.command()
     def evaluate(
-        run: Annotated[Path, typer.Argument(help="Run folder.")],
+        run: Run,
         images: Annotated[
             Path | None,
             typer.Option("--images", help="In place of the recipe's images.validation."),
@@ -139,12 +140,8 @@ def _add_evaluate(vision: typer.Typer) -> None:
             Path | None,
             typer.Option("--results", help="Write found objects as COCO's results file."),
         ] = None,
-        checkpoint: Annotated[
-            str, typer.Option("--checkpoint", help="last, or its number of images.")
-        ] = "last",
-        resolution: Annotated[
-            int | None, typer.Option("--resolution", help="Pixels; default: the last phase's.")
-        ] = None,
+        checkpoint: Checkpoint = "last",
+        resolution: Resolution = None,
         raw: Annotated[
             bool, typer.Option("--raw", help="The weights themselves, not their average.")
         ] = False,

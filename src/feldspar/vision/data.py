@@ -1,6 +1,7 @@
 """The images of a recipe, checked against each other and the network."""
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from feldspar.core.errors import UserError
 from feldspar.recipe.sections.detection import CanvasImages, CocoImages
@@ -15,30 +16,28 @@ from feldspar.vision.webdataset import open_webdataset
 OPENERS = {"folder": open_folder, "idx": open_idx, "webdataset": open_webdataset}
 
 
+SplitT = TypeVar("SplitT", LabelledImages, CocoSplit)
+
+
 @dataclass(frozen=True)
-class ImageData:
+class Splits(Generic[SplitT]):
     """The two splits of a recipe."""
 
-    train: LabelledImages
-    validation: LabelledImages
+    train: SplitT
+    validation: SplitT
 
     @property
     def digest(self) -> str:
-        """A value that changes with the training images."""
+        """A value that changes with the training images and what is learned of them."""
         return self.train.digest
 
 
-@dataclass(frozen=True)
-class ObjectData:
-    """The two splits of a recipe whose images have objects."""
+class ImageData(Splits[LabelledImages]):
+    """Splits of images in classes."""
 
-    train: CocoSplit
-    validation: CocoSplit
 
-    @property
-    def digest(self) -> str:
-        """A value that changes with the training images and their objects."""
-        return self.train.digest
+class ObjectData(Splits[CocoSplit]):
+    """Splits of images with objects."""
 
 
 def open_data(recipe: VisionRecipe) -> ImageData | ObjectData:

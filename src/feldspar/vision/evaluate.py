@@ -18,6 +18,8 @@ from feldspar.vision.detection.measure import (
     measure_segmenter,
     object_measures,
 )
+from feldspar.vision.detection.segmenter import Segmenter
+from feldspar.vision.images import LabelledImages
 from feldspar.vision.load import LoadedVisionRun, load_vision_run
 from feldspar.vision.measure import measure, measures
 from feldspar.vision.revbifpn import RevBiFPN
@@ -49,18 +51,20 @@ def evaluate_run(
         raise UserError(f"--resolution: {error.what}", found=pixels) from None
     if results is not None and not isinstance(run.network, Detector):
         raise UserError(f"--results: {path} is no run of a detector")
-    if isinstance(run.network, RevBiFPN):
-        return _classified(run, run.network, recipe, pixels)
-    split = open_objects(recipe, "validation")
+    classifies = isinstance(run.network, RevBiFPN)
+    split = (open_split if classifies else open_objects)(recipe, "validation")
     _require_classes(run, split.classes, recipe)
     device = choose_device(recipe.runtime)
     set_threads(recipe.runtime)
     context = partial(autocast, device, choose_precision(recipe.runtime, device))
-    network = run.network.to(device)
-    held_out = HeldOut(split, recipe, pixels, recipe.phases[-1].batch.images, device, context)
+    network, batch = run.network.to(device), recipe.phases[-1].batch.images
     count: dict[str, float] = {"images": len(split)}
-    if not isinstance(network, Detector):
+    if isinstance(split, LabelledImages):
+        return count | measure(network, split, recipe, pixels, batch, device, context)
+    held_out = HeldOut(split, recipe, pixels, batch, device, context)
+    if isinstance(network, Segmenter):
         return count | measure_segmenter(network, held_out)
+    assert isinstance(network, Detector), "of three kinds it is the one that is left"
     found: list[Result] = []
     measured = measure_detector(network, held_out, found)
     if results is not None:
@@ -102,20 +106,6 @@ def _with_images(
             std=settings.std,
         )
     return recipe.model_copy(update={"images": changed})
-
-
-def _classified(
-    run: LoadedVisionRun, network: RevBiFPN, recipe: VisionRecipe, pixels: int
-) -> dict[str, float]:
-    """Measure a network that classifies."""
-    split = open_split(recipe, "validation")
-    _require_classes(run, split.classes, recipe)
-    device = choose_device(recipe.runtime)
-    set_threads(recipe.runtime)
-    context = partial(autocast, device, choose_precision(recipe.runtime, device))
-    batch = recipe.phases[-1].batch.images
-    measured = measure(network.to(device), split, recipe, pixels, batch, device, context)
-    return {"images": len(split)} | measured
 
 
 def _require_classes(run: LoadedVisionRun, classes: tuple[str, ...], recipe: VisionRecipe) -> None:

@@ -17,6 +17,7 @@ from feldspar.vision.load import load_vision_run
 from feldspar.vision.network_cost import shapes_of
 from feldspar.vision.pyramid import ReversiblePyramid
 from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.weights import copy_weights
 
 CLASSIFIER = "classifier."
 
@@ -57,22 +58,11 @@ def _take(network: ReversiblePyramid, weights: dict[str, Tensor], source: str) -
     bias = f"{CLASSIFIER}bias"
     classes = [len(tensors[bias]) for tensors in (own, weights) if bias in tensors]
     anew = len(set(classes)) > 1
-    for name, tensor in own.items():
-        if not (anew and name.startswith(CLASSIFIER)):
-            _copy(weights.get(name), tensor, name, source)
+    kept = {name: into for name, into in own.items() if not (anew and name.startswith(CLASSIFIER))}
+    copy_weights(weights, kept, source)
     parts = {name.partition(".")[0] for name in own}
     extra = {name for name in weights if name.partition(".")[0] in parts} - set(own)
     if extra:
         raise UserError(f"{source} holds {min(extra)}, which the network lacks")
     if anew:
         say(f"the classifier starts anew: {classes[0]} classes in place of {classes[1]}")
-
-
-def _copy(found: Tensor | None, into: Tensor, name: str, source: str) -> None:
-    if found is None or found.shape != into.shape:
-        raise UserError(
-            f"{source} does not fit the network at {name}",
-            found="absent" if found is None else tuple(found.shape),
-            allowed=str(tuple(into.shape)),
-        )
-    into.copy_(found)

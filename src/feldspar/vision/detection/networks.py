@@ -16,10 +16,9 @@ from feldspar.vision.detection.detectors import BOX_CELLS, MASK_CELLS, Detector
 from feldspar.vision.detection.segmenter import Segmenter
 from feldspar.vision.feature_network import FeatureNetwork
 from feldspar.vision.revbifpn import RevBiFPN
+from feldspar.vision.weights import copy_weights
 
 ObjectNetwork = Detector | Segmenter
-BACKBONE = ("stem.", "backbone.")
-"""Beginnings of the names of a network's tensors that do not belong to a neck or a head."""
 
 
 def object_network(recipe: VisionRecipe, seed: int = 0) -> ObjectNetwork:
@@ -56,28 +55,15 @@ def start_from_weights(network: ObjectNetwork, recipe: VisionRecipe) -> None:
         other = load_vision_run(Path(source.path), source.checkpoint).network
         weights = other.state_dict()
         if type(other) is type(network):
-            _copy(weights, network.state_dict(), source.path)
+            copy_weights(weights, network.state_dict(), f"start_from: {source.path}")
             say(f"starting from the weights of {source.path}")
             return
         if not isinstance(other, RevBiFPN):
             raise UserError(f"start_from: {source.path} is a run of another task")
     else:
         weights = read_authors_weights(source.path, RevBiFPN(recipe.model))
-    backbone = {name: value for name, value in weights.items() if name.startswith(BACKBONE)}
-    _copy(backbone, body_of(network).state_dict(), str(source.path))
+    copy_weights(weights, body_of(network).state_dict(), f"start_from: {source.path}")
     say(f"starting from the backbone of {source.path}; neck and head start anew")
-
-
-def _copy(weights: dict[str, Tensor], own: dict[str, Tensor], path: str) -> None:
-    for name, tensor in own.items():
-        found = weights.get(name)
-        if found is None or found.shape != tensor.shape:
-            raise UserError(
-                f"start_from: {path} does not fit the network at {name}",
-                found="absent" if found is None else tuple(found.shape),
-                allowed=str(tuple(tensor.shape)),
-            )
-        tensor.copy_(found)
 
 
 class PlannedPass(nn.Module):
