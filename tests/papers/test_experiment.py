@@ -12,7 +12,13 @@ from feldspar.core.errors import UserError
 from feldspar.papers.btlm.contexts import loss_by_position
 from feldspar.papers.btlm.phase_switch import phase_switch
 from feldspar.papers.catalogue import PAPERS, paper_named
-from feldspar.papers.kit.experiment import Again, open_folder, planned_costs, run_experiment
+from feldspar.papers.kit.experiment import (
+    Again,
+    needed_data,
+    open_folder,
+    planned_costs,
+    run_experiment,
+)
 from feldspar.papers.kit.paper import (
     Data,
     Figures,
@@ -298,3 +304,20 @@ def test_every_experiment_plans(name: str, scale: Scale) -> None:
 
 def test_the_recipe_of_these_tests_is_the_tiny_one() -> None:
     assert "name: tiny" in RECIPE
+
+
+@pytest.mark.parametrize(
+    ("paper", "named", "needed"),
+    [
+        ("gns", "reading", ["gns/small", "trunk"]),  # the baselines read the first
+        ("gns", "exact", ["gns/small"]),
+        ("cerebras-gpt", "widths", ["cerebras-gpt/small"]),
+        ("slimpajama-dc", "mixtures", ["slimpajama-dc/small"]),
+    ],
+)
+def test_stages_that_run_alone_have_the_data_that_is_read(
+    paper: str, named: str, needed: list[str]
+) -> None:
+    chosen = PAPERS[paper]
+    stages = Again((named,), {}).runs(chosen, Scale.SMALL)
+    assert [data.recipe for data in needed_data(chosen, Scale.SMALL, stages)] == needed

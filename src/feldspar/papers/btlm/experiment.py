@@ -31,6 +31,7 @@ from feldspar.papers.btlm.ladder import (
 )
 from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage, by_name
 from feldspar.papers.kit.stated import StatedClaims
+from feldspar.report.page import Table
 from feldspar.study.trials import Trial
 
 CONTEXTS_SCORE = "validation/loss"
@@ -76,13 +77,13 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     figure = position_figure(figures["loss_by_position"])
     judged = [*context_claims(figures, claims), *inference_claims(claims)]
     sections = [context_section(figures, figure)]
-    if scale is Scale.PAPER:
-        return Findings(tuple(judged), tuple(sections), figure)
-    judged += ladder_claims(figures, claims)
-    if not has_ladder(figures):
-        return Findings(tuple(judged), tuple(sections), figure)
-    sections.append(ladder_section(figures))
-    return Findings(tuple(judged), tuple(sections), figure, (ladder_arms(figures),))
+    tables: tuple[Table, ...] = ()
+    if scale is not Scale.PAPER:
+        judged += ladder_claims(figures, claims)
+    if has_ladder(figures):
+        sections.append(ladder_section(figures))
+        tables = (ladder_arms(figures),)
+    return Findings(tuple(judged), tuple(sections), figure, tables)
 
 
 PAPER = Paper(

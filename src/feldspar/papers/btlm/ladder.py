@@ -97,8 +97,9 @@ def ladder_claims(figures: Figures, claims: StatedClaims) -> list[Claim]:
 
 
 def has_ladder(figures: Figures) -> bool:
-    """Return True for figures of this ladder: an earlier one recorded losses by arm alone."""
-    return BITS in figures[LADDER_STAGE]
+    """Return True for figures of this ladder: an earlier one recorded losses by arm alone, and the
+    paper's own run has none."""
+    return BITS in figures.get(LADDER_STAGE, {})
 
 
 def claim_name(change: str) -> str:

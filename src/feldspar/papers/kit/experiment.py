@@ -6,7 +6,7 @@ goes on with the others.
 
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.json_files import json_values, read_json, write_json
 from feldspar.core.progress import progress, say
 from feldspar.papers.kit.cost import RunCost, run_cost
-from feldspar.papers.kit.paper import Figures, Findings, Paper, Results, Scale, Stage
+from feldspar.papers.kit.paper import Data, Figures, Findings, Paper, Results, Scale, Stage
 from feldspar.prepare.build import build_missing
 from feldspar.prepare.stages import STARTS
 from feldspar.recipe.load import LoadedVisionRecipe, data_recipe, load_any_recipe
@@ -83,11 +83,9 @@ def run_experiment(
     without the others.
     """
     stages = paper.stages(scale) if again is None else again.runs(paper, scale)
-    left_out = {stage.recipe for stage in paper.stages(scale)} - {stage.recipe for stage in stages}
-    data = [each for each in paper.data_of(scale) if each.recipe not in left_out]
     record = open_folder(folder, paper, scale)
     without = () if scale is Scale.OPEN else STARTS  # open models are there before any run
-    for each in data:
+    for each in needed_data(paper, scale, stages):
         loaded = load_any_recipe(each.recipe, list(each.overrides))
         if not isinstance(loaded, LoadedVisionRecipe):  # images are put in their place by hand
             build_missing(data_recipe(loaded), without=without)
@@ -110,6 +108,17 @@ def run_experiment(
             figures = again.record["figures"] | figures
         findings = paper.findings(figures, scale)
     return Outcome(paper, scale, figures, findings, results, record["wall_seconds"], workers, again)
+
+
+def needed_data(paper: Paper, scale: Scale, stages: Sequence[Stage]) -> list[Data]:
+    """Return the data of ``stages``: all of the paper's but those of its other stages alone.
+
+    What is measured without runs reads the paper's first data, whatever the stages are.
+    """
+    left_out = {stage.recipe for stage in paper.stages(scale)} - {stage.recipe for stage in stages}
+    if paper.measure_without_runs is not None:
+        left_out.discard(paper.data.recipe)
+    return [each for each in paper.data_of(scale) if each.recipe not in left_out]
 
 
 def planned_costs(paper: Paper, scale: Scale) -> dict[str, list[RunCost]]:

@@ -140,7 +140,7 @@ class Paper:
     separate: frozenset[str] = frozenset()
     """Stages that may run without the others: ``measure`` then returns their figures alone."""
     measure_without_runs: Callable[[Scale], Figures] | None = None
-    """Measure figures that need no run, on the text of a small or quick experiment."""
+    """Measure figures that need no run, on ``data``, for a small or quick experiment."""
     open_data: tuple[Data, ...] = ()
     """The shards of an experiment on an open model; empty where there is none."""
 
