@@ -41,7 +41,7 @@ def settled(network: ReversiblePyramid) -> ReversiblePyramid:
 
 
 def described(path: Path) -> dict[str, object]:
-    """What a file tells of itself."""
+    """Return what a file tells of itself."""
     if path.suffix == ".onnx":
         onnx = pytest.importorskip("onnx")
         (entry,) = [each for each in onnx.load(path).metadata_props if each.key == DESCRIPTION]

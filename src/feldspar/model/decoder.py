@@ -52,7 +52,7 @@ from feldspar.recipe.sections.position_scaling import (
 from feldspar.reversible.chain import ActivationMemory
 
 Branch = Literal["layer", "attention", "feed_forward"]
-"""What a block adds to a residual stream: both of its parts, or one of them."""
+"""The addends of a block to a residual stream: both of its parts, or one of them."""
 
 
 def resolved_vocab_size(settings: ModelSettings) -> int:

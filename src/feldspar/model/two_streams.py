@@ -20,7 +20,7 @@ FIRST, SECOND = Part(0), Part(1)
 
 
 class AddedBranch(nn.Module):
-    """What a decoder's block, or one of its two ``parts``, adds to a stream."""
+    """Calls a decoder's block, or one of its two parts, for what it adds to a stream."""
 
     def __init__(self, block: nn.Module, part: str, context: SequenceContext) -> None:
         super().__init__()

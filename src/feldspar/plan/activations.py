@@ -34,7 +34,7 @@ class MicroBatch:
     documents: bool = False
     """Keep attention inside documents."""
     activation_memory: ActivationMemory = "store"
-    """What the process saves for the backward pass, and what it computes again there."""
+    """The name of what the process saves for the backward pass."""
 
     @property
     def tokens(self) -> int:

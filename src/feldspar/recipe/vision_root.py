@@ -137,7 +137,7 @@ class VisionRecipe(RecipeTop):
     def _images_fit_the_task(self) -> Self:
         classifies = isinstance(self.task, ClassificationTask)
         if classifies != isinstance(self.images, ImagesSettings):
-            formats = "folder or idx" if classifies else "coco or canvases"
+            formats = "folder, idx or webdataset" if classifies else "coco or canvases"
             raise ValueError(
                 f"images.format: the task {self.task.type} needs {formats}, "
                 f"not {self.images.format}"

@@ -4,6 +4,7 @@ torchvision is imported inside functions: it takes seconds, and a plan needs non
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class RandomOperations:
 
     def __init__(self, settings: RandAugment) -> None:
         self._settings = settings
-        self._v2 = torchvision_transforms()
+        self._operation = cache(self._make_operation)
 
     def __call__(self, image: Tensor) -> Tensor:
         """Apply the operations that are drawn; what moves in from outside is black."""
@@ -90,14 +91,17 @@ class RandomOperations:
                 continue
             strength = settings.magnitude + settings.deviation * float(torch.randn(()))
             share = min(max(strength, 0.0), STRONGEST) / STRONGEST
-            operation = self._v2.RandAugment(
-                num_ops=1,
-                magnitude=round(share * (BINS - 1)),
-                num_magnitude_bins=BINS,
-                interpolation=self._v2.InterpolationMode.BILINEAR,
-            )
-            image = operation(image)
+            image = self._operation(round(share * (BINS - 1)))(image)
         return image
+
+    def _make_operation(self, magnitude: int) -> Transform:
+        v2 = torchvision_transforms()
+        return v2.RandAugment(
+            num_ops=1,
+            magnitude=magnitude,
+            num_magnitude_bins=BINS,
+            interpolation=v2.InterpolationMode.BILINEAR,
+        )
 
 
 class ErasingByNoise:

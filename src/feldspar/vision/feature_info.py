@@ -1,4 +1,4 @@
-"""What the maps of a network are, as timm tells it: channels and strides by index."""
+"""Channels and strides of a network's maps by index, as timm tells them."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

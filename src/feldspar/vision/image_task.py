@@ -1,4 +1,4 @@
-"""What the tasks on images have in common: one network, dense weights, images for tokens."""
+"""The common part of tasks on images: one network, dense weights, images for tokens."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

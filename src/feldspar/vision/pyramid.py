@@ -44,7 +44,7 @@ class ReversiblePyramid(nn.Module):
         self.has_neck = with_neck
         self.neck = nn.ModuleList(map(InvertedBottleneck, layout.neck) if with_neck else ())
         self.pad_to_stride = False
-        """Whether images of other sizes are padded or refused."""
+        """True: images of other sizes are padded. False: they are refused."""
 
     @property
     def memory(self) -> ActivationMemory:

@@ -171,7 +171,10 @@ def test_the_plan_counts_neck_and_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("task=classification", "images.format: the task classification needs folder or idx"),
+        (
+            "task=classification",
+            "images.format: the task classification needs folder, idx or webdataset",
+        ),
         ("augmentation.mixup=0.2", "augmentation: the task segmentation takes flip only"),
         ("images.object_pixels=[20, 10]", "object_pixels: give the smaller side first"),
         ("images.objects=letters", "images.objects"),

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Fit:
-    """How an image of ``height`` x ``width`` lies in a square of ``side`` pixels."""
+    """Fits an image of ``height`` x ``width`` into a square of ``side`` pixels, and back."""
 
     height: int
     width: int
