@@ -121,6 +121,18 @@ def test_shapes_and_counts_of_s0():
     assert model.pooled_features(pyramid).shape == (1, 1280)
 
 
+def test_a_network_without_a_neck_reads_the_streams_of_its_backbone():
+    settings = RevBiFPNSettings.model_validate({"size": "S0", "neck_channels": None})
+    model = RevBiFPN(settings).eval()
+    assert [block.channels_in for block in network_layout(settings).head] == [48, 64, 80]
+    assert not model.neck
+    with torch.no_grad():
+        images = torch.randn(1, 3, 64, 64)
+        for read, stream in zip(model.pyramid(images), model.features(images), strict=True):
+            assert torch.equal(read, stream)
+        assert model(images).shape == (1, 1000)
+
+
 def test_space_to_depth_keeps_the_channels_of_a_pixel_together():
     values = torch.stack([torch.arange(16.0), torch.arange(100.0, 116.0)]).view(1, 2, 4, 4)
     out = space_to_depth(values, 2)

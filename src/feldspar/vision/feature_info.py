@@ -50,7 +50,7 @@ def feature_info(
     settings: RevBiFPNSettings, with_neck: bool, out_indices: Sequence[int] | None = None
 ) -> FeatureInfo:
     """Describe the maps of the backbone, or those of the neck."""
-    widths = settings.neck_channels if with_neck else settings.channels
+    widths = settings.head_channels if with_neck else settings.channels
     entries = [
         {
             "num_chs": width,

@@ -88,19 +88,19 @@ class NetworkLayout:
 
     stages: tuple[Stage, ...]
     neck: tuple[Bottleneck, ...]
-    """One block for each stream."""
+    """One block for each stream; empty for a network without a neck."""
     head: tuple[Bottleneck, ...]
     """Block i goes from the resolution of stream i to that of the next stream."""
 
 
 def network_layout(settings: RevBiFPNSettings) -> NetworkLayout:
     """Return the blocks of the network that ``settings`` describe."""
-    widths = settings.neck_channels
+    widths = settings.head_channels
     return NetworkLayout(
         stages=tuple(_stages(settings)),
         neck=tuple(
             _output_block(stream, settings.channels[stream], width)
-            for stream, width in enumerate(widths)
+            for stream, width in enumerate(settings.neck_channels or ())
         ),
         head=tuple(
             _output_block(stream, widths[stream], widths[stream + 1], stride=2)

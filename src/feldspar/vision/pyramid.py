@@ -41,7 +41,7 @@ class ReversiblePyramid(nn.Module):
             blocks.append(reversible_silo(stage.silo, bits))
         self.stem = Stem(settings)
         self.backbone = ReversibleChain(blocks, memory)
-        self.has_neck = with_neck
+        self.has_neck = with_neck and bool(layout.neck)
         self.neck = nn.ModuleList(map(InvertedBottleneck, layout.neck) if with_neck else ())
         self.pad_to_stride = False
         """True: images of other sizes are padded. False: they are refused."""
@@ -78,11 +78,13 @@ class ReversiblePyramid(nn.Module):
         return self.backbone(finest)
 
     def pyramid(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Return the streams after the neck, of widths ``neck_channels``."""
+        """Return the streams that the head reads, of widths ``settings.head_channels``."""
         return self.after_neck(self.features(images))
 
     def after_neck(self, streams: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Return the backbone's streams as the neck maps them."""
+        """Return the backbone's streams as the neck, if there is one, maps them."""
+        if not self.has_neck:
+            return streams
         blocks = cast(Iterable[InvertedBottleneck], self.neck)
         if self.memory == "store":
             return tuple(block(stream) for block, stream in zip(blocks, streams, strict=True))

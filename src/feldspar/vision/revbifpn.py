@@ -32,7 +32,7 @@ class RevBiFPN(ReversiblePyramid):
     ) -> None:
         super().__init__(settings, memory)
         self.head = nn.ModuleList(map(InvertedBottleneck, network_layout(settings).head))
-        self.final = NormalisedConvolution(settings.neck_channels[-1], settings.head_width)
+        self.final = NormalisedConvolution(settings.head_channels[-1], settings.head_width)
         self.classifier = nn.Linear(settings.head_width, settings.classes)
         initialise(self, seed)
 

@@ -36,8 +36,8 @@ class RevBiFPNSettings(Settings):
     """One of the paper's seven sizes; it sets each key that the recipe does not give."""
     channels: tuple[Count, ...]
     """Width of each stream; stream i has 1 / (4 * 2^i) of the image's resolution."""
-    neck_channels: tuple[Count, ...]
-    """Width of each stream after the neck."""
+    neck_channels: tuple[Count, ...] | None
+    """Width of each stream after the neck. null: no neck, the head reads the backbone's streams."""
     head_width: Count
     """Width of the convolution before pooling."""
     classes: Count = 1000
@@ -64,6 +64,11 @@ class RevBiFPNSettings(Settings):
         return len(self.channels)
 
     @property
+    def head_channels(self) -> tuple[int, ...]:
+        """Width of each stream that the head reads: the neck's, or the backbone's without a neck."""
+        return self.channels if self.neck_channels is None else self.neck_channels
+
+    @property
     def n_stages(self) -> int:
         """Number of silos: those that add a stream, and the extra ones."""
         return self.n_streams - 1 + self.extra_silos
@@ -86,9 +91,9 @@ class RevBiFPNSettings(Settings):
             raise ValueError(
                 f"channels: {self.n_streams} streams are not supported; give 2 to {MOST_STREAMS}"
             )
-        if len(self.neck_channels) != self.n_streams:
+        if len(self.head_channels) != self.n_streams:
             raise ValueError(
-                f"neck_channels: {len(self.neck_channels)} widths for {self.n_streams} streams"
+                f"neck_channels: {len(self.head_channels)} widths for {self.n_streams} streams"
             )
         for width in self.channels:
             if width % 2:
