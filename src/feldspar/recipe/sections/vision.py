@@ -65,7 +65,7 @@ class RevBiFPNSettings(Settings):
 
     @property
     def head_channels(self) -> tuple[int, ...]:
-        """Width of each stream that the head reads: the neck's, or the backbone's without a neck."""
+        """Width of each stream that the head reads: the neck's, else the backbone's."""
         return self.channels if self.neck_channels is None else self.neck_channels
 
     @property
