@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
         tokenizer: Annotated[
             Path, typer.Option(help="Folder of a tokenizer that extends the model's.")
         ],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         initialisation: Annotated[
             str,
             typer.Option(

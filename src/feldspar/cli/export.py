@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def export(
         run: Annotated[Path, typer.Argument(help="Run folder, imported folder or GGUF file.")],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder (or GGUF file) to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder (or GGUF file) to write.")],
         file_format: Annotated[
             str,
             typer.Option(

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
     @app.command("extend-context")
     def extend_context(
         model: Annotated[Path, typer.Argument(help="Model folder (imported, or Hugging Face).")],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         factor: Annotated[
             float | None, typer.Option(help="Wanted length / trained length.", show_default=False)
         ] = None,

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Argument(help="Folder with config.json and safetensors, GGUF file, or base."),
         ],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         convert_pickles: Annotated[
             bool,

@@ -91,7 +91,7 @@ def _add_export(vision: typer.Typer) -> None:
     @vision.command()
     def export(
         run: Run,
-        to: Annotated[Path, typer.Option("--to", "--out", help="File to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="File to write.")],
         file_format: Annotated[
             str, typer.Option("--format", help="onnx, or pt2 (a program of torch.export).")
         ] = "onnx",
