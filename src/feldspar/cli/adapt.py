@@ -37,10 +37,11 @@ def register(app: typer.Typer) -> None:
 
         `new_rows.jsonl` in the folder says for each new row which old tokens it was made of.
 
-        Example: feldspar adapt imported --tokenizer data/tokenizer --to adapted
+        Example: feldspar adapt imported --tokenizer data/tokenizer --out adapted
         """
         import feldspar
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.cli.tables import print_table
 
         done = feldspar.adapt(
@@ -63,4 +64,9 @@ def register(app: typer.Typer) -> None:
         print_table(
             ("rows made of", "number"),
             ((kind, f"{count:,}") for kind, count in done["row_sources"].items()),
+        )
+        folder = quoted(to)
+        tell_next(
+            ("feldspar config explain start_from", f"train it further: path: {to}"),
+            (f"feldspar generate {folder} --prompt 'The old house'", "try it"),
         )

@@ -25,6 +25,7 @@ from feldspar.cli.corpus_options import (
     TextField,
     Workers,
 )
+from feldspar.cli.next_steps import quoted, tell_next
 from feldspar.core.errors import UserError, shorten
 
 if TYPE_CHECKING:
@@ -78,7 +79,14 @@ def build_command(
     )
     corpus = loaded.recipe.corpus
     assert corpus is not None, "its documents were built"
-    _show(report, out or corpus.path, json)
+    folder = out or corpus.path
+    _show(report, folder, json)
+    if not json:
+        tell_next(
+            (f"feldspar corpus report {quoted(folder)}", "what was removed, as one page"),
+            (f"feldspar tokens build {loaded.arguments}", "tokenizer and shards"),
+            (f"feldspar train {loaded.arguments}", "the same, then training"),
+        )
 
 
 def dedup_command(
@@ -151,6 +159,8 @@ def dedup_command(
         overwrite=overwrite,
     )
     _show(report, out, json)
+    if not json:
+        tell_next((f"feldspar corpus report {quoted(out)}", "what was removed, as one page"))
 
 
 def report_command(

@@ -40,7 +40,7 @@ def register(app: typer.Typer) -> None:
         use transformers' own classes; others bring their code along (trust_remote_code=True). An
         imported folder is written in the architecture that it came from.
 
-        Example: feldspar export runs/first --to exported
+        Example: feldspar export runs/first --out exported
         """
         import feldspar
         from feldspar.cli.console import print_json
@@ -61,6 +61,7 @@ def register(app: typer.Typer) -> None:
                 print_json({"file": str(to), "model": model})
             else:
                 typer.echo(f"{to}: GGUF, vocabulary of {written.vocab_size:,}")
+                _tell_next(to)
             return
         if file_format == "peft":
             adapter = read_json(to / "adapter_config.json")
@@ -78,3 +79,14 @@ def register(app: typer.Typer) -> None:
         typer.echo(
             f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {configuration['dtype']}"
         )
+        _tell_next(to)
+
+
+def _tell_next(to: Path) -> None:
+    from feldspar.cli.next_steps import quoted, tell_next
+
+    exported = quoted(to)
+    tell_next(
+        (f"feldspar evaluate {exported} --text FILE", "bits per byte, as what was exported"),
+        (f"feldspar generate {exported} --prompt 'The old house'", "it continues a text"),
+    )

@@ -32,9 +32,10 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Scale the positions of a model with ALiBi or rotary positions; weights stay.
 
-        Example: feldspar extend-context imported --factor 2 --to longer
+        Example: feldspar extend-context imported --factor 2 --out longer
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.train.extend_context import Extension, write_extended
 
         wanted = Extension(kind, factor, train_length, length)
@@ -46,3 +47,8 @@ def register(app: typer.Typer) -> None:
             return
         named = ", ".join(f"{key} {value}" for key, value in scaling.items())
         typer.echo(f"{to}: {tokens:,} tokens, position_scaling {named}")
+        folder = quoted(to)
+        tell_next(
+            (f"feldspar evaluate {folder} --text FILE", "bits per byte of a long text"),
+            (f"feldspar generate {folder} --prompt 'The old house'", "the model continues a text"),
+        )

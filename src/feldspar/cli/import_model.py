@@ -28,10 +28,11 @@ def register(app: typer.Typer) -> None:
         A base is the name of a model that a package holds, such as smollm2-135m; an unknown name
         is answered with the list. Prints the recipe's sections that fit the weights.
 
-        Example: feldspar import downloads/gpt2 --to imported
+        Example: feldspar import downloads/gpt2 --out imported
         """
         import feldspar
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.core.json_files import read_json
 
         feldspar.import_model(source, to, overwrite=overwrite, convert_pickles=convert_pickles)
@@ -49,3 +50,10 @@ def register(app: typer.Typer) -> None:
             sections["parametrization"] = record["parametrization"]
         typer.echo(f"{to}: written; in a recipe:\n")
         YAML().dump(sections, sys.stdout)
+        folder = quoted(to)
+        tell_next(
+            (f"feldspar generate {folder} --prompt 'The old house'", "the model continues a text"),
+            (f"feldspar chat {folder}", "talk with it, if it has a chat template"),
+            (f"feldspar evaluate {folder} --text FILE", "bits per byte of a text"),
+            ("feldspar config explain start_from", "train it further"),
+        )

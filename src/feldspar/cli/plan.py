@@ -1,5 +1,6 @@
 """``feldspar plan``: what a recipe costs and what a budget buys, before anything is spent."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,7 @@ def register(app: typer.Typer) -> None:
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import tell_next
         from feldspar.cli.plan_figures import print_parametrization, print_plan
         from feldspar.recipe.load import load_recipe
 
@@ -106,3 +108,7 @@ def register(app: typer.Typer) -> None:
         print_plan(summary)
         if table:
             print_parametrization(summary)
+        sizing = summary["sizing"]
+        overrides_told = loaded.overrides if sizing is None else sizing["overrides"]
+        arguments = shlex.join([loaded.reference, *overrides_told])
+        tell_next((f"feldspar train {arguments}", "build what is missing, then train"))

@@ -107,6 +107,11 @@ def run(
         loaded, folder, widths=wanted, depth=depth, convention=convention, workers=workers
     )
     show(family.fit, flops, family.as_dict(folder) | {"recipe": loaded.recipe.name}, folder, json)
+    if not json:
+        from feldspar.cli.next_steps import quoted, tell_next
+
+        reference, law = quoted(loaded.reference), quoted(folder)
+        tell_next((f"feldspar plan {reference} --law {law}", "the loss that the law expects"))
 
 
 def split_numbers(words: list[str], predict: list[float]) -> tuple[list[str], list[float]]:

@@ -45,7 +45,7 @@ def train(
 
     `tokens build` does this by itself; here the tokenizer can be looked at, or shared by recipes.
 
-    Example: feldspar tokenizer train recipe.yaml --output data/tokenizer
+    Example: feldspar tokenizer train recipe.yaml --out data/tokenizer
     """
     settings, folder, seed = _asked_for(recipe, overrides or [], documents, vocab_size)
     from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
@@ -53,6 +53,8 @@ def train(
     command = _command("train", recipe, overrides)
     tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     _print(json, _summary(output, tokenizer))
+    if not json:
+        _tell_next(output, folder)
 
 
 def extend(
@@ -80,7 +82,7 @@ def extend(
     `tokens build` does the same for a recipe whose tokenizer is of type extend.
 
     Example: feldspar tokenizer extend --base gpt2 --documents data/documents --corpus arabic
-    --new-tokens 8000 --output data/tokenizer
+    --new-tokens 8000 --out data/tokenizer
     """
     from feldspar.core.errors import UserError
     from feldspar.recipe.sections.tokens import ExtendTokenizer
@@ -110,6 +112,7 @@ def extend(
     else:
         _print(False, _summary(output, tokenizer))
         _print_extension(tokenizer.extension)
+        _tell_next(output, folder)
 
 
 def report(
@@ -142,6 +145,19 @@ def report(
             )
             for name, counts in counted.items()
         ),
+    )
+
+
+def _tell_next(output: Path, documents: Path) -> None:
+    from feldspar.cli.next_steps import quoted, tell_next
+
+    tokenizer, read = quoted(output), quoted(documents)
+    tell_next(
+        (
+            f"feldspar tokenizer report {tokenizer} --documents {read}",
+            "tokens per word of each source",
+        ),
+        ("feldspar config explain tokenizer", f"use it in a recipe: path: {output}"),
     )
 
 

@@ -40,6 +40,10 @@ def build(
 
     loaded = feldspar.load_recipe(recipe, overrides)
     _print(feldspar.build_shards(loaded, workers=workers, overwrite=overwrite), json)
+    if not json:
+        from feldspar.cli.next_steps import tell_next
+
+        tell_next((f"feldspar train {loaded.arguments}", "train on these shards"))
 
 
 def show(

@@ -47,6 +47,7 @@ def register(app: typer.Typer) -> None:
         Example: feldspar train cerebras-gpt/small --out runs/first
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)
@@ -68,11 +69,19 @@ def register(app: typer.Typer) -> None:
         loss = result.metrics.get("validation/loss")
         measured = "" if loss is None else f", validation loss {loss:.4f}"
         typer.echo(f"{folder}: {result.position:,} tokens in {result.steps:,} steps{measured}")
+        run = quoted(folder)
+        tell_next(
+            (f"feldspar evaluate {run}", "bits per byte of held-out documents"),
+            (f"feldspar generate {run} --prompt 'The old house'", "the model continues a text"),
+            (f"feldspar report {run}", "curves of the run, as one page"),
+            (f"feldspar release {run}", "weights, tokenizer, card and manifest"),
+        )
 
 
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     """Print what the run needs and its plan, refused where training would refuse it."""
     from feldspar.cli.console import print_json
+    from feldspar.cli.next_steps import tell_next
     from feldspar.cli.plan_figures import print_plan
     from feldspar.prepare.build import require_buildable
     from feldspar.prepare.stages import State, stages_of
@@ -88,6 +97,7 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     show_stages(stages)
     print_plan(summary)
     typer.echo("dry run: nothing was trained")
+    tell_next((f"feldspar train {loaded.arguments}", "build what is missing, then train"))
 
 
 def show_stages(stages: "list[Stage]") -> None:
