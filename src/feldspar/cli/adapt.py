@@ -33,8 +33,9 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Extend a model's vocabulary: old rows stay bit for bit, new ones begin as asked.
+        """Extend a model's vocabulary by the tokens of a tokenizer.
 
+        Old rows stay bit for bit, and new ones begin as asked.
         `new_rows.jsonl` in the folder says for each new row which old tokens it was made of.
 
         Example: feldspar adapt imported --tokenizer data/tokenizer --out adapted

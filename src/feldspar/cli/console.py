@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
@@ -21,6 +22,7 @@ from feldspar.core.json_files import json_text
 from feldspar.core.progress import SEPARATOR, duration
 
 PLAIN_INTERVAL_SECONDS = 10.0
+BAR_WIDTH = 24
 PLAIN_BEGIN_SECONDS = 4.0
 """Work that takes longer than this is named when it is not shown live."""
 _STEERING = re.compile(
@@ -123,9 +125,13 @@ class TerminalListener:
         if self._bars is None:
             self.show(None)
             self._bars = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(),
-                AmountColumn(),
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis"),
+                ),
+                BarColumn(BAR_WIDTH),
+                AmountColumn(Column(no_wrap=True)),
                 console=self._console,
                 transient=True,
             )

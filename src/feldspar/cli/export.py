@@ -34,11 +34,12 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Write a model's weights, configuration and tokenizer for transformers or llama.cpp.
+        """Write a model for transformers or llama.cpp.
 
-        Multipliers that the class lacks are folded into the weights. GPT-2 and Llama shapes of runs
-        use transformers' own classes; others bring their code along (trust_remote_code=True). An
-        imported folder is written in the architecture that it came from.
+        Weights, configuration and tokenizer are written. Multipliers that the class lacks are
+        folded into the weights. GPT-2 and Llama shapes of runs use transformers' own classes;
+        others bring their code along (trust_remote_code=True). An imported folder is written in the
+        architecture that it came from.
 
         Example: feldspar export runs/first --out exported
         """

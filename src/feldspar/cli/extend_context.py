@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Scale the positions of a model with ALiBi or rotary positions; weights stay.
+        """Let a model read texts longer than those of its training.
+
+        The positions (ALiBi or rotary) are scaled; the weights stay.
 
         Example: feldspar extend-context imported --factor 2 --out longer
         """

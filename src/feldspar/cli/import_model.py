@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Read a model of a known architecture; no code of the model is run.
+        """Read an open model, as weights that a recipe starts from.
+
+        No code of the model is run; its architecture must be a known one.
 
         A base is the name of a model that a package holds, such as smollm2-135m; an unknown name
         is answered with the list. Prints the recipe's sections that fit the weights.
@@ -50,10 +52,13 @@ def register(app: typer.Typer) -> None:
             sections["parametrization"] = record["parametrization"]
         typer.echo(f"{to}: written; in a recipe:\n")
         YAML().dump(sections, sys.stdout)
-        folder = quoted(to)
+        imported = quoted(to)
         tell_next(
-            (f"feldspar generate {folder} --prompt 'The old house'", "the model continues a text"),
-            (f"feldspar chat {folder}", "talk with it, if it has a chat template"),
-            (f"feldspar evaluate {folder} --text FILE", "bits per byte of a text"),
+            (
+                f"feldspar generate {imported} --prompt 'The old house'",
+                "the model continues a text",
+            ),
+            (f"feldspar chat {imported}", "talk with it, if it has a chat template"),
+            (f"feldspar evaluate {imported} --text FILE", "bits per byte of a text"),
             ("feldspar config explain start_from", "train it further"),
         )

@@ -71,7 +71,10 @@ def register(app: typer.Typer) -> None:
         inference: Inference = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Print what a recipe will cost and do, or what a budget buys, without weights.
+        """Print what a recipe costs, or what a budget buys.
+
+        Nothing is trained or read but the recipe. The time is that on this machine, an estimate,
+        unless --device, --tokens-per-second or --measured names another speed.
 
         Example: feldspar plan cerebras-gpt/paper choose.parametrization=mup --budget 1e19
         --device H100 --devices 8
@@ -105,7 +108,9 @@ def register(app: typer.Typer) -> None:
         if json:
             print_json(summary)
             return
-        print_plan(summary)
+        from feldspar.train.time_here import time_here
+
+        print_plan(summary, time_here(planned) if summary["time"] is None else None)
         if table:
             print_parametrization(summary)
         sizing = summary["sizing"]

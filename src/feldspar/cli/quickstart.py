@@ -29,7 +29,9 @@ def register(app: typer.Typer) -> None:
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Go the whole way on real data, on a CPU, in minutes: text to a released model.
+        """Go the whole way: from text to a released model.
+
+        The data are real, and a CPU is enough: it takes minutes. Each stage prints its result.
 
         Example: feldspar quickstart
         """
@@ -46,8 +48,10 @@ def register(app: typer.Typer) -> None:
         page = folder / "report.html"
         done = is_done(folder, loaded)
         if not done:
-            shown = () if json else (show_beginning, show_result)
-            page = Quickstart(loaded, folder, offline, *shown).run()
+            work = Quickstart(loaded, folder, offline)
+            if not json:
+                work.begun, work.ended = show_beginning, show_result
+            page = work.run()
         if json:
             places = {"run": folder, "release": folder / "release", "report": page}
             told = {name: str(place) for name, place in places.items()}
@@ -59,7 +63,7 @@ def register(app: typer.Typer) -> None:
         released = quoted(folder / "release")
         tell_next(
             (f"feldspar generate {released} --prompt 'The old house'", "it continues a text"),
-            ("feldspar recipe copy quickstart my-recipe.yaml", "a recipe of your own to change"),
+            ("feldspar recipe copy quickstart first.yaml", "a recipe of your own to change"),
         )
 
 

@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    scaling = typer.Typer(help="Fit laws of loss over training FLOPs, and train families for them.")
+    scaling = typer.Typer(help="Fit laws of loss over FLOPs, and train families for them.")
     app.add_typer(scaling, name="scaling")
     scaling.command()(fit)
     scaling.command()(run)

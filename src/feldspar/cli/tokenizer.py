@@ -18,7 +18,7 @@ Overrides = Annotated[
 DocumentsOption = Annotated[
     Path | None, typer.Option("--documents", help="A documents folder, as `corpus build` writes it")
 ]
-Output = Annotated[Path, typer.Option(help="Folder to write")]
+Output = Annotated[Path, typer.Option("--out", help="Folder to write")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -41,9 +41,10 @@ def train(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Train a recipe's tokenizer (or read it), and write it as a folder that transformers loads.
+    """Train a recipe's tokenizer, or read it, and write it.
 
-    `tokens build` does this by itself; here the tokenizer can be looked at, or shared by recipes.
+    The folder is one that transformers loads. `tokens build` does this by itself; here the
+    tokenizer can be looked at, or shared by recipes.
 
     Example: feldspar tokenizer train recipe.yaml --out data/tokenizer
     """
@@ -76,8 +77,9 @@ def extend(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Add another language's pieces to a tokenizer; its own ids and texts stay as they are.
+    """Add another language's pieces to a tokenizer.
 
+    Its own ids, and the texts that it encodes today, stay as they are.
     The sources that --corpus does not name are in the old language: their tokens are compared.
     `tokens build` does the same for a recipe whose tokenizer is of type extend.
 
@@ -121,7 +123,7 @@ def report(
     split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
     json: Json = False,
 ) -> None:
-    """Tokens per word and bytes per token of each source.
+    """Print tokens per word and bytes per token of each source.
 
     Example: feldspar tokenizer report data/shards/tokenizer --documents data/documents
     """
@@ -148,13 +150,13 @@ def report(
     )
 
 
-def _tell_next(output: Path, documents: Path) -> None:
+def _tell_next(output: Path, folder: Path) -> None:
     from feldspar.cli.next_steps import quoted, tell_next
 
-    tokenizer, read = quoted(output), quoted(documents)
+    tokenizer, documents = quoted(output), quoted(folder)
     tell_next(
         (
-            f"feldspar tokenizer report {tokenizer} --documents {read}",
+            f"feldspar tokenizer report {tokenizer} --documents {documents}",
             "tokens per word of each source",
         ),
         ("feldspar config explain tokenizer", f"use it in a recipe: path: {output}"),

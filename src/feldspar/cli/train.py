@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from feldspar.plan.summary import Plan
     from feldspar.prepare.stages import Stage
     from feldspar.recipe.load import LoadedRecipe
 
@@ -90,12 +91,14 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     if any(stage.state is State.REFUSED for stage in stages):
         show_stages(stages)
         require_buildable(stages)
-    summary = planned_summary(loaded)
+    planned = plan_with_data(loaded)
     if json:
-        print_json(summary | {"stages": [stage.as_dict() for stage in stages]})
+        print_json(planned.summary() | {"stages": [stage.as_dict() for stage in stages]})
         return
+    from feldspar.train.time_here import time_here
+
     show_stages(stages)
-    print_plan(summary)
+    print_plan(planned.summary(), time_here(planned))
     typer.echo("dry run: nothing was trained")
     tell_next((f"feldspar train {loaded.arguments}", "build what is missing, then train"))
 
@@ -106,8 +109,8 @@ def show_stages(stages: "list[Stage]") -> None:
         typer.echo("\n".join(stage.lines()))
 
 
-def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
-    """The plan as plain values. Raises UserError for mixtures that the shards do not allow."""
+def plan_with_data(loaded: "LoadedRecipe") -> "Plan":
+    """Return the plan. Raises UserError for mixtures that the shards do not allow."""
     from feldspar.plan.sources import resolve_mixtures
     from feldspar.tokens.sequences.resolve import UnknownTokens
     from feldspar.train.data import plan_loaded
@@ -116,4 +119,4 @@ def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
     if planned.source_tokens:
         with suppress(UnknownTokens), loaded.locating_errors():
             resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
-    return planned.summary()
+    return planned

@@ -33,8 +33,9 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Search study.vary on a small model and verify the learning rate at study.targets.
+        """Tune a small model, then verify on larger ones.
 
+        Values of study.vary are searched, and the learning rate is verified at study.targets.
         The same command again continues where it was stopped.
 
         Example: feldspar transfer cerebras-gpt/small --trials 8 --out runs/transfer

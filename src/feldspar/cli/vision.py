@@ -84,10 +84,10 @@ def register(app: typer.Typer) -> None:
             f", {name} {result.metrics[key]:.2%}" for name, key in TOLD if key in result.metrics
         )
         typer.echo(f"{folder}: {result.position:,} images in {result.steps:,} steps{measured}")
-        run = quoted(folder)
+        images_run = quoted(folder)
         tell_next(
-            (f"feldspar vision evaluate {run}", "all figures of the validation images"),
-            (f"feldspar report {run}", "curves of the run, as one page"),
+            (f"feldspar vision evaluate {images_run}", "all figures of the validation images"),
+            (f"feldspar report {images_run}", "curves of the run, as one page"),
         )
 
     _add_evaluate(vision)
@@ -202,7 +202,8 @@ def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = Fals
         print_json(summary)
         return
     print_plan(summary)
-    tell_next((f"feldspar vision train {loaded.arguments}", "train it, or continue its run"))
+    vision_arguments = loaded.arguments
+    tell_next((f"feldspar vision train {vision_arguments}", "train it, or continue its run"))
 
 
 def print_plan(summary: dict[str, Any]) -> None:
