@@ -86,7 +86,10 @@ def messages() -> Iterator[str]:
             line = sys.stdin.readline()
             line.encode()
         except UnicodeError:
-            raise UserError("standard input: the message is not UTF-8") from None
+            raise UserError(
+                "standard input: the message is not UTF-8",
+                do="set the terminal to UTF-8, or convert the text that is piped in",
+            ) from None
         if not line or line.strip() == LEAVE:
             return
         if line.strip():

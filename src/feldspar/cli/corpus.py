@@ -219,7 +219,10 @@ def ontology_command(
     from feldspar.recipe.sections.corpus import OntologySettings
 
     if ontology != "hpo" and root is None:
-        raise UserError("--root is needed: the term of the file whose children are the labels")
+        raise UserError(
+            "--root is needed: the term of the file whose children are the labels",
+            do="name it by its id, such as --root HP:0000118",
+        )
     file = None if ontology == "hpo" else Path(ontology)
     settings = OntologySettings(path=out, file=file, root=root, least=least)
     report = build_ontology(settings, offline, overwrite)

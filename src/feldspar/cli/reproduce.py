@@ -97,7 +97,10 @@ def register(app: typer.Typer) -> None:
             show_record(judge_again(chosen, judge), json)
             return
         if quick and scale != "small":
-            raise UserError(f"--quick shortens --scale small, not --scale {scale}")
+            raise UserError(
+                f"--quick shortens --scale small, not --scale {scale}",
+                do="leave out --quick or --scale",
+            )
         size = Scale.QUICK if quick else Scale(scale)
         chosen.data_of(size)
         if dry_run or (size is Scale.PAPER and not has_gpu()):

@@ -138,7 +138,11 @@ def parse_widths(text: str) -> list[int]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError("--widths: whole numbers above 0", found=text, allowed="such as 64,96,128")
+        raise UserError(
+            "--widths: whole numbers above 0 are needed, separated by commas",
+            found=text,
+            allowed="such as 64,96,128",
+        )
     return [int(part) for part in parts]
 
 

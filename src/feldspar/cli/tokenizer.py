@@ -92,7 +92,8 @@ def extend(
     if recipe is None:
         if base is None or documents is None or not corpus or new_tokens is None:
             raise UserError(
-                "give a recipe, or all of --base, --documents, --corpus and --new-tokens"
+                "what to extend is not said",
+                do="give a recipe, or all of --base, --documents, --corpus and --new-tokens",
             )
         if method not in ("continued", "append"):
             raise UserError(f"--method {method} is not known", allowed="continued, append")
@@ -102,13 +103,19 @@ def extend(
     else:
         settings, folder, seed = _from_recipe(recipe, overrides or [], documents)
         if not isinstance(settings, ExtendTokenizer):
-            raise UserError(f"{recipe}: tokenizer is of type {settings.type}, not extend")
+            raise UserError(
+                f"{recipe}: tokenizer is of type {settings.type}, not extend",
+                do="describe the new pieces in the recipe: feldspar config explain tokenizer",
+            )
     from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
 
     command = _command("extend", recipe, overrides)
     tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     if tokenizer.extension is None:
-        raise UserError(f"{output} holds no record of its extension")
+        raise UserError(
+            f"{output} holds no record of its extension",
+            do="make it again with --overwrite, or choose another --out",
+        )
     if json:
         _print(True, _summary(output, tokenizer) | {"extension": asdict(tokenizer.extension)})
     else:
@@ -187,9 +194,15 @@ def _asked_for(
     if recipe is not None:
         return _from_recipe(recipe, overrides, documents)
     if documents is None or vocab_size is None:
-        raise UserError("give a recipe, or both --documents and --vocab-size")
+        raise UserError(
+            "what to train on is not said", do="give a recipe, or both --documents and --vocab-size"
+        )
     if vocab_size < 257:
-        raise UserError("--vocab-size must be at least 257: the bytes and one special token")
+        raise UserError(
+            "--vocab-size: at least the 256 bytes and one special token are needed",
+            found=vocab_size,
+            allowed="257 and more",
+        )
     return TrainBpe(vocab_size=vocab_size), documents, 0
 
 
@@ -201,7 +214,11 @@ def _from_recipe(
 
     loaded = load_data_recipe(recipe, overrides).recipe
     if loaded.tokenizer is None:
-        raise UserError(f"{recipe} has no section tokenizer")
+        raise UserError(
+            f"{recipe} has no section tokenizer",
+            do="add one (`feldspar config explain tokenizer`), or give --documents and --vocab-size "
+            "in place of the recipe",
+        )
     folder = documents or (loaded.corpus.path if loaded.corpus else None)
     if folder is None:
         raise UserError(f"{recipe} has no section corpus", do="give the documents: --documents")
