@@ -216,8 +216,8 @@ def _from_recipe(
     if loaded.tokenizer is None:
         raise UserError(
             f"{recipe} has no section tokenizer",
-            do="add one (`feldspar config explain tokenizer`), or give --documents and --vocab-size "
-            "in place of the recipe",
+            do="add one (`feldspar config explain tokenizer`), or give --documents and "
+            "--vocab-size in place of the recipe",
         )
     folder = documents or (loaded.corpus.path if loaded.corpus else None)
     if folder is None:
