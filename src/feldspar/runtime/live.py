@@ -75,7 +75,7 @@ class TrainingDisplay:
 
     def begin(self) -> None:
         """Say that the first step takes longer than those that follow."""
-        show("first step (it takes longer: threads are tried, a GPU compiles)")
+        show("the first step takes longer: threads are tried, and a GPU compiles its kernels")
 
     def update(self, shown: Shown) -> None:
         """Show the state after one step."""
@@ -109,8 +109,8 @@ def peak_line(flops_per_second: float, measured: bool, precision: str) -> str:
     speed = amount_text(flops_per_second)
     source = "the fastest matrix product measured here" if measured else "the data sheet's"
     return (
-        f'peak: {speed}FLOP/s in {precision} ({source}); the display\'s "of peak" is the share of '
-        "it that the model's own FLOPs reach"
+        f'peak: {speed}FLOP/s in {precision} ({source}); "of peak" is the share of it that '
+        "training reaches"
     )
 
 
