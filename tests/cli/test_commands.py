@@ -72,7 +72,7 @@ def test_no_torch_is_loaded(arguments: list[str]) -> None:
     "arguments",
     [
         ["evaluate", "runs/none"],
-        ["export", "runs/none", "--to", "exported"],
+        ["export", "runs/none", "--out", "exported"],
         ["release", "runs/none"],
         ["release", "runs/none", "--verify"],
         ["report", "runs/none"],
@@ -80,7 +80,7 @@ def test_no_torch_is_loaded(arguments: list[str]) -> None:
         ["noise-scale", "schedule", "runs/none", "--minimum", "8", "--maximum", "16"],
         ["noise-scale", "branch", "runs/none", "--tokens", "100", "--out", "branches"],
         ["vision", "evaluate", "runs/none"],
-        ["import", "none", "--to", "imported"],
+        ["import", "none", "--out", "imported"],
         ["scaling", "fit", "runs/none"],
         ["train", "runs/none"],
         ["transfer", "none.yaml"],

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from feldspar.cli.console import (
     EscapingStream,
     TerminalListener,
     escaped_output,
+    folded_line,
     print_error,
     print_json,
 )
@@ -39,6 +41,39 @@ def test_piped_progress_is_plain(
     assert any(line.startswith("reading: ") and "documents (" in line for line in lines)
     assert len(lines) < 10
     assert "[red]done[/red]" in lines
+
+
+class Elapsed:
+    """A timer whose time is over when it begins, or that was stopped."""
+
+    def __init__(self, seconds: float, work: Callable[[], None]) -> None:
+        self.start = work
+
+    def cancel(self) -> None:
+        """Nothing is left to stop."""
+
+
+def test_long_work_is_named_when_nothing_is_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("feldspar.cli.console.Timer", Elapsed)
+    with listening(TerminalListener()), progress("loading the base", unit=""):
+        pass
+    assert capsys.readouterr().err == "loading the base ...\n"
+
+
+def test_short_work_is_not_named_when_piped(capsys: pytest.CaptureFixture[str]) -> None:
+    with listening(TerminalListener()), progress("drawing masks", unit=""):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_line_is_folded_between_its_parts() -> None:
+    parts = ["phase", "step 1,234", "loss 3.1416", "learning rate 0.001", "12m30s left"]
+    line = " | ".join(parts)
+    assert folded_line(line, 80) == [line]
+    assert folded_line(line, 40) == [" | ".join(parts[:3]), " | ".join(parts[3:])]
+    assert folded_line(line, 5) == parts
 
 
 def test_json_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,6 +149,24 @@ def test_bars_and_what_is_printed_beside_them_are_escaped(monkeypatch: pytest.Mo
     written = terminal.getvalue()
     assert written.count("NAME") >= 6
     assert not any(steering in written for steering in ("\x1bc", "\x9b", "\x1b]", "\x07"))
+
+
+def test_work_inside_other_work_has_a_bar_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with escaped_output(), listening(TerminalListener()):
+        with progress("models", 2, "models") as advance:
+            with progress("opening one", unit=""):
+                say("inside")
+            advance(1)
+            show("a line that a bar hides")
+        show("step 1")
+        show(None)
+    written = terminal.getvalue()
+    for told in ("models", "opening one", "inside", "0% of 2 models", "step 1"):
+        assert told in written
+    assert "hides" not in written
 
 
 def test_characters_that_the_terminal_lacks_are_written_out(

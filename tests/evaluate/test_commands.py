@@ -73,7 +73,7 @@ def test_padding_of_the_embedding_changes_nothing_when_exported(
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the river runs under the old stone house; x = 1\n" * 3, encoding="utf-8")
-    assert run_with(["--quiet", "export", str(run_folder), "--to", str(tmp_path / "out")]) == 0
+    assert run_with(["--quiet", "export", str(run_folder), "--out", str(tmp_path / "out")]) == 0
     capsys.readouterr()
     figures = []
     for model in (run_folder, tmp_path / "out"):

@@ -62,6 +62,18 @@ VALUES = {
     "path": "FOLDER",
     "folder": "RUN",
     "run": "RUN",
+    "images_run": "runs/revbifpn-small",
+    "imported": "imported",
+    "exported": "exported",
+    "released": "PATH",
+    "documents": "data/quickstart/documents",
+    "tokenizer": "data/quickstart/shards/tokenizer",
+    "recipe_file": "my-recipe.yaml",
+    "best": "folder/best.yaml",
+    "reference": "RECIPE",
+    "law": "runs/family",
+    "arguments": "quickstart seed=1",
+    "vision_arguments": "revbifpn/small seed=1",
 }
 """Values that a message puts in at run time, by their expressions."""
 

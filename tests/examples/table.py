@@ -141,7 +141,7 @@ TABLE = (
         r"generate ",
         "small models, which have few positions",
         added=("--max-new-tokens", "4"),
-        places={"smollm2": (MODEL,)},
+        places={"smollm2": (MODEL,), "imported": (MODEL,)},
     ),
     Row(
         r"chat ",

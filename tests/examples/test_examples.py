@@ -57,7 +57,7 @@ def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
             assert rest or example.prose, "a group of commands does nothing by itself"
             return tuple(path), None
         name = rest.pop(0)
-        if name != "--quiet":
+        if name not in ("--quiet", "--json"):
             assert name in command.commands, f"there is no command {' '.join([*path, name])}"
             command = command.commands[name]
             path.append(name)

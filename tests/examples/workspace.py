@@ -125,10 +125,10 @@ def make_workspace() -> None:
         run("vision", "train", name, *shortened(name, []))
     run("corpus", "build", "bilingual/small", *shortened("bilingual/small", []))
     run("tokens", "build", "recipe.yaml")
-    run("export", "runs/mine", "--to", "downloads/gpt2")
-    run("export", "runs/alibi-interpolation-small", "--to", "exported")
+    run("export", "runs/mine", "--out", "downloads/gpt2")
+    run("export", "runs/alibi-interpolation-small", "--out", "exported")
     extend = "tokenizer extend --documents data/documents --corpus arabic --new-tokens 20"
-    run(*extend.split(), "--base", "downloads/gpt2", "--output", "extended")
+    run(*extend.split(), "--base", "downloads/gpt2", "--out", "extended")
     for copy, original in COPIES.items():
         shutil.copytree(original, copy)
 

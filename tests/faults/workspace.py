@@ -95,14 +95,14 @@ TASKS = {
         ),
         Task(
             "export",
-            ("export", "run", "--to", "exported"),
+            ("export", "run", "--out", "exported"),
             (*BASE, "documents", "shards", "run"),
             ("exported",),
         ),
-        Task("import", ("import", "exported", "--to", "imported"), ("exported",), ("imported",)),
+        Task("import", ("import", "exported", "--out", "imported"), ("exported",), ("imported",)),
         Task(
             "release",
-            ("release", "run", "--to", "release"),
+            ("release", "run", "--out", "release"),
             (*BASE, "documents", "shards", "run"),
             ("release",),
         ),

@@ -19,7 +19,7 @@ def test_a_run_goes_out_comes_in_and_is_trained_further(feldspar, recipe_file, t
     run, out, back = tmp_path / "run", tmp_path / "exported", tmp_path / "imported"
     trained = feldspar("train", recipe_file, "--out", run)
     assert trained.returncode == 0, trained.stderr
-    exported = feldspar("export", run, "--to", out, "--json")
+    exported = feldspar("export", run, "--out", out, "--json")
     assert exported.returncode == 0, exported.stderr
     assert json.loads(exported.stdout)["class"] == "GPT2LMHeadModel"
 
@@ -33,13 +33,13 @@ def test_a_run_goes_out_comes_in_and_is_trained_further(feldspar, recipe_file, t
     theirs = model.generate(prompt, max_new_tokens=10, do_sample=False, eos_token_id=None)
     assert torch.equal(theirs, generate(decoder, prompt, 10, n_real_vocab=len(tokenizer)))
 
-    again = feldspar("export", run, "--to", out)
+    again = feldspar("export", run, "--out", out)
     assert again.returncode == 2 and "exists already" in again.stderr
-    wrong = feldspar("export", run, "--to", tmp_path / "wrong", "--architecture", "llama")
+    wrong = feldspar("export", run, "--out", tmp_path / "wrong", "--architecture", "llama")
     assert wrong.returncode == 2 and "it needs model.positions: rotary" in wrong.stderr
     assert not (tmp_path / "wrong").exists()
 
-    imported = feldspar("import", out, "--to", back)
+    imported = feldspar("import", out, "--out", back)
     assert imported.returncode == 0, imported.stderr
     assert "type: huggingface" in imported.stdout and "tied_embeddings: false" in imported.stdout
     further = feldspar(

@@ -59,13 +59,13 @@ def test_the_first_class_that_fits_is_chosen(
 
 NEEDS = [
     ("llama", LLAMA_LIKE | {"norm": "layer"}, NoScaling(), "model.norm.type: rms"),
-    ("llama", LLAMA_LIKE | WINDOW, NoScaling(), "model.sliding_window: none"),
+    ("llama", LLAMA_LIKE | WINDOW, NoScaling(), "model.sliding_window: null"),
     ("llama", LLAMA_LIKE, GROWING, "position_scaling: none"),
     ("llama", LLAMA_LIKE | {"head_dim": 6, "d_model": 9}, NoScaling(), "hidden_size"),
     ("gpt2", {"positions": "alibi"}, NoScaling(), "model.positions: learned"),
     ("gpt2", {"bias": False}, NoScaling(), "model.bias.norm: true and model.bias.query_key_value"),
     ("gpt2", {"n_kv_heads": 1}, NoScaling(), "model.n_kv_heads: 2"),
-    ("gpt2", WINDOW, NoScaling(), "model.sliding_window: none"),
+    ("gpt2", WINDOW, NoScaling(), "model.sliding_window: null"),
     ("qwen3", LLAMA_LIKE, NoScaling(), "model.query_key_norm: head"),
     (
         "mistral",

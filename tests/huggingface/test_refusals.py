@@ -189,7 +189,7 @@ def test_a_pickle_with_code_is_never_run(copied, tmp_path, saved):
 @pytest.mark.slow
 def test_the_command_says_it_in_one_message(copied, tmp_path):
     pickled(copied)
-    command = [sys.executable, "-m", "feldspar", "import", str(copied), "--to"]
+    command = [sys.executable, "-m", "feldspar", "import", str(copied), "--out"]
     refused = subprocess.run(
         [*command, str(tmp_path / "ours")], capture_output=True, text=True, check=False
     )

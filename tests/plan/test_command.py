@@ -51,6 +51,21 @@ def test_the_class_that_the_model_is_exported_as(
     assert "exported as LlamaForCausalLM, which transformers loads" in capsys.readouterr().out
 
 
+def test_the_page_leads_with_time_class_and_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with(["plan", "quickstart", "seed=3"]) == 0
+    out, err = capsys.readouterr()
+    name, time, exported, memory, *rest = out.splitlines()
+    assert name == "quickstart" and time.startswith("  time        about ")
+    assert "on this machine" in time and exported.startswith("  exported as ")
+    assert memory.startswith("  memory ")
+    begins = [line.split()[0] for line in rest if line.strip()]
+    assert begins.index("parameters") < begins.index("data") < begins.index("FLOPs")
+    assert err.startswith("next: feldspar train quickstart seed=3  # ")
+    assert run_with(["--quiet", "plan", "quickstart", "--device", "A100"]) == 0
+    out, err = capsys.readouterr()
+    assert "this machine" not in out and out.splitlines()[1].startswith("  time ") and err == ""
+
+
 def test_a_budget_sizes_the_recipe(plan: Plan) -> None:
     values = plan(*MUP, "--budget", "1e18", "--device", "A100", "--devices", 8)
     sizing = values["sizing"]

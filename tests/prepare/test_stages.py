@@ -155,7 +155,7 @@ def test_a_base_is_imported_before_its_tokenizer_is_extended(
     stages = {stage.name: stage for stage in stages_of(loaded)}
     assert {stage.state for stage in stages.values()} == {State.TO_BUILD}
     start = stages["start_from"]
-    assert start.do == f"feldspar import smollm2-135m --to {start.path}"
+    assert start.do == f"feldspar import smollm2-135m --out {start.path}"
     assert list(stages) == ["start_from", "documents", "tokenizer", "shards"]
     given = load_recipe("bilingual/open", ["start_from.base=null"])
     stages = {stage.name: stage for stage in stages_of(given)}

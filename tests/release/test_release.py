@@ -124,11 +124,11 @@ def test_an_exported_run_comes_back_as_the_same_model(
     name: str, runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, back = tmp_path / "out", tmp_path / "back"
-    assert run_with(["export", str(runs[name]), "--to", str(out), "--json"]) == 0
+    assert run_with(["export", str(runs[name]), "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["class"] == name
-    assert run_with(["export", str(runs[name]), "--to", str(out)]) == 2
+    assert run_with(["export", str(runs[name]), "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
-    assert run_with(["import", str(out), "--to", str(back), "--json"]) == 0
+    assert run_with(["import", str(out), "--out", str(back), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["start_from"]["path"] == str(back)
     run = load_run(runs[name])
     model = open_exported(back)
@@ -144,7 +144,7 @@ def test_another_class_that_cannot_express_the_model_is_refused(
     runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, out = str(runs["GPT2LMHeadModel"]), tmp_path / "out"
-    assert run_with(["export", run, "--to", str(out), "--architecture", "llama"]) == 2
+    assert run_with(["export", run, "--out", str(out), "--architecture", "llama"]) == 2
     assert "model.norm.type" in capsys.readouterr().err and not out.exists()
 
 
@@ -171,7 +171,7 @@ def test_an_unfinished_run_is_said_everywhere(
     said = f"the run is unfinished: {first.position:,} of {last.position:,} planned tokens"
     assert run_with(["evaluate", str(run), "--text", str(Path(__file__))]) == 0
     assert said in capsys.readouterr().err
-    assert run_with(["release", str(run), "--to", str(tmp_path / "out")]) == 0
+    assert run_with(["release", str(run), "--out", str(tmp_path / "out")]) == 0
     assert said in capsys.readouterr().err
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert f"{first.position:,} of {last.position:,} planned tokens" in card

@@ -68,7 +68,7 @@ def test_show_finds_damage(app: typer.Typer, shards: ShardSet, tmp_path: Path) -
 
 def test_train_from_documents_and_report(app: typer.Typer, documents: Path, tmp_path: Path) -> None:
     output = tmp_path / "tokenizer"
-    given = ("--documents", documents, "--vocab-size", 290, "--output", output)
+    given = ("--documents", documents, "--vocab-size", 290, "--out", output)
     told = json.loads(run(app, "tokenizer", "train", *given, "--json"))
     loaded = TextTokenizer.load(output)
     assert (told["vocab_size"], told["digest"]) == (290, loaded.digest)

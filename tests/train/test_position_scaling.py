@@ -50,7 +50,9 @@ def test_a_phase_is_scaled_and_what_comes_after_keeps_it(recipe_file: Path, tmp_
     assert load_run(tmp_path / "next").decoder.position_scaling == LINEAR
     run(recipe_file, tmp_path / "dropped", start, "phases.0.position_scaling=none")
     assert load_run(tmp_path / "dropped").decoder.position_scaling == NoScaling()
-    assert run_with(["--quiet", "export", str(tmp_path / "run"), "--to", str(tmp_path / "hf")]) == 0
+    assert (
+        run_with(["--quiet", "export", str(tmp_path / "run"), "--out", str(tmp_path / "hf")]) == 0
+    )
     assert read_description(tmp_path / "hf").scaling == LINEAR
 
 
@@ -58,7 +60,7 @@ def test_a_start_from_a_hugging_face_folder_keeps_its_scaling(
     recipe_file: Path, tmp_path: Path
 ) -> None:
     run(recipe_file, tmp_path / "run", "phases.0.position_scaling={type: linear, factor: 2}")
-    run_with(["--quiet", "export", str(tmp_path / "run"), "--to", str(tmp_path / "hf")])
+    run_with(["--quiet", "export", str(tmp_path / "run"), "--out", str(tmp_path / "hf")])
     start = "start_from={type: huggingface, path: " + str(tmp_path / "hf") + "}"
     # Padding rows are cut off at export, and folded multipliers untie the head.
     changes = ("model.tied_embeddings=false", "model.vocab_size=null", "phases.0.length=1 steps")

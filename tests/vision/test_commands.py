@@ -33,13 +33,13 @@ def test_from_plan_to_evaluation(
     assert run_with(["--quiet", "vision", "evaluate", str(out), "--raw"]) == 0
     assert "validation/top1" in capsys.readouterr().out
     exported = tmp_path / "stripes.pt2"
-    export = ["--quiet", "vision", "export", str(out), "--to", str(exported), "--format", "pt2"]
+    export = ["--quiet", "vision", "export", str(out), "--out", str(exported), "--format", "pt2"]
     assert run_with([*export, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["images"] == [1, 24, 24] and told["difference"] < 1e-4
     assert run_with([*export, "--overwrite"]) == 0
     assert f"{exported}: images of 1 x 24 x 24" in capsys.readouterr().out
-    assert run_with(["--quiet", "export", str(out), "--to", str(tmp_path / "folder")]) == 2
+    assert run_with(["--quiet", "export", str(out), "--out", str(tmp_path / "folder")]) == 2
     assert "feldspar vision --help" in capsys.readouterr().err
 
 
@@ -60,7 +60,7 @@ def test_the_plan_of_a_paper_recipe(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "{recipe}", "model.classes=4"], "model.classes: the network tells 4 classes"),
         (["train", "{recipe}", "phases.0.resolution=30"], "not a multiple of 8"),
         (["evaluate", "{folder}"], "is not a run folder"),
-        (["export", "{folder}", "--to", "{folder}/new.onnx"], "is not a run folder"),
+        (["export", "{folder}", "--out", "{folder}/new.onnx"], "is not a run folder"),
         (["plan", "btlm/small"], "is not a recipe of a vision model"),
     ],
 )

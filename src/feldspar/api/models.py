@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from feldspar.api.arguments import load_recipe, path_of
 from feldspar.core.errors import UserError
+from feldspar.core.progress import progress
 
 if TYPE_CHECKING:
     from feldspar.api.arguments import PathLike, RecipeLike
@@ -35,7 +36,8 @@ def train(
     loaded = load_recipe(recipe)
     folder = Path("runs") / loaded.recipe.name if out is None else path_of(out, "out")
     if isinstance(loaded, LoadedVisionRecipe):
-        from feldspar.vision.run import train_on_images
+        with progress("loading PyTorch", unit=""):
+            from feldspar.vision.run import train_on_images
 
         return train_on_images(loaded, folder, overwrite)
     from feldspar.prepare.build import build_missing, require_ready
@@ -45,7 +47,8 @@ def train(
         build_missing(loaded, offline=offline)
     else:
         require_ready(loaded)
-    from feldspar.train.run import train as train_recipe
+    with progress("loading PyTorch", unit=""):
+        from feldspar.train.run import train as train_recipe
 
     return train_recipe(loaded, folder, overwrite)
 
@@ -60,9 +63,11 @@ def open_model(path: PathLike, *, checkpoint: str = "last", device: str | None =
     """
     folder = path_of(path, "path")
     _require_model(folder)
-    from feldspar.train.opened_model import open_model as open_folder
+    with progress("loading PyTorch", unit=""):
+        from feldspar.train.opened_model import open_model as open_folder
 
-    return open_folder(folder, checkpoint, device)
+    with progress(f"opening {folder}", unit=""):
+        return open_folder(folder, checkpoint, device)
 
 
 def evaluate(

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
         tokenizer: Annotated[
             Path, typer.Option(help="Folder of a tokenizer that extends the model's.")
         ],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         initialisation: Annotated[
             str,
             typer.Option(
@@ -33,14 +33,16 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Extend a model's vocabulary: old rows stay bit for bit, new ones begin as asked.
+        """Extend a model's vocabulary by the tokens of a tokenizer.
 
+        Old rows stay bit for bit, and new ones begin as asked.
         `new_rows.jsonl` in the folder says for each new row which old tokens it was made of.
 
-        Example: feldspar adapt imported --tokenizer data/tokenizer --to adapted
+        Example: feldspar adapt imported --tokenizer data/tokenizer --out adapted
         """
         import feldspar
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.cli.tables import print_table
 
         done = feldspar.adapt(
@@ -63,4 +65,9 @@ def register(app: typer.Typer) -> None:
         print_table(
             ("rows made of", "number"),
             ((kind, f"{count:,}") for kind, count in done["row_sources"].items()),
+        )
+        folder = quoted(to)
+        tell_next(
+            ("feldspar config explain start_from", f"train it further: path: {to}"),
+            (f"feldspar generate {folder} --prompt 'The old house'", "try it"),
         )

@@ -37,8 +37,9 @@ def register(app: typer.Typer) -> None:
         device: Device = None,
         checkpoint: CheckpointName = "last",
     ) -> None:
-        """Converse with a model: each line of standard input is a message, answered on output.
+        """Converse with a model, line by line.
 
+        Each line of standard input is a message, which is answered on standard output.
         The model's own chat template forms the conversation. It ends at /exit, at the end of the
         input, or when the model's context is full.
 
@@ -85,7 +86,10 @@ def messages() -> Iterator[str]:
             line = sys.stdin.readline()
             line.encode()
         except UnicodeError:
-            raise UserError("standard input: the message is not UTF-8") from None
+            raise UserError(
+                "standard input: the message is not UTF-8",
+                do="set the terminal to UTF-8, or convert the text that is piped in",
+            ) from None
         if not line or line.strip() == LEAVE:
             return
         if line.strip():

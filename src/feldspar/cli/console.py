@@ -8,24 +8,23 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from threading import Timer
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.table import Column
 from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
 from feldspar.core.json_files import json_text
+from feldspar.core.progress import SEPARATOR, duration
 
 PLAIN_INTERVAL_SECONDS = 10.0
+BAR_WIDTH = 24
+PLAIN_BEGIN_SECONDS = 4.0
+"""Work that takes longer than this is named when it is not shown live."""
 _STEERING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed
     "\u202a-\u202e\u2066-\u2069"  # marks that turn the direction of writing
@@ -113,7 +112,9 @@ class TerminalListener:
     def __init__(self) -> None:
         # What rich writes steers the terminal on purpose; the text in it is escaped here.
         self._console = Console(file=getattr(sys.stderr, "unescaped", sys.stderr))
-        self._bar: Progress | None = None
+        self._bars: Progress | None = None
+        self._works: list[TaskID | Timer] = []
+        """A bar, or the timer of a plain line, for each piece of work that has begun."""
         self._live: Live | None = None
         self._last_shown = 0.0
 
@@ -121,41 +122,50 @@ class TerminalListener:
         """Show a bar, or print a line now and then."""
         if not self._console.is_terminal:
             return self._start_plain(title, total, unit)
-        self.show(None)
-        bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            TaskProgressColumn(),
-            MofNCompleteColumn(),
-            TextColumn(unit),
-            TimeRemainingColumn(),
-            console=self._console,
-            transient=True,
-        )
-        bar.start()
-        _escape_streams()  # rich put its own in their place
-        self._bar = bar
-        task = bar.add_task(visible(title), total=total)
-        return lambda amount: bar.advance(task, amount)
+        if self._bars is None:
+            self.show(None)
+            self._bars = Progress(
+                TextColumn(
+                    "{task.description}",
+                    markup=False,
+                    table_column=Column(no_wrap=True, overflow="ellipsis"),
+                ),
+                BarColumn(BAR_WIDTH),
+                AmountColumn(Column(no_wrap=True)),
+                console=self._console,
+                transient=True,
+            )
+            self._bars.start()
+            _escape_streams()  # rich put its own in their place
+        bars = self._bars
+        task = bars.add_task(visible(title), total=total, unit=unit)
+        self._works.append(task)
+        return lambda amount: bars.advance(task, amount)
 
     def finish(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
+        """Remove the bar of the work that was started last."""
+        work = self._works.pop()
+        if isinstance(work, Timer):
+            work.cancel()
+        elif self._bars is not None:
             with suppress(OSError):
-                self._bar.stop()
-            self._bar = None
+                self._bars.remove_task(work)
+                if not self._works:
+                    self._bars.stop()
+            if not self._works:
+                self._bars = None
 
     def say(self, line: str) -> None:
         """Print one line, above the live ones."""
         # A terminal that was closed, or a full disk under a log, must not end a run.
         with suppress(OSError):
-            if self._live is not None or self._bar is not None:
+            if self._live is not None or self._bars is not None:
                 self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
             else:
                 sys.stderr.write(visible(line) + "\n")
 
     def show(self, line: str | None) -> None:
-        """Keep one line up to date; when piped, print one now and then."""
+        """Keep a line up to date, folded where it is too long; when piped, print it at times."""
         if not self._console.is_terminal:
             now = time.monotonic()
             if line is not None and now - self._last_shown >= PLAIN_INTERVAL_SECONDS:
@@ -166,16 +176,22 @@ class TerminalListener:
                 with suppress(OSError):
                     self._live.stop()
                 self._live = None
-        else:
+        elif self._bars is None:
             if self._live is None:
                 self._live = Live(console=self._console, transient=True, refresh_per_second=4)
                 self._live.start()
                 _escape_streams()
-            self._live.update(Text(visible(line), no_wrap=True, overflow="ellipsis"))
+            folded = "\n".join(folded_line(visible(line), self._console.width))
+            self._live.update(Text(folded, no_wrap=True, overflow="ellipsis"))
 
     def _start_plain(self, title: str, total: float | None, unit: str) -> Callable[[float], None]:
         done = 0.0
         last = time.monotonic()
+        # Work that has nothing to count, or stays at its first unit, is not silent either.
+        timer = Timer(PLAIN_BEGIN_SECONDS, lambda: self.say(f"{title} ..."))
+        timer.daemon = True
+        timer.start()
+        self._works.append(timer)
 
         def advance(amount: float) -> None:
             nonlocal done, last
@@ -186,3 +202,31 @@ class TerminalListener:
                 self.say(f"{title}: {done:,.0f} {unit}{share}")
 
         return advance
+
+
+class AmountColumn(ProgressColumn):
+    """The amount that is done, its share, and the time left; nothing where nothing is counted."""
+
+    def render(self, task: Task) -> Text:
+        """Return the text beside a bar."""
+        unit = task.fields["unit"]
+        if not unit:
+            return Text("")
+        if not task.total:
+            return Text(f"{task.completed:,.0f} {unit}")
+        share = f"{task.completed / task.total:.0%} of {task.total:,.0f} {unit}"
+        left = task.time_remaining
+        return Text(share if left is None else f"{share}, {duration(left)} left")
+
+
+def folded_line(line: str, width: int) -> list[str]:
+    """Break a line of parts, between two of them, into lines of at most ``width`` characters."""
+    first, *parts = line.split(SEPARATOR)
+    lines = [first]
+    for part in parts:
+        longer = f"{lines[-1]}{SEPARATOR}{part}"
+        if len(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(part)
+    return lines

@@ -28,8 +28,9 @@ def register(app: typer.Typer) -> None:
             typer.Option("--out", help="Folder; default runs/NAME-coordinate-check."),
         ] = None,
     ) -> int:
-        """Judge every parametrization at small sizes of a recipe's kind of model, without data.
+        """Check that activations keep their size as models grow.
 
+        Every parametrization is judged at small sizes of the recipe's kind of model, without data.
         Exit 1 when the recipe's own parametrization fails where it promises stability.
         Example: feldspar coordinate-check quickstart --quick
         """

@@ -25,6 +25,7 @@ from feldspar.cli.corpus_options import (
     TextField,
     Workers,
 )
+from feldspar.cli.next_steps import quoted, tell_next
 from feldspar.core.errors import UserError, shorten
 
 if TYPE_CHECKING:
@@ -78,7 +79,15 @@ def build_command(
     )
     corpus = loaded.recipe.corpus
     assert corpus is not None, "its documents were built"
-    _show(report, out or corpus.path, json)
+    folder = out or corpus.path
+    _show(report, folder, json)
+    if not json:
+        documents = quoted(folder)
+        tell_next(
+            (f"feldspar corpus report {documents}", "what was removed, as one page"),
+            (f"feldspar tokens build {loaded.arguments}", "tokenizer and shards"),
+            (f"feldspar train {loaded.arguments}", "the same, then training"),
+        )
 
 
 def dedup_command(
@@ -123,7 +132,10 @@ def dedup_command(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Remove exact and near duplicates from files; who lost to whom is written beside."""
+    """Remove exact and near duplicates from files.
+
+    Which document lost to which is written beside the documents that are kept.
+    """
     from feldspar.corpus.files import deduplicate_files, deduplicate_settings, workers_for
 
     given = {
@@ -151,6 +163,9 @@ def dedup_command(
         overwrite=overwrite,
     )
     _show(report, out, json)
+    if not json:
+        documents = quoted(out)
+        tell_next((f"feldspar corpus report {documents}", "what was removed, as one page"))
 
 
 def report_command(
@@ -158,11 +173,19 @@ def report_command(
     out: Annotated[
         Path | None, typer.Option(metavar="HTML", help="File; default: DIR-report.html beside.")
     ] = None,
+    json: Json = False,
 ) -> None:
-    """Write one HTML page: what was removed and why, pairs side by side, who duplicated whom."""
+    """Write one HTML page of what was removed, and why.
+
+    Pairs stand side by side, and a figure shows which sources duplicated which.
+    """
     from feldspar.report.corpus_report import write_corpus_report
 
-    typer.echo(str(write_corpus_report(folder, out)))
+    page = write_corpus_report(folder, out)
+    if json:
+        print_json({"page": str(page)})
+    else:
+        typer.echo(str(page))
 
 
 def ontology_command(
@@ -184,7 +207,7 @@ def ontology_command(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Write an ontology's terms as text, and two sorts of labelled pairs.
+    """Write an ontology's terms as text and as labelled pairs.
 
     Definitions are labelled by branch, and statements that a term is a kind of another one by
     their truth.
@@ -196,7 +219,10 @@ def ontology_command(
     from feldspar.recipe.sections.corpus import OntologySettings
 
     if ontology != "hpo" and root is None:
-        raise UserError("--root is needed: the term of the file whose children are the labels")
+        raise UserError(
+            "--root is needed: the term of the file whose children are the labels",
+            do="name it by its id, such as --root HP:0000118",
+        )
     file = None if ontology == "hpo" else Path(ontology)
     settings = OntologySettings(path=out, file=file, root=root, least=least)
     report = build_ontology(settings, offline, overwrite)

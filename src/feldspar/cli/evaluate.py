@@ -93,7 +93,9 @@ def register(app: typer.Typer) -> None:
         seed: Seed = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Measure bits per byte on held-out documents or text, tasks, programs, longer contexts.
+        """Measure a model: bits per byte, tasks, programs, contexts.
+
+        Without options, a run is measured on its held-out documents.
 
         Example: feldspar evaluate runs/quickstart --text README.md --json
         """

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def export(
         run: Annotated[Path, typer.Argument(help="Run folder, imported folder or GGUF file.")],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder (or GGUF file) to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder (or GGUF file) to write.")],
         file_format: Annotated[
             str,
             typer.Option(
@@ -34,13 +34,14 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace it.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Write a model's weights, configuration and tokenizer for transformers or llama.cpp.
+        """Write a model for transformers or llama.cpp.
 
-        Multipliers that the class lacks are folded into the weights. GPT-2 and Llama shapes of runs
-        use transformers' own classes; others bring their code along (trust_remote_code=True). An
-        imported folder is written in the architecture that it came from.
+        Weights, configuration and tokenizer are written. Multipliers that the class lacks are
+        folded into the weights. GPT-2 and Llama shapes of runs use transformers' own classes;
+        others bring their code along (trust_remote_code=True). An imported folder is written in the
+        architecture that it came from.
 
-        Example: feldspar export runs/first --to exported
+        Example: feldspar export runs/first --out exported
         """
         import feldspar
         from feldspar.cli.console import print_json
@@ -61,6 +62,7 @@ def register(app: typer.Typer) -> None:
                 print_json({"file": str(to), "model": model})
             else:
                 typer.echo(f"{to}: GGUF, vocabulary of {written.vocab_size:,}")
+                _tell_next(to)
             return
         if file_format == "peft":
             adapter = read_json(to / "adapter_config.json")
@@ -78,3 +80,14 @@ def register(app: typer.Typer) -> None:
         typer.echo(
             f"{to}: {hf_class}, vocabulary of {written.vocab_size:,}, {configuration['dtype']}"
         )
+        _tell_next(to)
+
+
+def _tell_next(to: Path) -> None:
+    from feldspar.cli.next_steps import quoted, tell_next
+
+    exported = quoted(to)
+    tell_next(
+        (f"feldspar evaluate {exported} --text FILE", "bits per byte, as what was exported"),
+        (f"feldspar generate {exported} --prompt 'The old house'", "it continues a text"),
+    )

@@ -12,7 +12,7 @@ def register(app: typer.Typer) -> None:
     @app.command("extend-context")
     def extend_context(
         model: Annotated[Path, typer.Argument(help="Model folder (imported, or Hugging Face).")],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         factor: Annotated[
             float | None, typer.Option(help="Wanted length / trained length.", show_default=False)
         ] = None,
@@ -30,11 +30,14 @@ def register(app: typer.Typer) -> None:
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Scale the positions of a model with ALiBi or rotary positions; weights stay.
+        """Let a model read texts longer than those of its training.
 
-        Example: feldspar extend-context imported --factor 2 --to longer
+        The positions (ALiBi or rotary) are scaled; the weights stay.
+
+        Example: feldspar extend-context imported --factor 2 --out longer
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.train.extend_context import Extension, write_extended
 
         wanted = Extension(kind, factor, train_length, length)
@@ -46,3 +49,8 @@ def register(app: typer.Typer) -> None:
             return
         named = ", ".join(f"{key} {value}" for key, value in scaling.items())
         typer.echo(f"{to}: {tokens:,} tokens, position_scaling {named}")
+        folder = quoted(to)
+        tell_next(
+            (f"feldspar evaluate {folder} --text FILE", "bits per byte of a long text"),
+            (f"feldspar generate {folder} --prompt 'The old house'", "the model continues a text"),
+        )

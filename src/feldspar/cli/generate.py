@@ -47,10 +47,11 @@ def register(app: typer.Typer) -> None:
         checkpoint: CheckpointName = "last",
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Continue a text: print the prompt and its continuation, as the model makes it.
+        """Continue a text with a model.
 
-        Nothing else stands on standard output. An empty prompt begins a new document. The text ends
-        at the model's end of document or turn, or after --max-new-tokens.
+        The prompt and its continuation are printed as the model makes them. Nothing else stands on
+        standard output. An empty prompt begins a new document. The text ends at the model's end of
+        document or turn, or after --max-new-tokens.
 
         Example: feldspar generate runs/quickstart --prompt 'The old house' --max-new-tokens 40
         """

@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Argument(help="Folder with config.json and safetensors, GGUF file, or base."),
         ],
-        to: Annotated[Path, typer.Option("--to", "--out", help="Folder to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="Folder to write.")],
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")] = False,
         convert_pickles: Annotated[
             bool,
@@ -23,15 +23,18 @@ def register(app: typer.Typer) -> None:
         ] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Read a model of a known architecture; no code of the model is run.
+        """Read an open model, as weights that a recipe starts from.
+
+        No code of the model is run; its architecture must be a known one.
 
         A base is the name of a model that a package holds, such as smollm2-135m; an unknown name
         is answered with the list. Prints the recipe's sections that fit the weights.
 
-        Example: feldspar import downloads/gpt2 --to imported
+        Example: feldspar import downloads/gpt2 --out imported
         """
         import feldspar
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.core.json_files import read_json
 
         feldspar.import_model(source, to, overwrite=overwrite, convert_pickles=convert_pickles)
@@ -49,3 +52,13 @@ def register(app: typer.Typer) -> None:
             sections["parametrization"] = record["parametrization"]
         typer.echo(f"{to}: written; in a recipe:\n")
         YAML().dump(sections, sys.stdout)
+        imported = quoted(to)
+        tell_next(
+            (
+                f"feldspar generate {imported} --prompt 'The old house'",
+                "the model continues a text",
+            ),
+            (f"feldspar chat {imported}", "talk with it, if it has a chat template"),
+            (f"feldspar evaluate {imported} --text FILE", "bits per byte of a text"),
+            ("feldspar config explain start_from", "train it further"),
+        )

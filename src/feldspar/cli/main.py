@@ -11,6 +11,7 @@ from typing import Any
 import typer
 
 from feldspar import __version__
+from feldspar.cli.command_group import CommandGroup, MainGroup
 from feldspar.cli.console import TerminalListener, escaped_output, print_error
 from feldspar.core.errors import (
     EXIT_INTERRUPTED,
@@ -63,6 +64,7 @@ def application() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
         name="feldspar",
+        cls=MainGroup,
         help="From raw text to a released language model at the least compute.",
         no_args_is_help=True,
         add_completion=False,
@@ -73,19 +75,19 @@ def application() -> typer.Typer:
     @app.callback(invoke_without_command=True)
     def options(
         context: typer.Context,
-        quiet: bool = typer.Option(False, "--quiet", help="Show no progress."),
         version: bool = typer.Option(False, "--version", help="Print the version and exit."),
     ) -> None:
         if version:
             typer.echo(__version__)
             raise typer.Exit
-        if not quiet:
-            stack = ExitStack()
-            stack.enter_context(listening(TerminalListener()))
-            context.call_on_close(stack.close)
+        stack = ExitStack()
+        stack.enter_context(listening(TerminalListener()))
+        context.call_on_close(stack.close)
 
     for name in COMMANDS:
         importlib.import_module(f"feldspar.cli.{name}").register(app)
+    for group in app.registered_groups:
+        group.cls = CommandGroup
     return app
 
 

@@ -14,7 +14,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    group = typer.Typer(help="Choose batch sizes from the gradient noise scale that a run logged.")
+    group = typer.Typer(help="Choose batch sizes by the gradient noise scale of a run.")
     app.add_typer(group, name="noise-scale")
     group.command()(replay)
     group.command()(schedule)
@@ -28,9 +28,10 @@ def replay(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Repeat a run's decisions on its batch size from its log; exit code 1 where they differ.
+    """Repeat a run's decisions on its batch size from its log.
 
-    With overrides, print the decisions that other rules would have made of the same noise scale.
+    Exit code 1 where they differ. With overrides, print the decisions that other rules would have
+    made of the same noise scale.
     Example: feldspar noise-scale replay runs/steered phases.0.batch.gain=1
     """
     from feldspar.cli.console import print_json
@@ -85,7 +86,9 @@ def schedule(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Fit a schedule of batch sizes to a pilot run's noise scale; print it as an override.
+    """Fit a schedule of batch sizes to a pilot run's noise scale.
+
+    It is printed as an override of the recipe.
 
     Example: feldspar noise-scale schedule runs/pilot --minimum 8 --maximum 128
     """
@@ -136,7 +139,9 @@ def branch(
     ] = "last",
     json: Json = False,
 ) -> None:
-    """Branch a checkpoint at 1x, 2x and 4x batch size; find the largest one without loss penalty.
+    """Find the largest batch without loss penalty, by branches of a checkpoint.
+
+    The branches train at 1x, 2x and 4x the batch size.
 
     Example: feldspar noise-scale branch runs/pilot --tokens 2000000 --out runs/branches
     """

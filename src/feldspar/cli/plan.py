@@ -1,5 +1,6 @@
 """``feldspar plan``: what a recipe costs and what a budget buys, before anything is spent."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -70,12 +71,16 @@ def register(app: typer.Typer) -> None:
         inference: Inference = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Print what a recipe will cost and do, or what a budget buys, without weights.
+        """Print what a recipe costs, or what a budget buys.
+
+        Nothing is trained or read but the recipe. The time is that on this machine, an estimate,
+        unless --device, --tokens-per-second or --measured names another speed.
 
         Example: feldspar plan cerebras-gpt/paper choose.parametrization=mup --budget 1e19
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import tell_next
         from feldspar.cli.plan_figures import print_parametrization, print_plan
         from feldspar.recipe.load import load_recipe
 
@@ -103,6 +108,12 @@ def register(app: typer.Typer) -> None:
         if json:
             print_json(summary)
             return
-        print_plan(summary)
+        from feldspar.train.time_here import time_here
+
+        print_plan(summary, time_here(planned) if summary["time"] is None else None)
         if table:
             print_parametrization(summary)
+        sizing = summary["sizing"]
+        overrides_told = loaded.overrides if sizing is None else sizing["overrides"]
+        arguments = shlex.join([loaded.reference, *overrides_told])
+        tell_next((f"feldspar train {arguments}", "build what is missing, then train"))

@@ -1,19 +1,31 @@
 """Print a plan and the table of a parametrization."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from feldspar.cli.tables import print_table
 
+if TYPE_CHECKING:
+    from feldspar.train.time_here import TimeHere
 
-def print_plan(summary: Mapping[str, Any]) -> None:
-    """Print a plan: totals, then each phase, then the answers to further questions."""
+
+def print_plan(summary: Mapping[str, Any], here: "TimeHere | None" = None) -> None:
+    """Print a plan: what it takes and gives, then phases and data, then FLOPs and other answers.
+
+    ``here`` is the time on this machine, printed where the summary holds no other time.
+    """
     counts = summary["parameters"]
     typer.echo(f"{summary['name']}")
     if summary.get("sizing"):
         _print_sizing(summary["sizing"])
+    if summary["time"]:
+        _print_time(summary["time"])
+    elif here is not None:
+        _print_time_here(here)
+    typer.echo(f"  exported as {summary['export']['description']}")
+    _print_memory(summary["memory"])
     typer.echo(
         f"  parameters  {counts['total']:,} ({counts['non_embedding']:,} without embeddings)"
         + (f", {counts['active']:,} active" if "active" in counts else "")
@@ -24,17 +36,13 @@ def print_plan(summary: Mapping[str, Any]) -> None:
     )
     steps = _between(summary["fewest_steps"], summary["steps"])
     typer.echo(f"  steps       {steps} (warm-up {summary['warmup_steps']:,})")
+    for phase in summary["phases"]:
+        _print_phase(phase, counts["total"])
+    _print_data(summary["data"])
+    _print_validation(summary["validation"])
     for convention, flops in summary["flops"].items():
         note = _realised(summary["phases"]) if convention == "ledger" else ""
         typer.echo(f"  FLOPs       {flops:.4g} by {convention}{note}")
-    for phase in summary["phases"]:
-        _print_phase(phase, counts["total"])
-    _print_memory(summary["memory"])
-    if summary["time"]:
-        _print_time(summary["time"])
-    _print_data(summary["data"])
-    _print_validation(summary["validation"])
-    typer.echo(f"  exported as {summary['export']['description']}")
     if summary.get("expected_loss"):
         _print_expected_loss(summary["expected_loss"])
     if summary.get("inference"):
@@ -218,9 +226,31 @@ def _print_time(time: Mapping[str, Any]) -> None:
     )
 
 
+def _print_time_here(here: "TimeHere") -> None:
+    if here.hours is None:
+        typer.echo(f"  time        it cannot run on this machine: {here.basis}")
+    else:
+        about = rough_time(here.hours)
+        typer.echo(f"  time        about {about} on this machine ({here.basis}; an estimate)")
+
+
 def _hours(hours: float) -> str:
     """Write hours, or minutes below one hour."""
     return f"{hours:,.1f} hours" if hours >= 1 else f"{60 * hours:.2g} minutes"
+
+
+def rough_time(hours: float) -> str:
+    """Write an estimate in the unit that suits it, from seconds to years."""
+    for unit, size, least in (
+        ("years", 8766.0, 8766.0),
+        ("days", 24.0, 48.0),
+        ("hours", 1.0, 1.0),
+        ("minutes", 1 / 60, 1 / 60),
+    ):
+        if hours >= least:
+            amount = hours / size
+            return f"{amount:,.0f} {unit}" if amount >= 10 else f"{amount:.2g} {unit}"
+    return f"{max(3600 * hours, 1):.0f} seconds"
 
 
 def _print_data(data: Mapping[str, Any]) -> None:

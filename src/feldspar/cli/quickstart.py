@@ -27,23 +27,44 @@ def register(app: typer.Typer) -> None:
         offline: Annotated[
             bool, typer.Option("--offline", help="Use only what is installed already.")
         ] = False,
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Go the whole way on real data, on a CPU, in minutes: text to a released model.
+        """Go the whole way: from text to a released model.
+
+        The data are real, and a CPU is enough: it takes minutes. Each stage prints its result.
 
         Example: feldspar quickstart
         """
+        from feldspar.core.json_files import read_json
         from feldspar.recipe.load import load_recipe
 
         choice = ["choose.data=offline"] if offline else []
         loaded = load_recipe("quickstart", [*choice, *(overrides or [])])
         folder = out or Path("runs") / loaded.recipe.name
-        from feldspar.release.quickstart import Quickstart, is_done
+        from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
+        from feldspar.release.quickstart import SUMMARY_NAME, Quickstart, is_done
 
-        if is_done(folder, loaded):
-            typer.echo(f"{folder} is done: see {folder / 'report.html'}")
+        page = folder / "report.html"
+        done = is_done(folder, loaded)
+        if not done:
+            work = Quickstart(loaded, folder, offline)
+            if not json:
+                work.begun, work.ended = show_beginning, show_result
+            page = work.run()
+        if json:
+            places = {"run": folder, "release": folder / "release", "report": page}
+            told = {name: str(place) for name, place in places.items()}
+            print_json(told | read_json(folder / SUMMARY_NAME))
             return
-        page = Quickstart(loaded, folder, offline, show_beginning, show_result).run()
+        if done:
+            typer.echo(f"{folder} is done already")
         typer.echo(f"release: {folder / 'release'}\nreport:  {page}")
+        released = quoted(folder / "release")
+        tell_next(
+            (f"feldspar generate {released} --prompt 'The old house'", "it continues a text"),
+            ("feldspar recipe copy quickstart first.yaml", "a recipe of your own to change"),
+        )
 
 
 def show_beginning(name: str) -> None:

@@ -45,8 +45,20 @@ def register(app: typer.Typer) -> None:
             Path | None, typer.Argument(help="File to write; default NAME.yaml here.")
         ] = None,
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
+        json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Write a recipe as a file of your own. Example: feldspar recipe copy btlm/small my.yaml"""
+        from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.recipe.flatten import copy_recipe
 
-        typer.echo(str(copy_recipe(name, file, overwrite)))
+        copied = copy_recipe(name, file, overwrite)
+        if json:
+            print_json({"recipe": str(copied)})
+            return
+        typer.echo(str(copied))
+        recipe_file = quoted(copied)
+        tell_next(
+            (f"feldspar plan {recipe_file}", "time, memory and parameters"),
+            (f"feldspar train {recipe_file}", "build what is missing, then train"),
+        )

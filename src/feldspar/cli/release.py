@@ -13,7 +13,7 @@ def register(app: typer.Typer) -> None:
     def release(
         path: Annotated[Path, typer.Argument(help="Run folder, or with --verify a release.")],
         to: Annotated[
-            Path | None, typer.Option("--to", help="Release folder; default RUN/release.")
+            Path | None, typer.Option("--out", "--to", help="Folder; default RUN/release.")
         ] = None,
         overwrite: Annotated[
             bool, typer.Option("--overwrite", help="Replace a release that is there.")
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
             ),
         ] = False,
     ) -> int:
-        """Release a run. Example: feldspar release runs/quickstart --to releases/quickstart"""
+        """Release a run. Example: feldspar release runs/quickstart --out releases/quickstart"""
         import feldspar
         from feldspar.core.errors import EXIT_CHECK_FAILED
 

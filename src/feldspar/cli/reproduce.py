@@ -73,8 +73,9 @@ def register(app: typer.Typer) -> None:
         keep: Keep = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Run a paper's experiment and put its claims beside ours; again, it goes on.
+        """Run a paper's experiment and judge its claims.
 
+        The same command again continues an experiment that was stopped.
         Without a GPU, --scale paper prints what it would cost. --quick prints figures and gives a
         verdict only on what is counted. --judge RECORD writes the record, its .md and its .svg
         anew. The small scale builds the documents and shards that it lacks; pinned archives come
@@ -96,7 +97,10 @@ def register(app: typer.Typer) -> None:
             show_record(judge_again(chosen, judge), json)
             return
         if quick and scale != "small":
-            raise UserError(f"--quick shortens --scale small, not --scale {scale}")
+            raise UserError(
+                f"--quick shortens --scale small, not --scale {scale}",
+                do="leave out --quick or --scale",
+            )
         size = Scale.QUICK if quick else Scale(scale)
         chosen.data_of(size)
         if dry_run or (size is Scale.PAPER and not has_gpu()):

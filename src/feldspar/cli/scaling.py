@@ -21,7 +21,7 @@ Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    scaling = typer.Typer(help="Fit laws of loss over training FLOPs, and train families for them.")
+    scaling = typer.Typer(help="Fit laws of loss over FLOPs, and train families for them.")
     app.add_typer(scaling, name="scaling")
     scaling.command()(fit)
     scaling.command()(run)
@@ -107,6 +107,11 @@ def run(
         loaded, folder, widths=wanted, depth=depth, convention=convention, workers=workers
     )
     show(family.fit, flops, family.as_dict(folder) | {"recipe": loaded.recipe.name}, folder, json)
+    if not json:
+        from feldspar.cli.next_steps import quoted, tell_next
+
+        reference, law = quoted(loaded.reference), quoted(folder)
+        tell_next((f"feldspar plan {reference} --law {law}", "the loss that the law expects"))
 
 
 def split_numbers(words: list[str], predict: list[float]) -> tuple[list[str], list[float]]:
@@ -133,7 +138,11 @@ def parse_widths(text: str) -> list[int]:
 
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise UserError("--widths: whole numbers above 0", found=text, allowed="such as 64,96,128")
+        raise UserError(
+            "--widths: whole numbers above 0 are needed, separated by commas",
+            found=text,
+            allowed="such as 64,96,128",
+        )
     return [int(part) for part in parts]
 
 

@@ -18,7 +18,7 @@ Overrides = Annotated[
 DocumentsOption = Annotated[
     Path | None, typer.Option("--documents", help="A documents folder, as `corpus build` writes it")
 ]
-Output = Annotated[Path, typer.Option(help="Folder to write")]
+Output = Annotated[Path, typer.Option("--out", help="Folder to write")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the folder.")]
 Json = Annotated[bool, typer.Option("--json", help="For machines.")]
 
@@ -41,11 +41,12 @@ def train(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Train a recipe's tokenizer (or read it), and write it as a folder that transformers loads.
+    """Train a recipe's tokenizer, or read it, and write it.
 
-    `tokens build` does this by itself; here the tokenizer can be looked at, or shared by recipes.
+    The folder is one that transformers loads. `tokens build` does this by itself; here the
+    tokenizer can be looked at, or shared by recipes.
 
-    Example: feldspar tokenizer train recipe.yaml --output data/tokenizer
+    Example: feldspar tokenizer train recipe.yaml --out data/tokenizer
     """
     settings, folder, seed = _asked_for(recipe, overrides or [], documents, vocab_size)
     from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
@@ -53,6 +54,8 @@ def train(
     command = _command("train", recipe, overrides)
     tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     _print(json, _summary(output, tokenizer))
+    if not json:
+        _tell_next(output, folder)
 
 
 def extend(
@@ -74,13 +77,14 @@ def extend(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> None:
-    """Add another language's pieces to a tokenizer; its own ids and texts stay as they are.
+    """Add another language's pieces to a tokenizer.
 
+    Its own ids, and the texts that it encodes today, stay as they are.
     The sources that --corpus does not name are in the old language: their tokens are compared.
     `tokens build` does the same for a recipe whose tokenizer is of type extend.
 
     Example: feldspar tokenizer extend --base gpt2 --documents data/documents --corpus arabic
-    --new-tokens 8000 --output data/tokenizer
+    --new-tokens 8000 --out data/tokenizer
     """
     from feldspar.core.errors import UserError
     from feldspar.recipe.sections.tokens import ExtendTokenizer
@@ -88,7 +92,8 @@ def extend(
     if recipe is None:
         if base is None or documents is None or not corpus or new_tokens is None:
             raise UserError(
-                "give a recipe, or all of --base, --documents, --corpus and --new-tokens"
+                "what to extend is not said",
+                do="give a recipe, or all of --base, --documents, --corpus and --new-tokens",
             )
         if method not in ("continued", "append"):
             raise UserError(f"--method {method} is not known", allowed="continued, append")
@@ -98,18 +103,25 @@ def extend(
     else:
         settings, folder, seed = _from_recipe(recipe, overrides or [], documents)
         if not isinstance(settings, ExtendTokenizer):
-            raise UserError(f"{recipe}: tokenizer is of type {settings.type}, not extend")
+            raise UserError(
+                f"{recipe}: tokenizer is of type {settings.type}, not extend",
+                do="describe the new pieces in the recipe: feldspar config explain tokenizer",
+            )
     from feldspar.tokens.tokenizer.tokenizer_sources import write_tokenizer
 
     command = _command("extend", recipe, overrides)
     tokenizer = write_tokenizer(settings, folder, seed, output, overwrite, command)
     if tokenizer.extension is None:
-        raise UserError(f"{output} holds no record of its extension")
+        raise UserError(
+            f"{output} holds no record of its extension",
+            do="make it again with --overwrite, or choose another --out",
+        )
     if json:
         _print(True, _summary(output, tokenizer) | {"extension": asdict(tokenizer.extension)})
     else:
         _print(False, _summary(output, tokenizer))
         _print_extension(tokenizer.extension)
+        _tell_next(output, folder)
 
 
 def report(
@@ -118,7 +130,7 @@ def report(
     split: Annotated[str, typer.Option(help="train, validation or test")] = "train",
     json: Json = False,
 ) -> None:
-    """Tokens per word and bytes per token of each source.
+    """Print tokens per word and bytes per token of each source.
 
     Example: feldspar tokenizer report data/shards/tokenizer --documents data/documents
     """
@@ -142,6 +154,19 @@ def report(
             )
             for name, counts in counted.items()
         ),
+    )
+
+
+def _tell_next(output: Path, folder: Path) -> None:
+    from feldspar.cli.next_steps import quoted, tell_next
+
+    tokenizer, documents = quoted(output), quoted(folder)
+    tell_next(
+        (
+            f"feldspar tokenizer report {tokenizer} --documents {documents}",
+            "tokens per word of each source",
+        ),
+        ("feldspar config explain tokenizer", f"use it in a recipe: path: {output}"),
     )
 
 
@@ -169,9 +194,15 @@ def _asked_for(
     if recipe is not None:
         return _from_recipe(recipe, overrides, documents)
     if documents is None or vocab_size is None:
-        raise UserError("give a recipe, or both --documents and --vocab-size")
+        raise UserError(
+            "what to train on is not said", do="give a recipe, or both --documents and --vocab-size"
+        )
     if vocab_size < 257:
-        raise UserError("--vocab-size must be at least 257: the bytes and one special token")
+        raise UserError(
+            "--vocab-size: at least the 256 bytes and one special token are needed",
+            found=vocab_size,
+            allowed="257 and more",
+        )
     return TrainBpe(vocab_size=vocab_size), documents, 0
 
 
@@ -183,7 +214,11 @@ def _from_recipe(
 
     loaded = load_data_recipe(recipe, overrides).recipe
     if loaded.tokenizer is None:
-        raise UserError(f"{recipe} has no section tokenizer")
+        raise UserError(
+            f"{recipe} has no section tokenizer",
+            do="add one (`feldspar config explain tokenizer`), or give --documents and "
+            "--vocab-size in place of the recipe",
+        )
     folder = documents or (loaded.corpus.path if loaded.corpus else None)
     if folder is None:
         raise UserError(f"{recipe} has no section corpus", do="give the documents: --documents")

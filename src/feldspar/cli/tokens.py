@@ -30,9 +30,10 @@ def build(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other shards.")] = False,
     json: Json = False,
 ) -> None:
-    """Encode a recipe's documents into its shards folder; documents that are missing come first.
+    """Encode a recipe's documents into its shards folder.
 
-    A finished folder of the same settings and documents is kept.
+    Documents that are missing are built first. A finished folder of the same settings and documents
+    is kept.
 
     Example: feldspar tokens build quickstart shards.path=data/shards
     """
@@ -40,6 +41,10 @@ def build(
 
     loaded = feldspar.load_recipe(recipe, overrides)
     _print(feldspar.build_shards(loaded, workers=workers, overwrite=overwrite), json)
+    if not json:
+        from feldspar.cli.next_steps import tell_next
+
+        tell_next((f"feldspar train {loaded.arguments}", "train on these shards"))
 
 
 def show(
@@ -98,7 +103,9 @@ def compare(
     ] = 1.0,
     json: Json = False,
 ) -> None:
-    """Compare the sources' tokens: KL divergence and cosine, for all tokens and for groups.
+    """Compare the tokens of the sources of a shards folder.
+
+    The measures are KL divergence and cosine, for all tokens and for groups of them.
 
     Example: feldspar tokens compare data/shards
     """

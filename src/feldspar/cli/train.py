@@ -2,11 +2,12 @@
 
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from feldspar.plan.summary import Plan
     from feldspar.prepare.stages import Stage
     from feldspar.recipe.load import LoadedRecipe
 
@@ -47,6 +48,7 @@ def register(app: typer.Typer) -> None:
         Example: feldspar train cerebras-gpt/small --out runs/first
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)
@@ -68,11 +70,19 @@ def register(app: typer.Typer) -> None:
         loss = result.metrics.get("validation/loss")
         measured = "" if loss is None else f", validation loss {loss:.4f}"
         typer.echo(f"{folder}: {result.position:,} tokens in {result.steps:,} steps{measured}")
+        run = quoted(folder)
+        tell_next(
+            (f"feldspar evaluate {run}", "bits per byte of held-out documents"),
+            (f"feldspar generate {run} --prompt 'The old house'", "the model continues a text"),
+            (f"feldspar report {run}", "curves of the run, as one page"),
+            (f"feldspar release {run}", "weights, tokenizer, card and manifest"),
+        )
 
 
 def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     """Print what the run needs and its plan, refused where training would refuse it."""
     from feldspar.cli.console import print_json
+    from feldspar.cli.next_steps import tell_next
     from feldspar.cli.plan_figures import print_plan
     from feldspar.prepare.build import require_buildable
     from feldspar.prepare.stages import State, stages_of
@@ -81,13 +91,16 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     if any(stage.state is State.REFUSED for stage in stages):
         show_stages(stages)
         require_buildable(stages)
-    summary = planned_summary(loaded)
+    planned = plan_with_data(loaded)
     if json:
-        print_json(summary | {"stages": [stage.as_dict() for stage in stages]})
+        print_json(planned.summary() | {"stages": [stage.as_dict() for stage in stages]})
         return
+    from feldspar.train.time_here import time_here
+
     show_stages(stages)
-    print_plan(summary)
+    print_plan(planned.summary(), time_here(planned))
     typer.echo("dry run: nothing was trained")
+    tell_next((f"feldspar train {loaded.arguments}", "build what is missing, then train"))
 
 
 def show_stages(stages: "list[Stage]") -> None:
@@ -96,8 +109,8 @@ def show_stages(stages: "list[Stage]") -> None:
         typer.echo("\n".join(stage.lines()))
 
 
-def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
-    """The plan as plain values. Raises UserError for mixtures that the shards do not allow."""
+def plan_with_data(loaded: "LoadedRecipe") -> "Plan":
+    """Return the plan. Raises UserError for mixtures that the shards do not allow."""
     from feldspar.plan.sources import resolve_mixtures
     from feldspar.tokens.sequences.resolve import UnknownTokens
     from feldspar.train.data import plan_loaded
@@ -106,4 +119,4 @@ def planned_summary(loaded: "LoadedRecipe") -> dict[str, Any]:
     if planned.source_tokens:
         with suppress(UnknownTokens), loaded.locating_errors():
             resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
-    return planned.summary()
+    return planned

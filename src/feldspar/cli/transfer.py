@@ -33,13 +33,15 @@ def register(app: typer.Typer) -> None:
         ] = None,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
-        """Search study.vary on a small model and verify the learning rate at study.targets.
+        """Tune a small model, then verify on larger ones.
 
+        Values of study.vary are searched, and the learning rate is verified at study.targets.
         The same command again continues where it was stopped.
 
         Example: feldspar transfer cerebras-gpt/small --trials 8 --out runs/transfer
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.next_steps import quoted, tell_next
         from feldspar.recipe.load import load_recipe
 
         loaded = load_recipe(recipe, overrides)
@@ -47,6 +49,7 @@ def register(app: typer.Typer) -> None:
 
         found = feldspar.transfer(loaded, out, trials=trials, workers=workers)
         from feldspar.cli.tables import print_table
+        from feldspar.study.transfer import BEST_NAME
         from feldspar.study.transfer_report import (
             search_lines,
             summary,
@@ -62,3 +65,5 @@ def register(app: typer.Typer) -> None:
             header, *rows = verification_table(found)
             print_table(header, rows, indent=2)
         typer.echo("\n".join([*verdict_lines(found), f"report: {found.folder / 'report.html'}"]))
+        best = quoted(found.folder / BEST_NAME)
+        tell_next((f"feldspar train {best}", "train with the values that were found"))

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from feldspar.cli.next_steps import quoted, tell_next
+
 if TYPE_CHECKING:
     from feldspar.recipe.load import LoadedVisionRecipe
 
@@ -82,6 +84,11 @@ def register(app: typer.Typer) -> None:
             f", {name} {result.metrics[key]:.2%}" for name, key in TOLD if key in result.metrics
         )
         typer.echo(f"{folder}: {result.position:,} images in {result.steps:,} steps{measured}")
+        images_run = quoted(folder)
+        tell_next(
+            (f"feldspar vision evaluate {images_run}", "all figures of the validation images"),
+            (f"feldspar report {images_run}", "curves of the run, as one page"),
+        )
 
     _add_evaluate(vision)
     _add_export(vision)
@@ -91,7 +98,7 @@ def _add_export(vision: typer.Typer) -> None:
     @vision.command()
     def export(
         run: Run,
-        to: Annotated[Path, typer.Option("--to", "--out", help="File to write.")],
+        to: Annotated[Path, typer.Option("--out", "--to", help="File to write.")],
         file_format: Annotated[
             str, typer.Option("--format", help="onnx, or pt2 (a program of torch.export).")
         ] = "onnx",
@@ -104,7 +111,7 @@ def _add_export(vision: typer.Typer) -> None:
 
         The file takes normalised images in batches of any number and returns logits.
 
-        Example: feldspar vision export runs/revbifpn-small --to stripes.onnx
+        Example: feldspar vision export runs/revbifpn-small --out stripes.onnx
         """
         from feldspar.cli.console import print_json
         from feldspar.runtime.run_folder import require_run
@@ -195,6 +202,8 @@ def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = Fals
         print_json(summary)
         return
     print_plan(summary)
+    vision_arguments = loaded.arguments
+    tell_next((f"feldspar vision train {vision_arguments}", "train it, or continue its run"))
 
 
 def print_plan(summary: dict[str, Any]) -> None:

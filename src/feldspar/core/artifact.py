@@ -49,7 +49,7 @@ _AGAIN = {
     "tokenizer": "restore the folder from a copy, or make the tokenizer again",
     "checkpoint": "restore it from a copy; without it the run goes on from the one before",
     "model": "export or import it again; after a change on purpose, delete its manifest.json",
-    "release": "release the run again: feldspar release RUN --to FOLDER --overwrite",
+    "release": "release the run again: feldspar release RUN --out FOLDER --overwrite",
 }
 
 

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+SEPARATOR = " | "
+"""Stands between the parts of a line that ``show`` keeps up to date; it may be folded there."""
+
 
 class ProgressListener(Protocol):
     """Shows the progress of nested pieces of work, and single lines of news."""
@@ -61,7 +64,10 @@ def listening(listener: ProgressListener) -> Generator[None]:
 def progress(
     title: str, total: float | None = None, unit: str = "documents"
 ) -> Generator[Callable[[float], None]]:
-    """Report a piece of work; the block receives a function to call with each amount done."""
+    """Report a piece of work; the block receives a function to call with each amount done.
+
+    With an empty ``unit`` nothing is counted, and the title alone is shown.
+    """
     listener = _listener.get()
     advance = listener.start(title, total, unit)
     try:
@@ -83,3 +89,16 @@ def show(line: str | None) -> None:
 def tokens_of_plan(tokens: int, planned: int) -> str:
     """Say how many of the planned tokens a run has read."""
     return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in a short form: 45s, 3m20s, 2h05m, 3d04h."""
+    whole = round(seconds)
+    for size, unit, smaller, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{name}"
+    return f"{whole}s"

@@ -29,6 +29,15 @@ from feldspar.corpus.columns import frugal_memory
 from feldspar.corpus.read_progress import metered, read_progress
 
 KIND = "unit of a stage"
+TITLES = {
+    "read": "reading and cleaning",
+    "bands": "duplicates: fingerprints",
+    "candidates": "duplicates: candidate pairs",
+    "order": "duplicates: order of pairs",
+    "compare": "duplicates: comparing pairs",
+    "write": "writing documents",
+}
+"""What a stage does, as its progress is shown."""
 Run = Callable[[Any, Path], dict[str, Any]]
 """Fills a folder from a unit and returns counts; top-level and pure but for that folder."""
 
@@ -149,11 +158,12 @@ class Stages:
         self, name: str, total: int | None, sizes: Sequence[int]
     ) -> Generator[tuple[Callable[[int], Path | None], Callable[[int], None]]]:
         """Show progress; give the file in which a unit tells it, and what to call at its end."""
+        title = TITLES.get(name, name)
         if sizes:
-            with read_progress(name, self.work / f"{name}-progress", sizes) as told:
+            with read_progress(title, self.work / f"{name}-progress", sizes) as told:
                 yield told.meter, told.finish
         else:
-            with progress(name, total, "units") as advance:
+            with progress(title, total, "parts") as advance:
                 yield lambda number: None, lambda number: advance(1)
 
 

@@ -27,6 +27,8 @@ LEARNING_RATE = 1e-3
 and no logits depend on it: a recipe that trains the model sets its own."""
 STANDARD = ParametrizationSettings(learning_rate=LEARNING_RATE)
 NO_SCALING = NoScaling()
+SPELLED_ABSENT = {"model.reversible": "false"}
+"""How a recipe spells that there is none of something, where that is not null."""
 
 
 @dataclass(frozen=True)
@@ -141,16 +143,20 @@ def _need(key: str, wanted: Any, found: Any) -> str:
         pairs = [(name, getattr(found, name)) for name in type(found).model_fields]
         changed = [(name, value) for name, value in pairs if value != getattr(wanted, name)]
         return " and ".join(f"{key}.{name}: {_value(value)}" for name, value in changed)
+    if found is None:
+        return f"{key}: {SPELLED_ABSENT.get(key, 'null')}"
     return f"{key}: {getattr(found, 'type', None) or _value(found)}"
 
 
 def _value(value: Any) -> str:
-    """Return a value as a recipe writes it."""
+    """Return a value as a recipe spells it."""
     if isinstance(value, Settings):
         return value.model_dump_json(exclude_none=True)
     if isinstance(value, tuple):
         return str(list(value))
-    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def require_values(configuration: Mapping[str, Any], allowed: Mapping[str, tuple]) -> None:

@@ -124,7 +124,7 @@ def _refuse_pickles(folder: Path) -> None:
     if pickles:
         raise UserError(
             f"{folder} holds pickled weights only ({pickles[0]}); reading them could run code",
-            do=f"convert them on the way: feldspar import {folder} --to FOLDER --convert-pickles",
+            do=f"convert them on the way: feldspar import {folder} --out FOLDER --convert-pickles",
         )
 
 

@@ -261,7 +261,7 @@ def _parent_folder(name: str, path: Path, base: str | None) -> Stage:
     if holds_model(path):
         return Stage(name, path, State.READY)
     if base is not None:
-        command = f"feldspar import {base} --to {path}"
+        command = f"feldspar import {base} --out {path}"
         return Stage(name, path, State.TO_BUILD, f"from the package of {base}", do=command)
     do = "put config.json and the safetensors files of the model there"
     return Stage(name, path, State.MISSING, f"{name}: {path} holds no model", do=do)

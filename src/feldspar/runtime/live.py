@@ -1,10 +1,10 @@
-"""Show a line during training: phase, step, loss, speed, share of the peak, time left."""
+"""Show a line during training: step, losses, learning rate, speed, share of the peak, time left."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feldspar.core.progress import show
+from feldspar.core.progress import SEPARATOR, duration, show
 
 SMOOTHING_SECONDS = 20.0
 """Time over which speed is averaged."""
@@ -46,6 +46,20 @@ class SpeedMeter:
         self._last = None
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The state of a run after a step, as the display shows it."""
+
+    phase: str
+    step: int
+    position: int
+    loss: float
+    learning_rate: float
+    validation_loss: float | None
+    """Loss of the last validation; None before the first one."""
+    speed: Speed | None
+
+
 class TrainingDisplay:
     """Show a line for each step in a terminal, and from time to time elsewhere."""
 
@@ -59,39 +73,50 @@ class TrainingDisplay:
         self._peak = peak_flops_per_second
         self._unit = unit
 
-    def update(
-        self, phase: str, step: int, position: int, loss: float, speed: Speed | None
-    ) -> None:
+    def begin(self) -> None:
+        """Say that the first step takes longer than those that follow."""
+        show("the first step takes longer: threads are tried, and a GPU compiles its kernels")
+
+    def update(self, shown: Shown) -> None:
         """Show the state after one step."""
-        show(self.line(phase, step, position, loss, speed))
+        show(self.line(shown))
 
     def close(self) -> None:
         """Remove the line."""
         show(None)
 
-    def line(self, phase: str, step: int, position: int, loss: float, speed: Speed | None) -> str:
+    def line(self, shown: Shown) -> str:
         """Return the line's text."""
-        share = position / self._length if self._length else 1.0
-        parts = [phase, f"step {step:,}", f"{share:.1%}", f"loss {loss:.4f}"]
+        share = shown.position / self._length if self._length else 1.0
+        parts = [shown.phase, f"step {shown.step:,}", f"{share:.1%}", f"loss {shown.loss:.4f}"]
+        if shown.validation_loss is not None:
+            parts.append(f"validation {shown.validation_loss:.4f}")
+        parts.append(f"learning rate {shown.learning_rate:.3g}")
+        speed = shown.speed
         if speed is not None:
             parts.append(f"{speed.positions_per_second:,.0f} {self._unit}/s")
             # A peak measured while other work ran is too low for a comparison.
             if self._peak and speed.flops_per_second <= self._peak:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
             if speed.positions_per_second > 0:
-                left = max(self._length - position, 0) / speed.positions_per_second
+                left = max(self._length - shown.position, 0) / speed.positions_per_second
                 parts.append(f"{duration(left)} left")
-        return " | ".join(parts)
+        return SEPARATOR.join(parts)
 
 
-def duration(seconds: float) -> str:
-    """Return seconds in a short form: 45s, 3m20s, 2h05m, 3d04h."""
-    whole = round(seconds)
-    for size, unit, smaller, name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // smaller:02d}{name}"
-    return f"{whole}s"
+def peak_line(flops_per_second: float, measured: bool, precision: str) -> str:
+    """Explain what the display's share of the peak is a share of."""
+    speed = amount_text(flops_per_second)
+    source = "the fastest matrix product measured here" if measured else "the data sheet's"
+    return (
+        f'peak: {speed}FLOP/s in {precision} ({source}); "of peak" is the share of it that '
+        "training reaches"
+    )
+
+
+def amount_text(number: float) -> str:
+    """Write a large number with a prefix of its unit, such as ``151 G``."""
+    for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if number >= scale:
+            return f"{number / scale:.3g} {prefix}"
+    return f"{number:.3g} "

@@ -42,7 +42,7 @@ def adapt_model(
     if is_run(base):
         raise UserError(
             f"{base} is a run folder, and adapt needs a model folder",
-            do="export it first: feldspar export RUN --to FOLDER",
+            do="export it first: feldspar export RUN --out FOLDER",
         )
     model, new = import_model(base), TextTokenizer.load(tokenizer_folder)
     multiple = settings.pad_rows_to

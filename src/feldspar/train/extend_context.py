@@ -64,7 +64,7 @@ def write_extended(
     if is_run(source):
         raise UserError(
             f"{source} is a run folder: a phase with position_scaling extends its context",
-            do="add such a phase, or export it first: feldspar export RUN --to FOLDER",
+            do="add such a phase, or export it first: feldspar export RUN --out FOLDER",
         )
     found = import_model(source)
     settings, scaling = _extended(found.settings, found.scaling, wanted)

@@ -14,7 +14,7 @@ import torch
 from feldspar.core.differences import differences
 from feldspar.core.errors import UserError
 from feldspar.core.files import empty_folder
-from feldspar.core.progress import say
+from feldspar.core.progress import progress, say
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe, plain
 from feldspar.recipe.recorded import recorded_values
@@ -88,7 +88,8 @@ class OpenRun:
     def _resume(
         self, trainer: Trainer, checkpoint: Checkpoint, write_files: Callable[[RunFolder], None]
     ) -> None:
-        self.store.load(checkpoint, trainer.task.tensors(), trainer.optimizer.state())
+        with progress(f"reading {checkpoint.folder}", unit=""):
+            self.store.load(checkpoint, trainer.task.tensors(), trainer.optimizer.state())
         trainer.resume(self.state, str(checkpoint.folder))
 
         def write() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from feldspar.core.progress import say
+from feldspar.core.progress import progress, say
 from feldspar.model.decoder import Decoder
 from feldspar.model.layers import Linear
 from feldspar.plan.products import ALL
@@ -118,9 +118,10 @@ class MaskedProducts:
         """Measure, print and return the choice."""
         kinds = {name: Kind.of(mask) for name, mask in masks.items()}
         keep_freed_pages()  # as in the steps that follow
-        choice = choose_products(
-            kinds, masks.__getitem__, self.wanted, tokens, self.dtype, self.device
-        )
+        with progress("compiling and timing sparse products", unit=""):
+            choice = choose_products(
+                kinds, masks.__getitem__, self.wanted, tokens, self.dtype, self.device
+            )
         if choice.speeds:
             say(str(choice))
         return choice.record()

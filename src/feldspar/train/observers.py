@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
-from feldspar.core.progress import say
+from feldspar.core.progress import progress, say
 from feldspar.core.records import Mark
 from feldspar.plan.timeline import StepPlan
 from feldspar.recipe.load import plain
+from feldspar.runtime.collectives import is_first
 from feldspar.runtime.device import peak_flops, utilisation
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.guards import NonFinitePolicy, SpikeDetector
-from feldspar.runtime.live import SpeedMeter, TrainingDisplay
+from feldspar.runtime.live import Shown, SpeedMeter, TrainingDisplay, peak_line
 from feldspar.runtime.metrics import MetricsWriter
 from feldspar.train.lifecycle import OpenRun
 from feldspar.train.trainer import Observer, TakenStep, Trainer
@@ -91,10 +92,16 @@ class Metrics(Observer):
     def begin(self, trainer: Trainer) -> None:
         """Open files and display."""
         device = self._distribution.device
-        peak = peak_flops(device, trainer.task.precision, trainer.threads.most)
+        precision = trainer.task.precision
+        with progress("measuring the peak speed", unit=""):
+            peak = peak_flops(device, precision, trainer.threads.most)
         self._capacity = peak.per_second * self._distribution.world_size
         self._writer = MetricsWriter(trainer.folder, self._trackers)
         self._display = TrainingDisplay(self._total, self._capacity, trainer.folder.position_unit)
+        if is_first():
+            name = str(precision).removeprefix("torch.")
+            say(peak_line(self._capacity, peak.source == "measured", name))
+            self._display.begin()
 
     def after_step(self, trainer: Trainer, step: TakenStep) -> None:
         """Write and show the measurements of the step and of earlier observers."""
@@ -112,7 +119,18 @@ class Metrics(Observer):
         record |= task.record(plan, step.seconds, step.cut_tokens) | step.record
         self._writer.write(trainer.steps, trainer.position, record)
         now = self._speed.step(plan.length, flops)
-        self._display.update(plan.phase.name, trainer.steps, trainer.position, step.loss, now)
+        if is_first():
+            self._display.update(
+                Shown(
+                    phase=plan.phase.name,
+                    step=trainer.steps,
+                    position=trainer.position,
+                    loss=step.loss,
+                    learning_rate=plan.learning_rate,
+                    validation_loss=trainer.metrics.get("validation/loss"),
+                    speed=now,
+                )
+            )
 
     def mark(self) -> Mark | None:
         """Flush the records to the disk, for a checkpoint; return their mark."""

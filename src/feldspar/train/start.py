@@ -112,7 +112,7 @@ def starting_masks(plan: Plan, start: Checkpoint | None, decoder: Decoder) -> Ma
             placed, weights = place_masks(carried, decoder), dict(decoder.named_parameters())
             on_each(lambda: placed.require_zeros(weights, str(start.folder)))
             return carried.moving_by(wanted)
-    with progress("draw masks"):
+    with progress("drawing masks", unit=""):
         return Masks.draw(wanted, plan.shapes.rows, plan.recipe.seed)
 
 
@@ -181,11 +181,15 @@ def begin_weights(
         _require_fit(plan, weights, {n: e.shape for n, e in entries.items() if n not in anew}, anew)
     # The largest first, while this process holds little else: a whole tensor is read beside it.
     parameters = sorted(decoder.named_parameters(), key=lambda item: -item[1].numel())
-    for name, parameter in parameters:
-        if name in weights:
-            copy_part(weights[name], parameter)
-        else:
-            copy_part(initial_values(entries[name], plan.table.init, plan.recipe.seed), parameter)
+    title = f"weights of {_source_path(plan)}" if weights else "initial weights"
+    with progress(title, sum(value.numel() for _, value in parameters), "parameters") as advance:
+        for name, parameter in parameters:
+            if name in weights:
+                copy_part(weights[name], parameter)
+            else:
+                own = initial_values(entries[name], plan.table.init, plan.recipe.seed)
+                copy_part(own, parameter)
+            advance(parameter.numel())
     if SOFT_PROMPT not in weights:
         begin_soft_prompt(decoder, plan.recipe, 0, shards.vocab_size)
     if weights:

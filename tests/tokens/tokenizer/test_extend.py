@@ -74,7 +74,7 @@ def test_the_command_and_transformers(folder: Path, tmp_path: Path) -> None:
     app, output = typer.Typer(), tmp_path / "extended"
     tokenizer_command.register(app)
     given = f"tokenizer extend --base {folder / 'base'} --documents {folder / 'documents'}"
-    given += f" --corpus arabic --new-tokens 60 --output {output}"
+    given += f" --corpus arabic --new-tokens 60 --out {output}"
     told = CliRunner().invoke(app, given.split(), catch_exceptions=False)
     assert told.exit_code == 0, told.output
     assert "new tokens: 60 (continued, arabic)" in told.stdout and "100.00%" in told.stdout

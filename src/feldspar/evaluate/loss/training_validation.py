@@ -1,6 +1,6 @@
 """Validate during training: loss of each source on fixed held-out sequences."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import UserError, nearest
+from feldspar.core.progress import progress
 from feldspar.runtime.collectives import all_reduce_sum, rank, world_size
 from feldspar.runtime.distributed import split_again
 from feldspar.tokens.sequences.phase_sequences import PhaseData, SequenceReader
@@ -88,9 +89,13 @@ def validate(
     was_training = module.training
     module.eval()
     metrics: dict[str, float] = {}
-    for source in sources:
-        with autocast:
-            total = _summed_loss(module, source, micro_batch_sequences, device)
+    count = sum(len(source.tokens) for source in sources)
+    with progress("validation", count, "sequences") as advance:
+        totals = [
+            _summed_loss(module, source, micro_batch_sequences, device, autocast, advance)
+            for source in sources
+        ]
+    for source, total in zip(sources, totals, strict=True):
         loss = total / (source.tokens.shape[0] * (source.tokens.shape[1] - 1))
         metrics[f"validation/{source.name}/loss"] = loss
         metrics[f"validation/{source.name}/bits_per_byte"] = loss / source.bytes_per_token / log(2)
@@ -104,14 +109,21 @@ def validate(
 
 
 def _summed_loss(
-    module: nn.Module, source: HeldOutSource, micro_batch_sequences: int, device: torch.device
+    module: nn.Module,
+    source: HeldOutSource,
+    micro_batch_sequences: int,
+    device: torch.device,
+    autocast: AbstractContextManager[object],
+    advance: Callable[[float], None],
 ) -> float:
     pieces = source.tokens.split(micro_batch_sequences)
     total = 0.0
     for first in range(0, len(pieces), world_size()):
         mine = first + rank()
         piece = pieces[mine if mine < len(pieces) else 0].to(device)
-        loss = module(piece[:, :-1], piece[:, 1:])
+        with autocast:
+            loss = module(piece[:, :-1], piece[:, 1:])
         if mine < len(pieces):
             total += float(loss)
+        advance(sum(map(len, pieces[first : first + world_size()])))
     return all_reduce_sum([total])[0]
