@@ -10,7 +10,7 @@ NUMERIC := tests/model tests/sparsity tests/noise_scale tests/reversible tests/h
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow faults vectors oldest check format bench
+.PHONY: help quickstart test slow faults vectors oldest check format dist bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
@@ -20,6 +20,7 @@ help:
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make check       lint, types and architecture; make format mends what it can"
+	@echo "make dist        wheel and sdist in dist/, checked where no checkout is seen"
 	@echo "make bench       everything in benchmarks/"
 
 $(VENV)/.made:
@@ -65,6 +66,12 @@ check: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+dist: $(VENV)/.dev
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/check_distributions.py
 
 $(OLDEST)/.made: .ci/oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)
