@@ -31,7 +31,7 @@ settings.load_profile("feldspar")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow tests, so that none of them is left for the end, when one worker idles."""
+    """Begin with the slow tests: one that comes last leaves a worker without work."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
