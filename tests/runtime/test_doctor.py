@@ -28,8 +28,8 @@ OLD_OPTION = ['numpy>=999; extra == "web"', 'absent; extra == "web"']
     [
         (package_findings(None), "not installed", "pip install -e '.[quickstart]'", False),
         (package_findings(LACKING[1:]), "absent>=2", "pip install 'feldspar[quickstart]'", True),
-        (package_findings(LACKING[:1]), "found", "pip install --upgrade 'feldspar'", True),
-        (package_findings(OLD_OPTION), "web", "pip install --upgrade 'feldspar[web]'", False),
+        (package_findings(LACKING[:1]), "found", "pip install feldspar", True),
+        (package_findings(OLD_OPTION), "web", "pip install 'feldspar[web]'", False),
         (gpu_findings(None, 0, True), "processors only", "pip install", False),
         (gpu_findings("12.8", 0, True), "sees no GPU", "nvidia-smi", False),
         (memory_findings(10**9), "1.0 GB", "free -h", True),

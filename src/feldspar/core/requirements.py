@@ -74,14 +74,12 @@ class Extra:
 
     @property
     def install(self) -> str:
-        """Return the command that installs it."""
-        target = f"feldspar[{self.name}]" if self.name else "feldspar"
-        return f"pip install --upgrade '{target}'" if self.is_old else f"pip install '{target}'"
+        """Return the command that installs it.
 
-    @property
-    def is_old(self) -> bool:
-        """Tell whether one of its packages is installed in a version that is not admitted."""
-        return any(package.version is not None for package in self.unfit)
+        pip takes the feldspar that is installed, and brings packages of other versions into range.
+        Told to upgrade, it would look for another feldspar.
+        """
+        return f"pip install 'feldspar[{self.name}]'" if self.name else "pip install feldspar"
 
 
 def own_requirements() -> list[str] | None:
