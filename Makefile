@@ -5,21 +5,25 @@ OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 QUICK := --durations 12 -m "not slow and not gpu"
-# Numeric tests, which must pass whatever vector instructions the processor has.
-NUMERIC := tests/model tests/sparsity tests/noise_scale tests/reversible tests/huggingface
+# Files of tests that compare results of our own arithmetic, and of transformers' beside it.
+NUMBERS := grep -rlE --include 'test_*.py' 'assert_close|approx|allclose|isclose|rounding|torch.equal'
+OWN_NUMERIC = $(shell $(NUMBERS) tests/model tests/sparsity tests/noise_scale tests/reversible)
+OTHER_NUMERIC = $(shell $(NUMBERS) tests/huggingface)
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow faults vectors oldest check format bench
+.PHONY: help quickstart test slow everything faults vectors oldest lint check format dist bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
 	@echo "make test        the quick tests"
 	@echo "make slow        the slow tests"
+	@echo "make everything  all tests in one session, as CI runs them"
 	@echo "make faults      kills, damage, full disks, signals, links, bad input: all must be harmless"
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make check       lint, types and architecture; make format mends what it can"
+	@echo "make dist        wheel and sdist in dist/, checked where no checkout is seen"
 	@echo "make bench       everything in benchmarks/"
 
 $(VENV)/.made:
@@ -49,22 +53,34 @@ test: $(VENV)/.dev
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist worksteal --durations 12 -m "slow or gpu"
 
+everything: $(VENV)/.dev
+	$(BIN)/pytest -n 2 --dist worksteal --durations 40
+
 faults: $(VENV)/.dev
 	PYTHONPATH=src:. $(BIN)/python -m tests.faults
 
 vectors: $(VENV)/.dev
-	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 $(QUICK) $(NUMERIC)
-	ATEN_CPU_CAPABILITY=avx2 $(BIN)/pytest -n 2 $(QUICK) $(NUMERIC)
+	$(BIN)/pytest $(QUICK) $(OWN_NUMERIC) --dist each \
+		--tx popen//env:ATEN_CPU_CAPABILITY=default --tx popen//env:ATEN_CPU_CAPABILITY=avx2
+	ATEN_CPU_CAPABILITY=default $(BIN)/pytest -n 2 --dist worksteal $(QUICK) $(OTHER_NUMERIC)
 
-check: $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
+
+check: lint
 	$(BIN)/pytest -n 2 $(ARCHITECTURE)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+dist: $(VENV)/.dev
+	rm -rf build dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python scripts/check_distributions.py $(if $(KEEP),--work $(KEEP))
 
 $(OLDEST)/.made: .ci/oldest.txt pyproject.toml
 	$(PYTHON) -m venv $(OLDEST)

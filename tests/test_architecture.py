@@ -39,6 +39,7 @@ REQUIRED_PACKAGES = {
     "click",
     "safetensors",
     "tokenizers",
+    "packaging",
 }
 
 

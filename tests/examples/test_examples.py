@@ -53,7 +53,7 @@ def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
     """
     command, path, rest = COMMAND_LINE, [], list(example.arguments)
     while hasattr(command, "commands"):
-        if not rest or rest[0] in ("--help", "--version"):
+        if not rest or rest[0] in ("--help", "--version", "--install-completion"):
             assert rest or example.prose, "a group of commands does nothing by itself"
             return tuple(path), None
         name = rest.pop(0)

@@ -3,8 +3,6 @@
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -17,6 +15,7 @@ from feldspar.core.errors import UserError
 from feldspar.huggingface import weights
 from feldspar.huggingface.weights import FolderTensors
 from tests.huggingface.test_import_folder import change_configuration, random_llama
+from tests.processes import run
 
 FEW = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -189,11 +188,8 @@ def test_a_pickle_with_code_is_never_run(copied, tmp_path, saved):
 @pytest.mark.slow
 def test_the_command_says_it_in_one_message(copied, tmp_path):
     pickled(copied)
-    command = [sys.executable, "-m", "feldspar", "import", str(copied), "--out"]
-    refused = subprocess.run(
-        [*command, str(tmp_path / "ours")], capture_output=True, text=True, check=False
-    )
+    refused = run(["feldspar", "import", copied, "--out", tmp_path / "ours"])
     assert refused.returncode == 2 and "--convert-pickles" in refused.stderr
     assert "Traceback" not in refused.stderr and not (tmp_path / "ours").exists()
-    converted = [*command, str(tmp_path / "ours"), "--convert-pickles"]
-    assert subprocess.run(converted, capture_output=True, check=False).returncode == 0
+    converted = ["feldspar", "import", copied, "--out", tmp_path / "ours", "--convert-pickles"]
+    assert run(converted).returncode == 0

@@ -1,9 +1,6 @@
 """Memory: exact where it is weights, gradients and moments; against real models and optimizers."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +26,7 @@ from feldspar.recipe.sections.model import ModelSettings
 from feldspar.train.language_model import set_trainable
 from feldspar.train.optimizer import Optimizer
 from tests.plan.conftest import PlanText
+from tests.processes import run_together
 
 H100 = accelerator_named("h100")
 LARGER = (
@@ -219,11 +217,8 @@ def test_fsdp_holds_what_the_plan_says(tmp_path: Path, plan_text: PlanText) -> N
         "runtime: {distribution: fsdp, micro_batch_sequences: 1, device: cpu}\n"
     )
     script = Path(__file__).parent / "scripts" / "split_memory.py"
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     out = tmp_path / "bytes.json"
-    command = [sys.executable, *launcher, str(script), str(tmp_path / "recipe.yaml"), str(out)]
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    result = run_together(3, [script, tmp_path / "recipe.yaml", out])
     assert result.returncode == 0, result.stderr
     measured = json.loads(out.read_text())
     memory = planned.memory(Machine(devices=3))

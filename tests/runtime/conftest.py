@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from feldspar.core.progress import SilentListener, listening
+from tests.processes import LAUNCHER, run_together
 
 SCRIPTS = Path(__file__).parent / "scripts"
-LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @pytest.fixture(autouse=True)
@@ -75,11 +75,7 @@ def torchrun() -> Callable[..., str]:
     """Run one of the scripts in several real processes that talk through gloo; its output."""
 
     def run(processes: int, script: str, *arguments: object, code: int = 0) -> str:
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command += [f"--nproc-per-node={processes}", str(SCRIPTS / script), *map(str, arguments)]
-        result = subprocess.run(
-            command, env=_environment(), capture_output=True, text=True, timeout=120, check=False
-        )
+        result = run_together(processes, [SCRIPTS / script, *arguments])
         assert result.returncode == code, result.stdout + result.stderr
         return result.stdout + result.stderr
 

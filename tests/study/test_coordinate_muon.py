@@ -49,7 +49,7 @@ def test_muons_power_of_width_passes_and_adamws_fails(
     kind = recipe(f"optimizer={settings}")
     right = candidate("mup", kind)
     wrong = replace(right, name="adamw's", rule=by_adamws_power)
-    good, bad = judge(kind.model, [right, wrong], WIDTHS, workers=2)
+    good, bad = judge(kind.model, [right, wrong], WIDTHS, workers=1)
     assert good.passed, [str(bound.measure) for bound in good.faults]
     assert not bad.passed
     seen = {str(bound.measure) for bound in bad.faults}

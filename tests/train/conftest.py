@@ -1,9 +1,7 @@
 """A tiny corpus in shards, and a recipe of two phases over it."""
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.shards.build_shards import build_shards
+from tests.processes import run
 from tests.tokens.conftest import some_texts, write_documents
 
 RECIPE = """
@@ -65,17 +64,10 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def feldspar() -> Command:
     """Run the real command in a process of its own."""
 
-    def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "feldspar", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=False,
-            **{"timeout": 300, **options},
-        )
+    def run_feldspar(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+        return run(["feldspar", *arguments], **options)
 
-    return run
+    return run_feldspar
 
 
 def metrics_of(run: Path) -> list[dict[str, Any]]:

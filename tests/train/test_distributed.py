@@ -1,26 +1,16 @@
 """Two real gloo processes against one: the same loss, the same documents."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_together
 from tests.train.conftest import Command, losses_of
 
 
 def torchrun(recipe: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    command = ["feldspar", "train", str(recipe), *overrides, "--out", str(out)]
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return run_together(2, ["feldspar", "train", recipe, *overrides, "--out", out])
 
 
 @pytest.mark.slow

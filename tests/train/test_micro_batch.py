@@ -1,8 +1,5 @@
 """The number of sequences that fit is tried on CUDA, and is the same on each process."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,7 @@ import torch
 
 from feldspar.core.errors import SetupError
 from feldspar.train.micro_batch import choose_micro_batch
+from tests.processes import run_together
 
 CUDA = torch.device("cuda")
 
@@ -33,17 +31,7 @@ def test_not_even_one_sequence_is_an_error_of_the_machine() -> None:
 
 def test_processes_of_different_memory_take_what_fits_on_each() -> None:
     script = Path(__file__).parent / "scripts" / "different_memory.py"
-    result = subprocess.run(
-        [
-            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
-            *("--nproc-per-node", "2", str(script)),
-        ],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    result = run_together(2, [script])
     assert result.returncode == 0, result.stderr
     assert sorted(result.stdout.splitlines()) == [
         "rank 0: 2 of [8, 4, 2]",

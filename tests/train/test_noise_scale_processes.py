@@ -1,12 +1,10 @@
 """Two real processes measure what one does, and take one decision."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.processes import run_together
 from tests.train.conftest import Command, metrics_of
 from tests.train.test_distributed import torchrun
 from tests.train.test_steered_batch import STEERED
@@ -48,15 +46,7 @@ def test_two_processes_are_steered_together(recipe_file: Path, tmp_path: Path, k
 @pytest.mark.slow
 def test_processes_that_would_take_other_batches_stop(recipe_file: Path) -> None:
     script = Path(__file__).parent / "scripts" / "different_batches.py"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    result = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", str(script), str(recipe_file), *STEERED],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    result = run_together(2, [script, recipe_file, *STEERED])
     assert result.returncode == 0, result.stderr
     lines = sorted(result.stdout.splitlines())
     told = "the processes disagree on the next batch: 2 sequences on rank 0, 4 on rank 1"

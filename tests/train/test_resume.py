@@ -1,30 +1,22 @@
 """Killed, interrupted, short of disk: the same command goes on to the same bits."""
 
-import os
 import random
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.processes import Forked
 from tests.train.conftest import Command, losses_of, metrics_of
 
 
-def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "feldspar", "train", str(recipe), "--out", str(out)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def start(recipe: Path, out: Path) -> Forked:
+    return Forked(["feldspar", "train", recipe, "--out", out])
 
 
-def wait_for_steps(process: subprocess.Popen[str], out: Path, steps: int) -> None:
+def wait_for_steps(process: Forked, out: Path, steps: int) -> None:
     """Until so many steps are recorded, or the process has ended."""
     while process.poll() is None:
         metrics = out / "metrics.jsonl"
@@ -75,16 +67,16 @@ def test_a_signal_saves_and_the_run_goes_on(
     assert len(metrics_of(out)) == 36
 
 
+def small_files_only() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+
 def test_no_space_for_a_checkpoint(recipe_file: Path, tmp_path: Path, feldspar: Command) -> None:
     out = tmp_path / "run"
     assert feldspar("train", recipe_file, "phases.1.length=4 steps", "--out", out).returncode == 0
     before = {path: path.read_bytes() for path in (out / "checkpoints").rglob("*.safetensors")}
-
-    def small_files_only() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
-
-    result = feldspar("train", recipe_file, "--out", out, preexec_fn=small_files_only)
+    result = feldspar("train", recipe_file, "--out", out, before=small_files_only)
     assert result.returncode == 3, result.stderr
     assert "no space left" in result.stderr
     assert "Traceback" not in result.stderr

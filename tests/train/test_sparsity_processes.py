@@ -1,11 +1,8 @@
 """Masks in real processes: killed and resumed, copied by DDP, split by FSDP2."""
 
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +16,7 @@ from feldspar.sparsity.kernels.compiled import compiled
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.load import load_run
 from feldspar.train.run import train
+from tests.processes import run_together
 from tests.train.conftest import Command, losses_of
 from tests.train.test_distributed import torchrun
 from tests.train.test_resume import start, wait_for_steps
@@ -113,15 +111,7 @@ def test_two_processes_keep_the_masks_of_one(
 @pytest.mark.slow
 def test_processes_with_different_masks_do_not_begin() -> None:
     script = Path(__file__).parent / "scripts" / "different_masks.py"
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    result = subprocess.run(
-        [sys.executable, "-m", *launcher, str(script)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    result = run_together(2, [script])
     assert result.returncode == 0, result.stderr
     for rank in (0, 1):
         assert f"rank {rank}: the processes have drawn different masks" in result.stdout

@@ -1,8 +1,6 @@
 """Two real gloo processes against one: the same losses, weights, statistics and measures."""
 
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from feldspar.vision.batch_norm import BatchNorm
+from tests.processes import run_together
 from tests.train.conftest import Command, losses_of, metrics_of
 
 PLAIN = ["model.dropout=0", "model.stochastic_depth=0", "augmentation.cutmix=1"]
@@ -18,20 +17,8 @@ PLAIN = ["model.dropout=0", "model.stochastic_depth=0", "augmentation.cutmix=1"]
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    return subprocess.run(
-        [sys.executable, "-m", *launcher, *map(str, arguments)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
 def train(recipe: Path, out: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return torchrun("-m", "feldspar", "vision", "train", recipe, *overrides, "--out", out)
+    return run_together(2, ["feldspar", "vision", "train", recipe, *overrides, "--out", out])
 
 
 def tensors_of(run: Path) -> dict[str, torch.Tensor]:
@@ -87,7 +74,7 @@ def test_a_batch_that_does_not_divide_is_refused(recipe_file: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_statistics_of_two_processes_are_those_of_one_batch() -> None:
     """Output, gradients and running statistics, also where the forward pass is repeated."""
-    result = torchrun(SCRIPTS / "synchronised_norms.py")
+    result = run_together(2, [SCRIPTS / "synchronised_norms.py"])
     assert result.returncode == 0, result.stderr
 
 

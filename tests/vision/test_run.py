@@ -4,8 +4,6 @@ import json
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from feldspar.vision.evaluate import evaluate_run
 from feldspar.vision.load import load_vision_run
 from feldspar.vision.plan import plan_vision_recipe
 from feldspar.vision.run import begin_training, require_same_pixels, train_on_images
+from tests.processes import Forked
 from tests.train.conftest import Command, losses_of, metrics_of
 from tests.vision.pictures import some_pictures, write_folder, write_split
 
@@ -295,8 +294,7 @@ def test_killed_at_any_moment_and_resumed_bit_for_bit(
     chance = random.Random(5)
     kills = 0
     for steps in (1, 5, 7, 12, 16):
-        command = [sys.executable, "-m", "feldspar", "vision", "train", str(recipe_file)]
-        process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL)
+        process = Forked(["feldspar", "vision", "train", recipe_file, "--out", out])
         metrics = out / "metrics.jsonl"
         while process.poll() is None:
             if metrics.is_file() and metrics.read_bytes().count(b"\n") >= steps:
@@ -304,7 +302,7 @@ def test_killed_at_any_moment_and_resumed_bit_for_bit(
             time.sleep(0.002)
         time.sleep(chance.random() * 0.03)
         process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.communicate()
         kills += process.returncode == -signal.SIGKILL
     result = feldspar("vision", "train", recipe_file, "--out", out)
     assert result.returncode == 0, result.stderr
@@ -320,12 +318,12 @@ def test_a_signal_saves_and_the_run_goes_on(
 ) -> None:
     out = tmp_path / "run"
     longer = "phases.1.length=200 epochs"
-    command = [sys.executable, "-m", "feldspar", "vision", "train", str(recipe_file), longer]
-    process = subprocess.Popen([*command, "--out", str(out)], stderr=subprocess.DEVNULL)
+    process = Forked(["feldspar", "vision", "train", recipe_file, longer, "--out", out])
     while process.poll() is None and not (out / "metrics.jsonl").is_file():
         time.sleep(0.005)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
     done = metrics_of(out)[-1]["images"]
     assert int(max(folder.name for folder in (out / "checkpoints").iterdir())) == done
     loaded = load_vision_recipe(str(recipe_file), [longer])

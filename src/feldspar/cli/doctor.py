@@ -1,27 +1,14 @@
-"""``feldspar doctor``: what this machine has, and what is missing for which command."""
+"""``feldspar doctor``: what this machine has, what is missing for which command, and what to do."""
 
-import importlib.metadata
-import os
-import platform
-import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-EXTRAS = {
-    "data": ("pyarrow", "zstandard", "ftfy"),
-    "fast": ("numba",),
-    "sparse": ("llvmlite",),
-    "hf": ("transformers",),
-    "report": ("matplotlib", "jinja2"),
-    "chat": ("jinja2",),
-    "track-tensorboard": ("tensorboard",),
-    "eval": ("lm_eval",),
-    "scale": ("ray",),
-}
-QUICKSTART_EXTRAS = ("data", "hf", "report")
-NEEDED_DISK_BYTES = 2 * 10**9
+from feldspar.core.errors import EXIT_CHECK_FAILED
+
+if TYPE_CHECKING:
+    from feldspar.runtime.doctor import Examination
 
 
 def register(app: typer.Typer) -> None:
@@ -31,55 +18,45 @@ def register(app: typer.Typer) -> None:
     def doctor(
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> int:
-        """Check the machine; exit 1 when the quickstart would not run. Example: feldspar doctor"""
+        """Examine the machine and the installation, and tell what to do; exit 1 when the
+        quickstart would not run.
+
+        Example: feldspar doctor
+        """
         from feldspar.cli.console import print_json
-        from feldspar.cli.tables import print_table
+        from feldspar.runtime.doctor import examine_machine
 
-        facts = machine_facts()
-        problems = [
-            f"the extra {name} lacks {', '.join(packages)}: pip install 'feldspar[{name}]'"
-            for name in QUICKSTART_EXTRAS
-            if (packages := missing_packages(name))
-        ]
-        free = shutil.disk_usage(Path.cwd()).free
-        if free < NEEDED_DISK_BYTES:
-            problems.append(f"only {free / 1e9:.1f} GB are free here; the quickstart needs 2")
+        examination = examine_machine(Path.cwd())
         if json:
-            print_json({"machine": facts, "problems": problems})
+            print_json(examination.values())
         else:
-            print_table(("", ""), facts.items(), left=2)
-            typer.echo("\n".join(problems) if problems else "the quickstart can run here")
-        return 1 if problems else 0
+            show(examination)
+        return 0 if examination.quickstart_runs else EXIT_CHECK_FAILED
 
 
-def machine_facts() -> dict[str, str]:
-    """Versions, cores, devices and the state of each extra."""
-    import torch
+def show(examination: "Examination") -> None:
+    """Print the facts, the extras, and each finding with its command."""
+    from feldspar.cli.tables import print_table
+    from feldspar.core.requirements import USES
 
-    from feldspar import __version__
-    from feldspar.core.execution import available_cores
-
-    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none"
-    facts = {
-        "feldspar": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "cores": str(available_cores()),
-        "cuda device": device,
-        "load": " ".join(f"{value:.1f}" for value in os.getloadavg()),
-    }
-    for name in EXTRAS:
-        missing = missing_packages(name)
-        facts[f"extra {name}"] = f"missing {', '.join(missing)}" if missing else "ready"
-    return facts
-
-
-def missing_packages(extra: str) -> list[str]:
-    """Packages of an extra that are not installed."""
-    missing = []
-    for package in EXTRAS[extra]:
-        try:
-            importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(package)
-    return missing
+    print_table(("", ""), examination.machine.items(), left=2)
+    if examination.extras:
+        typer.echo()
+        print_table(
+            ("extra", "serves", "state"),
+            (
+                (extra.name, USES[extra.name], extra.install if extra.unfit else "ready")
+                for extra in examination.extras
+            ),
+            left=3,
+        )
+    typer.echo()
+    for finding in examination.findings:
+        mark = "problem" if finding.stops_quickstart else "advice"
+        typer.echo(f"{mark}: {finding.what}\n  do: {finding.do}")
+    runs = examination.quickstart_runs
+    typer.echo(
+        "the quickstart can run here: feldspar quickstart"
+        if runs
+        else "the quickstart cannot run here: mend the problems above, then: feldspar doctor"
+    )

@@ -12,6 +12,7 @@ import typer
 
 from feldspar import __version__
 from feldspar.cli.command_group import CommandGroup, MainGroup
+from feldspar.cli.completion import complete_arguments
 from feldspar.cli.console import TerminalListener, escaped_output, print_error
 from feldspar.core.errors import (
     EXIT_INTERRUPTED,
@@ -56,6 +57,8 @@ COMMANDS = (
 )
 """Files of this folder; each defines ``register(app)``."""
 
+NAME = "feldspar"
+"""Name of the program: in its help, and for the shells that ask it to complete."""
 STANDARD_OUTPUT = 1
 """Its file descriptor."""
 
@@ -63,11 +66,10 @@ STANDARD_OUTPUT = 1
 def application() -> typer.Typer:
     """The whole command line."""
     app = typer.Typer(
-        name="feldspar",
+        name=NAME,
         cls=MainGroup,
         help="From raw text to a released language model at the least compute.",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
@@ -88,6 +90,7 @@ def application() -> typer.Typer:
         importlib.import_module(f"feldspar.cli.{name}").register(app)
     for group in app.registered_groups:
         group.cls = CommandGroup
+    complete_arguments(app)
     return app
 
 
@@ -100,7 +103,7 @@ def run() -> None:
 def run_with(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
-        result = application()(args=arguments, standalone_mode=False)
+        result = application()(args=arguments, prog_name=NAME, standalone_mode=False)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except FeldsparError as error:

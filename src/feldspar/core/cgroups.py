@@ -80,11 +80,12 @@ def _share(words: list[str]) -> float | None:
 
 def memory_bytes(limits: tuple[Path, ...] = MEMORY_LIMITS) -> int | None:
     """Return the smallest of the machine's memory and the limits; None where none is known."""
-    known = [_physical_memory(), *map(_memory_limit, limits)]
+    known = [installed_memory_bytes(), *map(_memory_limit, limits)]
     return min((value for value in known if value), default=None)
 
 
-def _physical_memory() -> int | None:
+def installed_memory_bytes() -> int | None:
+    """Return the machine's memory, whatever is granted of it; None where it is not known."""
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):

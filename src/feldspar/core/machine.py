@@ -1,16 +1,16 @@
 """Describe the machine that figures were measured on."""
 
-import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
 
+from feldspar.core.cgroups import installed_memory_bytes
 from feldspar.core.execution import available_cores
 
 
 def machine() -> dict[str, str | int | float]:
     """Return the processor, cores, memory and versions that figures depend on."""
-    memory_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory_bytes = installed_memory_bytes() or 0
     return {
         "processor": processor(),
         "cores": available_cores(),

@@ -192,21 +192,23 @@ def test_recipes_that_do_not_fit_are_refused(tmp_path: Path, override: str, mess
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
-def test_a_detector_finds_what_it_has_learned_by_heart(tmp_path: Path, head: str) -> None:
-    """Four canvases, whose objects it finds again in evaluation mode, at their places."""
+def test_a_detector_finds_what_it_has_learned_by_heart(tmp_path: Path) -> None:
+    """Four canvases, whose objects it finds again in evaluation mode, at their places.
+
+    With masks; without them the detector is the same, and the shipped recipe learns below.
+    """
     pytest.importorskip("sklearn")
     recipe = load_vision_recipe(
         "revbifpn/detection",
         [
-            *(f"images.path={tmp_path}/canvases", f"choose.head={head}", "choose.memory=store"),
+            *(f"images.path={tmp_path}/canvases", "choose.head=mask_rcnn", "choose.memory=store"),
             *("images.train_images=4", "images.validation_images=1"),
         ],
     ).recipe
     split, fill = open_objects(recipe, "train"), fill_of(recipe)
     side = recipe.phases[0].resolution
     detector = object_network(recipe)
-    assert isinstance(detector, Detector)
+    assert isinstance(detector, Detector) and detector.has_masks
     examples = [object_example(split, n, side, fill, detector.has_masks) for n in range(4)]
     pixels, *objects = packed(examples)
     images = normalisation(recipe)(pixels)
@@ -221,8 +223,7 @@ def test_a_detector_finds_what_it_has_learned_by_heart(tmp_path: Path, head: str
     held_out = HeldOut(split, recipe, side, 4, torch.device("cpu"), nullcontext)
     measured = measure_detector(detector, held_out)
     assert measured["validation/box_AP50"] > 0.9
-    if detector.has_masks:
-        assert measured["validation/mask_AP50"] > 0.7
+    assert measured["validation/mask_AP50"] > 0.7
 
 
 @pytest.mark.slow
