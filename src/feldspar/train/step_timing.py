@@ -6,6 +6,7 @@ lies outside the blocks (embeddings, head, loss) is a part of both.
 
 import time
 from dataclasses import dataclass
+from statistics import median
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from feldspar.train.optimizer import Optimizer
 
 ROUNDS, MOST_SECONDS = 4, 30.0
 """Timings of each model, of which the fastest counts, and seconds after which no more are made."""
+PACE_ROUNDS, PACE_SECONDS = 8, 4.0
+"""Most steps with each number of threads for a pace, and seconds after which no more are made."""
 BYTES = 16
 """Bytes of a parameter with its gradient and two moments."""
 
@@ -69,6 +72,50 @@ def time_step(recipe: Recipe, phase_index: int, sequences: int) -> StepTiming:
     return StepTiming(tokens.numel(), (one, two), (own_update, other_update))
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Tokens per second of whole training steps on this machine."""
+
+    undisturbed: float
+    """Speed of the fastest step, or that of one thread by its processor time, if that is faster.
+    Other programs cannot lower the second one."""
+    now: float
+    """Speed on the clock, beside whatever else runs."""
+
+
+def measure_pace(recipe: Recipe, phase_index: int, sequences: int) -> Pace:
+    """Time whole steps of ``sequences`` sequences with one thread and with all of them.
+
+    Raises SetupError where the model does not fit into memory.
+    """
+    _require_memory([recipe.model])
+    context = recipe.context_lengths[phase_index]
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(resolved_vocab_size(recipe.model), (sequences, context), generator=draw)
+    model = _TimedModel(recipe, phase_index, recipe.model, tokens)
+    all_threads = torch.get_num_threads()
+    clock: dict[int, list[float]] = {number: [] for number in {1, all_threads}}
+    processor = []
+    try:
+        model.step()  # warms up
+        began = time.perf_counter()
+        for turn in range(PACE_ROUNDS):
+            if turn >= 2 and time.perf_counter() - began > PACE_SECONDS:
+                break
+            for number, seconds in clock.items():
+                torch.set_num_threads(number)
+                before = time.process_time()
+                seconds.append(sum(model.step()))
+                if number == 1 and model.on_processor:
+                    processor.append(time.process_time() - before)
+    finally:
+        torch.set_num_threads(all_threads)
+    fastest = min(min(seconds) for seconds in clock.values())
+    usual = min(median(seconds) for seconds in clock.values())
+    alone = min(fastest, median(processor)) if processor else fastest
+    return Pace(tokens.numel() / alone, tokens.numel() / usual)
+
+
 class _TimedModel:
     """A model with its optimizer, and a micro-batch of random tokens."""
 
@@ -88,6 +135,11 @@ class _TimedModel:
         self._optimizer.set_rates(rates.learning_rate, settings.weight_decay)
         self._module = LanguageModelLoss(decoder, resolved_vocab_size(model))
         self._tokens = tokens.to(self._device)
+
+    @property
+    def on_processor(self) -> bool:
+        """True if the processor computes the step."""
+        return self._device.type == "cpu"
 
     def step(self) -> tuple[float, float]:
         """Take a step; return the seconds of its passes and of its update."""
