@@ -47,6 +47,12 @@ def choose_fields(records: Sequence[Mapping[str, Any]], where: str, wanted: str 
     """
     candidates = text_fields(records)
     if wanted is not None:
+        if not any(isinstance(value_of(record, wanted), str) for record in records):
+            raise UserError(
+                f"{where}: no record has the field of text {wanted!r}",
+                found=", ".join(_names(records)) or "no record",
+                do="name another field: --text-field NAME",
+            )
         return Fields(wanted, _id_field(records, wanted), "given by --text-field")
     if not candidates:
         raise UserError(

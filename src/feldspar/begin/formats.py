@@ -62,6 +62,8 @@ class Finding:
     """Endings of text and code that were found."""
     exclude: tuple[str, ...] = ()
     """Globs of files that are left out."""
+    bad: tuple[str, ...] = ()
+    """Why some of them are left out: they are no text."""
 
 
 @dataclass

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,6 +39,8 @@ PIECE_SAMPLE_BYTES = 4_000_000
 """Bytes of text that are read of one large file."""
 SNIFFED_FILES, SNIFFED_RECORDS = 8, 50
 """Files and records of each file in which fields are sought."""
+MOST_LEFT_OUT = 20
+"""Files that are left out because they are no UTF-8 text; more are refused."""
 SHORT_CHARACTERS = 200
 """Documents that a recipe removes by default because they are shorter."""
 
@@ -158,25 +160,18 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
     if finding.format in ("jsonl", "parquet", "huggingface"):
         records = list(_sniffed(finding))
         fields = choose_fields(records, str(finding.path), text_field)
+    finding, documents, read = _sample(name, finding, fields)
     settings = _settings(finding, fields)
-    pieces = list(pieces_of(name, settings))
-    total = sum(piece.bytes for piece in pieces)
-    step = max(1, round(total / SAMPLE_BYTES))
-    documents: list[Document] = []
-    read = 0.0
-    for piece in pieces[::step]:
-        own, share = _read(piece)
-        documents += own
-        read += share * piece.bytes
+    total = sum(piece.bytes for piece in pieces_of(name, settings))
     factor = total / read if read else 1.0
     sizes = [len(document.text.encode()) for document in documents]
-    _check(name, finding, documents)
+    _check(finding, documents)
     return Source(
         name=name,
         finding=finding,
         settings=settings,
         fields=fields,
-        files=len(finding.files) or len(pieces),
+        files=len(finding.files),
         documents=round(len(documents) * factor),
         text_bytes=round(sum(sizes) * factor),
         exact=factor < 1.0001,
@@ -185,6 +180,51 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
         letters=_letters(documents),
         texts=[document.text for document in documents],
     )
+
+
+def _sample(
+    name: str, finding: Finding, fields: Fields | None
+) -> tuple[Finding, list[Document], float]:
+    """Read a sample; return the finding, the documents and the bytes on the disk that were read.
+
+    Of text and code, files that are no UTF-8 text are left out of the finding.
+    """
+    pieces = list(pieces_of(name, _settings(finding, fields)))
+    step = max(1, round(sum(piece.bytes for piece in pieces) / SAMPLE_BYTES))
+    documents: list[Document] = []
+    bad: dict[str, str] = {}
+    read = 0.0
+    whole_files = finding.format in ("text", "code")
+    for number in range(0, len(pieces), step):
+        piece = pieces[number]
+        if not whole_files:
+            own, share = _read(piece)
+            documents, read = documents + own, read + share * piece.bytes
+            continue
+        file, _ = finding.files[number]
+        try:
+            (document,), _ = _read(piece)
+        except UserError as error:
+            bad[file] = error.what
+            continue
+        if document.replaced * MOST_REPLACED > len(document.text):
+            bad[file] = f"{file} is not UTF-8"
+        elif "\0" in document.text:
+            bad[file] = f"{file} is no text: it holds bytes that are zero"
+        else:
+            documents.append(document)
+            read += piece.bytes
+    if not bad:
+        return finding, documents, read
+    if len(bad) > MOST_LEFT_OUT or not documents:
+        raise UserError(
+            f"{finding.path}: {len(bad)} of its files are no UTF-8 text",
+            found=next(iter(bad.values())),
+            do="convert them to UTF-8, for example with iconv -f CP1252 -t UTF-8, or move them away",
+        )
+    files = [pair for pair in finding.files if pair[0] not in bad]
+    exclude = (*finding.exclude, *bad)
+    return replace(finding, files=files, exclude=exclude, bad=tuple(bad.values())), documents, read
 
 
 def _settings(finding: Finding, fields: Fields | None) -> SourceSettings:
@@ -239,7 +279,7 @@ def _read(piece: Piece) -> tuple[list[Document], float]:
     return documents, min(1.0, max(consumed, 1) / piece.bytes)
 
 
-def _check(name: str, finding: Finding, documents: Sequence[Document]) -> None:
+def _check(finding: Finding, documents: Sequence[Document]) -> None:
     """Raise UserError where a source holds no text, or too much that is not UTF-8."""
     characters = sum(len(document.text) for document in documents)
     if not any(document.text.strip() for document in documents):
@@ -251,7 +291,7 @@ def _check(name: str, finding: Finding, documents: Sequence[Document]) -> None:
             f"{finding.path}: {replaced:,} of {characters:,} characters are not UTF-8",
             found=f"most of them in {worst.origin}",
             allowed=f"at most 1 in {MOST_REPLACED:,}",
-            do="convert it to UTF-8, for example with iconv -f CP1252 -t UTF-8; or leave it out",
+            do="convert it to UTF-8, for example with iconv -f CP1252 -t UTF-8",
         )
 
 

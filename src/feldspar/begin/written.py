@@ -35,7 +35,8 @@ def recipe_lines(
     pile: Pile, choice: Choice, held_out: HeldOut, places: Places, minutes: float
 ) -> Iterator[str]:
     """Yield the lines of the recipe."""
-    yield f"# Made by: feldspar new {shlex.join(_shown(pile))} --minutes {minutes:g}"
+    command = ["feldspar", "new", *_shown(pile), "--minutes", f"{minutes:g}"]
+    yield f"# Made by: {shlex.join(command)}"
     yield "# Each value says why it was chosen. Change what you like: feldspar config explain KEY"
     yield ""
     yield "schema_version: 1"
@@ -47,7 +48,7 @@ def recipe_lines(
         f"tokenizer: {{type: train_bpe, vocab_size: {choice.vocabulary}{_sample(pile)}}}",
         f"by the amount of text ({amount(pile.new_bytes)}) and the size of the model",
     )
-    yield _line(f"shards: {{path: {data}}}", "feldspar train builds them")
+    yield _line(f"shards: {{path: {data}}}", "built by the first training, and kept")
     yield from _model(choice)
     yield from _phases(pile, choice, minutes)
     yield ""
@@ -58,12 +59,14 @@ def recipe_lines(
 def next_commands(places: Places) -> list[str]:
     """Return the commands that use the recipe, in order."""
     recipe = shlex.quote(str(places.recipe))
-    run = Path("runs") / places.name if places.run is None else places.run
-    out = "" if places.run is None else f" --out {shlex.quote(str(run))}"
+    run = shlex.quote(str(places.run or Path("runs") / places.name))
     return [
         f"feldspar plan {recipe}",
-        f"feldspar train {recipe}{out}",
-        f"feldspar generate {shlex.quote(str(run))} --prompt 'Once'",
+        f"feldspar train {recipe}"
+        if places.run is None
+        else f"feldspar train {recipe} --out {run}",
+        f"feldspar generate {run} --prompt 'Once'",
+        f"feldspar release {run}",
     ]
 
 
@@ -90,14 +93,14 @@ def _shown(pile: Pile) -> list[str]:
 def _corpus(pile: Pile, held_out: HeldOut, places: Places) -> Iterator[str]:
     yield "corpus:"
     path = _text(f"{places.data.as_posix()}/documents")
-    yield _line(f"  path: {path}", "feldspar train builds the documents there")
+    yield _line(f"  path: {path}", "built by the first training, and kept")
     yield "  sources:"
     for source in pile.sources:
         yield from _source(source, places.recipe)
     if pile.many_short:
         short = sum(each.short_share * each.documents for each in pile.sources)
         why = f"{short / pile.documents:.0%} of the documents have fewer than 200 characters"
-        yield _line("  clean: {short: 0}", f"keep short documents: {why}")
+        yield _line("  clean: {short: 1}", f"keep short documents: {why}")
     else:
         yield _line("  clean: {short: 200}", "shorter documents (in characters) are removed")
     yield _line("  deduplicate: {threshold: 0.8}", "of documents alike to 80 %, one is kept")
@@ -134,8 +137,10 @@ def _of_reader(source: Source) -> str:
         "warc": "one document a page",
         "huggingface": "the split train",
     }[source.finding.format]
-    if source.finding.exclude:
-        told += "; folders of other people's code are left out"
+    if source.finding.bad:
+        told += f"; {len(source.finding.bad)} files are left out, which are no UTF-8 text"
+    elif source.finding.exclude:
+        told += "; hidden folders and folders of installed packages are left out"
     return f"{told}; letters: {source.letters}"
 
 

@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Write a recipe that trains a model on your own files.
 
-        Example: feldspar new notes papers.jsonl --minutes 10 --out mine.yaml
+        Example: feldspar new docs.jsonl notes.txt --minutes 10 --out mine.yaml
         """
         from feldspar.begin.new_recipe import DEFAULT_MINUTES, check_request, parameters_of
         from feldspar.cli.console import print_json
@@ -106,6 +106,9 @@ def _print_pile(pile: "Pile") -> None:
         )
     headers = ("source", "format", "field", "files", "documents", "text", "mean", "letters")
     print_table(headers, rows, left=3)
+    for source in pile.sources:
+        for line in source.finding.bad:
+            typer.echo(f"left out: {line}")
     for ending, count in pile.search.passed_over.most_common(5):
         hint = advice(ending)
         typer.echo(f"not read: {count:,} {ending}" + (f" ({hint})" if hint else ""))

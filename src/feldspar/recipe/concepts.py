@@ -18,8 +18,7 @@ CONCEPTS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("schedule.learning_rate", "phases.N.learning_rate", "phases.N.optimizer_state"),
     ),
     "wsd": (
-        "Warm up, hold, decay: "
-        + "[{to: 1, over: 2% of run}, {to: 1, over: 78% of run, shape: hold}, {to: 0, over: rest}]",
+        "[{to: 1, over: 2% of run}, {to: 1, over: 78% of run, shape: hold}, {to: 0, over: rest}]",
         ("schedule.learning_rate", "phases.N.learning_rate"),
     ),
     "cosine": (
