@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import feldspar
-from feldspar.begin.choice import Chooser
+from feldspar.begin.choice import Choice, Chooser
 from feldspar.begin.held_out import hold_out
 from feldspar.begin.new_recipe import NewRecipe, parameters_of, write_new_recipe
 from feldspar.begin.pile import measure_pile
@@ -94,7 +94,7 @@ def test_a_recipe_loads_and_plans_from_anywhere(
 def test_minutes_and_text_bound_the_training(tmp_path: Path) -> None:
     pile = measure_pile([texts_in(tmp_path / "texts", 60)])
 
-    def choose(minutes: float, speed: float = SPEED, parameters: float | None = None):  # noqa: ANN202
+    def choose(minutes: float, speed: float = SPEED, parameters: float | None = None) -> Choice:
         chooser = Chooser(pile, 0.9, lambda candidate, sequences: Pace(speed, speed / 2))
         return chooser.choose(minutes, parameters)
 
@@ -112,7 +112,7 @@ def test_what_is_built_never_lies_inside_an_input(
 ) -> None:
     home = texts_in(tmp_path / "home")
     monkeypatch.chdir(home)
-    new = made([Path(".")], Path("mine.yaml"))
+    new = made([Path()], Path("mine.yaml"))
     corpus = new.loaded.recipe.corpus
     assert corpus is not None and corpus.sources["home"].path == home
     assert not corpus.path.is_relative_to(home) and new.places.run is not None

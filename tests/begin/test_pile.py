@@ -38,14 +38,14 @@ def test_a_large_pile_is_estimated_by_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pile_module, "SAMPLE_BYTES", 40_000)
-    monkeypatch.setattr(pile_module, "PIECE_SAMPLE_BYTES", 400_000)
+    monkeypatch.setattr(pile_module, "PIECE_SAMPLE_BYTES", 1_500_000)
     texts = documents(200, 300)
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.txt").write_text(text)
-    many = [*texts] * 12
+    many = [*texts] * 60
     packed = "".join(json.dumps({"text": text, "n": n}) + "\n" for n, text in enumerate(many))
     (tmp_path / "all.jsonl.gz").write_bytes(gzip.compress(packed.encode(), 0))
-    for source, count in zip(measure_pile([tmp_path]).sources, (200, 2400), strict=True):
+    for source, count in zip(measure_pile([tmp_path]).sources, (200, 12_000), strict=True):
         assert not source.exact and len(source.texts) < count
         assert abs(source.documents - count) < 0.4 * count
 

@@ -3,7 +3,6 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -220,7 +219,7 @@ def _sample(
         raise UserError(
             f"{finding.path}: {len(bad)} of its files are no UTF-8 text",
             found=next(iter(bad.values())),
-            do="convert them to UTF-8, for example with iconv -f CP1252 -t UTF-8, or move them away",
+            do="convert them to UTF-8, as by iconv -f CP1252 -t UTF-8, or move them away",
         )
     files = [pair for pair in finding.files if pair[0] not in bad]
     exclude = (*finding.exclude, *bad)
@@ -260,23 +259,28 @@ def _sniffed(finding: Finding) -> Iterator[Mapping[str, Any]]:
 
 
 def _read(piece: Piece) -> tuple[list[Document], float]:
-    """Read a piece, or the beginning of a large one; return documents and the share read."""
+    """Read a piece, or the beginning of a large one; return documents and the share read.
+
+    Readers decompress block by block, so reading ends where the next block begins.
+    """
     documents: list[Document] = []
-    held = 0
-    with TemporaryDirectory() as folder:
-        meter = Path(folder) / "meter"
-        with metered(meter):
-            for each in piece.read(Tolerance()):
-                documents += [each] if isinstance(each, Document) else rows_of(each)
-                held += len(documents[-1].text) if documents else 0
-                if held >= PIECE_SAMPLE_BYTES and piece.bytes > PIECE_SAMPLE_BYTES:
-                    break
-            else:
-                return documents, 1.0
-        consumed = 0
-        with suppress(OSError, ValueError):
-            consumed = int(meter.read_text(encoding="ascii"))
-    return documents, min(1.0, max(consumed, 1) / piece.bytes)
+    held, at_limit = 0, None
+    with TemporaryDirectory() as folder, metered(meter := Path(folder) / "meter"):
+        for each in piece.read(Tolerance()):
+            own = [each] if isinstance(each, Document) else list(rows_of(each))
+            documents += own
+            held += sum(len(document.text) for document in own)
+            if held < PIECE_SAMPLE_BYTES or piece.bytes <= PIECE_SAMPLE_BYTES:
+                continue
+            consumed = _number_in(meter)
+            at_limit = consumed if at_limit is None else at_limit
+            if consumed > at_limit:
+                return documents, min(1.0, at_limit / piece.bytes)
+    return documents, 1.0
+
+
+def _number_in(file: Path) -> int:
+    return int(file.read_text(encoding="ascii")) if file.is_file() else 0
 
 
 def _check(finding: Finding, documents: Sequence[Document]) -> None:
