@@ -32,13 +32,15 @@ def new_recipe(
     minutes: float = 5.0,
     parameters: float | None = None,
     text_field: str | None = None,
+    start_from: PathLike | None = None,
     overwrite: bool = False,
 ) -> LoadedRecipe:
     """Write a recipe that trains on your own files in about ``minutes`` on this machine.
 
     ``paths`` are files and folders of text, source code, JSON lines, Parquet or web archives.
-    ``text_field`` names the field of records that holds the text, where it is not clear. Raises
-    UserError for paths without text, and for an existing ``out`` unless ``overwrite``.
+    ``text_field`` names the field of records that holds the text, where it is not clear.
+    ``start_from`` is the folder of an open model to train on. Raises UserError for paths without
+    text, and for an existing ``out`` unless ``overwrite``.
     """
     from feldspar.begin.new_recipe import make_recipe
 
@@ -46,7 +48,8 @@ def new_recipe(
         raise UserError("paths: a list of files or folders is needed", found=paths)
     given = [path_of(each, "paths") for each in paths]
     file = path_of(out, "out")
-    return make_recipe(given, file, minutes, parameters, text_field, overwrite).loaded
+    base = None if start_from is None else path_of(start_from, "start_from")
+    return make_recipe(given, file, minutes, parameters, text_field, base, overwrite).loaded
 
 
 def plan(recipe: RecipeLike) -> Plan | VisionPlan:

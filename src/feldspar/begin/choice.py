@@ -2,10 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from feldspar.begin.pile import Pile
 from feldspar.begin.shapes import (
@@ -49,7 +51,12 @@ SLOWED = 1.5
 class Choice:
     """A model and its training, chosen for a pile of text."""
 
-    rung: Rung
+    sections: Mapping[str, Mapping[str, Any]]
+    """The sections of the recipe that follow from the model, as plain values."""
+    context: int
+    """Tokens of a sequence."""
+    tokens_per_parameter: float | None
+    """Tokens per parameter that the size was chosen by; None for a given model."""
     vocabulary: int
     parameters: int
     text_tokens: int
@@ -63,6 +70,8 @@ class Choice:
     bytes_per_token: float
     bound_by: str
     """``minutes`` or ``text``: the reason for not more tokens."""
+    start_from: Path | None = None
+    """Folder of the model that training starts from."""
 
     @property
     def epochs(self) -> float:
@@ -109,6 +118,25 @@ class Candidate:
         return counts[UTILISATION_CONVENTION]
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """The length of a training, and its batch."""
+
+    tokens: int
+    sequences: int
+    bound_by: str
+
+
+def fit(timed: float, most: float, usual_sequences: int, context: int) -> Fitted:
+    """Return a length in whole steps: the tokens that there is time for, but at most ``most``."""
+    tokens = min(timed, most)
+    growth = 2 ** max(0, round(math.log2(math.sqrt(tokens / RECORD_TOKENS))))
+    sequences = max(1, min(usual_sequences * growth, int(tokens / LEAST_STEPS / context)))
+    step = sequences * context
+    tokens = max(1, int(tokens) // step) * step
+    return Fitted(tokens, sequences, "minutes" if timed <= most else "text")
+
+
 class Chooser:
     """Chooses a model for ``pile``, and measures no speed and no tokenizer twice."""
 
@@ -135,7 +163,13 @@ class Chooser:
             Candidate(rung, min(vocabulary_for(self._train_bytes, rung), self._most_merges))
             for rung in LADDER
         ]
-        self._require_text(candidates[0])
+        smallest = candidates[0]
+        require_text(
+            self._pile,
+            self._most_tokens(smallest) / MOST_EPOCHS,
+            smallest.rung.context,
+            self._token_bytes(smallest.vocabulary),
+        )
         if parameters is not None:
             candidates = [
                 min(candidates, key=lambda each: abs(math.log(each.parameters / parameters)))
@@ -161,24 +195,22 @@ class Chooser:
 
     def _choice(self, chosen: Candidate, minutes: float) -> Choice:
         pace, most = self._paces[chosen], self._most_tokens(chosen)
-        timed = self._timed(chosen, minutes)
-        tokens, context = min(timed, most), chosen.rung.context
-        growth = 2 ** max(0, round(math.log2(math.sqrt(tokens / RECORD_TOKENS))))
-        wanted = self._usual_sequences(chosen) * growth
-        sequences = max(1, min(wanted, int(tokens / LEAST_STEPS / context)))
-        step = sequences * context
-        tokens = max(1, int(tokens) // step) * step
+        context = chosen.rung.context
+        usual = self._usual_sequences(chosen)
+        fitted = fit(self._timed(chosen, minutes), most, usual, context)
         return Choice(
-            rung=chosen.rung,
+            sections=model_sections(chosen.rung),
+            context=context,
+            tokens_per_parameter=chosen.rung.tokens_per_parameter,
             vocabulary=chosen.vocabulary,
             parameters=chosen.parameters,
             text_tokens=int(most / MOST_EPOCHS),
-            tokens=tokens,
-            sequences=sequences,
+            tokens=fitted.tokens,
+            sequences=fitted.sequences,
             pace=pace,
-            seconds=tokens / pace.undisturbed / TRAINING_SHARE,
+            seconds=fitted.tokens / pace.undisturbed / TRAINING_SHARE,
             bytes_per_token=self._token_bytes(chosen.vocabulary),
-            bound_by="minutes" if timed <= most else "text",
+            bound_by=fitted.bound_by,
         )
 
     def _timed(self, candidate: Candidate, minutes: float) -> float:
@@ -217,20 +249,25 @@ class Chooser:
         return self._bytes_per_token[vocabulary]
 
     def _usual_sequences(self, candidate: Candidate) -> int:
-        on_gpu = choose_device(candidate.recipe.runtime).type == "cuda"
-        return SEQUENCES_ON_GPU if on_gpu else SEQUENCES
+        return usual_sequences(candidate.recipe)
 
-    def _require_text(self, smallest: Candidate) -> None:
-        """Raise UserError where there is too little text for the smallest model."""
-        needed = LEAST_SEQUENCES * smallest.rung.context
-        found = self._most_tokens(smallest) / MOST_EPOCHS
-        if found < needed:
-            size = needed * self._token_bytes(smallest.vocabulary) / 1000
-            raise UserError(
-                f"the text is too little to train on: {self._pile.new_bytes / 1000:,.1f} kB",
-                allowed=f"at least {size:,.0f} kB for training, beside the held-out documents",
-                do="point to more files",
-            )
+
+def usual_sequences(recipe: Recipe) -> int:
+    """Return the sequences of a step on this machine."""
+    on_gpu = choose_device(recipe.runtime).type == "cuda"
+    return SEQUENCES_ON_GPU if on_gpu else SEQUENCES
+
+
+def require_text(pile: Pile, tokens: float, context: int, bytes_per_token: float) -> None:
+    """Raise UserError where so many ``tokens`` of text are too few for any training."""
+    needed = LEAST_SEQUENCES * context
+    if tokens < needed:
+        raise UserError(
+            f"the text is too little to train on: {pile.new_bytes / 1000:,.1f} kB",
+            allowed=f"at least {needed * bytes_per_token / 1000:,.0f} kB for training, beside the "
+            "held-out documents",
+            do="point to more files",
+        )
 
 
 def sample_texts(pile: Pile, limit: int) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from feldspar.begin.base import choose_for_base
 from feldspar.begin.choice import Choice, Chooser
 from feldspar.begin.held_out import HeldOut, hold_out
 from feldspar.begin.pile import Pile, measure_pile
@@ -70,7 +71,13 @@ class NewRecipe:
         return found
 
 
-def check_request(out: Path, minutes: float, parameters: float | None, overwrite: bool) -> None:
+def check_request(
+    out: Path,
+    minutes: float,
+    parameters: float | None = None,
+    start_from: Path | None = None,
+    overwrite: bool = False,
+) -> None:
     """Raise UserError for a request that cannot be met, before anything is read."""
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"{out}: the name of a recipe file ends in .yaml", do="set --out NAME.yaml")
@@ -82,6 +89,8 @@ def check_request(out: Path, minutes: float, parameters: float | None, overwrite
         )
     if not 0 < minutes <= MOST_MINUTES:
         raise UserError("--minutes: must be above 0, and at most a year", found=minutes)
+    if parameters is not None and start_from is not None:
+        raise UserError("--size and --start-from both set the size", do="leave out one of them")
     if parameters is not None and not 1e3 <= parameters <= 1e12:
         raise UserError("--size: must be a number of parameters", found=parameters, allowed="as 2M")
 
@@ -91,14 +100,19 @@ def write_new_recipe(
     out: Path,
     minutes: float,
     parameters: float | None = None,
+    start_from: Path | None = None,
     chooser: Chooser | None = None,
 ) -> NewRecipe:
     """Choose a model for ``pile`` and ``minutes`` of this machine, and write its recipe to ``out``.
 
-    Raises UserError where there is too little text.
+    With ``start_from`` it is the model in that folder. Raises UserError where there is too little
+    text, and for a folder without a model.
     """
     held_out = hold_out([source.documents for source in pile.sources])
-    choice = (chooser or Chooser(pile, held_out.train_share)).choose(minutes, parameters)
+    if start_from is None:
+        choice = (chooser or Chooser(pile, held_out.train_share)).choose(minutes, parameters)
+    else:
+        choice = choose_for_base(pile, held_out.train_share, start_from, minutes)
     places = places_of(out, [source.finding.path for source in pile.sources])
     lines = recipe_lines(pile, choice, held_out, places, minutes)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +126,7 @@ def make_recipe(
     minutes: float = DEFAULT_MINUTES,
     parameters: float | None = None,
     text_field: str | None = None,
+    start_from: Path | None = None,
     overwrite: bool = False,
 ) -> NewRecipe:
     """Look at ``paths`` and write a recipe that trains on their text in about ``minutes``.
@@ -119,8 +134,9 @@ def make_recipe(
     Raises UserError for paths without text, fields that are not clear, and an existing file unless
     ``overwrite``.
     """
-    check_request(out, minutes, parameters, overwrite)
-    return write_new_recipe(measure_pile(paths, text_field), out, minutes, parameters)
+    check_request(out, minutes, parameters, start_from, overwrite)
+    pile = measure_pile(paths, text_field)
+    return write_new_recipe(pile, out, minutes, parameters, start_from)
 
 
 def places_of(recipe: Path, inputs: Sequence[Path]) -> Places:

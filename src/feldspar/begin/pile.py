@@ -38,6 +38,8 @@ PIECE_SAMPLE_BYTES = 4_000_000
 """Bytes of text that are read of one large file."""
 SNIFFED_FILES, SNIFFED_RECORDS = 8, 50
 """Files and records of each file in which fields are sought."""
+WHOLE_FILES = ("text", "code")
+"""Formats of which each file is a document."""
 MOST_LEFT_OUT = 20
 """Files that are left out because they are no UTF-8 text; more are refused."""
 SHORT_CHARACTERS = 200
@@ -141,8 +143,9 @@ def _names(findings: Sequence[Finding]) -> list[str]:
     """Return a name for each source: that of its file or folder, safe as a folder's name."""
     stems = []
     for finding in findings:
-        whole = finding.path.expanduser().resolve().name.split(".")[0]
-        stems.append(re.sub(r"[^A-Za-z0-9._-]+", "-", whole).strip("._-") or "text")
+        place = finding.path.expanduser().resolve()
+        stem = place.name.split(".")[0] if place.is_file() else place.name
+        stems.append(re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("._-") or "text")
     names: list[str] = []
     for stem, finding in zip(stems, findings, strict=True):
         name = stem if stems.count(stem) == 1 else f"{stem}-{finding.format}"
@@ -163,6 +166,7 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
     settings = _settings(finding, fields)
     total = sum(piece.bytes for piece in pieces_of(name, settings))
     factor = total / read if read else 1.0
+    whole = finding.format in WHOLE_FILES
     sizes = [len(document.text.encode()) for document in documents]
     _check(finding, documents)
     return Source(
@@ -171,7 +175,7 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
         settings=settings,
         fields=fields,
         files=len(finding.files),
-        documents=round(len(documents) * factor),
+        documents=len(finding.files) if whole else round(len(documents) * factor),
         text_bytes=round(sum(sizes) * factor),
         exact=factor < 1.0001,
         short_share=_share(len(each.text) < SHORT_CHARACTERS for each in documents),
@@ -193,10 +197,9 @@ def _sample(
     documents: list[Document] = []
     bad: dict[str, str] = {}
     read = 0.0
-    whole_files = finding.format in ("text", "code")
     for number in range(0, len(pieces), step):
         piece = pieces[number]
-        if not whole_files:
+        if finding.format not in WHOLE_FILES:
             own, share = _read(piece)
             documents, read = documents + own, read + share * piece.bytes
             continue

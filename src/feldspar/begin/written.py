@@ -12,7 +12,6 @@ from typing import Any
 from feldspar.begin.choice import LEAST_STEPS, MOST_EPOCHS, SEQUENCES, Choice
 from feldspar.begin.held_out import HeldOut
 from feldspar.begin.pile import Pile, Source
-from feldspar.begin.shapes import LEARNING_RATE, model_sections
 from feldspar.recipe.sections.corpus import SourceSettings
 
 COMMENT_COLUMN, WIDTH = 44, 110
@@ -42,14 +41,21 @@ def recipe_lines(
     yield "schema_version: 1"
     yield f"name: {_text(places.name)}"
     yield from _corpus(pile, held_out, places)
-    data = _text(f"{places.data.as_posix()}/shards-{choice.vocabulary}")
     yield f"# A token holds about {choice.bytes_per_token:.1f} bytes of your text."
-    yield _line(
-        f"tokenizer: {{type: train_bpe, vocab_size: {choice.vocabulary}{_sample(pile)}}}",
-        f"by the amount of text ({amount(pile.new_bytes)}) and the size of the model",
-    )
+    if choice.start_from is None:
+        yield _line(
+            f"tokenizer: {{type: train_bpe, vocab_size: {choice.vocabulary}{_sample(pile)}}}",
+            f"by the amount of text ({amount(pile.new_bytes)}) and the size of the model",
+        )
+    else:
+        base = _text(str(choice.start_from.expanduser().absolute()))
+        yield _line(f"start_from: {{type: huggingface, path: {base}}}", "the model to train on")
+        yield _line(f"tokenizer: {{type: huggingface, path: {base}}}", "the model's own")
+    data = _text(f"{places.data.as_posix()}/shards-{choice.vocabulary}")
     yield _line(f"shards: {{path: {data}}}", "built by the first training, and kept")
-    yield from _model(choice)
+    yield from _model(choice) if choice.start_from is None else _base(choice)
+    yield _line("checkpoints: {every: 25% of run}", "a stopped run continues from the last one")
+    yield _line("evaluation: {every: 20% of run}", "loss on the held-out documents")
     yield from _phases(pile, choice, minutes)
     yield ""
     yield "# Next:"
@@ -150,16 +156,16 @@ def _sample(pile: Pile) -> str:
 
 
 def _model(choice: Choice) -> Iterator[str]:
-    rung = choice.rung
-    sections = model_sections(rung)
+    sections, head = choice.sections, choice.sections["model"]
+    head_dim = head["d_model"] // head["n_heads"]
     why = {
         "n_layers": f"{choice.parameters:,} parameters in all: the size for "
         f"{choice.tokens / 1e6:.3g} M tokens",
-        "d_model": f"at least {rung.tokens_per_parameter:g} tokens per parameter",
-        "n_heads": f"heads of {rung.head_dim}",
+        "d_model": f"at least {choice.tokens_per_parameter:g} tokens per parameter",
+        "n_heads": f"heads of {head_dim}",
         "d_ff": "8/3 of d_model: SwiGLU has three matrices",
         "max_sequence_length": f"256 was better than 512 in {RECORD}"
-        if rung.context == 256
+        if choice.context == 256
         else "tokens that the model sees at once",
         "positions": "these five keys make a Llama: transformers loads it by itself",
     }
@@ -167,13 +173,22 @@ def _model(choice: Choice) -> Iterator[str]:
     for key, value in sections["model"].items():
         yield _line(f"  {key}: {_flow(value)}", why.get(key, ""))
     yield "# muP: the learning rate stays right when you change the width."
-    parametrization = sections["parametrization"] | {"learning_rate": LEARNING_RATE}
-    yield f"parametrization: {_flow(parametrization)}"
+    yield f"parametrization: {_flow(sections['parametrization'])}"
     yield _line(f"optimizer: {_flow(sections['optimizer'])}", f"better than AdamW in {RECORD}")
     yield "# Learning rate: up over 3 % of the run, then down to 2 % of its peak."
     yield f"schedule: {_flow(sections['schedule'])}"
-    yield _line("checkpoints: {every: 25% of run}", "a stopped run continues from the last one")
-    yield _line("evaluation: {every: 20% of run}", "loss on the held-out documents")
+
+
+def _base(choice: Choice) -> Iterator[str]:
+    yield f"# The model's own shape: {choice.parameters:,} parameters. Do not change it."
+    yield "model:"
+    for key, value in choice.sections["model"].items():
+        yield f"  {key}: {_flow(value)}"
+    parametrization = f"parametrization: {_flow(choice.sections['parametrization'])}"
+    yield _line(parametrization, "a low rate: the model knows a lot already")
+    yield f"optimizer: {_flow(choice.sections['optimizer'])}"
+    yield "# Learning rate: up over a tenth of the run, then down to a tenth of its peak."
+    yield f"schedule: {_flow(choice.sections['schedule'])}"
 
 
 def _phases(pile: Pile, choice: Choice, minutes: float) -> Iterator[str]:
@@ -186,13 +201,15 @@ def _phases(pile: Pile, choice: Choice, minutes: float) -> Iterator[str]:
         f"about {choice.epochs:.2g} passes over {choice.text_tokens / 1e6:.3g} M tokens; up to "
         f"{MOST_EPOCHS} help nearly as much as new text (arXiv 2305.16264)"
     )
-    batch = f"{choice.tokens // (choice.sequences * choice.rung.context):,} steps"
+    batch = f"{choice.tokens // (choice.sequences * choice.context):,} steps"
     if choice.sequences < SEQUENCES:
         batch += f"; small, so that there are about {LEAST_STEPS}"
     yield "phases:"
     yield "  - name: all"
     yield _line(f"    length: {choice.tokens} tokens", why)
     yield _line(f"    batch: {{sequences: {choice.sequences}}}", batch)
+    if choice.start_from is not None:
+        yield _line(f"    context_length: {choice.context}", "tokens of a sequence")
     mixture = "sources by their tokens" if len(pile.sources) > 1 else "there is one source"
     yield _line("    mixture: natural", mixture)
     yield _line("    allow_repeat: true", repeat)

@@ -29,20 +29,25 @@ def register(app: typer.Typer) -> None:
             str | None,
             typer.Option("--text-field", help="Field of JSON lines or Parquet with the text."),
         ] = None,
+        start_from: Annotated[
+            Path | None,
+            typer.Option("--start-from", help="Folder of an open model to train on."),
+        ] = None,
         out: Annotated[Path, typer.Option("--out", help="Recipe to write.")] = Path("recipe.yaml"),
         overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file.")] = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Write a recipe that trains a model on your own files.
 
-        Example: feldspar new docs.jsonl notes.txt --minutes 10 --out mine.yaml
+        Example: feldspar new docs.jsonl notes.txt --minutes 10 --out my-recipe.yaml
         """
         from feldspar.begin.new_recipe import DEFAULT_MINUTES, check_request, parameters_of
         from feldspar.cli.console import print_json
 
         asks = sys.stdin.isatty() and sys.stdout.isatty() and not json
         parameters = None if size is None else parameters_of(size)
-        check_request(out, DEFAULT_MINUTES if minutes is None else minutes, parameters, overwrite)
+        spent = DEFAULT_MINUTES if minutes is None else minutes
+        check_request(out, spent, parameters, start_from, overwrite)
         pile = _pile(paths, text_field, asks)
         if not json:
             _print_pile(pile)
@@ -50,13 +55,13 @@ def register(app: typer.Typer) -> None:
             minutes = _minutes(DEFAULT_MINUTES) if asks else DEFAULT_MINUTES
             if not asks and not json:
                 typer.echo(f"{minutes:g} minutes of training, unless --minutes says otherwise")
-            if asks and size is None:
+            if asks and size is None and start_from is None:
                 answer = typer.prompt("Parameters of the model, as 2M", default="by minutes")
                 parameters = None if answer == "by minutes" else parameters_of(answer)
-            check_request(out, minutes, parameters, overwrite)
+            check_request(out, minutes, parameters, start_from, overwrite)
         from feldspar.begin.new_recipe import write_new_recipe
 
-        made = write_new_recipe(pile, out, minutes, parameters)
+        made = write_new_recipe(pile, out, minutes, parameters, start_from)
         if json:
             print_json(made.record())
         else:

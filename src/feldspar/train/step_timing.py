@@ -28,6 +28,8 @@ ROUNDS, MOST_SECONDS = 4, 30.0
 """Timings of each model, of which the fastest counts, and seconds after which no more are made."""
 PACE_ROUNDS, PACE_SECONDS = 8, 4.0
 """Most steps with each number of threads for a pace, and seconds after which no more are made."""
+BUSY = 1.5
+"""A step that takes so many times its processor time on the clock shows other programs."""
 BYTES = 16
 """Bytes of a parameter with its gradient and two moments."""
 
@@ -94,26 +96,31 @@ def measure_pace(recipe: Recipe, phase_index: int, sequences: int) -> Pace:
     tokens = torch.randint(resolved_vocab_size(recipe.model), (sequences, context), generator=draw)
     model = _TimedModel(recipe, phase_index, recipe.model, tokens)
     all_threads = torch.get_num_threads()
-    clock: dict[int, list[float]] = {number: [] for number in {1, all_threads}}
-    processor = []
     try:
+        torch.set_num_threads(1)
         model.step()  # warms up
+        one = [model.timed_step() for _ in range(2)]
         began = time.perf_counter()
-        for turn in range(PACE_ROUNDS):
-            if turn >= 2 and time.perf_counter() - began > PACE_SECONDS:
+        clock = [seconds for seconds, _ in one]
+        # Beside other programs threads wait for one another, and a step may take a minute.
+        alone = not model.on_processor or one[-1][0] < BUSY * one[-1][1]
+        shared = []
+        for _ in range(PACE_ROUNDS):
+            if time.perf_counter() - began > PACE_SECONDS:
                 break
-            for number, seconds in clock.items():
-                torch.set_num_threads(number)
-                before = time.process_time()
-                seconds.append(sum(model.step()))
-                if number == 1 and model.on_processor:
-                    processor.append(time.process_time() - before)
+            torch.set_num_threads(1)
+            one.append(model.timed_step())
+            clock.append(one[-1][0])
+            if alone and all_threads > 1:
+                torch.set_num_threads(all_threads)
+                shared.append(model.timed_step()[0])
     finally:
         torch.set_num_threads(all_threads)
-    fastest = min(min(seconds) for seconds in clock.values())
-    usual = min(median(seconds) for seconds in clock.values())
-    alone = min(fastest, median(processor)) if processor else fastest
-    return Pace(tokens.numel() / alone, tokens.numel() / usual)
+    fastest = min(clock + shared)
+    if model.on_processor:
+        fastest = min(fastest, median(processor for _, processor in one))
+    usual = min(median(clock), median(shared) if shared else median(clock))
+    return Pace(tokens.numel() / fastest, tokens.numel() / usual)
 
 
 class _TimedModel:
@@ -135,6 +142,12 @@ class _TimedModel:
         self._optimizer.set_rates(rates.learning_rate, settings.weight_decay)
         self._module = LanguageModelLoss(decoder, resolved_vocab_size(model))
         self._tokens = tokens.to(self._device)
+
+    def timed_step(self) -> tuple[float, float]:
+        """Take a step; return its seconds on the clock and of the processor."""
+        before = time.process_time()
+        seconds = sum(self.step())
+        return seconds, time.process_time() - before
 
     @property
     def on_processor(self) -> bool:
