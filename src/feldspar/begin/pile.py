@@ -73,6 +73,12 @@ class Source:
     """Texts of the sample."""
 
     @property
+    def documents_text(self) -> str:
+        """Return the number of documents, and whether it is an estimate."""
+        known = self.exact or self.finding.format in WHOLE_FILES
+        return f"{'' if known else 'about '}{self.documents:,}"
+
+    @property
     def mean_bytes(self) -> float:
         """Return the mean length of a document's text in bytes."""
         return self.text_bytes / max(self.documents, 1)

@@ -118,7 +118,7 @@ def _source(source: Source, recipe: Path) -> Iterator[str]:
     about = "" if source.exact else "about "
     yield _line(
         f"    {_text(source.name)}:",
-        f"{source.files:,} files, {about}{source.documents:,} documents, "
+        f"{source.files:,} files, {source.documents_text} documents, "
         f"{about}{amount(source.text_bytes)} of text",
     )
     settings: SourceSettings = source.settings

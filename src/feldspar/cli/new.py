@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from feldspar.begin.new_recipe import NewRecipe
     from feldspar.begin.pile import Pile
 
+SHOWN = 5
+"""Lines of one kind that are shown."""
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -103,7 +106,7 @@ def _print_pile(pile: "Pile") -> None:
                 source.finding.format,
                 "-" if source.fields is None else source.fields.text,
                 f"{source.files:,}",
-                f"{about}{source.documents:,}",
+                source.documents_text,
                 f"{about}{amount(source.text_bytes)}",
                 amount(source.mean_bytes),
                 source.letters,
@@ -111,10 +114,12 @@ def _print_pile(pile: "Pile") -> None:
         )
     headers = ("source", "format", "field", "files", "documents", "text", "mean", "letters")
     print_table(headers, rows, left=3)
-    for source in pile.sources:
-        for line in source.finding.bad:
-            typer.echo(f"left out: {line}")
-    for ending, count in pile.search.passed_over.most_common(5):
+    bad = [line for source in pile.sources for line in source.finding.bad]
+    for line in bad[:SHOWN]:
+        typer.echo(f"left out: {line}")
+    if len(bad) > SHOWN:
+        typer.echo(f"left out: {len(bad) - SHOWN} more, which the recipe names")
+    for ending, count in pile.search.passed_over.most_common(SHOWN):
         hint = advice(ending)
         typer.echo(f"not read: {count:,} {ending}" + (f" ({hint})" if hint else ""))
 
