@@ -231,9 +231,9 @@ class Chooser:
     @cached_property
     def _most_merges(self) -> int:
         """Return the largest vocabulary that the sample is enough for, where it is all text."""
-        size = sum(map(len, self._texts))
-        if size < TOKENIZER_SAMPLE_BYTES:
-            for vocabulary in (vocabulary_for(size, LADDER[-1]), *SMALL_VOCABULARIES):
+        if self._pile.text_bytes <= TOKENIZER_SAMPLE_BYTES:
+            largest = vocabulary_for(self._train_bytes, LADDER[-1])
+            for vocabulary in (largest, *SMALL_VOCABULARIES):
                 with suppress(UserError):
                     train_bpe(self._texts, vocabulary, (END_OF_DOCUMENT,))
                     return vocabulary

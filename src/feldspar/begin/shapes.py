@@ -12,9 +12,10 @@ SMALL_HEAD, LARGE_HEAD = 32, 64
 """Widths of a head; the larger one from d 512 on."""
 LEARNING_RATE = 0.01
 """The record's best peak rate (10e-3), at d 96; muP carries it to other widths."""
-RECORD_RATIO, USUAL_RATIO = 7.0, 20.0
-"""Tokens per parameter: of the record's best run, and of compute-optimal larger models
-(Hoffmann et al. 2022, arXiv 2203.15556)."""
+RECORD_RATIO, USUAL_RATIO = 6.0, 20.0
+"""Tokens per parameter: a little less than those of the record's best run (7.3), so that five
+minutes of its machine give its shape; and of compute-optimal larger models (Hoffmann et al. 2022,
+arXiv 2203.15556)."""
 
 
 @dataclass(frozen=True)
