@@ -38,6 +38,7 @@ def test_a_large_pile_is_estimated_by_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pile_module, "SAMPLE_BYTES", 40_000)
+    monkeypatch.setattr(pile_module, "WHOLE_SAMPLE_BYTES", 40_000)
     monkeypatch.setattr(pile_module, "PIECE_SAMPLE_BYTES", 1_500_000)
     texts = documents(200, 300)
     for number, text in enumerate(texts):

@@ -15,7 +15,7 @@ from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 from feldspar.corpus.checks import MOST_REPLACED
 from feldspar.corpus.document import Document, Tolerance
-from feldspar.corpus.parts import rows_of
+from feldspar.corpus.parts import DocumentTable, rows_of
 from feldspar.corpus.read_progress import metered
 from feldspar.corpus.readers.jsonl import jsonl_records
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_records
@@ -32,8 +32,9 @@ from feldspar.recipe.sections.readers import (
     WarcReader,
 )
 
-SAMPLE_BYTES = 16_000_000
-"""Bytes of each source that are read, evenly over its files."""
+SAMPLE_BYTES, WHOLE_SAMPLE_BYTES = 16_000_000, 64_000_000
+"""Bytes of a source that are read, evenly over its files; more where a file is a document, because
+one that is no text would be refused later."""
 PIECE_SAMPLE_BYTES = 4_000_000
 """Bytes of text that are read of one large file."""
 SNIFFED_FILES, SNIFFED_RECORDS = 8, 50
@@ -199,7 +200,8 @@ def _sample(
     Of text and code, files that are no UTF-8 text are left out of the finding.
     """
     pieces = list(pieces_of(name, _settings(finding, fields)))
-    step = max(1, round(sum(piece.bytes for piece in pieces) / SAMPLE_BYTES))
+    limit = WHOLE_SAMPLE_BYTES if finding.format in WHOLE_FILES else SAMPLE_BYTES
+    step = max(1, round(sum(piece.bytes for piece in pieces) / limit))
     documents: list[Document] = []
     bad: dict[str, str] = {}
     read = 0.0
@@ -211,7 +213,7 @@ def _sample(
             continue
         file, _ = finding.files[number]
         try:
-            (document,), _ = _read(piece)
+            (document,) = _documents(piece)
         except UserError as error:
             bad[file] = error.what
             continue
@@ -276,7 +278,7 @@ def _read(piece: Piece) -> tuple[list[Document], float]:
     held, at_limit = 0, None
     with TemporaryDirectory() as folder, metered(meter := Path(folder) / "meter"):
         for each in piece.read(Tolerance()):
-            own = [each] if isinstance(each, Document) else list(rows_of(each))
+            own = _rows(each)
             documents += own
             held += sum(len(document.text) for document in own)
             if held < PIECE_SAMPLE_BYTES or piece.bytes <= PIECE_SAMPLE_BYTES:
@@ -286,6 +288,14 @@ def _read(piece: Piece) -> tuple[list[Document], float]:
             if consumed > at_limit:
                 return documents, min(1.0, at_limit / piece.bytes)
     return documents, 1.0
+
+
+def _documents(piece: Piece) -> list[Document]:
+    return [document for each in piece.read(Tolerance()) for document in _rows(each)]
+
+
+def _rows(read: Document | DocumentTable) -> list[Document]:
+    return [read] if isinstance(read, Document) else list(rows_of(read))
 
 
 def _number_in(file: Path) -> int:
