@@ -80,3 +80,10 @@ def test_what_cannot_be_read_is_refused_with_a_remedy(
     with pytest.raises(UserError) as error:
         search([tmp_path / given])
     assert re.search(message, str(error.value))
+
+
+def test_a_path_in_another_is_refused_and_one_given_twice_is_read_once(tmp_path: Path) -> None:
+    write(tmp_path, **{"a/b.txt": "words"})
+    assert len(search([tmp_path / "a", tmp_path / "a" / ".." / "a"]).findings) == 1
+    with pytest.raises(UserError, match="lies in"):
+        search([tmp_path, tmp_path / "a" / "b.txt"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from feldspar.begin import pile as pile_module
+from feldspar.begin import sample
 from feldspar.begin.pile import measure_pile
 from feldspar.core.errors import UserError
 from feldspar.corpus.columns import arrow
@@ -37,9 +37,9 @@ def test_a_small_pile_is_measured_exactly(tmp_path: Path) -> None:
 def test_a_large_pile_is_estimated_by_a_sample(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pile_module, "SAMPLE_BYTES", 40_000)
-    monkeypatch.setattr(pile_module, "WHOLE_SAMPLE_BYTES", 40_000)
-    monkeypatch.setattr(pile_module, "PIECE_SAMPLE_BYTES", 1_500_000)
+    monkeypatch.setattr(sample, "SAMPLE_BYTES", 40_000)
+    monkeypatch.setattr(sample, "WHOLE_SAMPLE_BYTES", 40_000)
+    monkeypatch.setattr(sample, "PIECE_SAMPLE_BYTES", 1_500_000)
     texts = documents(200, 300)
     for number, text in enumerate(texts):
         (tmp_path / f"{number}.txt").write_text(text)
@@ -49,6 +49,23 @@ def test_a_large_pile_is_estimated_by_a_sample(
     for source, count in zip(measure_pile([tmp_path]).sources, (200, 12_000), strict=True):
         assert not source.exact and len(source.texts) < count
         assert abs(source.documents - count) < 0.4 * count
+
+
+def test_a_folder_that_datasets_saved_is_measured(tmp_path: Path) -> None:
+    texts = documents(5, 300)
+    pyarrow, _ = arrow()
+    table = pyarrow.table({"body": texts, "n": range(5)})
+    with (
+        pyarrow.OSFile(str(tmp_path / "data-0.arrow"), "wb") as file,
+        pyarrow.ipc.new_stream(file, table.schema) as stream,
+    ):
+        stream.write_table(table)
+    (tmp_path / "state.json").write_text(
+        json.dumps({"_data_files": [{"filename": "data-0.arrow"}]})
+    )
+    (source,) = measure_pile([tmp_path]).sources
+    assert (source.finding.format, source.settings.text_field) == ("huggingface", "body")
+    assert (source.documents, source.files) == (5, 1)
 
 
 def test_copies_and_short_documents_are_counted(tmp_path: Path) -> None:

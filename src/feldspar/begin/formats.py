@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from feldspar.core.errors import UserError
-from feldspar.corpus.readers.huggingface import SPLITS_NAME, STATE_NAME, split_files
+from feldspar.corpus.readers.huggingface import is_saved, saved_files, split_files
 from feldspar.corpus.readers.jsonl import JSONL_SUFFIXES
 from feldspar.corpus.readers.listing import files_below
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES
@@ -82,7 +82,8 @@ def search(paths: Iterable[Path]) -> Search:
     nothing to read at all.
     """
     found = Search()
-    given = list(paths)
+    given = list({path.expanduser().resolve(): path for path in paths}.values())
+    _require_apart(given)
     for path in given:
         if path.expanduser().is_file():
             found.findings.append(_file(path))
@@ -91,6 +92,15 @@ def search(paths: Iterable[Path]) -> Search:
     if not found.findings:
         raise _nothing(given, found.passed_over)
     return found
+
+
+def _require_apart(paths: list[Path]) -> None:
+    """Raise UserError where one path lies in another: its text would be read twice."""
+    for inner in paths:
+        for outer in paths:
+            place = inner.expanduser().resolve()
+            if inner != outer and place.is_relative_to(outer.expanduser().resolve()):
+                raise UserError(f"{inner} lies in {outer}, so it is read twice", do="give one")
 
 
 def advice(ending: str) -> str:
@@ -118,8 +128,9 @@ def _file(path: Path) -> Finding:
 def _search_folder(path: Path, found: Search) -> None:
     """Add the findings of a folder, one for each format that it holds."""
     place = path.expanduser()
-    if (place / SPLITS_NAME).is_file() or (place / STATE_NAME).is_file():
-        found.findings.append(Finding(path, "huggingface", []))
+    if is_saved(path):
+        saved = [(file.name, file) for file in saved_files(path)]
+        found.findings.append(Finding(path, "huggingface", saved))
         return
     try:
         files = files_below(path, ("",))

@@ -1,52 +1,23 @@
-"""Measure a pile of text: read a sample of each source by its own reader, and estimate the rest."""
+"""Measure a pile of text: its sources, their documents and bytes, by a sample of each."""
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import islice
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from feldspar.begin.fields import Fields, choose_fields
 from feldspar.begin.formats import Finding, Search, search
-from feldspar.core.errors import UserError
+from feldspar.begin.sample import WHOLE_FILES, read_sample, sniffed_records
 from feldspar.core.progress import progress
-from feldspar.corpus.checks import MOST_REPLACED
-from feldspar.corpus.document import Document, Tolerance
-from feldspar.corpus.parts import DocumentTable, rows_of
-from feldspar.corpus.read_progress import metered
-from feldspar.corpus.readers.jsonl import jsonl_records
-from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_records
-from feldspar.corpus.readers.pieces import Piece
-from feldspar.corpus.readers.sources import pieces_of
+from feldspar.corpus.document import Document
 from feldspar.recipe.sections.corpus import SourceSettings
-from feldspar.recipe.sections.readers import (
-    CodeReader,
-    HuggingFaceReader,
-    JsonlReader,
-    ParquetReader,
-    Reader,
-    TextReader,
-    WarcReader,
-)
 
-SAMPLE_BYTES, WHOLE_SAMPLE_BYTES = 16_000_000, 64_000_000
-"""Bytes of a source that are read, evenly over its files; more where a file is a document, because
-one that is no text would be refused later."""
-PIECE_SAMPLE_BYTES = 4_000_000
-"""Bytes of text that are read of one large file."""
-SNIFFED_FILES, SNIFFED_RECORDS = 8, 50
-"""Files and records of each file in which fields are sought."""
-WHOLE_FILES = ("text", "code")
-"""Formats of which each file is a document."""
-MOST_LEFT_OUT = 20
-"""Files that are left out because they are no UTF-8 text; more are refused."""
 SHORT_CHARACTERS = 200
 """Documents that a recipe removes by default because they are shorter."""
-
-Choose = Callable[[Finding, Sequence[Mapping[str, Any]]], Fields]
 
 
 @dataclass(frozen=True)
@@ -167,19 +138,16 @@ def _names(findings: Sequence[Finding]) -> list[str]:
 def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
     fields = None
     if finding.format in ("jsonl", "parquet", "huggingface"):
-        records = list(_sniffed(finding))
+        records = list(sniffed_records(finding))
         fields = choose_fields(records, str(finding.path), text_field)
-    finding, documents, read = _sample(name, finding, fields)
-    settings = _settings(finding, fields)
-    total = sum(piece.bytes for piece in pieces_of(name, settings))
-    factor = total / read if read else 1.0
-    whole = finding.format in WHOLE_FILES
+    sample = read_sample(name, finding, fields)
+    finding, documents, factor = sample.finding, sample.documents, sample.factor
     sizes = [len(document.text.encode()) for document in documents]
-    _check(finding, documents)
+    whole = finding.format in WHOLE_FILES
     return Source(
         name=name,
         finding=finding,
-        settings=settings,
+        settings=sample.settings,
         fields=fields,
         files=len(finding.files),
         documents=len(finding.files) if whole else round(len(documents) * factor),
@@ -190,132 +158,6 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
         letters=_letters(documents),
         texts=[document.text for document in documents],
     )
-
-
-def _sample(
-    name: str, finding: Finding, fields: Fields | None
-) -> tuple[Finding, list[Document], float]:
-    """Read a sample; return the finding, the documents and the bytes on the disk that were read.
-
-    Of text and code, files that are no UTF-8 text are left out of the finding.
-    """
-    pieces = list(pieces_of(name, _settings(finding, fields)))
-    limit = WHOLE_SAMPLE_BYTES if finding.format in WHOLE_FILES else SAMPLE_BYTES
-    step = max(1, round(sum(piece.bytes for piece in pieces) / limit))
-    documents: list[Document] = []
-    bad: dict[str, str] = {}
-    read = 0.0
-    for number in range(0, len(pieces), step):
-        piece = pieces[number]
-        if finding.format not in WHOLE_FILES:
-            own, share = _read(piece)
-            documents, read = documents + own, read + share * piece.bytes
-            continue
-        file, _ = finding.files[number]
-        try:
-            (document,) = _documents(piece)
-        except UserError as error:
-            bad[file] = error.what
-            continue
-        if document.replaced * MOST_REPLACED > len(document.text):
-            bad[file] = f"{file} is not UTF-8"
-        elif "\0" in document.text:
-            bad[file] = f"{file} is no text: it holds bytes that are zero"
-        else:
-            documents.append(document)
-            read += piece.bytes
-    if not bad:
-        return finding, documents, read
-    if len(bad) > MOST_LEFT_OUT or not documents:
-        raise UserError(
-            f"{finding.path}: {len(bad)} of its files are no UTF-8 text",
-            found=next(iter(bad.values())),
-            do="convert them to UTF-8, as by iconv -f CP1252 -t UTF-8, or move them away",
-        )
-    files = [pair for pair in finding.files if pair[0] not in bad]
-    exclude = (*finding.exclude, *bad)
-    return replace(finding, files=files, exclude=exclude, bad=tuple(bad.values())), documents, read
-
-
-def _settings(finding: Finding, fields: Fields | None) -> SourceSettings:
-    """Return the settings of the source; its path is the one that was given."""
-    reader: Reader
-    if finding.format == "text":
-        reader = TextReader(suffixes=finding.suffixes, exclude=finding.exclude)
-    elif finding.format == "code":
-        reader = CodeReader(suffixes=finding.suffixes, exclude=finding.exclude)
-    else:
-        reader = {
-            "jsonl": JsonlReader(),
-            "parquet": ParquetReader(),
-            "warc": WarcReader(),
-            "huggingface": HuggingFaceReader(),
-        }[finding.format]
-    if fields is None:
-        return SourceSettings(reader=reader, path=finding.path)
-    return SourceSettings(
-        reader=reader, path=finding.path, text_field=fields.text, id_field=fields.id
-    )
-
-
-def _sniffed(finding: Finding) -> Iterator[Mapping[str, Any]]:
-    """Yield records of files that lie evenly over the finding."""
-    step = max(1, len(finding.files) // SNIFFED_FILES)
-    for name, path in finding.files[::step]:
-        if name.endswith(PARQUET_SUFFIXES):
-            rows = parquet_records(name, path)
-        else:
-            rows = jsonl_records(name, path, name, Tolerance())
-        yield from (record for _, record in islice(rows, SNIFFED_RECORDS))
-
-
-def _read(piece: Piece) -> tuple[list[Document], float]:
-    """Read a piece, or the beginning of a large one; return documents and the share read.
-
-    Readers decompress block by block, so reading ends where the next block begins.
-    """
-    documents: list[Document] = []
-    held, at_limit = 0, None
-    with TemporaryDirectory() as folder, metered(meter := Path(folder) / "meter"):
-        for each in piece.read(Tolerance()):
-            own = _rows(each)
-            documents += own
-            held += sum(len(document.text) for document in own)
-            if held < PIECE_SAMPLE_BYTES or piece.bytes <= PIECE_SAMPLE_BYTES:
-                continue
-            consumed = _number_in(meter)
-            at_limit = consumed if at_limit is None else at_limit
-            if consumed > at_limit:
-                return documents, min(1.0, at_limit / piece.bytes)
-    return documents, 1.0
-
-
-def _documents(piece: Piece) -> list[Document]:
-    return [document for each in piece.read(Tolerance()) for document in _rows(each)]
-
-
-def _rows(read: Document | DocumentTable) -> list[Document]:
-    return [read] if isinstance(read, Document) else list(rows_of(read))
-
-
-def _number_in(file: Path) -> int:
-    return int(file.read_text(encoding="ascii")) if file.is_file() else 0
-
-
-def _check(finding: Finding, documents: Sequence[Document]) -> None:
-    """Raise UserError where a source holds no text, or too much that is not UTF-8."""
-    characters = sum(len(document.text) for document in documents)
-    if not any(document.text.strip() for document in documents):
-        raise UserError(f"{finding.path}: its {len(documents)} documents hold no text")
-    replaced = sum(document.replaced for document in documents)
-    if replaced * MOST_REPLACED > characters:
-        worst = max(documents, key=lambda document: document.replaced)
-        raise UserError(
-            f"{finding.path}: {replaced:,} of {characters:,} characters are not UTF-8",
-            found=f"most of them in {worst.origin}",
-            allowed=f"at most 1 in {MOST_REPLACED:,}",
-            do="convert it to UTF-8, for example with iconv -f CP1252 -t UTF-8",
-        )
 
 
 def _share(flags: Iterable[bool]) -> float:
@@ -336,9 +178,6 @@ def _copied(documents: Sequence[Document], sizes: Sequence[int]) -> float:
 
 def _letters(documents: Sequence[Document]) -> str:
     """Return the script of most letters in a few beginnings of texts."""
-    import unicodedata
-    from collections import Counter
-
     step = max(1, len(documents) // 200)
     counts = Counter(
         unicodedata.name(letter, "other").split(" ")[0].lower()

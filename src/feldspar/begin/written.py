@@ -126,6 +126,7 @@ def _source(source: Source, recipe: Path) -> Iterator[str]:
     reader = {"type": settings.reader.type} | given
     yield _line(f"      reader: {_flow(reader)}", _of_reader(source))
     yield f"      path: {_text(seen_from_recipe(source.finding.path, recipe))}"
+    yield "      # licence: CC-BY-4.0  (name that of the text before you release the model)"
     if source.fields is not None:
         yield _line(f"      text_field: {_text(source.fields.text)}", source.fields.why)
         if source.fields.id != "id":

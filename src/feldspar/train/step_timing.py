@@ -6,7 +6,7 @@ lies outside the blocks (embeddings, head, loss) is a part of both.
 
 import time
 from dataclasses import dataclass
-from statistics import median
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ from feldspar.train.optimizer import Optimizer
 
 ROUNDS, MOST_SECONDS = 4, 30.0
 """Timings of each model, of which the fastest counts, and seconds after which no more are made."""
-PACE_ROUNDS, PACE_SECONDS = 8, 4.0
+PACE_ROUNDS, PACE_SECONDS = 32, 3.0
 """Most steps with each number of threads for a pace, and seconds after which no more are made."""
 BUSY = 1.5
 """A step that takes so many times its processor time on the clock shows other programs."""
@@ -119,7 +119,8 @@ def measure_pace(recipe: Recipe, phase_index: int, sequences: int) -> Pace:
     fastest = min(clock + shared)
     if model.on_processor:
         fastest = min(fastest, median(processor for _, processor in one))
-    usual = min(median(clock), median(shared) if shared else median(clock))
+    # The mean: between short steps other programs take whole slices of time.
+    usual = min(fmean(clock), fmean(shared or clock))
     return Pace(tokens.numel() / fastest, tokens.numel() / usual)
 
 
