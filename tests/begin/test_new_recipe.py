@@ -162,7 +162,7 @@ def test_a_recipe_trains_to_the_end(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     texts_in(tmp_path / "texts", 24)
-    command = ["new", "texts", "--minutes", "0.05", "--out", "mine.yaml"]
+    command = ["new", "texts", "--minutes", "0.01", "--out", "mine.yaml"]
     assert run_with(command) == 0
     shown = capsys.readouterr().out
     assert "next: feldspar train mine.yaml" in shown and "texts" in shown
@@ -170,7 +170,7 @@ def test_a_recipe_trains_to_the_end(
     assert "validation loss" in capsys.readouterr().out
     assert run_with(["export", "runs/mine", "--to", "base"]) == 0
     capsys.readouterr()
-    again = ["new", "texts", "--minutes", "0.02", "--start-from", "base", "--out", "more.yaml"]
+    again = ["new", "texts", "--minutes", "0.005", "--start-from", "base", "--out", "more.yaml"]
     assert run_with([*again, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     first = feldspar.load_recipe("mine.yaml")
