@@ -24,7 +24,7 @@ from feldspar.api.models import (
     train,
     verify_release,
 )
-from feldspar.api.recipes import estimate, plan, shipped_recipes, size
+from feldspar.api.recipes import estimate, new_recipe, plan, shipped_recipes, size
 from feldspar.api.studies import (
     coordinate_check,
     fit_batch_schedule,
@@ -87,6 +87,7 @@ __all__ = [
     "fit_law",
     "import_model",
     "load_recipe",
+    "new_recipe",
     "open_model",
     "plan",
     "register_with_transformers",

@@ -53,6 +53,7 @@ VALUES = {
     "loaded.arguments": "quickstart seed=1",
     "start.recipe or 'ITS-RECIPE'": "ITS-RECIPE",
     "paper.name": "PAPER",
+    "recipe": "RECIPE",
     "base": "smollm2-135m",
     "paper": "PAPER",
     "record['paper']": "PAPER",

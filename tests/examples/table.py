@@ -76,6 +76,7 @@ TABLE = (
         only_read=True,
     ),
     # Training
+    Row(r"new ", "the workspace holds the recipe", added=(ANEW,)),
     Row(r"quickstart", TEXT, small=True, added=("--out", "runs/again")),
     Row(r"train \S+ runtime.distribution=ddp", "refused without torchrun", small=True, exits=3),
     Row(r"train my-recipe.yaml", "the workspace holds the run", added=(ANEW,)),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from feldspar.api.arguments import load_recipe, path_of
+from feldspar.core.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from feldspar.api.arguments import PathLike, RecipeLike
     from feldspar.plan.summary import Plan
     from feldspar.recipe.load import LoadedRecipe
@@ -19,6 +23,33 @@ def shipped_recipes() -> dict[str, str]:
     from feldspar.recipe.shipped import shipped_names
 
     return {name: load_any_recipe(name).recipe.description for name in shipped_names()}
+
+
+def new_recipe(
+    paths: Iterable[PathLike],
+    out: PathLike,
+    *,
+    minutes: float = 5.0,
+    parameters: float | None = None,
+    text_field: str | None = None,
+    start_from: PathLike | None = None,
+    overwrite: bool = False,
+) -> LoadedRecipe:
+    """Write a recipe that trains on your own files in about ``minutes`` on this machine.
+
+    ``paths`` are files and folders of text, source code, JSON lines, Parquet or web archives.
+    ``text_field`` names the field of records that holds the text, where it is not clear.
+    ``start_from`` is the folder of an open model to train on. Raises UserError for paths without
+    text, and for an existing ``out`` unless ``overwrite``.
+    """
+    from feldspar.begin.new_recipe import make_recipe
+
+    if isinstance(paths, str | os.PathLike):
+        raise UserError("paths: a list of files or folders is needed", found=paths)
+    given = [path_of(each, "paths") for each in paths]
+    file = path_of(out, "out")
+    base = None if start_from is None else path_of(start_from, "start_from")
+    return make_recipe(given, file, minutes, parameters, text_field, base, overwrite).loaded
 
 
 def plan(recipe: RecipeLike) -> Plan | VisionPlan:

@@ -16,9 +16,12 @@ def register(app: typer.Typer) -> None:
 
     @config.command()
     def explain(
-        key: Annotated[str, typer.Argument(help="Dotted key, e.g. phases.0.batch")],
+        key: Annotated[str, typer.Argument(help="Dotted key, or a word such as warmup.")],
     ) -> None:
-        """Say what a key means. Example: feldspar config explain model.positions"""
+        """Say what a key means, or which keys a word is about.
+
+        Example: feldspar config explain model.positions
+        """
         from feldspar.recipe.explain import explain as explain_key
 
         typer.echo("\n".join(explain_key(key)))

@@ -29,6 +29,7 @@ USAGE_ERROR: Any = typer.BadParameter.__mro__[2]
 
 COMMANDS = (
     "quickstart",
+    "new",
     "corpus",
     "tokenizer",
     "tokens",

@@ -1,4 +1,4 @@
-"""Explain a key of the recipe with the descriptions in the settings."""
+"""Explain a key of the recipe, or a word of the field, with the descriptions in the settings."""
 
 import json
 
@@ -7,6 +7,7 @@ from pydantic.fields import FieldInfo
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
+from feldspar.recipe.concepts import Keys, explain_concept, nearest_concepts
 from feldspar.recipe.keys import all_keys
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.vision_root import VisionRecipe
@@ -15,7 +16,8 @@ from feldspar.recipe.vision_root import VisionRecipe
 def explain(key: str) -> list[str]:
     """Return lines that explain a key: description, default, and the keys below it.
 
-    Raises UserError that names the nearest key.
+    A word that is no key (``warmup``, ``parquet``) is explained by the keys that it is about.
+    Raises UserError that names the nearest key, or the nearest words.
     """
     wanted = ".".join("N" if part.isdecimal() else part for part in key.split("."))
     wanted = wanted.removesuffix(".N")
@@ -25,11 +27,9 @@ def explain(key: str) -> list[str]:
             keys.setdefault(name, []).append(field)
     matches = [name for name in keys if _fits(name, wanted)]
     if not matches:
-        hint = nearest(wanted, keys)
-        raise UserError(
-            f"{key}: no such key" + (f"; did you mean {hint!r}?" if hint else ""),
-            do="list all keys: feldspar config schema",
-        )
+        if "." not in key and (lines := explain_concept(key, keys)):
+            return lines
+        raise _unknown(key, wanted, keys)
     lines = []
     for name in matches:
         for field in keys[name]:
@@ -39,6 +39,15 @@ def explain(key: str) -> list[str]:
         direct = [other for other in keys if _is_directly_below(other, name)]
         lines.extend(f"  {key}: {_one_line(field)}" for key in direct for field in keys[key])
     return list(dict.fromkeys(lines))
+
+
+def _unknown(key: str, wanted: str, keys: Keys) -> UserError:
+    hint = nearest(wanted, keys) if "." in key else None
+    near = [repr(hint)] if hint else list(map(repr, nearest_concepts(key, keys)))
+    return UserError(
+        f"{key}: no such key" + (f"; did you mean {' or '.join(near)}?" if near else ""),
+        do="list all keys: feldspar config schema",
+    )
 
 
 def _one_line(field: FieldInfo) -> str:

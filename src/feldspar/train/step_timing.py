@@ -6,6 +6,7 @@ lies outside the blocks (embeddings, head, loss) is a part of both.
 
 import time
 from dataclasses import dataclass
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -25,6 +26,10 @@ from feldspar.train.optimizer import Optimizer
 
 ROUNDS, MOST_SECONDS = 4, 30.0
 """Timings of each model, of which the fastest counts, and seconds after which no more are made."""
+PACE_ROUNDS, PACE_SECONDS = 32, 3.0
+"""Most steps with each number of threads for a pace, and seconds after which no more are made."""
+BUSY = 1.5
+"""A step that takes so many times its processor time on the clock shows other programs."""
 BYTES = 16
 """Bytes of a parameter with its gradient and two moments."""
 
@@ -69,6 +74,56 @@ def time_step(recipe: Recipe, phase_index: int, sequences: int) -> StepTiming:
     return StepTiming(tokens.numel(), (one, two), (own_update, other_update))
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Tokens per second of whole training steps on this machine."""
+
+    undisturbed: float
+    """Speed of the fastest step, or that of one thread by its processor time, if that is faster.
+    Other programs cannot lower the second one."""
+    now: float
+    """Speed on the clock, beside whatever else runs."""
+
+
+def measure_pace(recipe: Recipe, phase_index: int, sequences: int) -> Pace:
+    """Time whole steps of ``sequences`` sequences with one thread and with all of them.
+
+    Raises SetupError where the model does not fit into memory.
+    """
+    _require_memory([recipe.model])
+    context = recipe.context_lengths[phase_index]
+    draw = torch.Generator().manual_seed(0)
+    tokens = torch.randint(resolved_vocab_size(recipe.model), (sequences, context), generator=draw)
+    model = _TimedModel(recipe, phase_index, recipe.model, tokens)
+    all_threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        model.step()  # warms up
+        one = [model.timed_step() for _ in range(2)]
+        began = time.perf_counter()
+        clock = [seconds for seconds, _ in one]
+        # Beside other programs threads wait for one another, and a step may take a minute.
+        alone = not model.on_processor or one[-1][0] < BUSY * one[-1][1]
+        shared = []
+        for _ in range(PACE_ROUNDS):
+            if time.perf_counter() - began > PACE_SECONDS:
+                break
+            torch.set_num_threads(1)
+            one.append(model.timed_step())
+            clock.append(one[-1][0])
+            if alone and all_threads > 1:
+                torch.set_num_threads(all_threads)
+                shared.append(model.timed_step()[0])
+    finally:
+        torch.set_num_threads(all_threads)
+    fastest = min(clock + shared)
+    if model.on_processor:
+        fastest = min(fastest, median(processor for _, processor in one))
+    # The mean: between short steps other programs take whole slices of time.
+    usual = min(fmean(clock), fmean(shared or clock))
+    return Pace(tokens.numel() / fastest, tokens.numel() / usual)
+
+
 class _TimedModel:
     """A model with its optimizer, and a micro-batch of random tokens."""
 
@@ -88,6 +143,17 @@ class _TimedModel:
         self._optimizer.set_rates(rates.learning_rate, settings.weight_decay)
         self._module = LanguageModelLoss(decoder, resolved_vocab_size(model))
         self._tokens = tokens.to(self._device)
+
+    def timed_step(self) -> tuple[float, float]:
+        """Take a step; return its seconds on the clock and of the processor."""
+        before = time.process_time()
+        seconds = sum(self.step())
+        return seconds, time.process_time() - before
+
+    @property
+    def on_processor(self) -> bool:
+        """True if the processor computes the step."""
+        return self._device.type == "cpu"
 
     def step(self) -> tuple[float, float]:
         """Take a step; return the seconds of its passes and of its update."""

@@ -52,14 +52,11 @@ def huggingface_pieces(
         yield Piece(partial(_hub_documents, reader, offline, records), HUB_BYTES, "", here=True)
         return
     assert settings.path is not None
-    path = settings.path.expanduser().absolute()
-    if (path / SPLITS_NAME).is_file():
-        path = _split_of(path, reader.split)
-    if (path / STATE_NAME).is_file():
-        for file in _saved_files(path):
+    if is_saved(settings.path):
+        for file in saved_files(settings.path, reader.split):
             yield file_piece(partial(_saved_documents, file, records), file)
         return
-    for name, file in split_files(path, reader.split):
+    for name, file in split_files(settings.path.expanduser().absolute(), reader.split):
         if name.endswith(PARQUET_SUFFIXES):
             yield from parquet_pieces_of(name, file, records)
         else:
@@ -74,7 +71,7 @@ def _hub_documents(
 
 
 def _saved_documents(file: Path, records: RecordReader, tolerance: Tolerance) -> Documents:
-    return documents_of(_numbered(file.name, _arrow_rows(file)), records, tolerance)
+    return documents_of(_numbered(file.name, arrow_rows(file)), records, tolerance)
 
 
 def _numbered(place: str, rows: Rows) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -116,7 +113,20 @@ def _split_of(path: Path, split: str) -> Path:
     return path / split
 
 
-def _saved_files(path: Path) -> list[Path]:
+def is_saved(folder: Path) -> bool:
+    """Tell whether ``save_to_disk`` made a folder."""
+    folder = folder.expanduser()
+    return (folder / SPLITS_NAME).is_file() or (folder / STATE_NAME).is_file()
+
+
+def saved_files(folder: Path, split: str = "train") -> list[Path]:
+    """List the Arrow files of a split in a folder that ``save_to_disk`` made.
+
+    Raises UserError for a split that it has not, and for a damaged folder.
+    """
+    path = folder.expanduser().absolute()
+    if (path / SPLITS_NAME).is_file():
+        path = _split_of(path, split)
     try:
         names = [str(item["filename"]) for item in _json(path / STATE_NAME)["_data_files"]]
     except (KeyError, TypeError) as error:
@@ -137,7 +147,8 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _arrow_rows(path: Path) -> Rows:
+def arrow_rows(path: Path) -> Rows:
+    """Yield the rows of an Arrow stream. Raises UserError for a damaged file."""
     pyarrow, _ = arrow()
     try:
         with pyarrow.memory_map(str(path)) as file, pyarrow.ipc.open_stream(file) as stream:

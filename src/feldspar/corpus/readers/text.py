@@ -15,8 +15,9 @@ from feldspar.recipe.sections.readers import CodeReader, TextReader
 
 def text_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
     """Yield the files of a text folder."""
-    assert settings.path is not None and isinstance(settings.reader, TextReader)
-    return whole_files(source, settings, settings.reader.suffixes, ())
+    reader = settings.reader
+    assert isinstance(reader, TextReader)
+    return whole_files(source, settings, reader.suffixes, reader.exclude)
 
 
 def whole_files(

@@ -1,10 +1,16 @@
 """Settings of the readers of a corpus's sources."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 
 SOURCE_NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Pattern of names that are safe as folder names."""
@@ -28,6 +34,12 @@ class TextReader(Settings):
     type: Literal["text"] = "text"
     suffixes: tuple[str, ...] = (".txt", ".md", ".rst")
     """File endings that are read."""
+    exclude: tuple[str, ...] = ()
+    """Globs of relative paths that are left out; a glob without "/" is matched with file names."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("exclude",))
 
 
 class CodeReader(Settings):

@@ -1,0 +1,103 @@
+"""Choose how long to train on from an open model, by the minutes and the amount of text."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from feldspar.begin.choice import (
+    MOST_EPOCHS,
+    TOKENIZER_SAMPLE_BYTES,
+    TRAINING_SHARE,
+    Choice,
+    fit,
+    require_text,
+    sample_texts,
+    usual_sequences,
+)
+from feldspar.begin.pile import Pile
+from feldspar.core.errors import UserError
+from feldspar.core.progress import progress
+from feldspar.huggingface.import_folder import read_description
+from feldspar.model.rows import model_shapes
+from feldspar.prepare.bases import holds_model
+from feldspar.recipe.root import Recipe
+from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, TextTokenizer
+from feldspar.train.step_timing import measure_pace
+
+LEARNING_RATE = 1e-4
+"""Peak rate of all weights, as in the second stage of bilingual/open; higher rates forget more."""
+CONTEXT = 256
+"""Tokens of a sequence, or fewer where the model reads fewer."""
+
+
+def choose_for_base(pile: Pile, train_share: float, folder: Path, minutes: float) -> Choice:
+    """Return the training of the model in ``folder`` on ``pile``.
+
+    Raises UserError for a folder without a model or without a tokenizer, and for too little text.
+    """
+    if not holds_model(folder):
+        raise UserError(
+            f"--start-from: {folder} holds no model",
+            do="import one first, for example: feldspar import smollm2-135m --to smollm2",
+        )
+    if not (folder / TOKENIZER_FILE).is_file():
+        raise UserError(f"--start-from: {folder} holds no {TOKENIZER_FILE}")
+    recipe = _recipe(folder)
+    context = recipe.context_lengths[0]
+    tokenizer = TextTokenizer.load(folder)
+    texts = sample_texts(pile, TOKENIZER_SAMPLE_BYTES)
+    tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
+    bytes_per_token = sum(len(text.encode()) for text in texts) / tokens
+    text_tokens = pile.new_bytes * train_share / bytes_per_token
+    require_text(pile, text_tokens, context, bytes_per_token)
+    with progress("measuring the speed of this machine", None, "models") as advance:
+        pace = measure_pace(recipe, 0, 1)
+        advance(1)
+    timed = minutes * 60 * pace.undisturbed * TRAINING_SHARE
+    fitted = fit(timed, MOST_EPOCHS * text_tokens, usual_sequences(recipe), context)
+    return Choice(
+        sections=_sections(folder),
+        context=context,
+        tokens_per_parameter=None,
+        vocabulary=tokenizer.needed_rows,
+        parameters=model_shapes(recipe.model).parameters,
+        text_tokens=int(text_tokens),
+        tokens=fitted.tokens,
+        sequences=fitted.sequences,
+        pace=pace,
+        seconds=fitted.tokens / pace.undisturbed / TRAINING_SHARE,
+        bytes_per_token=bytes_per_token,
+        bound_by=fitted.bound_by,
+        start_from=folder,
+    )
+
+
+def _sections(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the sections of the recipe that describe the model and its training."""
+    described = read_description(folder)
+    parametrization = described.parametrization.model_dump(mode="json", exclude_defaults=True)
+    return {
+        "model": described.settings.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "parametrization": parametrization | {"learning_rate": LEARNING_RATE},
+        "optimizer": {"type": "adamw", "weight_decay": 0.01},
+        "schedule": {
+            "learning_rate": [
+                {"to": 1, "over": "10% of run"},
+                {"to": 0.1, "over": "rest", "shape": "cosine"},
+            ]
+        },
+    }
+
+
+def _recipe(folder: Path) -> Recipe:
+    """Return a recipe of the model without text, to measure its speed."""
+    sections = _sections(folder)
+    longest = read_description(folder).settings.max_sequence_length
+    phase = {
+        "name": "all",
+        "length": "100 steps",
+        "batch": {"sequences": 1},
+        "context_length": min(CONTEXT, longest),
+    }
+    values = {"schema_version": 1, "name": "speed", "phases": [phase], **sections}
+    return Recipe.model_validate_json(json.dumps(values))
