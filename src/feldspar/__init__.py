@@ -22,6 +22,7 @@ from feldspar.api.models import (
     open_model,
     release,
     train,
+    unpack_release,
     verify_release,
 )
 from feldspar.api.recipes import estimate, plan, shipped_recipes, size
@@ -97,6 +98,7 @@ __all__ = [
     "train",
     "train_family",
     "transfer",
+    "unpack_release",
     "verify_release",
     "write_report",
 ]

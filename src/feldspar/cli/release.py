@@ -1,9 +1,36 @@
-"""``feldspar release``: a run as a folder that ``transformers`` loads, with card and manifest."""
+"""``feldspar release``: a run as a folder that anyone can load, verify, continue and reproduce."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from feldspar.cli.generate import CheckpointName
+
+To = Annotated[Path | None, typer.Option("--to", help="Release folder; default RUN/release.")]
+Kept = Annotated[
+    str,
+    typer.Option("--checkpoints", help="What is released of the run's: none, weights, or all."),
+]
+Licence = Annotated[
+    str | None, typer.Option("--licence", help="Licence of the weights, such as apache-2.0.")
+]
+Evaluations = Annotated[
+    list[Path] | None,
+    typer.Option("--evaluation", help="A file of `evaluate --json`; may be repeated."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a release that is there.")]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Verify every byte of a release; exit 1 where one differs.")
+]
+Shards = Annotated[
+    Path | None,
+    typer.Option("--shards", help="With --verify: shards to recompute the data order from."),
+]
+Unpack = Annotated[
+    Path | None,
+    typer.Option("--unpack", help="Write a run folder that continues a released checkpoint."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -11,27 +38,77 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def release(
-        path: Annotated[Path, typer.Argument(help="Run folder, or with --verify a release.")],
-        to: Annotated[
-            Path | None, typer.Option("--to", help="Release folder; default RUN/release.")
-        ] = None,
-        overwrite: Annotated[
-            bool, typer.Option("--overwrite", help="Replace a release that is there.")
-        ] = False,
-        verify: Annotated[
-            bool,
-            typer.Option(
-                "--verify", help="Compare a release with its manifest; exit 1 where it differs."
-            ),
-        ] = False,
+        path: Annotated[
+            Path, typer.Argument(help="Run folder; for --verify and --unpack a release too.")
+        ],
+        to: To = None,
+        checkpoints: Kept = "all",
+        licence: Licence = None,
+        evaluation: Evaluations = None,
+        overwrite: Overwrite = False,
+        verify: Verify = False,
+        shards: Shards = None,
+        unpack: Unpack = None,
+        checkpoint: CheckpointName = "last",
     ) -> int:
-        """Release a run. Example: feldspar release runs/quickstart --to releases/quickstart"""
-        import feldspar
-        from feldspar.core.errors import EXIT_CHECK_FAILED
+        """Release a run whole: model, card, recipe, metrics, data order, checkpoints, manifest.
 
+        Example: feldspar release runs/quickstart --to releases/quickstart
+        """
+        import feldspar
+        from feldspar.core.errors import UserError
+
+        if shards is not None and not verify:
+            raise UserError("--shards goes with --verify")
+        if checkpoint != "last" and unpack is None:
+            raise UserError("--checkpoint goes with --unpack")
         if verify:
-            problems = feldspar.verify_release(path)
-            typer.echo("\n".join(problems) if problems else f"{path} is whole")
-            return EXIT_CHECK_FAILED if problems else 0
-        typer.echo(str(feldspar.release(path, to, overwrite=overwrite)))
+            return show_verified(released(path), shards)
+        if unpack is not None:
+            run = feldspar.unpack_release(released(path), unpack, checkpoint=checkpoint)
+            typer.echo(f"{run}\nnext: feldspar train {run} --out {run}")
+            return 0
+        folder = feldspar.release(
+            path,
+            to,
+            checkpoints=checkpoints,  # type: ignore[arg-type]
+            licence=licence,
+            evaluations=evaluation or [],
+            overwrite=overwrite,
+        )
+        show_openness(folder)
+        typer.echo(f"{folder}\nnext: feldspar release {folder} --verify")
         return 0
+
+
+def released(path: Path) -> Path:
+    """Return the release that a path stands for: itself, or the default place in a run."""
+    from feldspar.recipe.recorded import is_run
+
+    return path / "release" if is_run(path) and (path / "release").is_dir() else path
+
+
+def show_verified(folder: Path, shards: Path | None) -> int:
+    """Verify a release, print what was found, and return the exit code."""
+    from feldspar.core.errors import EXIT_CHECK_FAILED
+    from feldspar.release.verify import verify_release
+
+    found = verify_release(folder, shards)
+    if found.problems:
+        typer.echo("\n".join(found.problems))
+        return EXIT_CHECK_FAILED
+    typer.echo(f"{folder} is whole: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
+    typer.echo(f"data order: {found.order}")
+    return 0
+
+
+def show_openness(folder: Path) -> None:
+    """Print what is complete in a release, and what is missing."""
+    from feldspar.core.json_files import read_json
+
+    openness = read_json(folder / "release.json")["openness"]
+    typer.echo(openness["level"])
+    for name, pillar in openness["pillars"].items():
+        typer.echo(f"  {name:12} {'complete' if pillar['complete'] else 'incomplete'}")
+        for reason in pillar["missing"]:
+            typer.echo(f"  {'':12} {reason}")
