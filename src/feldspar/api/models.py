@@ -271,6 +271,19 @@ def verify_release(folder: PathLike, *, shards: PathLike | None = None) -> list[
     return list(verify(path_of(folder, "folder"), given).problems)
 
 
+def step_order(folder: PathLike, step: int, *, shards: PathLike | None = None) -> dict[str, Any]:
+    """Return which tokens of which shards a step of a released run read, sequence by sequence.
+
+    ``shards`` is by default the folder that the recipe names. Raises UserError for a release
+    without a data order, a step that the run did not take, and other shards than the run's.
+    """
+    from feldspar.release.released_order import step_order as places
+
+    return places(
+        path_of(folder, "folder"), step, None if shards is None else path_of(shards, "shards")
+    )
+
+
 def unpack_release(folder: PathLike, to: PathLike, *, checkpoint: str = "last") -> Path:
     """Write a run folder with a checkpoint of a release, which ``train`` continues bit for bit.
 
@@ -280,6 +293,19 @@ def unpack_release(folder: PathLike, to: PathLike, *, checkpoint: str = "last") 
     from feldspar.release.unpack import unpack_release as unpack
 
     return unpack(path_of(folder, "folder"), path_of(to, "to"), checkpoint)
+
+
+def upload_release(folder: PathLike, name: str, *, public: bool = False) -> str:
+    """Upload a release to a hub of models as ``name`` (OWNER/NAME); return its address.
+
+    The branch ``main`` gets the release, and each released checkpoint a branch with its model. A
+    new repository is private unless ``public``. Token and endpoint are those of
+    ``huggingface_hub``. Raises UserError for a release that is not whole, SetupError where the hub
+    or the network refuses.
+    """
+    from feldspar.release.upload import upload_release as upload
+
+    return upload(path_of(folder, "folder"), name, public)
 
 
 def _require_model(folder: Path) -> None:

@@ -31,6 +31,13 @@ Unpack = Annotated[
     Path | None,
     typer.Option("--unpack", help="Write a run folder that continues a released checkpoint."),
 ]
+Upload = Annotated[
+    str | None,
+    typer.Option("--upload", help="Upload the release to a hub as OWNER/NAME, private if new."),
+]
+Public = Annotated[
+    bool, typer.Option("--public", help="With --upload: everyone may see a new repository.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +57,8 @@ def register(app: typer.Typer) -> None:
         shards: Shards = None,
         unpack: Unpack = None,
         checkpoint: CheckpointName = "last",
+        upload: Upload = None,
+        public: Public = False,
     ) -> int:
         """Release a run whole: model, card, recipe, metrics, data order, checkpoints, manifest.
 
@@ -57,16 +66,22 @@ def register(app: typer.Typer) -> None:
         """
         import feldspar
         from feldspar.core.errors import UserError
+        from feldspar.recipe.recorded import is_released
 
         if shards is not None and not verify:
             raise UserError("--shards goes with --verify")
         if checkpoint != "last" and unpack is None:
             raise UserError("--checkpoint goes with --unpack")
+        if public and upload is None:
+            raise UserError("--public goes with --upload")
         if verify:
             return show_verified(released(path), shards)
         if unpack is not None:
             run = feldspar.unpack_release(released(path), unpack, checkpoint=checkpoint)
             typer.echo(f"{run}\nnext: feldspar train {run} --out {run}")
+            return 0
+        if upload is not None and is_released(released(path)):
+            show_uploaded(released(path), upload, public)
             return 0
         folder = feldspar.release(
             path,
@@ -77,7 +92,11 @@ def register(app: typer.Typer) -> None:
             overwrite=overwrite,
         )
         show_openness(folder)
-        typer.echo(f"{folder}\nnext: feldspar release {folder} --verify")
+        typer.echo(str(folder))
+        if upload is not None:
+            show_uploaded(folder, upload, public)
+        else:
+            typer.echo(f"next: feldspar release {folder} --verify")
         return 0
 
 
@@ -100,6 +119,14 @@ def show_verified(folder: Path, shards: Path | None) -> int:
     typer.echo(f"{folder} is whole: {found.files:,} files, {found.bytes / 1e6:,.1f} MB")
     typer.echo(f"data order: {found.order}")
     return 0
+
+
+def show_uploaded(folder: Path, name: str, public: bool) -> None:
+    """Upload a release and print its address."""
+    import feldspar
+
+    typer.echo(feldspar.upload_release(folder, name, public=public))
+    typer.echo(f"next: hf download {name} --local-dir {name.split('/')[-1]}")
 
 
 def show_openness(folder: Path) -> None:

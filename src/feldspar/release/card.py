@@ -1,5 +1,6 @@
 """The model card of a release, written from its record; every figure comes from records."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ CARD_NAME = "README.md"
 def model_card(record: Mapping[str, Any]) -> str:
     """Write the card of a release, by its record, with the header that model hubs read."""
     identity, model = record["identity"], record["model"]
+    licence, kind = identity["licences"]["weights"], model["parametrization"]["type"]
     lines = [
         *_header(identity),
         f"# {plain_text(identity['name'])}",
@@ -31,8 +33,8 @@ def model_card(record: Mapping[str, Any]) -> str:
         f"| parameters | {model['parameters']:,} |",
         f"| context | {model['context_length']:,} tokens |",
         f"| trained on | {trained_on(record['training'])} |",
-        f"| trained as | {model['parametrization']['type']}, exported in standard parametrization |",
-        f"| licence of the weights | {plain_text(identity['licences']['weights'] or 'not stated')} |",
+        f"| trained as | {kind}, exported in standard parametrization |",
+        f"| licence of the weights | {plain_text(licence or 'not stated')} |",
         f"| open | {record['openness']['level']} |",
         "",
         *_use(_has_own_code(model)),
@@ -65,6 +67,25 @@ def model_card(record: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def checkpoint_card(record: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
+    """Write the card of one checkpoint, which points to the card of the release."""
+    name = plain_text(record["identity"]["name"])
+    lines = [
+        *_header(record["identity"]),
+        f"# {name} at step {checkpoint['step']:,}",
+        "",
+        (
+            f"The model after {checkpoint['tokens']:,} tokens, in phase "
+            f"{plain_text(checkpoint['phase'])}. The branch `main` holds the release: card, data "
+            "order, metrics, and this checkpoint with all that training needs to continue from it."
+        ),
+        "",
+        *_use(_has_own_code(record["model"])),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def _header(identity: Mapping[str, Any]) -> list[str]:
     licence = identity["licences"]["weights"]
     return [
@@ -72,7 +93,7 @@ def _header(identity: Mapping[str, Any]) -> list[str]:
         "library_name: transformers",
         "pipeline_tag: text-generation",
         "tags: [feldspar]",
-        *([] if licence is None else [f"license: {licence}"]),
+        *([] if licence is None else [f"license: {json.dumps(licence)}"]),
         "---",
     ]
 
@@ -98,7 +119,9 @@ def _data(sources: Mapping[str, Any]) -> list[str]:
         (
             plain_text(name),
             f"{source['documents']:,}" if "documents" in source else "unknown",
-            f"{source['tokens']['train']['tokens']:,}" if "train" in source.get("tokens", {}) else "",
+            f"{source['tokens']['train']['tokens']:,}"
+            if "train" in source.get("tokens", {})
+            else "",
             plain_text(source.get("licence", "unknown")),
         )
         for name, source in sources.items()
@@ -148,7 +171,9 @@ def _checkpoints(checkpoints: Iterable[Mapping[str, Any]]) -> list[str]:
             f"{each['step']:,}",
             plain_text(each["phase"]),
             "yes" if each["optimizer"] else "no",
-            f"{loss:.4f}" if isinstance(loss := each["metrics"].get("validation/loss"), float) else "",
+            f"{loss:.4f}"
+            if isinstance(loss := each["metrics"].get("validation/loss"), float)
+            else "",
         )
         for each in checkpoints
     ]
@@ -167,9 +192,7 @@ def _openness(openness: Mapping[str, Any]) -> list[str]:
 
 
 def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    return [
-        f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *rows)
-    ]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *rows)]
 
 
 def _use(has_own_code: bool) -> list[str]:

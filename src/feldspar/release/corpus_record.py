@@ -109,5 +109,7 @@ def _documents_of(recipe: Recipe, shards: Manifest) -> Manifest:
         raise LookupError("the recipe names no documents, so origin and licence are not known")
     manifest = read_manifest(recipe.corpus.path, "documents")
     if manifest.digest != shards.parents.get("documents"):
-        raise LookupError(f"{recipe.corpus.path} holds other documents than the shards were made of")
+        raise LookupError(
+            f"{recipe.corpus.path} holds other documents than the shards were made of"
+        )
     return manifest

@@ -158,24 +158,21 @@ def events(folder: Path) -> dict[str, Any]:
 
 def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
     """Return the commands that make the data, train, continue, evaluate and verify."""
-    version = software()
-    install = f"pip install 'feldspar[data]=={__version__}' torch=={version.get('torch')}"
-    data = ["feldspar tokens build recipe.yaml"] if run.recipe.shards else []
+    torch = str(software().get("torch", "")).partition("+")[0]
+    found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
     if run.recipe.corpus:
-        data = ["feldspar corpus build recipe.yaml", *data]
-    found = {
-        "install": [install],
-        "data": data,
-        "train": ["feldspar train recipe.yaml --out runs/again"],
-        "verify": ["feldspar release . --verify"],
-    }
+        found["data"] = ["feldspar corpus build recipe.yaml"]
+    if run.recipe.shards:
+        found.setdefault("data", []).append("feldspar tokens build recipe.yaml")
+    found["verify"] = ["feldspar release . --verify"]
+    found["train"] = ["feldspar train recipe.yaml --out runs/again"]
     if positions:
         at = positions[len(positions) // 2]
-        found["continue"] = [
+        found["evaluate"] = [
             f"feldspar release . --unpack runs/continued --checkpoint {at}",
-            "feldspar train runs/continued --out runs/continued",
+            f"feldspar evaluate runs/continued --checkpoint {at}",
         ]
-        found["evaluate"] = [f"feldspar evaluate runs/continued --checkpoint {at}"]
+        found["continue"] = ["feldspar train runs/continued --out runs/continued"]
     return found
 
 

@@ -28,7 +28,8 @@ from feldspar.release.kept_checkpoints import (
     whole_checkpoints,
 )
 from feldspar.release.openness import openness
-from feldspar.release.run_order import FOLDER_NAME, OrderUnknown, write_order
+from feldspar.release.released_order import FOLDER_NAME, ORDER_NAME
+from feldspar.release.run_order import OrderUnknown, write_order
 from feldspar.release.stored_tensors import stored_entries
 from feldspar.runtime.run_folder import (
     ADAPTATION_NAME,
@@ -133,9 +134,7 @@ def _write_record(
         order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
     except OrderUnknown as error:
         order_missing.append(str(error))
-    corpus, corpus_missing = corpus_record(
-        loaded.recipe, loaded.checkpoint.state["shards"], order
-    )
+    corpus, corpus_missing = corpus_record(loaded.recipe, loaded.checkpoint.state["shards"], order)
     for reason in corpus_missing:
         say(f"warning: {reason}: the release leaves out documents and their licences")
     write_json(folder / CORPUS_NAME, corpus)
@@ -147,7 +146,7 @@ def _write_record(
         "model": record.model(loaded, folder),
         "training": training,
         "data": {"file": CORPUS_NAME, "sources": _summary_of(corpus), "missing": corpus_missing},
-        "data_order": None if order is None else f"{FOLDER_NAME}/order.json",
+        "data_order": None if order is None else f"{FOLDER_NAME}/{ORDER_NAME}",
         "checkpoints": described,
         "metrics": metrics,
         "evaluations": figures,
@@ -203,4 +202,3 @@ def _finish(
         files=listed | {own.name: FileRecord(own.stat().st_size, sha256_of_file(own))},
     )
     write_manifest(folder, manifest)
-

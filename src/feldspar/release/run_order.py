@@ -3,6 +3,7 @@
 Goes in: a run and its shards. Comes out: ``data_order/order.json`` and an index for each phase.
 """
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from feldspar.core.records import read_records
 from feldspar.plan.summary import plan_recipe
 from feldspar.plan.timeline import PhasePlan, Timeline
 from feldspar.recipe.root import Recipe
+from feldspar.release.released_order import ORDER_NAME
 from feldspar.tokens.sequences.data_order import (
     FORMAT_VERSION,
     Chunk,
@@ -28,8 +30,6 @@ from feldspar.train.data import TrainingData, open_shards, open_training_data, s
 from feldspar.train.examples import open_examples
 from feldspar.train.load import LoadedRun
 
-FOLDER_NAME = "data_order"
-ORDER_NAME = "order.json"
 CHUNK_TOKENS = 2**26
 """The most tokens of a chunk, so that chunks can be recomputed side by side."""
 
@@ -126,7 +126,7 @@ def _borders(phase: PhasePlan, end: int, positions: list[int]) -> list[tuple[int
     marks = {phase.start_position, stop, *range(phase.start_position, stop, step)}
     marks |= {place for place in positions if phase.start_position < place < stop}
     ordered = sorted(mark for mark in marks if mark <= stop)
-    return list(zip(ordered, ordered[1:], strict=False))
+    return list(pairwise(ordered))
 
 
 def _shards(shards: ShardSet) -> dict[str, Any]:

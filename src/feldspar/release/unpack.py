@@ -15,18 +15,20 @@ LEFT = ("recipe.yaml", "metrics.jsonl", "events.jsonl", "bad_batches.jsonl")
 LEFT += ("parametrization.json", "adaptation.json")
 
 
-def unpack_release(release: Path, to: Path, checkpoint: str = "last") -> Path:
+def unpack_release(
+    release: Path, to: Path, checkpoint: str = "last", needs_optimizer: bool = True
+) -> Path:
     """Write the run folder ``to`` with a checkpoint of a release; return ``to``.
 
     ``checkpoint`` is last or a number of tokens. Every file is compared with its checksum. Raises
-    UserError where ``to`` exists, and for a checkpoint that the release lacks or that has no state
-    of the optimizer; RunError for a damaged file.
+    UserError where ``to`` exists, and for a checkpoint that the release lacks, or that has no state
+    of the optimizer though it ``needs_optimizer``; RunError for a damaged file.
     """
     opened = open_artifact(release, RELEASE_KIND)
     require_absent(to)
     folder = _chosen(release, checkpoint)
     found = describe(folder)
-    if not found["optimizer"]:
+    if needs_optimizer and not found["optimizer"]:
         raise UserError(
             f"{folder} has weights only, so training cannot continue from it bit for bit",
             do=f"start a new run from its weights: start_from={{type: run, path: {release}, "

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from feldspar.core.errors import FeldsparError, UserError
+from feldspar.core.errors import UserError
 from feldspar.core.json_files import read_json
 from feldspar.core.manifest import (
     MANIFEST_NAME,
@@ -21,10 +19,10 @@ from feldspar.core.manifest import (
 )
 from feldspar.core.records import read_records
 from feldspar.recipe.recorded import METRICS_NAME, RELEASE_KIND
+from feldspar.release.released_order import open_order, read_indices
 from feldspar.release.stored_tensors import stored_entries
 
 RECORD_NAME = "release.json"
-ORDER = Path("data_order")
 
 
 @dataclass(frozen=True)
@@ -108,35 +106,15 @@ def _order_problems(
     """
     if record["data_order"] is None:
         return [], "the release has none"
-    from feldspar.tokens.sequences.data_order import RecordedOrder
-    from feldspar.tokens.shards.shard_folder import ShardSet
-
-    order = read_json(folder / ORDER / "order.json")
     try:
-        path = given or _shards_of_recipe(folder)
-        if path is None or not path.is_dir():
-            raise UserError("the shards are not at hand")
-        opened = RecordedOrder(order, ShardSet.open(path))
+        opened = open_order(folder, given)
     except UserError as error:
         if given is not None:
             raise
         return [], f"not recomputed: {error.what}; name the shards with --shards"
-    indices = {
-        int(phase): np.load(folder / ORDER / name, allow_pickle=False)
-        for phase, name in order["index"].items()
-    }
-    problems = opened.problems(indices)
-    sequences = sum(chunk.sequences for chunk in opened.chunks)
-    left = len(order["chunks"]) - len(opened.chunks)
-    told = f"{len(opened.chunks)} chunks of {sequences:,} sequences recomputed from {path}"
+    problems = opened.problems(read_indices(folder, opened.record))
+    chunks, all_chunks = opened.chunks, opened.record["chunks"]
+    sequences = sum(chunk.sequences for chunk in chunks)
+    told = f"{len(chunks)} chunks of {sequences:,} sequences recomputed from {opened.shards.path}"
+    left = len(all_chunks) - len(chunks)
     return problems, told + (f"; {left} chunks of examples cannot be recomputed" if left else "")
-
-
-def _shards_of_recipe(folder: Path) -> Path | None:
-    from feldspar.recipe.load import load_recipe
-
-    try:
-        shards = load_recipe(str(folder)).recipe.shards
-    except FeldsparError:
-        return None
-    return None if shards is None else shards.path

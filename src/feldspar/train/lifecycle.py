@@ -97,9 +97,7 @@ class OpenRun:
             damage = self.folder.restore(trainer.steps, trainer.position, records)
             write_files(self.folder)
             details = {"damaged_records": asdict(damage)} if damage else {}
-            trainer.event(
-                "resumed", software=software(), changes=list(self.changes), **details
-            )
+            trainer.event("resumed", software=software(), changes=list(self.changes), **details)
 
         on_first(write)
         total = f"{self.timeline.length:,} {self.folder.position_unit}"

@@ -101,9 +101,7 @@ def _plain(settings: Select | FillInTheMiddle | None) -> dict[str, Any] | None:
 
 def _settings(kind: Any, sources: Sequence[Mapping[str, Any]], key: str) -> dict[str, Any]:
     adapter = TypeAdapter(kind)
-    return {
-        each["source"]: adapter.validate_python(each[key]) for each in sources if each[key]
-    }
+    return {each["source"]: adapter.validate_python(each[key]) for each in sources if each[key]}
 
 
 def index_of(reader: SequenceReader, phase_index: int, sequences: int) -> np.ndarray:
@@ -189,7 +187,9 @@ class RecordedOrder:
             raise UserError(f"phase {phase} reads examples from files, not from shards")
         data = self.reader.phases[place]
         found = []
-        for number, (source, cursor) in enumerate(self.reader.places(place, first, first + sequences)):
+        for number, (source, cursor) in enumerate(
+            self.reader.places(place, first, first + sequences)
+        ):
             transformed = data.infilling(source, "document") is not None
             parts = [
                 self._part(data, source, part, transformed)
