@@ -122,13 +122,20 @@ def _data(sources: Mapping[str, Any]) -> list[str]:
             f"{source['tokens']['train']['tokens']:,}"
             if "train" in source.get("tokens", {})
             else "",
+            f"{sum(each['documents'] for each in source['removed'].values()):,}"
+            if "removed" in source
+            else "unknown",
             plain_text(source.get("licence", "unknown")),
         )
         for name, source in sources.items()
     ]
     if not rows:
         return []
-    return ["", "## Data", *_table(("source", "documents", "training tokens", "licence"), rows)]
+    return [
+        "",
+        "## Data",
+        *_table(("source", "documents", "training tokens", "removed documents", "licence"), rows),
+    ]
 
 
 def _results(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -61,6 +61,8 @@ def licences_of(record: dict[str, Any]) -> dict[str, str]:
 
 def _source(settings: SourceSettings, counts: dict[str, Any]) -> dict[str, Any]:
     plain = settings.model_dump(mode="json", exclude={"licence", "tokens"}, exclude_none=True)
+    if settings.path is not None:
+        plain["path"] = settings.path.name  # its folder says nothing to others
     return {
         "origin": plain,
         "licence": settings.licence or licence_text(counts["licences"]),

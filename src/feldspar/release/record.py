@@ -167,7 +167,7 @@ def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
     found["verify"] = ["feldspar release . --verify"]
     found["train"] = ["feldspar train recipe.yaml --out runs/again"]
     if positions:
-        at = positions[len(positions) // 2]
+        at = positions[(len(positions) - 1) // 2]
         found["evaluate"] = [
             f"feldspar release . --unpack runs/continued --checkpoint {at}",
             f"feldspar evaluate runs/continued --checkpoint {at}",

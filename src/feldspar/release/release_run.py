@@ -169,7 +169,7 @@ def _write_record(
 
 def _summary_of(corpus: dict[str, Any]) -> dict[str, Any]:
     """Return of each source what the card shows."""
-    names = ("licence", "documents", "tokens", "phases")
+    names = ("licence", "documents", "removed", "tokens", "phases")
     return {
         name: {key: source[key] for key in names if key in source}
         for name, source in corpus["sources"].items()
