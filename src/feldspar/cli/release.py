@@ -124,7 +124,9 @@ def show_verified(folder: Path, shards: Path | None) -> int:
 def show_uploaded(folder: Path, name: str, public: bool) -> None:
     """Upload a release and print its address."""
     import feldspar
+    from feldspar.core.progress import say
 
+    say(f"uploading {folder}")
     typer.echo(feldspar.upload_release(folder, name, public=public))
     typer.echo(f"next: hf download {name} --local-dir {name.split('/')[-1]}")
 

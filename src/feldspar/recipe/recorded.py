@@ -17,7 +17,7 @@ METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME, DRAWING_NAME = "summary.json", "summary.svg"
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"
-RELEASE_KIND = "release"
+RELEASE_KIND, RELEASE_RECORD_NAME = "release", "release.json"
 STATE_NAME = "state.json"
 APPLIED = ("choices", "choose")
 """Sections that are applied before a run begins, so recorded values already include them."""
@@ -40,8 +40,8 @@ def is_run(folder: Path) -> bool:
 
 
 def is_released(folder: Path) -> bool:
-    """Tell whether ``folder`` is a release, by its manifest."""
-    return kind_of(folder) == RELEASE_KIND
+    """Tell whether ``folder`` is a release: by its record, or by its manifest if one is lost."""
+    return (folder / RELEASE_RECORD_NAME).is_file() or kind_of(folder) == RELEASE_KIND
 
 
 def holds_recipe(folder: Path) -> bool:

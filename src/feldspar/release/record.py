@@ -24,7 +24,6 @@ from feldspar.runtime.run_folder import BAD_BATCHES_NAME, EVENTS_NAME
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import LoadedRun
 
-RECORD_NAME = "release.json"
 SCHEMA_VERSION = 1
 
 

@@ -13,7 +13,7 @@ from feldspar.core.json_files import read_json, write_json
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.progress import say
 from feldspar.core.records import Mark, restore_steps
-from feldspar.recipe.recorded import METRICS_NAME, RECIPE_NAME, RELEASE_KIND
+from feldspar.recipe.recorded import METRICS_NAME, RECIPE_NAME, RELEASE_KIND, RELEASE_RECORD_NAME
 from feldspar.recipe.write import recipe_text
 from feldspar.release import record
 from feldspar.release.card import CARD_NAME, model_card
@@ -75,7 +75,7 @@ def release_run(
         _copy_records(loaded, folder)
         written = _write_record(loaded, folder, checkpoints, licence, figures)
         files = record.files_of(folder)
-        write_json(folder / record.RECORD_NAME, written | {"files": files})
+        write_json(folder / RELEASE_RECORD_NAME, written | {"files": files})
         _finish(loaded, folder, written, files, f"feldspar release {run}")
     return to
 
@@ -186,7 +186,7 @@ def _finish(
     """Write the manifest, with the digests that ``release.json`` lists already."""
     parents = {"recipe": loaded.loaded.digest, "shards": loaded.checkpoint.state["shards"]}
     listed = {name: FileRecord(**each) for name, each in files.items()}
-    own = folder / record.RECORD_NAME
+    own = folder / RELEASE_RECORD_NAME
     counts = {
         "parameters": written["model"]["parameters"],
         "tokens": loaded.checkpoint.position,

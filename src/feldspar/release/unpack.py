@@ -27,6 +27,9 @@ def unpack_release(
     opened = open_artifact(release, RELEASE_KIND)
     require_absent(to)
     folder = _chosen(release, checkpoint)
+    under = f"{CHECKPOINTS_NAME}/{folder.name}"
+    copied = [name for name in (*LEFT, *opened.names("tokenizer")) if name in opened.names()]
+    opened.files([*copied, *opened.names(under)])
     found = describe(folder)
     if needs_optimizer and not found["optimizer"]:
         raise UserError(
@@ -34,9 +37,6 @@ def unpack_release(
             do=f"start a new run from its weights: start_from={{type: run, path: {release}, "
             f"checkpoint: '{found['tokens']}'}}",
         )
-    under = f"{CHECKPOINTS_NAME}/{folder.name}"
-    copied = [name for name in (*LEFT, *opened.names("tokenizer")) if name in opened.names()]
-    opened.files([*copied, *opened.names(under)])
     with new_folder(to) as run:
         for name in copied:
             (run / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,8 @@ def unpack_release(
 
 def _chosen(release: Path, checkpoint: str) -> Path:
     """Return the folder of a checkpoint. Raises UserError where the release has none of it."""
-    folders = sorted((release / CHECKPOINTS_NAME).glob("*"))
+    found = (release / CHECKPOINTS_NAME).glob("*")
+    folders = sorted(folder for folder in found if folder.name.isdigit())
     if not folders:
         raise UserError(
             f"{release} was released without checkpoints",

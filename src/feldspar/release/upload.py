@@ -16,8 +16,8 @@ from feldspar.core.files import write_atomically
 from feldspar.core.json_files import read_json
 from feldspar.core.manifest import MANIFEST_NAME
 from feldspar.core.progress import say
+from feldspar.recipe.recorded import RELEASE_RECORD_NAME
 from feldspar.release.card import CARD_NAME, checkpoint_card
-from feldspar.release.record import RECORD_NAME
 from feldspar.release.unpack import unpack_release
 from feldspar.release.verify import verify_files_of
 
@@ -46,12 +46,12 @@ def upload_release(release: Path, name: str, public: bool = False) -> str:
         from huggingface_hub import HfApi
     except ImportError as error:
         raise missing_extra("huggingface_hub", "upload") from error
-    api, record = HfApi(), read_json(release / RECORD_NAME)
+    api, record = HfApi(), read_json(release / RELEASE_RECORD_NAME)
     with _hub_errors(name):
         address = str(api.create_repo(name, private=not public, exist_ok=True))
         for checkpoint in record["checkpoints"]:
             branch = branch_of(checkpoint)
-            say(f"uploading {branch}")
+            say(f"uploading {branch}: a model of {_model_bytes(record) / 1e6:,.1f} MB")
             api.create_branch(name, branch=branch, exist_ok=True)
             with _model_at(release, record, checkpoint) as folder:
                 api.upload_folder(
@@ -61,7 +61,8 @@ def upload_release(release: Path, name: str, public: bool = False) -> str:
                     delete_patterns=EVERYTHING,
                     commit_message=f"{record['identity']['name']} at step {checkpoint['step']}",
                 )
-        say("uploading the release")
+        size = sum(each["bytes"] for each in record["files"].values())
+        say(f"uploading main: the release of {size / 1e6:,.1f} MB")
         api.upload_folder(
             repo_id=name,
             folder_path=release,
@@ -69,6 +70,10 @@ def upload_release(release: Path, name: str, public: bool = False) -> str:
             commit_message=f"Release {record['identity']['name']}",
         )
     return address
+
+
+def _model_bytes(record: dict[str, Any]) -> int:
+    return sum(record["files"][name]["bytes"] for name in record["model"]["weights"]["files"])
 
 
 @contextmanager

@@ -18,11 +18,9 @@ from feldspar.core.manifest import (
     verify_files,
 )
 from feldspar.core.records import read_records
-from feldspar.recipe.recorded import METRICS_NAME, RELEASE_KIND
+from feldspar.recipe.recorded import METRICS_NAME, RELEASE_KIND, RELEASE_RECORD_NAME
 from feldspar.release.released_order import open_order, read_indices
 from feldspar.release.stored_tensors import stored_entries
-
-RECORD_NAME = "release.json"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def verify_release(folder: Path, shards: Path | None = None) -> Verified:
     problems = verify_files_of(folder)
     order = "not checked, because files differ"
     if not problems:
-        record = read_json(folder / RECORD_NAME)
+        record = read_json(folder / RELEASE_RECORD_NAME)
         problems += _record_problems(folder, manifest, record)
         found, order = _order_problems(folder, record, shards)
         problems += found
@@ -72,10 +70,13 @@ def verify_release(folder: Path, shards: Path | None = None) -> Verified:
 def _record_problems(folder: Path, manifest: Manifest, record: dict[str, Any]) -> Iterator[str]:
     listed = {name: (each["bytes"], each["sha256"]) for name, each in record["files"].items()}
     present = {name: (each.bytes, each.sha256) for name, each in manifest.files.items()}
-    present.pop(RECORD_NAME, None)
+    present.pop(RELEASE_RECORD_NAME, None)
     for name in sorted(listed.keys() | present.keys()):
         if listed.get(name) != present.get(name):
-            yield f"{RECORD_NAME}: it states another size or digest of {name} than {MANIFEST_NAME}"
+            yield (
+                f"{RELEASE_RECORD_NAME}: it states another size or digest of {name} than "
+                f"{MANIFEST_NAME}"
+            )
     weights = record["model"]["weights"]
     yield from _count(folder, weights["files"], weights["entries"])
     for checkpoint in record["checkpoints"]:
