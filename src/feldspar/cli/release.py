@@ -1,7 +1,7 @@
 """``feldspar release``: a run as a folder that anyone can load, verify, continue and reproduce."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -9,7 +9,7 @@ from feldspar.cli.generate import CheckpointName
 
 To = Annotated[Path | None, typer.Option("--to", help="Release folder; default RUN/release.")]
 Kept = Annotated[
-    str,
+    Literal["none", "weights", "all"],
     typer.Option("--checkpoints", help="What is released of the run's: none, weights, or all."),
 ]
 Licence = Annotated[
@@ -80,13 +80,14 @@ def register(app: typer.Typer) -> None:
             run = feldspar.unpack_release(released(path), unpack, checkpoint=checkpoint)
             typer.echo(f"{run}\nnext: feldspar train {run} --out {run}")
             return 0
-        if upload is not None and is_released(released(path)):
+        anew = overwrite or any((to, licence, evaluation, checkpoints != "all"))
+        if upload is not None and not anew and is_released(released(path)):
             show_uploaded(released(path), upload, public)
             return 0
         folder = feldspar.release(
             path,
             to,
-            checkpoints=checkpoints,  # type: ignore[arg-type]
+            checkpoints=checkpoints,
             licence=licence,
             evaluations=evaluation or [],
             overwrite=overwrite,
