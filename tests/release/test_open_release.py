@@ -44,6 +44,9 @@ def test_a_release_holds_all_sections_and_says_how_open_it_is(open_release: Path
     sections = {"identity", "model", "training", "data", "data_order", "checkpoints", "metrics"}
     assert sections | {"evaluations", "events", "reproduction", "openness"} <= record.keys()
     assert [each["tokens"] for each in record["checkpoints"]] == [512, 1024, 1536, 1792]
+    assert [each["next_chunk"] for each in record["checkpoints"]] == [1, 2, 3, None]
+    rates = [each["learning_rate"] for each in record["checkpoints"]]
+    assert rates[0] > rates[1] > rates[2] > rates[3] > 0
     assert [phase["tokens"] for phase in record["training"]["phases"]] == [1024, 768]
     pillars = record["openness"]["pillars"]
     assert pillars["checkpoints"]["complete"] and pillars["logs"]["complete"]

@@ -126,6 +126,22 @@ def _phase(settings: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str, A
     }
 
 
+def with_rates_and_chunks(
+    checkpoints: list[dict[str, Any]], folder: Path, order: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Return checkpoints with the learning rate of their step and the chunk that is read next."""
+    rates = {step["step"]: step.get("learning_rate") for step in read_steps(folder / METRICS_NAME)}
+    ends = [] if order is None else [chunk["position"] for chunk in order["chunks"]]
+    return [
+        each
+        | {
+            "learning_rate": rates.get(each["step"]),
+            "next_chunk": ends.index(each["tokens"]) + 1 if each["tokens"] in ends[:-1] else None,
+        }
+        for each in checkpoints
+    ]
+
+
 def metrics(folder: Path) -> dict[str, Any]:
     """Return how many steps have records, and each validation with its position."""
     steps = read_steps(folder / METRICS_NAME)

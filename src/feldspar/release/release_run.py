@@ -134,6 +134,7 @@ def _write_record(
         order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
     except OrderUnknown as error:
         order_missing.append(str(error))
+    described = record.with_rates_and_chunks(described, folder, order)
     corpus, corpus_missing = corpus_record(loaded.recipe, loaded.checkpoint.state["shards"], order)
     for reason in corpus_missing:
         say(f"warning: {reason}: the release leaves out documents and their licences")
