@@ -1,6 +1,7 @@
 """The record of a run's data: origin, licence, counts, and what filters removed, by source."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from feldspar.recipe.root import Recipe
 from feldspar.release.corpus_record import corpus_record, licence_text
 from feldspar.release.openness import openness
 from feldspar.tokens.shards.shard_folder import ShardSet
+from tests.tokens.conftest import some_text
 
 RECIPE = """
 schema_version: 1
@@ -20,11 +22,10 @@ corpus:
   path: documents
   sources:
     notes: {reader: {type: jsonl}, path: notes.jsonl, licence: CC0-1.0}
-  filters: [{type: short, characters: 20}]
 tokenizer: {type: train_bpe, vocab_size: 280}
 shards: {path: shards}
 model: {n_layers: 1, d_model: 16, n_heads: 1, d_ff: 16, max_sequence_length: 16}
-parametrization: {type: standard, learning_rate: 1e-2}
+parametrization: {type: sp, learning_rate: 1e-2}
 schedule: {learning_rate: [{to: 1, over: rest}]}
 phases:
   - {name: main, length: 1 steps, context_length: 16, batch: {sequences: 1}, mixture: natural}
@@ -34,7 +35,8 @@ phases:
 @pytest.fixture
 def built(tmp_path: Path) -> tuple[Recipe, str]:
     """A recipe with its documents and shards, and the digest of the shards."""
-    texts = ["too short", *(f"note {n} of the river and the old house {n * n}" for n in range(60))]
+    chance = random.Random(1)
+    texts = ["too short", *(some_text(chance, 90) for _ in range(60))]
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     (tmp_path / "mine.yaml").write_text(RECIPE)
     loaded = load_recipe(str(tmp_path / "mine.yaml"))
