@@ -7,6 +7,7 @@ silence.
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,6 +19,7 @@ from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.release.release_run import release_run
+from feldspar.release.unpack import unpack_release
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.shards.shard_folder import ShardSet
@@ -71,7 +73,12 @@ def read_shards(folder: Path, _: Path) -> None:
 
 
 def read_release(folder: Path, _: Path) -> None:
+    """The model, and each checkpoint where there is a manifest to compare it with."""
     open_exported(folder)
+    if (folder / "manifest.json").is_file():
+        for checkpoint in sorted((folder / "checkpoints").iterdir()):
+            with TemporaryDirectory() as work:
+                unpack_release(folder, Path(work) / "run", checkpoint.name)
 
 
 def read_checkpoint(folder: Path, _: Path) -> None:

@@ -21,7 +21,10 @@ from feldspar.api.models import (
     import_model,
     open_model,
     release,
+    step_order,
     train,
+    unpack_release,
+    upload_release,
     verify_release,
 )
 from feldspar.api.recipes import estimate, new_recipe, plan, shipped_recipes, size
@@ -95,9 +98,12 @@ __all__ = [
     "reproduce",
     "shipped_recipes",
     "size",
+    "step_order",
     "train",
     "train_family",
     "transfer",
+    "unpack_release",
+    "upload_release",
     "verify_release",
     "write_report",
 ]

@@ -152,7 +152,11 @@ TABLE = (
     ),
     Row(r"vision evaluate "),
     Row(r"vision export ", "ONNX takes a minute", added=("--format", "pt2", ANEW)),
-    Row(r"release .*--verify"),
+    Row(r"release .*--verify", "a release of the reader's", places={"mine": ("release",)}),
+    Row(r"release .*--upload", "a hub is needed: test_upload.py has one", only_read=True),
+    Row(r"release .*--unpack ", data=True),
+    Row(r"(train|evaluate) runs/continued", "test_open_release.py unpacks one", only_read=True),
+    Row(r"train recipe.yaml --out runs/again", "in the folder of a release", only_read=True),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
     Row(
         r"export (smollm2|imported) ",

@@ -40,7 +40,8 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_recipes()
-        for name in ("folder/best.yaml", "folder/recipe.yaml", f"{RUN}/recipe.yaml"):
+        runs = (f"{RUN}/recipe.yaml", "runs/continued/recipe.yaml")
+        for name in ("folder/best.yaml", "folder/recipe.yaml", *runs):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy("my-recipe.yaml", name)
         yield folder

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from feldspar.recipe.load import load_recipe
+from feldspar.release.release_run import release_run
 from feldspar.train.run import train
 from tests.train.conftest import RECIPE, shards_folder
 
@@ -31,3 +32,23 @@ def runs(shards_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     for name, changes in CLASSES.items():
         train(load_recipe(str(file), [*SHORT, *changes]), root / name)
     return {name: root / name for name in CLASSES}
+
+
+LONGER = ["phases.0.length=8 steps", "phases.1.length=6 steps", "evaluation.every=4 steps"]
+LONGER += ["checkpoints={every: 4 steps, keep: {every: '1 tokens'}}", "model.positions=rotary"]
+
+
+@pytest.fixture(scope="session")
+def long_run(shards_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 14 steps in two phases, which kept all four checkpoints."""
+    root = tmp_path_factory.mktemp("long")
+    file = root / "tiny.yaml"
+    file.write_text(RECIPE.format(shards=shards_folder))
+    train(load_recipe(str(file), [*LONGER, "model.feed_forward=swiglu"]), root / "run")
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def open_release(long_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The release of the longer run; tests that change it copy it first."""
+    return release_run(long_run, tmp_path_factory.mktemp("open") / "release")

@@ -1,23 +1,42 @@
 """The card shows foreign text as it is, and says what it has to."""
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
-from feldspar.release.card import ReleaseFacts, model_card, plain_text
+from feldspar.release.card import model_card, plain_text, result_rows
 
-FACTS = ReleaseFacts(
-    name="tiny",
-    description="A model.",
-    architecture="LlamaForCausalLM",
-    parameters=1200,
-    context_length=64,
-    tokens=500,
-    planned_tokens=500,
-    parametrization="mup",
-    licences={"web": "cc-by"},
-    documents={"web": 3},
-)
+
+def record(
+    description: str = "A model.",
+    licence: str = "cc-by",
+    source: str = "web",
+    architecture: str = "LlamaForCausalLM",
+    planned: int | None = 500,
+) -> dict[str, Any]:
+    """The record of a release, as far as the card reads it."""
+    figures = {"bits_per_byte": 1.0}
+    return {
+        "identity": {
+            "name": "tiny",
+            "description": description,
+            "licences": {"weights": licence},
+            "recipe": "a",
+            "shards": "b",
+        },
+        "model": {
+            "class": architecture,
+            "parameters": 1200,
+            "context_length": 64,
+            "parametrization": {"type": "mup"},
+        },
+        "training": {"tokens": 500, "planned_tokens": planned},
+        "data": {"sources": {source: {"documents": 3, "licence": licence}}},
+        "evaluations": [{"title": source, "figures": {"sources": {source: figures}} | figures}],
+        "checkpoints": [],
+        "reproduction": {"verify": ["feldspar release . --verify"]},
+        "openness": {"level": "0 of 4 pillars complete", "pillars": {}},
+    }
 
 
 @pytest.mark.parametrize(
@@ -46,24 +65,29 @@ def test_foreign_text_is_no_markup(text: str, shown: str) -> None:
 
 def test_description_licence_and_source_are_escaped() -> None:
     bad = "x\n\n# Head | <img src=y>"
-    facts = replace(
-        FACTS, description=bad, licences={bad: bad}, documents={bad: 1}, held_out={bad: 1.0}
-    )
-    lines = model_card(facts).splitlines()
-    assert not any("<img" in line.replace(r"\<", "") for line in lines)
+    lines = model_card(record(bad, bad, bad)).splitlines()
+    assert not any("<img" in line.replace(r"\<", "") for line in lines[5:])
     assert [line for line in lines if line.startswith("# ")] == ["# tiny"]
     rows = [line for line in lines if "Head" in line and line.startswith("|")]
-    assert [row.replace(r"\|", "").count("|") for row in rows] == [4, 3]
+    assert [row.replace(r"\|", "").count("|") for row in rows] == [3, 6, 5]
+    (licence,) = [line for line in lines if line.startswith("license:")]
+    assert licence == r'license: "x\n\n# Head | <img src=y>"'
 
 
 def test_an_unfinished_run_is_named() -> None:
-    assert "| trained on | 500 tokens, as planned |" in model_card(FACTS)
-    card = model_card(replace(FACTS, planned_tokens=2000))
+    assert "| trained on | 500 tokens, as planned |" in model_card(record())
+    card = model_card(record(planned=2000))
     assert "500 of 2,000 planned tokens (25.0%): **the run is unfinished**" in card
-    assert "planned is not known" in model_card(replace(FACTS, planned_tokens=None))
+    assert "planned is not known" in model_card(record(planned=None))
 
 
 def test_only_a_class_of_ours_needs_trust() -> None:
-    assert "trust_remote_code" not in model_card(FACTS)
-    card = model_card(replace(FACTS, architecture="FeldsparForCausalLM"))
+    assert "trust_remote_code" not in model_card(record())
+    card = model_card(record(architecture="FeldsparForCausalLM"))
     assert card.count("trust_remote_code=True") == 3 and "read it first" in card
+
+
+def test_results_are_what_was_recorded() -> None:
+    figures = {"words": {"acc": 0.25, "acc_stderr": 0.125, "alias": "w", "n": 3}}
+    assert result_rows(figures) == [("words", "acc", "0.2500", "0.1250")]
+    assert result_rows({"pairs": 3}) == []

@@ -10,8 +10,8 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.evaluate.exported import open_exported
-from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
+from feldspar.release.verify import verify_files_of
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.train.load import load_run
@@ -60,7 +60,7 @@ def test_a_whole_release_is_whole(
     releases: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     for folder in releases.values():
-        assert verify_release(folder) == []
+        assert verify_files_of(folder) == []
         assert run_with(["release", str(folder), "--verify"]) == 0
         assert "is whole" in capsys.readouterr().out
 

@@ -22,8 +22,8 @@ from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.optimizer import OptimizerSettings
 from feldspar.recipe.sections.tokens import HuggingFaceTokenizer, ShardSettings
-from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
+from feldspar.release.verify import verify_files_of
 from feldspar.tokens.shards.build_shards import build_shards
 from feldspar.tokens.tokenizer.contract import decompositions
 from feldspar.tokens.tokenizer.extension import Extension
@@ -177,7 +177,7 @@ def test_a_release_carries_it(recipe: Path, tmp_path: Path) -> None:
     out, release = tmp_path / "run", tmp_path / "release"
     run(recipe, out, "phases.0.length=1 steps", "phases.1.length=1 steps")
     release_run(out, release, overwrite=False)
-    assert verify_release(release) == []
+    assert verify_files_of(release) == []
     assert (release / "adaptation.json").read_bytes() == (out / "adaptation.json").read_bytes()
     assert Extension.load(release) == Extension.load(out / "tokenizer")
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from feldspar.api.arguments import load_recipe, path_of
 from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from feldspar.api.arguments import PathLike, RecipeLike
     from feldspar.recipe.sections.model import ModelSettings
     from feldspar.train.lifecycle import RunResult
@@ -229,11 +231,21 @@ def export(
     return export_run(path, target, architecture, checkpoint, dtype, overwrite, file_format)
 
 
-def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = False) -> Path:
-    """Release a run: its exported model with a card and a manifest; return the folder.
+def release(
+    run: PathLike,
+    to: PathLike | None = None,
+    *,
+    checkpoints: Literal["none", "weights", "all"] = "all",
+    licence: str | None = None,
+    evaluations: Sequence[PathLike] = (),
+    overwrite: bool = False,
+) -> Path:
+    """Release a run: model, card, recipe, records, data order and checkpoints; return the folder.
 
-    ``to`` is by default the folder ``release`` of the run. Raises UserError where it exists already
-    unless ``overwrite``.
+    ``to`` is by default the folder ``release`` of the run. ``checkpoints`` says what is released of
+    those that the run kept: nothing, their weights, or all they hold. ``licence`` is that of the
+    weights. ``evaluations`` are files that hold what ``feldspar evaluate --json`` printed. Raises
+    UserError where the folder exists already unless ``overwrite``.
     """
     from feldspar.runtime.run_folder import require_run
 
@@ -241,14 +253,64 @@ def release(run: PathLike, to: PathLike | None = None, *, overwrite: bool = Fals
     require_run(folder)
     from feldspar.release.release_run import release_run
 
-    return release_run(folder, folder / "release" if to is None else path_of(to, "to"), overwrite)
+    return release_run(
+        folder,
+        folder / "release" if to is None else path_of(to, "to"),
+        overwrite,
+        checkpoints=checkpoints,
+        licence=licence,
+        evaluations=[path_of(each, "evaluations") for each in evaluations],
+    )
 
 
-def verify_release(folder: PathLike) -> list[str]:
-    """Compare every file of a release with its manifest; return the differences, one line each."""
-    from feldspar.release.card import verify_release as verify
+def verify_release(folder: PathLike, *, shards: PathLike | None = None) -> list[str]:
+    """Verify every byte of a release and what it states of itself; return the faults, a line each.
 
-    return verify(path_of(folder, "folder"))
+    Where the shards are at hand (``shards``, or the place that the recipe names), the order of the
+    data is recomputed too. Raises UserError for a folder that is no release, RunError for an
+    altered manifest.
+    """
+    from feldspar.release.verify import verify_release as verify
+
+    given = None if shards is None else path_of(shards, "shards")
+    return list(verify(path_of(folder, "folder"), given).problems)
+
+
+def step_order(folder: PathLike, step: int, *, shards: PathLike | None = None) -> dict[str, Any]:
+    """Return which tokens of which shards a step of a released run read, sequence by sequence.
+
+    ``shards`` is by default the folder that the recipe names. Raises UserError for a release
+    without a data order, a step that the run did not take, and other shards than the run's.
+    """
+    from feldspar.release.released_order import step_order as places
+
+    return places(
+        path_of(folder, "folder"), step, None if shards is None else path_of(shards, "shards")
+    )
+
+
+def unpack_release(folder: PathLike, to: PathLike, *, checkpoint: str = "last") -> Path:
+    """Write a run folder with a checkpoint of a release, which ``train`` continues bit for bit.
+
+    ``checkpoint`` is last or a number of tokens. Raises UserError where ``to`` exists, and for a
+    checkpoint that the release lacks or that holds weights only.
+    """
+    from feldspar.release.unpack import unpack_release as unpack
+
+    return unpack(path_of(folder, "folder"), path_of(to, "to"), checkpoint)
+
+
+def upload_release(folder: PathLike, name: str, *, public: bool = False) -> str:
+    """Upload a release to a hub of models as ``name`` (OWNER/NAME); return its address.
+
+    The branch ``main`` gets the release, and each released checkpoint a branch with its model. A
+    new repository is private unless ``public``. Token and endpoint are those of
+    ``huggingface_hub``. Raises UserError for a release that is not whole, SetupError where the hub
+    or the network refuses.
+    """
+    from feldspar.release.upload import upload_release as upload
+
+    return upload(path_of(folder, "folder"), name, public)
 
 
 def _require_model(folder: Path) -> None:

@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     tokens.command()(build)
     tokens.command()(show)
     tokens.command()(compare)
+    tokens.command()(order)
 
 
 def build(
@@ -140,3 +141,45 @@ def compare(
             )
     for name, (tokens, share) in zip(names, unique, strict=True):
         typer.echo(f"only in {name}: {tokens:,} tokens of the vocabulary, {share:.2%} of its text")
+
+
+def order(
+    release: Annotated[Path, typer.Argument(help="A release, which records the order.")],
+    step: Annotated[int, typer.Option("--step", min=1, help="Step of the run.")],
+    shards: Annotated[
+        Path | None, typer.Option("--shards", help="Its shards; default: those of its recipe.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show which tokens of which shards a step of a released run read.
+
+    Example: feldspar tokens order runs/quickstart/release --step 100
+    """
+    import feldspar
+    from feldspar.cli.console import print_json
+    from feldspar.cli.tables import print_table
+
+    found = feldspar.step_order(release, step, shards=shards)
+    if json:
+        print_json(found)
+        return
+    typer.echo(
+        f"step {step:,}: {len(found['sequences']):,} sequences of {found['context_length']:,} "
+        f"tokens, phase {found['phase']}"
+    )
+    print_table(
+        ("sequence", "source", "epoch", "file", "first token", "tokens"),
+        (
+            (
+                f"{place['sequence']:,}",
+                place["source"],
+                f"{place['epoch']:,}",
+                part["file"],
+                f"{part['first_token']:,}",
+                f"{part['tokens']:,}",
+            )
+            for place in found["sequences"]
+            for part in place["reads"]
+        ),
+        left=4,
+    )

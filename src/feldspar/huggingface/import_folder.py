@@ -25,6 +25,7 @@ from feldspar.huggingface.weights import FolderTensors, finish_model_folder, wri
 from feldspar.model.decoder import Decoder
 from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
+from feldspar.recipe.recorded import CHECKPOINTS_NAME
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.recipe.sections.parametrization import ParametrizationSettings
 from feldspar.recipe.sections.position_scaling import PositionScaling
@@ -105,7 +106,9 @@ def import_model(source: Path, place: str | None = None) -> ImportedModel:
 
 def _import_folder(folder: Path, place: str) -> ImportedModel:
     if (finished := open_if_artifact(folder)) is not None:
-        finished.verify()
+        # A release may hold checkpoints, which are large and not read here.
+        skipped = set(finished.names(CHECKPOINTS_NAME))
+        finished.files([name for name in finished.names() if name not in skipped])
     if (folder / SETTINGS_NAME).is_file():
         description, origin = _read_settings(folder / SETTINGS_NAME)
         names = [row.name for row in model_shapes(description.settings).rows]

@@ -10,12 +10,14 @@ from typing import Any
 
 from feldspar.core.artifact import open_artifact
 from feldspar.core.errors import FeldsparError
+from feldspar.core.manifest import kind_of
 
 RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.jsonl"
 SUMMARY_NAME, DRAWING_NAME = "summary.json", "summary.svg"
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"
+RELEASE_KIND, RELEASE_RECORD_NAME = "release", "release.json"
 STATE_NAME = "state.json"
 APPLIED = ("choices", "choose")
 """Sections that are applied before a run begins, so recorded values already include them."""
@@ -30,12 +32,25 @@ class Recorded:
 
 
 def is_run(folder: Path) -> bool:
-    """Tell whether ``folder`` holds a run: a recipe or a checkpoint."""
+    """Tell whether ``folder`` holds a run: a recipe or a checkpoint.
+
+    A release holds these too, but nothing may train in it.
+    """
+    return holds_recipe(folder) and not is_released(folder)
+
+
+def is_released(folder: Path) -> bool:
+    """Tell whether ``folder`` is a release: by its record, or by its manifest if one is lost."""
+    return (folder / RELEASE_RECORD_NAME).is_file() or kind_of(folder) == RELEASE_KIND
+
+
+def holds_recipe(folder: Path) -> bool:
+    """Tell whether ``folder`` is a run or a release with a recipe or a checkpoint."""
     return (folder / RECIPE_NAME).is_file() or bool(_checkpoints(folder))
 
 
 def recorded_recipe(folder: Path) -> Recorded | None:
-    """Return the recipe in the newest readable checkpoint of a run, or None."""
+    """Return the recipe in the newest readable checkpoint of a run or a release, or None."""
     for checkpoint in reversed(_checkpoints(folder)):
         try:
             place = open_artifact(checkpoint, CHECKPOINT_KIND).file(STATE_NAME)

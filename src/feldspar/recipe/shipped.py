@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from feldspar.core.errors import UserError, nearest
-from feldspar.recipe.recorded import is_run
+from feldspar.recipe.recorded import holds_recipe
 
 PAPERS, OTHERS = "papers", "recipes"
 """Folders of the package with recipes."""
@@ -31,7 +31,8 @@ def shipped_names() -> list[str]:
 
 
 def find_recipe(reference: str) -> Path:
-    """Return the file of a recipe, given as a path or a shipped name, or the folder of a run.
+    """Return the file of a recipe, given as a path or a shipped name, or the folder of a run
+    or a release.
 
     Raises UserError that names the nearest shipped recipe.
     """
@@ -41,7 +42,7 @@ def find_recipe(reference: str) -> Path:
     path = Path(reference)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
-    if path.is_dir() and is_run(path):
+    if path.is_dir() and holds_recipe(path):
         return path
     hint = nearest(reference, shipped_names())
     raise UserError(

@@ -1,17 +1,11 @@
-"""The model card and the manifest that finish a release, and the check of a release by them.
+"""The model card of a release, written from its record; every figure comes from records."""
 
-All figures of the card come from records.
-"""
-
+import json
 import re
 import unicodedata
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from feldspar.core.artifact import Wanted, finish_artifact
-from feldspar.core.files import write_atomically
-from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import tokens_of_plan
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>#|!~&$]")
@@ -20,88 +14,192 @@ LINE_START = re.compile(r"^([0-9]*)([-+=:.)])")
 """Characters that begin a list, a rule or a heading at the start of a line."""
 
 
-@dataclass(frozen=True)
-class ReleaseFacts:
-    """The facts that a release states, read from the run and its data.
-
-    ``planned_tokens`` is None where the plan is not known. ``licences`` maps each source to the
-    licence of its documents, ``held_out`` to its bits per byte, and ``documents`` to the number of
-    documents kept.
-    """
-
-    name: str
-    description: str
-    architecture: str
-    parameters: int
-    context_length: int
-    tokens: int
-    planned_tokens: int | None
-    parametrization: str
-    licences: dict[str, str] = field(default_factory=dict)
-    documents: dict[str, int] = field(default_factory=dict)
-    held_out: dict[str, float] = field(default_factory=dict)
-    manifests: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def trained_on(self) -> str:
-        """Say how many tokens were read, and whether the run was to read more."""
-        if self.planned_tokens is None:
-            return f"{self.tokens:,} tokens (how many were planned is not known)"
-        if self.tokens < self.planned_tokens:
-            done = tokens_of_plan(self.tokens, self.planned_tokens)
-            return f"{done}: **the run is unfinished**"
-        return f"{self.tokens:,} tokens, as planned"
+CARD_NAME = "README.md"
 
 
-def model_card(facts: ReleaseFacts) -> str:
-    """Write the card as Markdown with the header that model hubs read."""
-    from feldspar.huggingface.own import OWN  # loads torch, which a check of a release needs not
-
+def model_card(record: Mapping[str, Any]) -> str:
+    """Write the card of a release, by its record, with the header that model hubs read."""
+    identity, model = record["identity"], record["model"]
+    licence, kind = identity["licences"]["weights"], model["parametrization"]["type"]
     lines = [
-        "---",
-        "library_name: transformers",
-        "pipeline_tag: text-generation",
-        "tags: [feldspar]",
-        "---",
-        f"# {plain_text(facts.name)}",
+        *_header(identity),
+        f"# {plain_text(identity['name'])}",
         "",
-        plain_text(facts.description),
+        plain_text(identity["description"]),
         "",
         "| | |",
         "|---|---|",
-        f"| class | `{facts.architecture}` |",
-        f"| parameters | {facts.parameters:,} |",
-        f"| context | {facts.context_length:,} tokens |",
-        f"| trained on | {facts.trained_on} |",
-        f"| trained as | {facts.parametrization}, exported in standard parametrization |",
+        f"| class | `{model['class']}` |",
+        f"| parameters | {model['parameters']:,} |",
+        f"| context | {model['context_length']:,} tokens |",
+        f"| trained on | {trained_on(record['training'])} |",
+        f"| trained as | {kind}, exported in standard parametrization |",
+        f"| licence of the weights | {plain_text(licence or 'not stated')} |",
+        f"| open | {record['openness']['level']} |",
         "",
-        *_use(facts.architecture == OWN),
-    ]
-    if facts.documents:
-        lines += ["", "## Data", "| source | documents | licence |", "|---|---|---|"]
-        lines += [
-            f"| {plain_text(name)} | {count:,} | "
-            f"{plain_text(facts.licences.get(name, 'unknown'))} |"
-            for name, count in facts.documents.items()
-        ]
-    if facts.held_out:
-        lines += ["", "## Held-out bits per byte", "| source | bits per byte |", "|---|---|"]
-        lines += [f"| {plain_text(name)} | {value:.4f} |" for name, value in facts.held_out.items()]
-    lines += [
+        *_use(_has_own_code(model)),
+        "",
+        "## Intended use",
+        (
+            "Research on language models and their training, and a base to continue from. The "
+            "model continues text; it does not answer or obey."
+        ),
+        *_data(record["data"]["sources"]),
+        *_results(record["evaluations"]),
+        *_checkpoints(record["checkpoints"]),
         "",
         "## Limits",
         (
             "A base model without instruction tuning or safety training. It repeats what its data "
-            "holds, errors and bias included."
+            "holds, errors and bias included. The figures above say nothing of other text."
         ),
+        *_openness(record["openness"]),
         "",
-        "## Provenance",
-        *(f"* {name}: `{digest}`" for name, digest in facts.manifests.items()),
-        "",
-        "`feldspar release --verify PATH` compares every file with `manifest.json`.",
+        "## Verify, continue, reproduce",
+        "`release.json` lists every file with its SHA-256. In this folder:",
+        "```sh",
+        *(command for commands in record["reproduction"].values() for command in commands),
+        "```",
+        f"* recipe: `{identity['recipe']}`",
+        f"* shards: `{identity['shards']}`",
         "",
     ]
     return "\n".join(lines)
+
+
+def checkpoint_card(record: Mapping[str, Any], checkpoint: Mapping[str, Any]) -> str:
+    """Write the card of one checkpoint, which points to the card of the release."""
+    name = plain_text(record["identity"]["name"])
+    lines = [
+        *_header(record["identity"]),
+        f"# {name} at step {checkpoint['step']:,}",
+        "",
+        (
+            f"The model after {checkpoint['tokens']:,} tokens, in phase "
+            f"{plain_text(checkpoint['phase'])}. The branch `main` holds the release: card, data "
+            "order, metrics, and this checkpoint with all that training needs to continue from it."
+        ),
+        "",
+        *_use(_has_own_code(record["model"])),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _header(identity: Mapping[str, Any]) -> list[str]:
+    licence = identity["licences"]["weights"]
+    return [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags: [feldspar]",
+        *([] if licence is None else [f"license: {json.dumps(licence)}"]),
+        "---",
+    ]
+
+
+def trained_on(training: Mapping[str, Any]) -> str:
+    """Say how many tokens were read, and whether the run was to read more."""
+    tokens, planned = training["tokens"], training["planned_tokens"]
+    if planned is None:
+        return f"{tokens:,} tokens (how many were planned is not known)"
+    if tokens < planned:
+        return f"{tokens_of_plan(tokens, planned)}: **the run is unfinished**"
+    return f"{tokens:,} tokens, as planned"
+
+
+def _has_own_code(model: Mapping[str, Any]) -> bool:
+    from feldspar.huggingface.own import OWN  # loads torch
+
+    return model["class"] == OWN
+
+
+def _data(sources: Mapping[str, Any]) -> list[str]:
+    rows = [
+        (
+            plain_text(name),
+            f"{source['documents']:,}" if "documents" in source else "unknown",
+            f"{source['tokens']['train']['tokens']:,}"
+            if "train" in source.get("tokens", {})
+            else "",
+            f"{sum(each['documents'] for each in source['removed'].values()):,}"
+            if "removed" in source
+            else "unknown",
+            plain_text(source.get("licence", "unknown")),
+        )
+        for name, source in sources.items()
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "## Data",
+        *_table(("source", "documents", "training tokens", "removed documents", "licence"), rows),
+    ]
+
+
+def _results(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines: list[str] = []
+    for evaluation in evaluations:
+        rows = result_rows(evaluation["figures"])
+        if rows:
+            title = f"## Results: {plain_text(evaluation['title'])}"
+            lines += ["", title, *_table(("what", "measure", "value", "standard error"), rows)]
+    return lines
+
+
+def result_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the rows of recorded figures: what, measure, value, standard error.
+
+    ``figures`` are what ``feldspar evaluate --json`` prints: bits per byte overall and by source,
+    or the metrics of each task.
+    """
+    if isinstance(figures.get("sources"), Mapping):
+        parts = {**figures["sources"], "overall": figures}
+        return [
+            (plain_text(name), "bits per byte", f"{own['bits_per_byte']:.4f}", "")
+            for name, own in parts.items()
+            if isinstance(own, Mapping) and isinstance(own.get("bits_per_byte"), float)
+        ]
+    rows = []
+    for task, measured in figures.items():
+        for name, value in measured.items() if isinstance(measured, Mapping) else ():
+            if isinstance(value, float) and not name.endswith("_stderr"):
+                error = measured.get(f"{name}_stderr")
+                spread = f"{error:.4f}" if isinstance(error, float) else ""
+                rows.append((plain_text(task), plain_text(name), f"{value:.4f}", spread))
+    return rows
+
+
+def _checkpoints(checkpoints: Iterable[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            f"{each['tokens']:,}",
+            f"{each['step']:,}",
+            plain_text(each["phase"]),
+            "yes" if each["optimizer"] else "no",
+            f"{loss:.4f}"
+            if isinstance(loss := each["metrics"].get("validation/loss"), float)
+            else "",
+        )
+        for each in checkpoints
+    ]
+    if not rows:
+        return []
+    heads = ("tokens", "step", "phase", "state of the optimizer", "last validation loss")
+    return ["", "## Checkpoints", *_table(heads, rows)]
+
+
+def _openness(openness: Mapping[str, Any]) -> list[str]:
+    lines = ["", f"## How open: {openness['level']}"]
+    for pillar in openness["pillars"].values():
+        state = "complete" if pillar["complete"] else "; ".join(map(plain_text, pillar["missing"]))
+        lines.append(f"* {pillar['about']}: {state}")
+    return lines
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ("---",) * len(heads), *rows)]
 
 
 def _use(has_own_code: bool) -> list[str]:
@@ -140,38 +238,3 @@ def _visible(character: str) -> str:
     if kind in ("Cc", "Zl", "Zp"):
         return " "
     return "" if kind in ("Cf", "Cs") else character
-
-
-def licence_text(licences: dict[str, Any]) -> str:
-    """Return the licences of a source's documents as one text, most frequent first."""
-    known = sorted(licences.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(name for name, _ in known) or "unknown"
-
-
-KIND = "release"
-CARD_NAME = "README.md"
-
-
-def finish_release(folder: Path, facts: ReleaseFacts, command: str) -> None:
-    """Write the card and the manifest of an exported folder."""
-    write_atomically(folder / CARD_NAME, model_card(facts))
-    wanted = Wanted(KIND, facts.manifests.get("recipe", ""), parents=facts.manifests)
-    finish_artifact(
-        folder,
-        wanted,
-        command=command,
-        counts={
-            "parameters": facts.parameters,
-            "tokens": facts.tokens,
-            "planned_tokens": facts.planned_tokens,
-        },
-    )
-
-
-def verify_release(folder: Path) -> list[str]:
-    """List every difference between a release and its manifest, including unlisted files.
-
-    Every file is read again; remembered comparisons do not count. Raises UserError when the folder
-    is not a release, RunError when its manifest was altered.
-    """
-    return verify_files(folder, read_manifest(folder, KIND))

@@ -19,8 +19,8 @@ from feldspar.prepare.build import build_documents, build_tokens, require_builda
 from feldspar.prepare.stages import stages_of
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.recorded import DRAWING_NAME, SUMMARY_NAME
-from feldspar.release.card import verify_release
 from feldspar.release.release_run import release_run
+from feldspar.release.verify import verify_files_of
 from feldspar.report.run_report import held_out_figure, write_run_report
 from feldspar.report.run_summary import Summary, read_summary
 from feldspar.train.evaluation import HeldOutFigures, held_out_figures
@@ -106,8 +106,7 @@ class Quickstart:
             write_json(self.times, {"recipe": self.loaded.digest, "seconds": self.seconds})
 
     def _release(self, figures: HeldOutFigures) -> list[str]:
-        held_out = figures_record(figures)["bits_per_byte"]
-        release = release_run(self.folder, self.folder / "release", True, held_out)
+        release = release_run(self.folder, self.folder / "release", True, figures.as_dict())
         return samples_of(release, self.loaded.recipe.seed)
 
 
@@ -148,7 +147,7 @@ def is_done(folder: Path, loaded: LoadedRecipe) -> bool:
     try:
         summary = read_summary(folder)
         same = summary is not None and summary.recipe == loaded.digest
-        return same and not verify_release(release)
+        return same and not verify_files_of(release)
     except RunError as error:
         say(f"{error.what}: it is made again")
         return False

@@ -1,94 +1,205 @@
-"""Release a run: export its model, and write the card and the manifest beside it."""
+"""Release a run: model, records, data order, checkpoints, card and manifest in one folder."""
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from feldspar import __version__
 from feldspar.core.artifact import require_writable
-from feldspar.core.errors import FeldsparError
-from feldspar.core.files import new_folder
+from feldspar.core.errors import UserError
+from feldspar.core.files import copy_folder, new_folder, sha256_of_file, write_atomically
 from feldspar.core.json_files import read_json, write_json
-from feldspar.core.manifest import Manifest, read_manifest
+from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.progress import say
-from feldspar.model.rows import model_shapes
-from feldspar.release.card import KIND, ReleaseFacts, finish_release, licence_text
+from feldspar.core.records import Mark, restore_steps
+from feldspar.recipe.recorded import METRICS_NAME, RECIPE_NAME, RELEASE_KIND, RELEASE_RECORD_NAME
+from feldspar.recipe.write import recipe_text
+from feldspar.release import record
+from feldspar.release.card import CARD_NAME, model_card
+from feldspar.release.corpus_record import corpus_record
 from feldspar.release.export_run import export_loaded
-from feldspar.runtime.run_folder import ADAPTATION_NAME
-from feldspar.train.adaptation import ADAPTATION_KEY
+from feldspar.release.kept_checkpoints import (
+    KEPT,
+    Kept,
+    describe,
+    place_checkpoints,
+    size_of,
+    whole_checkpoints,
+)
+from feldspar.release.openness import openness
+from feldspar.release.released_order import FOLDER_NAME, ORDER_NAME
+from feldspar.release.run_order import OrderUnknown, write_order
+from feldspar.release.stored_tensors import stored_entries
+from feldspar.runtime.run_folder import (
+    ADAPTATION_NAME,
+    BAD_BATCHES_NAME,
+    EVENTS_NAME,
+    TABLES_NAME,
+)
 from feldspar.train.load import LoadedRun, load_run
+from feldspar.train.run_tokenizer import TOKENIZER_FOLDER
+
+CORPUS_NAME = "corpus.json"
+COPIED = (EVENTS_NAME, BAD_BATCHES_NAME, TABLES_NAME, ADAPTATION_NAME)
+"""Records of a run that a release copies as they are, where the run has them."""
 
 
 def release_run(
-    run: Path, to: Path, overwrite: bool = False, held_out: dict[str, float] | None = None
+    run: Path,
+    to: Path,
+    overwrite: bool = False,
+    held_out: dict[str, Any] | None = None,
+    *,
+    checkpoints: Kept = "all",
+    licence: str | None = None,
+    evaluations: Sequence[Path] = (),
 ) -> Path:
-    """Export the run in ``run`` into the folder ``to`` with its card and manifest; return ``to``.
+    """Release the run in ``run`` in the folder ``to``; return ``to``.
 
-    ``held_out`` maps each source to the bits per byte that the card reports. Raises UserError where
-    ``to`` exists already unless ``overwrite``, and as ``load_run``.
+    ``held_out`` are figures that ``feldspar evaluate`` measured, ``evaluations`` files with what
+    ``feldspar evaluate --json`` printed. ``checkpoints`` says what of the run's checkpoints is
+    released: none, weights, or all. Raises UserError where ``to`` exists already unless
+    ``overwrite``, and as ``load_run``.
     """
-    require_writable(to, KIND, overwrite)
+    if checkpoints not in KEPT:
+        raise UserError(f"--checkpoints {checkpoints} is not known", allowed=KEPT)
+    require_writable(to, RELEASE_KIND, overwrite)
+    figures = [] if held_out is None else [{"title": "held-out documents", "figures": held_out}]
+    figures += [{"title": path.stem, "figures": read_json(path)} for path in evaluations]
     loaded = load_run(run)
     if loaded.unfinished:
         say(f"warning: the run is unfinished: {loaded.unfinished}")
     with new_folder(to, overwrite) as folder:
-        exported = folder / "model"
-        export_loaded(loaded, exported)
-        for item in exported.iterdir():
-            shutil.move(item, folder / item.name)
-        exported.rmdir()
-        if (adaptation := loaded.checkpoint.state.get(ADAPTATION_KEY)) is not None:
-            write_json(folder / ADAPTATION_NAME, adaptation, indent=1)
-        configuration = read_json(folder / "config.json")
-        facts = release_facts(loaded, configuration["architectures"][0], held_out or {})
-        finish_release(folder, facts, f"feldspar release {run}")
+        _write_model(loaded, folder)
+        _copy_records(loaded, folder)
+        written = _write_record(loaded, folder, checkpoints, licence, figures)
+        files = record.files_of(folder)
+        write_json(folder / RELEASE_RECORD_NAME, written | {"files": files})
+        _finish(loaded, folder, written, files, f"feldspar release {run}")
     return to
 
 
-def trained_documents(loaded: LoadedRun) -> Manifest | None:
-    """Return the manifest of the documents that a run was trained on.
+def _write_model(loaded: LoadedRun, folder: Path) -> None:
+    exported = folder / "model"
+    export_loaded(loaded, exported)
+    for item in exported.iterdir():
+        shutil.move(item, folder / item.name)
+    exported.rmdir()
+    (folder / "manifest.json").unlink()  # that of the exported folder; the release has its own
 
-    Return None where the recipe names no documents. Return None with a warning where the documents
-    or the shards are missing, damaged or changed since the training.
-    """
-    corpus, shards = loaded.recipe.corpus, loaded.recipe.shards
-    if corpus is None or shards is None:
-        return None
+
+def _copy_records(loaded: LoadedRun, folder: Path) -> None:
+    """Copy the run's recipe, tokenizer and records, up to the released checkpoint."""
+    write_atomically(folder / RECIPE_NAME, recipe_text(loaded.loaded))
+    copy_folder(loaded.tokenizer_folder, folder / TOKENIZER_FOLDER)
+    for name in (*COPIED, METRICS_NAME):
+        if (loaded.path / name).is_file():
+            shutil.copyfile(loaded.path / name, folder / name)
+    state = loaded.checkpoint.state
+    mark = state.get("records")
+    if (folder / METRICS_NAME).is_file():
+        restore_steps(
+            folder / METRICS_NAME,
+            state["step"],
+            loaded.checkpoint.position,
+            "tokens",
+            None if mark is None else Mark(**mark),
+        )
+
+
+def _write_record(
+    loaded: LoadedRun,
+    folder: Path,
+    kept: Kept,
+    licence: str | None,
+    figures: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Write checkpoints, data order, corpus and card; return the record of the release."""
+    whole, damaged = whole_checkpoints(loaded.path, loaded.checkpoint.position)
+    left_out = [f"the checkpoint at {each.position:,} tokens: {each.reason}" for each in damaged]
+    if kept == "none":
+        left_out.append("the checkpoints were left out on request")
+    elif whole:
+        size = size_of(whole, kept)
+        say(f"{len(whole)} checkpoints ({kept}) of {size / 1e6:,.1f} MB are linked or copied")
+    place_checkpoints(whole, folder, kept)
+    places = sorted((folder / "checkpoints").glob("*")) if kept != "none" else []
+    described = [
+        describe(place) | {"entries": stored_entries(place.glob("model*.safetensors"))}
+        for place in places
+    ]
+    order, order_missing = None, []
     try:
-        encoded = read_manifest(shards.path, "shards")
-        manifest = read_manifest(corpus.path, "documents")
-        same = encoded.digest == loaded.checkpoint.state["shards"]
-        if same and manifest.digest == encoded.parents.get("documents"):
-            return manifest
-        reason = f"{corpus.path} and {shards.path} are not what the run was trained on"
-    except FeldsparError as error:
-        reason = error.what
-    say(f"warning: {reason}: the card leaves out documents and their licences")
-    return None
+        order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
+    except OrderUnknown as error:
+        order_missing.append(str(error))
+    described = record.with_rates_and_chunks(described, folder, order)
+    corpus, corpus_missing = corpus_record(loaded.recipe, loaded.checkpoint.state["shards"], order)
+    for reason in corpus_missing:
+        say(f"warning: {reason}: the release leaves out documents and their licences")
+    write_json(folder / CORPUS_NAME, corpus)
+    training = record.training(loaded, folder)
+    metrics = record.metrics(folder)
+    written: dict[str, Any] = {
+        "schema_version": record.SCHEMA_VERSION,
+        "identity": record.identity(loaded, licence, corpus),
+        "model": record.model(loaded, folder),
+        "training": training,
+        "data": {"file": CORPUS_NAME, "sources": _summary_of(corpus), "missing": corpus_missing},
+        "data_order": None if order is None else f"{FOLDER_NAME}/{ORDER_NAME}",
+        "checkpoints": described,
+        "metrics": metrics,
+        "evaluations": figures,
+        "events": record.events(folder),
+        "reproduction": record.reproduction(loaded, [each["tokens"] for each in described]),
+        "openness": openness(
+            checkpoints=described,
+            left_out=left_out,
+            order_missing=[*order_missing, *corpus_missing],
+            corpus=corpus,
+            software=training["software"],
+            steps=training["steps"],
+            recorded_steps=metrics["records"],
+            has_events=(folder / EVENTS_NAME).is_file(),
+        ),
+    }
+    write_atomically(folder / CARD_NAME, model_card(written))
+    return written
 
 
-def release_facts(loaded: LoadedRun, architecture: str, held_out: dict[str, float]) -> ReleaseFacts:
-    """Collect the facts of the card from the run and its data."""
-    recipe = loaded.recipe
-    licences: dict[str, str] = {}
-    documents: dict[str, int] = {}
-    manifests = {"recipe": loaded.loaded.digest, "shards": loaded.checkpoint.state["shards"]}
-    manifest = trained_documents(loaded)
-    if manifest is not None and recipe.corpus is not None:
-        manifests["documents"] = manifest.digest
-        for name, counts in manifest.counts["by_source"].items():
-            documents[name] = counts["documents"]
-            declared = recipe.corpus.sources[name].licence
-            licences[name] = declared or licence_text(counts["licences"])
-    return ReleaseFacts(
-        name=recipe.name,
-        description=recipe.description,
-        architecture=architecture,
-        parameters=model_shapes(recipe.model, recipe.soft_prompt_length).parameters,
-        context_length=recipe.model.max_sequence_length,
-        tokens=loaded.checkpoint.position,
-        planned_tokens=loaded.planned_tokens,
-        parametrization=recipe.parametrization.type,
-        licences=licences,
-        documents=documents,
-        held_out=held_out,
-        manifests=manifests,
+def _summary_of(corpus: dict[str, Any]) -> dict[str, Any]:
+    """Return of each source what the card shows."""
+    names = ("licence", "documents", "removed", "tokens", "phases")
+    return {
+        name: {key: source[key] for key in names if key in source}
+        for name, source in corpus["sources"].items()
+    }
+
+
+def _finish(
+    loaded: LoadedRun,
+    folder: Path,
+    written: dict[str, Any],
+    files: dict[str, dict[str, Any]],
+    command: str,
+) -> None:
+    """Write the manifest, with the digests that ``release.json`` lists already."""
+    parents = {"recipe": loaded.loaded.digest, "shards": loaded.checkpoint.state["shards"]}
+    listed = {name: FileRecord(**each) for name, each in files.items()}
+    own = folder / RELEASE_RECORD_NAME
+    counts = {
+        "parameters": written["model"]["parameters"],
+        "tokens": loaded.checkpoint.position,
+        "planned_tokens": loaded.planned_tokens,
+    }
+    manifest = Manifest(
+        kind=RELEASE_KIND,
+        configuration=parents["recipe"],
+        version=__version__,
+        command=command,
+        parents=parents,
+        counts=counts,
+        files=listed | {own.name: FileRecord(own.stat().st_size, sha256_of_file(own))},
     )
+    write_manifest(folder, manifest)

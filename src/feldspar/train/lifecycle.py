@@ -15,6 +15,7 @@ from feldspar.core.differences import differences
 from feldspar.core.errors import UserError
 from feldspar.core.files import empty_folder
 from feldspar.core.progress import progress, say
+from feldspar.core.software import software
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe, plain
 from feldspar.recipe.recorded import recorded_values
@@ -81,7 +82,7 @@ class OpenRun:
         def write() -> None:
             self.folder.forget()
             write_files(self.folder)
-            trainer.event("started", **tell_start())
+            trainer.event("started", software=software(), **tell_start())
 
         on_first(write)
 
@@ -97,7 +98,7 @@ class OpenRun:
             damage = self.folder.restore(trainer.steps, trainer.position, records)
             write_files(self.folder)
             details = {"damaged_records": asdict(damage)} if damage else {}
-            trainer.event("resumed", changes=list(self.changes), **details)
+            trainer.event("resumed", software=software(), changes=list(self.changes), **details)
 
         on_first(write)
         total = f"{self.timeline.length:,} {self.folder.position_unit}"

@@ -4,7 +4,7 @@ A sequence depends on the shards, the seed, the phase and the phases before it. 
 on the number of processes, on batch sizes, or on where a run was resumed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -166,12 +166,7 @@ class SequenceReader:
         tokens[:, :skip] = self._begin
         label_mask = np.ones((stop - start, length), bool) if phase.changes_windows else None
         cut_tokens = 0
-        sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
-        for row, (source, number) in enumerate(
-            zip(sources.tolist(), ordinals.tolist(), strict=True)
-        ):
-            name = self._names[phase_index][source]
-            cursor = self._cursor(phase_index, source, number)
+        for row, (name, cursor) in enumerate(self.places(phase_index, start, stop)):
             self._streams[phase_index][phase.part(name)].copy_window(cursor, tokens[row, skip:])
             how = phase.infilling(name, "context")
             if how is not None and label_mask is not None and infiller is not None:
@@ -185,6 +180,24 @@ class SequenceReader:
             else (None, None)
         )
         return Sequences(tokens, *marks, label_mask, cut_tokens)
+
+    def places(self, phase_index: int, start: int, stop: int) -> Iterator[tuple[str, Cursor]]:
+        """Yield the source of each of these sequences, and where its text begins in the stream."""
+        names = self._names[phase_index]
+        sources, ordinals = self._samplers[phase_index].sources_of(start, stop)
+        for source, number in zip(sources.tolist(), ordinals.tolist(), strict=True):
+            yield names[source], self._cursor(phase_index, source, number)
+
+    def parts(
+        self, phase_index: int, source: str, cursor: Cursor
+    ) -> Iterator[tuple[int, int, int]]:
+        """Yield the documents of one sequence: index in the source, first token, and tokens.
+
+        The last token is only a label.
+        """
+        phase = self.phases[phase_index]
+        stream = self._streams[phase_index][phase.part(source)]
+        return stream.parts(cursor, self._text_tokens(phase) + 1)
 
     def sources_of(self, phase_index: int, start: int, stop: int) -> list[str]:
         """Return the source of each of these sequences."""

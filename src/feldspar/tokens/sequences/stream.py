@@ -5,6 +5,7 @@ are cut from the stream one after the other. The place of a window is computed f
 searched for, so resuming costs the same everywhere.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -107,16 +108,26 @@ class SourceStream:
 
     def copy_window(self, cursor: Cursor, into: np.ndarray) -> None:
         """Copy the tokens from ``cursor`` on into ``into``; they must not cross the epoch's end."""
+        done = 0
+        for document, first, count in self.parts(cursor, len(into)):
+            tokens = self.document(cursor.epoch, document)
+            into[done : done + count] = tokens[first : first + count]
+            done += count
+
+    def parts(self, cursor: Cursor, tokens: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the documents that hold ``tokens`` tokens from ``cursor`` on, in order.
+
+        For each: its index, its first token that is read, and how many are read.
+        """
         epoch = self._epoch(cursor.epoch)
         place = int(np.searchsorted(epoch.ends, cursor.token, side="right"))
-        done = 0
-        skip = cursor.token - (int(epoch.ends[place - 1]) if place else 0)
-        while done < len(into):
-            tokens = self.document(cursor.epoch, int(epoch.order[place]))
-            count = min(len(tokens) - skip, len(into) - done)
-            into[done : done + count] = tokens[skip : skip + count]
-            done += count
-            place, skip = place + 1, 0
+        start = int(epoch.ends[place - 1]) if place else 0
+        at, stop = cursor.token, cursor.token + tokens
+        while at < stop:
+            end = int(epoch.ends[place])
+            count = min(end, stop) - at
+            yield int(epoch.order[place]), at - start, count
+            at, start, place = at + count, end, place + 1
 
     def tokens_in(self, epoch: int) -> int:
         """Return the number of tokens of one epoch."""

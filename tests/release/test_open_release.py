@@ -1,0 +1,192 @@
+"""A whole release: every change is found, and any checkpoint continues to the same bits."""
+
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feldspar.cli.main import run_with
+from feldspar.core.errors import FeldsparError
+from feldspar.core.manifest import read_manifest, records_of, write_manifest
+from feldspar.recipe.load import load_recipe
+from feldspar.release.release_run import release_run
+from feldspar.release.unpack import unpack_release
+from feldspar.release.verify import verify_files_of, verify_release
+from feldspar.train.opened_model import open_model
+from feldspar.train.run import train
+from tests.train.conftest import losses_of
+
+
+@pytest.fixture
+def copy(open_release: Path, tmp_path: Path) -> Path:
+    """A copy of the release, to be changed."""
+    return Path(shutil.copytree(open_release, tmp_path / "release"))
+
+
+def change(release: Path, name: str, how: Callable[[dict[str, Any]], None]) -> None:
+    """Change a JSON file and write a manifest that fits it, as a forger would."""
+    record = json.loads((release / name).read_text())
+    how(record)
+    (release / name).write_text(json.dumps(record))
+    manifest = read_manifest(release)
+    write_manifest(release, replace(manifest, files=records_of(release)))
+
+
+def test_a_release_holds_all_sections_and_says_how_open_it_is(open_release: Path) -> None:
+    record = json.loads((open_release / "release.json").read_text())
+    present = {path.relative_to(open_release).as_posix() for path in open_release.rglob("*")}
+    assert {"recipe.yaml", "metrics.jsonl", "events.jsonl", "corpus.json", "README.md"} <= present
+    sections = {"identity", "model", "training", "data", "data_order", "checkpoints", "metrics"}
+    assert sections | {"evaluations", "events", "reproduction", "openness"} <= record.keys()
+    assert [each["tokens"] for each in record["checkpoints"]] == [512, 1024, 1536, 1792]
+    assert [each["next_chunk"] for each in record["checkpoints"]] == [1, 2, 3, None]
+    rates = [each["learning_rate"] for each in record["checkpoints"]]
+    assert rates[0] > rates[1] > rates[2] > rates[3] > 0
+    assert [phase["tokens"] for phase in record["training"]["phases"]] == [1024, 768]
+    pillars = record["openness"]["pillars"]
+    assert pillars["checkpoints"]["complete"] and pillars["logs"]["complete"]
+    assert "no documents" in pillars["data_order"]["missing"][0]
+    done = sum(pillar["complete"] for pillar in pillars.values())
+    assert record["openness"]["level"] == f"{done} of 4 pillars complete"
+    assert record["files"].keys() == read_manifest(open_release).files.keys() - {"release.json"}
+
+
+def test_one_flipped_byte_of_any_file_is_found(copy: Path) -> None:
+    files = sorted(path for path in copy.rglob("*") if path.is_file())
+    assert len({path.suffix for path in files}) >= 6
+    chance = random.Random(5)
+    for path in files:
+        whole = path.read_bytes()
+        spoilt = bytearray(whole)
+        spoilt[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(spoilt)
+        try:
+            found = verify_files_of(copy)
+        except FeldsparError as error:
+            found = [error.what]
+        assert path.relative_to(copy).as_posix() in found[0] and len(found) == 1
+        path.write_bytes(whole)
+    assert verify_files_of(copy) == []
+
+
+def test_every_byte_of_the_manifest_counts(copy: Path) -> None:
+    path = copy / "manifest.json"
+    text = path.read_text()
+    for place in (text.index("\n"), text.index("  "), len(text) - 1):
+        path.write_text(f"{text[:place]}\t{text[place + 1 :]}")
+        assert verify_files_of(copy) == ["manifest.json: it is not written as feldspar writes it"]
+
+
+FORGERIES: dict[str, tuple[str, Callable[[dict[str, Any]], None], str]] = {
+    "parameters": (
+        "release.json",
+        lambda record: record["model"]["weights"].update(entries=1),
+        "but 1 are stated",
+    ),
+    "parameters of a checkpoint": (
+        "release.json",
+        lambda record: record["checkpoints"][1].update(entries=1),
+        "but 1 are stated",
+    ),
+    "tokens of a chunk": (
+        "data_order/order.json",
+        lambda order: order["chunks"][2].update(sha256="0" * 64),
+        "the tokens of sequences 0 to 15 of phase long differ",
+    ),
+    "seed": (
+        "data_order/order.json",
+        lambda order: order.update(seed=4),
+        "differ from their digest",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_statements_that_do_not_hold_are_found_behind_a_manifest_that_fits(
+    name: str, copy: Path, shards_folder: Path
+) -> None:
+    file, how, said = FORGERIES[name]
+    change(copy, file, how)
+    assert verify_files_of(copy) == []
+    problems = verify_release(copy, shards_folder).problems
+    assert any(said in problem for problem in problems)
+
+
+def test_the_order_is_recomputed_only_from_the_shards_of_the_run(
+    open_release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verify = ["release", str(open_release), "--verify"]
+    assert run_with(verify) == 0
+    assert "4 chunks of 88 sequences recomputed" in capsys.readouterr().out
+    assert run_with([*verify, "--shards", str(tmp_path)]) == 2
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_any_checkpoint_continues_to_the_same_bits(
+    long_run: Path, open_release: Path, shards_folder: Path, tmp_path: Path
+) -> None:
+    release = Path(shutil.copytree(open_release, tmp_path / "elsewhere"))
+    shards = Path(shutil.copytree(shards_folder, tmp_path / "shards"))
+    run = unpack_release(release, tmp_path / "run", "512")
+    assert [each.name for each in (run / "checkpoints").iterdir()] == ["0" * 12 + "512"]
+    train(load_recipe(str(run), [f"shards.path={shards}"]), run)
+    assert losses_of(run) == losses_of(long_run) and len(losses_of(run)) == 14
+    name = "checkpoints/000000000001792/model.safetensors"
+    assert (run / name).read_bytes() == (long_run / name).read_bytes()
+    assert verify_files_of(release) == [], "training changed the release"
+
+
+def test_without_the_state_of_the_optimizer_a_new_run_starts_from_the_weights(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = release_run(long_run, tmp_path / "release", checkpoints="weights")
+    assert not list(to.rglob("optimizer*")) and verify_release(to).problems == ()
+    pillar = json.loads((to / "release.json").read_text())["openness"]["pillars"]["checkpoints"]
+    assert pillar["missing"] == ["4 checkpoints have no state of the optimizer"]
+    unpack = ["release", str(to), "--unpack", str(tmp_path / "run"), "--checkpoint", "1024"]
+    assert run_with(unpack) == 2
+    assert "start_from={type: run" in capsys.readouterr().err
+    start = f"start_from={{type: run, path: {to}, checkpoint: '1024'}}"
+    short = ["phases.0.length=1 steps", "phases.1.length=1 steps", start]
+    loaded = load_recipe(str(long_run / "recipe.yaml"), short)
+    assert train(loaded, tmp_path / "new").steps == 2
+
+
+def test_a_release_outlives_its_run_and_is_no_run(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    assert run_with(["release", str(run), "--checkpoints", "all", "--licence", "mit"]) == 0
+    assert "pillars complete" in capsys.readouterr().out
+    release = Path((run / "release").rename(tmp_path / "release"))
+    shutil.rmtree(run)
+    assert verify_release(release).problems == ()
+    assert open_model(release).run is None
+    assert 'license: "mit"' in (release / "README.md").read_text()
+    assert run_with(["train", str(release), "--out", str(release)]) == 2
+    assert "not a run" in capsys.readouterr().err
+
+
+def test_a_phase_that_was_made_longer_leaves_its_order_unstated(
+    long_run: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    train(load_recipe(str(run), ["phases.1.length=7 steps"]), run)
+    release = release_run(run, run / "release", checkpoints="none")
+    pillars = json.loads((release / "release.json").read_text())["openness"]["pillars"]
+    assert "phases.1.length: 6 steps -> 7 steps" in pillars["data_order"]["missing"][0]
+    assert pillars["checkpoints"]["missing"][0] == "the checkpoints were left out on request"
+    assert verify_release(release).order == "the release has none"
+
+
+def test_results_on_the_card_come_from_recorded_figures(long_run: Path, tmp_path: Path) -> None:
+    tasks = tmp_path / "tasks.json"
+    tasks.write_text(json.dumps({"words": {"acc": 0.25, "acc_stderr": 0.125, "alias": "w"}}))
+    release = release_run(long_run, tmp_path / "release", evaluations=[tasks], checkpoints="none")
+    card = (release / "README.md").read_text()
+    assert "## Results: tasks" in card and "| words | acc | 0.2500 | 0.1250 |" in card
