@@ -52,5 +52,5 @@ def register(app: typer.Typer) -> None:
         folder = quoted(to)
         tell_next(
             (f"feldspar evaluate {folder} --text FILE", "bits per byte of a long text"),
-            (f"feldspar generate {folder} --prompt 'The old house'", "the model continues a text"),
+            (f"feldspar generate {folder} --prompt 'The old house'", "it continues a text"),
         )

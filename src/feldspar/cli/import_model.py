@@ -56,7 +56,7 @@ def register(app: typer.Typer) -> None:
         tell_next(
             (
                 f"feldspar generate {imported} --prompt 'The old house'",
-                "the model continues a text",
+                "it continues a text",
             ),
             (f"feldspar chat {imported}", "talk with it, if it has a chat template"),
             (f"feldspar evaluate {imported} --text FILE", "bits per byte of a text"),

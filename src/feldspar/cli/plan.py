@@ -110,10 +110,14 @@ def register(app: typer.Typer) -> None:
             return
         from feldspar.train.time_here import time_here
 
-        print_plan(summary, time_here(planned) if summary["time"] is None else None)
+        here = time_here(planned) if summary["time"] is None else None
+        print_plan(summary, here)
         if table:
             print_parametrization(summary)
         sizing = summary["sizing"]
-        overrides_told = loaded.overrides if sizing is None else sizing["overrides"]
-        arguments = shlex.join([loaded.reference, *overrides_told])
-        tell_next((f"feldspar train {arguments}", "build what is missing, then train"))
+        told = loaded.overrides if sizing is None else sizing["overrides"]
+        arguments = shlex.join([loaded.reference, *told])
+        if here is not None and here.hours is None:
+            tell_next((f"feldspar plan {arguments} --device H100", "time and memory elsewhere"))
+        else:
+            tell_next((f"feldspar train {arguments}", "build what is missing, then train"))

@@ -72,10 +72,10 @@ def register(app: typer.Typer) -> None:
         typer.echo(f"{folder}: {result.position:,} tokens in {result.steps:,} steps{measured}")
         run = quoted(folder)
         tell_next(
-            (f"feldspar evaluate {run}", "bits per byte of held-out documents"),
-            (f"feldspar generate {run} --prompt 'The old house'", "the model continues a text"),
-            (f"feldspar report {run}", "curves of the run, as one page"),
-            (f"feldspar release {run}", "weights, tokenizer, card and manifest"),
+            (f"feldspar evaluate {run}", "held-out bits per byte"),
+            (f"feldspar generate {run} --prompt 'The old house'", "it continues a text"),
+            (f"feldspar report {run}", "its curves, as one page"),
+            (f"feldspar release {run}", "a folder for others"),
         )
 
 

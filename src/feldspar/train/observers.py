@@ -170,8 +170,9 @@ class Checkpoints(Observer):
             "recipe": self._recipe,
         }
         tensors, moments = trainer.task.tensors(), trainer.optimizer.state()
-        self._store.save(trainer.position, tensors, moments, state)
-        self._store.prune()
+        with progress("saving a checkpoint", unit=""):
+            self._store.save(trainer.position, tensors, moments, state)
+            self._store.prune()
 
 
 def is_due(step: StepPlan, every: int) -> bool:
