@@ -21,6 +21,7 @@ from feldspar.huggingface.import_folder import read_description
 from feldspar.model.rows import model_shapes
 from feldspar.prepare.bases import holds_model
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.model import ModelSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from feldspar.train.step_timing import measure_pace
 
@@ -77,7 +78,7 @@ def _sections(folder: Path) -> dict[str, dict[str, Any]]:
     described = read_description(folder)
     parametrization = described.parametrization.model_dump(mode="json", exclude_defaults=True)
     return {
-        "model": described.settings.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+        "model": _changed(described.settings),
         "parametrization": parametrization | {"learning_rate": LEARNING_RATE},
         "optimizer": {"type": "adamw", "weight_decay": 0.01},
         "schedule": {
@@ -87,6 +88,18 @@ def _sections(folder: Path) -> dict[str, dict[str, Any]]:
             ]
         },
     }
+
+
+def _changed(settings: ModelSettings) -> dict[str, Any]:
+    """Return the keys of the section that differ from their defaults, each as a whole."""
+    values = settings.model_dump(mode="json", by_alias=True)
+    fields = type(settings).model_fields
+    kept = {
+        field.alias or name
+        for name, field in fields.items()
+        if getattr(settings, name) != field.get_default(call_default_factory=True)
+    }
+    return {key: value for key, value in values.items() if key in kept}
 
 
 def _recipe(folder: Path) -> Recipe:
