@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -152,15 +150,3 @@ def test_tasks_of_ones_own(
     )
     assert run_with(["--quiet", *command]) == 0
     assert re.search(r"held_out_cloze +acc +0\.\d+ +\+- 0\.\d+", capsys.readouterr().out)
-
-
-def test_the_command_is_listed_without_torch() -> None:
-    script = (
-        "import sys; from feldspar.cli.main import run_with\n"
-        "assert run_with(['evaluate', '--help']) == 0 and 'torch' not in sys.modules"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert "Example: feldspar evaluate" in result.stdout
