@@ -80,6 +80,8 @@ TABLE = (
     Row(r"quickstart", TEXT, small=True, added=("--out", "runs/again")),
     Row(r"train \S+ runtime.distribution=ddp", "refused without torchrun", small=True, exits=3),
     Row(r"train my-recipe.yaml", "the workspace holds the run", added=(ANEW,)),
+    Row(r"(train|evaluate) runs/continued", "test_open_release.py unpacks one", only_read=True),
+    Row(r"train recipe.yaml --out runs/again", "the recipe of a release", only_read=True),
     Row(r"train runs/"),
     Row(rf"train {BEST}", "values that transfer found", places={BEST: ("my-recipe.yaml",)}),
     Row(r"train talk.yaml", "the workspace holds the run", added=(ANEW,)),
@@ -152,11 +154,17 @@ TABLE = (
     ),
     Row(r"vision evaluate "),
     Row(r"vision export ", "ONNX takes a minute", added=("--format", "pt2", ANEW)),
-    Row(r"release .*--verify", "a release of the reader's", places={"mine": ("release",)}),
+    Row(
+        r"release .*--verify",
+        "a release of the reader's, or the folder that the card lies in",
+        places={"mine": ("release",), ".": ("release",)},
+    ),
     Row(r"release .*--upload", "a hub is needed: test_upload.py has one", only_read=True),
-    Row(r"release .*--unpack ", data=True),
-    Row(r"(train|evaluate) runs/continued", "test_open_release.py unpacks one", only_read=True),
-    Row(r"train recipe.yaml --out runs/again", "in the folder of a release", only_read=True),
+    Row(
+        r"release \. --unpack",
+        "the folder that the card lies in",
+        places={".": ("release",), "<at>": ("last",)},
+    ),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),
     Row(
         r"export (smollm2|imported) ",
@@ -197,6 +205,7 @@ TABLE = (
     Row(r"tokenizer "),
     Row(r"tokens build \S+/paper", "the papers' documents", only_read=True),
     Row(r"tokens build ", TEXT, small=True, added=(ANEW,)),
+    Row(r"tokens order ", "few steps", places={"100": ("1",)}),
     Row(r"tokens "),
 )
 

@@ -35,14 +35,14 @@ from feldspar.runtime.run_folder import (
     ADAPTATION_NAME,
     BAD_BATCHES_NAME,
     EVENTS_NAME,
-    TABLES_NAME,
 )
+from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.load import LoadedRun, load_run
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER
 
 CORPUS_NAME = "corpus.json"
-COPIED = (EVENTS_NAME, BAD_BATCHES_NAME, TABLES_NAME, ADAPTATION_NAME)
-"""Records of a run that a release copies as they are, where the run has them."""
+COPIED = (METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME)
+"""Records of a run that a release copies, where the run has them."""
 
 
 def release_run(
@@ -93,19 +93,20 @@ def _copy_records(loaded: LoadedRun, folder: Path) -> None:
     """Copy the run's recipe, tokenizer and records, up to the released checkpoint."""
     write_atomically(folder / RECIPE_NAME, recipe_text(loaded.loaded))
     copy_folder(loaded.tokenizer_folder, folder / TOKENIZER_FOLDER)
-    for name in (*COPIED, METRICS_NAME):
+    state = loaded.checkpoint.state
+    if (adaptation := state.get(ADAPTATION_KEY)) is not None:
+        write_json(folder / ADAPTATION_NAME, adaptation, indent=1)
+    for name in COPIED:
         if (loaded.path / name).is_file():
             shutil.copyfile(loaded.path / name, folder / name)
-    state = loaded.checkpoint.state
-    mark = state.get("records")
-    if (folder / METRICS_NAME).is_file():
-        restore_steps(
-            folder / METRICS_NAME,
-            state["step"],
-            loaded.checkpoint.position,
-            "tokens",
-            None if mark is None else Mark(**mark),
-        )
+    metrics, mark = folder / METRICS_NAME, state.get("records")
+    expected = None if mark is None else Mark(**mark)
+    if not metrics.is_file():
+        say(f"warning: {loaded.path / METRICS_NAME} is missing: the release has no metrics")
+        return
+    position = loaded.checkpoint.position
+    if damage := restore_steps(metrics, state["step"], position, "tokens", expected):
+        say(f"warning: {loaded.path / METRICS_NAME} is damaged: {damage}")
 
 
 def _write_record(
@@ -118,6 +119,8 @@ def _write_record(
     """Write checkpoints, data order, corpus and card; return the record of the release."""
     whole, damaged = whole_checkpoints(loaded.path, loaded.checkpoint.position)
     left_out = [f"the checkpoint at {each.position:,} tokens: {each.reason}" for each in damaged]
+    for reason in left_out:
+        say(f"warning: {reason}; it is left out")
     if kept == "none":
         left_out.append("the checkpoints were left out on request")
     elif whole:

@@ -11,8 +11,7 @@ from feldspar.recipe.recorded import CHECKPOINTS_NAME, RELEASE_KIND
 from feldspar.release.kept_checkpoints import describe, link
 from feldspar.runtime.checkpoint_store import DIGITS
 
-LEFT = ("recipe.yaml", "metrics.jsonl", "events.jsonl", "bad_batches.jsonl")
-LEFT += ("parametrization.json", "adaptation.json")
+COPIED = ("recipe.yaml", "metrics.jsonl", "events.jsonl", "bad_batches.jsonl", "adaptation.json")
 
 
 def unpack_release(
@@ -28,7 +27,7 @@ def unpack_release(
     require_absent(to)
     folder = _chosen(release, checkpoint)
     under = f"{CHECKPOINTS_NAME}/{folder.name}"
-    copied = [name for name in (*LEFT, *opened.names("tokenizer")) if name in opened.names()]
+    copied = [name for name in (*COPIED, *opened.names("tokenizer")) if name in opened.names()]
     opened.files([*copied, *opened.names(under)])
     found = describe(folder)
     if needs_optimizer and not found["optimizer"]:
