@@ -128,9 +128,9 @@ def register(app: typer.Typer) -> None:
         from feldspar.cli import evaluate_figures as figures
 
         if tasks:
-            from feldspar.evaluate.tasks.bundled_tasks import stay_offline
+            from feldspar.evaluate.tasks.bundled_tasks import set_up_process
 
-            stay_offline(figures.task_names(tasks))
+            set_up_process(figures.task_names(tasks))
         import feldspar
 
         opened = feldspar.open_model(model, checkpoint=checkpoint)

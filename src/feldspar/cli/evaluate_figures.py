@@ -141,13 +141,20 @@ def list_tasks(wanted: bool) -> None:
     print_table(
         ("task", "what it asks for", "source", "licence", "items", "chance"),
         (
-            (task.name, task.about, task.source, task.licence, f"{task.items}", f"{task.chance}")
+            (
+                task.name,
+                task.about,
+                task.source,
+                task.licence,
+                f"{task.items}",
+                f"{task.chance:.2f}",
+            )
             for task in bundled_tasks()
         ),
         left=4,
         fold=("what it asks for", "source"),
     )
-    typer.echo("\n--tasks bundled runs all of them; they need no network.")
+    typer.echo("\n--tasks bundled runs all of them. They need no network.")
     raise typer.Exit
 
 

@@ -14,7 +14,7 @@ BUNDLED_FOLDER = Path(__file__).parent / "bundled"
 ALL_BUNDLED = "bundled"
 """The tag of all bundled tasks, which lm-eval takes as the name of a task."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
-"""Variables that keep Hugging Face's libraries off the network if they are set before an import."""
+"""Variables that keep Hugging Face's libraries off the network."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,13 @@ def bundled_items(name: str) -> Path:
     return BUNDLED_FOLDER / f"{name}.jsonl"
 
 
-def stay_offline(tasks: Sequence[str]) -> None:
-    """Keep this process off the network if all ``tasks`` are bundled.
+def set_up_process(tasks: Sequence[str]) -> None:
+    """Prepare a process for lm-eval, before libraries are imported, which then read variables.
 
-    Hugging Face's libraries read the variables when they are imported, so this must come first.
-    Values that the user has set stay.
+    lm-eval shows no bars of its own beside ours. If all ``tasks`` are bundled, Hugging Face's
+    libraries stay off the network. Values that the user has set stay.
     """
+    os.environ.setdefault("TQDM_DISABLE", "1")
     known = {ALL_BUNDLED, *(path.stem for path in BUNDLED_FOLDER.glob("*.yaml"))}
     if set(tasks) <= known:
         for name in OFFLINE:

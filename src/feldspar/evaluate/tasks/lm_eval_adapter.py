@@ -5,9 +5,10 @@ exported folder have the same figures. There is no separator before a context, a
 log-likelihoods use windows that do not overlap.
 """
 
+import logging
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,8 +53,7 @@ def run_lm_eval(
         raise missing_extra("lm-eval", "eval") from error
     manager = _task_manager(tasks, include_path)
     try:
-        # lm-eval prints notes to standard output, which belongs to the figures.
-        with redirect_stdout(sys.stderr):
+        with _quiet_harness():
             result = simple_evaluate(
                 model=lm_eval_model(model, seed),
                 tasks=list(tasks),
@@ -103,6 +103,12 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
         ) -> list[int]:
             tokens = _encode(model, string)
             return tokens if add_special_tokens is False else [*begin, *tokens]
+
+        def loglikelihood(
+            self, requests: list[Any], disable_tqdm: bool = False
+        ) -> list[tuple[float, bool]]:
+            # score_continuations shows the progress.
+            return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(
             self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -158,6 +164,19 @@ def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
         float(options.get("temperature", 0.0)) if options["do_sample"] else 0.0,
         torch.Generator(model.device).manual_seed(seed),
     )
+
+
+@contextmanager
+def _quiet_harness() -> Generator[None]:
+    """Keep lm-eval's notes off standard output, which belongs to the figures, and below errors."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
