@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
+from feldspar.core.bundled_items import BUNDLED_FOLDER, bundled_items
 from feldspar.evaluate.tasks.bundled_tasks import (
-    BUNDLED_FOLDER,
     OFFLINE,
     BundledTask,
-    bundled_items,
     bundled_tasks,
     set_up_process,
 )

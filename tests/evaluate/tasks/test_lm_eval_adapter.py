@@ -12,9 +12,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, processors
 
+from feldspar.core.bundled_items import BUNDLED_FOLDER
 from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
-from feldspar.evaluate.tasks.bundled_tasks import BUNDLED_FOLDER, bundled_tasks
+from feldspar.evaluate.tasks.bundled_tasks import bundled_tasks
 from feldspar.evaluate.tasks.lm_eval_adapter import lm_eval_model, run_lm_eval
 from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.evaluate.text_model import TextModel

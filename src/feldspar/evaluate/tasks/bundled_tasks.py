@@ -6,11 +6,11 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ruamel.yaml import YAML
 
-BUNDLED_FOLDER = Path(__file__).parent / "bundled"
+from feldspar.core.bundled_items import BUNDLED_FOLDER, bundled_items, bundled_names
+
 ALL_BUNDLED = "bundled"
 """The tag of all bundled tasks, which lm-eval takes as the name of a task."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE")
@@ -34,12 +34,7 @@ class BundledTask:
 
 def bundled_tasks() -> list[BundledTask]:
     """Return the bundled tasks, in the order of the alphabet."""
-    return [_read(path) for path in sorted(BUNDLED_FOLDER.glob("*.yaml"))]
-
-
-def bundled_items(name: str) -> Path:
-    """Return the file of a bundled task's items."""
-    return BUNDLED_FOLDER / f"{name}.jsonl"
+    return [_read(name) for name in bundled_names()]
 
 
 def set_up_process(tasks: Sequence[str]) -> None:
@@ -49,17 +44,16 @@ def set_up_process(tasks: Sequence[str]) -> None:
     libraries stay off the network. Values that the user has set stay.
     """
     os.environ.setdefault("TQDM_DISABLE", "1")
-    known = {ALL_BUNDLED, *(path.stem for path in BUNDLED_FOLDER.glob("*.yaml"))}
-    if set(tasks) <= known:
+    if set(tasks) <= {ALL_BUNDLED, *bundled_names()}:
         for name in OFFLINE:
             os.environ.setdefault(name, "1")
 
 
-def _read(path: Path) -> BundledTask:
-    about = YAML().load(path)["metadata"]
+def _read(name: str) -> BundledTask:
+    about = YAML().load(BUNDLED_FOLDER / f"{name}.yaml")["metadata"]
     return BundledTask(
-        name=path.stem,
-        items=len(bundled_items(path.stem).read_text(encoding="utf-8").splitlines()),
+        name=name,
+        items=len(bundled_items(name).read_text(encoding="utf-8").splitlines()),
         chance=float(about["chance"]),
         about=str(about["about"]),
         source=str(about["source"]),

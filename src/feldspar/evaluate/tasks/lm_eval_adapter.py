@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from feldspar.core.bundled_items import BUNDLED_FOLDER
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.progress import progress
 from feldspar.core.streams import stream_seed
-from feldspar.evaluate.tasks.bundled_tasks import BUNDLED_FOLDER
 from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
 from feldspar.evaluate.tasks.generate_until import generate_until
 from feldspar.evaluate.tasks.task_results import TaskResult, task_results
