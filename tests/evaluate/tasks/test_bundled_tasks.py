@@ -64,11 +64,15 @@ def test_passages_show_all_four_words() -> None:
         assert all(choice in item["context"] for choice in item["choices"])
 
 
-def test_sums_are_right() -> None:
-    for item in items_of(next(task for task in TASKS if task.name == "sums")):
+def test_sums_are_right_and_of_any_rank() -> None:
+    items = items_of(next(task for task in TASKS if task.name == "sums"))
+    ranks: Counter[int] = Counter()
+    for item in items:
         first, sign, second, _ = item["question"].split()
         result = int(first) + (int(second) if sign == "+" else -int(second))
         assert item["choices"][item["answer"]] == str(result)
+        ranks[sorted(map(int, item["choices"])).index(result)] += 1
+    assert all(abs(ranks[rank] - len(items) / 4) < 5 * (len(items) * 3 / 16) ** 0.5 for rank in range(4))
 
 
 def test_sources_and_licences_lie_beside_the_items() -> None:

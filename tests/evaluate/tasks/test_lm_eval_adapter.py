@@ -119,8 +119,8 @@ def begun(tokenizer: TextTokenizer) -> TextTokenizer:
 def test_equals_the_hf_model_on_the_exported_folder(
     make_model: Make, tmp_path: Path, begins: bool
 ) -> None:
-    # One token a byte: passages, programs and documents are longer than the 64 positions.
-    model = make_model(max_sequence_length=64, std=0.1, vocab_size=257 + begins)
+    # One token a byte: passages, programs and documents are longer than the 160 positions.
+    model = make_model(max_sequence_length=160, std=0.1, vocab_size=257 + begins)
     tokenizer, exported = tmp_path / "tokenizer", tmp_path / "model"
     tokenizer.mkdir()
     ours_begins = begun(model.tokenizer) if begins else model.tokenizer
@@ -145,8 +145,8 @@ def test_equals_the_hf_model_on_the_exported_folder(
     theirs, their_samples = json.loads(result.stdout.split("RESULT")[1])
     assert set(ours["samples"]) == set(their_samples) == set(ours["results"])
     assert {task.name for task in bundled_tasks()} < set(their_samples)
-    # A log-likelihood sums at most 64 terms, each a log-softmax of what the whole model adds up.
-    terms = terms_of(opened.decoder, torch.zeros(64))
+    # A log-likelihood sums at most 160 terms, each a log-softmax of what the whole model adds up.
+    terms = terms_of(opened.decoder, torch.zeros(160))
     for task, their_items in their_samples.items():
         for mine, other in zip(ours["samples"][task], their_items, strict=True):
             assert mine["doc_id"] == other["doc_id"]
