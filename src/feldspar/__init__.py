@@ -16,6 +16,7 @@ from feldspar.api.data import build_corpus, build_shards, deduplicate
 from feldspar.api.models import (
     adapt,
     evaluate,
+    evaluate_tasks,
     export,
     extend_context,
     import_model,
@@ -84,6 +85,7 @@ __all__ = [
     "deduplicate",
     "estimate",
     "evaluate",
+    "evaluate_tasks",
     "export",
     "extend_context",
     "fit_batch_schedule",

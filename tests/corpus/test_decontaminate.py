@@ -14,10 +14,11 @@ from pyarrow import parquet
 from feldspar.core.errors import UserError
 from feldspar.core.manifest import read_manifest
 from feldspar.corpus.build import build_corpus
-from feldspar.corpus.decontaminate import RunsOfWords, words_of
+from feldspar.corpus.decontaminate import Decontaminator, RunsOfWords, words_of
 from feldspar.corpus.document import Tolerance
 from feldspar.corpus.readers.evaluation import evaluation_items
 from feldspar.corpus.store import documents, wanted_documents
+from feldspar.recipe.sections.corpus import DecontaminateSettings, EvaluationSet
 from tests.corpus.conftest import corpus_settings, prose
 
 letters = st.lists(st.sampled_from("abc"), max_size=12).map(" ".join)
@@ -115,6 +116,18 @@ def test_which_fields_are_an_item(tmp_path: Path) -> None:
         assert items(ending, "choices", "question") == ["one two why"]
         with pytest.raises(UserError, match="no field 'prompt'"):
             items(ending, "prompt")
+
+
+def test_sets_that_come_with_the_package_are_taken_by_name() -> None:
+    names = ("bundled:last_word", "bundled:humaneval")
+    sets = {name[8:]: EvaluationSet(path=Path(name)) for name in names}
+    decontaminator = Decontaminator(DecontaminateSettings(sets=sets), Tolerance(0))
+    counts = decontaminator.counts.sets
+    assert counts["last_word"].items > 200 and counts["humaneval"].items == 164
+    assert counts["last_word"].short_items == 0
+    unknown = DecontaminateSettings(sets={"own": EvaluationSet(path=Path("bundled:last_wrod"))})
+    with pytest.raises(UserError, match="no evaluation set 'last_wrod'"):
+        Decontaminator(unknown, Tolerance(0))
 
 
 def test_unused_keys_leave_a_corpus_what_it_was(tmp_path: Path) -> None:

@@ -149,4 +149,10 @@ def test_tasks_of_ones_own(
         found["held_out_bits"]["bits_per_byte"] > 8 and "acc_norm_stderr" in found["held_out_cloze"]
     )
     assert run_with(["--quiet", *command]) == 0
-    assert re.search(r"held_out_cloze +acc +0\.\d+ +\+- 0\.\d+", capsys.readouterr().out)
+    assert re.search(r"held_out_cloze +acc +0\.\d+ +\+- 0\.\d+ +0.25 +3", capsys.readouterr().out)
+
+
+def test_the_bundled_tasks_are_listed_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_with(["evaluate", "--list-tasks"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"\nword_meaning +which of four .* WordNet-3.0 +400 +0.25\n", shown)

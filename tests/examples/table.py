@@ -133,6 +133,13 @@ TABLE = (
         "a run of conversations",
         places={RUN: ("runs/chat",), "notes.txt": ("talks.jsonl",)},
     ),
+    Row(r"evaluate --list-tasks", data=False),
+    Row(
+        r"evaluate \S+ --tasks (bundled|kind_of)",
+        "few items, and a small model for a base that is fetched",
+        added=("--limit", "2"),
+        places={"imported": (MODEL,)},
+    ),
     Row(
         r"evaluate (smollm2|imported) ",
         "a small model for a base that is fetched",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -102,6 +103,35 @@ def evaluate(
     from feldspar.train.evaluation import held_out_figures
 
     return held_out_figures(model, split, limit, baselines).as_dict()
+
+
+def evaluate_tasks(
+    run: PathLike | Model,
+    tasks: Sequence[str] = ("bundled",),
+    *,
+    include_path: PathLike | None = None,
+    limit: int | None = None,
+    checkpoint: str = "last",
+) -> dict[str, dict[str, Any]]:
+    """Run tasks of lm-eval on a run or an exported model; return the figures by task.
+
+    ``tasks`` are names of bundled tasks (``bundled`` for all of them), of task files in the folder
+    ``include_path``, or of lm-eval's own tasks, whose data come from the network. ``limit`` is the
+    most items of a task. Each task's figures are its metrics with their standard errors
+    (``acc_stderr``), the accuracy of guessing (``chance``), the number of ``items`` and ``shots``,
+    the task's ``version`` and the ``harness``. Raises SetupError without lm-eval, UserError for an
+    unknown task.
+    """
+    from feldspar.train.opened_model import Model
+
+    if isinstance(tasks, str):
+        raise UserError("tasks: a list of names is needed", found=tasks)
+    opened = run if isinstance(run, Model) else open_model(run, checkpoint=checkpoint)
+    from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
+
+    folder = None if include_path is None else path_of(include_path, "include_path")
+    found = run_lm_eval(opened.text_model, list(tasks), folder, limit=limit)
+    return {result.task: result.as_dict() for result in found}
 
 
 def import_model(

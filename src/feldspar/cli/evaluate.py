@@ -6,13 +6,17 @@ from typing import Annotated
 
 import typer
 
+from feldspar.cli.evaluate_figures import list_tasks
 from feldspar.cli.generate import CheckpointName
 
 TextFiles = Annotated[
     list[Path] | None, typer.Option("--text", help="A UTF-8 text file; may be repeated.")
 ]
 Tasks = Annotated[
-    str | None, typer.Option("--tasks", help="Tasks of lm-eval, separated by commas.")
+    str | None,
+    typer.Option(
+        "--tasks", help="Tasks, separated by commas: bundled (all of --list-tasks), or lm-eval's."
+    ),
 ]
 TaskFiles = Annotated[
     Path | None, typer.Option("--include-path", help="Folder of task files for lm-eval.")
@@ -67,6 +71,17 @@ Seed = Annotated[
 ]
 
 
+ListTasks = Annotated[
+    bool,
+    typer.Option(
+        "--list-tasks",
+        callback=list_tasks,
+        is_eager=True,
+        help="List the tasks that come with feldspar, and end.",
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
 
@@ -91,6 +106,7 @@ def register(app: typer.Typer) -> None:
         top_p: TopP = None,
         max_new_tokens: NewTokens = None,
         seed: Seed = None,
+        list_bundled: ListTasks = False,
         json: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
     ) -> None:
         """Measure a model: bits per byte, tasks, programs, contexts.
@@ -111,8 +127,13 @@ def register(app: typer.Typer) -> None:
         drawn = (samples, k, temperature, top_p, max_new_tokens, seed)
         others = (text, tasks, baselines, infilling, pairs, messages, length_sweep)
         check_problems(bool(problems), drawn, others)
-        import feldspar
         from feldspar.cli import evaluate_figures as figures
+
+        if tasks:
+            from feldspar.evaluate.tasks.bundled_tasks import set_up_process
+
+            set_up_process(figures.task_names(tasks))
+        import feldspar
 
         opened = feldspar.open_model(model, checkpoint=checkpoint)
         if problems:

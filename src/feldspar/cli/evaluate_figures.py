@@ -108,19 +108,54 @@ def show_tasks(
     """Print the figures of lm-eval's tasks."""
     from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
 
-    names = [name.strip() for name in tasks.split(",") if name.strip()]
-    found = run_lm_eval(model.text_model, names, include_path, limit=limit)
+    found = run_lm_eval(model.text_model, task_names(tasks), include_path, limit=limit)
     if json:
-        print_json(found)
+        print_json({result.task: result.as_dict() for result in found})
         return
     rows = []
-    for task, metrics in found.items():
-        for metric, value in metrics.items():
-            error = metrics.get(f"{metric}_stderr")
-            if not metric.endswith("_stderr"):
-                spread = f"+- {error:.4f}" if isinstance(error, float) else ""
-                rows.append((task, metric, f"{value:.4f}", spread))
-    print_table(("task", "metric", "value", "standard error"), rows, left=2)
+    for result in found:
+        for metric, value in result.metrics.items():
+            error = result.errors.get(metric)
+            spread = "-" if error is None else f"+- {error:.4f}"
+            is_accuracy = metric.startswith("acc") and result.chance is not None
+            chance = f"{result.chance:.2f}" if is_accuracy else "-"
+            items = "-" if result.items is None else f"{result.items:,}"
+            rows.append((result.task, metric, f"{value:.4f}", spread, chance, items))
+    print_table(("task", "metric", "value", "standard error", "chance", "items"), rows, left=2)
+
+
+def task_names(tasks: str) -> list[str]:
+    """Return the names of ``--tasks``. Raises UserError where there is none."""
+    names = [name.strip() for name in tasks.split(",") if name.strip()]
+    if not names:
+        raise UserError("--tasks: a name is needed", do="list them: feldspar evaluate --list-tasks")
+    return names
+
+
+def list_tasks(wanted: bool) -> None:
+    """Print the bundled tasks and end the command, if ``wanted``."""
+    if not wanted:
+        return
+    from feldspar.evaluate.tasks.bundled_tasks import bundled_tasks
+
+    print_table(
+        ("task", "what it asks for", "source", "licence", "items", "chance"),
+        (
+            (
+                task.name,
+                task.about,
+                task.source,
+                task.licence,
+                f"{task.items}",
+                f"{task.chance:.2f}",
+            )
+            for task in bundled_tasks()
+        ),
+        left=4,
+        fold=("what it asks for", "source"),
+    )
+    typer.echo("\n--tasks bundled runs all of them. They need no network.")
+    raise typer.Exit
 
 
 def show_messages(model: "Model", file: Path, limit: int | None, json: bool) -> None:

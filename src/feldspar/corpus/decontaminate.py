@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from feldspar.core.bundled_items import evaluation_set_path
 from feldspar.core.errors import UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.core.streams import hash_integers
@@ -211,8 +212,9 @@ class Decontaminator:
 
 def _items(name: str, settings: EvaluationSet, tolerance: Tolerance) -> Iterator[str]:
     count = 0
-    for item in evaluation_items(name, settings.path, settings.fields, tolerance):
+    path = evaluation_set_path(settings.path)
+    for item in evaluation_items(name, path, settings.fields, tolerance):
         count += 1
         yield item
     if count == 0:
-        raise UserError(f"evaluation set {name} holds no item", where=str(Path(settings.path)))
+        raise UserError(f"evaluation set {name} holds no item", where=str(path))

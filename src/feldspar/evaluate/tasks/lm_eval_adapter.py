@@ -5,17 +5,23 @@ exported folder have the same figures. There is no separator before a context, a
 log-likelihoods use windows that do not overlap.
 """
 
-from collections.abc import Sequence
+import logging
+import sys
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from feldspar.core.errors import UserError, missing_extra, nearest
+from feldspar.core.bundled_items import BUNDLED_FOLDER
+from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.progress import progress
 from feldspar.core.streams import stream_seed
 from feldspar.evaluate.tasks.continuations import Continuation, score_continuations
 from feldspar.evaluate.tasks.generate_until import generate_until
+from feldspar.evaluate.tasks.task_results import TaskResult, task_results
 from feldspar.evaluate.text_model import TextModel
 from feldspar.tokens.tokenizer.round_trip import require_given_back
 
@@ -33,12 +39,13 @@ def run_lm_eval(
     limit: int | None = None,
     num_fewshot: int | None = None,
     seed: int = 0,
-) -> dict[str, dict[str, float]]:
-    """Return the metrics of each task; their standard errors are under ``METRIC_stderr``.
+) -> list[TaskResult]:
+    """Return the result of each task.
 
-    ``include_path`` is a folder with your own task files; ``limit`` is a number of items of each
-    task. Raises SetupError without lm-eval, and UserError for an unknown task or for data that are
-    not available.
+    ``tasks`` are names of bundled tasks (``bundled`` for all of them), of task files in the folder
+    ``include_path``, or of lm-eval's own tasks. ``limit`` is a number of items of each task. Raises
+    SetupError without lm-eval, and UserError for an unknown task or for data that are not
+    available.
     """
     try:
         from lm_eval.evaluator import simple_evaluate
@@ -46,22 +53,23 @@ def run_lm_eval(
         raise missing_extra("lm-eval", "eval") from error
     manager = _task_manager(tasks, include_path)
     try:
-        result = simple_evaluate(
-            model=lm_eval_model(model, seed),
-            tasks=list(tasks),
-            task_manager=manager,
-            limit=limit,
-            num_fewshot=num_fewshot,
-            random_seed=seed,
-            numpy_random_seed=seed,
-            torch_random_seed=seed,
-            fewshot_random_seed=seed,
-        )
+        with _quiet_harness():
+            result = simple_evaluate(
+                model=lm_eval_model(model, seed),
+                tasks=list(tasks),
+                task_manager=manager,
+                limit=limit,
+                num_fewshot=num_fewshot,
+                random_seed=seed,
+                numpy_random_seed=seed,
+                torch_random_seed=seed,
+                fewshot_random_seed=seed,
+            )
     except OSError as error:  # errors of datasets without network or for missing files
         names = ", ".join(tasks)
         raise UserError(f"the data of a task among {names} are not available: {error}") from error
     assert result is not None, "only other ranks get nothing"
-    return {task: _plain(metrics) for task, metrics in result["results"].items()}
+    return task_results(result)
 
 
 def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
@@ -95,6 +103,12 @@ def lm_eval_model(model: TextModel, seed: int = 0) -> "TemplateLM":
         ) -> list[int]:
             tokens = _encode(model, string)
             return tokens if add_special_tokens is False else [*begin, *tokens]
+
+        def loglikelihood(
+            self, requests: list[Any], disable_tqdm: bool = False
+        ) -> list[tuple[float, bool]]:
+            # score_continuations shows the progress.
+            return super().loglikelihood(requests, disable_tqdm=True)
 
         def _loglikelihood_tokens(
             self, requests: list[tuple[Any, list[int], list[int]]], **kwargs: Any
@@ -152,35 +166,41 @@ def _generate(model: TextModel, context: str, options: Any, seed: int) -> str:
     )
 
 
+@contextmanager
+def _quiet_harness() -> Generator[None]:
+    """Keep lm-eval's notes off standard output, which belongs to the figures, and below errors."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(max(level, logging.ERROR))
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
     """Return the index of tasks; read lm-eval's thousands of files only if one of their tasks is
     named."""
     from lm_eval.tasks import TaskManager
 
+    folders = [str(BUNDLED_FOLDER)]
     if include_path is not None:
         if not include_path.is_dir():
             raise UserError(f"{include_path} is not a folder of task files")
-        manager = TaskManager(include_path=str(include_path.resolve()), include_defaults=False)
-        if set(tasks) <= set(manager.all_tasks):
-            return manager
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
+        folders.append(str(include_path.resolve()))
+    manager = TaskManager(include_path=folders, include_defaults=False)
+    near = set(manager.all_tasks)
+    if set(tasks) <= near:
+        return manager
+    manager = TaskManager(include_path=folders)
     known = set(manager.all_tasks)
     for task in tasks:
         if task not in known:
-            hint = nearest(task, known)
             raise UserError(
-                f"lm-eval has no task {task!r}" + (f"; did you mean {hint!r}?" if hint else ""),
-                do="give the folder of your task files: --include-path DIR",
+                f"there is no task {task!r}: none is bundled, none is one of lm-eval's",
+                allowed=get_close_matches(task, known, n=5) or sorted(near),
+                do="list the bundled tasks: feldspar evaluate --list-tasks; or give the folder of "
+                "your task files: --include-path DIR",
             )
     return manager
-
-
-def _plain(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return numeric metrics, with ``acc,none`` as ``acc`` and ``exact_match,strict`` as
-    ``exact_match/strict``."""
-    plain = {}
-    for key, value in metrics.items():
-        name, _, kind = key.partition(",")
-        if kind and isinstance(value, int | float):
-            plain[name if kind == "none" else f"{name}/{kind}"] = float(value)
-    return plain

@@ -45,6 +45,7 @@ def write_cloze_task(
             "doc_to_target": "answer",
             "target_delimiter": "\n",
             "metric_list": _metrics("acc", "acc_norm", aggregation="mean", higher_is_better=True),
+            "metadata": {"version": 1.0, "chance": 1 / CHOICES},
         },
     )
     _write_task(

@@ -241,7 +241,9 @@ class EvaluationSet(Settings):
     """Files of an evaluation set."""
 
     path: Path
-    """JSON lines, Parquet or text; a file, or a folder of them. Each text file is one item."""
+    """JSON lines, Parquet or text; a file, or a folder of them. Each text file is one item.
+    bundled:NAME is a set that comes with feldspar: a task of ``feldspar evaluate --list-tasks``, or
+    humaneval."""
     fields: tuple[str, ...] = ()
     """Fields or columns of an item's text, joined in this order; default: all text fields."""
 
