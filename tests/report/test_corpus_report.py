@@ -14,8 +14,8 @@ from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.files import deduplicate_files
 from feldspar.recipe.sections.corpus import DeduplicateSettings
+from feldspar.report.bars import heat_map
 from feldspar.report.corpus_report import corpus_page, write_corpus_report
-from feldspar.report.figures import heat_map
 from feldspar.report.page import compare
 from tests.corpus.conftest import corpus_settings, prose
 

@@ -14,7 +14,9 @@ from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import MANIFEST_NAME, is_manifest, kind_of
-from feldspar.report.figures import Figure, Series, grouped_bar_figure, heat_map, line_figure
+from feldspar.report.bars import grouped_bar_figure, heat_map
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, compare, render_page
 
 KINDS = ("documents", "deduplication")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feldspar.report.figures import Band, Figure, Series, line_figure, number_of
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Band, Series, line_figure, number_of
 from feldspar.report.page import Section
 
 KEY = "noise_scale/total"

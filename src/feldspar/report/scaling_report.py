@@ -5,7 +5,8 @@ from typing import Any
 
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
 
 RECORD_NAME = "scaling.json"

@@ -13,7 +13,8 @@ from feldspar.parametrization.coordinates import (
     Axis,
     Measure,
 )
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table, render_page
 from feldspar.study.coordinate_check import CoordinateCheck, Judgement
 

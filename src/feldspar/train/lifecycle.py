@@ -3,9 +3,12 @@
 A run resumes only with a recipe that agrees with the finished steps.
 """
 
+import os
+import socket
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +84,7 @@ class OpenRun:
         def write() -> None:
             self.folder.forget()
             write_files(self.folder)
-            trainer.event("started", **tell_start())
+            trainer.event("started", **self._process(trainer), **tell_start())
 
         on_first(write)
 
@@ -96,11 +99,22 @@ class OpenRun:
             damage = self.folder.restore(trainer.steps, trainer.position, records)
             write_files(self.folder)
             details = {"damaged_records": asdict(damage)} if damage else {}
-            trainer.event("resumed", changes=list(self.changes), **details)
+            changes = list(self.changes)
+            trainer.event("resumed", **self._process(trainer), changes=changes, **details)
 
         on_first(write)
         total = f"{self.timeline.length:,} {self.folder.position_unit}"
         say(f"resuming {self.folder.path} at {trainer.position:,} of {total}")
+
+    def _process(self, trainer: Trainer) -> dict[str, Any]:
+        """Return what a report says of the run before its first step, and who trains it."""
+        return {
+            "length": self.timeline.length,
+            "parameters": sum(each.numel() for each in trainer.task.model.parameters()),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "process": os.getpid(),
+            "host": socket.gethostname(),
+        }
 
     def finish(self, trainer: Trainer) -> RunResult:
         """Train to the end, or report that the run is complete."""

@@ -21,7 +21,8 @@ from feldspar.papers.kit.paper import Figures, Findings
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.model import AlibiPositions
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 
 Read = Mapping[str, Mapping[str, BySeed]]

@@ -20,7 +20,8 @@ from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.paper import Figures, Findings, Scale
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 
 BEST, EQUAL, LITTLE, ALONE = INITIALISATIONS[0], *MIXTURES

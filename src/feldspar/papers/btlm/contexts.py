@@ -20,7 +20,8 @@ from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.paper import Figures, Scale
 from feldspar.papers.kit.recall import recall_documents, recall_in
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial

@@ -9,7 +9,8 @@ from feldspar.core.errors import UserError
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, octaves, percent, pooled_std
 from feldspar.plan.laws.law import Point, PowerLaw
 from feldspar.plan.laws.law_fit import LawFit, fit_law
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Table
 
 PARAMETRIZATION, RATE = "choose.parametrization", "parametrization.learning_rate"

@@ -12,7 +12,8 @@ from feldspar.papers.crystal.kinds import BOTH_KINDS, CODE_KIND, KINDS, KindBits
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 
 PHASED, POOLED, CODE_ALONE = "phased", "pooled", "code-alone"
 ORDERS = (PHASED, POOLED, CODE_ALONE)

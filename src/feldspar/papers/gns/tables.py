@@ -13,7 +13,8 @@ from feldspar.papers.gns.norm_against_total import BLOCKS, FINE_BLOCKS
 from feldspar.papers.kit.gain import relative_spread
 from feldspar.papers.kit.paper import Figures
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 
 Losses = Mapping[str, Sequence[Mapping[str, Any]]]

@@ -24,7 +24,8 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import text_baselines
 from feldspar.plan.summary import non_embedding_parameters, plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import Figure, bar_figure, grouped_bar_figure
+from feldspar.report.bars import bar_figure, grouped_bar_figure
+from feldspar.report.canvas import Figure
 from feldspar.report.page import Section, Table
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.sweep import trial_of

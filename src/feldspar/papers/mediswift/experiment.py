@@ -63,7 +63,7 @@ from feldspar.papers.mediswift.time_claims import (
 from feldspar.papers.mediswift.time_to_loss import Pretraining
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import bar_figure
+from feldspar.report.bars import bar_figure
 from feldspar.report.page import Section
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult

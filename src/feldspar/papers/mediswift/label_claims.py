@@ -18,7 +18,8 @@ from feldspar.papers.mediswift.labels import MOST_FREQUENT
 from feldspar.papers.mediswift.rates import Curve, Curves, RateSearch, best_rate
 from feldspar.papers.mediswift.time_arms import DENSE, HALF, SMALL_DENSE, SPARSE
 from feldspar.papers.mediswift.time_claims import BySeed
-from feldspar.report.figures import Figure, bar_figure
+from feldspar.report.bars import bar_figure
+from feldspar.report.canvas import Figure
 from feldspar.report.page import Table
 
 LEVEL, FREED = "sparse-then-dense-is-level", "dense-fine-tuning-helps"

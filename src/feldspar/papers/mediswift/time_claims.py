@@ -8,7 +8,8 @@ from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.mediswift.time_arms import DENSE, SMALL_DENSE, SPARSE
 from feldspar.papers.mediswift.time_to_loss import Pretraining, steps_saved, time_saved
-from feldspar.report.figures import Figure, Panel, Series, panel_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Panel, Series, panel_figure
 from feldspar.report.page import Table
 
 BySeed = Mapping[str, Sequence[float]]

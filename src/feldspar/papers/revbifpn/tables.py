@@ -7,7 +7,8 @@ from typing import Any
 from feldspar.core.student_t import half_width
 from feldspar.papers.revbifpn.claims import GB, PAPER_GB, PAPER_GMACS, Counts, Rows
 from feldspar.papers.revbifpn.plain import LOGISTIC
-from feldspar.report.figures import Figure, Panel, Series, panel_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Panel, Series, panel_figure
 from feldspar.report.page import Table
 
 

@@ -46,7 +46,9 @@ from feldspar.papers.slimpajama_dc.corpora import (
 )
 from feldspar.papers.slimpajama_dc.unseen import unseen_baselines, unseen_texts
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import Figure, Series, heat_map, line_figure
+from feldspar.report.bars import heat_map
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult

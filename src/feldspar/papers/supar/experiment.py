@@ -29,7 +29,8 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import table_beside_baselines, text_baselines
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
