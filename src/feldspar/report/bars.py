@@ -70,7 +70,10 @@ def bar_figure(title: str, bars: Sequence[Bar], x_label: str, *, sign: bool = Fa
 
 
 def grouped_bar_figure(
-    title: str, groups: Mapping[str, Mapping[str, float]], y_label: str
+    title: str,
+    groups: Mapping[str, Mapping[str, float]],
+    y_label: str,
+    half_widths: Mapping[str, Mapping[str, float]] | None = None,
 ) -> Figure:
     """Return for each name one bar of each group, side by side; all groups have the same names."""
     names = list(next(iter(groups.values())))
@@ -88,6 +91,10 @@ def grouped_bar_figure(
                 width=width * 0.92,
                 color=series_colour(index),
             )
+            if half_widths is not None:
+                halves, values = half_widths[label], list(bars.values())
+                ends = [halves[name] for name in names]
+                axes.errorbar(places, values, ends, ecolor=INK.light, **ERROR_BARS)
             named.append(Named(label, drawn_bars[0], bars[names[-1]]))
         axes.set_xticks(range(len(names)), [fill(name, 12) for name in names])
         axes.axhline(0, color=QUIET.light, linewidth=0.8)

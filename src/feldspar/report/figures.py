@@ -1,10 +1,11 @@
 """Draw lines, points and bands over one axis or side by side."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from feldspar.core.student_t import half_width
 from feldspar.report.amounts import number
 from feldspar.report.canvas import ERROR_BARS, Drawing, Figure, drawing, plain_numbers
 from feldspar.report.line_labels import Named, reserve, settle
@@ -64,6 +65,13 @@ def number_of(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         return math.nan
     return found if abs(found) < LARGEST_DRAWN else math.nan
+
+
+def half_widths_of(groups: Iterable[Sequence[float]]) -> list[float] | None:
+    """Return half the 95 % interval of the mean of each group; None where no group has one."""
+    found = [half_width(group) for group in groups]
+    known = [math.nan if half is None or not math.isfinite(half) else half for half in found]
+    return known if any(map(math.isfinite, known)) else None
 
 
 def line_figure(

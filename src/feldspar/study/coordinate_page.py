@@ -33,7 +33,7 @@ def write_check(check: CoordinateCheck, folder: Path) -> None:
     write_json(folder / RESULT_NAME, check.as_dict())
     for axis in check.by_axis:
         for figure in headline_figures(check, axis):
-            write_atomically(folder / f"{axis}.svg", figure.svg)
+            write_atomically(folder / f"{axis}.svg", figure.standalone)
     write_atomically(folder / PAGE_NAME, check_page(check))
 
 

@@ -281,8 +281,12 @@ def worth_figure(score: Mapping[str, Sequence[float]]) -> Figure:
     first = [lost_bits(name, score[arm], score[ALL], True) for arm, name in names.items()]
     methods = [lost_bits(name, score[arm], score[ALL]) for arm, name in METHODS.items()]
     methods.sort(key=lambda bar: -bar.value)
-    title = "What each method is worth at equal FLOPs"
-    return bar_figure(title, [*first, *methods], "bits per byte lost when taken away", sign=True)
+    title = (
+        f"At equal FLOPs all five methods together save {first[0].value:.3f} bits per byte; "
+        f"most comes from {methods[0].name}"
+    )
+    label = "bits per byte lost when taken away, 95 % over seeds"
+    return bar_figure(title, [*first, *methods], label, sign=True)
 
 
 def lost_bits(
