@@ -48,11 +48,15 @@ def duration(seconds: float) -> str:
 
 
 def decimals_of(half_width: float) -> int:
-    """Return the decimals that an interval justifies: its first digit, or two after a leading 1."""
+    """Return the decimals that an interval justifies.
+
+    By the rule of the Particle Data Group an interval has two digits if these are 35 at most, else
+    one.
+    """
     if not math.isfinite(half_width) or half_width <= 0:
         return 0
     exponent = math.floor(math.log10(half_width))
-    return max(0, (1 if half_width / 10**exponent < 2 else 0) - exponent)
+    return max(0, (1 if half_width / 10**exponent < 3.55 else 0) - exponent)
 
 
 def with_interval(value: float, half_width: float | None, *, sign: bool = False) -> str:

@@ -46,15 +46,13 @@ def bar_figure(title: str, bars: Sequence[Bar], x_label: str, *, sign: bool = Fa
             axes.barh(place, bar.value, height=0.62, color=colour)
             if half:
                 axes.errorbar(bar.value, place, xerr=half, ecolor=INK.light, **ERROR_BARS)
-            end = bar.value + half if bar.value >= 0 else bar.value - half
             axes.annotate(
                 with_interval(bar.value, bar.half_width, sign=sign),
-                (end, place),
-                xytext=(5 if bar.value >= 0 else -5, 0),
+                (max(bar.value + half, 0), place),
+                xytext=(6, 0),
                 textcoords="offset points",
-                ha="left" if bar.value >= 0 else "right",
                 va="center",
-                fontsize=9,
+                fontsize=9.5,
                 fontweight="normal" if bar.is_reference else "bold",
             )
         axes.set_yticks(range(len(bars)), names)
@@ -135,7 +133,7 @@ def heat_map(
             for j, value in enumerate(row):
                 share = (shades[i][j] - low) / (high - low) if high > low else 0.0
                 _cell(drawn, j, i, DARKEST * share)
-                axes.text(j, i, f"{value:{format_spec}}", ha="center", va="center", fontsize=9)
+                axes.text(j, i, f"{value:{format_spec}}", ha="center", va="center", fontsize=9.5)
         axes.set_xlim(-0.5, len(columns) - 0.5)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xticks(range(len(columns)), columns, rotation=30 if len(columns) > 4 else 0)

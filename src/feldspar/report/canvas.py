@@ -20,11 +20,12 @@ from feldspar.core.errors import missing_extra
 from feldspar.report.amounts import tick
 from feldspar.report.palette import GRID, INK, QUIET, dark_rules
 
-WIDTH_INCHES, HEIGHT_INCHES = 5.6, 3.3
+WIDTH_INCHES, HEIGHT_INCHES = 5.3, 3.2
 PANELS_WIDER = 1.7
 """A figure with several panels is this many times wider."""
 POINTS_PER_INCH = 72
 FONT = "system-ui, sans-serif"
+PAD_INCHES = 0.08
 TITLE_POINTS = 12.5
 TITLE_LINE_POINTS = 17.0
 CHARACTER_WIDTHS = 0.58
@@ -34,10 +35,10 @@ STYLE: dict[str, Any] = {
     "svg.hashsalt": "feldspar",
     "svg.fonttype": "none",
     "font.family": ["DejaVu Sans"],
-    "font.size": 9.5,
+    "font.size": 10,
     "text.color": INK.light,
     "axes.labelcolor": QUIET.light,
-    "axes.labelsize": 9.5,
+    "axes.labelsize": 10,
     "axes.edgecolor": QUIET.light,
     "axes.linewidth": 0.8,
     "axes.axisbelow": True,
@@ -50,8 +51,8 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.8,
     "xtick.color": QUIET.light,
     "ytick.color": QUIET.light,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "lines.linewidth": 1.8,
@@ -61,7 +62,7 @@ STYLE: dict[str, Any] = {
     "savefig.facecolor": "none",
     "path.simplify_threshold": 0.3,
 }
-ERROR_BARS: dict[str, Any] = {"fmt": "none", "capsize": 2.5, "elinewidth": 1.2}
+ERROR_BARS: dict[str, Any] = {"fmt": "none", "capsize": 2.5, "elinewidth": 1.1, "alpha": 0.6}
 _FONT = re.compile(r"font: ([^;\"']*?px) '[^\"]*?(?=[;\"])")
 _HEAD = re.compile(r"<svg[^>]*>")
 
@@ -140,12 +141,15 @@ def drawing(
     """
     try:
         import matplotlib
+        from cycler import cycler
         from matplotlib.figure import Figure as Canvas
     except ImportError:
         raise missing_extra("matplotlib", "report") from None
-    with matplotlib.rc_context(STYLE):
+    # What names no colour, such as the caps of error bars, is ink.
+    with matplotlib.rc_context(STYLE | {"axes.prop_cycle": cycler(color=[INK.light])}):
         size = (width * (1 if columns == 1 else PANELS_WIDER), height)
-        canvas = Canvas(figsize=size, layout="constrained", dpi=POINTS_PER_INCH)
+        canvas = Canvas(figsize=size, dpi=POINTS_PER_INCH)
+        canvas.set_layout_engine("constrained", w_pad=PAD_INCHES, h_pad=PAD_INCHES)
         axes = [canvas.add_subplot(1, columns, index + 1) for index in range(columns)]
         for own in axes:
             for axis in (own.xaxis, own.yaxis):

@@ -165,6 +165,9 @@ def _scale(axes: Any, panel: Panel) -> None:
         if is_log and positive:
             set_scale("log")
             plain_numbers(axis, log=True, span=(min(positive), max(positive)))
+    least = min((y for item in panel.series for y in item.y if math.isfinite(y)), default=0.0)
+    if least >= 0 and axes.get_ylim()[0] < 0:
+        axes.set_ylim(bottom=0)  # an interval may reach below zero, the quantity cannot
     if panel.ticks is not None:
         axes.set_xticks(list(panel.ticks), list(panel.ticks.values()))
 
@@ -186,7 +189,9 @@ def _hover(drawn: Drawing, axes: Any, panel: Panel) -> dict[str, Any]:
             if not (math.isfinite(across) and math.isfinite(up)):
                 continue
             half = None if item.half_widths is None else item.half_widths[index]
-            told = number(y) + (f" \u00b1 {number(half, 2)}" if half else "")
+            told = number(y) + (
+                f" \u00b1 {number(half, 2)}" if half and math.isfinite(half) else ""
+            )
             named = (panel.ticks or {}).get(x, number(x))
             points.append([round(float(across), 1), round(height - float(up), 1), named, told])
         if points:

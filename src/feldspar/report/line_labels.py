@@ -34,7 +34,7 @@ def reserve(axes: Any, named: Sequence[Named]) -> list[Any]:
             textcoords="offset points",
             va="center",
             ha="left",
-            fontsize=9,
+            fontsize=9.5,
             annotation_clip=False,
         )
         for item in named

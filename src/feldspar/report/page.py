@@ -17,6 +17,7 @@ from feldspar.core.errors import missing_extra
 from feldspar.report.canvas import Figure
 from feldspar.report.palette import GRID, INK, QUIET, SERIES, SURFACE
 
+PROSE_LETTERS = 32
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -54,10 +55,17 @@ def compare(title: str, left: str, right: str) -> Comparison:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; all cells of a row but the first are aligned as numbers."""
+    """A table; cells are aligned as numbers, but for the first of a row and columns of prose."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+    @property
+    def prose(self) -> list[bool]:
+        """Whether a column holds sentences."""
+        columns = range(len(self.header))
+        cells = [[str(row[column]) for row in self.rows if column < len(row)] for column in columns]
+        return [any(len(text) > PROSE_LETTERS and " " in text for text in own) for own in cells]
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,6 @@ def render_page(
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["is_words"] = is_words
     script = _part("page.js")
     colours = {"surface": SURFACE, "ink": INK, "quiet": QUIET, "grid": GRID, "accent": SERIES[0]}
     return environment.from_string(_part("page.html")).render(
@@ -127,12 +134,6 @@ def render_page(
         script=script,
         script_digest=script_digest(script),
     )
-
-
-def is_words(cell: Any) -> bool:
-    """Tell whether a cell of a table is text, which is aligned at the left, and no number."""
-    text = str(cell)
-    return (len(text) > 24 and " " in text) or (bool(text) and text[0].isalpha() and len(text) > 8)
 
 
 def script_digest(script: str) -> str:

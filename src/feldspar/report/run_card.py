@@ -1,8 +1,10 @@
 """Say in a card, and in one sentence, what a run is and what it reached."""
 
+import math
 from typing import Literal
 
-from feldspar.report.amounts import amount, duration
+from feldspar.report.amounts import amount, duration, precise
+from feldspar.report.figures import number_of
 from feldspar.report.page import Card, Fact
 from feldspar.report.run_facts import RunFacts, State
 
@@ -36,16 +38,14 @@ def finding(run: RunFacts) -> str:
         losses = [row["train/loss"] for row in run.rows]
         return f"Training loss {_loss(losses[0])} at the start, {_loss(losses[-1])} {after}"
     first = next(row["validation/loss"] for row in run.rows if "validation/loss" in row)
-    where = amount(run.rows[-1][run.unit])
+    last = precise(found.last)
     if found.lowest < found.last - 5e-4:
+        place = amount(found.lowest_at)
         return (
-            f"Validation loss was lowest, {found.lowest:.3g}, at {amount(found.lowest_at)} "
-            f"{run.unit}, and ended at {found.last:.3g}"
+            f"Validation loss was lowest, {precise(found.lowest)}, at {place} {run.unit}, "
+            f"and ended at {last}"
         )
-    fell = _loss(first) != _loss(found.last)
-    return (
-        f"Validation loss {'fell to' if fell else 'is'} {found.last:.3g} after {where} {run.unit}"
-    )
+    return f"Validation loss {'is' if _loss(first) == last else 'fell to'} {last} {after}"
 
 
 def results(run: RunFacts) -> list[Fact]:
@@ -70,7 +70,7 @@ def guards(run: RunFacts) -> Fact:
         return Fact("Guards", "nothing seen", "no spike, no bad step")
     spikes = f"{run.spikes} loss spike{'' if run.spikes == 1 else 's'}"
     bad = f"{run.skipped} step{'' if run.skipped == 1 else 's'} not finite"
-    return Fact("Guards", " and ".join(filter(None, (run.spikes and spikes, run.skipped and bad))))
+    return Fact("Guards", " and ".join([spikes] * bool(run.spikes) + [bad] * bool(run.skipped)))
 
 
 def _progress(run: RunFacts) -> str:
@@ -82,4 +82,5 @@ def _progress(run: RunFacts) -> str:
 
 
 def _loss(value: object) -> str:
-    return f"{value:.3g}" if isinstance(value, int | float) else "not finite"
+    found = number_of(value)
+    return precise(found) if math.isfinite(found) else "not finite"

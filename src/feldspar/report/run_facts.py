@@ -109,9 +109,7 @@ def running_sum(values: Sequence[float]) -> list[float]:
 
 def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
     """Read the facts of a run, whose steps are ``rows``; what is damaged counts as not recorded."""
-    events = list(read_records(run / EVENTS_NAME))
-    begun = [event for event in events if event.get("event") in BEGINNINGS]
-    last: Mapping[str, Any] = begun[-1] if begun else {}
+    events, last = list(read_records(run / EVENTS_NAME)), last_beginning(run)
     length = _count(last.get("length"))
     skipped = sum(1 for _ in read_records(run / BAD_BATCHES_NAME))
     try:
@@ -130,6 +128,14 @@ def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
         skipped=skipped,
         summary=summary,
     )
+
+
+def last_beginning(run: Path) -> Mapping[str, Any]:
+    """Return what the process that last began or resumed a run wrote; empty without a record."""
+    last: Mapping[str, Any] = {}
+    for event in read_records(run / EVENTS_NAME):
+        last = event if event.get("event") in BEGINNINGS else last
+    return last
 
 
 def counted_parameters(path: Path) -> int | None:

@@ -7,7 +7,7 @@ from typing import Any
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.records import gaps, read_steps
-from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe, load_any_recipe, plain
+from feldspar.recipe.load import LoadedDataRecipe, load_any_recipe, plain
 from feldspar.recipe.recorded import METRICS_NAME
 from feldspar.recipe.write import recipe_text
 from feldspar.report.bars import Bar, bar_figure
@@ -47,7 +47,7 @@ def run_page(runs: Sequence[Path], refresh_seconds: int = 0) -> str:
     one = len(facts) == 1
     sections: list[Section | None] = []
     if not one:
-        values = {name: found and plain(found) for name, (found, _) in recipes.items()}
+        values = {name: found for name, (found, _) in recipes.items()}
         sections.append(comparison_section(facts, values))
     sections.append(Section("Training", figures=training_figures(facts)))
     sections += [missing_steps(run.name, run.rows) for run in facts]
@@ -104,11 +104,11 @@ def missing_steps(name: str, rows: Sequence[Mapping[str, Any]]) -> Section | Non
     return Section(f"Missing steps of {name}", [f"{words} {told}."])
 
 
-def _recipe_of(run: Path) -> tuple[LoadedRecipe | LoadedVisionRecipe | None, str]:
-    """Return the run's recipe and its text, or None and the reason why it cannot be read."""
+def _recipe_of(run: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the run's recipe as values and as text, or None and why it cannot be read."""
     try:
         found = load_any_recipe(str(run.resolve()))
-        return found, recipe_text(found)
+        return None if isinstance(found, LoadedDataRecipe) else plain(found), recipe_text(found)
     except FeldsparError as error:
         return None, f"It cannot be read: {error.what}"
 

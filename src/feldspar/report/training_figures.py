@@ -37,7 +37,8 @@ def training_figures(runs: Runs) -> list[Figure]:
     for measure, title, label in MEASURES:
         series = validation_series(runs, measure)
         if series:
-            figures.append(line_figure(_ends(title, series), series, unit, label))
+            told = title if len(runs) == 1 else title.removesuffix(" by source")
+            figures.append(line_figure(_ends(told, series), series, unit, label))
     for key, title, label in (
         ("learning_rate", "Learning rate", "base learning rate"),
         ("sequences", "Batch", "sequences per step"),

@@ -1,7 +1,7 @@
 """Write the folder of a coordinate check: JSON, one page, and one figure for each axis."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from feldspar.core.files import write_atomically
@@ -15,7 +15,7 @@ from feldspar.parametrization.coordinates import (
 )
 from feldspar.report.canvas import Figure
 from feldspar.report.figures import Series, line_figure
-from feldspar.report.page import Section, Table, render_page
+from feldspar.report.page import Card, Fact, Section, Table, render_page
 from feldspar.study.coordinate_check import CoordinateCheck, Judgement
 
 RESULT_NAME = "coordinate-check.json"
@@ -47,7 +47,7 @@ def check_page(check: CoordinateCheck) -> str:
     ]
     return render_page(
         f"Coordinate check of {check.recipe}",
-        check.outcome,
+        "",
         [
             Section(
                 "Verdicts",
@@ -62,7 +62,14 @@ def check_page(check: CoordinateCheck) -> str:
             ),
             *(_axis_section(check, axis) for axis in axes),
         ],
+        Card("", "neutral", check.outcome, [_verdict(name, axes) for name in names]),
     )
+
+
+def _verdict(name: str, axes: Mapping[Axis, Mapping[str, Judgement]]) -> Fact:
+    """Return what a card says of a parametrization."""
+    failed = [axis for axis, found in axes.items() if not found[name].passed]
+    return Fact(name, "fail" if failed else "pass", f"along {', '.join(failed or axes)}")
 
 
 def headline_figures(check: CoordinateCheck, axis: Axis) -> list[Figure]:

@@ -225,10 +225,10 @@ def recall_figure(measured: Measured, length: int) -> Figure:
     ]
     (arm, scaling), best = max(every.items(), key=lambda each: fmean(each[1][-1]))
     title = (
-        f"At {REACHES[-1]} times the trained length, {arm} positions {scaling} recall most: "
-        f"{fmean(best[-1]):.0%} of the values from the farther half"
+        f"Read at {REACHES[-1]} times the trained length, {100 * fmean(best[-1]):.0f} % of the "
+        f"farther half is recalled at best ({arm}, {scaling})"
     )
-    ticks = {reach * length: f"{reach * length:g}" for reach in REACHES}
+    ticks = {float(reach * length): f"{reach * length:g}" for reach in REACHES}
     return line_figure(
         title, lines, "tokens read", "share recalled, 95 % over seeds", log_x=True, ticks=ticks
     )

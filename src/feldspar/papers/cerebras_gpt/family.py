@@ -10,7 +10,7 @@ from feldspar.papers.kit.rate_sweep import Cell, RateSweep, octaves, percent, po
 from feldspar.plan.laws.law import Point, PowerLaw
 from feldspar.plan.laws.law_fit import LawFit, fit_law
 from feldspar.report.canvas import Figure
-from feldspar.report.figures import Series, half_widths_of, line_figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Table
 
 PARAMETRIZATION, RATE = "choose.parametrization", "parametrization.learning_rate"
@@ -163,8 +163,7 @@ def family_figure(family: Sequence[Member]) -> Figure:
         own = [member for member in of(family, name) if math.isfinite(member.loss)]
         rate = "rate tuned at every size" if name == "sp" else "rate of the smallest size"
         flops, losses = [member.flops for member in own], [member.loss for member in own]
-        halves = half_widths_of([member.losses for member in own])
-        lines.append(Series(f"{label}, {rate}", flops, losses, "markers", halves))
+        lines.append(Series(f"{label}, {rate}", flops, losses, "markers"))
         ends += [f"{losses[-1]:.3f} with {label}"] if own else []
     sp = of(family, "sp")
     try:

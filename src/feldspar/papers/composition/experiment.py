@@ -36,6 +36,7 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.tuned_rates import RATE, best_rate, scores_by_rate
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
+from feldspar.report.amounts import with_interval
 from feldspar.report.bars import Bar, bar_figure
 from feldspar.report.canvas import Figure
 from feldspar.report.page import Section, Table
@@ -281,8 +282,9 @@ def worth_figure(score: Mapping[str, Sequence[float]]) -> Figure:
     first = [lost_bits(name, score[arm], score[ALL], True) for arm, name in names.items()]
     methods = [lost_bits(name, score[arm], score[ALL]) for arm, name in METHODS.items()]
     methods.sort(key=lambda bar: -bar.value)
+    saved = with_interval(first[0].value, first[0].half_width)
     title = (
-        f"At equal FLOPs all five methods together save {first[0].value:.3f} bits per byte; "
+        f"At equal FLOPs all five methods together save {saved} bits per byte; "
         f"most comes from {methods[0].name}"
     )
     label = "bits per byte lost when taken away, 95 % over seeds"

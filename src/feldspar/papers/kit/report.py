@@ -249,10 +249,8 @@ def card_of(record: dict[str, Any]) -> Card:
         Fact("Time", duration(record["wall_seconds"])),
         Fact("Date", day_of(record)),
     ]
-    shown = sum(
-        record["verdicts"].get(each.value, 0)
-        for each in (Verdict.REPRODUCED, Verdict.MECHANISM_SHOWN)
-    )
+    good = (Verdict.REPRODUCED, Verdict.MECHANISM_SHOWN)
+    shown = sum(record["verdicts"].get(each.value, 0) for each in good)
     total = sum(record["verdicts"].values())
     headline = f"{shown} of {total} claims were reproduced or their mechanism was shown"
     return Card("", "neutral", headline, facts)
