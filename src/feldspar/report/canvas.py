@@ -21,8 +21,8 @@ from feldspar.report.amounts import tick
 from feldspar.report.palette import GRID, INK, QUIET, dark_rules
 
 WIDTH_INCHES, HEIGHT_INCHES = 5.3, 3.2
-PANELS_WIDER = 1.7
-"""A figure with several panels is this many times wider."""
+PANEL_SHARE = 0.85
+"""Width of one of several panels, as a share of a figure of its own."""
 POINTS_PER_INCH = 72
 FONT = "system-ui, sans-serif"
 PAD_INCHES = 0.08
@@ -147,7 +147,7 @@ def drawing(
         raise missing_extra("matplotlib", "report") from None
     # What names no colour, such as the caps of error bars, is ink.
     with matplotlib.rc_context(STYLE | {"axes.prop_cycle": cycler(color=[INK.light])}):
-        size = (width * (1 if columns == 1 else PANELS_WIDER), height)
+        size = (width * (1 if columns == 1 else PANEL_SHARE * columns), height)
         canvas = Canvas(figsize=size, dpi=POINTS_PER_INCH)
         canvas.set_layout_engine("constrained", w_pad=PAD_INCHES, h_pad=PAD_INCHES)
         axes = [canvas.add_subplot(1, columns, index + 1) for index in range(columns)]

@@ -22,14 +22,14 @@ def smoothed(values: Sequence[float], places: Sequence[int]) -> list[float]:
     """Return the curve at the places: the least-squares line through a window around each of them.
 
     The window reaches ``len(values) // SHARE`` steps to each side. Within the run this is the mean
-    of the window; near the ends, where a side is shorter, the line keeps the curve from lagging.
-    Values that are not finite are left out.
+    of the window. Near the ends the window keeps its width and lies within the run, and the line
+    keeps the curve from lagging. Values that are not finite are left out.
     """
     half, found = len(values) // SHARE, []
     all_values = np.asarray(values, dtype=np.float64)
     for place in places:
-        start = max(0, place - half)
-        window = all_values[start : place + half + 1]
+        start = max(0, min(place - half, len(values) - 1 - 2 * half))
+        window = all_values[start : start + 2 * half + 1]
         offsets = np.arange(start - place, start - place + len(window), dtype=np.float64)
         finite = np.isfinite(window)
         found.append(_line_at_zero(offsets[finite], window[finite]))
