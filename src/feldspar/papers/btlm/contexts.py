@@ -254,7 +254,7 @@ def position_figure(curves: Curves) -> Figure:
         lines.append(Series(label, places, losses, "points", halves, is_reference))
         beyond = [loss for place, loss in zip(places, losses, strict=True) if place > LONG_TOKENS]
         ends.append(f"{fmean(beyond or losses[-1:]):.3g} if {label}")
-    title = f"Beyond position {LONG_TOKENS}, nats per byte: {', '.join(ends)}"
+    title = f"Beyond position {LONG_TOKENS}, nats per byte: {'; '.join(ends)}"
     return line_figure(title, lines, "position in bytes", "nats per byte, 95 % over seeds")
 
 
