@@ -125,4 +125,4 @@ def time_figure(
 def label_of(arm: str) -> str:
     """Return the name of an arm for readers: a percentage is its sparsity."""
     share, sign, rest = arm.partition("%")
-    return f"{share} % sparse{rest}" if sign else arm
+    return f"{share}\u00a0% sparse{rest}" if sign else arm  # not split from its sign
