@@ -81,6 +81,7 @@ NETWORKS: dict[str, ActivationMemory] = {
 TIMED_DEPTH, TIMED_SILOS = 8, 4
 AGAIN = "stored, again"
 
+TITLE = "Memory of a training step: reversible blocks need the same at every depth"
 Table = dict[str, list[int]]
 """Bytes of each way, by the values of an axis."""
 
@@ -120,7 +121,7 @@ def main() -> None:
         record[name]["time"] = time_ratios(passes, options.turns)
     record["machine"] |= {"load_before": load_before, "load_after": os.getloadavg()}
     write_json(options.results, record)
-    write_atomically(options.figure, panel_figure("Memory of a training step", panels(record)).svg)
+    write_atomically(options.figure, panel_figure(TITLE, panels(record)).standalone)
     print(tables(record))
     if steep := not_flat(record):
         sys.exit(f"memory grows with depth: {', '.join(steep)}")

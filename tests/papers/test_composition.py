@@ -145,7 +145,7 @@ def test_the_figure_has_plain_first_and_then_methods_by_worth() -> None:
     figure = found_in({"no-infilling": 0.1, "no-sparsity": -0.1}).figure
     assert figure is not None
     places = [
-        figure.svg.index(f"<!-- {name} -->")
+        figure.svg.index(f"{name}: ")
         for name in (
             "all five: the plain recipe",
             "fill-in-the-middle",

@@ -1,7 +1,9 @@
 """The page of a run is written whatever became of the run's folder; what is damaged is named."""
 
 import json
+import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,12 @@ from typing import Any
 import pytest
 
 from feldspar.core.errors import FeldsparError, RunError, UserError
+from feldspar.core.machine import host_digest
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.write import recipe_text
-from feldspar.report.run_report import read_metrics, run_page
+from feldspar.report.run_comparison import different_keys, value_at
+from feldspar.report.run_facts import State
+from feldspar.report.run_report import read_all, read_metrics, run_page
 from feldspar.report.run_summary import read_summary
 
 SUMMARY: dict[str, Any] = {
@@ -61,7 +66,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_a_whole_run(run: Path) -> None:
     page = run_page([run])
-    for words in ("60 tokens in 6 steps", "zlib", "once upon", "cerebras-gpt", "Noise scale"):
+    for words in ("after 60 tokens", "6 steps", "zlib", "once upon", "cerebras-gpt", "Noise scale"):
         assert words in page
     assert "Missing steps" not in page and "damaged" not in page
 
@@ -159,3 +164,61 @@ def test_runs_of_one_name_keep_both(run: Path, tmp_path: Path) -> None:
     write_records(other, [record(1)])
     page = run_page([run, other])
     assert f"Recipe of {run}" in page and f"Recipe of {other}" in page
+
+
+def begin(run: Path, **details: Any) -> None:
+    (run / "events.jsonl").write_text(json.dumps({"event": "started"} | details) + "\n")
+
+
+def test_the_card_says_how_far_a_run_has_come(run: Path) -> None:
+    mine = {"process": os.getpid(), "host": host_digest(), "parameters": 700_000}
+    assert read_all([run])[0].state is State.UNKNOWN
+    begin(run, length=60, **mine, time="2026-11-28T10:00:00+00:00")
+    page = run_page([run])
+    for words in ("finished", "700 k", "2026-11-28", "nothing seen", "the whole length"):
+        assert words in page
+    begin(run, length=120, **mine)
+    assert read_all([run])[0].state is State.TRAINING and "50 % of 120" in run_page([run])
+    begin(run, length=120, **mine | {"host": "elsewhere"})
+    assert read_all([run])[0].state is State.UNFINISHED
+    (run / "bad_batches.jsonl").write_text('{"step": 7, "tokens": 70}\n')
+    assert read_all([run])[0].state is State.DIVERGED
+    assert "1 step not finite" in run_page([run])
+
+
+def test_what_stays_the_same_has_no_figure(run: Path) -> None:
+    page = run_page([run])
+    assert "Batch: " not in page and "Learning rate: " not in page and "Gradient norm: " not in page
+    write_records(run, [record(step) | {"sequences": step} for step in range(1, 7)])
+    assert "Batch: from 1 to 6 sequences" in run_page([run])
+
+
+def test_time_and_flops_are_summed_over_the_steps(run: Path) -> None:
+    rows = [record(step) | {"step_flops": 5.0} for step in range(1, 7)]
+    write_records(run, rows)
+    [facts] = read_all([run])
+    assert facts.seconds == pytest.approx([0.1 * step for step in range(1, 7)])
+    assert facts.flops == [5.0 * step for step in range(1, 7)]
+    write_records(run, [*rows[:-1], record(6)])
+    assert read_all([run])[0].flops is None
+
+
+def test_runs_are_compared_by_the_keys_that_differ(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "wider"
+    shutil.copytree(run, other)
+    changed = recipe_text(load_recipe("cerebras-gpt/small", ["model.d_ff=1024"]))
+    (other / "recipe.yaml").write_text(changed)
+    page = run_page([run, other])
+    side = page[page.index("Side by side") : page.index("<figure")]
+    assert "model.d_ff" in side and "1024" in side and "model.d_model" not in side
+    assert "The same over time" in page and "best two runs are equal" in page
+
+
+def test_keys_of_any_depth_are_found() -> None:
+    recipes = [
+        {"a": {"b": [1, {"c": 2}]}, "d": 1, "name": "x"},
+        {"a": {"b": [1, {"c": 3}]}, "e": 1},
+    ]
+    assert different_keys(recipes) == ["a.b.1.c", "d", "e"]
+    assert [value_at(recipe, "a.b.1.c") for recipe in recipes] == [2, 3]
+    assert value_at(recipes[0], "a.b.7") is None and value_at(recipes[0], "d.x") is None

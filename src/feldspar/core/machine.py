@@ -1,6 +1,8 @@
 """Describe the machine that figures were measured on."""
 
+import hashlib
 import platform
+import socket
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +21,11 @@ def machine() -> dict[str, str | int | float]:
         "python": platform.python_version(),
         "torch": version("torch"),
     }
+
+
+def host_digest() -> str:
+    """Return a digest of this machine's name: a record that is released must not tell the name."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:16]
 
 
 def processor() -> str:

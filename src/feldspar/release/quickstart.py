@@ -82,7 +82,7 @@ class Quickstart:
             "date": datetime.now(UTC).date().isoformat(),
         }
         write_json(self.folder / SUMMARY_NAME, summary)
-        drawing = held_out_figure(Summary.model_validate(summary)).svg
+        drawing = held_out_figure(Summary.model_validate(summary)).standalone
         write_atomically(self.folder / DRAWING_NAME, drawing + "\n")
         self.times.unlink()
         return write_run_report([self.folder])

@@ -6,6 +6,7 @@ documents or of a deduplication.
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import MANIFEST_NAME, is_manifest, kind_of
-from feldspar.report.figures import Figure, Series, grouped_bar_figure, heat_map, line_figure
-from feldspar.report.page import Section, Table, compare, render_page
+from feldspar.report.amounts import amount
+from feldspar.report.bars import grouped_bar_figure, heat_map
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
+from feldspar.report.page import Card, Fact, Section, Table, compare, render_page
 
 KINDS = ("documents", "deduplication")
 PAGE_NAME = "report.html"
@@ -53,14 +57,33 @@ def corpus_page(folder: Path) -> str:
         lengths_section(report),
         clusters_section(report, _similarities(opened.file("duplicates.parquet"))),
         examples_section(report),
-        Section("Settings", texts=[json.dumps(report["settings"], indent=2)]),
+        Section("Settings", texts=[json.dumps(report["settings"], indent=2)], folded=True),
     ]
     kept = manifest.counts
-    subtitle = (
-        f"{kept['documents']:,} documents, {kept['bytes']:,} bytes kept of {len(kept['sources'])} "
-        f"sources; feldspar {manifest.version}; {manifest.command}"
-    )
-    return render_page(f"Corpus {folder.resolve().name}", subtitle, sections)
+    subtitle = f"feldspar {manifest.version}; {manifest.command}"
+    return render_page(f"Corpus {folder.resolve().name}", subtitle, sections, _card(report, kept))
+
+
+def _card(report: dict[str, Any], kept: Mapping[str, Any]) -> Card:
+    """Return the card: what was read, kept and removed."""
+    sources = report["sources"].values()
+    read = sum(counts["read"]["documents"] for counts in sources)
+    removed = read - kept["documents"]
+    reasons = Counter[str]()
+    for counts in sources:
+        reasons.update({reason: each["documents"] for reason, each in counts["removed"].items()})
+    headline = f"{kept['documents']:,} of {read:,} documents were kept"
+    if reasons and max(reasons.values()):
+        reason, most = reasons.most_common(1)[0]
+        named = TITLES.get(reason, reason.replace("_", " "))
+        headline += f"; most of the others ({most:,} of {removed:,}) were {named}"
+    facts = [
+        Fact("Documents kept", f"{kept['documents']:,}", f"{_share(removed, read)} removed"),
+        Fact("Bytes kept", f"{amount(kept['bytes'])}B"),
+        Fact("Sources", str(len(kept["sources"]))),
+        Fact("Near or exact copies", f"{report['dropped']:,}", f"{report['edges']:,} pairs"),
+    ]
+    return Card("", "neutral", headline, facts)
 
 
 def amounts_section(report: dict[str, Any]) -> Section:

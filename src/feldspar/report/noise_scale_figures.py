@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feldspar.report.figures import Band, Figure, Series, line_figure, number_of
+from feldspar.report.amounts import amount
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Band, Series, line_figure, number_of
 from feldspar.report.page import Section
 
 KEY = "noise_scale/total"
@@ -40,9 +42,14 @@ def noise_scale_figures(rows: Records) -> list[Figure]:
     def values(key: str) -> list[float]:
         return [number_of(row.get(key)) for row in rows]
 
+    known = [each for each in zip(values(KEY), values("sequences"), strict=True) if each[0] > 0]
+    title = "Noise scale and batch"
+    if known:
+        noise, batch = known[-1]
+        title = f"Noise scale at the end: {amount(noise)} sequences; batch: {amount(batch)}"
     figures = [
         line_figure(
-            "Noise scale and batch",
+            title,
             [
                 Series("noise scale", tokens, values(KEY)),
                 Series("batch", tokens, values("sequences")),

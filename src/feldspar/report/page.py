@@ -1,14 +1,23 @@
-"""Render one self-contained HTML page of sections; all text is escaped."""
+"""Render one self-contained HTML page of sections; all text is escaped.
 
+Its template, style and script are the files ``page.html``, ``page.css`` and ``page.js`` beside this
+one. A policy in the page admits this script alone, and no address.
+"""
+
+import base64
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from feldspar.core.errors import missing_extra
-from feldspar.report.figures import Figure
+from feldspar.report.canvas import Figure
+from feldspar.report.palette import GRID, INK, QUIET, SERIES, SURFACE
 
+PROSE_LETTERS = 32
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -44,51 +53,19 @@ def compare(title: str, left: str, right: str) -> Comparison:
     return Comparison(title, *pieces)
 
 
-TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1d2430; background: #fff; }
-h1 { font-size: 1.6rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2.2rem;
-  border-bottom: 1px solid #d9dee6; padding-bottom: .2rem; }
-table { border-collapse: collapse; margin: .8rem 0; font-size: .9rem; }
-th, td { padding: .25rem .8rem .25rem 0; text-align: left; border-bottom: 1px solid #edf0f4;
-  vertical-align: top; }
-td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; font-size: .82rem;
-  white-space: pre-wrap; }
-figure { display: inline-block; margin: .5rem 1rem .5rem 0; max-width: 30rem; }
-figure svg { width: 100%; height: auto; } figcaption { font-size: .85rem; color: #4a5568; }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .6rem; }
-.pair pre { margin: 0; max-height: 22rem; overflow: auto; overflow-wrap: anywhere; }
-mark { background: #ffe08a; }
-</style></head><body>
-<h1>{{ title }}</h1><p>{{ subtitle }}</p>
-{% for section in sections %}<h2>{{ section.title }}</h2>
-{% for paragraph in section.paragraphs %}<p>{{ paragraph }}</p>{% endfor %}
-{% for table in section.tables %}<table><tr>{% for cell in table.header %}<th
-{% if not loop.first %} class="number"{% endif %}>{{ cell }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr>{% for cell in row %}<td
-{% if not loop.first %} class="number"{% endif %}>{{ cell }}</td>{% endfor %}</tr>{% endfor %}
-</table>{% endfor %}
-{% for figure in section.figures %}<figure>{{ figure.svg | safe }}<figcaption>{{ figure.title }}
-</figcaption></figure>{% endfor %}
-{% for text in section.texts %}<pre>{{ text }}</pre>{% endfor %}
-{% for pair in section.comparisons %}<p>{{ pair.title }}</p><div class="pair">
-{% for side in (pair.left, pair.right) %}<pre>{% for piece in side %}{% if piece.differs
-%}<mark>{{ piece.text }}</mark>{% else %}{{ piece.text }}{% endif %}{% endfor %}</pre>{% endfor %}
-</div>{% endfor %}
-{% endfor %}</body></html>
-"""
-
-
 @dataclass(frozen=True)
 class Table:
-    """A table; all cells of a row but the first are aligned as numbers."""
+    """A table; cells are aligned as numbers, but for the first of a row and columns of prose."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[Any]]
+
+    @property
+    def prose(self) -> list[bool]:
+        """Whether a column holds sentences."""
+        columns = range(len(self.header))
+        cells = [[str(row[column]) for row in self.rows if column < len(row)] for column in columns]
+        return [any(len(text) > PROSE_LETTERS and " " in text for text in own) for own in cells]
 
 
 @dataclass(frozen=True)
@@ -102,17 +79,67 @@ class Section:
     figures: Sequence[Figure] = field(default=(), repr=False)
     texts: Sequence[str] = field(default=(), repr=False)
     comparisons: Sequence[Comparison] = field(default=(), repr=False)
+    folded: bool = False
+    """True if the texts are long, so that a reader opens them."""
 
 
-def render_page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+@dataclass(frozen=True)
+class Fact:
+    """A name and a value of the card, with a note in small letters."""
+
+    name: str
+    value: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader wants to know first."""
+
+    verdict: str
+    """A word or two; empty for none."""
+    tone: Literal["good", "warning", "bad", "neutral"]
+    headline: str
+    facts: Sequence[Fact]
+
+
+def render_page(
+    title: str,
+    subtitle: str,
+    sections: Sequence[Section],
+    card: Card | None = None,
+    refresh_seconds: int = 0,
+) -> str:
     """Return the page as HTML without external resources.
 
-    Raises SetupError if jinja2 is not installed.
+    With ``refresh_seconds``, the open page loads itself again after so many seconds. Raises
+    SetupError if jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, StrictUndefined
     except ImportError:
         raise missing_extra("jinja2", "report") from None
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    template = environment.from_string(TEMPLATE)
-    return template.render(title=title, subtitle=subtitle, sections=sections)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    script = _part("page.js")
+    colours = {"surface": SURFACE, "ink": INK, "quiet": QUIET, "grid": GRID, "accent": SERIES[0]}
+    return environment.from_string(_part("page.html")).render(
+        title=title,
+        subtitle=subtitle,
+        sections=sections,
+        card=card,
+        refresh_seconds=refresh_seconds,
+        style=environment.from_string(_part("page.css")).render(colours),
+        script=script,
+        script_digest=script_digest(script),
+    )
+
+
+def script_digest(script: str) -> str:
+    """Return the digest by which the page's policy admits its script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _part(name: str) -> str:
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")

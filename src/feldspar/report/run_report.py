@@ -7,48 +7,70 @@ from typing import Any
 from feldspar.core.errors import FeldsparError, RunError, UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.records import gaps, read_steps
-from feldspar.recipe.load import load_any_recipe
+from feldspar.recipe.load import LoadedDataRecipe, load_any_recipe, plain
 from feldspar.recipe.recorded import METRICS_NAME
 from feldspar.recipe.write import recipe_text
-from feldspar.report.figures import Figure, Series, bar_figure, line_figure, number_of
+from feldspar.report.bars import Bar, bar_figure
+from feldspar.report.canvas import Figure
 from feldspar.report.noise_scale_figures import noise_scale_sections
 from feldspar.report.page import Section, Table, render_page
+from feldspar.report.run_card import run_card
+from feldspar.report.run_comparison import comparison_card, comparison_section
+from feldspar.report.run_facts import RunFacts, read_facts
 from feldspar.report.run_summary import OVERALL, DocumentCounts, Summary, read_summary
+from feldspar.report.training_figures import training_figures
 
 REPORT_NAME = "report.html"
-SMOOTHED_STEPS = 40
 
 
-def write_run_report(runs: Sequence[Path], out: Path | None = None) -> Path:
+def write_run_report(
+    runs: Sequence[Path], out: Path | None = None, refresh_seconds: int = 0
+) -> Path:
     """Write the page of ``runs``, by default into the first run's folder.
 
-    Raises UserError for a folder without metrics.
+    With ``refresh_seconds``, the open page loads itself again. Raises UserError for a folder
+    without metrics.
     """
     target = out or runs[0] / REPORT_NAME
-    write_atomically(target, run_page(runs))
+    write_atomically(target, run_page(runs, refresh_seconds))
     return target
 
 
-def run_page(runs: Sequence[Path]) -> str:
+def run_page(runs: Sequence[Path], refresh_seconds: int = 0) -> str:
     """Return the page of one run, or of several side by side.
 
     Files that are damaged or missing are named in their place. Raises UserError for a folder
     without a step.
     """
-    folders = _named(runs)
-    records = {name: read_metrics(run) for name, run in folders.items()}
-    sections = [Section("Training", figures=training_figures(records))]
-    sections += [missing_steps(name, rows) for name, rows in records.items()]
-    sections += noise_scale_sections(records)
+    folders, facts = _named(runs), read_all(runs)
+    recipes = {name: _recipe_of(run) for name, run in folders.items()}
+    one = len(facts) == 1
+    sections: list[Section | None] = []
+    if not one:
+        values = {name: found for name, (found, _) in recipes.items()}
+        sections.append(comparison_section(facts, values))
+    sections.append(Section("Training", figures=training_figures(facts)))
+    sections += [missing_steps(run.name, run.rows) for run in facts]
+    sections += noise_scale_sections({run.name: run.rows for run in facts})
     for name, run in folders.items():
         sections += summary_sections(name, run)
     sections += [
-        Section(f"Recipe of {name}", texts=[_recipe_of(run)]) for name, run in folders.items()
+        Section("Recipe" if one else f"Recipe of {name}", texts=[text], folded=True)
+        for name, (_, text) in recipes.items()
     ]
-    last, unit = next(iter(records.values()))[-1], position_unit_of(records)
-    subtitle = f"{last[unit]:,} {unit} in {last['step']:,} steps"
+    card = run_card(facts[0]) if one else comparison_card(facts)
+    names = ", ".join(run.name for run in facts)
     shown = [section for section in sections if section is not None]
-    return render_page(f"Run {', '.join(records)}", subtitle, shown)
+    title = f"Run {names}" if one else f"Runs {names}"
+    return render_page(title, "", shown, card, refresh_seconds)
+
+
+def read_all(runs: Sequence[Path]) -> list[RunFacts]:
+    """Read the facts of each run. Raises UserError for a folder without a step."""
+    folders = _named(runs)
+    records = {name: read_metrics(run) for name, run in folders.items()}
+    unit = position_unit_of(records)
+    return [read_facts(name, run, records[name], unit) for name, run in folders.items()]
 
 
 def _named(runs: Sequence[Path]) -> dict[str, Path]:
@@ -82,12 +104,13 @@ def missing_steps(name: str, rows: Sequence[Mapping[str, Any]]) -> Section | Non
     return Section(f"Missing steps of {name}", [f"{words} {told}."])
 
 
-def _recipe_of(run: Path) -> str:
-    """Return the run's recipe, or the reason why it cannot be read."""
+def _recipe_of(run: Path) -> tuple[dict[str, Any] | None, str]:
+    """Return the run's recipe as values and as text, or None and why it cannot be read."""
     try:
-        return recipe_text(load_any_recipe(str(run.resolve())))
+        found = load_any_recipe(str(run.resolve()))
+        return None if isinstance(found, LoadedDataRecipe) else plain(found), recipe_text(found)
     except FeldsparError as error:
-        return f"It cannot be read: {error.what}"
+        return None, f"It cannot be read: {error.what}"
 
 
 def position_unit_of(records: dict[str, list[dict[str, Any]]]) -> str:
@@ -99,77 +122,6 @@ def position_unit_of(records: dict[str, list[dict[str, Any]]]) -> str:
             do="write one page of each kind",
         )
     return kinds.pop()
-
-
-def training_figures(records: dict[str, list[dict[str, Any]]]) -> list[Figure]:
-    """Return loss, validation by source, accuracy, learning rate, batch size and speed over the
-    run."""
-    one, unit = len(records) == 1, position_unit_of(records)
-    loss = []
-    for name, rows in records.items():
-        positions = [row[unit] for row in rows]
-        values = [number_of(row["train/loss"]) for row in rows]
-        if one:
-            loss.append(Series("", positions, values, "faint"))
-        loss.append(Series("training" if one else name, positions, smoothed(values)))
-    figures = []
-    for measure, title, label in (
-        ("loss", "", f"nats per {unit.removesuffix('s')}"),
-        ("bits_per_byte", "Validation by source", "bits per byte"),
-        ("top1", "Validation: the first class is right", "share of images"),
-        ("top5", "Validation: one of five classes is right", "share of images"),
-        ("box_AP", "Validation: boxes that are found", "average precision"),
-        ("mask_AP", "Validation: masks that are found", "average precision"),
-        ("mean_iou", "Validation: classes of pixels", "mean intersection by union"),
-    ):
-        series = validation_series(records, measure, unit)
-        if measure == "loss":
-            total = [item for item in series if item.label.endswith("mean")]
-            loss += [Series("validation", item.x, item.y, "points") for item in total if one]
-            figures.append(line_figure("Training loss", loss, unit, label))
-        elif series:
-            figures.append(line_figure(title, series, unit, label))
-    for key, title, label in (
-        ("learning_rate", "Base learning rate", ""),
-        ("sequences", "Sequences per step", "sequences"),
-        ("batch_images", "Images per step", "images"),
-        ("gradient_norm", "Gradient norm before clipping", ""),
-        (f"{unit}_per_second", "Speed", f"{unit} per second"),
-    ):
-        if not all(key in row for rows in records.values() for row in rows):
-            continue
-        lines = [
-            Series("" if one else name, *_points(rows, unit, key)) for name, rows in records.items()
-        ]
-        figures.append(line_figure(title, lines, unit, label))
-    return figures
-
-
-def validation_series(
-    records: dict[str, list[dict[str, Any]]], measure: str, unit: str = "tokens"
-) -> list[Series]:
-    """Return a series for each run and source, and the mean over sources."""
-    series = []
-    for name, rows in records.items():
-        prefix = "" if len(records) == 1 else f"{name} "
-        measured = [row for row in rows if f"validation/{measure}" in row]
-        keys = [
-            key
-            for key in (measured[-1] if measured else {})
-            if key.startswith("validation/") and key.endswith(f"/{measure}")
-        ]
-        for key in keys:
-            source = key.split("/")[1] if key.count("/") == 2 else "mean"
-            known = [row for row in measured if key in row]
-            series.append(Series(f"{prefix}{source}", *_points(known, unit, key), "points"))
-    return series
-
-
-def _points(
-    rows: Sequence[Mapping[str, Any]], unit: str, key: str
-) -> tuple[list[float], list[float]]:
-    """Return positions and values of one measurement."""
-    return [row[unit] for row in rows], [number_of(row[key]) for row in rows]
 
 
 def summary_sections(name: str, run: Path) -> list[Section]:
@@ -215,10 +167,22 @@ def held_out_section(summary: Summary) -> Section:
     )
 
 
+NAMES = {"model": "feldspar's model", "ngram": "token trigram"}
+
+
 def held_out_figure(summary: Summary) -> Figure:
     """Return bars: bits per byte of the model and of each baseline over all sources."""
-    bars = {name: values[OVERALL] for name, values in summary.columns.items()}
-    return bar_figure("Overall, lower is better", bars, "bits per byte")
+    values = {name: each[OVERALL] for name, each in summary.columns.items()}
+    bars = [
+        Bar(NAMES.get(name, name), value, is_reference=name != "model")
+        for name, value in sorted(values.items(), key=lambda each: each[1])
+    ]
+    title = f"The model needs {values['model']:.3g} bits per byte of held-out text"
+    others = [(value, name) for name, value in values.items() if name != "model"]
+    if others:
+        value, name = min(others)
+        title += f"; the best baseline ({NAMES.get(name, name)}) needs {value:.3g}"
+    return bar_figure(title, bars, "bits per byte, lower is better")
 
 
 def documents_section(documents: DocumentCounts) -> Section:
@@ -227,12 +191,3 @@ def documents_section(documents: DocumentCounts) -> Section:
     rows += [[f"removed: {reason}", count] for reason, count in documents.removed.items()]
     rows.append(["kept", documents.kept])
     return Section("Documents", tables=[Table(["", "documents"], rows)])
-
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Return means over the last steps."""
-    means = []
-    for end in range(1, len(values) + 1):
-        window = values[max(0, end - SMOOTHED_STEPS) : end]
-        means.append(sum(window) / len(window))
-    return means

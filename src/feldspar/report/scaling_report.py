@@ -5,8 +5,9 @@ from typing import Any
 
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
-from feldspar.report.figures import Figure, Series, line_figure
-from feldspar.report.page import Section, Table, render_page
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Band, Series, line_figure
+from feldspar.report.page import Card, Fact, Section, Table, render_page
 
 RECORD_NAME = "scaling.json"
 FIGURE_NAME = "scaling.svg"
@@ -24,7 +25,7 @@ def write_scaling(record: dict[str, Any], folder: Path) -> None:
     """
     write_json(folder / RECORD_NAME, record)
     figure = scaling_figure(record)
-    write_atomically(folder / FIGURE_NAME, figure.svg)
+    write_atomically(folder / FIGURE_NAME, figure.standalone)
     write_atomically(folder / PAGE_NAME, scaling_page(record, figure))
 
 
@@ -34,20 +35,27 @@ def scaling_figure(record: dict[str, Any]) -> Figure:
     held_out, samples = record["held_out"], record["curve"]
     x = [sample["flops"] for sample in samples]
     series = [
-        Series("fitted to all", x, [sample["loss"] for sample in samples]),
-        Series("fitted without the held-out sizes", x, [sample["judged"] for sample in samples]),
+        Series("fitted to all", x, [sample["loss"] for sample in samples], colour=0),
+        Series(
+            "fitted without the held-out sizes",
+            x,
+            [sample["judged"] for sample in samples],
+            is_reference=True,
+        ),
     ]
+    bands = []
     bounds = [sample["interval"] for sample in samples]
     if None not in bounds:
-        for index in (0, 1):
-            label = "95 % of new runs" if index == 0 else ""
-            series.append(Series(label, x, [bound[index] for bound in bounds], "faint"))
+        low, high = ([bound[index] for bound in bounds] for index in (0, 1))
+        bands = [Band("95 % of new runs", x, low, high)]
     unseen = {held_out["flops"], *(item["flops"] for item in held_out.get("others", ()))}
     for label, held in (("measured", False), ("held out", True)):
         chosen = [point for point in record["points"] if (point["flops"] in unseen) is held]
         losses = [point["loss"] for point in chosen]
         series.append(Series(label, [point["flops"] for point in chosen], losses, "markers"))
-    return line_figure("Loss over FLOPs", series, "training FLOPs", unit_of(record), log_x=True)
+    return line_figure(
+        finding(record), series, "training FLOPs", unit_of(record), log_x=True, bands=bands
+    )
 
 
 def scaling_page(record: dict[str, Any], figure: Figure) -> str:
@@ -82,7 +90,36 @@ def scaling_page(record: dict[str, Any], figure: Figure) -> str:
         f"{len(points)} sizes from {points[0]['flops']:.3g} to {points[-1]['flops']:.3g} FLOPs, "
         f"{record['decades']:.2f} decades"
     )
-    return render_page(f"Scaling law {record.get('recipe', '')}".strip(), subtitle, sections)
+    title = f"Scaling law {record.get('recipe', '')}".strip()
+    return render_page(title, subtitle, sections, _card(record))
+
+
+def _card(record: dict[str, Any]) -> Card:
+    """Return the card: the law, and how well it predicted the size that it had not seen."""
+    held_out, points = record["held_out"], record["points"]
+    inside = held_out["inside_interval"]
+    verdict, tone = (
+        ("no interval", "neutral")
+        if held_out["interval"] is None
+        else (("prediction holds", "good") if inside else ("prediction fails", "bad"))
+    )
+    facts = [
+        Fact("Error on the held-out size", f"{held_out['error_percent']:+.2f} %"),
+        Fact("Exponent", f"{record['parameters']['exponent']:.3g}"),
+        Fact("Residuals", f"{100 * record['residual_std']:.2f} %"),
+        Fact("Sizes", str(len(points)), f"{record['decades']:.2f} decades of FLOPs"),
+        Fact("Doubts", str(len(record["warnings"]))),
+    ]
+    return Card(verdict, tone, finding(record), facts)
+
+
+def finding(record: dict[str, Any]) -> str:
+    """Say in a sentence how well the law predicted the size that it had not seen."""
+    held_out = record["held_out"]
+    return (
+        f"Smaller sizes predict {held_out['predicted']:.3f} for the largest, and it reaches "
+        f"{held_out['observed']:.3f}"
+    )
 
 
 def unit_of(record: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Write the folder of a coordinate check: JSON, one page, and one figure for each axis."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from feldspar.core.files import write_atomically
@@ -13,8 +13,9 @@ from feldspar.parametrization.coordinates import (
     Axis,
     Measure,
 )
-from feldspar.report.figures import Figure, Series, line_figure
-from feldspar.report.page import Section, Table, render_page
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
+from feldspar.report.page import Card, Fact, Section, Table, render_page
 from feldspar.study.coordinate_check import CoordinateCheck, Judgement
 
 RESULT_NAME = "coordinate-check.json"
@@ -32,7 +33,7 @@ def write_check(check: CoordinateCheck, folder: Path) -> None:
     write_json(folder / RESULT_NAME, check.as_dict())
     for axis in check.by_axis:
         for figure in headline_figures(check, axis):
-            write_atomically(folder / f"{axis}.svg", figure.svg)
+            write_atomically(folder / f"{axis}.svg", figure.standalone)
     write_atomically(folder / PAGE_NAME, check_page(check))
 
 
@@ -46,7 +47,7 @@ def check_page(check: CoordinateCheck) -> str:
     ]
     return render_page(
         f"Coordinate check of {check.recipe}",
-        check.outcome,
+        "",
         [
             Section(
                 "Verdicts",
@@ -61,7 +62,14 @@ def check_page(check: CoordinateCheck) -> str:
             ),
             *(_axis_section(check, axis) for axis in axes),
         ],
+        Card("", "neutral", check.outcome, [_verdict(name, axes) for name in names]),
     )
+
+
+def _verdict(name: str, axes: Mapping[Axis, Mapping[str, Judgement]]) -> Fact:
+    """Return what a card says of a parametrization."""
+    failed = [axis for axis, found in axes.items() if not found[name].passed]
+    return Fact(name, "fail" if failed else "pass", f"along {', '.join(failed or axes)}")
 
 
 def headline_figures(check: CoordinateCheck, axis: Axis) -> list[Figure]:

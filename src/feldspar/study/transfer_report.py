@@ -150,7 +150,7 @@ def write_transfer(transfer: Transfer) -> None:
         series = [_series(shape) for shape in (transfer.proxy, *transfer.targets)]
         title = "Loss against learning rate"
         figure = line_figure(title, series, LEARNING_RATE, transfer.study.score, log_x=True)
-        write_atomically(transfer.folder / FIGURE_NAME, figure.svg)
+        write_atomically(transfer.folder / FIGURE_NAME, figure.standalone)
         header, *rows = verification_table(transfer)
         notes = [
             (

@@ -3,9 +3,11 @@
 A run resumes only with a recipe that agrees with the finished steps.
 """
 
+import os
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import torch
 from feldspar.core.differences import differences
 from feldspar.core.errors import UserError
 from feldspar.core.files import empty_folder
+from feldspar.core.machine import host_digest
 from feldspar.core.progress import progress, say
 from feldspar.core.software import software
 from feldspar.plan.timeline import Timeline
@@ -82,7 +85,7 @@ class OpenRun:
         def write() -> None:
             self.folder.forget()
             write_files(self.folder)
-            trainer.event("started", software=software(), **tell_start())
+            trainer.event("started", **self._process(trainer), **tell_start())
 
         on_first(write)
 
@@ -98,11 +101,24 @@ class OpenRun:
             damage = self.folder.restore(trainer.steps, trainer.position, records)
             write_files(self.folder)
             details = {"damaged_records": asdict(damage)} if damage else {}
-            trainer.event("resumed", software=software(), changes=list(self.changes), **details)
+            changes = list(self.changes)
+            trainer.event("resumed", **self._process(trainer), changes=changes, **details)
 
         on_first(write)
         total = f"{self.timeline.length:,} {self.folder.position_unit}"
         say(f"resuming {self.folder.path} at {trainer.position:,} of {total}")
+
+    def _process(self, trainer: Trainer) -> dict[str, Any]:
+        """Return what a report says of the run before its first step, who trains it, and by what
+        code."""
+        return {
+            "software": software(),
+            "length": self.timeline.length,
+            "parameters": sum(each.numel() for each in trainer.task.model.parameters()),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "process": os.getpid(),
+            "host": host_digest(),
+        }
 
     def finish(self, trainer: Trainer) -> RunResult:
         """Train to the end, or report that the run is complete."""

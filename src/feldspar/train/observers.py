@@ -115,6 +115,7 @@ class Metrics(Observer):
             "learning_rate": plan.learning_rate,
             "weight_decay": plan.weight_decay,
             "gradient_norm": step.gradient_norm,
+            "step_flops": flops,
         } | utilisation(flops, step.seconds, self._capacity)
         record |= task.record(plan, step.seconds, step.cut_tokens) | step.record
         self._writer.write(trainer.steps, trainer.position, record)

@@ -21,7 +21,8 @@ from feldspar.papers.kit.paper import Figures, Findings
 from feldspar.papers.kit.stated import StatedClaims
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.model import AlibiPositions
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, half_widths_of, line_figure
 from feldspar.report.page import Section, Table
 
 Read = Mapping[str, Mapping[str, BySeed]]
@@ -206,21 +207,28 @@ def reach_table(read: Read, form: str) -> Table:
 
 
 def recall_figure(measured: Measured, length: int) -> Figure:
-    """Draw the share recalled over the length read, mean over seeds."""
+    """Draw the share recalled over the length read, mean over seeds with its interval."""
+    every = {
+        (arm, scaling): [by_reach[reach] for reach in REACHES]
+        for arm, scalings in measured.recall.items()
+        for scaling, by_reach in scalings.items()
+    }
     lines = [
         Series(
             f"{arm}, {scaling}",
             [reach * length for reach in REACHES],
-            [fmean(by_reach[reach]) for reach in REACHES],
+            [fmean(shares) for shares in by_reach],
             "points",
+            half_widths_of(by_reach),
         )
-        for arm, scalings in measured.recall.items()
-        for scaling, by_reach in scalings.items()
+        for (arm, scaling), by_reach in every.items()
     ]
+    (arm, scaling), best = max(every.items(), key=lambda each: fmean(each[1][-1]))
+    title = (
+        f"Read at {REACHES[-1]} times the trained length, {100 * fmean(best[-1]):.0f} % of the "
+        f"farther half is recalled at best ({arm}, {scaling})"
+    )
+    ticks = {float(reach * length): f"{reach * length:g}" for reach in REACHES}
     return line_figure(
-        "Values recalled from the farther half of a window",
-        lines,
-        "tokens read",
-        "share recalled",
-        log_x=True,
+        title, lines, "tokens read", "share recalled, 95 % over seeds", log_x=True, ticks=ticks
     )

@@ -20,7 +20,8 @@ from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.paper import Figures, Findings, Scale
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, half_widths_of, line_figure
 from feldspar.report.page import Section, Table
 
 BEST, EQUAL, LITTLE, ALONE = INITIALISATIONS[0], *MIXTURES
@@ -203,15 +204,24 @@ def rows_table(begun: Named, area: Mapping[str, Sequence[float]], first: Named) 
 
 def damage_figure(damage: Mapping[str, Damage]) -> Figure:
     """Draw the old language's loss on the way, a line for two stages and one for all at once."""
-    series = [Series(name, own["steps"], own["curve"], "points") for name, own in damage.items()]
-    title = "English while everything is trained"
-    return line_figure(title, series, "steps", "bits per byte")
+    series = [
+        Series(name, own["steps"], own["curve"], "points", is_reference=index > 0)
+        for index, (name, own) in enumerate(damage.items())
+    ]
+    peaks = ", ".join(f"{max(own['curve']):.3f} with {name}" for name, own in damage.items())
+    title = f"While everything is trained, English rises to this many bits per byte: {peaks}"
+    return line_figure(title, series, "steps", "bits per byte, mean over seeds")
 
 
 def rows_figure(begun: Named, first: Named) -> Figure:
     """Draw the new language before and after stage 1, a line for each kind of rows."""
     series = []
     for name, after in first.items():
-        before = begun[name][NEW][: len(after[NEW])]
-        series.append(Series(name, [0, 1], [fmean(before), fmean(after[NEW])], "points"))
-    return line_figure("New rows", series, "before training, after stage 1", "bits per byte")
+        points = [begun[name][NEW][: len(after[NEW])], after[NEW]]
+        means, halves = [fmean(bits) for bits in points], half_widths_of(points)
+        label = name.replace("_", " ")
+        series.append(Series(label, [0, 1], means, "points", halves, is_reference=name != BEST))
+    ends = ", ".join(f"{item.label} {item.y[-1]:.3f}" for item in series)
+    title = f"Bits per byte of the new language after stage 1, by the beginning of its rows: {ends}"
+    ticks = {0.0: "before training", 1.0: "after stage 1"}
+    return line_figure(title, series, "", "bits per byte, 95 % over seeds", ticks=ticks)

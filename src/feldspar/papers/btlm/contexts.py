@@ -20,7 +20,8 @@ from feldspar.papers.kit.gain import Gain, power
 from feldspar.papers.kit.paper import Figures, Scale
 from feldspar.papers.kit.recall import recall_documents, recall_in
 from feldspar.papers.kit.stated import StatedClaims
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, half_widths_of, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
@@ -241,13 +242,20 @@ def recall_table(recall: Recalled) -> Table:
 
 
 def position_figure(curves: Curves) -> Figure:
-    """Draw the loss over position, mean over seeds."""
-    lines = []
+    """Draw the loss over position, mean over seeds with its interval."""
+    lines, ends = [], []
     for name, own in curves.items():
-        losses = [fmean(values) for values in zip(*own, strict=True)]
+        by_place = list(zip(*own, strict=True))
+        losses = [fmean(values) for values in by_place]
         places = [(index + 0.5) * BIN_TOKENS for index in range(len(losses))]
-        lines.append(Series(LABELS[name], places, losses, "points"))
-    return line_figure("Held-out loss by position", lines, "position in bytes", "nats per byte")
+        label = f"trained at {LABELS[name]}"
+        halves = half_widths_of(by_place)
+        is_reference = name == SHORT
+        lines.append(Series(label, places, losses, "points", halves, is_reference))
+        beyond = [loss for place, loss in zip(places, losses, strict=True) if place > LONG_TOKENS]
+        ends.append(f"{fmean(beyond or losses[-1:]):.3g} if {label}")
+    title = f"Beyond position {LONG_TOKENS}, nats per byte: {'; '.join(ends)}"
+    return line_figure(title, lines, "position in bytes", "nats per byte, 95 % over seeds")
 
 
 LABELS = {TWO_PHASE: f"{SHORT_TOKENS}, then {LONG_TOKENS}", SHORT: f"{SHORT_TOKENS} only"}

@@ -9,7 +9,8 @@ from feldspar.core.errors import UserError
 from feldspar.papers.kit.rate_sweep import Cell, RateSweep, octaves, percent, pooled_std
 from feldspar.plan.laws.law import Point, PowerLaw
 from feldspar.plan.laws.law_fit import LawFit, fit_law
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Table
 
 PARAMETRIZATION, RATE = "choose.parametrization", "parametrization.learning_rate"
@@ -157,12 +158,13 @@ def rate_table(sweep: RateSweep, name: str) -> Table:
 
 def family_figure(family: Sequence[Member]) -> Figure:
     """Draw loss over FLOPs of both families, with the law of SP's smaller sizes."""
-    lines = []
-    for name, label in NAMES.items():
+    lines, ends = [], []
+    for name, label in (("mup", "muP"), ("sp", "SP")):
         own = [member for member in of(family, name) if math.isfinite(member.loss)]
-        rate = "rate tuned at every size" if name == "sp" else "rate of the smallest"
+        rate = "rate tuned at every size" if name == "sp" else "rate of the smallest size"
         flops, losses = [member.flops for member in own], [member.loss for member in own]
         lines.append(Series(f"{label}, {rate}", flops, losses, "markers"))
+        ends += [f"{losses[-1]:.3f} with {label}"] if own else []
     sp = of(family, "sp")
     try:
         fit = law_of(sp)
@@ -171,8 +173,9 @@ def family_figure(family: Sequence[Member]) -> Figure:
     else:
         steps = [sp[0].flops * (sp[-1].flops / sp[0].flops) ** (index / 40) for index in range(41)]
         losses = [fit.judged[fit.form].predict(flops) for flops in steps]
-        lines.append(Series("law of SP without its largest size", steps, losses))
+        label = "law of SP without its largest size"
+        lines.append(Series(label, steps, losses, is_reference=True))
     return line_figure(
-        "Held-out loss over training FLOPs", lines, "training FLOPs", "nats per byte",
-        log_x=True, log_y=True,
+        f"Held-out nats per byte of the largest size: {' and '.join(ends)}",
+        lines, "training FLOPs", "nats per byte", log_x=True, log_y=True,
     )  # fmt: skip

@@ -248,7 +248,7 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     batches = {name: BatchRuns.from_dict(name, own) for name, own in figures["batches"].items()}
     time = StepTime(**figures["step_time"])
     seconds = figures.get("step_seconds", {})
-    figure = curve_figure("Held-out loss over tokens", batches, None)
+    figure = curve_figure(batches, None)
     judged = [
         *relation_claims(figures, claims),
         *batch_claims(batches, baseline, time, claims),

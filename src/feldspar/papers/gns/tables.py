@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from feldspar.papers.gns.claims import listed, overheads, time_savings, token_savings
+from feldspar.papers.gns.claims import LOOP, RAMP, listed, overheads, time_savings, token_savings
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime
 from feldspar.papers.gns.norm_against_total import BLOCKS, FINE_BLOCKS
 from feldspar.papers.kit.gain import relative_spread
 from feldspar.papers.kit.paper import Figures
 from feldspar.recipe.sections.noise_scale import PAPER_FACTOR
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 
 Losses = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -52,7 +53,7 @@ def worth_section(
         tables.append(rate_table(losses))
     figures = [figure]
     if all(runs.has_steps for runs in batches.values()):
-        figures.append(curve_figure("Held-out loss over modelled time", batches, time))
+        figures.append(curve_figure(batches, time))
     return Section("Batches at equal tokens", [words], tables, figures)
 
 
@@ -140,7 +141,7 @@ def overhead_tables(seconds: Mapping[str, Mapping[str, Sequence[float]]]) -> lis
     return tables
 
 
-def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | None) -> Figure:
+def curve_figure(batches: Mapping[str, BatchRuns], time: StepTime | None) -> Figure:
     """Draw the held-out loss of the first seed over tokens, or over modelled time."""
     lines = []
     for name, runs in batches.items():
@@ -149,16 +150,33 @@ def curve_figure(title: str, batches: Mapping[str, BatchRuns], time: StepTime | 
         late = [
             place for place in range(len(places)) if curve.tokens[place] >= 0.2 * curve.tokens[-1]
         ]
+        x, losses = [places[i] for i in late], [curve.losses[i] for i in late]
         lines.append(
-            Series(name, [places[i] for i in late], [curve.losses[i] for i in late], "points")
+            Series(label_of(name), x, losses, "points", is_reference=name not in (RAMP, LOOP))
         )
-    return line_figure(title, lines, "tokens" if time is None else "seconds", "nats per byte")
+    ends = {name: fmean(own.final_losses) for name, own in batches.items()}
+    best = min(ends, key=lambda name: ends[name])
+    told = [f"{label_of(best)} ends lowest at {ends[best]:.3f}"]
+    others = [name for name in (RAMP, LOOP) if name in ends and name != best]
+    told += [f"{label_of(name)} at {ends[name]:.3f}" for name in others]
+    over = "tokens" if time is None else "modelled time"
+    title = f"Held-out loss over {over}, means over seeds: {', '.join(told)}"
+    x_label = "tokens" if time is None else "seconds"
+    return line_figure(title, lines, x_label, "nats per byte, first seed")
 
 
 def batch_figure(batches: Mapping[str, BatchRuns]) -> Figure:
     """Draw the batch of every schedule over tokens, first seed."""
     lines = [
-        Series(name, own.curves[0].tokens, own.curves[0].batches, "points")
+        Series(label_of(name), own.curves[0].tokens, own.curves[0].batches, "points")
         for name, own in batches.items()
     ]
-    return line_figure("Batch over tokens", lines, "tokens", "sequences", log_y=True)
+    return line_figure("Batch over tokens, first seed", lines, "tokens", "sequences", log_y=True)
+
+
+def label_of(batch: str) -> str:
+    """Return the name of a batch schedule for readers."""
+    kind, _, sequences = batch.partition("-")
+    if kind == "constant" and sequences:
+        return f"{sequences} sequences"
+    return {RAMP: "ramp set by hand", LOOP: "by the noise scale"}.get(batch, batch)

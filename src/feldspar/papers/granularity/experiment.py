@@ -24,7 +24,8 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import text_baselines
 from feldspar.plan.summary import non_embedding_parameters, plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import Figure, bar_figure, grouped_bar_figure
+from feldspar.report.bars import Bar, bar_figure, grouped_bar_figure
+from feldspar.report.canvas import Figure
 from feldspar.report.page import Section, Table
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.study.sweep import trial_of
@@ -230,18 +231,39 @@ def excess(bits: BySeed, arm: str) -> float:
 
 def block_figure(bits: BySeed) -> Figure:
     """Draw what blocks and the narrow dense model cost against dense, at both sparsities."""
-    groups = {
-        kind.replace("-", " "): {f"{level} %": excess(bits, f"{level}-{kind}") for level in LEVELS}
-        for kind in (*SHAPES, *SMALL_DENSE)
+    kinds = {kind: f"masks {kind}" for kind in SHAPES}
+    kinds |= {kind: kind.replace("-", " ") for kind in SMALL_DENSE}
+    gains = {
+        label: {
+            f"{level} % sparse": Gain.of(bits[f"{level}-{kind}"], bits[DENSE]) for level in LEVELS
+        }
+        for kind, label in kinds.items()
     }
-    title = "Cost of masks by their blocks"
-    return grouped_bar_figure(title, groups, "% more bits per byte than dense")
+    groups = {
+        label: {level: -100 * gain.mean for level, gain in own.items()}
+        for label, own in gains.items()
+    }
+    halves = {
+        label: {level: 100 * (gain.half_width or 0.0) for level, gain in own.items()}
+        for label, own in gains.items()
+    }
+    most = f"{LEVELS[-1]} % sparse"
+    told = ", ".join(f"{label} {own[most]:.1f} %" for label, own in groups.items())
+    title = f"Bits per byte above dense where weights are {most}: {told}"
+    return grouped_bar_figure(title, groups, "% more bits per byte than dense", halves)
 
 
 def moving_figure(bits: BySeed) -> Figure:
     """Draw what static and moving masks cost against dense."""
-    arms = (STATIC, SET, RIGL, NARROW_90)
-    bars = {arm.removeprefix("90-"): excess(bits, arm) for arm in arms}
+    bars = [
+        Bar(
+            arm.removeprefix("90-").replace("-", " "),
+            excess(bits, arm),
+            100 * (Gain.of(bits[arm], bits[DENSE]).half_width or 0.0),
+            arm == NARROW_90,
+        )
+        for arm in (STATIC, SET, RIGL, NARROW_90)
+    ]
     return bar_figure("Masks that move, 90 % sparse", bars, "% more bits per byte than dense")
 
 

@@ -18,7 +18,7 @@ from feldspar.core.errors import UserError
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.cost import cost_in_words, run_cost
 from feldspar.papers.kit.stated import PaperClaims, StatedClaims, read_claims
-from feldspar.report.figures import Figure
+from feldspar.report.canvas import Figure
 from feldspar.report.page import Section, Table
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
 

@@ -15,11 +15,12 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
 from feldspar.core.machine import machine
-from feldspar.papers.kit.claims import Claim, counts, with_recorded
+from feldspar.papers.kit.claims import Claim, Verdict, counts, with_recorded
 from feldspar.papers.kit.experiment import Outcome
 from feldspar.papers.kit.paper import Findings, Paper, Scale
+from feldspar.report.amounts import amount, duration
 from feldspar.report.markdown import markdown_table
-from feldspar.report.page import Section, Table, render_page
+from feldspar.report.page import Card, Fact, Section, Table, render_page
 
 PAGE_NAME, CLAIMS_NAME = "report.html", "claims.json"
 DESIGN, OUTDATED = "design", "outdated"
@@ -105,7 +106,7 @@ def _write(record: dict[str, Any], findings: Findings | None, path: Path) -> Non
     write_json(path, record)
     write_atomically(path.with_suffix(".md"), summary(record))
     if findings is not None and findings.figure is not None:
-        write_atomically(path.with_suffix(".svg"), findings.figure.svg + "\n")
+        write_atomically(path.with_suffix(".svg"), findings.figure.standalone + "\n")
 
 
 def command_of(paper: str, scale: Scale) -> str:
@@ -230,7 +231,29 @@ def page(record: dict[str, Any], findings: Findings) -> str:
         Section("Circumstances", [circumstances(record)], texts=[record["command"]]),
     ]
     subtitle = f"arXiv {record['arxiv']}, {record['scale']} scale"
-    return render_page(f"Reproducing {record['title']}", subtitle, sections)
+    return render_page(f"Reproducing {record['title']}", subtitle, sections, card_of(record))
+
+
+def card_of(record: dict[str, Any]) -> Card:
+    """Return the card of the page: verdicts, runs and their cost."""
+    images = record.get("trained_images")
+    trained = (
+        Fact("Images", amount(images))
+        if images
+        else Fact("Tokens", amount(record["trained_tokens"]))
+    )
+    facts = [Fact(name.capitalize(), str(count)) for name, count in record["verdicts"].items()]
+    facts += [
+        Fact("Runs", str(record["runs"]), f"{record['diverged']} diverged"),
+        trained,
+        Fact("Time", duration(record["wall_seconds"])),
+        Fact("Date", day_of(record)),
+    ]
+    good = (Verdict.REPRODUCED, Verdict.MECHANISM_SHOWN)
+    shown = sum(record["verdicts"].get(each.value, 0) for each in good)
+    total = sum(record["verdicts"].values())
+    headline = f"{shown} of {total} claims were reproduced or their mechanism was shown"
+    return Card("", "neutral", headline, facts)
 
 
 def claims_of(record: dict[str, Any]) -> tuple[Claim, ...]:

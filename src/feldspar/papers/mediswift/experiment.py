@@ -63,7 +63,7 @@ from feldspar.papers.mediswift.time_claims import (
 from feldspar.papers.mediswift.time_to_loss import Pretraining
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import bar_figure
+from feldspar.report.bars import Bar, bar_figure
 from feldspar.report.page import Section
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial, TrialResult
@@ -163,7 +163,11 @@ def judge(figures: Figures, scale: Scale, claims: StatedClaims) -> Findings:
     """Make claims, the table of arms and the drawing."""
     ratios = figures["ratios"]
     if scale is Scale.PAPER:
-        figure = bar_figure("Times fewer pre-training FLOPs at 75 %", ratios, "ratio")
+        figure = bar_figure(
+            "Times fewer pre-training FLOPs at 75 %",
+            [Bar(name, value) for name, value in ratios.items()],
+            "ratio",
+        )
         sections = (Section("FLOPs", (), (), [figure]),)
         return Findings((flops_claim(ratios, claims),), sections, figure)
     arms = {name: Pretraining.from_dict(values) for name, values in figures["pretraining"].items()}

@@ -18,7 +18,8 @@ from feldspar.papers.mediswift.labels import MOST_FREQUENT
 from feldspar.papers.mediswift.rates import Curve, Curves, RateSearch, best_rate
 from feldspar.papers.mediswift.time_arms import DENSE, HALF, SMALL_DENSE, SPARSE
 from feldspar.papers.mediswift.time_claims import BySeed
-from feldspar.report.figures import Figure, bar_figure
+from feldspar.report.bars import Bar, bar_figure
+from feldspar.report.canvas import Figure
 from feldspar.report.page import Table
 
 LEVEL, FREED = "sparse-then-dense-is-level", "dense-fine-tuning-helps"
@@ -124,9 +125,10 @@ def chosen(curve: Curve, search: RateSearch) -> str:
 
 def accuracy_figure(accuracies: BySeed, beside: Mapping[str, float]) -> Figure:
     """Draw the share of right answers by arm."""
-    bars = {name: 100 * fmean(values) for name, values in accuracies.items()}
-    bars |= {name: 100 * value for name, value in beside.items()}
-    return bar_figure("Directions of held-out statements", bars, "% right")
+    percents = {name: [100 * value for value in own] for name, own in accuracies.items()}
+    bars = [Bar(name, fmean(values), half_width(values)) for name, values in percents.items()]
+    bars += [Bar(name, 100 * value, is_reference=True) for name, value in beside.items()]
+    return bar_figure("Directions of held-out statements", bars, "% right, 95 % over seeds")
 
 
 def paired(values: Sequence[float], others: Sequence[float]) -> list[float]:

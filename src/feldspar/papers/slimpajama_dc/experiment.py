@@ -46,7 +46,9 @@ from feldspar.papers.slimpajama_dc.corpora import (
 )
 from feldspar.papers.slimpajama_dc.unseen import unseen_baselines, unseen_texts
 from feldspar.recipe.load import load_recipe
-from feldspar.report.figures import Figure, Series, heat_map, line_figure
+from feldspar.report.bars import heat_map
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, half_widths_of, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import TRAIN_LOSS, Trial, TrialResult
@@ -278,19 +280,22 @@ def readings_figure(
     scopes = sorted(bits, key=lambda scope: repeated[scope].recurring)
     readings = [repeated[scope].recurring for scope in scopes]
     parts = [
-        Series(part, readings, [fmean(by_part[scope][part]) for scope in scopes], "points")
+        Series(
+            part,
+            readings,
+            [fmean(by_part[scope][part]) for scope in scopes],
+            "points",
+            is_reference=True,
+        )
         for part in by_part[scopes[0]]
     ]
-    every = Series("all, mean", readings, [fmean(bits[scope]) for scope in scopes], "points")
-    seeds = Series(
-        "all, each seed",
-        [repeated[scope].recurring for scope in scopes for _ in bits[scope]],
-        [value for scope in scopes for value in bits[scope]],
-        "markers",
-    )
+    halves = half_widths_of([bits[scope] for scope in scopes])
+    means = [fmean(bits[scope]) for scope in scopes]
+    every = Series("all, 95 % over seeds", readings, means, "points", halves)
+    ends = ", ".join(f"{scope} {mean:.3f}" for scope, mean in zip(scopes, means, strict=True))
     return line_figure(
-        f"Held-out bits per byte; duplicates removed: {', '.join(scopes)}",
-        [*parts, every, seeds],
+        f"Held-out bits per byte by the scope in which duplicates are removed: {ends}",
+        [every, *parts],
         "readings of a recurring text in one run",
         "bits per byte",
     )

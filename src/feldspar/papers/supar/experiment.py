@@ -29,7 +29,8 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.text_baselines import table_beside_baselines, text_baselines
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.study import Range
-from feldspar.report.figures import Figure, Series, line_figure
+from feldspar.report.canvas import Figure
+from feldspar.report.figures import Series, line_figure
 from feldspar.report.page import Section, Table
 from feldspar.study.sweep import trial_of
 from feldspar.study.trials import Trial
@@ -300,12 +301,23 @@ def curves(sweep: RateSweep, name: str) -> Figure:
 def optimum_figure(sweep: RateSweep) -> Figure:
     """Draw the best rate over density, a line a parametrization."""
     densities = sorted(sweep.variants)
+    best = {name: [sweep.best(name, d).rate for d in densities] for name in NAMES}
     lines = [
-        Series(label, densities, [sweep.best(name, d).rate for d in densities], "points")
+        Series(label, densities, best[name], "points", is_reference=name != "supar")
         for name, label in NAMES.items()
     ]
-    title = "Best base learning rate over density"
-    return line_figure(title, lines, "density", "best base learning rate", log_x=True, log_y=True)
+    moves = ", ".join(
+        f"{abs(math.log2(best[name][0] / best[name][-1])):.2g} with {label}"
+        for name, label in NAMES.items()
+    )
+    title = (
+        f"From dense to density {fraction(densities[0])} the best learning rate moves by this "
+        f"many octaves: {moves}"
+    )
+    ticks = {density: fraction(density) for density in densities}
+    return line_figure(
+        title, lines, "density", "best base learning rate", log_x=True, log_y=True, ticks=ticks
+    )
 
 
 def fraction(density: float) -> str:

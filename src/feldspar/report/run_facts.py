@@ -1,0 +1,178 @@
+"""Read what is known of a run from its folder: its length, who trains it, and how it ended."""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from feldspar.core.errors import RunError
+from feldspar.core.machine import host_digest
+from feldspar.core.records import read_records
+from feldspar.report.figures import number_of
+from feldspar.report.run_summary import OVERALL, Summary, read_summary
+
+EVENTS_NAME, BAD_BATCHES_NAME = "events.jsonl", "bad_batches.jsonl"
+TABLES_NAME = "parametrization.json"
+BEGINNINGS = ("started", "resumed")
+
+Records = Sequence[Mapping[str, Any]]
+
+
+class State(StrEnum):
+    """How far a run has come."""
+
+    FINISHED = "finished"
+    TRAINING = "training"
+    UNFINISHED = "unfinished"
+    DIVERGED = "diverged"
+    UNKNOWN = "state not recorded"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The last and the lowest figure of a run's validation; ``per`` names its unit."""
+
+    last: float
+    lowest: float
+    lowest_at: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a page says of a run before its curves."""
+
+    name: str
+    unit: str
+    """Unit of the positions: tokens or images."""
+    rows: Records
+    state: State
+    length: int | None
+    """Position at which the run is finished, if it was recorded."""
+    parameters: int | None
+    date: str
+    """Day on which the run last began or went on; empty if it was not recorded."""
+    spikes: int
+    skipped: int
+    summary: Summary | None
+
+    @property
+    def position(self) -> int:
+        """Position after the last recorded step."""
+        return self.rows[-1][self.unit]
+
+    @property
+    def seconds(self) -> list[float]:
+        """Seconds of training after each step, without validation and checkpoints."""
+        speeds = [number_of(row.get(f"{self.unit}_per_second")) for row in self.rows]
+        ends = [row[self.unit] for row in self.rows]
+        amounts = [after - before for before, after in pairwise([0, *ends])]
+        return running_sum(
+            [
+                amount / speed if speed > 0 else math.nan
+                for amount, speed in zip(amounts, speeds, strict=True)
+            ]
+        )
+
+    @property
+    def flops(self) -> list[float] | None:
+        """FLOPs of training after each step; None for runs that did not record them."""
+        flops = [number_of(row.get("step_flops")) for row in self.rows]
+        return running_sum(flops) if all(map(math.isfinite, flops)) else None
+
+    def validation(self, measure: str = "loss") -> Validation | None:
+        """Return the mean figure over sources of the last and of the best validation."""
+        key = f"validation/{measure}"
+        found = [(number_of(row.get(key)), row[self.unit]) for row in self.rows]
+        measured = [each for each in found if math.isfinite(each[0])]
+        if not measured:
+            return None
+        lowest, place = min(measured)
+        unit = "bits per byte" if measure == "bits_per_byte" else f"nats per {self.unit[:-1]}"
+        return Validation(measured[-1][0], lowest, place, unit)
+
+    @property
+    def held_out(self) -> float | None:
+        """Bits per byte of held-out documents, as the summary has it."""
+        return None if self.summary is None else self.summary.bits_per_byte[OVERALL]
+
+
+def running_sum(values: Sequence[float]) -> list[float]:
+    """Return the sum of the values up to each place; values that are not finite count nothing."""
+    return list(accumulate(value if math.isfinite(value) else 0.0 for value in values))
+
+
+def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
+    """Read the facts of a run, whose steps are ``rows``; what is damaged counts as not recorded."""
+    events, last = list(read_records(run / EVENTS_NAME)), last_beginning(run)
+    length = _count(last.get("length"))
+    skipped = sum(1 for _ in read_records(run / BAD_BATCHES_NAME))
+    try:
+        summary = read_summary(run)
+    except RunError:
+        summary = None
+    return RunFacts(
+        name=name,
+        unit=unit,
+        rows=rows,
+        state=_state(rows[-1][unit], length, last, skipped),
+        length=length,
+        parameters=_count(last.get("parameters")) or counted_parameters(run / TABLES_NAME),
+        date=str(last.get("time", ""))[:10],
+        spikes=sum(event.get("event") == "spike" for event in events),
+        skipped=skipped,
+        summary=summary,
+    )
+
+
+def last_beginning(run: Path) -> Mapping[str, Any]:
+    """Return what the process that last began or resumed a run wrote; empty without a record."""
+    last: Mapping[str, Any] = {}
+    for event in read_records(run / EVENTS_NAME):
+        last = event if event.get("event") in BEGINNINGS else last
+    return last
+
+
+def counted_parameters(path: Path) -> int | None:
+    """Count the parameters in the table of a run's first phase; None without a readable table."""
+    try:
+        phases = json.loads(path.read_text(encoding="utf-8"))
+        shapes = [tensor["shape"] for tensor in next(iter(phases.values()))["tensors"]]
+        return sum(map(math.prod, shapes))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, StopIteration):
+        return None
+
+
+def is_alive(beginning: Mapping[str, Any]) -> bool:
+    """Tell whether the process that wrote a beginning still runs on this machine."""
+    process = _count(beginning.get("process"))
+    if not process or beginning.get("host") != host_digest():
+        return False
+    try:
+        os.kill(process, 0)
+    except PermissionError:
+        return True  # it is another user's
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
+def _state(
+    position: int, length: int | None, beginning: Mapping[str, Any], bad_batches: int
+) -> State:
+    if length is None:
+        return State.UNKNOWN
+    if position >= length:
+        return State.FINISHED
+    if is_alive(beginning):
+        return State.TRAINING
+    return State.DIVERGED if bad_batches else State.UNFINISHED
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
