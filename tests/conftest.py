@@ -3,6 +3,7 @@
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,23 @@ settings.load_profile("feldspar")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests: one that comes last leaves a worker without work."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True)
+def _one_core(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Leave a test one core, where that can be asked for; each worker of pytest has another.
+
+    Commands that use every core would start processes, which import everything again. Tests with
+    the mark ``several_cores`` keep all.
+    """
+    if not hasattr(os, "sched_setaffinity") or request.node.get_closest_marker("several_cores"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    place = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    os.sched_setaffinity(0, {sorted(cores)[place % len(cores)]})
+    yield
+    os.sched_setaffinity(0, cores)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -41,11 +42,14 @@ class Forked:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="feldspar-process-")
         self._files = [Path(self._folder.name, name) for name in ("out", "err")]
+        for file in self._files:
+            file.touch()
         arguments = (
             [str(word) for word in words],
             dict(os.environ if environment is None else environment),
             str(cwd or Path.cwd()),
             [str(path) for path in self._files],
+            os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None,
             before,
         )
         self.process = CONTEXT.Process(target=_work, args=arguments)
@@ -61,9 +65,11 @@ class Forked:
         return self.returncode
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send it a signal, if it still runs."""
         assert self.process.pid is not None
-        os.kill(self.process.pid, number)
+        if self.poll() is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """Wait for its end; return what it wrote."""
@@ -131,6 +137,7 @@ def _work(
     environment: dict[str, str],
     folder: str,
     files: list[str],
+    cores: set[int] | None,
     before: Callable[[], object] | None,
 ) -> None:
     """Become the program, in the fork."""
@@ -141,6 +148,8 @@ def _work(
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    if cores is not None:
+        os.sched_setaffinity(0, cores)  # the process that is forked has those of the first test
     sys.argv = words
     if before is not None:
         before()

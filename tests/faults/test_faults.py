@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 CLASSES = {
     *("kills", "flips", "truncations", "deletions", "permissions", "disk full", "signals"),
@@ -17,6 +19,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.several_cores
 def test_nothing_is_lost_silent_or_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "verdicts.json"
     command = [sys.executable, "-m", "tests.faults", "--fast", "--json", str(file)]

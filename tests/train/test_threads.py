@@ -16,6 +16,7 @@ from feldspar.train.rehearsal import rehearse
 from feldspar.train.run import train
 from tests.train.conftest import losses_of
 
+pytestmark = pytest.mark.several_cores
 two_cores = pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 RMS = ("model.norm=rms", "model.bias=false", "runtime.threads=auto")
 LAYER = ("runtime.threads=auto",)

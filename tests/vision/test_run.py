@@ -77,6 +77,7 @@ def test_a_run_goes_on_to_the_same_bits(run: Path, recipe_file: Path, checkpoint
     assert weights_of(run) == before
 
 
+@pytest.mark.several_cores
 @pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 def test_a_choice_of_threads_goes_on_to_the_same_bits(recipe_file: Path, tmp_path: Path) -> None:
     """With batch norm, dropout, stochastic depth and an average, which a rehearsal may not move."""
