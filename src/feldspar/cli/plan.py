@@ -2,9 +2,14 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from feldspar.cli.next_steps import tell_next
+
+if TYPE_CHECKING:
+    from feldspar.recipe.load import LoadedRecipe
 
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. choose.size=590M")
@@ -80,7 +85,6 @@ def register(app: typer.Typer) -> None:
         --device H100 --devices 8
         """
         from feldspar.cli.console import print_json
-        from feldspar.cli.next_steps import tell_next
         from feldspar.cli.plan_figures import print_parametrization, print_plan
         from feldspar.recipe.load import load_recipe
 
@@ -114,10 +118,14 @@ def register(app: typer.Typer) -> None:
         print_plan(summary, here)
         if table:
             print_parametrization(summary)
-        sizing = summary["sizing"]
-        told = loaded.overrides if sizing is None else sizing["overrides"]
-        arguments = shlex.join([loaded.reference, *told])
-        if here is not None and here.hours is None:
-            tell_next((f"feldspar plan {arguments} --device H100", "time and memory elsewhere"))
-        else:
-            tell_next((f"feldspar train {arguments}", "build what is missing, then train"))
+        _tell_next(loaded, summary, runs_here=here is None or here.hours is not None)
+
+
+def _tell_next(loaded: "LoadedRecipe", summary: dict[str, Any], runs_here: bool) -> None:
+    sizing = summary["sizing"]
+    overrides = loaded.overrides if sizing is None else sizing["overrides"]
+    arguments = shlex.join([loaded.reference, *overrides])
+    if runs_here:
+        tell_next((f"feldspar train {arguments}", "build what is missing, then train"))
+    else:
+        tell_next((f"feldspar plan {arguments} --device H100", "time and memory elsewhere"))
