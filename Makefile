@@ -10,7 +10,7 @@ NUMERIC := tests/model tests/sparsity tests/noise_scale tests/reversible tests/h
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow faults vectors oldest check format bench
+.PHONY: help quickstart test slow faults vectors oldest check docs docs-links format bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
@@ -20,6 +20,7 @@ help:
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make check       lint, types and architecture; make format mends what it can"
+	@echo "make docs        the documentation site, build/site/index.html; make docs-links its links"
 	@echo "make bench       everything in benchmarks/"
 
 $(VENV)/.made:
@@ -61,6 +62,12 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 	$(BIN)/pytest -n 2 $(ARCHITECTURE)
+
+docs: $(VENV)/.dev
+	PYTHONPATH=docs $(BIN)/python -m feldspar_site
+
+docs-links: $(VENV)/.dev
+	PYTHONPATH=docs $(BIN)/python -m feldspar_site linkcheck
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix
