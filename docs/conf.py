@@ -4,13 +4,14 @@ from feldspar import __version__
 
 project = "feldspar"
 author = "the authors of feldspar"
-copyright = "the authors of feldspar, Apache-2.0"
+project_copyright = "the authors of feldspar, Apache-2.0"
 version = release = __version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 root_doc = "index"
 exclude_patterns = ["files/**"]
 language = "en"
+smartquotes = False  # it would join the two hyphens of an option
 
 # Anchors as GitHub makes them, so that a link to a heading works in both places.
 myst_heading_anchors = 4

@@ -1,5 +1,6 @@
 """Build the site: ``python -m feldspar_site [html | linkcheck]``; every warning is an error."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -12,18 +13,22 @@ BUILD = ROOT / "build"
 SITE = BUILD / "site"
 
 
-def build(builder: str, to: Path = SITE) -> int:
+def build(builder: str, to: Path) -> int:
     """Build the site in the folder ``to``, and return the exit code of Sphinx."""
-    source = BUILD / "site-source"
+    source, known = BUILD / "site-source", BUILD / "site-doctrees"
     stage(all_pages(), ROOT, source)
     strict = ["--fail-on-warning", "--keep-going", "--quiet"]
-    places = ["--conf-dir", str(ROOT / "docs"), "--doctree-dir", str(BUILD / "site-doctrees")]
-    return main([*strict, *places, "--builder", builder, str(source), str(to)])
+    places = ["--conf-dir", str(ROOT / "docs"), "--doctree-dir", str(known)]
+    code = main([*strict, *places, "--builder", builder, str(source), str(to)])
+    if code:
+        # Sphinx reads unchanged pages only once, so the next build would not warn of them again.
+        shutil.rmtree(known, ignore_errors=True)
+    return code
 
 
 if __name__ == "__main__":
-    builder = sys.argv[1] if len(sys.argv) > 1 else "html"
-    code = build(builder, SITE if builder == "html" else BUILD / builder)
-    if code == 0 and builder == "html":
+    chosen = sys.argv[1] if len(sys.argv) > 1 else "html"
+    code = build(chosen, SITE if chosen == "html" else BUILD / chosen)
+    if code == 0 and chosen == "html":
         print(f"open {(SITE / 'index.html').relative_to(ROOT)} in a browser")
     sys.exit(code)

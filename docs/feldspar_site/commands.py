@@ -24,7 +24,8 @@ def command_pages() -> dict[str, str]:
     for name in sorted(root.commands):
         command = root.commands[name]
         pages[f"{HUB}/{name}.md"] = "\n".join(command_lines(command, f"{NAME} {name}", 1))
-        lines.append(f"* [`{NAME} {name}`](commands/{name}.md): {sentences(command)[0]}")
+        (first, *_), _ = help_parts(command)
+        lines.append(f"* [`{NAME} {name}`](commands/{name}.md): {as_markdown(first)}")
     lines += ["", "## Options before the command", "", *parameter_lines(root)]
     return {f"{HUB}.md": "\n".join([*lines, ""]), **pages}
 
@@ -59,12 +60,6 @@ def help_parts(command: Any) -> tuple[list[str], list[str]]:
     return paragraphs, examples
 
 
-def sentences(command: Any) -> list[str]:
-    """Return the sentences that a command's help begins with."""
-    (first, *_), _ = help_parts(command)
-    return [as_markdown(first)]
-
-
 def parameter_lines(command: Any) -> Iterator[str]:
     """Yield the arguments and options of a command as a list of definitions."""
     context = typer.Context(command)
@@ -79,5 +74,6 @@ def as_markdown(text: str) -> str:
     """Return plain text with the characters escaped that mean something in Markdown."""
     parts = re.split(r"(`[^`]+`)", " ".join(text.split()))
     return "".join(
-        part if part.startswith("`") else re.sub(r"([\\*_<>\[\]{}$|~])", r"\\\1", part) for part in parts
+        part if part.startswith("`") else re.sub(r"([\\*_<>\[\]{}$|~])", r"\\\1", part)
+        for part in parts
     )

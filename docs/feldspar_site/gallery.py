@@ -1,4 +1,4 @@
-"""The gallery of results: a card for each experiment, from the records of ``feldspar reproduce``."""
+"""The gallery of results: a card for each experiment, from what ``feldspar reproduce`` wrote."""
 
 from collections import Counter
 from pathlib import Path

@@ -32,8 +32,23 @@ HUBS = (
     "papers.md",
     "internals.md",
 )
-ENTRY = re.compile(r"^[*-] (?:!\[[^\]]*\]\([^)]*\)\s+)?\**\[[^\n]*?\]\(([^)#]+\.md)\)", re.MULTILINE)
-"""An item of a list that begins with a link to a page; a picture may stand before it."""
+TUTORIALS = "tutorials"
+READERS = {
+    "train-on-your-own-text": "You have files of your own.",
+    "adapt-an-open-model": "You want an open model to answer in your way.",
+    "teach-a-language": "You want an open model to read your language.",
+    "clean-a-corpus": "You prepare text for others to train on.",
+    "plan-and-run-a-family": "You plan a large run.",
+    "sparse-training": "You want the same model for less compute.",
+    "long-context": "You have long texts.",
+    "vision": "You work on images.",
+}
+"""For whom each tutorial is, in the order in which the site shows them; others come after these."""
+ENTRY = re.compile(r"^\* \[(?P<words>[^\n]*?)\]\((?P<target>[^)#\n]+\.md)\)", re.MULTILINE)
+"""An item of a list that begins with a link to a page."""
+
+PROMISE = re.compile(r"(At the end of|After) this page you (have|can) ")
+"""How a tutorial begins; on a card it says nothing."""
 
 
 def add_navigation(pages: Mapping[str, Page]) -> dict[str, Page]:
@@ -48,12 +63,13 @@ def add_navigation(pages: Mapping[str, Page]) -> dict[str, Page]:
 
 
 def children(page: Page, places: Mapping[str, str]) -> list[str]:
-    """Return the pages that the items of a hub's lists begin with, as Sphinx names them."""
-    found = []
-    for target in ENTRY.findall(page.text):
-        file = os.path.normpath(PurePosixPath(page.origin).parent / target)
-        found.append("/" + places.get(file, file).removesuffix(".md"))
-    return list(dict.fromkeys(found))
+    """Return the pages that the items of a hub's lists begin with, under the words of the links."""
+    found = {}
+    for match in ENTRY.finditer(page.text):
+        file = os.path.normpath(PurePosixPath(page.origin).parent / match["target"])
+        place = places.get(file, file).removesuffix(".md")
+        found.setdefault(place, re.sub(r"[`*\\]", "", match["words"]))
+    return [f"{words} </{place}>" for place, words in found.items()]
 
 
 def with_children(page: Page, entries: list[str]) -> Page:
@@ -63,19 +79,23 @@ def with_children(page: Page, entries: list[str]) -> Page:
     return replace(page, text=f"{page.text.rstrip()}\n\n{toctree}\n")
 
 
-def cards(pages: Mapping[str, Page], folder: str) -> str:
-    """Return a list of the pages of a folder in docs/: each title as a link, and how it begins."""
+def tutorial_cards(pages: Mapping[str, Page]) -> str:
+    """Return a list of the tutorials: for whom each is, its title as a link, and how it begins."""
+    names = [f"{TUTORIALS}/{stem}.md" for stem in READERS]
+    others = sorted(name for name in pages if name.startswith(f"{TUTORIALS}/"))
     items = []
-    for name, page in sorted(pages.items()):
-        if name.startswith(folder):
-            title, first = beginning(page.text)
-            items.append(f"* [**{title}**]({name})\n\n  {first}\n")
+    for name in dict.fromkeys([*names, *others]):
+        if name in pages:
+            title, first = beginning(pages[name].text)
+            reader = READERS.get(PurePosixPath(name).stem)
+            told = f"*{reader}*\n\n  {first}" if reader else first
+            items.append(f"* [**{title}**]({name})\n\n  {told}\n")
     return "\n".join(items)
 
 
 def beginning(text: str) -> tuple[str, str]:
-    """Return the title of a page and the first sentence of its first paragraph."""
+    """Return the title of a page, and what its first sentence promises, up to a colon."""
     title, _, rest = text.partition("\n")
     paragraph = " ".join(rest.strip().split("\n\n")[0].split())
-    sentence = re.match(r".*?[.!?](?= |$)", paragraph)
-    return title.removeprefix("# "), sentence[0] if sentence else paragraph
+    promise = PROMISE.sub("", re.split(r"[.!?:;](?: |$)", paragraph)[0])
+    return title.removeprefix("# "), f"{promise[:1].upper()}{promise[1:]}."

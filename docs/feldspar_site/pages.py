@@ -4,7 +4,7 @@ from pathlib import Path
 
 from feldspar_site.commands import command_pages
 from feldspar_site.gallery import gallery_page
-from feldspar_site.navigation import add_navigation, cards
+from feldspar_site.navigation import add_navigation, tutorial_cards
 from feldspar_site.python_api import python_page
 from feldspar_site.recipe_keys import recipe_key_pages
 from feldspar_site.shipped_recipes import shipped_recipe_pages
@@ -83,8 +83,8 @@ def written_pages(root: Path) -> dict[str, Page]:
 def tutorials_page(pages: dict[str, Page]) -> str:
     """Return the page of all tutorials: a card for each."""
     return (
-        "# Tutorials\n\nEach tutorial can be copied line by line. Its commands are run by the "
-        "tests of this repository.\n\n" + cards(pages, "tutorials/")
+        "# Tutorials\n\nEach tutorial is copied line by line and needs no other page.\n\n"
+        + tutorial_cards(pages)
     )
 
 
@@ -103,4 +103,4 @@ def start_page(pages: dict[str, Page], readme: str) -> Page:
     beginning, _, _ = readme.partition("\n## ")
     page = pages["index.md"]
     text = page.text.replace(BEGINNING_OF_README, beginning.replace("](docs/", "]("))
-    return Page(text.replace(TUTORIALS, cards(pages, "tutorials/")), page.origin)
+    return Page(text.replace(TUTORIALS, tutorial_cards(pages)), page.origin)

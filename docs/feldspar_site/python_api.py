@@ -9,6 +9,8 @@ import feldspar.vision
 INTRO = """# Python API
 What `import feldspar` offers. [From Python and notebooks](../python.md) shows it in use.
 """
+LAST = ("Classes", "Errors")
+"""Groups after those of functions."""
 
 
 def python_page() -> str:
@@ -22,7 +24,8 @@ def python_page() -> str:
         entry = directive(f"feldspar.vision.{name}", value)
         groups.setdefault("Networks for images", []).append(entry)
     lines = [INTRO]
-    for title, entries in groups.items():
+    for title in sorted(groups, key=lambda title: title in LAST):
+        entries = groups[title]
         lines += [f"## {title}", "", "```{eval-rst}", *entries, "```", ""]
     return "\n".join(lines)
 
@@ -30,7 +33,7 @@ def python_page() -> str:
 def heading(value: object) -> str:
     """Return the heading under which a name stands."""
     if inspect.isclass(value):
-        return "Errors" if issubclass(value, Exception) else "Classes"
+        return LAST[issubclass(value, Exception)]
     module = sys.modules[value.__module__]
     return (module.__doc__ or "").partition("\n")[0].rstrip(".")
 

@@ -16,12 +16,18 @@ from feldspar.recipe.vision_root import VisionRecipe
 from feldspar_site.commands import as_markdown
 
 HUB = "reference/recipe-keys"
-KINDS: dict[str, tuple[str, type[BaseModel]]] = {
-    "": ("Recipes of language models", Recipe),
-    "vision-": ("Recipes of networks for images", VisionRecipe),
-}
-"""Kinds of recipes by the beginning of their pages' names. A recipe of documents has some keys of
-the first kind and no other."""
+KINDS: tuple[tuple[str, str, str, type[BaseModel]], ...] = (
+    ("", "", "Recipes of language models", Recipe),
+    ("vision-", ", for images", "Recipes of networks for images", VisionRecipe),
+)
+"""Kinds of recipes: how the names of their pages begin, how the titles of these end, the title of
+all, and the settings. A recipe of documents has some keys of the first kind and no other."""
+
+INTRO = """# Recipe keys
+`feldspar config explain KEY` says the same, and `feldspar config schema` prints it for an editor. \
+[Recipes](../recipes.md) explains how a recipe is written. `N` stands for an index, `NAME` for a \
+name of your own.
+"""
 
 Schema = dict[str, Any]
 
@@ -44,16 +50,9 @@ class Variant:
 
 def recipe_key_pages() -> dict[str, str]:
     """Return the page of all top-level keys, and a page for each that holds others."""
-    lines = [
-        "# Recipe keys",
-        "",
-        "`feldspar config explain KEY` says the same, and `feldspar config schema` prints it for "
-        "an editor. [Recipes](../recipes.md) explains how a recipe is written. `N` stands for an "
-        "index, `NAME` for a name of your own.",
-        "",
-    ]
+    lines = [INTRO]
     pages = {}
-    for prefix, (title, root) in KINDS.items():
+    for prefix, ending, title, root in KINDS:
         schema = root.model_json_schema(by_alias=True)
         book = Book(schema["$defs"])
         lines += [f"## {title}", ""]
@@ -64,11 +63,21 @@ def recipe_key_pages() -> dict[str, str]:
                 plain += book.key_lines(key, value, required)
                 continue
             name = f"{prefix}{key.replace('_', '-')}"
-            pages[f"{HUB}/{name}.md"] = "\n".join(book.page_lines(key, value, required))
+            lines_of_page = [
+                f"# {as_markdown(key)}{ending}",
+                "",
+                *book.page_lines(key, value, required),
+            ]
+            pages[f"{HUB}/{name}.md"] = "\n".join(lines_of_page)
             lines.append(f"* [`{key}`](recipe-keys/{name}.md): {description(value)}")
         lines += ["", *plain]
     allowed = ", ".join(f"`{key}`" for key in DataRecipe.model_fields)
-    lines += ["## Recipes of documents", "", f"They hold only {allowed}, with the same meaning.", ""]
+    lines += [
+        "## Recipes of documents",
+        "",
+        f"They hold only {allowed}, with the same meaning.",
+        "",
+    ]
     return {f"{HUB}.md": "\n".join(lines), **pages}
 
 
@@ -86,13 +95,15 @@ class Book:
 
     def page_lines(self, key: str, schema: Schema, required: bool) -> Iterator[str]:
         """Yield the page of a top-level key with all keys below it, section after section."""
-        yield from (f"# `{key}`", "", description(schema), "")
-        yield from (f"*{self.facts(schema, required)}*", "")
+        yield from (description(schema), "")
+        yield from (f"[{self.facts(schema, required)}]{{.facts}}", "")
         waiting = list(self.variants(key, schema))
         while waiting:
             section = waiting.pop(0)
             inner: list[Variant] = []
-            yield from (f"## {section.title}", "", description(section.schema), "")
+            if section.key != key or section.choice:
+                yield from (f"## {section.title}", "")
+            yield from (description(section.schema), "")
             for name, value in section.schema.get("properties", {}).items():
                 own = f"{section.key}.{name}"
                 needed = name in section.schema.get("required", ())
@@ -104,7 +115,7 @@ class Book:
         """Return the definition of a key: its description, then type, limits and default."""
         told = description(schema)
         lines = [f"`{key}`", *([f": {told}", ""] if told else [])]
-        return [*lines, f": *{self.facts(schema, required)}*", ""]
+        return [*lines, f": [{self.facts(schema, required)}]{{.facts}}", ""]
 
     def facts(self, schema: Schema, required: bool) -> str:
         """Return type, limits and default of a key in words."""
@@ -145,13 +156,18 @@ class Book:
             case "boolean":
                 return "`true` or `false`"
             case "integer":
-                return f"whole number{limits(schema)}"
+                least = (
+                    {"minimum": schema["exclusiveMinimum"] + 1}
+                    if "exclusiveMinimum" in schema
+                    else {}
+                )
+                return f"whole number{limits({**schema, **least, 'exclusiveMinimum': None})}"
             case "number":
                 return f"number{limits(schema)}"
             case "string" if schema.get("format") == "amount":
                 return "amount with a unit"
             case "string":
-                return "text"
+                return "path" if schema.get("format") == "path" else "text"
             case "array" if "prefixItems" in schema:
                 inner = "; ".join(" or ".join(self.kinds(each)) for each in schema["prefixItems"])
                 return f"list of {len(schema['prefixItems'])}: {inner}"
@@ -159,11 +175,10 @@ class Book:
                 return f"list of: {' or '.join(self.kinds(schema['items']))}"
             case "object" if "properties" in schema:
                 return "a section"
-            case "object" if isinstance(schema.get("additionalProperties"), dict):
-                inner = " or ".join(self.kinds(schema["additionalProperties"]))
-                return f"names, each with: {inner}"
             case "object":
-                return "keys and values"
+                named = values_by_name(schema)
+                inner = [] if named is None else self.kinds(named)
+                return f"names, each with: {' or '.join(inner) or 'any value'}"
         return "any value"
 
     def variants(self, key: str, schema: Schema) -> Iterator[Variant]:
@@ -176,14 +191,22 @@ class Book:
             for each in several:
                 choice = chosen.get(each.get("$ref", ""))
                 for found in self.variants(key, each):
-                    own = f"`{schema['discriminator']['propertyName']}: {choice}`" if choice else None
+                    own = (
+                        f"`{schema['discriminator']['propertyName']}: {choice}`" if choice else None
+                    )
                     yield Variant(found.key, found.schema, found.choice or own)
         elif "properties" in schema:
             yield Variant(key, schema)
         elif schema.get("type") == "array" and "items" in schema:
             yield from self.variants(f"{key}.N", schema["items"])
-        elif isinstance(schema.get("additionalProperties"), dict):
-            yield from self.variants(f"{key}.NAME", schema["additionalProperties"])
+        elif (named := values_by_name(schema)) is not None:
+            yield from self.variants(f"{key}.NAME", named)
+
+
+def values_by_name(schema: Schema) -> Schema | None:
+    """Return what each value of a mapping with free names is; None for another schema."""
+    values = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+    return next((value for value in values if isinstance(value, dict)), None)
 
 
 def limits(schema: Schema) -> str:
@@ -194,7 +217,9 @@ def limits(schema: Schema) -> str:
         "maximum": "at most",
         "exclusiveMaximum": "below",
     }
-    found = [f"{text} {schema[name]:,}" for name, text in words.items() if name in schema]
+    found = [
+        f"{text} {schema[name]:,}" for name, text in words.items() if schema.get(name) is not None
+    ]
     return f" {', '.join(found)}" if found else ""
 
 
