@@ -11,6 +11,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 root_doc = "index"
 exclude_patterns = ["files/**"]
 language = "en"
+highlight_language = "text"  # blocks without a language are commands, or what they print
 smartquotes = False  # it would join the two hyphens of an option
 
 # Anchors as GitHub makes them, so that a link to a heading works in both places.

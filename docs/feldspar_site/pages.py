@@ -75,9 +75,18 @@ def written_pages(root: Path) -> dict[str, Page]:
     }
     places = docs | papers | RENAMED
     return {
-        name: Page((root / file).read_text(encoding="utf-8"), file)
+        name: Page(with_picture((root / file).read_text(encoding="utf-8"), root / file), file)
         for file, name in sorted(places.items())
     }
+
+
+def with_picture(text: str, file: Path) -> str:
+    """Return a page with the picture of the same name below its title, if it does not show it."""
+    picture = file.with_suffix(".svg")
+    if not picture.is_file() or f"({picture.name})" in text:
+        return text
+    title, _, rest = text.partition("\n")
+    return f"{title}\n\n![Figure: {title.removeprefix('# ')}]({picture.name})\n{rest}"
 
 
 def tutorials_page(pages: dict[str, Page]) -> str:

@@ -9,33 +9,37 @@ import feldspar.vision
 INTRO = """# Python API
 What `import feldspar` offers. [From Python and notebooks](../python.md) shows it in use.
 """
-LAST = ("Classes", "Errors")
-"""Groups after those of functions."""
+VISION = "feldspar.vision"
+MOVED = {"feldspar.api.arguments": "feldspar.api.recipes"}
+"""Files whose functions stand among those of another."""
 
 
 def python_page() -> str:
     """Return the page: the names of each file under what its docstring says the file is for."""
-    groups: dict[str, list[str]] = {}
-    for name in feldspar.__all__:
-        value = getattr(feldspar, name)
-        groups.setdefault(heading(value), []).append(directive(f"feldspar.{name}", value))
-    for name in feldspar.vision.__all__:
-        value = getattr(feldspar.vision, name)
-        entry = directive(f"feldspar.vision.{name}", value)
-        groups.setdefault("Networks for images", []).append(entry)
+    groups: dict[tuple[bool, str, str], list[str]] = {}
+    for module in (feldspar, feldspar.vision):
+        for name in module.__all__:
+            value = getattr(module, name)
+            group = group_of(value)
+            groups.setdefault(group, []).append(directive(f"{module.__name__}.{name}", value))
     lines = [INTRO]
-    for title in sorted(groups, key=lambda title: title in LAST):
-        entries = groups[title]
-        lines += [f"## {title}", "", "```{eval-rst}", *entries, "```", ""]
+    for group, entries in sorted(groups.items()):
+        lines += [f"## {group[-1]}", "", "```{eval-rst}", *entries, "```", ""]
     return "\n".join(lines)
 
 
-def heading(value: object) -> str:
-    """Return the heading under which a name stands."""
+def group_of(value: object) -> tuple[bool, str, str]:
+    """Return the group of a name, which ends with its title; functions come first, by their files.
+
+    The title is the first line of the file's docstring.
+    """
     if inspect.isclass(value):
-        return LAST[issubclass(value, Exception)]
-    module = sys.modules[value.__module__]
-    return (module.__doc__ or "").partition("\n")[0].rstrip(".")
+        title = "Errors" if issubclass(value, Exception) else "Classes"
+        return (True, title, title)
+    module = sys.modules[MOVED.get(value.__module__, value.__module__)]
+    if module.__name__.startswith(VISION):
+        return (False, VISION, "Networks for images")
+    return (False, module.__name__, (module.__doc__ or "").partition("\n")[0].rstrip("."))
 
 
 def directive(name: str, value: object) -> str:
