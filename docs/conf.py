@@ -16,7 +16,7 @@ smartquotes = False  # it would join the two hyphens of an option
 
 # Anchors as GitHub makes them, so that a link to a heading works in both places.
 myst_heading_anchors = 4
-myst_enable_extensions = ["attrs_inline", "deflist"]
+myst_enable_extensions = ["attrs_inline", "deflist", "html_image"]
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sphinx.cmd.build import main
 
+from feldspar.core.errors import UserError
 from feldspar_site.pages import ROOT, all_pages
 from feldspar_site.staging import stage
 
@@ -28,7 +29,10 @@ def build(builder: str, to: Path) -> int:
 
 if __name__ == "__main__":
     chosen = sys.argv[1] if len(sys.argv) > 1 else "html"
-    code = build(chosen, SITE if chosen == "html" else BUILD / chosen)
+    try:
+        code = build(chosen, SITE if chosen == "html" else BUILD / chosen)
+    except UserError as error:
+        sys.exit(str(error))
     if code == 0 and chosen == "html":
         print(f"open {(SITE / 'index.html').relative_to(ROOT)} in a browser")
     sys.exit(code)
