@@ -46,7 +46,8 @@ def command_lines(command: Any, path: str, level: int) -> Iterator[str]:
         yield from ("```text", usage, "```", "")
     if examples:
         yield from ("```", *examples, "```", "")
-    yield from parameter_lines(command)
+    if not inner:
+        yield from parameter_lines(command)
     for name, below in inner.items():
         yield from command_lines(below, f"{path} {name}", level + 1)
 

@@ -10,13 +10,14 @@ INTRO = """# Python API
 What `import feldspar` offers. [From Python and notebooks](../python.md) shows it in use.
 """
 VISION = "feldspar.vision"
-MOVED = {"feldspar.api.arguments": "feldspar.api.recipes"}
-"""Files whose functions stand among those of another."""
+FIRST = "feldspar.api.recipes"
+"""The file whose functions come first, and with them those of the file of arguments."""
+ARGUMENTS = "feldspar.api.arguments"
 
 
 def python_page() -> str:
     """Return the page: the names of each file under what its docstring says the file is for."""
-    groups: dict[tuple[bool, str, str], list[str]] = {}
+    groups: dict[tuple[int, str, str], list[str]] = {}
     for module in (feldspar, feldspar.vision):
         for name in module.__all__:
             value = getattr(module, name)
@@ -28,18 +29,19 @@ def python_page() -> str:
     return "\n".join(lines)
 
 
-def group_of(value: object) -> tuple[bool, str, str]:
-    """Return the group of a name, which ends with its title; functions come first, by their files.
+def group_of(value: object) -> tuple[int, str, str]:
+    """Return the group of a name: its rank, its file, and its title.
 
-    The title is the first line of the file's docstring.
+    The title of functions is the first line of their file's docstring.
     """
     if inspect.isclass(value):
-        title = "Errors" if issubclass(value, Exception) else "Classes"
-        return (True, title, title)
-    module = sys.modules[MOVED.get(value.__module__, value.__module__)]
-    if module.__name__.startswith(VISION):
-        return (False, VISION, "Networks for images")
-    return (False, module.__name__, (module.__doc__ or "").partition("\n")[0].rstrip("."))
+        return (3, "", "Errors") if issubclass(value, Exception) else (2, "", "Classes")
+    module = value.__module__
+    if module.startswith(VISION):
+        return (1, VISION, "Networks for images")
+    file = FIRST if module == ARGUMENTS else module
+    title = (sys.modules[file].__doc__ or "").partition("\n")[0].rstrip(".")
+    return (0 if file == FIRST else 1, file, title)
 
 
 def directive(name: str, value: object) -> str:
