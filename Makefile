@@ -12,7 +12,7 @@ OTHER_NUMERIC = $(shell $(NUMBERS) tests/huggingface)
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow everything faults vectors oldest lint check format dist bench
+.PHONY: help quickstart test slow everything faults vectors oldest lint check docs docs-links format dist bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
@@ -24,6 +24,7 @@ help:
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
 	@echo "make check       lint, types and architecture; make format mends what it can"
 	@echo "make dist        wheel and sdist in dist/, checked where no checkout is seen"
+	@echo "make docs        the documentation site, build/site/index.html; make docs-links its links"
 	@echo "make bench       everything in benchmarks/"
 
 $(VENV)/.made:
@@ -71,6 +72,12 @@ lint: $(VENV)/.dev
 
 check: lint
 	$(BIN)/pytest -n 2 $(ARCHITECTURE)
+
+docs: $(VENV)/.dev
+	PYTHONPATH=docs $(BIN)/python -m feldspar_site
+
+docs-links: $(VENV)/.dev
+	PYTHONPATH=docs $(BIN)/python -m feldspar_site linkcheck
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -97,7 +97,9 @@ class Amount:
         return core_schema.no_info_plain_validator_function(
             cls._validate,
             serialization=core_schema.plain_serializer_function_ser_schema(str),
-            json_schema_input_schema=core_schema.str_schema(),
+            json_schema_input_schema=core_schema.str_schema(
+                metadata={"pydantic_js_updates": {"format": "amount"}}
+            ),
         )
 
     @classmethod
