@@ -18,9 +18,10 @@ PACKAGE = ROOT / "src" / "feldspar"
 PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "tutorials"),
     *sorted((PACKAGE / "papers").rglob("*.md")),
 )
+"""Where commands stand that need no other before them; tutorials are run as a whole."""
 COMMAND_LINE: Any = typer.main.get_command(application())
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 IN_BLOCK = re.compile(r"(?:^|[ =])(feldspar (?:'[^']*'|\\\n|[^'\n])*)", re.MULTILINE)

@@ -1,7 +1,6 @@
 """Every command that help, docs and messages name is one that the command line takes."""
 
 import io
-import os
 import shlex
 import shutil
 from collections.abc import Callable
@@ -139,18 +138,6 @@ def test_every_row_of_the_table_is_of_use() -> None:
 )
 def test_what_needs_no_data_runs(command: tuple[str, ...]) -> None:
     assert run_with(row_of(command).words(command)) == 0
-
-
-@pytest.fixture
-def one_core() -> Any:
-    """Leave one core, where that can be asked for: processes would import everything again."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    yield
-    os.sched_setaffinity(0, cores)
 
 
 @pytest.mark.slow

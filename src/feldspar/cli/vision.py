@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
     @vision.command()
     def plan(recipe: RecipeName, overrides: Overrides = None, json: Json = False) -> None:
-        """Print what a recipe will cost and do; needs no images.
+        """Print what a recipe will cost and do; needs no images if it declares their number.
 
         Example: feldspar vision plan revbifpn/paper choose.size=S6
         """
@@ -180,13 +180,14 @@ def _add_evaluate(vision: typer.Typer) -> None:
 
 
 def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = False) -> None:
-    """The plan, by the images where they are to be looked at, else by what the recipe declares."""
+    """The plan, by the images where these are to be looked at or the recipe leaves their number
+    out, else by what it declares."""
     from feldspar.cli.console import print_json
     from feldspar.vision.plan import plan_vision_recipe
 
     with loaded.locating_errors():
-        found = None
-        if with_images and loaded.recipe.images.train.parent.exists():
+        found, images = None, loaded.recipe.images
+        if (with_images or images.train_images is None) and images.train.parent.exists():
             from feldspar.vision.data import open_data
 
             found = len(open_data(loaded.recipe).train)
