@@ -160,3 +160,24 @@ def text_of(node: ast.AST, source: str) -> str | None:
         else:
             parts.append(text_of(part, source) or "")
     return "".join(parts)
+
+
+def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
+    """The path of the command and its parameters; None where it is only named or asked for help.
+
+    Usage errors are raised.
+    """
+    command, path, rest = COMMAND_LINE, [], list(example.arguments)
+    while hasattr(command, "commands"):
+        if not rest or rest[0] in ("--help", "--version"):
+            assert rest or example.prose, "a group of commands does nothing by itself"
+            return tuple(path), None
+        name = rest.pop(0)
+        if name != "--quiet":
+            assert name in command.commands, f"there is no command {' '.join([*path, name])}"
+            command = command.commands[name]
+            path.append(name)
+    takes = any(parameter.param_type_name == "argument" for parameter in command.params)
+    if rest == ["--help"] or (example.prose and takes and not rest):
+        return tuple(path), None
+    return tuple(path), command.make_context(path[-1], rest).params
