@@ -1,16 +1,16 @@
 """What makes each tutorial short enough for a test, and text that is made instead of fetched."""
 
 import json
-import re
-import shlex
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from feldspar.cli.main import run_with
 from feldspar.recipe.load import load_recipe
 from tests.examples.shorten import write_texts
 from tests.made_text import documents
+from tests.tokens.chat_templates import CHATML, turn
 
 LEFT_OUT = "true"
 """The command of the shell that stands for one that is left out."""
@@ -74,14 +74,15 @@ class Page:
     """Files that are there at the end."""
 
     def shorter(self, command: str) -> str:
-        """Return the command that is run."""
+        """Return the command with its parts replaced."""
         for old, new in self.replaced.items():
             command = command.replace(old, new)
-        for beginning, words in self.added.items():
-            if command.startswith(f"feldspar {beginning}"):
-                command = re.sub(r"\s+#\s.*", "", command)
-                return f"{command} {shlex.join(words)}"
         return command
+
+    def words_added_to(self, command: str) -> tuple[str, ...]:
+        """Return the words that come after all others."""
+        starts = (start for start in self.added if command.startswith(f"feldspar {start}"))
+        return self.added.get(next(starts, ""), ())
 
 
 def overridden(**values: object) -> tuple[str, ...]:
@@ -89,11 +90,98 @@ def overridden(**values: object) -> tuple[str, ...]:
     return tuple(f"{key.replace('__', '.')}={json.dumps(value)}" for key, value in values.items())
 
 
+def write_base() -> None:
+    """Write a small model of Llama's class with a chat template, in place of an open one."""
+    Path("texts").mkdir()
+    write_texts(Path("texts"), "notes", 0)
+    Path("chat.jinja").write_text(CHATML)
+    talk = [turn("user", "Where is it?"), turn("assistant", "By the river.")]
+    Path("talks.jsonl").write_text((json.dumps({"messages": talk}) + "\n") * 6)
+    Path("base.yaml").write_text(BASE)
+    run_quietly("train", "base.yaml", "--out", "base")
+    run_quietly("export", "base", "--to", "downloads")
+
+
+def run_quietly(*words: str) -> None:
+    """Run a command of ours, which must succeed."""
+    assert run_with(["--quiet", *words]) == 0, words
+
+
+SHAPE = """\
+  n_layers: 1
+  d_model: 32
+  n_heads: 2
+  n_kv_heads: 1
+  d_ff: 64
+  vocab_size: 300
+  max_sequence_length: 512
+"""
+BASE = f"""\
+schema_version: 1
+name: base
+corpus: {{path: data/base, sources: {{notes: {{reader: jsonl, path: texts/notes.jsonl}}}}}}
+tokenizer: {{type: train_bpe, vocab_size: 300, special_tokens: [<end>, <|im_start|>, <|im_end|>]}}
+shards: {{path: data/base-shards}}
+model:
+{SHAPE}
+  positions: rotary
+  feed_forward: swiglu
+  tied_embeddings: true
+parametrization: {{type: sp, learning_rate: 1e-3}}
+phases:
+  - name: chat
+    length: 2 steps
+    context_length: 128
+    batch: {{sequences: 2}}
+    loss: {{on: target}}
+    data: {{type: messages, path: talks.jsonl, template: chat.jinja}}
+"""
+"""A recipe that trains the stand-in of an open model."""
 PAGES: Mapping[str, Page] = {
+    "adapt-an-open-model": Page(
+        replaced={
+            "import smollm2-135m": "import downloads",
+            """\
+  n_layers: 30
+  d_model: 576
+  n_heads: 9
+  n_kv_heads: 3
+  d_ff: 1536
+  vocab_size: 49152
+  max_sequence_length: 8192
+""": SHAPE,
+            "base: 100000": "base: 10000",
+            "length: 3 epochs": "length: 1 epochs",
+            "context_length: 128": "context_length: 256",
+        },
+        added={"chat": ("--max-new-tokens", "4"), "evaluate": ("--limit", "2000")},
+        prepare=write_base,
+        made=("cities/model.safetensors", "cities.gguf", "cities-lora/adapter_config.json"),
+    ),
     "clean-a-corpus": Page(
         replaced={"pip install": LEFT_OUT, "vocab_size: 2048": "vocab_size: 300"},
         prepare=write_packages,
         made=("documents-report.html", "within/report.json", "shards/manifest.json"),
+    ),
+    "long-context": Page(
+        added={"evaluate rotary": ("--limit", "2000")},
+        small=("long.yaml",),
+        prepare=write_sources("alibi-interpolation/small"),
+        made=("rotary-long/config.json",),
+    ),
+    "plan-and-run-a-family": Page(
+        replaced={
+            "feldspar coordinate-check": LEFT_OUT,
+        },
+        added={"scaling run": overridden(phases__0__length="0.2 tokens_per_parameter")},
+        small=("mine.yaml",),
+        prepare=write_sources("cerebras-gpt/small"),
+        made=("runs/family/scaling.json",),
+    ),
+    "sparse-training": Page(
+        small=("wide.yaml", "then-dense.yaml"),
+        prepare=write_sources("granularity/small"),
+        made=("compared.html",),
     ),
     "teach-a-language": Page(
         added={
