@@ -1,8 +1,8 @@
 """A page of docs/tutorials as the commands that its reader copies, and what they print.
 
-A block without a language, or of bash, holds commands; a block of text that follows shows what the
-last of them prints. Numbers of such a block depend on the machine and on the length of a run, so
-that only its words are compared.
+A block without a language, or of bash, holds commands; a block of text that follows shows what
+they print. Numbers of such a block depend on the machine and on the length of a run, so that only
+its words are compared. A block of output shows what a model wrote, or what depends on the text.
 """
 
 import re
@@ -22,7 +22,7 @@ LEFT_OUT = "..."
 
 @dataclass
 class Step:
-    """A command, and the lines that the page says it prints."""
+    """A command, and the lines that the page says that it and those before it print."""
 
     command: str
     shown: list[str] = field(default_factory=list)

@@ -79,6 +79,10 @@ class Page:
             command = command.replace(old, new)
         return command
 
+    def leaves_out(self, command: str) -> bool:
+        """Tell whether the command does not run, so that it prints nothing."""
+        return self.shorter(command).startswith((LEFT_OUT, "cat <<"))
+
     def words_added_to(self, command: str) -> tuple[str, ...]:
         """Return the words that come after all others."""
         starts = (start for start in self.added if command.startswith(f"feldspar {start}"))
@@ -173,7 +177,12 @@ PAGES: Mapping[str, Page] = {
         replaced={
             "feldspar coordinate-check": LEFT_OUT,
         },
-        added={"scaling run": overridden(phases__0__length="0.2 tokens_per_parameter")},
+        added={
+            "scaling run": overridden(
+                model__n_layers=2, phases__0__length="0.2 tokens_per_parameter"
+            ),
+            "plan mine.yaml choose.size=187k": overridden(model__n_layers=2),
+        },
         small=("mine.yaml",),
         prepare=write_sources("cerebras-gpt/small"),
         made=("runs/family/scaling.json",),
@@ -203,7 +212,11 @@ PAGES: Mapping[str, Page] = {
         made=("runs/mine/report.html", "runs/mine/release/manifest.json"),
     ),
     "vision": Page(
-        replaced={"length: 3 epochs": "length: 2 steps"},
+        replaced={
+            "length: 3 epochs": "length: 2 steps",
+            "python - <<'END'\nimport json": "cat <<'END'\nimport json",
+        },
+        added={"vision export": ("--format", "pt2")},
         small=("revbifpn/detection",),
         made=("digits.onnx", "found.json"),
     ),
