@@ -169,7 +169,7 @@ PAGES: Mapping[str, Page] = {
     ),
     "long-context": Page(
         added={"evaluate rotary": ("--limit", "2000")},
-        small=("long.yaml",),
+        small=("long.yaml", "two.yaml"),
         prepare=write_sources("alibi-interpolation/small"),
         made=("rotary-long/config.json",),
     ),
