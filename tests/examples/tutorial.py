@@ -14,7 +14,7 @@ from pathlib import Path
 FOLDER = Path(__file__).parents[2] / "docs" / "tutorials"
 BLOCK = re.compile(r"^```([a-z]*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 HERE = re.compile(r"<<'(\w+)'")
-NUMBER = re.compile(r"[-+]?\d(?:[\d,.:e+-]*\d)?%?")
+NUMBER = re.compile(r"None|[-+]?\d(?:[\d,.:e+-]*\d)?%?")
 UNIT = re.compile(r"[kMGT]?B|ms|s|seconds|minutes?")
 COMMANDS, PRINTED = ("", "bash"), "text"
 LEFT_OUT = "..."
@@ -77,12 +77,15 @@ def is_whole(text: str) -> bool:
     return True
 
 
-def unseen(shown: list[str], printed: str) -> list[str]:
-    """Return the shown lines that were not printed in this order, whatever their numbers."""
-    place, missing = 0, []
+def unseen(shown: list[str], *streams: str) -> list[str]:
+    """Return the shown lines that no stream has after those before them, whatever their numbers."""
+    places, missing = [0] * len(streams), []
     for line in shown:
-        if found := re.compile(pattern(line)).search(printed, place):
-            place = found.end()
+        words = re.compile(pattern(line))
+        for number, stream in enumerate(streams):
+            if found := words.search(stream, places[number]):
+                places[number] = found.end()
+                break
         else:
             missing.append(line)
     return missing

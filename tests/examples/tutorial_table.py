@@ -155,7 +155,7 @@ PAGES: Mapping[str, Page] = {
   max_sequence_length: 8192
 """: SHAPE,
             "base: 100000": "base: 10000",
-            "length: 4 epochs": "length: 1 epochs",
+            "length: 8 steps": "length: 1 steps",
             "context_length: 128": "context_length: 256",
         },
         added={"chat": ("--max-new-tokens", "4"), "evaluate": ("--limit", "2000")},
