@@ -42,6 +42,8 @@ def write_packages() -> None:
 def write_library() -> None:
     """Write the files that stand for the reader's own."""
     write_code("texts", documents(60, 900, 2500, 5))
+    for number, text in enumerate(documents(20, 900, 2500, 6)):
+        Path(f"texts/notes{number}.txt").write_text(text)
 
 
 def write_sources(*recipes: str) -> Callable[[], None]:
