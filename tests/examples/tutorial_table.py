@@ -113,15 +113,7 @@ def run_quietly(*words: str) -> None:
     assert run_with(["--quiet", *words]) == 0, words
 
 
-SHAPE = """\
-  n_layers: 1
-  d_model: 32
-  n_heads: 2
-  n_kv_heads: 1
-  d_ff: 64
-  vocab_size: 300
-  max_sequence_length: 512
-"""
+SHAPE = "n_layers: 1, d_model: 32, n_heads: 2, n_kv_heads: 1, d_ff: 64"
 BASE = f"""\
 schema_version: 1
 name: base
@@ -129,10 +121,7 @@ corpus: {{path: data/base, sources: {{notes: {{reader: jsonl, path: texts/notes.
 tokenizer: {{type: train_bpe, vocab_size: 300, special_tokens: [<end>, <|im_start|>, <|im_end|>]}}
 shards: {{path: data/base-shards}}
 model:
-{SHAPE}
-  positions: rotary
-  feed_forward: swiglu
-  tied_embeddings: true
+  {{{SHAPE}, max_sequence_length: 512, positions: rotary, feed_forward: swiglu, tied_embeddings: true}}
 parametrization: {{type: sp, learning_rate: 1e-3}}
 phases:
   - name: chat
@@ -147,15 +136,9 @@ PAGES: Mapping[str, Page] = {
     "adapt-an-open-model": Page(
         replaced={
             "import smollm2-135m": "import downloads",
-            """\
-  n_layers: 30
-  d_model: 576
-  n_heads: 9
-  n_kv_heads: 3
-  d_ff: 1536
-  vocab_size: 49152
-  max_sequence_length: 8192
-""": SHAPE,
+            "n_layers: 30, d_model: 576, n_heads: 9, n_kv_heads: 3, d_ff: 1536": SHAPE,
+            "vocab_size: 49152": "vocab_size: 300",
+            "max_sequence_length: 8192": "max_sequence_length: 512",
             "base: 100000": "base: 10000",
             "length: 8 steps": "length: 1 steps",
             "context_length: 128": "context_length: 256",
@@ -170,7 +153,6 @@ PAGES: Mapping[str, Page] = {
         made=("documents-report.html", "within/report.json", "shards/manifest.json"),
     ),
     "long-context": Page(
-        added={"evaluate rotary": ("--limit", "2000")},
         small=("long.yaml", "two.yaml"),
         prepare=write_sources("alibi-interpolation/small"),
         made=("rotary-long/config.json",),
