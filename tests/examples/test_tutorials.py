@@ -52,6 +52,7 @@ def test_a_line_that_is_not_printed_is_found() -> None:
     assert unseen(["kept 3", "near 4"], "near 4\nkept 3") == ["near 4"]
     assert unseen(["report.html"], "report_html") == ["report.html"]
     assert unseen(["near 4", "kept 3"], "kept 7", "near 8") == []
+    assert unseen(["...", "kept 3"], "kept 7") == []
     assert pattern("a.b") == r"a\.b"
 
 

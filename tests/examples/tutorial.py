@@ -80,7 +80,7 @@ def is_whole(text: str) -> bool:
 def unseen(shown: list[str], *streams: str) -> list[str]:
     """Return the shown lines that no stream has after those before them, whatever their numbers."""
     places, missing = [0] * len(streams), []
-    for line in shown:
+    for line in (line for line in shown if line.strip() != LEFT_OUT):
         words = re.compile(pattern(line))
         for number, stream in enumerate(streams):
             if found := words.search(stream, places[number]):

@@ -121,7 +121,8 @@ corpus: {{path: data/base, sources: {{notes: {{reader: jsonl, path: texts/notes.
 tokenizer: {{type: train_bpe, vocab_size: 300, special_tokens: [<end>, <|im_start|>, <|im_end|>]}}
 shards: {{path: data/base-shards}}
 model:
-  {{{SHAPE}, max_sequence_length: 512, positions: rotary, feed_forward: swiglu, tied_embeddings: true}}
+  {{{SHAPE}, max_sequence_length: 512,
+   positions: rotary, feed_forward: swiglu, tied_embeddings: true}}
 parametrization: {{type: sp, learning_rate: 1e-3}}
 phases:
   - name: chat
@@ -155,7 +156,7 @@ PAGES: Mapping[str, Page] = {
     "long-context": Page(
         small=("long.yaml", "two.yaml"),
         prepare=write_sources("alibi-interpolation/small"),
-        made=("rotary-long/config.json",),
+        made=("rotary-long/model.json",),
     ),
     "plan-and-run-a-family": Page(
         replaced={
