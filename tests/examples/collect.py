@@ -18,9 +18,10 @@ PACKAGE = ROOT / "src" / "feldspar"
 PAGES = (
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(page for page in (ROOT / "docs").rglob("*.md") if page.parent.name != "tutorials"),
     *sorted((PACKAGE / "papers").rglob("*.md")),
 )
+"""Where commands stand that need no other before them; tutorials are run as a whole."""
 COMMAND_LINE: Any = typer.main.get_command(application())
 FENCED = re.compile(r"^```[a-z]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 IN_BLOCK = re.compile(r"(?:^|[ =])(feldspar (?:'[^']*'|\\\n|[^'\n])*)", re.MULTILINE)
@@ -172,3 +173,24 @@ def text_of(node: ast.AST, source: str) -> str | None:
         else:
             parts.append(text_of(part, source) or "")
     return "".join(parts)
+
+
+def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
+    """The path of the command and its parameters; None where it is only named or asked for help.
+
+    Usage errors are raised.
+    """
+    command, path, rest = COMMAND_LINE, [], list(example.arguments)
+    while hasattr(command, "commands"):
+        if not rest or rest[0] in ("--help", "--version", "--install-completion"):
+            assert rest or example.prose, "a group of commands does nothing by itself"
+            return tuple(path), None
+        name = rest.pop(0)
+        if name not in ("--quiet", "--json"):
+            assert name in command.commands, f"there is no command {' '.join([*path, name])}"
+            command = command.commands[name]
+            path.append(name)
+    takes = any(parameter.param_type_name == "argument" for parameter in command.params)
+    if rest == ["--help"] or (example.prose and takes and not rest):
+        return tuple(path), None
+    return tuple(path), command.make_context(path[-1], rest).params

@@ -69,7 +69,7 @@ TABLE = (
         added=("--dry-run",),
         data=False,
     ),
-    # The tutorial on an open model, which test_tutorial.py runs
+    # The tutorial on an open model, which test_tutorials.py runs
     Row(
         r".*(bilingual[/-]open|models/smollm2)",
         "a model and text of the package index, and minutes of training",

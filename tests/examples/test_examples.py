@@ -15,11 +15,11 @@ from feldspar.papers.catalogue import paper_named
 from feldspar.recipe.explain import explain
 from feldspar.recipe.load import load_any_recipe, load_recipe, load_vision_recipe
 from tests.examples.collect import (
-    COMMAND_LINE,
     Example,
     help_examples,
     message_examples,
     page_examples,
+    parsed,
     python_programs,
 )
 from tests.examples.shorten import shortened
@@ -44,27 +44,6 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Any:
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy("my-recipe.yaml", name)
         yield folder
-
-
-def parsed(example: Example) -> tuple[tuple[str, ...], dict[str, Any] | None]:
-    """The path of the command and its parameters; None where it is only named or asked for help.
-
-    Usage errors are raised.
-    """
-    command, path, rest = COMMAND_LINE, [], list(example.arguments)
-    while hasattr(command, "commands"):
-        if not rest or rest[0] in ("--help", "--version", "--install-completion"):
-            assert rest or example.prose, "a group of commands does nothing by itself"
-            return tuple(path), None
-        name = rest.pop(0)
-        if name not in ("--quiet", "--json"):
-            assert name in command.commands, f"there is no command {' '.join([*path, name])}"
-            command = command.commands[name]
-            path.append(name)
-    takes = any(parameter.param_type_name == "argument" for parameter in command.params)
-    if rest == ["--help"] or (example.prose and takes and not rest):
-        return tuple(path), None
-    return tuple(path), command.make_context(path[-1], rest).params
 
 
 def sweep_of(name: str) -> None:

@@ -17,6 +17,8 @@ def test_from_plan_to_evaluation(
     assert "264 images" not in text and "images      264 in 18 steps" in text
     assert "phase fine: 192 images (2 epochs), 12 steps of 16 at 24 pixels" in text
     assert not out.exists()
+    assert run_with(["vision", "plan", str(recipe_file)]) == 0
+    assert "images      264 in 18 steps" in capsys.readouterr().out
     short = ["phases.0.length=1 steps", "phases.1.length=1 steps", "--out", str(out)]
     train = ["vision", "train", str(recipe_file), *short]
     assert run_with(["--quiet", *train]) == 0

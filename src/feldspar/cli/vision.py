@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
     @vision.command()
     def plan(recipe: RecipeName, overrides: Overrides = None, json: Json = False) -> None:
-        """Print what a recipe will cost and do; needs no images.
+        """Print what a recipe will cost and do; needs images only to count epochs.
 
         Example: feldspar vision plan revbifpn/paper choose.size=S6
         """
@@ -187,17 +187,19 @@ def _add_evaluate(vision: typer.Typer) -> None:
 
 
 def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = False) -> None:
-    """The plan, by the images where they are to be looked at, else by what the recipe declares."""
+    """The plan, by the images where they are to be looked at or their number is needed, else by
+    what the recipe declares."""
     from feldspar.cli.console import print_json
-    from feldspar.vision.plan import plan_vision_recipe
+    from feldspar.vision.plan import lacks_number_of_images, plan_vision_recipe
 
     with loaded.locating_errors():
-        found = None
-        if with_images and loaded.recipe.images.train.parent.exists():
+        found, recipe = None, loaded.recipe
+        wanted = with_images or lacks_number_of_images(recipe)
+        if wanted and recipe.images.train.parent.exists():
             from feldspar.vision.data import open_data
 
-            found = len(open_data(loaded.recipe).train)
-        summary = plan_vision_recipe(loaded.recipe, found).summary()
+            found = len(open_data(recipe).train)
+        summary = plan_vision_recipe(recipe, found).summary()
     if json:
         print_json(summary)
         return

@@ -110,6 +110,12 @@ class VisionPlan:
         }
 
 
+def lacks_number_of_images(recipe: VisionRecipe) -> bool:
+    """Tell whether a length in epochs needs a number of images that the recipe does not declare."""
+    in_epochs = any(phase.length.unit is Unit.EPOCHS for phase in recipe.phases)
+    return in_epochs and recipe.images.train_images is None
+
+
 def plan_vision_recipe(recipe: VisionRecipe, train_images: int | None = None) -> VisionPlan:
     """Plan a recipe; ``train_images`` defaults to what it declares.
 
