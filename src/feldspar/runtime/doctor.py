@@ -77,7 +77,7 @@ def examine_machine(folder: Path) -> Examination:
         *place_findings(folder, cache_folder()),
         *memory_findings(memory_bytes()),
         *thread_findings(available_cores(), os.environ.get("OMP_NUM_THREADS")),
-        *encoding_findings(sys.stdout.encoding, sys.getfilesystemencoding()),
+        *encoding_findings(sys.stdout.encoding or "utf-8", sys.getfilesystemencoding()),
     ]
     machine = _machine_facts(folder) | torch_facts
     extras = [examine(known, name) for name in USES] if requirements is not None else []
@@ -233,10 +233,11 @@ def thread_findings(cores: int, chosen: str | None) -> Iterator[Finding]:
 
 
 def encoding_findings(output: str, files: str) -> Iterator[Finding]:
-    """Find encodings that do not hold all characters of texts and names."""
-    for what, encoding in (("the output", output), ("names of files", files)):
-        if encoding.lower().replace("-", "") != "utf8":
-            yield Finding(
-                f"{what} is written in {encoding}, not in UTF-8, so characters are escaped",
-                "export LC_ALL=C.UTF-8 PYTHONUTF8=1",
-            )
+    """Find encodings of the output and of names of files that do not hold all characters."""
+    encodings = {output.lower(), files.lower()}
+    lacking = sorted(name for name in encodings if name.replace("-", "") != "utf8")
+    if lacking:
+        yield Finding(
+            f"text is written in {', '.join(lacking)}, not in UTF-8, so characters are escaped",
+            "export LC_ALL=C.UTF-8 PYTHONUTF8=1",
+        )
