@@ -181,6 +181,8 @@ def test_the_card_says_how_far_a_run_has_come(run: Path) -> None:
     assert read_all([run])[0].state is State.TRAINING and "50 % of 120" in run_page([run])
     begin(run, length=120, **mine | {"host": "elsewhere"})
     assert read_all([run])[0].state is State.UNFINISHED
+    (run / "bad_batches.jsonl").write_text('{"step": 5, "tokens": 50}\n')
+    assert read_all([run])[0].state is State.UNFINISHED, "that step was skipped"
     (run / "bad_batches.jsonl").write_text('{"step": 7, "tokens": 70}\n')
     assert read_all([run])[0].state is State.DIVERGED
     assert "1 step not finite" in run_page([run])

@@ -111,7 +111,8 @@ def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
     """Read the facts of a run, whose steps are ``rows``; what is damaged counts as not recorded."""
     events, last = list(read_records(run / EVENTS_NAME)), last_beginning(run)
     length = _count(last.get("length"))
-    skipped = sum(1 for _ in read_records(run / BAD_BATCHES_NAME))
+    bad_steps = [_count(record.get("step")) or 0 for record in read_records(run / BAD_BATCHES_NAME)]
+    ended_badly = max(bad_steps, default=0) > rows[-1]["step"]
     try:
         summary = read_summary(run)
     except RunError:
@@ -120,12 +121,12 @@ def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
         name=name,
         unit=unit,
         rows=rows,
-        state=_state(rows[-1][unit], length, last, skipped),
+        state=_state(rows[-1][unit], length, last, ended_badly),
         length=length,
         parameters=_count(last.get("parameters")) or counted_parameters(run / TABLES_NAME),
         date=str(last.get("time", ""))[:10],
         spikes=sum(event.get("event") == "spike" for event in events),
-        skipped=skipped,
+        skipped=len(bad_steps),
         summary=summary,
     )
 
@@ -163,15 +164,16 @@ def is_alive(beginning: Mapping[str, Any]) -> bool:
 
 
 def _state(
-    position: int, length: int | None, beginning: Mapping[str, Any], bad_batches: int
+    position: int, length: int | None, beginning: Mapping[str, Any], ended_badly: bool
 ) -> State:
+    """Return the state; a step that ended the run is among the bad ones and has no record."""
     if length is None:
         return State.UNKNOWN
     if position >= length:
         return State.FINISHED
     if is_alive(beginning):
         return State.TRAINING
-    return State.DIVERGED if bad_batches else State.UNFINISHED
+    return State.DIVERGED if ended_badly else State.UNFINISHED
 
 
 def _count(value: Any) -> int | None:
