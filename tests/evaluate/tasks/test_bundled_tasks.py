@@ -72,9 +72,8 @@ def test_sums_are_right_and_of_any_rank() -> None:
         result = int(first) + (int(second) if sign == "+" else -int(second))
         assert item["choices"][item["answer"]] == str(result)
         ranks[sorted(map(int, item["choices"])).index(result)] += 1
-    assert all(
-        abs(ranks[rank] - len(items) / 4) < 5 * (len(items) * 3 / 16) ** 0.5 for rank in range(4)
-    )
+    spread = 5 * (len(items) * 3 / 16) ** 0.5
+    assert all(abs(ranks[rank] - len(items) / 4) < spread for rank in range(4))
 
 
 def test_sources_and_licences_lie_beside_the_items() -> None:

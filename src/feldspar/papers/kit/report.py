@@ -201,9 +201,9 @@ def _circumstances(record: dict[str, Any]) -> str:
     seeds = ", ".join(map(str, record["seeds"]))
     diverged = f", {record['diverged']} of which diverged" if record["diverged"] else ""
     images = record.get("trained_images")
-    amount = (
-        f"{images:,} images" if images else f"{record['trained_tokens'] / 1e6:,.0f} million tokens"
-    )
+    tokens = record["trained_tokens"]
+    short = f"{tokens / 1e6:,.0f} million" if tokens >= 2e6 else f"{tokens / 1e3:,.0f} thousand"
+    amount = f"{images:,} images" if images else f"{short} tokens"
     return (
         f"{record['runs']} runs{diverged}, {amount}, "
         f"seed{'s' if len(record['seeds']) > 1 else ''} {seeds}; "
