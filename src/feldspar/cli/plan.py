@@ -23,6 +23,15 @@ MeasureProducts = Annotated[
     ),
 ]
 
+Measured = Annotated[
+    Path | None, typer.Option("--measured", help="A run folder: time at its speed.")
+]
+
+Law = Annotated[
+    str | None,
+    typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
+]
+
 LawFlops = Annotated[
     float | None,
     typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
@@ -56,9 +65,7 @@ def register(app: typer.Typer) -> None:
         tokens_per_second: Annotated[
             float | None, typer.Option("--tokens-per-second", help="Speed of all devices: time.")
         ] = None,
-        measured: Annotated[
-            Path | None, typer.Option("--measured", help="A run folder: time at its speed.")
-        ] = None,
+        measured: Measured = None,
         budget: Annotated[
             float | None,
             typer.Option("--budget", help="Training FLOPs: size the recipe to them."),
@@ -67,10 +74,7 @@ def register(app: typer.Typer) -> None:
             float | None,
             typer.Option("--tokens-per-parameter", help="Split of the budget; default 20."),
         ] = None,
-        law: Annotated[
-            str | None,
-            typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
-        ] = None,
+        law: Law = None,
         law_flops: LawFlops = None,
         measure_products: MeasureProducts = False,
         inference: Inference = False,
