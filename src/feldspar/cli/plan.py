@@ -32,6 +32,10 @@ Law = Annotated[
     typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
 ]
 
+Budget = Annotated[
+    float | None, typer.Option("--budget", help="Training FLOPs: size the recipe to them.")
+]
+
 LawFlops = Annotated[
     float | None,
     typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
@@ -66,10 +70,7 @@ def register(app: typer.Typer) -> None:
             float | None, typer.Option("--tokens-per-second", help="Speed of all devices: time.")
         ] = None,
         measured: Measured = None,
-        budget: Annotated[
-            float | None,
-            typer.Option("--budget", help="Training FLOPs: size the recipe to them."),
-        ] = None,
+        budget: Budget = None,
         tokens_per_parameter: Annotated[
             float | None,
             typer.Option("--tokens-per-parameter", help="Split of the budget; default 20."),
