@@ -23,6 +23,19 @@ MeasureProducts = Annotated[
     ),
 ]
 
+Measured = Annotated[
+    Path | None, typer.Option("--measured", help="A run folder: time at its speed.")
+]
+
+Law = Annotated[
+    str | None,
+    typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
+]
+
+Budget = Annotated[
+    float | None, typer.Option("--budget", help="Training FLOPs: size the recipe to them.")
+]
+
 LawFlops = Annotated[
     float | None,
     typer.Option("--law-flops", help="Training FLOPs as the law's own paper counts them."),
@@ -56,21 +69,13 @@ def register(app: typer.Typer) -> None:
         tokens_per_second: Annotated[
             float | None, typer.Option("--tokens-per-second", help="Speed of all devices: time.")
         ] = None,
-        measured: Annotated[
-            Path | None, typer.Option("--measured", help="A run folder: time at its speed.")
-        ] = None,
-        budget: Annotated[
-            float | None,
-            typer.Option("--budget", help="Training FLOPs: size the recipe to them."),
-        ] = None,
+        measured: Measured = None,
+        budget: Budget = None,
         tokens_per_parameter: Annotated[
             float | None,
             typer.Option("--tokens-per-parameter", help="Split of the budget; default 20."),
         ] = None,
-        law: Annotated[
-            str | None,
-            typer.Option("--law", help="Law, by name or scaling.json: expected loss, or a split."),
-        ] = None,
+        law: Law = None,
         law_flops: LawFlops = None,
         measure_products: MeasureProducts = False,
         inference: Inference = False,
