@@ -24,6 +24,7 @@ USES = {
     "hub": "corpus build: data sets of Hugging Face",
     "lang": "corpus build: the filter of languages",
     "scale": "corpus dedup, corpus build: many machines, by Ray",
+    "upload": "release: upload to a hub of models",
     "eval": "evaluate: tasks of lm-eval",
     "search": "transfer: search by Optuna",
     "track-tensorboard": "train: figures for TensorBoard",
