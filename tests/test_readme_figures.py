@@ -115,7 +115,7 @@ NO_RESULTS = {
     "commands and settings": r"`[^`]*`",
     "the end of a link": r"\]\([^)]*\)",
     "numbers on arXiv": r"\[\d{4}\.\d{5}\b",
-    "versions and licences": r"Python \d+\.\d+|Apache-2\.0",
+    "versions and licences": r"Python \d+\.\d+|Apache-2\.0|WordNet 3\.0|PSF-2\.0",
     "names of models": r"BTLM-3B-8K|OLMo 2|Phi-3",
     "methods, as the papers have them": r"at 20 tokens per parameter",
     "the setting of a measurement": r"at d 512 with one thread",

@@ -39,7 +39,7 @@ def choose_for_base(pile: Pile, train_share: float, folder: Path, minutes: float
     if not holds_model(folder):
         raise UserError(
             f"--start-from: {folder} holds no model",
-            do="import one first, for example: feldspar import smollm2-135m --to smollm2",
+            do="import one first, for example: feldspar import smollm2-135m --out smollm2",
         )
     if not (folder / TOKENIZER_FILE).is_file():
         raise UserError(f"--start-from: {folder} holds no {TOKENIZER_FILE}")
