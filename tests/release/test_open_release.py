@@ -3,6 +3,8 @@
 import json
 import random
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -125,6 +127,16 @@ def test_the_order_is_recomputed_only_from_the_shards_of_the_run(
     assert "4 chunks of 88 sequences recomputed" in capsys.readouterr().out
     assert run_with([*verify, "--shards", str(tmp_path)]) == 2
     assert "manifest.json" in capsys.readouterr().err
+
+
+def test_verification_loads_no_torch(open_release: Path) -> None:
+    script = (
+        "import sys\nfrom feldspar.cli.main import run_with\n"
+        "print(run_with(['release', sys.argv[1], '--verify']), 'torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, str(open_release)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "recomputed" in done.stdout and done.stdout.splitlines()[-1] == "0 False"
 
 
 def test_any_checkpoint_continues_to_the_same_bits(
