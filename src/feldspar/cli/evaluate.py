@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from feldspar.cli.evaluate_figures import list_tasks
 from feldspar.cli.generate import CheckpointName
 
 TextFiles = Annotated[
@@ -72,13 +71,7 @@ Seed = Annotated[
 
 
 ListTasks = Annotated[
-    bool,
-    typer.Option(
-        "--list-tasks",
-        callback=list_tasks,
-        is_eager=True,
-        help="List the tasks that come with feldspar, and end.",
-    ),
+    bool, typer.Option("--list-tasks", help="List the tasks that come with feldspar instead.")
 ]
 
 
@@ -87,7 +80,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def evaluate(
-        model: Annotated[Path, typer.Argument(help="Run folder or Hugging Face folder.")],
+        model: Annotated[
+            Path | None, typer.Argument(help="Run folder or Hugging Face folder.")
+        ] = None,
         text: TextFiles = None,
         tasks: Tasks = None,
         include_path: TaskFiles = None,
@@ -128,7 +123,13 @@ def register(app: typer.Typer) -> None:
         others = (text, tasks, baselines, infilling, pairs, messages, length_sweep)
         check_problems(bool(problems), drawn, others)
         from feldspar.cli import evaluate_figures as figures
+        from feldspar.core.errors import UserError
 
+        if list_bundled:
+            figures.list_tasks()
+            return
+        if model is None:
+            raise UserError("evaluate: a run folder or a Hugging Face folder is needed")
         if tasks:
             from feldspar.evaluate.tasks.bundled_tasks import set_up_process
 

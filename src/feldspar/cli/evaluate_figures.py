@@ -132,10 +132,8 @@ def task_names(tasks: str) -> list[str]:
     return names
 
 
-def list_tasks(wanted: bool) -> None:
-    """Print the bundled tasks and end the command, if ``wanted``."""
-    if not wanted:
-        return
+def list_tasks() -> None:
+    """Print the bundled tasks."""
     from feldspar.evaluate.tasks.bundled_tasks import bundled_tasks
 
     print_table(
@@ -155,7 +153,6 @@ def list_tasks(wanted: bool) -> None:
         fold=("what it asks for", "source"),
     )
     typer.echo("\n--tasks bundled runs all of them. They need no network.")
-    raise typer.Exit
 
 
 def show_messages(model: "Model", file: Path, limit: int | None, json: bool) -> None:
