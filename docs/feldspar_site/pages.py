@@ -16,8 +16,9 @@ RENAMED = {
     "docs/results/README.md": "results/claims.md",
     "CONTRIBUTING.md": "contributing/rules.md",
     "CHANGELOG.md": "changelog.md",
+    "src/feldspar/evaluate/tasks/bundled/README.md": "methods/bundled-tasks.md",
 }
-"""Places of pages on the site, where they differ from those in docs/."""
+"""Pages that lie outside docs/, or elsewhere on the site than in it, and their places there."""
 BEGINNING_OF_README, TUTORIALS = "<!-- the beginning of README -->", "<!-- tutorials -->"
 """Marks in docs/index.md, in whose places these come."""
 

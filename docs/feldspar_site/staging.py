@@ -77,6 +77,11 @@ def relinked(
                     f"{page.origin} links to {target}, which is no file",
                     do="name a file, relative to the page",
                 )
+            if file.endswith(".md"):
+                raise UserError(
+                    f"{page.origin} links to {target}, which is no page of the site",
+                    do="name it in RENAMED in docs/feldspar_site/pages.py, and in a list",
+                )
             place = file.removeprefix("docs/") if file.startswith("docs/") else f"{FILES}/{file}"
             files[place] = file
         return match["before"] + os.path.relpath(place, PurePosixPath(name).parent)

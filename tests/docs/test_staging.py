@@ -54,6 +54,9 @@ def test_a_link_to_no_file_is_refused_with_its_page(repository: Path, tmp_path: 
     page = Page("# Page\n[gone](gone.md)\n", "docs/page.md")
     with pytest.raises(UserError, match=r"docs/page\.md links to gone\.md"):
         stage({"page.md": page}, repository, tmp_path / "site")
+    (repository / "docs/gone.md").write_text("# Gone\n", encoding="utf-8")
+    with pytest.raises(UserError, match="is no page of the site"):
+        stage({"page.md": page}, repository, tmp_path / "site")
 
 
 def test_a_hub_leads_to_the_pages_that_its_items_begin_with() -> None:
