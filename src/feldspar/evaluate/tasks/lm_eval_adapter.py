@@ -200,7 +200,7 @@ def _task_manager(tasks: Sequence[str], include_path: Path | None) -> Any:
             raise UserError(
                 f"there is no task {task!r}: none is bundled, none is one of lm-eval's",
                 allowed=get_close_matches(task, known, n=5) or sorted(near),
-                do="list the bundled tasks: feldspar evaluate --list-tasks; or give the folder of "
-                "your task files: --include-path DIR",
+                do="give the folder of your task files (--include-path DIR), or choose one of "
+                "these: feldspar evaluate --list-tasks",
             )
     return manager
