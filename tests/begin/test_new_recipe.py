@@ -171,11 +171,11 @@ def test_a_recipe_trains_to_the_end(
     texts_in(tmp_path / "texts", 24)
     command = ["new", "texts", "--minutes", "0.01", "--out", "mine.yaml"]
     assert run_with(command) == 0
-    shown = capsys.readouterr().out
-    assert "next: feldspar train mine.yaml" in shown and "texts" in shown
+    shown = capsys.readouterr()
+    assert "feldspar train mine.yaml" in shown.err and "texts" in shown.out
     assert run_with(["train", "mine.yaml"]) == 0
     assert "validation loss" in capsys.readouterr().out
-    assert run_with(["export", "runs/mine", "--to", "base"]) == 0
+    assert run_with(["export", "runs/mine", "--out", "base"]) == 0
     capsys.readouterr()
     again = ["new", "texts", "--minutes", "0.005", "--start-from", "base", "--out", "more.yaml"]
     assert run_with([*again, "--json"]) == 0

@@ -276,5 +276,6 @@ def in_a_line(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the figures of a record that fit in a line."""
     found = {key: f"{value:.4f}" for key, value in record.items() if isinstance(value, float)}
     if "crossing_tokens" in record:
-        found["crossing_tokens"] = str(record["crossing_tokens"])
+        crossing = record["crossing_tokens"]
+        found["crossing_tokens"] = "never" if crossing is None else str(crossing)
     return found

@@ -127,6 +127,7 @@ def _print_pile(pile: "Pile") -> None:
 def _print_choice(made: "NewRecipe") -> None:
     """Print what was chosen, and the next commands."""
     from feldspar.begin.written import next_commands
+    from feldspar.cli.next_steps import tell_next
 
     choice = made.choice
     bound = {"minutes": "", "text": "; more would read the text too often"}[choice.bound_by]
@@ -143,5 +144,5 @@ def _print_choice(made: "NewRecipe") -> None:
     )
     for line in made.warnings():
         typer.echo(f"warning: {line}")
-    for command in next_commands(made.places):
-        typer.echo(f"next: {command}")
+    purposes = ("time, memory and schedule", "build the data, then train", "try it", "give it away")
+    tell_next(*zip(next_commands(made.places), purposes, strict=True))

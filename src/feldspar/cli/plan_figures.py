@@ -255,7 +255,7 @@ def rough_time(hours: float) -> str:
 
 def _print_data(data: Mapping[str, Any]) -> None:
     if data["unknown"] is not None:
-        typer.echo(f"  data        unknown: {data['unknown']}")
+        typer.echo(f"  data        known when it is built: {data['unknown']}")
         return
     for name, source in data["sources"].items():
         size = "an unknown number of tokens"
