@@ -1,5 +1,7 @@
 """Several real processes over gloo agree, fail together and read each other's checkpoints."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from feldspar.core.errors import SetupError, UserError
 from feldspar.recipe.sections.runtime import RuntimeSettings
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.distributed import Distribution
+from tests.runtime.conftest import SCRIPTS
 
 Torchrun = Callable[..., str]
 
@@ -41,6 +44,17 @@ def test_without_a_launcher_there_is_one_process() -> None:
     )
     assert distribution.all_reduce_sum([1.5]) == [1.5]
     assert not distribution.any_process(False)
+
+
+@pytest.mark.slow
+@pytest.mark.several_cores
+def test_processes_of_the_real_launcher_agree(tmp_path: Path) -> None:
+    """Elsewhere processes are forked, as ``tests.processes`` says: here torch starts them."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = [*launcher, "--nproc-per-node=2", str(SCRIPTS / "together.py"), str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert CheckpointStore(tmp_path / "split").newest_valid() is not None
 
 
 def test_two_processes_agree_and_one_reads_what_they_wrote(
