@@ -13,6 +13,7 @@ from feldspar.core.manifest import read_manifest, verify_files
 from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.build import build_corpus
 from feldspar.corpus.split import SPLITS
+from feldspar.corpus.stages import TITLES
 from feldspar.corpus.store import documents, sources, wanted_documents
 from feldspar.recipe.sections.corpus import CorpusSettings
 from feldspar.report.corpus_report import corpus_page
@@ -111,7 +112,7 @@ def test_same_bytes_for_any_workers_and_after_a_kill(
     settings: CorpusSettings, tmp_path: Path
 ) -> None:
     build_corpus(settings, tmp_path / "one", workers=1)
-    for title in ("read", "bands", "candidates", "order", "compare", "survivors", "write"):
+    for title in TITLES.values():
         with pytest.raises(KeyboardInterrupt), listening(InterruptAt(title)):
             build_corpus(settings, tmp_path / "two")
         assert not (tmp_path / "two").exists()

@@ -27,6 +27,7 @@ from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.records import Fields, RecordReader
 from feldspar.corpus.readers.sources import pieces_of
 from feldspar.corpus.reading import ReadUnit, read_units
+from feldspar.corpus.stages import TITLES
 from feldspar.recipe.sections.corpus import DeduplicateSettings, SourceSettings
 from tests.corpus.conftest import corpus_settings, prose
 from tests.corpus.test_build import content
@@ -233,7 +234,7 @@ def test_what_changed_meanwhile_is_read_again(tmp_path: Path) -> None:
 
     class Stop(SilentListener):
         def start(self, title: str, total: float | None, unit: str) -> Any:
-            if title == "bands":
+            if title == TITLES["bands"]:
                 raise KeyboardInterrupt
             return super().start(title, total, unit)
 

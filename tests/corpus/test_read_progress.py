@@ -13,6 +13,7 @@ from feldspar.corpus.files import deduplicate_files
 from feldspar.corpus.read_progress import WRITTEN_BYTES, ReadProgress, metered
 from feldspar.corpus.readers.jsonl import jsonl_pieces_of
 from feldspar.corpus.readers.records import Fields, RecordReader
+from feldspar.corpus.stages import TITLES
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 from tests.corpus.conftest import prose
 
@@ -81,6 +82,6 @@ def test_reading_is_told_in_bytes_of_the_files(tmp_path: Path, workers: int) -> 
         deduplicate_files(
             [tmp_path / "x.jsonl.gz"], tmp_path / "out", DeduplicateSettings(), workers=workers
         )
-    assert listener.totals["read"] == (size / 1e6, "MB")
-    assert listener.done["read"] == pytest.approx(size / 1e6)
-    assert listener.totals["bands"][1] == "units"
+    assert listener.totals[TITLES["read"]] == (size / 1e6, "MB")
+    assert listener.done[TITLES["read"]] == pytest.approx(size / 1e6)
+    assert listener.totals[TITLES["bands"]][1] == "parts"

@@ -72,6 +72,7 @@ VALUES = {
     "tokenizer": "data/quickstart/shards/tokenizer",
     "recipe_file": "my-recipe.yaml",
     "best": "folder/best.yaml",
+    "key": "optimizer",
     "reference": "RECIPE",
     "law": "runs/family",
     "arguments": "quickstart seed=1",

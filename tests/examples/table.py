@@ -69,12 +69,6 @@ TABLE = (
         added=("--dry-run",),
         data=False,
     ),
-    # The tutorial on an open model, which test_tutorials.py runs
-    Row(
-        r".*(bilingual[/-]open|models/smollm2)",
-        "a model and text of the package index, and minutes of training",
-        only_read=True,
-    ),
     # Training
     Row(r"new ", "the workspace holds the recipe", added=(ANEW,)),
     Row(r"quickstart", TEXT, small=True, added=("--out", "runs/again")),

@@ -162,7 +162,7 @@ def test_a_staircase_fitted_to_a_pilot_is_exact(
 
 def test_the_page_draws_noise_scale_and_batch(steered_run: Path, tmp_path: Path) -> None:
     page = write_run_report([steered_run], tmp_path / "report.html").read_text()
-    assert "Noise scale and batch" in page
+    assert "Noise scale at the end: " in page and "; batch: " in page
 
 
 @pytest.mark.parametrize(

@@ -196,8 +196,8 @@ def test_a_checkpoint_in_the_middle_is_read(run: Path) -> None:
 
 def test_the_report_of_a_run_on_images(run: Path, tmp_path: Path) -> None:
     page = write_run_report([run]).read_text()
-    assert "264 images in 18 steps" in page
-    assert "Validation: the first class is right" in page and "Images per step" in page
+    assert "18 steps" in page and "First class right" in page
+    assert "The first class is right" in page
 
 
 def test_changes_that_alter_the_past_are_refused(

@@ -80,8 +80,8 @@ def register(app: typer.Typer) -> None:
         if unpack is not None:
             run = feldspar.unpack_release(released(path), unpack, checkpoint=checkpoint)
             typer.echo(str(run))
-            continued = quoted(run)
-            tell_next((f"feldspar train {continued} --out {continued}", "continue it, bit for bit"))
+            run = quoted(run)
+            tell_next((f"feldspar train {run} --out {run}", "continue it, bit for bit"))
             return 0
         anew = overwrite or any((to, licence, evaluation, checkpoints != "all"))
         if upload is not None and not anew and is_released(released(path)):

@@ -42,7 +42,7 @@ from feldspar.corpus.duplicates.verify import (
 )
 from feldspar.corpus.features import Features
 from feldspar.corpus.parts import PartFiles
-from feldspar.corpus.stages import Stages, UnitFiles
+from feldspar.corpus.stages import TITLES, Stages, UnitFiles
 from feldspar.recipe.sections.corpus import DeduplicateSettings, HighestValue
 
 
@@ -245,7 +245,7 @@ def _compare(corpus: Corpus, pairs: np.ndarray, stages: Stages) -> np.ndarray:
     stretches = range(0, len(wanted), PAIRS_TOGETHER)
     units = (VerifyUnit(texts, wanted[start : start + PAIRS_TOGETHER]) for start in stretches)
     found = [np.empty((0, 4), np.int64)]
-    with progress("duplicates: survivors", len(wanted), "pairs") as advance:
+    with progress(TITLES["survivors"], len(wanted), "pairs") as advance:
         for part in stages.pool.map(verify_pairs, units):
             found.append(part)
             advance(len(part))

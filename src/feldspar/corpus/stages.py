@@ -35,6 +35,7 @@ TITLES = {
     "candidates": "duplicates: candidate pairs",
     "order": "duplicates: order of pairs",
     "compare": "duplicates: comparing pairs",
+    "survivors": "duplicates: survivors",
     "write": "writing documents",
 }
 """What a stage does, as its progress is shown."""

@@ -134,7 +134,8 @@ def explain_concept(word: str, keys: Keys) -> list[str]:
     if len(found) > len(shown):
         rest = ", ".join(list(found)[len(shown) :][:MOST_KEYS])
         lines.append(f"also: {rest}" + (", ..." if len(found) > len(shown) + MOST_KEYS else ""))
-    return [*lines, f"more on one of them: feldspar config explain {shown[0][0]}"]
+    key = shown[0][0]
+    return [*lines, f"more on one of them: feldspar config explain {key}"]
 
 
 def nearest_concepts(word: str, keys: Keys) -> list[str]:

@@ -20,6 +20,7 @@ import os, signal, sys
 from pathlib import Path
 from feldspar.core.progress import SilentListener, listening
 from feldspar.corpus.files import deduplicate_files
+from feldspar.corpus.stages import TITLES
 from feldspar.recipe.sections.corpus import DeduplicateSettings
 
 path, out, workers, moments, *stages = sys.argv[1:]
@@ -31,7 +32,7 @@ class KillIn(SilentListener):
         self.stage, self.when = stage, when
 
     def start(self, title, total, unit):
-        if title != self.stage:
+        if title != TITLES[self.stage]:
             return super().start(title, total, unit)
         kill = lambda amount=0: os.kill(os.getpid(), signal.SIGKILL)
         return kill() if self.when == "begin" else kill
