@@ -143,15 +143,13 @@ def test_places_and_sizes_that_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", FORMATS)
-def test_s0_returns_the_same_logits(tmp_path: Path, file_format: str) -> None:
-    if file_format == "onnx":
-        pytest.importorskip("onnxruntime")
-        pytest.importorskip("onnxscript")
+def test_s0_as_onnx_returns_the_same_logits(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
     network = feldspar.vision.create_model("revbifpn_s0", num_classes=10)
     network(torch.randn(4, 3, 64, 64))
-    path = tmp_path / f"s0.{file_format}"
-    assert export_network(network, path, file_format).image_shape == (3, 224, 224)
+    path = tmp_path / "s0.onnx"
+    assert export_network(network, path, "onnx").image_shape == (3, 224, 224)
     images = torch.randn(1, 3, 224, 224)
-    (logits,) = FORMATS[file_format].run(path, images)
+    (logits,) = FORMATS["onnx"].run(path, images)
     torch.testing.assert_close(logits, network.eval()(images).detach(), rtol=1e-4, atol=1e-4)
