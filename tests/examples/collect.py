@@ -68,6 +68,7 @@ VALUES = {
     "imported": "imported",
     "exported": "exported",
     "released": "PATH",
+    "quoted(folder)": "PATH",
     "documents": "data/quickstart/documents",
     "tokenizer": "data/quickstart/shards/tokenizer",
     "recipe_file": "my-recipe.yaml",
