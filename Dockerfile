@@ -28,6 +28,7 @@ WORKDIR /opt/source
 COPY pyproject.toml README.md LICENSE ./
 COPY src/feldspar/__init__.py src/feldspar/
 COPY src/feldspar/evaluate/programs/humaneval/LICENSE src/feldspar/evaluate/programs/humaneval/
+COPY src/feldspar/evaluate/tasks/bundled/LICENSE-* src/feldspar/evaluate/tasks/bundled/
 # hadolint ignore=DL3013
 RUN if [ -n "${TORCH_INDEX}" ]; then pip install --no-cache-dir --index-url "${TORCH_INDEX}" torch; fi \
     && pip install --no-cache-dir ".[${EXTRAS}]"
@@ -37,9 +38,9 @@ RUN pip install --no-cache-dir --no-deps --force-reinstall .
 
 # Commands write below the folder that they are given in, and into the cache.
 RUN useradd --uid 10001 --create-home feldspar \
-    && install --directory --mode 1777 /work
+    && install --directory --mode 1777 /workspace
 USER 10001
-WORKDIR /work
-ENV XDG_CACHE_HOME=/work/.cache
+WORKDIR /workspace
+ENV XDG_CACHE_HOME=/workspace/.cache
 ENTRYPOINT ["feldspar"]
 CMD ["--help"]
