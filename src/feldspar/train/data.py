@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from feldspar.plan.summary import Plan, plan_recipe
 from feldspar.plan.timeline import Timeline
 from feldspar.recipe.load import LoadedRecipe
 from feldspar.recipe.root import Recipe
+from feldspar.recipe.sections.tokens import HuggingFaceTokenizer
 from feldspar.tokens.sequences.infilled_documents import InfilledSource
 from feldspar.tokens.sequences.infilled_stream import InfilledStream
 from feldspar.tokens.sequences.phase_sequences import (
@@ -23,6 +25,7 @@ from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture
 from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.extension import Extension
+from feldspar.tokens.tokenizer.tokenizer_sources import tokenizer_from_settings
 from feldspar.train.examples import ExampleReaders, open_examples, pass_tokens
 
 
@@ -120,11 +123,21 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
     with loaded.locating_errors():
         recipe = loaded.recipe
         if recipe.shards is None or not recipe.shards.path.is_dir():
-            return plan_recipe(recipe)
+            return plan_recipe(_with_tokenizer_files(loaded).recipe)
         shards = open_shards(recipe)
         return plan_recipe(
             with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards, recipe)
         )
+
+
+def _with_tokenizer_files(loaded: LoadedRecipe) -> LoadedRecipe:
+    """Return the recipe; a tokenizer whose files exist gives a vocabulary that it leaves out."""
+    recipe, tokenizer = loaded.recipe, loaded.recipe.tokenizer
+    if recipe.model.vocab_size is not None or not isinstance(tokenizer, HuggingFaceTokenizer):
+        return loaded
+    if not Path(tokenizer.path).expanduser().exists():
+        return loaded
+    return with_vocabulary(loaded, tokenizer_from_settings(tokenizer, None, recipe.seed).vocab_size)
 
 
 def source_tokens(
