@@ -1,6 +1,7 @@
 """What every test runs under: one thread, no network, the same examples each time."""
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +21,9 @@ os.environ.setdefault("FELDSPAR_CACHE", str(Path(tempfile.gettempdir()) / "felds
 # serves all tests, since Python remembers where it found the package of the copies.
 _MODULES = tempfile.TemporaryDirectory(prefix="feldspar-modules-")
 os.environ["HF_MODULES_CACHE"] = _MODULES.name
+
+# A shell lets what it starts in the background ignore interrupts, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "feldspar",

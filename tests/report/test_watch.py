@@ -74,7 +74,7 @@ def test_an_interrupt_ends_with_130_and_a_page_that_rests(tmp_path: Path) -> Non
         assert watching.stderr is not None
         assert "follows the run" in watching.stderr.readline()
         watching.send_signal(signal.SIGINT)
-        assert watching.wait() == 130
+        assert watching.wait(60) == 130
     assert not refreshes(tmp_path / "report.html")
 
 
