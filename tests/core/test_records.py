@@ -18,6 +18,7 @@ from feldspar.core.records import (
     read_records,
     read_steps,
     restore_steps,
+    step_seconds,
 )
 
 
@@ -145,3 +146,14 @@ def test_gaps() -> None:
     assert gaps([], 0) == gaps([1, 2], 2) == ()
     assert gaps([], 3) == ((1, 3),)
     assert gaps([2, 5], 7) == ((1, 1), (3, 4), (6, 7))
+
+
+def test_seconds_of_steps() -> None:
+    rows = [
+        {"step": 1, "tokens": 10, "tokens_per_second": 5.0},
+        {"step": 2, "tokens": 40, "tokens_per_second": "nan"},
+        {"step": 3, "tokens": 50},
+        {"step": 4, "tokens": 70, "tokens_per_second": 40},
+    ]
+    first, second, third, last = step_seconds(rows, "tokens")
+    assert (first, last) == (2.0, 0.5) and math.isnan(second) and math.isnan(third)

@@ -1,6 +1,5 @@
 """Choose how long to train on from an open model, by the minutes and the amount of text."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,9 @@ from feldspar.begin.choice import (
     TOKENIZER_SAMPLE_BYTES,
     TRAINING_SHARE,
     Choice,
+    bytes_per_token,
     fit,
+    recipe_without_text,
     require_text,
     sample_texts,
     usual_sequences,
@@ -17,10 +18,10 @@ from feldspar.begin.choice import (
 from feldspar.begin.pile import Pile
 from feldspar.core.errors import UserError
 from feldspar.core.progress import progress
+from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.import_folder import read_description
 from feldspar.model.rows import model_shapes
 from feldspar.prepare.bases import holds_model
-from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.model import ModelSettings
 from feldspar.tokens.tokenizer.text_tokenizer import TOKENIZER_FILE, TextTokenizer
 from feldspar.train.step_timing import measure_pace
@@ -43,21 +44,22 @@ def choose_for_base(pile: Pile, train_share: float, folder: Path, minutes: float
         )
     if not (folder / TOKENIZER_FILE).is_file():
         raise UserError(f"--start-from: {folder} holds no {TOKENIZER_FILE}")
-    recipe = _recipe(folder)
-    context = recipe.context_lengths[0]
+    described = read_description(folder)
+    sections = _sections(described)
+    context = min(CONTEXT, described.settings.max_sequence_length)
+    recipe = recipe_without_text(sections, context)
     tokenizer = TextTokenizer.load(folder)
     texts = sample_texts(pile, TOKENIZER_SAMPLE_BYTES)
-    tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
-    bytes_per_token = sum(len(text.encode()) for text in texts) / tokens
-    text_tokens = pile.new_bytes * train_share / bytes_per_token
-    require_text(pile, text_tokens, context, bytes_per_token)
+    token_bytes = bytes_per_token(tokenizer, texts)
+    text_tokens = pile.new_bytes * train_share / token_bytes
+    require_text(pile, text_tokens, context, token_bytes)
     with progress("measuring the speed of this machine", None, "models") as advance:
         pace = measure_pace(recipe, 0, 1)
         advance(1)
     timed = minutes * 60 * pace.undisturbed * TRAINING_SHARE
     fitted = fit(timed, MOST_EPOCHS * text_tokens, usual_sequences(recipe), context)
     return Choice(
-        sections=_sections(folder),
+        sections=sections,
         context=context,
         tokens_per_parameter=None,
         vocabulary=tokenizer.needed_rows,
@@ -67,15 +69,14 @@ def choose_for_base(pile: Pile, train_share: float, folder: Path, minutes: float
         sequences=fitted.sequences,
         pace=pace,
         seconds=fitted.tokens / pace.undisturbed / TRAINING_SHARE,
-        bytes_per_token=bytes_per_token,
+        bytes_per_token=token_bytes,
         bound_by=fitted.bound_by,
         start_from=folder,
     )
 
 
-def _sections(folder: Path) -> dict[str, dict[str, Any]]:
+def _sections(described: ModelDescription) -> dict[str, dict[str, Any]]:
     """Return the sections of the recipe that describe the model and its training."""
-    described = read_description(folder)
     parametrization = described.parametrization.model_dump(mode="json", exclude_defaults=True)
     return {
         "model": _changed(described.settings),
@@ -100,17 +101,3 @@ def _changed(settings: ModelSettings) -> dict[str, Any]:
         if getattr(settings, name) != field.get_default(call_default_factory=True)
     }
     return {key: value for key, value in values.items() if key in kept}
-
-
-def _recipe(folder: Path) -> Recipe:
-    """Return a recipe of the model without text, to measure its speed."""
-    sections = _sections(folder)
-    longest = read_description(folder).settings.max_sequence_length
-    phase = {
-        "name": "all",
-        "length": "100 steps",
-        "batch": {"sequences": 1},
-        "context_length": min(CONTEXT, longest),
-    }
-    values = {"schema_version": 1, "name": "speed", "phases": [phase], **sections}
-    return Recipe.model_validate_json(json.dumps(values))

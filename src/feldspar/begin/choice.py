@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,6 +26,7 @@ from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.tokens import END_OF_DOCUMENT
 from feldspar.runtime.device import choose_device
 from feldspar.tokens.tokenizer.bpe import train_bpe
+from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.step_timing import Pace, measure_pace
 
 MOST_EPOCHS = 4
@@ -101,9 +102,7 @@ class Candidate:
         """Return a recipe of this model without text, to measure its speed."""
         sections = model_sections(self.rung)
         sections["model"]["vocab_size"] = self.vocabulary
-        phase = {"name": "all", "length": "100 steps", "batch": {"sequences": SEQUENCES}}
-        values = {"schema_version": 1, "name": "speed", "phases": [phase], **sections}
-        return Recipe.model_validate_json(json.dumps(values))
+        return recipe_without_text(sections, self.rung.context)
 
     @cached_property
     def parameters(self) -> int:
@@ -152,6 +151,7 @@ class Chooser:
             lambda candidate, sequences: measure_pace(candidate.recipe, 0, sequences)
         )
         self._paces: dict[Candidate, Pace] = {}
+        self._tokenizers: dict[int, TextTokenizer] = {}
         self._bytes_per_token: dict[int, float] = {}
 
     def choose(self, minutes: float, parameters: float | None = None) -> Choice:
@@ -235,21 +235,43 @@ class Chooser:
             largest = vocabulary_for(self._train_bytes, LADDER[-1])
             for vocabulary in (largest, *SMALL_VOCABULARIES):
                 with suppress(UserError):
-                    train_bpe(self._texts, vocabulary, (END_OF_DOCUMENT,))
+                    self._tokenizer(vocabulary)
                     return vocabulary
         return LARGEST_VOCABULARY
+
+    def _tokenizer(self, vocabulary: int) -> TextTokenizer:
+        """Train a tokenizer of the sample, once. Raises UserError where that has too few words."""
+        if vocabulary not in self._tokenizers:
+            self._tokenizers[vocabulary] = train_bpe(self._texts, vocabulary, (END_OF_DOCUMENT,))
+        return self._tokenizers[vocabulary]
 
     def _token_bytes(self, vocabulary: int) -> float:
         """Return the bytes of a token of such a vocabulary, by a tokenizer of a sample."""
         if vocabulary not in self._bytes_per_token:
-            tokenizer = train_bpe(self._texts, vocabulary, (END_OF_DOCUMENT,))
-            tokens = sum(len(tokenizer.encode(text)) + 1 for text in self._texts)
-            size = sum(len(text.encode()) for text in self._texts)
-            self._bytes_per_token[vocabulary] = size / tokens
+            found = bytes_per_token(self._tokenizer(vocabulary), self._texts)
+            self._bytes_per_token[vocabulary] = found
         return self._bytes_per_token[vocabulary]
 
     def _usual_sequences(self, candidate: Candidate) -> int:
         return usual_sequences(candidate.recipe)
+
+
+def recipe_without_text(sections: Mapping[str, Mapping[str, Any]], context: int) -> Recipe:
+    """Return a recipe of a model, of which only the speed is measured."""
+    phase = {
+        "name": "all",
+        "length": "100 steps",
+        "batch": {"sequences": SEQUENCES},
+        "context_length": context,
+    }
+    values = {"schema_version": 1, "name": "speed", "phases": [phase], **sections}
+    return Recipe.model_validate_json(json.dumps(values))
+
+
+def bytes_per_token(tokenizer: TextTokenizer, texts: Sequence[str]) -> float:
+    """Return the bytes of a token of ``texts``, each with a token at its end."""
+    tokens = sum(len(tokenizer.encode(text)) + 1 for text in texts)
+    return sum(len(text.encode()) for text in texts) / tokens
 
 
 def usual_sequences(recipe: Recipe) -> int:

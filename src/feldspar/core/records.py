@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -73,6 +73,22 @@ class RecordFile:
             self._file.flush()
         self._bytes += len(data)
         self._digest.update(data)
+
+
+def step_seconds(rows: Sequence[Mapping[str, Any]], unit: str) -> list[float]:
+    """Return the seconds of each recorded step, by the ``unit`` (tokens or images) a second.
+
+    NaN stands where the record has no speed. Validation and checkpoints are not counted.
+    """
+    starts = [0, *(row[unit] for row in rows)]
+    found = []
+    for start, row in zip(starts, rows, strict=False):
+        try:
+            speed = float(row[f"{unit}_per_second"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            speed = math.nan
+        found.append((row[unit] - start) / speed if speed > 0 else math.nan)
+    return found
 
 
 def append_record(path: Path, record: dict[str, Any]) -> None:

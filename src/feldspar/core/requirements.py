@@ -107,7 +107,7 @@ def examine(requirements: Iterable[str], extra: str) -> Extra:
     while added := {name for line in own for name in line.extras - names if _belongs(line, names)}:
         names |= added
     needed = [line for line in lines if line not in own and _belongs(line, names)]
-    return Extra(extra, tuple(Package(line, _version(line.name)) for line in needed))
+    return Extra(extra, tuple(Package(line, installed_version(line.name)) for line in needed))
 
 
 def _belongs(line: Requirement, extras: set[str]) -> bool:
@@ -119,7 +119,8 @@ def _belongs(line: Requirement, extras: set[str]) -> bool:
     return any(line.marker.evaluate({"extra": extra}) for extra in extras)
 
 
-def _version(name: str) -> str | None:
+def installed_version(name: str) -> str | None:
+    """Return the version of an installed package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -2,11 +2,11 @@
 
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from feldspar import __version__
+from feldspar.core.requirements import installed_version
 
 PACKAGES = ("torch", "numpy", "tokenizers", "safetensors")
 SECONDS = 10
@@ -14,15 +14,8 @@ SECONDS = 10
 
 def software() -> dict[str, Any]:
     """Return versions; ``commit`` and ``changed`` only where feldspar runs from a checkout."""
-    versions = {name: found for name in PACKAGES if (found := _version(name)) is not None}
+    versions = {name: found for name in PACKAGES if (found := installed_version(name)) is not None}
     return {"feldspar": __version__, "python": platform.python_version(), **versions} | _commit()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit() -> dict[str, Any]:

@@ -14,6 +14,10 @@ from feldspar.core.manifest import kind_of
 
 RECIPE_NAME = "recipe.yaml"
 METRICS_NAME = "metrics.jsonl"
+EVENTS_NAME, BAD_BATCHES_NAME = "events.jsonl", "bad_batches.jsonl"
+TABLES_NAME, ADAPTATION_NAME = "parametrization.json", "adaptation.json"
+LOCK_NAME = ".lock"
+"""The file by which a process that is about to train claims a folder."""
 SUMMARY_NAME, DRAWING_NAME = "summary.json", "summary.svg"
 CHECKPOINTS_NAME = "checkpoints"
 CHECKPOINT_KIND = "checkpoint"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from feldspar.core.errors import FeldsparError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.manifest import Manifest, read_manifest
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.corpus import SourceSettings
@@ -24,8 +24,6 @@ def corpus_record(
         documents = _documents_of(recipe, shards)
     except FeldsparError as error:
         missing.append(error.what)
-    except LookupError as error:
-        missing.append(str(error.args[0]))
     record: dict[str, Any] = {"shards": None, "tokenizer": None, "documents": None, "sources": {}}
     if shards is not None:
         record["shards"] = {
@@ -99,19 +97,17 @@ def _uses(name: str, order: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 def _shards_of(recipe: Recipe, trained: str) -> Manifest:
     if recipe.shards is None:
-        raise LookupError("the recipe names no shards")
+        raise UserError("the recipe names no shards")
     manifest = read_manifest(recipe.shards.path, "shards")
     if manifest.digest != trained:
-        raise LookupError(f"{recipe.shards.path} holds other shards than the run was trained on")
+        raise UserError(f"{recipe.shards.path} holds other shards than the run was trained on")
     return manifest
 
 
 def _documents_of(recipe: Recipe, shards: Manifest) -> Manifest:
     if recipe.corpus is None:
-        raise LookupError("the recipe names no documents, so origin and licence are not known")
+        raise UserError("the recipe names no documents, so origin and licence are not known")
     manifest = read_manifest(recipe.corpus.path, "documents")
     if manifest.digest != shards.parents.get("documents"):
-        raise LookupError(
-            f"{recipe.corpus.path} holds other documents than the shards were made of"
-        )
+        raise UserError(f"{recipe.corpus.path} holds other documents than the shards were made of")
     return manifest

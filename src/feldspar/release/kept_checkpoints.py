@@ -7,19 +7,17 @@ changed: a release then needs no further space, and stays whole when the run is 
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from feldspar.core.manifest import Manifest, read_manifest, write_manifest
+from feldspar.core.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from feldspar.recipe.recorded import CHECKPOINTS_NAME, STATE_NAME
 from feldspar.runtime.checkpoint import KIND, OPTIMIZER, Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
 
 Kept = Literal["none", "weights", "all"]
-KEPT: tuple[Kept, ...] = ("none", "weights", "all")
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def place_checkpoints(checkpoints: list[Checkpoint], folder: Path, kept: Kept) -
         target = folder / CHECKPOINTS_NAME / checkpoint.folder.name
         for name in chosen:
             link(checkpoint.folder / name, target / name)
-        write_manifest(target, _with_files(manifest, chosen))
+        write_manifest(target, replace(manifest, files=chosen))
 
 
 def link(source: Path, target: Path) -> None:
@@ -92,7 +90,7 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _chosen(manifest: Manifest, kept: Kept) -> Mapping[str, Any]:
+def _chosen(manifest: Manifest, kept: Kept) -> dict[str, FileRecord]:
     if kept == "none":
         return {}
     return {
@@ -100,9 +98,3 @@ def _chosen(manifest: Manifest, kept: Kept) -> Mapping[str, Any]:
         for name, record in manifest.files.items()
         if kept == "all" or not name.startswith(OPTIMIZER)
     }
-
-
-def _with_files(manifest: Manifest, files: Mapping[str, Any]) -> Manifest:
-    from dataclasses import replace
-
-    return replace(manifest, files=dict(files))

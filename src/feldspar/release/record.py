@@ -3,6 +3,7 @@
 Everything is read from the run, its data, and the files that are already in the folder.
 """
 
+import math
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, metadata
@@ -13,14 +14,14 @@ from feldspar import __version__
 from feldspar.core.json_files import json_values, read_json
 from feldspar.core.machine import machine
 from feldspar.core.manifest import records_of
-from feldspar.core.records import read_records, read_steps
+from feldspar.core.records import read_records, step_seconds
+from feldspar.core.requirements import installed_version
 from feldspar.core.software import software
 from feldspar.model.rows import model_shapes
 from feldspar.recipe.load import plain
-from feldspar.recipe.recorded import METRICS_NAME
+from feldspar.recipe.recorded import BAD_BATCHES_NAME, EVENTS_NAME, METRICS_NAME
 from feldspar.release.corpus_record import licences_of
 from feldspar.release.stored_tensors import stored_entries
-from feldspar.runtime.run_folder import BAD_BATCHES_NAME, EVENTS_NAME
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import LoadedRun
 
@@ -85,12 +86,15 @@ def _special_tokens(folder: Path) -> dict[str, int]:
     return {each["content"]: each["id"] for each in added if each.get("special")}
 
 
-def training(run: LoadedRun, folder: Path) -> dict[str, Any]:
-    """Return what was trained: tokens, steps and time of each phase, machine and software."""
-    steps = read_steps(folder / METRICS_NAME)
+def training(run: LoadedRun, folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was trained: tokens, steps and time of each phase, machine and software.
+
+    ``steps`` are the released records of steps.
+    """
+    seconds = step_seconds(steps, "tokens")
     events = list(read_records(folder / EVENTS_NAME))
     recipe = plain(run.loaded)
-    phases = [_phase(settings, steps) for settings in recipe["phases"]]
+    phases = [_phase(settings, steps, seconds) for settings in recipe["phases"]]
     used = [event["software"] for event in events if "software" in event]
     return {
         "tokens": run.checkpoint.position,
@@ -106,31 +110,33 @@ def training(run: LoadedRun, folder: Path) -> dict[str, Any]:
     }
 
 
-def _phase(settings: dict[str, Any], steps: list[dict[str, Any]]) -> dict[str, Any]:
+def _phase(
+    settings: dict[str, Any], steps: list[dict[str, Any]], seconds: list[float]
+) -> dict[str, Any]:
     """Return the settings of a phase with its steps, tokens and seconds, by the steps' records."""
-    seconds, tokens, own = 0.0, 0, []
-    for before, step in zip([{"tokens": 0}, *steps], steps, strict=False):
-        if step.get("phase") != settings["name"]:
-            continue
-        own.append(step["step"])
-        read = step["tokens"] - before["tokens"]
-        tokens += read
-        speed = step.get("tokens_per_second")
-        seconds += read / speed if isinstance(speed, float | int) and speed > 0 else 0.0
+    starts = [0, *(step["tokens"] for step in steps)]
+    own, tokens, taken = [], 0, 0.0
+    for start, step, time in zip(starts, steps, seconds, strict=False):
+        if step.get("phase") == settings["name"]:
+            own.append(step["step"])
+            tokens += step["tokens"] - start
+            taken += time if math.isfinite(time) else 0.0
     span = [own[0], own[-1]] if own else None
     return {
         "settings": settings,
         "steps": span,
         "tokens": tokens,
-        "seconds": round(seconds, 1),
+        "seconds": round(taken, 1),
     }
 
 
 def with_rates_and_chunks(
-    checkpoints: list[dict[str, Any]], folder: Path, order: dict[str, Any] | None
+    checkpoints: list[dict[str, Any]],
+    steps: list[dict[str, Any]],
+    order: dict[str, Any] | None,
 ) -> list[dict[str, Any]]:
     """Return checkpoints with the learning rate of their step and the chunk that is read next."""
-    rates = {step["step"]: step.get("learning_rate") for step in read_steps(folder / METRICS_NAME)}
+    rates = {step["step"]: step.get("learning_rate") for step in steps}
     ends = [] if order is None else [chunk["position"] for chunk in order["chunks"]]
     return [
         each
@@ -142,9 +148,8 @@ def with_rates_and_chunks(
     ]
 
 
-def metrics(folder: Path) -> dict[str, Any]:
+def metrics(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Return how many steps have records, and each validation with its position."""
-    steps = read_steps(folder / METRICS_NAME)
     validations = [
         {"step": step["step"], "tokens": step["tokens"]}
         | {name: value for name, value in step.items() if name.startswith("validation/")}
@@ -173,7 +178,7 @@ def events(folder: Path) -> dict[str, Any]:
 
 def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
     """Return the commands that make the data, train, continue, evaluate and verify."""
-    torch = str(software().get("torch", "")).partition("+")[0]
+    torch = str(installed_version("torch") or "").partition("+")[0]
     found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
     if run.recipe.corpus:
         found["data"] = ["feldspar corpus build recipe.yaml"]

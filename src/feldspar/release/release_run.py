@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from feldspar import __version__
 from feldspar.core.artifact import require_writable
@@ -12,15 +12,22 @@ from feldspar.core.files import copy_folder, new_folder, sha256_of_file, write_a
 from feldspar.core.json_files import read_json, write_json
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.progress import say
-from feldspar.core.records import Mark, restore_steps
-from feldspar.recipe.recorded import METRICS_NAME, RECIPE_NAME, RELEASE_KIND, RELEASE_RECORD_NAME
+from feldspar.core.records import Mark, read_steps, restore_steps
+from feldspar.recipe.recorded import (
+    ADAPTATION_NAME,
+    BAD_BATCHES_NAME,
+    EVENTS_NAME,
+    METRICS_NAME,
+    RECIPE_NAME,
+    RELEASE_KIND,
+    RELEASE_RECORD_NAME,
+)
 from feldspar.recipe.write import recipe_text
 from feldspar.release import record
 from feldspar.release.card import CARD_NAME, model_card
 from feldspar.release.corpus_record import corpus_record
 from feldspar.release.export_run import export_loaded
 from feldspar.release.kept_checkpoints import (
-    KEPT,
     Kept,
     describe,
     place_checkpoints,
@@ -31,17 +38,12 @@ from feldspar.release.openness import openness
 from feldspar.release.released_order import FOLDER_NAME, ORDER_NAME
 from feldspar.release.run_order import OrderUnknown, write_order
 from feldspar.release.stored_tensors import stored_entries
-from feldspar.runtime.run_folder import (
-    ADAPTATION_NAME,
-    BAD_BATCHES_NAME,
-    EVENTS_NAME,
-)
 from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.load import LoadedRun, load_run
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER
 
 CORPUS_NAME = "corpus.json"
-COPIED = (METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME)
+RECORDS = (METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME)
 """Records of a run that a release copies, where the run has them."""
 
 
@@ -62,8 +64,8 @@ def release_run(
     released: none, weights, or all. Raises UserError where ``to`` exists already unless
     ``overwrite``, and as ``load_run``.
     """
-    if checkpoints not in KEPT:
-        raise UserError(f"--checkpoints {checkpoints} is not known", allowed=KEPT)
+    if checkpoints not in get_args(Kept):
+        raise UserError(f"--checkpoints {checkpoints} is not known", allowed=get_args(Kept))
     require_writable(to, RELEASE_KIND, overwrite)
     figures = [] if held_out is None else [{"title": "held-out documents", "figures": held_out}]
     figures += [{"title": path.stem, "figures": read_json(path)} for path in evaluations]
@@ -96,7 +98,7 @@ def _copy_records(loaded: LoadedRun, folder: Path) -> None:
     state = loaded.checkpoint.state
     if (adaptation := state.get(ADAPTATION_KEY)) is not None:
         write_json(folder / ADAPTATION_NAME, adaptation, indent=1)
-    for name in COPIED:
+    for name in RECORDS:
         if (loaded.path / name).is_file():
             shutil.copyfile(loaded.path / name, folder / name)
     metrics, mark = folder / METRICS_NAME, state.get("records")
@@ -137,13 +139,14 @@ def _write_record(
         order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
     except OrderUnknown as error:
         order_missing.append(str(error))
-    described = record.with_rates_and_chunks(described, folder, order)
+    steps = read_steps(folder / METRICS_NAME)
+    described = record.with_rates_and_chunks(described, steps, order)
     corpus, corpus_missing = corpus_record(loaded.recipe, loaded.checkpoint.state["shards"], order)
     for reason in corpus_missing:
         say(f"warning: {reason}: the release leaves out documents and their licences")
     write_json(folder / CORPUS_NAME, corpus)
-    training = record.training(loaded, folder)
-    metrics = record.metrics(folder)
+    training = record.training(loaded, folder, steps)
+    metrics = record.metrics(steps)
     written: dict[str, Any] = {
         "schema_version": record.SCHEMA_VERSION,
         "identity": record.identity(loaded, licence, corpus),

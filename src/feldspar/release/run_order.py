@@ -15,6 +15,7 @@ from feldspar.core.progress import progress
 from feldspar.core.records import read_records
 from feldspar.plan.summary import plan_recipe
 from feldspar.plan.timeline import PhasePlan, Timeline
+from feldspar.recipe.recorded import EVENTS_NAME
 from feldspar.recipe.root import Recipe
 from feldspar.release.released_order import ORDER_NAME
 from feldspar.tokens.sequences.data_order import (
@@ -75,7 +76,7 @@ def write_order(run: LoadedRun, positions: list[int], folder: Path) -> dict[str,
 
 def _require_same_order(run: LoadedRun, timeline: Timeline) -> None:
     """Raise OrderUnknown if a phase's length changed after its first sequences were read."""
-    for event in read_records(run.path / "events.jsonl"):
+    for event in read_records(run.path / EVENTS_NAME):
         for change in event.get("changes") or ():
             key = str(change).split(":")[0].split(".")
             if key[0] != "phases" or len(key) < 3 or key[2] != "length":

@@ -7,11 +7,19 @@ from feldspar.core.artifact import open_artifact
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder, require_absent
 from feldspar.core.records import append_record
-from feldspar.recipe.recorded import CHECKPOINTS_NAME, RELEASE_KIND
+from feldspar.recipe.recorded import (
+    ADAPTATION_NAME,
+    BAD_BATCHES_NAME,
+    CHECKPOINTS_NAME,
+    EVENTS_NAME,
+    METRICS_NAME,
+    RECIPE_NAME,
+    RELEASE_KIND,
+)
 from feldspar.release.kept_checkpoints import describe, link
 from feldspar.runtime.checkpoint_store import DIGITS
 
-COPIED = ("recipe.yaml", "metrics.jsonl", "events.jsonl", "bad_batches.jsonl", "adaptation.json")
+COPIED = (RECIPE_NAME, METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME, ADAPTATION_NAME)
 
 
 def unpack_release(
@@ -44,7 +52,7 @@ def unpack_release(
             link(release / name, run / name)
         details = {"tokens": found["tokens"], "step": found["step"]}
         append_record(
-            run / "events.jsonl",
+            run / EVENTS_NAME,
             {"event": "unpacked", **details, "release": opened.manifest.digest},
         )
     return to

@@ -6,18 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from feldspar.core.errors import RunError
 from feldspar.core.machine import host_digest
-from feldspar.core.records import read_records
+from feldspar.core.records import last_record, read_records, step_seconds
+from feldspar.recipe.recorded import BAD_BATCHES_NAME, EVENTS_NAME, METRICS_NAME, TABLES_NAME
 from feldspar.report.figures import number_of
 from feldspar.report.run_summary import OVERALL, Summary, read_summary
 
-EVENTS_NAME, BAD_BATCHES_NAME = "events.jsonl", "bad_batches.jsonl"
-TABLES_NAME = "parametrization.json"
 BEGINNINGS = ("started", "resumed")
 
 Records = Sequence[Mapping[str, Any]]
@@ -69,15 +68,7 @@ class RunFacts:
     @property
     def seconds(self) -> list[float]:
         """Seconds of training after each step, without validation and checkpoints."""
-        speeds = [number_of(row.get(f"{self.unit}_per_second")) for row in self.rows]
-        ends = [row[self.unit] for row in self.rows]
-        amounts = [after - before for before, after in pairwise([0, *ends])]
-        return running_sum(
-            [
-                amount / speed if speed > 0 else math.nan
-                for amount, speed in zip(amounts, speeds, strict=True)
-            ]
-        )
+        return running_sum(step_seconds(self.rows, self.unit))
 
     @property
     def flops(self) -> list[float] | None:
@@ -161,6 +152,16 @@ def is_alive(beginning: Mapping[str, Any]) -> bool:
     except (OSError, OverflowError):
         return False
     return True
+
+
+def is_training(run: Path) -> bool:
+    """Tell whether a process trains the run, by the last record; reads no other."""
+    last, beginning = last_record(run / METRICS_NAME), last_beginning(run)
+    length = _count(beginning.get("length"))
+    if last is None or length is None:
+        return False
+    position = last.get("tokens", last.get("images", length))
+    return position < length and is_alive(beginning)
 
 
 def _state(

@@ -6,15 +6,13 @@ from pathlib import Path
 
 from feldspar.core.progress import say, show
 from feldspar.core.records import last_record
-from feldspar.recipe.recorded import METRICS_NAME
-from feldspar.report.run_facts import State, is_alive, last_beginning
-from feldspar.report.run_report import read_all, write_run_report
+from feldspar.recipe.recorded import LOCK_NAME, METRICS_NAME
+from feldspar.report.run_facts import is_alive, is_training, last_beginning
+from feldspar.report.run_report import write_run_report
 
 INTERVAL_SECONDS = 3.0
 REFRESH_SECONDS = 5
 """The open page loads itself again after so many seconds."""
-LOCK_NAME = ".lock"
-"""The file by which a process that is about to train claims a folder."""
 
 
 def watch_runs(
@@ -32,7 +30,7 @@ def watch_runs(
         while True:
             if waiting := [run for run in runs if _waits(run)]:
                 show(f"waiting for the first step of {', '.join(map(str, waiting))}")
-            elif not any(run.state is State.TRAINING for run in read_all(runs)):
+            elif not any(map(is_training, runs)):
                 return write_run_report(runs, out)
             elif (sizes := tuple((run / METRICS_NAME).stat().st_size for run in runs)) != seen:
                 is_first, seen = seen is None, sizes

@@ -21,20 +21,20 @@ from feldspar.core.records import (
     truncate_records,
 )
 from feldspar.recipe.recorded import (
+    ADAPTATION_NAME,
+    BAD_BATCHES_NAME,
     CHECKPOINTS_NAME,
     DRAWING_NAME,
+    EVENTS_NAME,
+    LOCK_NAME,
     METRICS_NAME,
     RECIPE_NAME,
     SUMMARY_NAME,
+    TABLES_NAME,
     is_run,
 )
 from feldspar.recipe.top import PositionUnit
 
-TABLES_NAME = "parametrization.json"
-ADAPTATION_NAME = "adaptation.json"
-EVENTS_NAME = "events.jsonl"
-BAD_BATCHES_NAME = "bad_batches.jsonl"
-LOCK_NAME = ".lock"
 OWN_NAMES = (
     *(RECIPE_NAME, TABLES_NAME, ADAPTATION_NAME, METRICS_NAME, EVENTS_NAME, BAD_BATCHES_NAME),
     "tokenizer",

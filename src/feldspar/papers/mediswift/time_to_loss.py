@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from feldspar.core.records import step_seconds
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.validation_curve import validation_curve
 from feldspar.runtime.run_folder import RunFolder
@@ -113,9 +114,4 @@ def first_time(times: Sequence[float], losses: Sequence[float], wanted: float) -
 
 def clock_seconds(run: Path) -> list[float]:
     """Return the seconds of each training step of a run, on the clock."""
-    steps = RunFolder(run).steps()
-    starts = [0, *(step["tokens"] for step in steps[:-1])]
-    return [
-        (step["tokens"] - start) / step["tokens_per_second"]
-        for start, step in zip(starts, steps, strict=True)
-    ]
+    return step_seconds(RunFolder(run).steps(), "tokens")
