@@ -5,6 +5,8 @@ OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 QUICK := --durations 12 -m "not slow and not gpu"
+# Tests of `make test`: the quick ones, unless it is called with SELECTED= for all.
+SELECTED = $(QUICK) --ignore $(ARCHITECTURE)
 # Files of tests that compare results of our own arithmetic, and of transformers' beside it.
 NUMBERS := grep -rlE --include 'test_*.py' 'assert_close|approx|allclose|isclose|rounding|torch.equal'
 OWN_NUMERIC = $(shell $(NUMBERS) tests/model tests/sparsity tests/noise_scale tests/reversible)
@@ -12,13 +14,12 @@ OTHER_NUMERIC = $(shell $(NUMBERS) tests/huggingface)
 ARCHITECTURE := tests/test_architecture.py
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test slow everything faults vectors oldest lint check docs docs-links format dist bench
+.PHONY: help quickstart test slow faults vectors oldest lint check docs docs-links format dist bench
 
 help:
 	@echo "make quickstart  raw text to a released model in minutes"
-	@echo "make test        the quick tests"
+	@echo "make test        the quick tests; SELECTED= runs all of them, as CI does"
 	@echo "make slow        the slow tests"
-	@echo "make everything  all tests in one session, as CI runs them"
 	@echo "make faults      kills, damage, full disks, signals, links, bad input: all must be harmless"
 	@echo "make vectors     the numeric tests without the processor's widest vector instructions"
 	@echo "make oldest      the quick tests with the lowest versions that are admitted"
@@ -49,13 +50,10 @@ quickstart: $(VENV)/.quickstart
 	$(BIN)/feldspar quickstart
 
 test: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist worksteal $(QUICK) --ignore $(ARCHITECTURE)
+	$(BIN)/pytest -n 2 --dist worksteal $(SELECTED)
 
 slow: $(VENV)/.dev
 	$(BIN)/pytest -n 2 --dist worksteal --durations 12 -m "slow or gpu"
-
-everything: $(VENV)/.dev
-	$(BIN)/pytest -n 2 --dist worksteal --durations 40
 
 faults: $(VENV)/.dev
 	PYTHONPATH=src:. $(BIN)/python -m tests.faults

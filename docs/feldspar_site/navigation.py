@@ -48,7 +48,7 @@ ENTRY = re.compile(r"^\* \[(?P<words>[^\n]*?)\]\((?P<target>[^)#\n]+\.md)\)", re
 """An item of a list that begins with a link to a page."""
 
 PROMISE = re.compile(r"(At the end of|After) this page you (have|can) ")
-"""How a tutorial begins; on a card it says nothing."""
+"""The beginning of a tutorial, which says nothing on a card."""
 
 
 def add_navigation(pages: Mapping[str, Page]) -> dict[str, Page]:

@@ -1,4 +1,4 @@
-"""What a shell is told while its user types: commands, options, recipes and runs."""
+"""A shell is told commands, options, recipes and runs while its user types."""
 
 import os
 import subprocess

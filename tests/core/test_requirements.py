@@ -1,4 +1,4 @@
-"""What feldspar needs, read from lines as its metadata holds them, against what is installed."""
+"""Requirements, read from lines as the metadata holds them, against what is installed."""
 
 import re
 import tomllib

@@ -1,4 +1,4 @@
-"""What tests of examples run under."""
+"""Fixtures of the tests of examples."""
 
 import os
 from typing import Any

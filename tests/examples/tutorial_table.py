@@ -1,4 +1,4 @@
-"""What makes each tutorial short enough for a test, and text that is made instead of fetched."""
+"""Changes that make each tutorial short enough for a test, and text made instead of fetched."""
 
 import json
 import textwrap

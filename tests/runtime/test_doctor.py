@@ -1,4 +1,4 @@
-"""What the doctor finds, and that each finding ends with a command."""
+"""The doctor finds what is missing, and each finding ends with a command."""
 
 import json
 from pathlib import Path

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from feldspar.core.progress import duration
+from feldspar.core.readable import short_duration
 from feldspar.runtime.live import Shown, Speed, SpeedMeter, TrainingDisplay, peak_line
 
 
@@ -63,4 +63,4 @@ def test_speed_leaves_out_the_first_step_and_pauses() -> None:
     ("seconds", "text"), [(0.4, "0s"), (59.6, "1m00s"), (7500, "2h05m"), (273_600, "3d04h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert short_duration(seconds) == text

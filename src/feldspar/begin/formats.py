@@ -45,7 +45,7 @@ NOT_READ = {
     ".zip": "unpack it first",
     ".gz": "unpack it first; only .jsonl.gz and .warc.gz are read as they are",
 }
-"""What to do with files that hold text in a form that no reader takes."""
+"""Advice for files that hold text in a form that no reader takes."""
 _SNIFFED_BYTES = 1 << 16
 
 

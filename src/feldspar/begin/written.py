@@ -12,6 +12,7 @@ from typing import Any
 from feldspar.begin.choice import LEAST_STEPS, MOST_EPOCHS, SEQUENCES, Choice
 from feldspar.begin.held_out import HeldOut
 from feldspar.begin.pile import Pile, Source
+from feldspar.core.readable import size_text
 from feldspar.recipe.sections.corpus import SourceSettings
 
 COMMENT_COLUMN, WIDTH = 44, 110
@@ -45,7 +46,7 @@ def recipe_lines(
     if choice.start_from is None:
         yield _line(
             f"tokenizer: {{type: train_bpe, vocab_size: {choice.vocabulary}{_sample(pile)}}}",
-            f"by the amount of text ({amount(pile.new_bytes)}) and the size of the model",
+            f"by the amount of text ({size_of(pile.new_bytes)}) and the size of the model",
         )
     else:
         base = _text(str(choice.start_from.expanduser().absolute()))
@@ -76,12 +77,9 @@ def next_commands(places: Places) -> list[str]:
     ]
 
 
-def amount(size: float) -> str:
-    """Write a number of bytes with its unit."""
-    for unit, step in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= step:
-            return f"{size / step:.3g} {unit}"
-    return f"{size:.0f} bytes"
+def size_of(count: float) -> str:
+    """Write a number of bytes with its unit, small ones as they are."""
+    return size_text(count) if count >= 1e3 else f"{count:.0f} bytes"
 
 
 def seen_from_recipe(path: Path, recipe: Path) -> str:
@@ -119,7 +117,7 @@ def _source(source: Source, recipe: Path) -> Iterator[str]:
     yield _line(
         f"    {_text(source.name)}:",
         f"{source.files:,} files, {source.documents_text} documents, "
-        f"{about}{amount(source.text_bytes)} of text",
+        f"{about}{size_of(source.text_bytes)} of text",
     )
     settings: SourceSettings = source.settings
     given = settings.reader.model_dump(mode="json", exclude_defaults=True)

@@ -49,7 +49,7 @@ VALUES: dict[str, Callable[[str], list[str]]] = {
     "model": complete_run,
     "path": complete_run,
 }
-"""What completes the values of an argument, by its name in the function of its command."""
+"""Functions that complete an argument, by its name in the function of its command."""
 
 
 def complete_arguments(app: typer.Typer) -> None:

@@ -19,7 +19,8 @@ from rich.text import Text
 
 from feldspar.core.errors import FeldsparError
 from feldspar.core.json_files import json_text
-from feldspar.core.progress import SEPARATOR, duration
+from feldspar.core.progress import SEPARATOR
+from feldspar.core.readable import short_duration
 
 PLAIN_INTERVAL_SECONDS = 10.0
 BAR_WIDTH = 24
@@ -216,7 +217,7 @@ class AmountColumn(ProgressColumn):
             return Text(f"{task.completed:,.0f} {unit}")
         share = f"{task.completed / task.total:.0%} of {task.total:,.0f} {unit}"
         left = task.time_remaining
-        return Text(share if left is None else f"{share}, {duration(left)} left")
+        return Text(share if left is None else f"{share}, {short_duration(left)} left")
 
 
 def folded_line(line: str, width: int) -> list[str]:

@@ -94,7 +94,7 @@ def _minutes(default: float) -> float:
 def _print_pile(pile: "Pile") -> None:
     """Print what was found: a row for each source, and the files that no reader takes."""
     from feldspar.begin.formats import advice
-    from feldspar.begin.written import amount
+    from feldspar.begin.written import size_of
     from feldspar.cli.tables import print_table
 
     rows = []
@@ -107,8 +107,8 @@ def _print_pile(pile: "Pile") -> None:
                 "-" if source.fields is None else source.fields.text,
                 f"{source.files:,}",
                 source.documents_text,
-                f"{about}{amount(source.text_bytes)}",
-                amount(source.mean_bytes),
+                f"{about}{size_of(source.text_bytes)}",
+                size_of(source.mean_bytes),
                 source.letters,
             )
         )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from feldspar.cli.tables import print_table
+from feldspar.core.readable import size_text
 
 if TYPE_CHECKING:
     from feldspar.train.time_here import TimeHere
@@ -205,14 +206,6 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
         f"micro-batches of {memory['micro_batch_sequences']} x {memory['context_length']}, "
         f"activations: {memory['activation_memory']}"
     )
-
-
-def size_text(count: int) -> str:
-    """Write a number of bytes in decimal units."""
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if count >= scale:
-            return f"{count / scale:.3g} {unit}"
-    return f"{count / 1e3:.3g} kB"
 
 
 def _print_time(time: Mapping[str, Any]) -> None:

@@ -210,7 +210,7 @@ def show_plan(loaded: "LoadedVisionRecipe", json: bool, with_images: bool = Fals
 
 def print_plan(summary: dict[str, Any]) -> None:
     """The plan for people."""
-    from feldspar.cli.plan_figures import size_text
+    from feldspar.core.readable import size_text
 
     typer.echo(f"{summary['name']}")
     typer.echo(f"  parameters  {summary['parameters']['total']:,}")

@@ -89,16 +89,3 @@ def show(line: str | None) -> None:
 def tokens_of_plan(tokens: int, planned: int) -> str:
     """Say how many of the planned tokens a run has read."""
     return f"{tokens:,} of {planned:,} planned tokens ({tokens / planned:.1%})"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds in a short form: 45s, 3m20s, 2h05m, 3d04h."""
-    whole = round(seconds)
-    for size, unit, smaller, name in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
-        if whole >= size:
-            return f"{whole // size}{unit}{whole % size // smaller:02d}{name}"
-    return f"{whole}s"

@@ -38,7 +38,7 @@ TITLES = {
     "survivors": "duplicates: survivors",
     "write": "writing documents",
 }
-"""What a stage does, as its progress is shown."""
+"""Work of each stage, as its progress is shown."""
 Run = Callable[[Any, Path], dict[str, Any]]
 """Fills a folder from a unit and returns counts; top-level and pure but for that folder."""
 

@@ -28,7 +28,7 @@ and no logits depend on it: a recipe that trains the model sets its own."""
 STANDARD = ParametrizationSettings(learning_rate=LEARNING_RATE)
 NO_SCALING = NoScaling()
 SPELLED_ABSENT = {"model.reversible": "false"}
-"""How a recipe spells that there is none of something, where that is not null."""
+"""Values by which a recipe says that there is none of something, where that is not null."""
 
 
 @dataclass(frozen=True)

@@ -178,7 +178,7 @@ def events(folder: Path) -> dict[str, Any]:
 
 def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
     """Return the commands that make the data, train, continue, evaluate and verify."""
-    torch = str(installed_version("torch") or "").partition("+")[0]
+    torch = (installed_version("torch") or "").partition("+")[0]
     found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
     if run.recipe.corpus:
         found["data"] = ["feldspar corpus build recipe.yaml"]

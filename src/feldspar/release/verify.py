@@ -25,14 +25,14 @@ from feldspar.release.stored_tensors import stored_entries
 
 @dataclass(frozen=True)
 class Verified:
-    """What a verification found."""
+    """Findings of a verification."""
 
     problems: tuple[str, ...]
     """A line for each fault."""
     files: int
     bytes: int
     order: str
-    """What is known of the order of the data."""
+    """State of the order of the data, in words."""
 
 
 def verify_files_of(folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
 
-from feldspar.report.amounts import number, with_interval
+from feldspar.core.readable import number, with_interval
 from feldspar.report.canvas import ERROR_BARS, Drawing, Figure, drawing
 from feldspar.report.line_labels import Named, reserve, settle
 from feldspar.report.palette import INK, QUIET, REFERENCE, series_colour

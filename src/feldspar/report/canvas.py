@@ -17,7 +17,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from feldspar.core.errors import missing_extra
-from feldspar.report.amounts import tick
+from feldspar.core.readable import tick
 from feldspar.report.palette import GRID, INK, QUIET, dark_rules
 
 WIDTH_INCHES, HEIGHT_INCHES = 5.3, 3.2

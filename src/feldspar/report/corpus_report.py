@@ -15,7 +15,7 @@ from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import UserError, missing_extra
 from feldspar.core.files import write_atomically
 from feldspar.core.manifest import MANIFEST_NAME, is_manifest, kind_of
-from feldspar.report.amounts import amount
+from feldspar.core.readable import amount
 from feldspar.report.bars import grouped_bar_figure, heat_map
 from feldspar.report.canvas import Figure
 from feldspar.report.figures import Series, line_figure

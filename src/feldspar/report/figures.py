@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from feldspar.core.readable import number
 from feldspar.core.student_t import half_width
-from feldspar.report.amounts import number
 from feldspar.report.canvas import ERROR_BARS, Drawing, Figure, drawing, plain_numbers
 from feldspar.report.line_labels import Named, reserve, settle
 from feldspar.report.palette import MARKERS, REFERENCE, series_colour

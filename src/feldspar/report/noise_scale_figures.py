@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from feldspar.report.amounts import amount
+from feldspar.core.readable import amount
 from feldspar.report.canvas import Figure
 from feldspar.report.figures import Band, Series, line_figure, number_of
 from feldspar.report.page import Section

@@ -62,7 +62,7 @@ class Table:
 
     @property
     def prose(self) -> list[bool]:
-        """Whether a column holds sentences."""
+        """Tell for each column whether it holds sentences."""
         columns = range(len(self.header))
         cells = [[str(row[column]) for row in self.rows if column < len(row)] for column in columns]
         return [any(len(text) > PROSE_LETTERS and " " in text for text in own) for own in cells]
@@ -94,7 +94,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Card:
-    """What a reader wants to know first."""
+    """Facts that a reader wants to know first."""
 
     verdict: str
     """A word or two; empty for none."""

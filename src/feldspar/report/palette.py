@@ -30,7 +30,7 @@ INK = Colour("#1d2430", "#e6e9ef")
 QUIET = Colour("#4a5568", "#aab4c2")
 GRID = Colour("#dde3ea", "#2b333f")
 REFERENCE = Colour("#7d8794", "#8b96a5")
-"""What the other values are compared with."""
+"""Colour of values that others are compared with."""
 ALL = (*SERIES, SURFACE, INK, QUIET, GRID, REFERENCE)
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from feldspar.report.amounts import amount, duration, precise
+from feldspar.core.readable import amount, duration, precise
 from feldspar.report.figures import number_of
 from feldspar.report.page import Card, Fact
 from feldspar.report.run_facts import RunFacts, State

@@ -5,7 +5,7 @@ from typing import Any
 
 from feldspar.core.differences import SHOWN_CHARACTERS, differences
 from feldspar.core.errors import shorten
-from feldspar.report.amounts import amount, duration
+from feldspar.core.readable import amount, duration
 from feldspar.report.page import Card, Fact, Section, Table
 from feldspar.report.run_card import guards, results
 from feldspar.report.run_facts import RunFacts, State

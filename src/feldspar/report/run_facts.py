@@ -23,7 +23,7 @@ Records = Sequence[Mapping[str, Any]]
 
 
 class State(StrEnum):
-    """How far a run has come."""
+    """Stages of a run, as a page names them."""
 
     FINISHED = "finished"
     TRAINING = "training"
@@ -44,7 +44,7 @@ class Validation:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a page says of a run before its curves."""
+    """Facts of a run that a page gives before its curves."""
 
     name: str
     unit: str

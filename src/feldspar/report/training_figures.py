@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from statistics import median
 
-from feldspar.report.amounts import amount, number, precise
+from feldspar.core.readable import amount, number, precise
 from feldspar.report.canvas import Figure
 from feldspar.report.figures import Series, line_figure, number_of
 from feldspar.report.run_card import finding

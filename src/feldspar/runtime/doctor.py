@@ -36,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Examination:
-    """What a machine has, and what to mend on it."""
+    """Facts of a machine, and what to mend on it."""
 
     machine: dict[str, str]
     extras: list[Extra]

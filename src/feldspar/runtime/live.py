@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from feldspar.core.progress import SEPARATOR, duration, show
+from feldspar.core.progress import SEPARATOR, show
+from feldspar.core.readable import amount, short_duration
 
 SMOOTHING_SECONDS = 20.0
 """Time over which speed is averaged."""
@@ -100,23 +101,15 @@ class TrainingDisplay:
                 parts.append(f"{speed.flops_per_second / self._peak:.0%} of peak")
             if speed.positions_per_second > 0:
                 left = max(self._length - shown.position, 0) / speed.positions_per_second
-                parts.append(f"{duration(left)} left")
+                parts.append(f"{short_duration(left)} left")
         return SEPARATOR.join(parts)
 
 
 def peak_line(flops_per_second: float, measured: bool, precision: str) -> str:
     """Explain what the display's share of the peak is a share of."""
-    speed = amount_text(flops_per_second)
+    speed = amount(flops_per_second)
     source = "the fastest matrix product measured here" if measured else "the data sheet's"
     return (
         f'peak: {speed}FLOP/s in {precision} ({source}); "of peak" is the share of it that '
         "training reaches"
     )
-
-
-def amount_text(number: float) -> str:
-    """Write a large number with a prefix of its unit, such as ``151 G``."""
-    for prefix, scale in (("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
-        if number >= scale:
-            return f"{number / scale:.3g} {prefix}"
-    return f"{number:.3g} "

@@ -26,7 +26,7 @@ class BundledTask:
     chance: float
     """The accuracy of guessing."""
     about: str
-    """What the task asks for."""
+    """The question that the task puts."""
     source: str
     """Where the items come from."""
     licence: str

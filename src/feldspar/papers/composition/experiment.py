@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from feldspar.core.progress import progress
+from feldspar.core.readable import with_interval
 from feldspar.core.student_t import half_width
 from feldspar.papers.composition.differences import Bits, document_interval, seed_bits
 from feldspar.papers.composition.held_out import (
@@ -36,7 +37,6 @@ from feldspar.papers.kit.stated import StatedClaims
 from feldspar.papers.kit.tuned_rates import RATE, best_rate, scores_by_rate
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.load import load_recipe
-from feldspar.report.amounts import with_interval
 from feldspar.report.bars import Bar, bar_figure
 from feldspar.report.canvas import Figure
 from feldspar.report.page import Section, Table

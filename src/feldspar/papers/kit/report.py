@@ -15,10 +15,10 @@ from feldspar.core.errors import UserError
 from feldspar.core.files import write_atomically
 from feldspar.core.json_files import write_json
 from feldspar.core.machine import machine
+from feldspar.core.readable import amount, duration
 from feldspar.papers.kit.claims import Claim, Verdict, counts, with_recorded
 from feldspar.papers.kit.experiment import Outcome
 from feldspar.papers.kit.paper import Findings, Paper, Scale
-from feldspar.report.amounts import amount, duration
 from feldspar.report.markdown import markdown_table
 from feldspar.report.page import Card, Fact, Section, Table, render_page
 

@@ -20,6 +20,14 @@ def amount(value: float, digits: int = 3) -> str:
     return f"{shown:.{digits}g} {PREFIXES[prefix]}".strip() if abs(shown) < 1e4 else f"{value:.3g}"
 
 
+def size_text(count: float) -> str:
+    """Write a number of bytes in decimal units."""
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
 def number(value: float, digits: int = 4) -> str:
     """Write a measured value with ``digits`` digits, without an exponent where it stays short."""
     if not math.isfinite(value):
@@ -45,6 +53,19 @@ def duration(seconds: float) -> str:
         if count or parts:
             parts.append(f"{count} {unit}" if count else "")
     return " ".join(filter(None, parts[:2]))
+
+
+def short_duration(seconds: float) -> str:
+    """Write a time in a short form: 45s, 3m20s, 2h05m, 3d04h."""
+    whole = round(seconds)
+    for size, unit, smaller, name in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller:02d}{name}"
+    return f"{whole}s"
 
 
 def decimals_of(half_width: float) -> int:

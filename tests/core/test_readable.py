@@ -1,6 +1,6 @@
 """Numbers for readers."""
 
-from feldspar.report.amounts import amount, decimals_of, duration, precise, tick, with_interval
+from feldspar.core.readable import amount, decimals_of, duration, precise, tick, with_interval
 
 
 def test_amounts_have_prefixes() -> None:
