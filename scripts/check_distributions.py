@@ -113,7 +113,7 @@ def wheel_places(wheel: Path, tracked: list[str]) -> dict[str, Path]:
         if name.startswith(PACKAGE)
     }
     for name in tracked:
-        if Path(name).name == "LICENSE":
+        if Path(name).name.startswith("LICENSE"):
             places[f"{licences}/{name}"] = ROOT / name
     return places
 
