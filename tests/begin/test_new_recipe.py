@@ -53,7 +53,7 @@ def records(folder: Path) -> list[Path]:
 
 def one_file(folder: Path) -> list[Path]:
     folder.mkdir(parents=True)
-    (folder / "book").write_text(documents(1, 60_000, seed=3)[0] * 10)
+    (folder / "book").write_text("\n\n".join(documents(200, 3000, seed=3)))
     return [folder / "book"]
 
 

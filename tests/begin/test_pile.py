@@ -10,6 +10,7 @@ from feldspar.begin import sample
 from feldspar.begin.pile import measure_pile
 from feldspar.core.errors import UserError
 from feldspar.corpus.columns import arrow
+from feldspar.recipe.sections.readers import TextReader
 from tests.made_text import documents
 
 
@@ -100,3 +101,12 @@ def test_names_of_sources_are_safe_and_distinct(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("my text", "other/my text", "---")]
     names = [source.name for source in measure_pile(paths).sources]
     assert names == ["my-text-text", "my-text-text-2", "text"]
+
+
+def test_one_long_file_is_cut_so_that_parts_can_be_held_out(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("\n\n".join(documents(40, 3000)))
+    (source,) = measure_pile([tmp_path / "book.txt"]).sources
+    reader = source.settings.reader
+    assert isinstance(reader, TextReader) and reader.document_characters == 2000
+    assert source.files == 1 and source.documents > 40
+    assert "".join(source.texts) == (tmp_path / "book.txt").read_text()

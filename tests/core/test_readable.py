@@ -1,6 +1,14 @@
 """Numbers for readers."""
 
-from feldspar.core.readable import amount, decimals_of, duration, precise, tick, with_interval
+from feldspar.core.readable import (
+    amount,
+    counted,
+    decimals_of,
+    duration,
+    precise,
+    tick,
+    with_interval,
+)
 
 
 def test_amounts_have_prefixes() -> None:
@@ -26,3 +34,7 @@ def test_numbers_of_axes_are_plain() -> None:
     powers = ["10\u00b9\u2078", "2\u00b710\u207b\u2076"]
     assert shown == ["0", "0.001", "0.5", "2000", "300 k", "1 T", *powers]
     assert tick(3.0, 1) == "3.0" and precise(3.2) == "3.20"
+
+
+def test_counts_have_nouns() -> None:
+    assert [counted(n, "file") for n in (0, 1, 1200)] == ["0 files", "1 file", "1,200 files"]

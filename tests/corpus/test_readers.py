@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow
 import pytest
 import zstandard
+from hypothesis import given, strategies
 from pyarrow import parquet
 
 from feldspar.core.errors import FeldsparError, SetupError, UserError
@@ -20,6 +21,7 @@ from feldspar.corpus.document import Document, Tolerance, check_source_name
 from feldspar.corpus.readers.listing import matches
 from feldspar.corpus.readers.members import read_members
 from feldspar.corpus.readers.sources import read_source
+from feldspar.corpus.readers.text import parts_of
 from feldspar.recipe.sections.corpus import SourceSettings
 
 LINE = '{"id": "a", "text": "one"}\n{"text": "two"}\n'
@@ -140,6 +142,24 @@ def test_a_tree_is_sorted_and_each_inode_is_visited_once(tmp_path: Path) -> None
     ]
     assert read(tmp_path, "code") == expected
     assert read(tmp_path, {"type": "code", "exclude": ("a.py",)}) == expected[1:]
+
+
+def test_long_text_files_are_cut_between_paragraphs(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo\n\nthree")
+    (tmp_path / "b.txt").write_text("short")
+    found = read(tmp_path, {"type": "text", "document_characters": 11})
+    assert found == [
+        Document("s/a.txt#1", "s", "one\n\ntwo\n\n", "a.txt#1", "a.txt#1"),
+        Document("s/a.txt#2", "s", "three", "a.txt#2", "a.txt#2"),
+        Document("s/b.txt", "s", "short", "b.txt", "b.txt"),
+    ]
+
+
+@given(text=strategies.text("ab \n", max_size=60), most=strategies.integers(1, 12))
+def test_parts_are_short_and_together_the_text(text: str, most: int) -> None:
+    parts = parts_of(text, most)
+    assert "".join(parts) == text and all(len(part) <= most for part in parts)
+    assert all(parts[:-1])
 
 
 def test_globs() -> None:

@@ -31,7 +31,7 @@ def hold_out(documents: Sequence[int]) -> HeldOut:
     """Return the shares for sources of so many ``documents`` each."""
     total, most = sum(documents), max(documents)
     if most < LEAST:
-        why = "nothing is held out: a source needs 3 documents for that; split long files into more"
+        why = "nothing is held out: a source needs 3 documents for that, or a long text file"
         return HeldOut(0.0, 0.0, 1.0, why)
     if total < FEW:
         test = SHARE if most >= LEAST_FOR_TEST else 0.0

@@ -11,7 +11,8 @@ from typing import Any
 
 from feldspar.begin.fields import Fields, choose_fields
 from feldspar.begin.formats import Finding, Search, search
-from feldspar.begin.sample import WHOLE_FILES, read_sample, sniffed_records
+from feldspar.begin.held_out import LEAST
+from feldspar.begin.sample import WHOLE_FILES, cut, read_sample, sniffed_records
 from feldspar.core.progress import progress
 from feldspar.corpus.document import Document
 from feldspar.recipe.sections.corpus import SourceSettings
@@ -30,7 +31,7 @@ class Source:
     fields: Fields | None
     files: int
     documents: int
-    """Documents; an estimate where only a part was read."""
+    """Documents, parts of cut files included; an estimate where only a part was read."""
     text_bytes: int
     """UTF-8 bytes of their text."""
     exact: bool
@@ -47,7 +48,7 @@ class Source:
     @property
     def documents_text(self) -> str:
         """Return the number of documents, and whether it is an estimate."""
-        known = self.exact or self.finding.format in WHOLE_FILES
+        known = self.exact or self.documents == self.files
         return f"{'' if known else 'about '}{self.documents:,}"
 
     @property
@@ -141,9 +142,12 @@ def _measure(name: str, finding: Finding, text_field: str | None) -> Source:
         records = list(sniffed_records(finding))
         fields = choose_fields(records, str(finding.path), text_field)
     sample = read_sample(name, finding, fields)
+    if finding.format == "text" and len(sample.finding.files) < LEAST:
+        sample = cut(sample)
     finding, documents, factor = sample.finding, sample.documents, sample.factor
     sizes = [len(document.text.encode()) for document in documents]
-    whole = finding.format in WHOLE_FILES
+    # Where no file is cut.
+    whole = finding.format in WHOLE_FILES and len(documents) <= len(finding.files)
     return Source(
         name=name,
         finding=finding,

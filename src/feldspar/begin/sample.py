@@ -19,6 +19,7 @@ from feldspar.corpus.readers.jsonl import jsonl_records
 from feldspar.corpus.readers.parquet import PARQUET_SUFFIXES, parquet_records
 from feldspar.corpus.readers.pieces import Piece
 from feldspar.corpus.readers.sources import pieces_of
+from feldspar.corpus.readers.text import parts_of
 from feldspar.recipe.sections.corpus import SourceSettings
 from feldspar.recipe.sections.readers import (
     CodeReader,
@@ -39,6 +40,8 @@ SNIFFED_FILES, SNIFFED_RECORDS = 8, 50
 """Files and records of each file in which fields are sought."""
 WHOLE_FILES = ("text", "code")
 """Formats of which each file is a document."""
+PARTS, PART_CHARACTERS = 100, (2_000, 100_000)
+"""Documents that long files of text are cut into, and the least and most characters of one."""
 MOST_LEFT_OUT = 20
 """Files that are left out because they are no UTF-8 text; more are refused."""
 
@@ -100,6 +103,26 @@ def read_sample(name: str, finding: Finding, fields: Fields | None) -> Sample:
     _check(finding, documents)
     factor = total / read if read else 1.0
     return Sample(finding, _settings(finding, fields), documents, factor)
+
+
+def cut(sample: Sample) -> Sample:
+    """Cut the files of a text source into documents, so that a part of them can be held out."""
+    reader = sample.settings.reader
+    assert isinstance(reader, TextReader)
+    least, most = PART_CHARACTERS
+    characters = sum(len(document.text) for document in sample.documents)
+    size = min(max(characters // PARTS, least), most)
+    if all(len(document.text) <= size for document in sample.documents):
+        return sample
+    settings = sample.settings.model_copy(
+        update={"reader": reader.model_copy(update={"document_characters": size})}
+    )
+    parts = [
+        replace(document, text=text)
+        for document in sample.documents
+        for text in parts_of(document.text, size)
+    ]
+    return replace(sample, settings=settings, documents=parts)
 
 
 def _whole_file(piece: Piece, file: str) -> tuple[Document | None, str]:

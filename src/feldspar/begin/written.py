@@ -12,8 +12,9 @@ from typing import Any
 from feldspar.begin.choice import LEAST_STEPS, MOST_EPOCHS, SEQUENCES, Choice
 from feldspar.begin.held_out import HeldOut
 from feldspar.begin.pile import Pile, Source
-from feldspar.core.readable import size_text
+from feldspar.core.readable import counted, size_text
 from feldspar.recipe.sections.corpus import SourceSettings
+from feldspar.recipe.sections.readers import TextReader
 
 COMMENT_COLUMN, WIDTH = 44, 110
 RECORD = "feldspar's speed record"
@@ -116,7 +117,8 @@ def _source(source: Source, recipe: Path) -> Iterator[str]:
     about = "" if source.exact else "about "
     yield _line(
         f"    {_text(source.name)}:",
-        f"{source.files:,} files, {source.documents_text} documents, "
+        f"{counted(source.files, 'file')}, {source.documents_text} "
+        f"{'document' if source.documents == 1 else 'documents'}, "
         f"{about}{size_of(source.text_bytes)} of text",
     )
     settings: SourceSettings = source.settings
@@ -134,6 +136,7 @@ def _source(source: Source, recipe: Path) -> Iterator[str]:
 
 
 def _of_reader(source: Source) -> str:
+    reader = source.settings.reader
     told = {
         "text": "one document a file",
         "code": "one document a file",
@@ -142,6 +145,8 @@ def _of_reader(source: Source) -> str:
         "warc": "one document a page",
         "huggingface": "the split train",
     }[source.finding.format]
+    if isinstance(reader, TextReader) and reader.document_characters is not None:
+        told = "cut into documents, so that some can be held out"
     if source.finding.bad:
         told += f"; {len(source.finding.bad)} files are left out, which are no UTF-8 text"
     elif source.finding.exclude:

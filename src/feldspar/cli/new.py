@@ -96,6 +96,7 @@ def _print_pile(pile: "Pile") -> None:
     from feldspar.begin.formats import advice
     from feldspar.begin.written import size_of
     from feldspar.cli.tables import print_table
+    from feldspar.core.readable import counted
 
     rows = []
     for source in pile.sources:
@@ -121,7 +122,8 @@ def _print_pile(pile: "Pile") -> None:
         typer.echo(f"left out: {len(bad) - SHOWN} more, which the recipe names")
     for ending, count in pile.search.passed_over.most_common(SHOWN):
         hint = advice(ending)
-        typer.echo(f"not read: {count:,} {ending}" + (f" ({hint})" if hint else ""))
+        files = counted(count, f"{ending} file") if ending.startswith(".") else ending
+        typer.echo(f"not read: {files}" + (f" ({hint})" if hint else ""))
 
 
 def _print_choice(made: "NewRecipe") -> None:

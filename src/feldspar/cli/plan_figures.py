@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from feldspar.cli.tables import print_table
-from feldspar.core.readable import size_text
+from feldspar.core.readable import counted, size_text
 
 if TYPE_CHECKING:
     from feldspar.train.time_here import TimeHere
@@ -130,7 +130,7 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
 def _print_products(name: str, masked: Mapping[str, Any]) -> None:
     """Print the measured products of masked matrices, and the step that follows from them."""
     measured, step = masked["measured"], masked["measured"]["step"]
-    threads = "1 thread" if measured["threads"] == 1 else f"{measured['threads']} threads"
+    threads = counted(measured["threads"], "thread")
     where = threads if measured["device"] == "cpu" else measured["device"]
     typer.echo(
         f"  phase {name}: sparse products for {measured['sparse']} of {masked['masked']} masked "
@@ -199,7 +199,7 @@ def _print_memory(memory: Mapping[str, Any]) -> None:
     )
     room = "" if memory["device_bytes"] is None else f" of {size_text(memory['device_bytes'])}"
     typer.echo(f"  memory      {size_text(memory['total_bytes'])}{room} a device: {shown}")
-    devices = f"{memory['devices']} devices" if memory["devices"] > 1 else "1 device"
+    devices = counted(memory["devices"], "device")
     split = f" in {memory['shards']} shards" if memory["shards"] > 1 else ""
     typer.echo(
         f"              {devices}, {memory['distribution']}{split}, {memory['precision']}, "

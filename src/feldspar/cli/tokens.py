@@ -91,9 +91,11 @@ def _print(report: "ShardReport", json: bool) -> None:
         ),
         left=2,
     )
+    from feldspar.core.readable import counted
+
     skipped = sum(c.empty_documents for sources in report.splits.values() for c in sources.values())
     if skipped:
-        typer.echo(f"{skipped:,} documents without text were left out")
+        typer.echo(f"{counted(skipped, 'document')} without text left out")
 
 
 def compare(

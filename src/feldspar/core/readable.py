@@ -20,6 +20,11 @@ def amount(value: float, digits: int = 3) -> str:
     return f"{shown:.{digits}g} {PREFIXES[prefix]}".strip() if abs(shown) < 1e4 else f"{value:.3g}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Write a count with its noun, in the plural unless it is one: ``1 file``, ``1,200 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def size_text(count: float) -> str:
     """Write a number of bytes in decimal units."""
     for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):

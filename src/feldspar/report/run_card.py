@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from feldspar.core.readable import amount, duration, precise
+from feldspar.core.readable import amount, counted, duration, precise
 from feldspar.report.figures import number_of
 from feldspar.report.page import Card, Fact
 from feldspar.report.run_facts import RunFacts, State
@@ -68,8 +68,8 @@ def guards(run: RunFacts) -> Fact:
     """Return what the guards saw: spikes of the loss, and steps that were not finite."""
     if not run.spikes and not run.skipped:
         return Fact("Guards", "nothing seen", "no spike, no bad step")
-    spikes = f"{run.spikes} loss spike{'' if run.spikes == 1 else 's'}"
-    bad = f"{run.skipped} step{'' if run.skipped == 1 else 's'} not finite"
+    spikes = counted(run.spikes, "loss spike")
+    bad = f"{counted(run.skipped, 'step')} not finite"
     return Fact("Guards", " and ".join([spikes] * bool(run.spikes) + [bad] * bool(run.skipped)))
 
 

@@ -26,7 +26,7 @@ from feldspar.train.optimizer import Optimizer
 
 ROUNDS, MOST_SECONDS = 4, 30.0
 """Timings of each model, of which the fastest counts, and seconds after which no more are made."""
-PACE_ROUNDS, PACE_SECONDS = 32, 3.0
+PACE_ROUNDS, PACE_SECONDS = 32, 1.0
 """Most steps with each number of threads for a pace, and seconds after which no more are made."""
 BUSY = 1.5
 """A step that takes so many times its processor time on the clock shows other programs."""

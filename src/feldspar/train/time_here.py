@@ -7,10 +7,16 @@ import torch
 from feldspar.core.cgroups import memory_bytes
 from feldspar.core.errors import SetupError
 from feldspar.core.execution import available_cores
-from feldspar.plan.flops import UTILISATION_CONVENTION
+from feldspar.core.progress import progress
+from feldspar.core.readable import counted
+from feldspar.plan.flops import UTILISATION_CONVENTION, flops_per_token
 from feldspar.plan.summary import Plan
 from feldspar.plan.time import DEFAULT_UTILISATION
 from feldspar.runtime.device import choose_device, choose_precision, peak_flops
+from feldspar.train.step_timing import measure_pace
+
+LONGEST_STEP = 1.0
+"""Seconds of a step at the usual share of the peak, above which no step is taken to measure."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +30,10 @@ class TimeHere:
 
 
 def time_here(plan: Plan) -> TimeHere:
-    """Return the time at the usual share of this machine's peak, which is measured.
+    """Return the time at the speed of a few steps, taken now.
 
-    Validation, checkpoints and masks that save FLOPs are not counted. The result is right to a
-    factor of about two: the speed of a finished run (``--measured``) is far better known.
+    Where a step takes long it is the time at the usual share of this machine's peak, right to a
+    factor of about two. Validation, checkpoints and masks that save FLOPs are not counted.
     """
     runtime = plan.recipe.runtime
     try:
@@ -45,10 +51,25 @@ def time_here(plan: Plan) -> TimeHere:
         )
     on_gpu = device.type == "cuda"
     number = torch.cuda.device_count() if on_gpu else available_cores()
-    peak = number * peak_flops(device, precision).per_second
-    seconds = plan.flops()[UTILISATION_CONVENTION] / (DEFAULT_UTILISATION * peak)
-    parts = "GPU" if on_gpu else "core"
-    return TimeHere(
-        seconds / 3600,
-        f"{number} {parts}{'' if number == 1 else 's'} at {DEFAULT_UTILISATION:.0%} of the peak",
-    )
+    usual = DEFAULT_UTILISATION * number * peak_flops(device, precision).per_second
+    basis = f"{counted(number, 'GPU' if on_gpu else 'core')} at "
+    timed = _timed_flops(plan, usual) if number == 1 or not on_gpu else None
+    per_second = timed or usual
+    basis += "the speed of a few steps" if timed else f"{DEFAULT_UTILISATION:.0%} of the peak"
+    return TimeHere(plan.flops()[UTILISATION_CONVENTION] / per_second / 3600, basis)
+
+
+def _timed_flops(plan: Plan, usual: float) -> float | None:
+    """Return the FLOPs per second of steps of the first phase; None where they take too long.
+
+    A step has as many sequences as the phase's, or as many as take ``LONGEST_STEP`` seconds at
+    the ``usual`` speed.
+    """
+    recipe, context = plan.recipe, plan.recipe.context_lengths[0]
+    work = flops_per_token(recipe.model, plan.shapes, context)[UTILISATION_CONVENTION]
+    most = int(LONGEST_STEP * usual / (work * context))
+    if most == 0:
+        return None
+    sequences = min(plan.timeline.phases[0].stretches[0].sequences, most)
+    with progress("timing a few steps", None, "steps"):
+        return work * measure_pace(recipe, 0, sequences).undisturbed

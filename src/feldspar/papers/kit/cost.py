@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from feldspar.core.accelerators import accelerator_named
+from feldspar.core.readable import counted
 from feldspar.plan.flops import UTILISATION_CONVENTION
 from feldspar.plan.summary import plan_recipe
 from feldspar.plan.time import DEFAULT_UTILISATION, data_sheet_speed
@@ -87,7 +88,7 @@ def cost_in_words(costs: Sequence[RunCost]) -> str:
     """Return the cost of runs at a paper's scale, in words."""
     flops = sum(cost.flops for cost in costs)
     hours = sum(cost.accelerator_hours for cost in costs)
-    runs = "1 run" if len(costs) == 1 else f"{len(costs)} runs"
+    runs = counted(len(costs), "run")
     return (
         f"{runs}, {flops:.3g} FLOPs by {costs[0].convention}: about {hours:,.0f} "
         f"{ACCELERATOR.name} hours at {DEFAULT_UTILISATION:.0%} of the data sheet's peak"

@@ -29,17 +29,20 @@ class ParquetReader(Settings):
 
 
 class TextReader(Settings):
-    """A folder of text files, one document each."""
+    """A folder of text files, one document each unless they are cut."""
 
     type: Literal["text"] = "text"
     suffixes: tuple[str, ...] = (".txt", ".md", ".rst")
     """File endings that are read."""
     exclude: tuple[str, ...] = ()
     """Globs of relative paths that are left out; a glob without "/" is matched with file names."""
+    document_characters: Count | None = None
+    """Most characters of a document: longer files are cut, between paragraphs where they can be.
+    Each part is held out by itself."""
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return without_defaults(self, handler, ("exclude",))
+        return without_defaults(self, handler, ("exclude", "document_characters"))
 
 
 class CodeReader(Settings):
