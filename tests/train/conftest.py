@@ -2,12 +2,13 @@
 
 import json
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feldspar.core.progress import SilentListener, listening
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.tokens.shards.build_shards import build_shards
 from tests.processes import run
@@ -79,3 +80,21 @@ def metrics_of(run: Path) -> list[dict[str, Any]]:
 def losses_of(run: Path) -> list[float]:
     """The training loss of each step."""
     return [record["train/loss"] for record in metrics_of(run)]
+
+
+class Listener(SilentListener):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def news() -> Iterator[list[str]]:
+    """Everything that was said during the test."""
+    listener = Listener()
+    with listening(listener):
+        yield listener.lines

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ import torch
 
 from feldspar.cli.main import run_with
 from feldspar.core.errors import FeldsparError, RunError, SetupError, UserError
-from feldspar.core.progress import SilentListener, listening
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.tokens import ShardSettings, TrainBpe
 from feldspar.runtime.checkpoint_store import CheckpointStore
@@ -24,24 +22,6 @@ from feldspar.train.run_tokenizer import run_tokenizer
 from tests.train.conftest import losses_of, metrics_of
 
 SHORT = ["phases.0.length=8 steps", "phases.1.length=4 steps", "evaluation.every=6 steps"]
-
-
-class Listener(SilentListener):
-    """Keeps what was said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
-@pytest.fixture
-def news() -> Iterator[list[str]]:
-    """Everything that was said during the test."""
-    listener = Listener()
-    with listening(listener):
-        yield listener.lines
 
 
 @pytest.fixture(scope="module")

@@ -169,12 +169,15 @@ def test_fresh_moments_start_from_zero(recipe_file: Path, tmp_path: Path) -> Non
     assert fresh[25:] != kept[25:]
 
 
-def test_a_run_starts_from_another_runs_weights(recipe_file: Path, tmp_path: Path) -> None:
+def test_a_run_starts_from_another_runs_weights(
+    recipe_file: Path, tmp_path: Path, news: list[str]
+) -> None:
     first = tmp_path / "first"
     losses = run(recipe_file, first)
     start = f"start_from={{type: run, path: {first}}}"
     continued = run(recipe_file, tmp_path / "second", start)
     assert continued[0] < losses[0] - 0.5
+    assert any("reads them from the beginning" in line for line in news)
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def begin_training(inputs: Inputs, run: OpenRun, distribution: Distribution) -> 
     run.begin(
         trainer,
         lambda folder: write_files(folder, inputs, task.adaptation),
-        lambda: tell_start(plan, task),
+        lambda: tell_start(inputs, task),
     )
     if checkpoint is None and (choice := task.choose_products()) is not None:
         trainer.event("products", **choice)
@@ -172,8 +172,14 @@ def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | 
     )
 
 
-def tell_start(plan: Plan, task: LanguageModelling) -> dict[str, Any]:
-    """Print the plan's warnings; return the census of masks, or None without masks."""
+def tell_start(inputs: Inputs, task: LanguageModelling) -> dict[str, Any]:
+    """Print warnings of the plan and the data; return the census of masks, if there are any."""
+    plan = inputs.plan
+    if inputs.start is not None and inputs.start.state["shards"] == inputs.data.shards.digest:
+        say(
+            "warning: start_from: that run was trained on the same shards; this one reads them "
+            "from the beginning, not from where that one stopped"
+        )
     drift = drift_warnings(plan.recipe, task.precision is torch.bfloat16)
     for warning in (*plan.warnings, *drift):
         say(f"warning: {warning}")
