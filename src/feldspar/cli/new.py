@@ -130,6 +130,7 @@ def _print_choice(made: "NewRecipe") -> None:
     """Print what was chosen, and the next commands."""
     from feldspar.begin.written import next_commands
     from feldspar.cli.next_steps import tell_next
+    from feldspar.core.readable import duration
 
     choice = made.choice
     bound = {"minutes": "", "text": "; more would read the text too often"}[choice.bound_by]
@@ -141,8 +142,8 @@ def _print_choice(made: "NewRecipe") -> None:
         f"{choice.text_tokens:,}{bound}"
     )
     typer.echo(
-        f"  training    {choice.seconds / 60:.2g} minutes at {choice.pace.undisturbed:,.0f} tokens "
-        "a second, measured on this machine; building the data comes before"
+        f"  training    {duration(choice.seconds)} at {choice.pace.undisturbed:,.0f} tokens a second, "
+        "measured on this machine; building the data comes before"
     )
     for line in made.warnings():
         typer.echo(f"warning: {line}")
