@@ -142,8 +142,8 @@ def _print_choice(made: "NewRecipe") -> None:
         f"{choice.text_tokens:,}{bound}"
     )
     typer.echo(
-        f"  training    {duration(choice.seconds)} at {choice.pace.undisturbed:,.0f} tokens a second, "
-        "measured on this machine; building the data comes before"
+        f"  training    {duration(choice.seconds)} at {choice.pace.undisturbed:,.0f} tokens a "
+        "second, measured on this machine; building the data comes before"
     )
     for line in made.warnings():
         typer.echo(f"warning: {line}")
