@@ -7,6 +7,7 @@ import shutil
 import signal
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,15 +26,17 @@ from feldspar.core.system_errors import translated
 LIMIT_BYTES = 4096
 
 
-@pytest.fixture
+@contextmanager
 def little_space() -> Iterator[None]:
-    """No file may grow beyond a few kilobytes."""
+    """No file may grow beyond a few kilobytes; pytest's own output must not be written here."""
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT_BYTES, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, ignored)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
 def write_and_close(path: Path) -> None:
@@ -57,15 +60,13 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_a_full_disk_is_named_whatever_library_writes(
-    tmp_path: Path, name: str, request: pytest.FixtureRequest
-) -> None:
+def test_a_full_disk_is_named_whatever_library_writes(tmp_path: Path, name: str) -> None:
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "file").write_bytes(b"x" * (LIMIT_BYTES + 1))
-    request.getfixturevalue("little_space")
     target = tmp_path / "target"
     with (
         pytest.raises(SetupError, match=r"no space left on the disk while writing .*target"),
+        little_space(),
         disk_errors(target),
     ):
         WRITERS[name](target)

@@ -1,6 +1,8 @@
 """Read strict YAML 1.2 as plain values with line numbers; a file cannot create objects."""
 
 import math
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,13 @@ def read_yaml(path: Path) -> tuple[Any, Lines]:
 
 def parse_yaml(text: str, name: str) -> tuple[Any, Lines]:
     """Return the plain value of ``text`` and the line of each key; ``name`` is used in errors."""
+    value, lines = _parse(text, name)
+    return deepcopy(value), dict(lines)
+
+
+# The parser is slow, and an experiment loads its recipe for hundreds of runs.
+@lru_cache(maxsize=256)
+def _parse(text: str, name: str) -> tuple[Any, Lines]:
     parser = YAML(typ="rt", pure=True)
     parser.allow_duplicate_keys = False
     try:
