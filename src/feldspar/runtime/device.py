@@ -3,6 +3,7 @@
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -95,11 +96,11 @@ def peak_flops(device: torch.device, precision: torch.dtype, threads: int = 1) -
         known = accelerator_of(torch.cuda.get_device_name(device))
         if known is not None and precision is torch.bfloat16:
             return PeakFlops(known.bfloat16_flops, "data sheet")
-        return PeakFlops(_best_matmul(device, precision, 8192), "measured")
+        return PeakFlops(fastest_matmul(device, precision, 8192), "measured")
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return PeakFlops(threads * _best_matmul(device, precision, 1024), "measured")
+        return PeakFlops(threads * fastest_matmul(device, precision, 1024), "measured")
     finally:
         torch.set_num_threads(before)
 
@@ -113,10 +114,11 @@ def utilisation(flops: float, seconds: float, capacity: float) -> dict[str, floa
     return {"model_flop_utilisation": share} if share <= 1 else {}
 
 
-def _best_matmul(
+@cache  # an experiment trains hundreds of models
+def fastest_matmul(
     device: torch.device, precision: torch.dtype, size: int, repeats: int = 6
 ) -> float:
-    """Return the FLOPs per second of the fastest of several products.
+    """Return the FLOPs per second of the fastest of several products, measured once.
 
     On a processor only its own time counts, so other jobs do not matter.
     """

@@ -1,5 +1,6 @@
 """The claims of 2411.00999 on norm layers and on growing batches, judged by runs of any size."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from statistics import fmean
@@ -110,8 +111,10 @@ def reading_claim(figures: Figures, claims: StatedClaims) -> Claim:
 
 def stray(factors: Sequence[Sequence[float]]) -> float:
     """Return the largest share by which a factor lies off the mean of its run, from the second
-    tenth on."""
+    tenth on; infinite where a factor is."""
     late = np.array(factors)[:, 1:]
+    if not np.isfinite(late).all():
+        return math.inf
     return float(np.abs(late / late.mean(axis=1, keepdims=True) - 1).max())
 
 

@@ -90,10 +90,12 @@ READING = (
 )
 """The trunk read on at a tenth of its peak rate, with all layers measured."""
 QUICK_TOKENS = 122_880
+FEW_SEQUENCES = "evaluation.validation_sequences=16"
 QUICK = (
     f"phases.0.length={QUICK_TOKENS} tokens",
     "noise_scale.half_life=4096 tokens",
     "evaluation.every=20% of run",
+    FEW_SEQUENCES,
 )
 QUICK_BATCHES = ("constant-32", "constant-64", "ramp", LOOP)
 
@@ -179,8 +181,9 @@ def reading_trials(scale: Scale) -> list[Trial]:
     """Return the trunks, read on with all layers measured."""
     quick = scale is Scale.QUICK
     length = f"phases.0.length={20 if quick else READING_STEPS} steps"
+    settings = (*READING, length, *((FEW_SEQUENCES,) if quick else ()))
     return [
-        trial_of({}, seed, (*READING, length, start_from_trunk(scale, seed)))
+        trial_of({}, seed, (*settings, start_from_trunk(scale, seed)))
         for seed in range(1 if quick else SEEDS)
     ]
 

@@ -13,7 +13,12 @@ TRUNK_DATA = Data(TRUNK_RECIPE)
 TRUNK_SCORE = "validation/bits_per_byte"
 TRUNKS = 3
 """The number of trunks; run s of an experiment starts from trunk s modulo this number."""
-QUICK_LENGTH = "phases.0.length=40 steps"
+QUICK = (
+    "phases.0.length=40 steps",
+    "evaluation.every=100% of run",
+    "evaluation.validation_sequences=16",
+)
+"""A quick run's trunk; validation would take longer than its training."""
 
 
 def trunk_stage(scale: Scale) -> Stage:
@@ -39,7 +44,7 @@ def start_from_trunk(scale: Scale, seed: int) -> str:
 
 
 def _trials(scale: Scale) -> list[Trial]:
-    shortened = (QUICK_LENGTH,) if scale is Scale.QUICK else ()
+    shortened = QUICK if scale is Scale.QUICK else ()
     return [Trial(str(seed), (*shortened, f"seed={seed}")) for seed in range(_count(scale))]
 
 
