@@ -154,7 +154,8 @@ TABLE = (
         places={"imported": ("runs/chat",)},
     ),
     Row(r"vision evaluate "),
-    Row(r"vision export ", "ONNX takes a minute", added=("--format", "pt2", ANEW)),
+    Row(r"vision export .*onnx$", "the tutorial of images exports one", only_read=True),
+    Row(r"vision export ", "the workspace holds the file", added=(ANEW,)),
     Row(
         r"release .*--verify",
         "a release of the reader's, or the folder that the card lies in",

@@ -1,6 +1,7 @@
 """A reader's folder: the files that examples name, and what the real commands make of them."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -175,26 +176,31 @@ class Folder:
         shutil.copytree(work, kept)
         self.work, self.kept = work, kept
         self.before = self.stamps()
+        self.folders = {Path(place).relative_to(work) for place, _, _ in os.walk(work)}
 
     def stamps(self) -> dict[str, tuple[int, ...]]:
         """Size, time and inode of each file."""
-        found = {}
-        for path in self.work.rglob("*"):
-            if path.is_file():
-                known = path.stat()
-                stamp = (known.st_size, known.st_mtime_ns, known.st_ino)
-                found[path.relative_to(self.work).as_posix()] = stamp
-        return found
+        return {
+            os.path.relpath(place, self.work) + "/" + name: stamp(f"{place}/{name}")
+            for place, _, names in os.walk(self.work)
+            for name in names
+        }
 
     def restore(self) -> None:
         """Remove what is new, and bring back what was changed or removed."""
         now = self.stamps()
         for name in now.keys() - self.before.keys():
             (self.work / name).unlink()
-        for name in {name for name, stamp in self.before.items() if now.get(name) != stamp}:
+        for name in {name for name, known in self.before.items() if now.get(name) != known}:
             (self.work / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(self.kept / name, self.work / name)
-        for folder in sorted(self.work.rglob("*"), reverse=True):
-            if folder.is_dir() and not (self.kept / folder.relative_to(self.work)).exists():
-                folder.rmdir()
-        self.before = self.stamps()
+            self.before[name] = stamp(self.work / name)
+        for place, _, _ in os.walk(self.work, topdown=False):
+            if Path(place).relative_to(self.work) not in self.folders:
+                Path(place).rmdir()
+
+
+def stamp(path: str | Path) -> tuple[int, ...]:
+    """Size, time and inode of a file."""
+    known = Path(path).stat()
+    return known.st_size, known.st_mtime_ns, known.st_ino

@@ -39,7 +39,7 @@ PARAMETRIZATION = "choose.parametrization"
 SPARSITY = "phases.0.sparsity.sparsity"
 RATE = "parametrization.learning_rate"
 NAMES = {"sp": "SP", "mup": "muP", "supar": "SmuPar"}
-QUICK_STEPS = 50
+QUICK_STEPS = 30
 DENSE = 1.0
 LOWEST = "1/128"
 """The lowest density of the paper's 610M models."""
