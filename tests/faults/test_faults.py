@@ -19,6 +19,7 @@ CLASSES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.several_cores
 def test_nothing_is_lost_silent_or_a_traceback(tmp_path: Path) -> None:
     file = tmp_path / "verdicts.json"
