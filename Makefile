@@ -82,7 +82,7 @@ format: $(VENV)/.dev
 	$(BIN)/ruff format
 
 dist: $(VENV)/.dev
-	rm -rf build dist
+	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python scripts/check_distributions.py $(if $(KEEP),--work $(KEEP))

@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 
 from feldspar.cli import tokenizer as tokenizer_command
 from feldspar.cli import tokens as tokens_command
+from feldspar.cli import trace as trace_command
+from feldspar.cli.trace import parts
 from feldspar.core.errors import RunError, UserError
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
@@ -22,6 +24,7 @@ def app() -> typer.Typer:
     app = typer.Typer()
     tokenizer_command.register(app)
     tokens_command.register(app)
+    trace_command.register(app)
     return app
 
 
@@ -55,6 +58,14 @@ def test_show(app: typer.Typer, shards: ShardSet) -> None:
     report = json.loads(run(app, "tokens", "show", shards.path, "--json"))
     assert report["digest"] == shards.digest
     assert report["splits"]["train"]["code"]["tokens"] == shards.tokens("train", "code")
+
+
+def test_trace_shows_every_part(app: typer.Typer, shards: ShardSet) -> None:
+    told = run(app, "trace", shards.path)
+    assert "train       prose" in told and f"{shards.tokens('train', 'prose'):,} tokens" in told
+    kept = {"splits": {"train": {"documents": 2, "bytes": 1000}}}
+    assert parts({"by_source": {"a": kept}}) == [("train", "a", "2", "1,000 bytes")]
+    assert parts({"sources": ["a"]}) == []
 
 
 def test_show_finds_damage(app: typer.Typer, shards: ShardSet, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
         Example: feldspar trace data/quickstart/shards
         """
         from feldspar.cli.console import print_json
+        from feldspar.cli.tables import print_table
 
         record = read_chain_link(folder)
         if json_output:
@@ -34,6 +35,25 @@ def register(app: typer.Typer) -> None:
         for key, value in record["counts"].items():
             if not isinstance(value, dict | list):
                 typer.echo(f"  {key:8} {value}")
+        if rows := parts(record["counts"]):
+            print_table(("split", "source", "documents", "size"), rows, left=2)
+
+
+def parts(counts: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return split, source, documents and size of the parts of a folder, where it has any."""
+    found = [
+        (split, source, each, f"{each['tokens']:,} tokens")
+        for split, sources in counts.get("splits", {}).items()
+        for source, each in sources.items()
+        if "tokens" in each
+    ]
+    found += [
+        (split, source, each, f"{each['bytes']:,} bytes")
+        for source, kept in counts.get("by_source", {}).items()
+        for split, each in kept.get("splits", {}).items()
+    ]
+    found.sort(key=lambda row: row[:2])
+    return [(split, source, f"{each['documents']:,}", size) for split, source, each, size in found]
 
 
 def read_chain_link(folder: Path) -> dict[str, Any]:
