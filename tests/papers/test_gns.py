@@ -112,8 +112,18 @@ def test_a_factor_that_drifts_is_told() -> None:
     drifting = json_values(relation_figures(noises(lambda s: 3 - 1.8 * s)))["factors"]
     wide = relation_claims(steady | {"width_factors": {"256": drifting}}, CLAIMS)
     assert by_name(wide)["one-factor-serves-the-run"].borne_out is False
-    assert not reading_claim({"reading_factors": drifting}, CLAIMS).borne_out
-    assert reading_claim({"reading_factors": steady["factors"]}, CLAIMS).borne_out
+    chance = {"reading_stray_by_chance": [0.05]}
+    assert not reading_claim({"reading_factors": drifting} | chance, CLAIMS).borne_out
+    assert reading_claim({"reading_factors": steady["factors"]} | chance, CLAIMS).borne_out
+
+
+def test_a_constant_factor_strays_by_chance_as_far_as_its_steps_scatter() -> None:
+    steps = np.arange(40.0)
+    scattered = 1 + 0.3 * np.random.default_rng(0).standard_normal(40)
+    for signal, least, most in ((np.ones(40), 0.0, 1e-12), (scattered, 0.1, 0.6)):
+        groups = {"norm": (np.full(40, 2.0), np.ones(40)), "total": (np.full(40, 6.0), signal)}
+        noise, squares = ({name: own[part] for name, own in groups.items()} for part in (0, 1))
+        assert least <= StepNoise(steps, noise, squares).stray_by_chance(10) <= most
 
 
 def test_what_norm_layers_do_not_say_is_not_claimed() -> None:

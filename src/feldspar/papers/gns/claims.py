@@ -100,10 +100,11 @@ def reading_claim(figures: Figures, claims: StatedClaims) -> Claim:
     """Judge how steady the factor of a model is that had learnt to read before."""
     name = "one-factor-serves-a-model-that-reads"
     factors = figures["reading_factors"]
-    away = stray(factors)
+    away, chance = stray(factors), max(figures["reading_stray_by_chance"])
     return claims.judged(
         name,
-        f"by tenth of the tokens from the second on: {by_tenth(factors)}",
+        f"by tenth of the tokens from the second on: {by_tenth(factors)}; it strays by {away:.0%}, "
+        f"a constant factor would by {chance:.0%}, as steps scatter",
         held=away <= claims.limit(name, "share"),
         away=away,
     )

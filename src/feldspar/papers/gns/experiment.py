@@ -85,7 +85,7 @@ WIDTHS = {128: 800, 256: 400}
 READING_BATCH, READING_STEPS = 256, 30
 """With 8 sequences in 240 steps, the gradient of a model that reads drowned in noise: the factor of
 a tenth lay between 0.3 and 5.7, with all seeds. Its error falls with the sequences of a step and
-with the root of the steps, here to about 5 %."""
+with the root of the steps."""
 READING = (
     *EXACT,
     "evaluation.every=100% of run",
@@ -222,6 +222,8 @@ def measure(results: Results, scale: Scale) -> Figures:
         }
     if "reading" in results:
         found["reading_factors"] = factors_of(results["reading"])
+        noises = [read_step_noise(run.folder) for run in results["reading"]]
+        found["reading_stray_by_chance"] = [noise.stray_by_chance(BLOCKS) for noise in noises]
     return found
 
 

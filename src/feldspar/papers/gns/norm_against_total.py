@@ -52,6 +52,25 @@ class StepNoise:
         """Return the factor from norm layers to total in each block."""
         return self.block_scales("total", blocks) / self.block_scales("norm", blocks)
 
+    def stray_by_chance(self, blocks: int, draws: int = 2000) -> float:
+        """Return the share by which one block's factor would lie off their mean by chance alone.
+
+        That is the largest share of a run's blocks from the second on, and its median over runs
+        whose steps are drawn from this run's: in these the factor is constant.
+        """
+        first, random = len(self.tokens) // blocks, np.random.default_rng(0)
+        shape = (draws, blocks - 1, first)
+        steps = random.integers(first, len(self.tokens), shape)
+        sums = {
+            group: [values[group][steps].sum(-1) for values in (self.noise, self.signal_sq)]
+            for group in GROUPS
+        }
+        total, norm = (_ratio(*sums[group]) for group in ("total", "norm"))
+        factors = total / norm
+        away = np.abs(factors / factors.mean(axis=1, keepdims=True) - 1).max(axis=1)
+        known = away[np.isfinite(away)]
+        return float(np.median(known)) if known.size else float("inf")
+
 
 def read_step_noise(run: Path) -> StepNoise:
     """Read the log of a run that measured all its layers.
