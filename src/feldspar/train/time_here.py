@@ -32,7 +32,7 @@ class TimeHere:
 def time_here(plan: Plan) -> TimeHere:
     """Return the time at the speed of a few steps, taken now.
 
-    Where a step takes long it is the time at the usual share of this machine's peak, right to a
+    On a GPU, and where a step takes long, it is the time at the usual share of this machine's peak, right to a
     factor of about two. Validation, checkpoints and masks that save FLOPs are not counted.
     """
     runtime = plan.recipe.runtime
@@ -53,7 +53,8 @@ def time_here(plan: Plan) -> TimeHere:
     number = torch.cuda.device_count() if on_gpu else available_cores()
     usual = DEFAULT_UTILISATION * number * peak_flops(device, precision).per_second
     basis = f"{counted(number, 'GPU' if on_gpu else 'core')} at "
-    timed = _timed_flops(plan, usual) if number == 1 or not on_gpu else None
+    # A GPU does much in a second: the models that it would time may not fit into its memory.
+    timed = None if on_gpu else _timed_flops(plan, usual)
     per_second = timed or usual
     basis += "the speed of a few steps" if timed else f"{DEFAULT_UTILISATION:.0%} of the peak"
     return TimeHere(plan.flops()[UTILISATION_CONVENTION] / per_second / 3600, basis)

@@ -221,8 +221,8 @@ def measure(results: Results, scale: Scale) -> Figures:
             for place, width in enumerate(WIDTHS)
         }
     if "reading" in results:
-        found["reading_factors"] = factors_of(results["reading"])
         noises = [read_step_noise(run.folder) for run in results["reading"]]
+        found["reading_factors"] = [noise.factors(BLOCKS).tolist() for noise in noises]
         found["reading_stray_by_chance"] = [noise.stray_by_chance(BLOCKS) for noise in noises]
     return found
 
