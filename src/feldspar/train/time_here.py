@@ -32,8 +32,9 @@ class TimeHere:
 def time_here(plan: Plan) -> TimeHere:
     """Return the time at the speed of a few steps, taken now.
 
-    On a GPU, and where a step takes long, it is the time at the usual share of this machine's peak, right to a
-    factor of about two. Validation, checkpoints and masks that save FLOPs are not counted.
+    On a GPU, and where a step takes long, it is the time at the usual share of this machine's peak,
+    right to a factor of about two. Validation, checkpoints and masks that save FLOPs are not
+    counted.
     """
     runtime = plan.recipe.runtime
     try:
