@@ -1,5 +1,6 @@
 """What every test runs under: one thread, no network, the same examples each time."""
 
+import gc
 import os
 import signal
 import socket
@@ -38,6 +39,12 @@ settings.load_profile("feldspar")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the slow tests: one that comes last leaves a worker without work."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Spare later collections of garbage what tests and libraries hold to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
