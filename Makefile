@@ -4,8 +4,8 @@ VENV ?= .venv
 OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-# Tests go to two processes file by file, files with slow tests first (tests/conftest.py).
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Tests go to two processes one by one, slow tests first (tests/conftest.py).
+TWO := -n 2 --dist load --maxschedchunk 1
 QUICK := --durations 12 -m "not slow and not gpu"
 # Tests of `make test`: the quick ones, unless it is called with SELECTED= for all.
 SELECTED = $(QUICK) --ignore $(ARCHITECTURE)

@@ -184,7 +184,7 @@ def reading_trials(scale: Scale) -> list[Trial]:
     """Return the trunks, read on with all layers measured."""
     quick = scale is Scale.QUICK
     longer = (f"phases.0.length={READING_STEPS} steps", f"phases.0.batch.sequences={READING_BATCH}")
-    settings = (*READING, *(("phases.0.length=20 steps", FEW_SEQUENCES) if quick else longer))
+    settings = (*READING, *(("phases.0.length=10 steps", FEW_SEQUENCES) if quick else longer))
     return [
         trial_of({}, seed, (*settings, start_from_trunk(scale, seed)))
         for seed in range(1 if quick else SEEDS)

@@ -14,7 +14,7 @@ TRUNK_SCORE = "validation/bits_per_byte"
 TRUNKS = 3
 """The number of trunks; run s of an experiment starts from trunk s modulo this number."""
 QUICK = (
-    "phases.0.length=40 steps",
+    "phases.0.length=20 steps",
     "evaluation.every=100% of run",
     "evaluation.validation_sequences=16",
 )
