@@ -6,6 +6,8 @@ import numpy as np
 
 RESAMPLES = 10_000
 LEVEL = 0.95
+DRAWN_AT_ONCE = 1 << 20
+"""Documents drawn in one call, which hold 16 MB with their values."""
 
 
 def ratio_interval(
@@ -36,8 +38,11 @@ def resampled_sums(
     """
     count = values.shape[1]
     sums = np.empty((len(values), resamples))
-    for index in range(resamples):
-        sums[:, index] = values[:, generator.integers(0, count, count)].sum(axis=1)
+    lot = max(1, DRAWN_AT_ONCE // count)
+    for first in range(0, resamples, lot):
+        drawn = generator.integers(0, count, (min(lot, resamples - first), count))
+        for own, row in zip(values, sums, strict=True):
+            row[first : first + lot] = own[drawn].sum(axis=1)
     return sums
 
 

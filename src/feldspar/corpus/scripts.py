@@ -10,6 +10,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 
 from feldspar.core.errors import UserError, nearest
 
@@ -23,9 +24,7 @@ def characters_of_scripts(names: Iterable[str]) -> set[int]:
     """
     codes: set[int] = set()
     for name in names:
-        word = OTHER_NAMES.get(name.upper(), name.upper())
-        pattern = re.compile(rf"(?<![A-Z]){re.escape(word)}(?![A-Z])")
-        found = {c for c, known in _named_characters() if pattern.search(known)}
+        found = _characters_of(OTHER_NAMES.get(name.upper(), name.upper()))
         if not found:
             hint = nearest(name.lower(), _script_names())
             raise UserError(
@@ -46,6 +45,14 @@ def character_ranges(codes: list[int]) -> str:
             first = code
         previous = code
     return "".join(parts)
+
+
+@cache
+def _characters_of(word: str) -> frozenset[int]:
+    """Return the code points whose names contain a word. Names are searched by ``in`` first, which
+    takes a third of the time of the pattern."""
+    pattern = re.compile(rf"(?<![A-Z]){re.escape(word)}(?![A-Z])")
+    return frozenset(c for c, name in _named_characters() if word in name and pattern.search(name))
 
 
 def _named_characters() -> Iterable[tuple[int, str]]:

@@ -110,7 +110,7 @@ class Drawing:
 
     def place(self) -> None:
         """Lay out all axes, so that places of data on the canvas are known; they then stay."""
-        self.canvas.draw_without_rendering()
+        self.canvas.get_layout_engine().execute(self.canvas)
         self.canvas.set_layout_engine("none")
 
     def finish(self, title: str, description: str, hover: Sequence[dict[str, Any]] = ()) -> Figure:
