@@ -92,7 +92,7 @@ READING = (
     'schedule.learning_rate=[{"to": 0.1, "over": "5% of run"}, {"to": 0.1, "over": "rest"}]',
 )
 """The trunk read on at a tenth of its peak rate, with all layers measured."""
-QUICK_TOKENS = 122_880
+QUICK_TOKENS = 81_920
 FEW_SEQUENCES = "evaluation.validation_sequences=16"
 QUICK = (
     f"phases.0.length={QUICK_TOKENS} tokens",
