@@ -6,6 +6,7 @@ threads would not be there in the fork. A fork has its own folder, environment, 
 """
 
 import atexit
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -21,7 +22,12 @@ from pathlib import Path
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["torch.distributed.fsdp", "feldspar.cli.main", "feldspar.train.run", "feldspar.vision.run"]
+    [
+        *("feldspar.cli.main", "feldspar.train.run", "feldspar.vision.run"),
+        "feldspar.prepare.build",
+        # Optimizers and distributed models import torch's compiler.
+        *("torch.distributed.fsdp", "torch._dynamo"),
+    ]
 )
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 TIMEOUT_SECONDS = 300.0
@@ -141,6 +147,7 @@ def _work(
     before: Callable[[], object] | None,
 ) -> None:
     """Become the program, in the fork."""
+    gc.freeze()  # else each collection of garbage would copy the pages of all that was imported
     for number, path in enumerate(files, 1):
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(opened, number)
