@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -151,6 +153,31 @@ def test_any_checkpoint_continues_to_the_same_bits(
     name = "checkpoints/000000000001792/model.safetensors"
     assert (run / name).read_bytes() == (long_run / name).read_bytes()
     assert verify_files_of(release) == [], "training changed the release"
+
+
+def test_the_commands_of_the_card_run_on_another_machine(
+    long_run: Path,
+    copy: Path,
+    shards_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In the release, whose recipe names shards that are not there."""
+    commands = json.loads((copy / "release.json").read_text())["reproduction"]
+    assert commands.keys() == {"install", "verify", "train", "continue", "evaluate"}
+    shutil.copytree(shards_folder, tmp_path / "again" / "shards")
+    monkeypatch.chdir(copy)
+    hidden = shards_folder.rename(tmp_path / "hidden")
+    try:
+        for kind in ("verify", "train", "continue", "evaluate"):
+            for command in commands[kind]:
+                assert run_with(shlex.split(command)[1:]) == 0, command
+    finally:
+        hidden.rename(shards_folder)
+    for again in ("run", "continued"):
+        assert losses_of(tmp_path / "again" / again) == losses_of(long_run)
+    assert verify_files_of(copy) == []
+    assert str(long_run.parent) not in re.sub("path: .*", "", (copy / "recipe.yaml").read_text())
 
 
 def test_without_the_state_of_the_optimizer_a_new_run_starts_from_the_weights(

@@ -177,22 +177,28 @@ def events(folder: Path) -> dict[str, Any]:
 
 
 def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
-    """Return the commands that make the data, train, continue, evaluate and verify."""
+    """Return the commands that make the data, verify, train, continue and evaluate.
+
+    They are called in the release and write beside it, because a release with further files is not
+    whole. The recipe names folders of the machine that trained, so the commands name others.
+    """
     torch = (installed_version("torch") or "").partition("+")[0]
     found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
-    if run.recipe.corpus:
-        found["data"] = ["feldspar corpus build recipe.yaml"]
-    if run.recipe.shards:
-        found.setdefault("data", []).append("feldspar tokens build recipe.yaml")
-    found["verify"] = ["feldspar release . --verify"]
-    found["train"] = ["feldspar train recipe.yaml --out runs/again"]
+    shards = " shards.path=../again/shards" if run.recipe.shards else ""
+    data = " corpus.path=../again/documents" if run.recipe.corpus else ""
+    if data:
+        found["data"] = [f"feldspar corpus build recipe.yaml{data}"]
+        if shards:
+            found["data"].append(f"feldspar tokens build recipe.yaml{data}{shards}")
+    found["verify"] = ["feldspar release . --verify" + (" --shards ../again/shards" * bool(shards))]
+    found["train"] = [f"feldspar train recipe.yaml{data}{shards} --out ../again/run"]
     if positions:
         at = positions[(len(positions) - 1) // 2]
-        found["evaluate"] = [
-            f"feldspar release . --unpack runs/continued --checkpoint {at}",
-            f"feldspar evaluate runs/continued --checkpoint {at}",
+        found["continue"] = [
+            f"feldspar release . --unpack ../again/continued --checkpoint {at}",
+            f"feldspar train ../again/continued{shards} --out ../again/continued",
         ]
-        found["continue"] = ["feldspar train runs/continued --out runs/continued"]
+        found["evaluate"] = ["feldspar evaluate ../again/continued --split validation"]
     return found
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -93,7 +94,8 @@ def _write_model(loaded: LoadedRun, folder: Path) -> None:
 
 def _copy_records(loaded: LoadedRun, folder: Path) -> None:
     """Copy the run's recipe, tokenizer and records, up to the released checkpoint."""
-    write_atomically(folder / RECIPE_NAME, recipe_text(loaded.loaded))
+    # The files that its values came from lie on this machine.
+    write_atomically(folder / RECIPE_NAME, recipe_text(replace(loaded.loaded, origins={})))
     copy_folder(loaded.tokenizer_folder, folder / TOKENIZER_FOLDER)
     state = loaded.checkpoint.state
     if (adaptation := state.get(ADAPTATION_KEY)) is not None:
