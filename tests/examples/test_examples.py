@@ -35,12 +35,13 @@ EXAMPLES = sorted(
 @pytest.fixture(scope="module", autouse=True)
 def recipes(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A folder with recipes of the reader's own and those that other commands write."""
-    folder = tmp_path_factory.mktemp("examples")
+    folder = tmp_path_factory.mktemp("examples") / "here"
+    folder.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         write_recipes()
-        runs = (f"{RUN}/recipe.yaml", "runs/continued/recipe.yaml")
-        for name in ("folder/best.yaml", "folder/recipe.yaml", *runs):
+        runs = (RUN, "runs/continued", "../again/continued")
+        for name in ("folder/best.yaml", *(f"{each}/recipe.yaml" for each in ("folder", *runs))):
             Path(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy("my-recipe.yaml", name)
         yield folder

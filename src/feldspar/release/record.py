@@ -184,19 +184,24 @@ def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
     """
     torch = (installed_version("torch") or "").partition("+")[0]
     found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
-    shards = " shards.path=../again/shards" if run.recipe.shards else ""
-    data = " corpus.path=../again/documents" if run.recipe.corpus else ""
-    if data:
-        found["data"] = [f"feldspar corpus build recipe.yaml{data}"]
-        if shards:
-            found["data"].append(f"feldspar tokens build recipe.yaml{data}{shards}")
-    found["verify"] = ["feldspar release . --verify" + (" --shards ../again/shards" * bool(shards))]
-    found["train"] = [f"feldspar train recipe.yaml{data}{shards} --out ../again/run"]
+    if run.recipe.corpus:
+        found["data"] = [
+            "feldspar corpus build recipe.yaml corpus.path=../again/documents",
+            (
+                "feldspar tokens build recipe.yaml corpus.path=../again/documents "
+                "shards.path=../again/shards"
+            ),
+        ]
+    found["verify"] = ["feldspar release . --verify --shards ../again/shards"]
+    found["train"] = ["feldspar train recipe.yaml shards.path=../again/shards --out ../again/run"]
     if positions:
         at = positions[(len(positions) - 1) // 2]
         found["continue"] = [
             f"feldspar release . --unpack ../again/continued --checkpoint {at}",
-            f"feldspar train ../again/continued{shards} --out ../again/continued",
+            (
+                "feldspar train ../again/continued shards.path=../again/shards "
+                "--out ../again/continued"
+            ),
         ]
         found["evaluate"] = ["feldspar evaluate ../again/continued --split validation"]
     return found
