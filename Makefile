@@ -85,7 +85,7 @@ format: $(VENV)/.dev
 
 dist: $(VENV)/.dev
 	rm -rf build/lib build/bdist.* dist
-	$(BIN)/python -m build
+	$(BIN)/python -m build --quiet
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python scripts/check_distributions.py $(if $(KEEP),--work $(KEEP))
 
