@@ -158,8 +158,8 @@ TABLE = (
     Row(r"vision export ", "the workspace holds the file", added=(ANEW,)),
     Row(
         r"release .*--verify",
-        "a release of the reader's",
-        places={"mine": ("release",)},
+        "a release of the reader's, or the folder that the card lies in",
+        places={"mine": ("release",), ".": ("release",)},
     ),
     Row(r"release .*--upload", "a hub is needed: test_upload.py has one", only_read=True),
     Row(r"release \S+$", "the workspace holds the release", added=(ANEW,)),

@@ -165,15 +165,15 @@ def test_the_commands_of_the_card_run_on_another_machine(
     """In the release, whose recipe names shards that are not there."""
     commands = json.loads((copy / "release.json").read_text())["reproduction"]
     assert commands.keys() == {"install", "verify", "train", "continue", "evaluate"}
-    shutil.copytree(shards_folder, tmp_path / "again" / "shards")
     monkeypatch.chdir(copy)
-    hidden = shards_folder.rename(tmp_path / "hidden")
+    (tmp_path / "again").mkdir()
+    moved = shards_folder.rename(tmp_path / "again" / "shards")
     try:
         for kind in ("verify", "train", "continue", "evaluate"):
             for command in commands[kind]:
                 assert run_with(shlex.split(command)[1:]) == 0, command
     finally:
-        hidden.rename(shards_folder)
+        moved.rename(shards_folder)
     for again in ("run", "continued"):
         assert losses_of(tmp_path / "again" / again) == losses_of(long_run)
     assert verify_files_of(copy) == []

@@ -177,13 +177,14 @@ def events(folder: Path) -> dict[str, Any]:
 
 
 def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
-    """Return the commands that make the data, verify, train, continue and evaluate.
+    """Return the commands that verify, make the data, train, continue and evaluate.
 
     They are called in the release and write beside it, because a release with further files is not
     whole. The recipe names folders of the machine that trained, so the commands name others.
     """
     torch = (installed_version("torch") or "").partition("+")[0]
     found = {"install": [f"pip install 'feldspar[data,hf]=={__version__}' torch=={torch}"]}
+    found["verify"] = ["feldspar release . --verify"]
     if run.recipe.corpus:
         found["data"] = [
             "feldspar corpus build recipe.yaml corpus.path=../again/documents",
@@ -191,8 +192,8 @@ def reproduction(run: LoadedRun, positions: list[int]) -> dict[str, list[str]]:
                 "feldspar tokens build recipe.yaml corpus.path=../again/documents "
                 "shards.path=../again/shards"
             ),
+            "feldspar release . --verify --shards ../again/shards",
         ]
-    found["verify"] = ["feldspar release . --verify --shards ../again/shards"]
     found["train"] = ["feldspar train recipe.yaml shards.path=../again/shards --out ../again/run"]
     if positions:
         at = positions[(len(positions) - 1) // 2]
