@@ -49,9 +49,9 @@ def character_ranges(codes: list[int]) -> str:
 
 @cache
 def _characters_of(word: str) -> frozenset[int]:
-    """Return the code points whose names contain a word. Names are searched by ``in`` first, which
-    takes a third of the time of the pattern."""
+    """Return the code points whose names contain a word."""
     pattern = re.compile(rf"(?<![A-Z]){re.escape(word)}(?![A-Z])")
+    # Few names hold the letters at all, and ``in`` tells these faster than the pattern.
     return frozenset(c for c, name in _named_characters() if word in name and pattern.search(name))
 
 

@@ -8,7 +8,7 @@ from statistics import fmean
 import numpy as np
 
 from feldspar.papers.gns.equal_loss import BatchRuns, StepTime, loss_at, saved
-from feldspar.papers.gns.norm_against_total import FINE_BLOCKS
+from feldspar.papers.gns.norm_against_total import FINE_BLOCKS, farthest_from_mean
 from feldspar.papers.kit.claims import Claim
 from feldspar.papers.kit.gain import Gain
 from feldspar.papers.kit.paper import Figures
@@ -116,7 +116,7 @@ def stray(factors: Sequence[Sequence[float]]) -> float:
     late = np.array(factors)[:, 1:]
     if not np.isfinite(late).all():
         return math.inf
-    return float(np.abs(late / late.mean(axis=1, keepdims=True) - 1).max())
+    return float(farthest_from_mean(late).max())
 
 
 def by_tenth(factors: Sequence[Sequence[float]]) -> str:

@@ -66,10 +66,15 @@ class StepNoise:
             for group in GROUPS
         }
         total, norm = (_ratio(*sums[group]) for group in ("total", "norm"))
-        factors = total / norm
-        away = np.abs(factors / factors.mean(axis=1, keepdims=True) - 1).max(axis=1)
+        away = farthest_from_mean(total / norm)
         known = away[np.isfinite(away)]
         return float(np.median(known)) if known.size else float("inf")
+
+
+def farthest_from_mean(factors: np.ndarray) -> np.ndarray:
+    """Return for each run of ``factors`` (runs, blocks) the largest share by which one lies off
+    the run's mean."""
+    return np.abs(factors / factors.mean(axis=1, keepdims=True) - 1).max(axis=1)
 
 
 def read_step_noise(run: Path) -> StepNoise:
