@@ -1,5 +1,6 @@
 """Write metrics for TensorBoard, over steps."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,10 @@ class TensorBoardTracker:
             from torch.utils.tensorboard.writer import SummaryWriter
         except ImportError as error:
             raise missing_extra("tensorboard", "track-tensorboard") from error
+        # TensorBoard reads files in the order of their names, which begin with a second: of two
+        # files of one second, the later would be purged by the earlier.
+        while any(folder.glob(f"events.out.tfevents.{int(time.time())}.*")):
+            time.sleep(0.05)
         self._writer = SummaryWriter(str(folder), purge_step=first_step)
 
     def log(self, step: int, position: int, metrics: Mapping[str, float]) -> None:
