@@ -92,15 +92,15 @@ def test_a_seed_that_moves_all_losses_alike_is_no_noise() -> None:
     base = rule(AS_CLAIMED, {"supar": 1.9})
     found = claims_of(lambda values: base(values) * (1 + 0.2 * values["seed"]), Scale.SMALL)
     assert found["retuned-loss-mup"].borne_out and found["untuned-loss-sp"].borne_out
-    assert "(+- 0.00% over 2 seeds)" in found["retuned-loss-mup"].ours
+    assert "(+- 0.00% over 5 seeds)" in found["retuned-loss-mup"].ours
 
 
 def test_a_gain_that_the_seeds_do_not_agree_on_is_none() -> None:
     base = rule(AS_CLAIMED, {"supar": 1.9})
 
     def loss(values: dict[str, Any]) -> float:
-        contrary = values["seed"] == 1 and values[PARAMETRIZATION] == "supar"
-        return base(values) * (1.05 if contrary else 1.0)
+        contrary = values["seed"] % 2 == 1 and values[PARAMETRIZATION] == "supar"
+        return base(values) * (1.10 if contrary else 1.0)
 
     assert claims_of(loss, Scale.SMALL)["retuned-loss-mup"].borne_out is False
 
@@ -119,7 +119,7 @@ def test_runs_that_diverged_do_not_stop_the_analysis() -> None:
 def test_dense_smupar_is_mup_and_is_not_trained_twice() -> None:
     values = [values_of(trial) for trial in sweep_trials(Scale.SMALL)]
     assert not any(v[PARAMETRIZATION] == "supar" and v[SPARSITY] == 0 for v in values)
-    assert len(values) == len({tuple(v.items()) for v in values}) == 20 * 10 * 2
+    assert len(values) == len({tuple(v.items()) for v in values}) == 20 * 10 * 5
 
 
 def test_the_plan_of_the_610m_model_is_the_papers() -> None:
