@@ -2,11 +2,13 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+import feldspar
 from feldspar.cli.main import run_with
 from feldspar.core.files import write_atomically
 from feldspar.evaluate.loss.documents import text_files
@@ -66,6 +68,27 @@ def test_a_runs_held_out_documents(
     assert run_with(["--quiet", "evaluate", str(run_folder), "--split", "validation"]) == 0
 
 
+def test_shards_that_lie_elsewhere_are_named(
+    shards: ShardSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained_on, moved = tmp_path / "shards", tmp_path / "moved"
+    shutil.copytree(shards.path, trained_on)
+    write_atomically(tmp_path / "tiny.yaml", RECIPE.format(shards=trained_on))
+    train(load_recipe(str(tmp_path / "tiny.yaml")), tmp_path / "run")
+    command = ["--quiet", "evaluate", str(tmp_path / "run"), "--json"]
+    assert run_with([*command, "--baselines"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    trained_on.rename(moved)
+    assert run_with(command) == 2
+    shown = capsys.readouterr().err
+    assert str(trained_on) in shown and "--shards FOLDER" in shown
+    assert run_with([*command, "--baselines", "--shards", str(moved)]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert feldspar.evaluate(tmp_path / "run", baselines=True, shards=moved) == expected
+    assert run_with([*command, "--infilling", "--shards", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere" in capsys.readouterr().err
+
+
 def test_padding_of_the_embedding_changes_nothing_when_exported(
     run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +129,7 @@ def test_text_on_an_exported_folder(
         (["{exported}", "--text", "missing.txt"], "missing.txt does not exist"),
         (["{exported}", "--text", "a", "--tasks", "b"], "--text or --tasks, not both"),
         (["{exported}", "--text", "a", "--baselines"], "held-out documents only"),
+        (["{exported}", "--text", "a", "--shards", "b"], "--shards goes with a run's held-out"),
         (["nowhere"], "nowhere is no folder"),
         (["{run}", "--split", "dev"], "has no dev split"),
         (["{run}", "--checkpoint", "7"], "holds no checkpoint at 7 tokens"),

@@ -80,13 +80,14 @@ def evaluate(
     limit: int | None = None,
     baselines: bool = False,
     checkpoint: str = "last",
+    shards: PathLike | None = None,
 ) -> dict[str, Any]:
     """Measure a run on its held-out data; return the figures by name.
 
     A language model gets bits per byte for each source, with ``baselines`` (compressors, a trigram)
-    beside it where asked for; ``limit`` is the most tokens of each source. A vision model gets the
-    measures of its task on its validation images. Raises UserError for a model without held-out
-    data.
+    beside it where asked for; ``limit`` is the most tokens of each source, ``shards`` the folder of
+    its shards where it is not the one in its recipe. A vision model gets the measures of its task
+    on its validation images. Raises UserError for a model without held-out data.
     """
     from feldspar.train.opened_model import Model
 
@@ -102,7 +103,8 @@ def evaluate(
         model = open_model(folder, checkpoint=checkpoint)
     from feldspar.train.evaluation import held_out_figures
 
-    return held_out_figures(model, split, limit, baselines).as_dict()
+    own = None if shards is None else path_of(shards, "shards")
+    return held_out_figures(model, split, limit, baselines, own).as_dict()
 
 
 def evaluate_tasks(

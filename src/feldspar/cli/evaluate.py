@@ -23,6 +23,10 @@ TaskFiles = Annotated[
 Split = Annotated[
     str, typer.Option("--split", help="Held-out documents of a run: validation or test.")
 ]
+Shards = Annotated[
+    Path | None,
+    typer.Option("--shards", help="Folder of a run's shards, where its recipe names another."),
+]
 Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="Tokens of a source, items of a task, or problems."),
@@ -87,6 +91,7 @@ def register(app: typer.Typer) -> None:
         tasks: Tasks = None,
         include_path: TaskFiles = None,
         split: Split = "test",
+        shards: Shards = None,
         limit: Limit = None,
         baselines: Baselines = False,
         infilling: Infilling = False,
@@ -118,9 +123,10 @@ def register(app: typer.Typer) -> None:
             pairs=pairs is not None,
             messages=messages is not None,
             length_sweep=bool(length_sweep),
+            shards=shards is not None,
         )
         drawn = (samples, k, temperature, top_p, max_new_tokens, seed)
-        others = (text, tasks, baselines, infilling, pairs, messages, length_sweep)
+        others = (text, tasks, baselines, infilling, pairs, messages, length_sweep, shards)
         check_problems(bool(problems), drawn, others)
         from feldspar.cli import evaluate_figures as figures
         from feldspar.core.errors import UserError
@@ -140,7 +146,7 @@ def register(app: typer.Typer) -> None:
         if problems:
             figures.show_problems(opened, problems, limit, drawn, json)
         elif length_sweep:
-            figures.show_lengths(opened, length_sweep, text or [], split, json)
+            figures.show_lengths(opened, length_sweep, text or [], split, shards, json)
         elif tasks:
             figures.show_tasks(opened, tasks, include_path, limit, json)
         elif text:
@@ -150,9 +156,9 @@ def register(app: typer.Typer) -> None:
         elif messages:
             figures.show_messages(opened, messages, limit, json)
         elif infilling:
-            figures.show_infilling(opened, split, limit, json)
+            figures.show_infilling(opened, split, limit, shards, json)
         else:
-            figures.show_held_out(opened, split, limit, baselines, json)
+            figures.show_held_out(opened, split, limit, baselines, shards, json)
 
 
 def check_options(
@@ -164,6 +170,7 @@ def check_options(
     pairs: bool,
     messages: bool,
     length_sweep: bool,
+    shards: bool,
 ) -> None:
     """Raise UserError for options that ask for two things at once."""
     from feldspar.core.errors import UserError
@@ -180,6 +187,8 @@ def check_options(
         raise UserError("--infilling goes with a run's held-out documents only, by itself")
     if length_sweep and (tasks or baselines or infilling):
         raise UserError("--length-sweep goes without --tasks, --baselines and --infilling")
+    if shards and (text or tasks or pairs or messages):
+        raise UserError("--shards goes with a run's held-out documents only")
 
 
 def check_problems(problems: bool, drawn: Sequence[object], others: Sequence[object]) -> None:

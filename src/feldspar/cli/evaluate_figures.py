@@ -32,12 +32,17 @@ def show_text(model: "Model", files: list[Path], json: bool) -> None:
 
 
 def show_held_out(
-    model: "Model", split: str, limit: int | None, baselines: bool, json: bool
+    model: "Model",
+    split: str,
+    limit: int | None,
+    baselines: bool,
+    shards: Path | None,
+    json: bool,
 ) -> None:
     """Print the loss of each source of a run's shards, and the baselines."""
     from feldspar.train.evaluation import held_out_figures
 
-    figures = held_out_figures(model, split, limit, baselines)
+    figures = held_out_figures(model, split, limit, baselines, shards)
     if json:
         print_json(figures.as_dict())
         return
@@ -74,11 +79,13 @@ def print_losses(title: str, rows: list[tuple[str, dict[str, float]]]) -> None:
     )
 
 
-def show_infilling(model: "Model", split: str, limit: int | None, json: bool) -> None:
+def show_infilling(
+    model: "Model", split: str, limit: int | None, shards: Path | None, json: bool
+) -> None:
     """Print the loss on the middles of held-out documents in both orders, by source and overall."""
     from feldspar.train.evaluation import infilling_figures
 
-    record = infilling_figures(model, split, limit)
+    record = infilling_figures(model, split, limit, shards)
     if json:
         print_json(record)
         return
@@ -248,11 +255,18 @@ def ks_of(text: str, samples: int) -> list[int]:
     return found
 
 
-def show_lengths(model: "Model", recipe: str, files: list[Path], split: str, json: bool) -> None:
+def show_lengths(
+    model: "Model",
+    recipe: str,
+    files: list[Path],
+    split: str,
+    shards: Path | None,
+    json: bool,
+) -> None:
     """Print a model's figures at each length of a recipe's ``evaluation.length_sweep``."""
     from feldspar.train.evaluation import length_figures, sweep_of
 
-    found = length_figures(model, sweep_of(recipe), files, split)
+    found = length_figures(model, sweep_of(recipe), files, split, shards)
     if json:
         print_json(found)
         return

@@ -55,29 +55,34 @@ def require_run_of(model: Model) -> LoadedRun:
 
 
 def held_out_figures(
-    model: Model, split: str = "test", limit: int | None = None, baselines: bool = False
+    model: Model,
+    split: str = "test",
+    limit: int | None = None,
+    baselines: bool = False,
+    shards: Path | None = None,
 ) -> HeldOutFigures:
     """Measure a run on the held-out documents of its shards, source by source.
 
-    ``split`` is validation or test; ``limit`` is the most tokens of each source. Raises UserError
-    for a model without a run, and where the shards are not those that it was trained on.
+    ``split`` is validation or test; ``limit`` is the most tokens of each source; ``shards`` is the
+    folder of the shards where it is not the recipe's. Raises UserError for a model without a run,
+    and where the shards are not those that it was trained on.
     """
     run = require_run_of(model)
-    shards = held_out_shards(run)
-    loss = evaluate_shards(model.text_model, shards, split, limit)
+    own = held_out_shards(run, shards)
+    loss = evaluate_shards(model.text_model, own, split, limit)
     if not baselines:
         return HeldOutFigures(loss, {})
-    seen = seen_tokens(run.recipe, shards)
-    return HeldOutFigures(loss, held_out_baselines(shards, model.tokenizer, seen, split, limit))
+    seen = seen_tokens(run.recipe, own)
+    return HeldOutFigures(loss, held_out_baselines(own, model.tokenizer, seen, split, limit))
 
 
 def infilling_figures(
-    model: Model, split: str = "test", limit: int | None = None
+    model: Model, split: str = "test", limit: int | None = None, shards: Path | None = None
 ) -> dict[str, Any]:
     """Measure how a run fills gaps in its held-out documents, by source and overall."""
     run = require_run_of(model)
     found = evaluate_infilling(
-        model.text_model, held_out_shards(run), run.recipe.seed, split, limit
+        model.text_model, held_out_shards(run, shards), run.recipe.seed, split, limit
     )
     return infilling_record(found)
 
@@ -116,15 +121,19 @@ def message_figures(model: Model, file: Path, limit: int | None = None) -> dict[
 
 
 def length_figures(
-    model: Model, settings: LengthSweepSettings, files: Sequence[Path] = (), split: str = "test"
+    model: Model,
+    settings: LengthSweepSettings,
+    files: Sequence[Path] = (),
+    split: str = "test",
+    shards: Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model at each length of a sweep, on text files or on a run's held-out documents."""
     run = model.run
     documents = model.tokenizer.encode_documents([read_text(path) for path in files])
     if run is not None and not files:
-        shards = held_out_shards(run)
-        for name in require_split(shards, split):
-            documents += held_out_documents(shards, split, name, model.tokenizer).tokens
+        own = held_out_shards(run, shards)
+        for name in require_split(own, split):
+            documents += held_out_documents(own, split, name, model.tokenizer).tokens
     trained = model.text_model.context_length
     if run is not None:
         trained = max(run.recipe.context_length(phase) for phase in run.recipe.phases)

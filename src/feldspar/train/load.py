@@ -135,12 +135,19 @@ def read_weights(checkpoint: Checkpoint) -> Mapping[str, Tensor]:
     return {name: tensor.detach() for name, tensor in decoder.named_parameters()}
 
 
-def held_out_shards(run: LoadedRun) -> ShardSet:
+def held_out_shards(run: LoadedRun, folder: Path | None = None) -> ShardSet:
     """Open the shards of a run, to measure the run on their held-out data.
 
-    Raises UserError where the shards are not those that the run was trained on.
+    ``folder`` is where they lie, by default where the run's recipe says. Raises UserError where
+    they are absent, or are not those that the run was trained on.
     """
-    shards = open_shards(run.recipe)
+    named = run.recipe.shards
+    if folder is None and named is not None and not named.path.is_dir():
+        raise UserError(
+            f"{run.path} was trained on shards in {named.path}, which does not exist",
+            do="name their folder: feldspar evaluate RUN --shards FOLDER",
+        )
+    shards = open_shards(run.recipe) if folder is None else ShardSet.open(folder)
     if shards.digest != run.checkpoint.state["shards"]:
         raise UserError(
             f"{shards.path} holds other shards than {run.path} was trained on: their held-out "
