@@ -50,7 +50,7 @@ def test_weights_are_those_of_their_definition(steps, half_life):
     if share < 0.99:
         mean = np.average(signals, weights=weights)
         variance = np.average((signals - mean) ** 2, weights=weights)
-        error = math.sqrt(variance * share / (1 - share))
+        error = math.sqrt(variance * share)
         assert estimate.signal_sq_error == pytest.approx(error, rel=1e-3, abs=1e-4)
 
 
@@ -59,6 +59,13 @@ def test_the_band_is_the_specifications():
     for signal in (1.0, 3.0, 2.0, 2.5):
         meter.update(stats(10.0, signal), 100)
     found, wide = meter.estimate("total"), meter.estimate("total", errors=2.0)
+    # 100 tokens leave 2^(-0.1) of a weight.
+    weights = np.array([2.0 ** (-0.1 * later) for later in (3, 2, 1, 0)])
+    signals = np.array([1.0, 3.0, 2.0, 2.5])
+    mean = np.average(signals, weights=weights)
+    variance = np.average(signals**2, weights=weights) - mean**2
+    error = math.sqrt(variance * (weights**2).sum()) / weights.sum()
+    assert found.signal_sq_error == pytest.approx(error)
     assert found.value == pytest.approx(found.noise / found.signal_sq)
     assert found.low == pytest.approx(found.noise / (found.signal_sq + found.signal_sq_error))
     assert found.high == pytest.approx(found.noise / (found.signal_sq - found.signal_sq_error))

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from feldspar.core.errors import UserError
 from feldspar.huggingface.activations import PLAIN, Activations, activation_name, feed_forward_of
 from feldspar.huggingface.adapter import (
     LEARNING_RATE,
@@ -249,6 +250,10 @@ def _scaling(configuration: Mapping[str, Any]) -> PositionScaling:
     if found is None:
         return NoScaling()
     require_values(found, {"type": ("linear",)})
+    if (found.get("factor") is None) == (found.get("train_seq_len") is None):
+        raise UserError(
+            "alibi_scaling: either factor or train_seq_len is needed, not both", found=found
+        )
     if found.get("factor") is not None:
         return LinearScaling(type="linear", factor=positive_number(found, "factor"))
     return LinearScaling(type="linear", train_length=found["train_seq_len"])

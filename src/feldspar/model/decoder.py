@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import say
 from feldspar.core.rows import ParameterRole, Role
 from feldspar.model.attention import Attention
 from feldspar.model.attention_paths import soft_capped
@@ -162,6 +163,7 @@ class Decoder(nn.Module):
         self.output_multiplier = 1.0
         self.head_observer: GradientObserver | None = None
         self.position_scaling: PositionScaling = NoScaling()
+        self._told_of_length = False
         d_model = settings.d_model
         self.token_embedding = Embedding(vocab_size, d_model, Role.EMBEDDING)
         self.position_embedding = (
@@ -310,6 +312,16 @@ class Decoder(nn.Module):
         return x_btd
 
     def _require_positions(self, last: int) -> None:
+        if last < 0:
+            raise UserError("a decoder needs at least one token", found="0 tokens")
+        longest = self.settings.max_sequence_length
+        plain = self.settings.positions.type == "alibi" and self.position_scaling.type == "none"
+        if plain and last >= longest and not self._told_of_length:
+            self._told_of_length = True
+            say(
+                f"warning: {last + 1:,} tokens are more than the model's {longest:,}, and its "
+                "ALiBi slopes are not scaled; position_scaling or extend-context scales them"
+            )
         table = self.position_embedding
         if table is not None and last >= table.n_positions:
             raise UserError(

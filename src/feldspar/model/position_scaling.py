@@ -49,9 +49,11 @@ def scaled_slopes(
 
     Slopes become smaller, so that the heads see farther. NTK (published for a power of two of
     heads) goes by the rank of a slope, steep to shallow, whatever the number of heads. Raises
-    TypeError for a scaling of rotary positions.
+    TypeError for a scaling of rotary positions, ValueError for NTK with a single head.
     """
     if isinstance(scaling, NtkScaling):
+        if len(slopes) < 2:
+            raise ValueError("ntk spreads its factor over the heads; there is only one")
         steep_first = sorted(slopes, reverse=True)
         last = len(slopes) - 1
         slopes = [slope / scaling.factor ** (steep_first.index(slope) / last) for slope in slopes]

@@ -16,8 +16,11 @@ def alibi_slopes(n_heads: int, max_exponent: float = 8.0) -> list[float]:
     """Return the slope of each query head (2108.12409, section 3), for any number of heads.
 
     The largest power of two P <= n_heads gives 2^(-max_exponent h / P); the other heads take the
-    odd members of the sequence for 2P. The order is part of a trained model.
+    odd members of the sequence for 2P. The order is part of a trained model. Raises ValueError for
+    anything but a whole number of heads from 1.
     """
+    if not isinstance(n_heads, int) or n_heads < 1:
+        raise ValueError(f"a whole number of heads from 1 is needed, not {n_heads}")
     power = 2 ** int(math.log2(n_heads))
     slopes = [2.0 ** (-max_exponent * head / power) for head in range(1, power + 1)]
     extra = [

@@ -21,6 +21,7 @@ from feldspar.evaluate.tasks.labels import evaluate_labels
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.phase_data import MessagesData
+from feldspar.recipe.sections.position_scaling import NoScaling
 from feldspar.tokens.sequences.messages import chat_encoder, message_examples, read_messages
 from feldspar.tokens.sequences.pairs import encode_pairs, read_pairs
 from feldspar.train.data import seen_tokens
@@ -134,11 +135,25 @@ def length_figures(
         own = held_out_shards(run, shards)
         for name in require_split(own, split):
             documents += held_out_documents(own, split, name, model.tokenizer).tokens
-    trained = model.text_model.context_length
-    if run is not None:
-        trained = max(run.recipe.context_length(phase) for phase in run.recipe.phases)
+    trained = settings.train_length or trained_length(model)
     records = sweep_lengths(model.text_model, settings, documents, trained)
     return {"train_length": trained, "results": records}
+
+
+def trained_length(model: Model) -> int:
+    """Return the longest context that a model was trained on, in tokens, as far as it is known.
+
+    An extended model's maximum is longer: its scaling names the trained length, or a factor.
+    """
+    if model.run is not None:
+        recipe = model.run.recipe
+        return max(recipe.context_length(phase) for phase in recipe.phases)
+    scaling, longest = model.decoder.position_scaling, model.text_model.context_length
+    if isinstance(scaling, NoScaling):
+        return longest
+    if scaling.train_length is not None:
+        return scaling.train_length
+    return longest if scaling.factor is None else min(longest, round(longest / scaling.factor))
 
 
 def sweep_of(recipe: str) -> LengthSweepSettings:

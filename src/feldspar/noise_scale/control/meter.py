@@ -78,12 +78,13 @@ class _Average:
 
     @property
     def signal_sq_error(self) -> float:
-        """Standard error of the signal's average, with Bessel's correction for few steps."""
+        """Standard error of the signal's average: the scatter of the steps over the root of their
+        effective number. A single step has no scatter, and an infinite error."""
         if self.effective_steps <= 1 + 1e-9:
             return math.inf
         mean = self.signal_sq / self.weights
         variance = max(self.signal_fourth / self.weights - mean**2, 0.0)
-        return math.sqrt(variance / (self.effective_steps - 1))
+        return math.sqrt(variance / self.effective_steps)
 
 
 class NoiseScaleMeter:

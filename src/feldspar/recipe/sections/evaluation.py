@@ -18,6 +18,9 @@ class LengthSweepSettings(Settings):
     """Tokens of a window or of a question; may exceed the trained length."""
     scalings: tuple[PositionScaling, ...] = ()
     """Position scalings to compare; default: the model's own."""
+    train_length: Count | None = None
+    """Tokens of the longest context in training. Default: that of a run's phases; of another
+    model what its position scaling says, else its max_sequence_length."""
     measures: Annotated[tuple[Measure, ...], Field(min_length=1)] = (
         "loss_by_position",
         "sliding_window",
