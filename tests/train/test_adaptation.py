@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -355,6 +356,28 @@ def test_what_does_not_fit_is_one_line(
     with pytest.raises(UserError) as error:
         run(recipe, tmp_path / "run", *overrides)
     assert message in error.value.what + str(error.value.found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"normalizer": {"type": "Lowercase"}}, "breaks C6: its normalizer differs"),
+        ({"merges": "in front"}, "breaks C4: its first merges are not the base's"),
+    ],
+)
+def test_a_tokenizer_that_changes_old_text_is_refused(
+    base_run: Path, new_shards: Path, tmp_path: Path, changed: dict[str, Any], message: str
+) -> None:
+    base, other = tmp_path / "base", tmp_path / "tokenizer"
+    feldspar.export(base_run, base)
+    shutil.copytree(new_shards / "tokenizer", other)
+    parts = json.loads((other / "tokenizer.json").read_text())
+    if changed.pop("merges", None):
+        merges = parts["model"]["merges"]
+        parts["model"]["merges"] = merges[-NEW:] + merges[:-NEW]
+    (other / "tokenizer.json").write_text(json.dumps(parts | changed))
+    with pytest.raises(UserError, match=message):
+        feldspar.adapt(base, tmp_path / "adapted", tokenizer=other)
 
 
 def test_new_rows_need_an_extended_tokenizer(

@@ -21,7 +21,7 @@ from feldspar.recipe.sections.start_from import StartFromHuggingFace, StartFromR
 from feldspar.runtime.checkpoint import KIND, Checkpoint
 from feldspar.runtime.tensor_file import ReplacedTensors
 from feldspar.tokens.shards.shard_folder import ShardSet
-from feldspar.tokens.tokenizer.contract import decompositions
+from feldspar.tokens.tokenizer.contract import check_old_text, decompositions
 from feldspar.tokens.tokenizer.declaration import Declaration
 from feldspar.tokens.tokenizer.text_tokenizer import TextTokenizer
 from feldspar.train.load import find_checkpoint, read_weights
@@ -146,9 +146,12 @@ def adapt_to_tokenizer(
 def _decomposed(
     old: TextTokenizer, new: TextTokenizer, source: Source, place: Path
 ) -> list[list[int]]:
-    """Return each new token as a list of old tokens. Raises UserError where old tokens changed."""
+    """Return each new token as a list of old tokens. Raises UserError where old tokens changed, or
+    the ids of old text."""
     try:
-        return decompositions(old, new)
+        decomposed = decompositions(old, new)
+        check_old_text(old, new)
+        return decomposed
     except UserError as error:
         raise UserError(
             f"start_from: the new tokenizer is another than that of {source.path}: {error.what}",

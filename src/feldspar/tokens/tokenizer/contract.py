@@ -55,7 +55,6 @@ def check_contract(
 
 def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
     """Check C1, C5 and C6, and that the old merges come first."""
-    old, new = (json.loads(tokenizer.to_json()) for tokenizer in (base, extended))
     for identifier in range(base.vocab_size):
         if base.piece(identifier) != extended.piece(identifier):
             raise UserError(
@@ -63,31 +62,10 @@ def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
                 found=ascii(extended.piece(identifier)),
                 allowed=ascii(base.piece(identifier)),
             )
-    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder", "added_tokens"):
-        if old[name] != new[name]:
-            raise UserError(
-                f"the extended tokenizer breaks C6: its {name} differs from the base's",
-                found=json.dumps(new[name]),
-                allowed=json.dumps(old[name]),
-            )
-    if (options := _options(old)) != _options(new):
-        raise UserError(
-            "the extended tokenizer breaks C6: the model's options differ",
-            found=str(_options(new)),
-            allowed=str(options),
-        )
+    old, new = (json.loads(tokenizer.to_json()) for tokenizer in (base, extended))
+    _check_same(old, new, ("post_processor", "added_tokens"))
+    check_old_text(base, extended)
     first = base.vocab_size
-    if isinstance(old["model"]["vocab"], list):
-        _check_scores(old["model"]["vocab"], new["model"]["vocab"])
-    merges = old["model"].get("merges", [])
-    if new["model"].get("merges", [])[: len(merges)] != merges:
-        raise UserError("the extended tokenizer breaks C4: its first merges are not the base's")
-    for pair in new["model"].get("merges", [])[len(merges) :]:
-        if new["model"]["vocab"]["".join(pair)] < first:
-            raise UserError(
-                "the extended tokenizer breaks C4: a new merge makes an old token",
-                found=" + ".join(map(code_points, pair)),
-            )
     pieces = [extended.piece(identifier) for identifier in range(first, extended.vocab_size)]
     if None in pieces:
         gap = first + pieces.index(None)
@@ -98,6 +76,44 @@ def _check_parts(base: TextTokenizer, extended: TextTokenizer) -> None:
             f"the extended tokenizer breaks C5: {len(lost)} new tokens are never produced",
             found=code_points(lost[0]),
         )
+
+
+def check_old_text(base: TextTokenizer, extended: TextTokenizer) -> None:
+    """Check what keeps the ids of old text, whatever tokens were added: normaliser, pre-tokenizer,
+    decoder, the model's options, and that the old merges come first.
+
+    Raises UserError that names the clause.
+    """
+    old, new = (json.loads(tokenizer.to_json()) for tokenizer in (base, extended))
+    _check_same(old, new, ("normalizer", "pre_tokenizer", "decoder"))
+    if (options := _options(old)) != _options(new):
+        raise UserError(
+            "the extended tokenizer breaks C6: the model's options differ",
+            found=str(_options(new)),
+            allowed=str(options),
+        )
+    if isinstance(old["model"]["vocab"], list):
+        _check_scores(old["model"]["vocab"], new["model"]["vocab"])
+    merges = old["model"].get("merges", [])
+    if new["model"].get("merges", [])[: len(merges)] != merges:
+        raise UserError("the extended tokenizer breaks C4: its first merges are not the base's")
+    for pair in new["model"].get("merges", [])[len(merges) :]:
+        if new["model"]["vocab"]["".join(pair)] < base.vocab_size:
+            raise UserError(
+                "the extended tokenizer breaks C4: a new merge makes an old token",
+                found=" + ".join(map(code_points, pair)),
+            )
+
+
+def _check_same(old: dict[str, Any], new: dict[str, Any], names: Iterable[str]) -> None:
+    """Check that parts of a tokenizer have not changed."""
+    for name in names:
+        if old[name] != new[name]:
+            raise UserError(
+                f"the extended tokenizer breaks C6: its {name} differs from the base's",
+                found=json.dumps(new[name]),
+                allowed=json.dumps(old[name]),
+            )
 
 
 def _check_scores(old: list[list[Any]], new: list[list[Any]]) -> None:
