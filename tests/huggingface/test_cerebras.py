@@ -34,6 +34,12 @@ MUP = {
     "mup_width_scale": 0.125,
     "mup_scale_qk_dot_by_d": True,
 }
+NEUTRAL = {
+    "mup_embeddings_scale": 1.0,
+    "mup_output_alpha": 1.0,
+    "mup_width_scale": 1.0,
+    "mup_scale_qk_dot_by_d": False,
+}
 OLDER = {"embeddings_scale": 14.6, "width_scale": 0.111, "scale_qk_dot_by_d": True}
 ALIBI = {"activation_function": "swiglu", "position_embedding_type": "alibi"}
 ROTARY = {"activation_function": "swiglu", "position_embedding_type": "rotary", "rotary_dim": 4}
@@ -45,7 +51,7 @@ CASES = {
     | ALIBI
     | MUP,
     "btlm growing": {"model_type": "btlm"} | ALIBI | MUP | GROWING,
-    "btlm standard": {"model_type": "btlm"} | ALIBI,
+    "btlm standard": {"model_type": "btlm"} | ALIBI | NEUTRAL,
     "jais": {"model_type": "jais"} | ALIBI | MUP | {"n_head": 6},
     "jais older": {"model_type": "jais"} | ALIBI | OLDER,
     "jais learned": {"model_type": "jais", "position_embedding_type": "learned"}
@@ -254,6 +260,17 @@ def test_as_plain_gpt2_the_multipliers_are_folded(tmp_path, tokens, case):
         ({"activation_function": "silu"}, "activation_function is not supported"),
         ({"alibi_scaling": {"type": "dynamic", "factor": 2.0}}, "type is not supported"),
         ({"alibi_scaling": {"type": "linear", "factor": -2.0}}, "factor is not a finite number"),
+        (
+            {"alibi_scaling": {"type": "linear", "factor": 2.0, "train_seq_len": 8}},
+            "either factor or train_seq_len is needed, not both",
+        ),
+        ({"alibi_scaling": {"type": "linear"}}, "either factor or train_seq_len"),
+        ({"mup_width_scale": None}, "mup_width_scale missing: the model's multipliers"),
+        (dict.fromkeys(MUP), "mup_embeddings_scale, mup_output_alpha, mup_width_scale"),
+        (
+            {"model_type": "jais", "embeddings_scale": 14.6},
+            "width_scale, scale_qk_dot_by_d missing",
+        ),
         ({"n_embd": 25}, "not a multiple of 3 heads"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx"),
     ],

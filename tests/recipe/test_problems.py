@@ -100,7 +100,7 @@ def errors_of(path: Path, old: str, new: str) -> tuple[UserError, int]:
         (
             "{sequences: 4}",
             "{sequences: 4}\n    mixture: {a: 0.5, b: 0.4}",
-            "phases.0.mixture: the probabilities sum to 0.9, not 1",
+            "phases.0.mixture: the probabilities sum to 0.9, not 1 (phase all: a 0.5, b 0.4)",
         ),
         (
             "{sequences: 4}",

@@ -24,6 +24,7 @@ from feldspar.huggingface.adapter import (
 from feldspar.huggingface.declared import (
     ATTENTION,
     EMBEDDING,
+    NAMES,
     OUTPUT,
     WIDTH,
     mup,
@@ -45,15 +46,7 @@ from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling, 
 
 OLDER_EMBEDDING, OLDER_OUTPUT = "embeddings_scale", "width_scale"
 OLDER_ATTENTION = "scale_qk_dot_by_d"
-NEUTRAL: Mapping[str, Any] = {
-    EMBEDDING: 1.0,
-    OUTPUT: 1.0,
-    WIDTH: 1.0,
-    ATTENTION: False,
-    OLDER_EMBEDDING: 1.0,
-    OLDER_ATTENTION: False,
-}
-"""The values of keys that a configuration lacks, as the classes have them."""
+OLDER_NAMES = (OLDER_EMBEDDING, OLDER_OUTPUT, OLDER_ATTENTION)
 ACTIVATIONS: Activations = {"swiglu": "swiglu", **PLAIN}
 
 
@@ -228,9 +221,22 @@ def _newer(embedding: float, output: float, width: float, by_width: bool) -> dic
 def _parametrization(
     configuration: Mapping[str, Any], settings: ModelSettings, has_older_keys: bool
 ) -> ParametrizationSettings:
-    """Return the parametrization; a key that is absent has the neutral value, as in the class."""
-    values = {**NEUTRAL, **configuration}
-    if has_older_keys and OLDER_OUTPUT in configuration:
+    """Return the parametrization.
+
+    Raises UserError for a configuration that lacks a multiplier: the classes take a neutral value
+    for it, and models of these classes have others.
+    """
+    older = has_older_keys and any(name in configuration for name in OLDER_NAMES)
+    names = OLDER_NAMES if older else NAMES
+    missing = [name for name in names if configuration.get(name) is None]
+    if missing:
+        raise UserError(
+            f"config.json: {', '.join(missing)} missing: the model's multipliers are unknown",
+            do="get the configuration that the weights were released with; a model without "
+            "multipliers has 1, and false for the division by head_dim",
+        )
+    values = configuration
+    if older:
         by_width = true_or_false(values, OLDER_ATTENTION)
         return ParametrizationSettings(
             learning_rate=LEARNING_RATE,

@@ -1,5 +1,6 @@
 """The recipe of a language model, and the checks that concern more than one section."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
@@ -366,10 +367,16 @@ class Recipe(RecipeTop):
                 raise ValueError(f"{key}: every probability is 0")
             if not phase.normalize_mixture and len(known) == len(shares) and abs(total - 1) > 1e-6:
                 raise ValueError(
-                    f"{key}: the probabilities sum to {total:.6g}, not 1; "
-                    "correct them or set normalize_mixture: true"
+                    f"{key}: the probabilities sum to {total:.6g}, not 1 (phase {phase.name}: "
+                    f"{_told(phase.mixture, shares)}); correct them or set "
+                    "normalize_mixture: true"
                 )
         return self
+
+
+def _told(sources: Iterable[str], shares: Iterable[float | None]) -> str:
+    pairs = zip(sources, shares, strict=True)
+    return ", ".join(f"{name} {share:g}" for name, share in pairs if share is not None)
 
 
 def _warms_up(phase: PhaseSettings) -> bool:

@@ -31,6 +31,7 @@ def test_a_file_is_a_document(make_model: Callable[..., TextModel], tmp_path: Pa
     [
         ("missing.txt", None, "does not exist"),
         ("empty.txt", b"", "is empty"),
+        ("blank.txt", b" \n\t\n", "holds white space only"),
         ("latin.txt", b"caf\xe9 au lait", "not UTF-8: byte 3"),
         (".", None, "is a folder"),
     ],

@@ -45,8 +45,8 @@ def _marked_losses(
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, byte for byte. Raises UserError if it is missing, empty or not
-    UTF-8."""
+    """Return the text of a file, byte for byte. Raises UserError if it is missing, without a word
+    or not UTF-8."""
     if path.is_dir():
         raise UserError(f"{path} is a folder, not a text file")
     try:
@@ -58,6 +58,9 @@ def read_text(path: Path) -> str:
     if not data:
         raise UserError(f"{path} is empty; bits per byte need at least one byte")
     try:
-        return data.decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8: byte {error.start} cannot be decoded") from error
+    if not text.strip():
+        raise UserError(f"{path} holds white space only; there is no word to predict")
+    return text
