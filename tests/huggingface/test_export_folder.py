@@ -7,12 +7,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import listening
 from feldspar.huggingface.import_folder import import_model
 from feldspar.model.generation import generate
 from tests.huggingface.conftest import BTLM, CRYSTAL, GPT2, LLAMA, MUP
 from tests.model.test_variants import VARIANTS
 from tests.rounding import assert_within_rounding, terms_of
 from tests.tokens.tokenizer.test_declaration import assert_same_for_transformers, whole_base
+from tests.train.conftest import Listener
 
 WINDOW = {"tokens": 4, "full_every": 2}
 CASES = {
@@ -146,6 +148,16 @@ def test_bfloat16_weights(make_decoder, export, tokens):
     folder = export(make_decoder(GPT2), dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert next(model.parameters()).dtype == torch.bfloat16
+
+
+def test_bloom_in_bfloat16_is_warned_of(make_decoder, export):
+    shape = GPT2 | {"positions": {"type": "alibi"}, "embedding_norm": True, "d_ff": 64}
+    listener = Listener()
+    with listening(listener):
+        for dtype, warnings in ((torch.float32, 0), (torch.bfloat16, 1)):
+            export(make_decoder(shape), architecture="bloom", dtype=dtype, overwrite=True)
+            assert len(listener.lines) == warnings
+    assert "biases in bfloat16" in listener.lines[0]
 
 
 def test_what_cannot_be_written_is_refused(make_decoder, export, tokenizer_folder):

@@ -167,13 +167,15 @@ def test_the_learning_rate_follows_up_to_twofold() -> None:
     assert controller.learning_rate_factor == pytest.approx(math.sqrt(2))
     controller.decide(200, Reading(512, 512, 512))
     assert (controller.sequences, controller.learning_rate_factor) == (512, 2.0)
+    assert controller.decide(300, Reading(1e9, 1e9, 1e9)).target == controller.levels[-1]
 
 
 def test_time_weighs_in_what_a_step_costs() -> None:
     controller = BatchController(rules(objective="time"), 8, 10, warmup_tokens=0)
     held = controller.decide(100, Reading(100, 100, 100), overhead=0.5)
-    assert held.target == pytest.approx(math.sqrt(50)) and held.after == 8
-    assert controller.decide(200, Reading(100, 100, 100), overhead=4.0).after == 16
+    assert held.target == held.after == 8  # the smallest batch; the root of 50 is less
+    raised = controller.decide(200, Reading(100, 100, 100), overhead=4.0)
+    assert raised.target == pytest.approx(20) and raised.after == 16
 
 
 def test_another_quantum_begins_at_the_level_below() -> None:

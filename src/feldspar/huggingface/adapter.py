@@ -59,6 +59,8 @@ class Adapter(ABC):
     """Regular expressions of tensors (without the prefix) that a folder may hold and that the model
     does not need, such as masks, frequencies, or the copy of a tied head."""
 
+    biases_in_weight_type: ClassVar[bool] = False
+    """True if the class computes ALiBi's biases of whole positions in the type of the weights."""
     always_ties: ClassVar[bool] = False
     """True if the class ties its head whatever head a folder holds. Transformers' own classes keep
     a head that is not the copy of the embedding."""

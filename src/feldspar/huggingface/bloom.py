@@ -21,6 +21,7 @@ class BloomAdapter(Adapter):
 
     model_type = "bloom"
     hf_class = "BloomForCausalLM"
+    biases_in_weight_type = True
     prefix = "transformer."
     ignored = (r"lm_head\.weight",)
 

@@ -12,6 +12,7 @@ from feldspar import __version__
 from feldspar.core.errors import UserError
 from feldspar.core.files import new_folder
 from feldspar.core.json_files import write_json
+from feldspar.core.progress import say
 from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.architectures import choose, first_fitting
 from feldspar.huggingface.converted_tensors import TheirTensors
@@ -104,6 +105,11 @@ def export_model(
     model = express(state, description, architecture, dtype, n_real_vocab)
     adapter, exported, theirs = model.adapter, model.description, model.tensors
     written = dtype or theirs.header(next(iter(theirs))).dtype
+    if adapter.biases_in_weight_type and written == torch.bfloat16:
+        say(
+            f"warning: {adapter.hf_class} computes ALiBi's biases in bfloat16, which has no room "
+            "for the places of a long text; load it in float32 (torch_dtype=torch.float32)"
+        )
     configuration = model.configuration | _record(description, exported, written)
     if masks is not None and masks.tensors:
         configuration["sparsity"] = describe_masks(masks)

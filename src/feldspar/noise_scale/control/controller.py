@@ -45,7 +45,8 @@ class Decision:
     before: int
     after: int
     target: float
-    """Target batch in sequences; NaN while undetermined."""
+    """Target batch in sequences, within the smallest and the largest level; NaN while
+    undetermined."""
     reason: str
 
     @property
@@ -136,6 +137,8 @@ class BatchController:
         """
         before = self.sequences
         target, reason = self._choose(tokens, reading, overhead)
+        if not math.isnan(target):
+            target = float(min(max(target, self.levels[0]), self.levels[-1]))
         if self.sequences != before:
             self._last_change = tokens
         return Decision(tokens, before, self.sequences, target, reason)
