@@ -4,8 +4,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -153,6 +155,27 @@ def test_bad_values_are_refused(folder: Path, keys: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize("folder", ["gpt2"], indirect=True)
-def test_a_table_of_positions_cannot_be_extended(folder: Path) -> None:
-    with pytest.raises(UserError, match="learned positions"):
-        feldspar.extend_context(folder, factor=2)
+def test_a_table_of_positions_is_stretched(folder: Path, tmp_path: Path) -> None:
+    """The class of transformers with a table by numpy's interpolation is the reference."""
+    given = feldspar.open_model(folder, device="cpu")
+    short = TOKENS[:, :16]
+    before = given.logits(short)
+    extended = feldspar.extend_context(given, factor=2.5, to=tmp_path / "longer")
+    model = GPT2LMHeadModel.from_pretrained(folder).eval()
+    table = model.transformer.wpe.weight.detach().double().numpy()
+    places = np.arange(40) / 2.5
+    columns = [np.interp(places, np.arange(16), column) for column in table.T]
+    model.transformer.wpe = nn.Embedding.from_pretrained(torch.tensor(np.stack(columns, 1)).float())
+    with torch.no_grad():
+        expected = model(TOKENS).logits
+    terms = terms_of(extended.decoder, TOKENS)
+    assert_within_rounding(extended.logits(TOKENS), expected, terms)
+    assert torch.equal(given.logits(short), before)
+    written = feldspar.open_model(tmp_path / "longer", device="cpu")
+    assert torch.equal(written.logits(TOKENS), extended.logits(TOKENS))
+    feldspar.export(tmp_path / "longer", tmp_path / "exported")
+    assert GPT2Config.from_pretrained(tmp_path / "exported").n_positions == 40
+    assert_within_rounding(logits_in_transformers(tmp_path / "exported"), expected, terms)
+    for keys in ({"train_length": 16, "length": 40}, {"length": 40}, {"factor": 2, "kind": "ntk"}):
+        with pytest.raises(UserError, match="table of learned positions"):
+            feldspar.extend_context(given, **keys)

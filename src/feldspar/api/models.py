@@ -198,7 +198,8 @@ def extend_context(
     is linear or ntk, for rotary positions also yarn or llama3; these two take both numbers, with
     the model's longest context as the default of ``train_length``. ``length`` is the longest
     context of the result in tokens, by default ``factor`` times the model's; alone, it raises the
-    limit and scales nothing. ``to`` also writes the model as a folder that ``export``,
+    limit and scales nothing. A table of learned positions is stretched by a linear ``factor``,
+    with rows between its own. ``to`` also writes the model as a folder that ``export``,
     ``evaluate`` and ``start_from`` take. A model that is given stays as it is and shares its
     weights. Raises UserError for values out of range, for positions that cannot be scaled so, and
     where ``to`` exists already unless ``overwrite``.

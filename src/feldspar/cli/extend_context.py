@@ -32,7 +32,8 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Let a model read texts longer than those of its training.
 
-        The positions (ALiBi or rotary) are scaled; the weights stay.
+        The positions (ALiBi or rotary) are scaled; the weights stay. A table of learned
+        positions is stretched.
 
         Example: feldspar extend-context imported --factor 2 --out longer
         """

@@ -1,6 +1,7 @@
 """Let a trained model read texts that are longer than those it was trained on.
 
-Positions are scaled and weights stay, so that the result can be used at once or trained further.
+Positions are scaled and weights stay, so that the result can be used at once or trained further. A
+table of learned positions is stretched: it gets a row for each position, between two of its rows.
 """
 
 import copy
@@ -9,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
 
 from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 from feldspar.huggingface.adapter import ModelDescription
 from feldspar.huggingface.import_folder import import_model, write_imported
+from feldspar.model.layers import PositionEmbedding
 from feldspar.recipe.recorded import is_run
 from feldspar.recipe.sections.model import LearnedPositions, ModelSettings
 from feldspar.recipe.sections.position_scaling import (
@@ -23,10 +27,13 @@ from feldspar.recipe.sections.position_scaling import (
     PositionScaling,
     scaling_misfit,
 )
+from feldspar.runtime.tensor_file import ReplacedTensors
 from feldspar.train.opened_model import Model
 
 NEEDS_TRAIN_LENGTH = ("yarn", "llama3")
 """Kinds of scaling that always need a train_length; its default is the model's longest context."""
+
+POSITION_TABLE = "position_embedding.weight"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,11 @@ def extend_context(model: Model, wanted: Extension) -> Model:
     settings, scaling = _extended(decoder.settings, decoder.position_scaling, wanted)
     decoder.settings = settings
     decoder.scale_positions(scaling)
+    if (table := decoder.position_embedding) is not None:
+        longer = PositionEmbedding(settings.max_sequence_length, settings.d_model)
+        rows = stretched(table.weight.detach(), settings.max_sequence_length, wanted)
+        longer.weight = nn.Parameter(rows)
+        decoder._modules = {**decoder._modules, "position_embedding": longer}
     text = None if model.text is None else replace(model.text, decoder=decoder)
     return replace(model, decoder=decoder, text=text)
 
@@ -69,8 +81,26 @@ def write_extended(
     found = import_model(source)
     settings, scaling = _extended(found.settings, found.scaling, wanted)
     description = replace(found.description, settings=settings, scaling=scaling)
-    write_imported(replace(found, description=description), out, overwrite)
+    state = found.state
+    if POSITION_TABLE in state:
+        rows = stretched(state[POSITION_TABLE], settings.max_sequence_length, wanted)
+        state = ReplacedTensors(state, {POSITION_TABLE: rows})
+    write_imported(replace(found, description=description, state=state), out, overwrite)
     return description
+
+
+def stretched(table: Tensor, length: int, wanted: Extension) -> Tensor:
+    """Return ``length`` rows for a learned table (n, d), in its type: row i lies at i / factor.
+
+    Between two rows it is their weighted mean; positions beyond the last row take that row.
+    """
+    assert wanted.factor is not None, "looked at with the settings"
+    last = len(table) - 1
+    places = (torch.arange(length, dtype=torch.float64) / wanted.factor).clamp_max(last)
+    below = places.long()
+    share = (places - below)[:, None].to(table.device)
+    rows = table.double()
+    return torch.lerp(rows[below], rows[(below + 1).clamp_max(last)], share).to(table.dtype)
 
 
 def _extended(
@@ -78,18 +108,21 @@ def _extended(
 ) -> tuple[ModelSettings, PositionScaling]:
     """Return the settings and the scaling of the extended model."""
     trained, length = settings.max_sequence_length, wanted.length
-    if isinstance(settings.positions, LearnedPositions):
-        raise UserError(
-            "extend_context: the model has learned positions, a table that cannot be extended",
-            do=f"use at most {trained} tokens, or train with a larger max_sequence_length",
-        )
+    learned = isinstance(settings.positions, LearnedPositions)
     scaling = present
     if wanted.factor is not None or wanted.train_length is not None or length is None:
         chosen = _scaling(wanted, trained)
-        if misfit := scaling_misfit(chosen, settings):
-            raise UserError(f"extend_context: {misfit}")
-        scaling = _combined(present, chosen)
+        if not learned:
+            if misfit := scaling_misfit(chosen, settings):
+                raise UserError(f"extend_context: {misfit}")
+            scaling = _combined(present, chosen)
     limit = math.ceil(trained * (wanted.factor or 1)) if length is None else length
+    if learned and (wanted.kind != "linear" or wanted.factor is None):
+        raise UserError(
+            "extend_context: the model has a table of learned positions, which only a linear "
+            "factor stretches",
+            do="give factor: the wanted length / the trained length",
+        )
     if isinstance(limit, bool) or not isinstance(limit, int) or limit < trained:
         raise UserError(
             "extend_context: length must be a whole number of tokens that is not below the "
