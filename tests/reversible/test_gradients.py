@@ -290,6 +290,18 @@ def test_steps_that_cannot_be_undone_are_refused(steps, message):
         ReversibleBlock(2, steps, {"f": FUNCTION})
 
 
+def test_an_unknown_memory_is_refused_at_once_and_later():
+    blocks = [ReversibleBlock(1, [], {})]
+    with pytest.raises(UserError, match="not known: 'reversible-exact'") as caught:
+        ReversibleChain(blocks, "reversible-exact")
+    assert "store, recompute, reversible" in str(caught.value)
+    assert "set fixed_point_bits" in str(caught.value)
+    chain = ReversibleChain(blocks, "store")
+    with pytest.raises(UserError, match="not known: 'checkpoint'"):
+        chain.memory = "checkpoint"
+    assert chain.memory == "store"
+
+
 def test_shapes_and_counts_of_streams_are_checked():
     block = ReversibleBlock(2, [Step("f", (Part(0),), Part(1))], {"f": nn.Linear(4, 3)})
     with pytest.raises(UserError, match="another shape"):

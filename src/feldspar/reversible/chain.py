@@ -7,7 +7,7 @@ same.
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -54,10 +54,26 @@ class ReversibleChain(nn.Module):
                 allowed="1 or more",
             )
         self.blocks = nn.ModuleList(blocks)
-        self.memory: ActivationMemory = memory
+        self.memory = memory
         self.anchor_every = anchor_every
         self._n_inputs = blocks[0].n_inputs
         self._fixed_point_bits = blocks[0].fixed_point_bits
+
+    @property
+    def memory(self) -> ActivationMemory:
+        """The name of what is kept for the backward pass: store, recompute or reversible."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: ActivationMemory) -> None:
+        """Choose what the next step keeps; raises UserError for a name that there is not."""
+        if memory not in get_args(ActivationMemory):
+            raise UserError(
+                f"memory is not known: {memory!r}",
+                allowed=get_args(ActivationMemory),
+                do="set fixed_point_bits where reversible must rebuild without rounding",
+            )
+        self._memory: ActivationMemory = memory
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of the streams, then the context tensors, which each block gets.
