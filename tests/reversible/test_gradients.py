@@ -144,13 +144,17 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(8)
         self.query_key_value = nn.Linear(8, 24)
 
-    def forward(self, x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-        """(b, t, 8), scores' bias (t, t) and a constant scale."""
+    def forward(self, x: Tensor, bias: Tensor, scale: Tensor, mask: Tensor | None) -> Tensor:
+        """(b, t, 8), scores' bias (t, t), a constant scale, and keys that are seen, if not all."""
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, -1)
-        return (query @ key.mT * scale + bias).softmax(-1) @ value
+        scores = query @ key.mT * scale + bias
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1) @ value
 
 
-def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient():
+@pytest.mark.parametrize("mask", [None, torch.ones(5, 5).tril().bool()], ids=["none", "causal"])
+def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient(mask):
     found = []
     for mode in MODES:
         torch.manual_seed(3)
@@ -175,9 +179,13 @@ def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient():
         hidden = torch.randn(2, 5, 8, dtype=torch.float64).requires_grad_()
         bias = torch.randn(5, 5, dtype=torch.float64).requires_grad_()
         scale = torch.tensor(0.3, dtype=torch.float64)
-        grads = gradients(chain, lambda: weighted_sum(chain(hidden, hidden, bias, scale)))  # noqa: B023
+        outputs = chain(hidden, hidden, bias, scale, mask)
+        grads = gradients(chain, lambda outputs=outputs: weighted_sum(outputs))
         found.append(grads | {"bias": bias.grad, "hidden": hidden.grad})
     bound = rounding(terms_of(chain, hidden), torch.float64)
+    rebuilt = chain.inverse(*outputs, bias, scale, mask)
+    assert_within_rounding(rebuilt[0], hidden, terms_of(chain, hidden))
+    assert max(reconstruction_errors(chain, hidden, hidden, bias, scale, mask)) < bound
     assert relative_error(found[1], found[0]) < bound
     assert relative_error(found[2], found[0]) < bound
 

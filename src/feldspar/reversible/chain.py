@@ -21,6 +21,7 @@ from feldspar.reversible.replay import call_purely
 
 ActivationMemory = Literal["store", "recompute", "reversible"]
 Streams = tuple[Tensor, ...]
+Context = tuple[Tensor | None, ...]
 
 
 class ReversibleChain(nn.Module):
@@ -75,7 +76,7 @@ class ReversibleChain(nn.Module):
             )
         self._memory: ActivationMemory = memory
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """Return the outputs of the streams, then the context tensors, which each block gets.
 
         Without gradients nothing is kept. Raises RunError if values exceed the range of exact sums.
@@ -90,18 +91,19 @@ class ReversibleChain(nn.Module):
                 streams = block(*streams, *context)
         return streams
 
-    def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def inverse(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """Return the inputs of these outputs, then the context; see ``ReversibleBlock.inverse``."""
         n_outputs = self.in_order[-1].n_outputs
-        streams, context = tuple(tensors[:n_outputs]), tensors[n_outputs:]
+        streams, context = cast(Streams, tensors[:n_outputs]), tensors[n_outputs:]
         for block in reversed(self.in_order):
             streams = block.inverse(*streams, *context)
         return streams
 
-    def split(self, tensors: Sequence[Tensor]) -> tuple[Streams, Streams]:
+    def split(self, tensors: Sequence[Tensor | None]) -> tuple[Streams, Context]:
         """Return the streams as they enter the first block, on the grid if there is one, and the
         context."""
-        streams, context = tuple(tensors[: self._n_inputs]), tuple(tensors[self._n_inputs :])
+        streams = cast(Streams, tuple(tensors[: self._n_inputs]))
+        context = tuple(tensors[self._n_inputs :])
         if self._fixed_point_bits is not None:
             streams = tuple(round_to_grid(stream, self._fixed_point_bits) for stream in streams)
         return streams, context
@@ -112,7 +114,7 @@ class ReversibleChain(nn.Module):
         return list(cast(Iterable[ReversibleBlock], self.blocks))
 
 
-def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor) -> list[float]:
+def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor | None) -> list[float]:
     """Return the relative L2 error of each block's inputs, as a backward pass rebuilds them.
 
     The first block comes first. All inputs are kept for the comparison, so use a small batch.

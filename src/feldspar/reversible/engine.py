@@ -49,7 +49,7 @@ class _Call:
 def run_reversibly(
     blocks: Sequence[ReversibleBlock],
     streams: Sequence[Tensor],
-    context: Sequence[Tensor],
+    context: Sequence[Tensor | None],
     anchor_every: int | None,
 ) -> tuple[Tensor, ...]:
     """Run the blocks in a row; keep the outputs of the last and of each ``anchor_every``-th
@@ -65,7 +65,7 @@ def run_reversibly(
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: _Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         n_others = len(tensors) - len(call.parameters)
         streams, context = call.block.split(tensors[:n_others], call.block.n_inputs)
         outputs, replays = call.block.record(streams, context)

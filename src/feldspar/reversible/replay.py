@@ -5,7 +5,7 @@ parameters and buffers: running statistics are updated once, and hooks on parame
 gradient of the outer backward pass. Hooks on the modules themselves run in both calls.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -36,7 +36,7 @@ class Replay:
         self._versions = [parameter._version for parameter in module.parameters()]
         self._random: RandomState | None = None
 
-    def first(self, *inputs: Tensor) -> Any:
+    def first(self, *inputs: Tensor | None) -> Any:
         """Return the module's output without a graph, and remember the random state if it
         was used."""
         before = RandomState.current(self._device)
@@ -46,7 +46,7 @@ class Replay:
             self._random = before
         return output
 
-    def again(self, *inputs: Tensor) -> tuple[Any, dict[int, Tensor]]:
+    def again(self, *inputs: Tensor | None) -> tuple[Any, dict[int, Tensor]]:
         """Return the output with a graph, and for each trainable parameter (by ``id``) its leaf in
         it.
 
@@ -82,7 +82,7 @@ class Replay:
                 )
 
 
-def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
+def call_purely(module: nn.Module, *inputs: Tensor | None) -> Any:
     """Return the module's output without a graph and without changing its buffers."""
     with torch.no_grad(), _marked_as_recomputing():
         return _call_with(module, _copies(module), inputs)
@@ -94,7 +94,7 @@ def _copies(module: nn.Module) -> dict[int, Tensor]:
 
 
 def _call_with(
-    module: nn.Module, stand_ins: Mapping[int, Tensor], inputs: tuple[Tensor, ...]
+    module: nn.Module, stand_ins: Mapping[int, Tensor], inputs: tuple[Tensor | None, ...]
 ) -> Any:
     """Return the output with other tensors in the place of parameters and buffers, by their ``id``.
 
@@ -122,6 +122,27 @@ def _marked_as_recomputing() -> Generator[None]:
 def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
     """Return the parameters whose gradients a backward pass must return, each once."""
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+
+def leaf_of(tensor: Tensor | None) -> Tensor | None:
+    """Return an input for the second call: a leaf that gets a gradient if the tensor does."""
+    return None if tensor is None else tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def gradients_of(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Return the gradients of ``inputs``; None for those that have or need none."""
+    pairs = zip(outputs, gradients, strict=True)
+    reached = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+    if not reached:
+        return [None] * len(inputs)
+    ends, towards = zip(*reached, strict=True)
+    found = iter(torch.autograd.grad(ends, wanted, towards, allow_unused=True))
+    return [
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
+    ]
 
 
 def refuse_double_backward() -> None:
