@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import NonFiniteError, RunError, UserError
 from feldspar.reversible.block import ReversibleBlock
 from feldspar.reversible.chain import ReversibleChain, reconstruction_errors
 from feldspar.reversible.recompute import recomputed
@@ -73,10 +73,39 @@ def test_on_the_grid_gradients_are_bit_equal(autocast):
     assert set(reconstruction_errors(chain, image(torch.float32))) == {0.0}
 
 
-def test_sums_beyond_the_grid_are_refused():
+@pytest.mark.parametrize("mode", MODES)
+def test_sums_beyond_the_grid_are_refused(mode):
     chain = chain_of(1, torch.float32, bits=14)
-    with pytest.raises(RunError, match=r"exact only below 1024"):
+    chain.memory = mode
+    with pytest.raises(RuntimeError, match=r"exact only below 1024") as caught:
         chain(2000 * image(torch.float32))
+    assert isinstance(caught.value, RunError)
+    assert caught.value.where == "block 0, step 1 (up)"
+
+
+@pytest.mark.parametrize("bits", [None, 14])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("mode", MODES)
+def test_values_that_are_not_finite_are_passed_on(mode, value, bits):
+    """The guards of a training step then see a loss that is not finite."""
+    chain = chain_of(2, torch.float32, bits=bits)
+    chain.memory = mode
+    x = image(torch.float32)
+    x[0, 0, 0, 0] = value
+    outputs = chain(x)
+    assert all(output.isnan().any() for output in outputs)
+    found = gradients(chain, lambda: weighted_sum(outputs))
+    assert all(gradient.isnan().any() for gradient in found.values())
+
+
+def test_the_first_block_whose_streams_are_not_finite_is_named():
+    chain = chain_of(3)
+    with torch.no_grad():
+        chain.get_parameter("blocks.2.functions.down.project.bias").fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="block 2 returns streams that are not finite"):
+        reconstruction_errors(chain, image())
+    with pytest.raises(NonFiniteError, match="enter the chain"):
+        reconstruction_errors(chain, torch.full_like(image(), torch.inf))
 
 
 def test_anchors_bound_the_drift():
@@ -216,11 +245,14 @@ def test_what_cannot_be_right_is_refused(mode):
     loss = weighted_sum(chain(image()))
     with torch.no_grad():
         next(chain.parameters()).mul_(2)
-    with pytest.raises(RunError, match="changed between the forward and the backward pass"):
+    message = "changed between the forward and the backward pass"
+    with pytest.raises(RuntimeError, match=message) as caught:
         loss.backward()
+    assert isinstance(caught.value, RunError)
     loss = weighted_sum(chain(image()))
-    with pytest.raises(UserError, match="second derivatives"):
+    with pytest.raises(NotImplementedError, match="second derivatives") as caught:
         torch.autograd.grad(loss, list(chain.parameters()), create_graph=True)
+    assert isinstance(caught.value, UserError) and "memory='store'" in str(caught.value)
 
 
 def test_hooks_of_modules_can_tell_the_second_call():
@@ -314,6 +346,10 @@ def test_shapes_and_counts_of_streams_are_checked():
     block = ReversibleBlock(2, [Step("f", (Part(0),), Part(1))], {"f": nn.Linear(4, 3)})
     with pytest.raises(UserError, match="another shape"):
         block(torch.zeros(2, 4), torch.zeros(2, 4))
+    for mode in MODES:
+        chain = ReversibleChain([ReversibleBlock(2, [], {}), block], mode)
+        with pytest.raises(UserError, match=r"(?s)block 1, step 0 \(f\).*\(2, 3\).*\(2, 4\)"):
+            chain(torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(UserError, match="2 streams got only 1"):
         block(torch.zeros(2, 4))
     with pytest.raises(UserError, match="block 1 takes 2 streams, but block 0 returns 1"):

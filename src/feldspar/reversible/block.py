@@ -1,13 +1,14 @@
 """A reversible block of steps over streams: forward, inverse, and a backward pass that rebuilds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.reversible.fixed_point import require_exact, round_to_grid
 from feldspar.reversible.replay import (
     Replay,
@@ -164,30 +165,43 @@ class ReversibleBlock(nn.Module):
         if addend.shape != expected:
             raise UserError(
                 "a function returned a tensor of another shape than its target stream",
-                where=f"step {self.steps.index(step)} ({step.function})",
+                where=self._place(step),
                 found=tuple(addend.shape),
                 allowed=str(tuple(expected)),
             )
         streams[step.target.stream] = step.target.plus(streams, addend)
         if self.fixed_point_bits is not None and not is_recomputing():
-            require_exact(step.target.read(streams), self.fixed_point_bits)
+            require_exact(step.target.read(streams), self.fixed_point_bits, self._place(step))
 
     def _subtract(self, step: Step, streams: list[Tensor], output: Tensor) -> None:
         with torch.no_grad():
             addend = self._addend(step, streams[0], output.detach())
             streams[step.target.stream] = step.target.plus(streams, addend, sign=-1)
 
+    def _place(self, step: Step) -> str:
+        return f"step {self.steps.index(step)} ({step.function})"
+
     def _addend(self, step: Step, stream: Tensor, output: Tensor) -> Tensor:
         """Return the output as it is added: in the streams' type, on the grid."""
         if not isinstance(output, Tensor):
             raise UserError(
                 "a function of a reversible block must return one tensor",
-                where=f"step {self.steps.index(step)} ({step.function})",
+                where=self._place(step),
                 found=type(output).__name__,
             )
         output = output.to(stream.dtype)
         bits = self.fixed_point_bits
         return output if bits is None else round_to_grid(output, bits)
+
+
+@contextmanager
+def in_block(number: int) -> Generator[None]:
+    """Add the number of a chain's block to the place that an error names."""
+    try:
+        yield
+    except FeldsparError as error:
+        error.where = f"block {number}" + (f", {error.where}" if error.where else "")
+        raise
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -12,8 +12,8 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import UserError
-from feldspar.reversible.block import ReversibleBlock
+from feldspar.core.errors import NonFiniteError, UserError
+from feldspar.reversible.block import ReversibleBlock, in_block
 from feldspar.reversible.engine import run_reversibly
 from feldspar.reversible.fixed_point import round_to_grid
 from feldspar.reversible.recompute import recomputed
@@ -84,11 +84,12 @@ class ReversibleChain(nn.Module):
         streams, context = self.split(tensors)
         if self.memory == "reversible" and torch.is_grad_enabled():
             return run_reversibly(self.in_order, streams, context, self.anchor_every)
-        for block in self.in_order:
-            if self.memory == "recompute":
-                streams = recomputed(block, *streams, *context)
-            else:
-                streams = block(*streams, *context)
+        for number, block in enumerate(self.in_order):
+            with in_block(number):
+                if self.memory == "recompute":
+                    streams = recomputed(block, *streams, *context)
+                else:
+                    streams = block(*streams, *context)
         return streams
 
     def inverse(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
@@ -118,19 +119,28 @@ def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor | None) -> li
     """Return the relative L2 error of each block's inputs, as a backward pass rebuilds them.
 
     The first block comes first. All inputs are kept for the comparison, so use a small batch.
-    Buffers do not change. The functions must draw no random numbers in their current mode.
+    Buffers do not change. The functions must draw no random numbers in their current mode. Raises
+    NonFiniteError with the first block that returns NaN or infinity.
     """
     with torch.no_grad():
         streams, context = chain.split(tensors)
+        _require_finite(streams, "the streams that enter the chain are not finite")
         entering = []
-        for block in chain.in_order:
+        for number, block in enumerate(chain.in_order):
             entering.append(streams)
             streams = call_purely(block, *streams, *context)
+            _require_finite(streams, f"block {number} returns streams that are not finite")
         errors = []
         for block, true in zip(reversed(chain.in_order), reversed(entering), strict=True):
             streams = block.inverse(*streams, *context)
             errors.append(_relative_error(streams, true))
     return errors[::-1]
+
+
+def _require_finite(streams: Streams, what: str) -> None:
+    for number, stream in enumerate(streams):
+        if not stream.isfinite().all():
+            raise NonFiniteError(what, where=f"stream {number}")
 
 
 def _relative_error(rebuilt: tuple[Tensor, ...], true: tuple[Tensor, ...]) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import InternalError
-from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.block import ReversibleBlock, in_block
 from feldspar.reversible.replay import refuse_double_backward, trainable_parameters
 
 
@@ -55,11 +55,12 @@ def run_reversibly(
     """Run the blocks in a row; keep the outputs of the last and of each ``anchor_every``-th
     block."""
     tape, keeps = _Tape(), True
-    for number, block in enumerate(blocks, start=1):
-        kept_before = keeps
-        keeps = number == len(blocks) or (anchor_every is not None and number % anchor_every == 0)
+    for number, block in enumerate(blocks):
+        kept_before, done = keeps, number + 1
+        keeps = done == len(blocks) or (anchor_every is not None and done % anchor_every == 0)
         call = _Call(block, trainable_parameters(block), tape, keeps, not kept_before)
-        streams = _Block.apply(call, *streams, *context, *call.parameters)
+        with in_block(number):
+            streams = _Block.apply(call, *streams, *context, *call.parameters)
     return cast(tuple[Tensor, ...], streams)
 
 

@@ -145,10 +145,15 @@ def gradients_of(
     ]
 
 
+class SecondDerivativeError(UserError, NotImplementedError):
+    """Second derivatives of what is computed again."""
+
+
 def refuse_double_backward() -> None:
-    """Raise UserError in a backward pass that is itself recorded (``create_graph=True``)."""
+    """Raise SecondDerivativeError in a backward pass that is itself recorded
+    (``create_graph=True``)."""
     if torch.is_grad_enabled():
-        raise UserError(
+        raise SecondDerivativeError(
             "recomputed activations have no second derivatives (create_graph=True)",
             do="use memory='store'",
         )
