@@ -312,6 +312,47 @@ def test_a_recomputed_module_takes_inputs_without_gradient():
     assert relative_error(ours, plain) == 0
 
 
+class Centred(nn.Module):
+    """Subtracts a moving average, which each call replaces by another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 4) to (b, 4)."""
+        self.mean = self.mean.lerp(x.detach().mean(0), 0.5)
+        return ((x - self.mean) * self.scale).tanh()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)),
+        lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
+        Centred,
+    ],
+    ids=["parametrization", "hook", "replaced"],
+)
+def test_a_function_may_read_a_buffer_that_it_writes(make):
+    """Two calls before the backward pass."""
+    found, buffers = [], []
+    for mode in MODES:
+        torch.manual_seed(4)
+        steps = [Step("f", (Part(0),), Part(1)), Step("g", (Part(1),), Part(0))]
+        blocks = [ReversibleBlock(2, steps, {"f": make(), "g": make()}) for _ in range(3)]
+        chain = ReversibleChain(blocks, mode).double()
+        x = torch.randn(5, 4, dtype=torch.float64)
+        loss = weighted_sum(chain(x, x)) + weighted_sum(chain(x + 1, x))
+        found.append(gradients(chain, lambda loss=loss: loss))
+        buffers.append(list(chain.buffers()))
+    bound = rounding(terms_of(chain, x), torch.float64)
+    for other, kept in zip(found[1:], buffers[1:], strict=True):
+        assert relative_error(other, found[0]) < bound
+        torch.testing.assert_close(kept, buffers[0], rtol=bound, atol=bound)
+
+
 FUNCTION = nn.Identity()
 
 

@@ -36,9 +36,8 @@ class ReversibleBlock(nn.Module):
 
     A function maps its sources (and the context, if its step says so) to one tensor of its target's
     shape. A narrower type is cast to that of the first stream. Apart from parameters, buffers and
-    the default random generators it must have no state, and its output must not depend on a buffer
-    that it writes in the same call. With ``fixed_point_bits`` all additions are on the grid of
-    multiples of 2^-bits, which makes the inverse exact.
+    the default random generators it must have no state. With ``fixed_point_bits`` all
+    additions are on the grid of multiples of 2^-bits, which makes the inverse exact.
     """
 
     def __init__(
@@ -76,7 +75,8 @@ class ReversibleBlock(nn.Module):
         """Return the inputs of ``n_outputs`` streams, then the context; builds no graph, changes no
         buffer.
 
-        Correct for functions that draw no random numbers in their current mode.
+        Correct for functions that draw no random numbers and read no buffer that they write in
+        their current mode.
         """
         streams, context = self.split(tensors, self.n_outputs)
         for step in reversed(self.steps):

@@ -119,8 +119,8 @@ def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor | None) -> li
     """Return the relative L2 error of each block's inputs, as a backward pass rebuilds them.
 
     The first block comes first. All inputs are kept for the comparison, so use a small batch.
-    Buffers do not change. The functions must draw no random numbers in their current mode. Raises
-    NonFiniteError with the first block that returns NaN or infinity.
+    Buffers do not change. For functions see ``ReversibleBlock.inverse``. Raises NonFiniteError with
+    the first block that returns NaN or infinity.
     """
     with torch.no_grad():
         streams, context = chain.split(tensors)
