@@ -39,8 +39,9 @@ def test_exit_codes(kind: type[FeldsparError], code: int) -> None:
     assert kind("x").exit_code == code
 
 
-def test_a_user_error_is_a_value_error() -> None:
+def test_errors_are_the_builtin_ones_that_python_users_expect() -> None:
     assert issubclass(UserError, ValueError)
+    assert issubclass(RunError, RuntimeError)
 
 
 def test_found_is_one_line_of_limited_length() -> None:

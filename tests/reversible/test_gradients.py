@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import RunError, UserError
+from feldspar.core.errors import NonFiniteError, RunError, UserError
 from feldspar.reversible.block import ReversibleBlock
 from feldspar.reversible.chain import ReversibleChain, reconstruction_errors
 from feldspar.reversible.recompute import recomputed
@@ -73,10 +73,39 @@ def test_on_the_grid_gradients_are_bit_equal(autocast):
     assert set(reconstruction_errors(chain, image(torch.float32))) == {0.0}
 
 
-def test_sums_beyond_the_grid_are_refused():
+@pytest.mark.parametrize("mode", MODES)
+def test_sums_beyond_the_grid_are_refused(mode):
     chain = chain_of(1, torch.float32, bits=14)
-    with pytest.raises(RunError, match=r"exact only below 1024"):
+    chain.memory = mode
+    with pytest.raises(RuntimeError, match=r"exact only below 1024") as caught:
         chain(2000 * image(torch.float32))
+    assert isinstance(caught.value, RunError)
+    assert caught.value.where == "block 0, step 1 (up)"
+
+
+@pytest.mark.parametrize("bits", [None, 14])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("mode", MODES)
+def test_values_that_are_not_finite_are_passed_on(mode, value, bits):
+    """The guards of a training step then see a loss that is not finite."""
+    chain = chain_of(2, torch.float32, bits=bits)
+    chain.memory = mode
+    x = image(torch.float32)
+    x[0, 0, 0, 0] = value
+    outputs = chain(x)
+    assert all(output.isnan().any() for output in outputs)
+    found = gradients(chain, lambda: weighted_sum(outputs))
+    assert all(gradient.isnan().any() for gradient in found.values())
+
+
+def test_the_first_block_whose_streams_are_not_finite_is_named():
+    chain = chain_of(3)
+    with torch.no_grad():
+        chain.get_parameter("blocks.2.functions.down.project.bias").fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="block 2 returns streams that are not finite"):
+        reconstruction_errors(chain, image())
+    with pytest.raises(NonFiniteError, match="enter the chain"):
+        reconstruction_errors(chain, torch.full_like(image(), torch.inf))
 
 
 def test_anchors_bound_the_drift():
@@ -144,13 +173,17 @@ class Attention(nn.Module):
         self.norm = nn.LayerNorm(8)
         self.query_key_value = nn.Linear(8, 24)
 
-    def forward(self, x: Tensor, bias: Tensor, scale: Tensor) -> Tensor:
-        """(b, t, 8), scores' bias (t, t) and a constant scale."""
+    def forward(self, x: Tensor, bias: Tensor, scale: Tensor, mask: Tensor | None) -> Tensor:
+        """(b, t, 8), scores' bias (t, t), a constant scale, and keys that are seen, if not all."""
         query, key, value = self.query_key_value(self.norm(x)).chunk(3, -1)
-        return (query @ key.mT * scale + bias).softmax(-1) @ value
+        scores = query @ key.mT * scale + bias
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return scores.softmax(-1) @ value
 
 
-def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient():
+@pytest.mark.parametrize("mask", [None, torch.ones(5, 5).tril().bool()], ids=["none", "causal"])
+def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient(mask):
     found = []
     for mode in MODES:
         torch.manual_seed(3)
@@ -175,9 +208,13 @@ def test_a_reversible_transformer_reads_a_context_that_gets_a_gradient():
         hidden = torch.randn(2, 5, 8, dtype=torch.float64).requires_grad_()
         bias = torch.randn(5, 5, dtype=torch.float64).requires_grad_()
         scale = torch.tensor(0.3, dtype=torch.float64)
-        grads = gradients(chain, lambda: weighted_sum(chain(hidden, hidden, bias, scale)))  # noqa: B023
+        outputs = chain(hidden, hidden, bias, scale, mask)
+        grads = gradients(chain, lambda outputs=outputs: weighted_sum(outputs))
         found.append(grads | {"bias": bias.grad, "hidden": hidden.grad})
     bound = rounding(terms_of(chain, hidden), torch.float64)
+    rebuilt = chain.inverse(*outputs, bias, scale, mask)
+    assert_within_rounding(rebuilt[0], hidden, terms_of(chain, hidden))
+    assert max(reconstruction_errors(chain, hidden, hidden, bias, scale, mask)) < bound
     assert relative_error(found[1], found[0]) < bound
     assert relative_error(found[2], found[0]) < bound
 
@@ -208,11 +245,14 @@ def test_what_cannot_be_right_is_refused(mode):
     loss = weighted_sum(chain(image()))
     with torch.no_grad():
         next(chain.parameters()).mul_(2)
-    with pytest.raises(RunError, match="changed between the forward and the backward pass"):
+    message = "changed between the forward and the backward pass"
+    with pytest.raises(RuntimeError, match=message) as caught:
         loss.backward()
+    assert isinstance(caught.value, RunError)
     loss = weighted_sum(chain(image()))
-    with pytest.raises(UserError, match="second derivatives"):
+    with pytest.raises(NotImplementedError, match="second derivatives") as caught:
         torch.autograd.grad(loss, list(chain.parameters()), create_graph=True)
+    assert isinstance(caught.value, UserError) and "memory='store'" in str(caught.value)
 
 
 def test_hooks_of_modules_can_tell_the_second_call():
@@ -272,6 +312,47 @@ def test_a_recomputed_module_takes_inputs_without_gradient():
     assert relative_error(ours, plain) == 0
 
 
+class Centred(nn.Module):
+    """Subtracts a moving average, which each call replaces by another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, 4) to (b, 4)."""
+        self.mean = self.mean.lerp(x.detach().mean(0), 0.5)
+        return ((x - self.mean) * self.scale).tanh()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)),
+        lambda: nn.utils.spectral_norm(nn.Linear(4, 4)),
+        Centred,
+    ],
+    ids=["parametrization", "hook", "replaced"],
+)
+def test_a_function_may_read_a_buffer_that_it_writes(make):
+    """Two calls before the backward pass."""
+    found, buffers = [], []
+    for mode in MODES:
+        torch.manual_seed(4)
+        steps = [Step("f", (Part(0),), Part(1)), Step("g", (Part(1),), Part(0))]
+        blocks = [ReversibleBlock(2, steps, {"f": make(), "g": make()}) for _ in range(3)]
+        chain = ReversibleChain(blocks, mode).double()
+        x = torch.randn(5, 4, dtype=torch.float64)
+        loss = weighted_sum(chain(x, x)) + weighted_sum(chain(x + 1, x))
+        found.append(gradients(chain, lambda loss=loss: loss))
+        buffers.append(list(chain.buffers()))
+    bound = rounding(terms_of(chain, x), torch.float64)
+    for other, kept in zip(found[1:], buffers[1:], strict=True):
+        assert relative_error(other, found[0]) < bound
+        torch.testing.assert_close(kept, buffers[0], rtol=bound, atol=bound)
+
+
 FUNCTION = nn.Identity()
 
 
@@ -290,10 +371,26 @@ def test_steps_that_cannot_be_undone_are_refused(steps, message):
         ReversibleBlock(2, steps, {"f": FUNCTION})
 
 
+def test_an_unknown_memory_is_refused_at_once_and_later():
+    blocks = [ReversibleBlock(1, [], {})]
+    with pytest.raises(UserError, match="not known: 'reversible-exact'") as caught:
+        ReversibleChain(blocks, "reversible-exact")
+    assert "store, recompute, reversible" in str(caught.value)
+    assert "set fixed_point_bits" in str(caught.value)
+    chain = ReversibleChain(blocks, "store")
+    with pytest.raises(UserError, match="not known: 'checkpoint'"):
+        chain.memory = "checkpoint"
+    assert chain.memory == "store"
+
+
 def test_shapes_and_counts_of_streams_are_checked():
     block = ReversibleBlock(2, [Step("f", (Part(0),), Part(1))], {"f": nn.Linear(4, 3)})
     with pytest.raises(UserError, match="another shape"):
         block(torch.zeros(2, 4), torch.zeros(2, 4))
+    for mode in MODES:
+        chain = ReversibleChain([ReversibleBlock(2, [], {}), block], mode)
+        with pytest.raises(UserError, match=r"(?s)block 1, step 0 \(f\).*\(2, 3\).*\(2, 4\)"):
+            chain(torch.zeros(2, 4), torch.zeros(2, 4))
     with pytest.raises(UserError, match="2 streams got only 1"):
         block(torch.zeros(2, 4))
     with pytest.raises(UserError, match="block 1 takes 2 streams, but block 0 returns 1"):

@@ -68,6 +68,13 @@ def norm_of_gradients(*modules: nn.Module) -> float:
     return float(torch.stack(squares).sum().sqrt())
 
 
+def test_an_unknown_memory_is_refused():
+    with pytest.raises(UserError, match="not known: 'reversible-exact'"):
+        tiny("reversible-exact")
+    with pytest.raises(UserError, match="not known: 'stored'"):
+        tiny().memory = "stored"
+
+
 def test_values_of_the_authors_code():
     model = oracle_model()
     n = torch.arange(2 * 3 * 64 * 64, dtype=torch.float64)

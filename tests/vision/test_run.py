@@ -264,9 +264,13 @@ def test_a_broken_image_stops_the_run_and_nothing_is_lost(
     assert [record["step"] for record in metrics_of(tmp_path / "run")] == list(range(1, 9))
 
 
-def test_a_loss_that_is_not_finite_updates_nothing(recipe_file: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bits", ["null", "14"])
+def test_a_loss_that_is_not_finite_updates_nothing(
+    recipe_file: Path, tmp_path: Path, bits: str
+) -> None:
+    grid = f"model.fixed_point_bits={bits}"
     with pytest.raises(NonFiniteError, match="nothing was updated"):
-        train(recipe_file, tmp_path / "run", "images.mean=[1e39]")
+        train(recipe_file, tmp_path / "run", "images.mean=[1e39]", grid)
     bad = json.loads((tmp_path / "run" / "bad_batches.jsonl").read_text())
     assert bad["images"] == 12 and bad["batch"] == ["coarse:0+12"]
 

@@ -61,14 +61,14 @@ class SetupError(FeldsparError):
     exit_code = 3
 
 
-class RunError(FeldsparError):
+class RunError(FeldsparError, RuntimeError):
     """A run that cannot go on: non-finite loss, a damaged checkpoint."""
 
     exit_code = 4
 
 
 class NonFiniteError(RunError):
-    """A loss or gradient that is not finite."""
+    """A loss, gradient or stream that is not finite."""
 
 
 class InternalError(FeldsparError):

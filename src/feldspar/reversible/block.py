@@ -1,14 +1,22 @@
 """A reversible block of steps over streams: forward, inverse, and a backward pass that rebuilds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.reversible.fixed_point import require_exact, round_to_grid
-from feldspar.reversible.replay import Replay, call_purely, is_recomputing
+from feldspar.reversible.replay import (
+    Replay,
+    call_purely,
+    gradients_of,
+    is_recomputing,
+    leaf_of,
+)
 from feldspar.reversible.steps import Step, stream_count_after
 
 
@@ -28,9 +36,8 @@ class ReversibleBlock(nn.Module):
 
     A function maps its sources (and the context, if its step says so) to one tensor of its target's
     shape. A narrower type is cast to that of the first stream. Apart from parameters, buffers and
-    the default random generators it must have no state, and its output must not depend on a buffer
-    that it writes in the same call. With ``fixed_point_bits`` all additions are on the grid of
-    multiples of 2^-bits, which makes the inverse exact.
+    the default random generators it must have no state. With ``fixed_point_bits`` all
+    additions are on the grid of multiples of 2^-bits, which makes the inverse exact.
     """
 
     def __init__(
@@ -53,19 +60,23 @@ class ReversibleBlock(nn.Module):
         self.functions = nn.ModuleDict(functions)
         self.fixed_point_bits = fixed_point_bits
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Return the outputs of ``n_inputs`` streams and any context, with an ordinary graph."""
+    def forward(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the outputs of ``n_inputs`` streams, with an ordinary graph.
+
+        Context tensors, or None in their places, follow the streams.
+        """
         streams, context = self.split(tensors, self.n_inputs)
         for step in self.steps:
             inputs = self._inputs(step, streams, context)
             self._add(step, streams, self.functions[step.function](*inputs))
         return tuple(streams)
 
-    def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def inverse(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """Return the inputs of ``n_outputs`` streams, then the context; builds no graph, changes no
         buffer.
 
-        Correct for functions that draw no random numbers in their current mode.
+        Correct for functions that draw no random numbers and read no buffer that they write in
+        their current mode.
         """
         streams, context = self.split(tensors, self.n_outputs)
         for step in reversed(self.steps):
@@ -79,7 +90,7 @@ class ReversibleBlock(nn.Module):
         return tuple(streams)
 
     def record(
-        self, streams: Sequence[Tensor], context: Sequence[Tensor]
+        self, streams: Sequence[Tensor], context: Sequence[Tensor | None]
     ) -> tuple[tuple[Tensor, ...], list[Replay]]:
         """Return the outputs without a graph, and the data that ``unwind`` needs to call each
         function again."""
@@ -96,7 +107,7 @@ class ReversibleBlock(nn.Module):
         self,
         outputs: Sequence[Tensor],
         gradients: Sequence[Tensor],
-        context: Sequence[Tensor],
+        context: Sequence[Tensor | None],
         replays: Sequence[Replay],
     ) -> Unwound:
         """Return inputs and gradients from outputs and their gradients, one function at a time."""
@@ -104,14 +115,12 @@ class ReversibleBlock(nn.Module):
         unwound = Unwound(values, grads, [None] * len(context), {})
         for step, replay in zip(reversed(self.steps), reversed(replays), strict=True):
             sources = [part.read(values).detach().requires_grad_() for part in step.sources]
-            extras = [
-                tensor.detach().requires_grad_(tensor.requires_grad) for tensor in context
-            ] * step.reads_context
+            extras = [leaf_of(tensor) for tensor in context] * step.reads_context
             output, leaves = replay.again(*sources, *extras)
             with torch.enable_grad():
                 addend = self._addend(step, values[0], output)
-            found = _gradients_of(
-                addend, step.target.read(grads), [*sources, *extras, *leaves.values()]
+            found = gradients_of(
+                [addend], [step.target.read(grads)], [*sources, *extras, *leaves.values()]
             )
             if step.creates:
                 values.pop()
@@ -131,19 +140,21 @@ class ReversibleBlock(nn.Module):
                 )
         return unwound
 
-    def split(self, tensors: Sequence[Tensor], n_streams: int) -> tuple[list[Tensor], list[Tensor]]:
+    def split(
+        self, tensors: Sequence[Tensor | None], n_streams: int
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
         """Return streams and context; raises UserError if there are too few streams."""
         if len(tensors) < n_streams:
             raise UserError(
                 f"a reversible block of {n_streams} streams got only {len(tensors)} tensors"
             )
-        return list(tensors[:n_streams]), list(tensors[n_streams:])
+        return cast(list[Tensor], list(tensors[:n_streams])), list(tensors[n_streams:])
 
     def _inputs(
-        self, step: Step, streams: Sequence[Tensor], context: Sequence[Tensor]
-    ) -> list[Tensor]:
-        sources = [part.read(streams) for part in step.sources]
-        return [*sources, *context] if step.reads_context else sources
+        self, step: Step, streams: Sequence[Tensor], context: Sequence[Tensor | None]
+    ) -> list[Tensor | None]:
+        sources = (part.read(streams) for part in step.sources)
+        return [*sources, *(context if step.reads_context else ())]
 
     def _add(self, step: Step, streams: list[Tensor], output: Tensor) -> None:
         addend = self._addend(step, streams[0], output)
@@ -154,25 +165,28 @@ class ReversibleBlock(nn.Module):
         if addend.shape != expected:
             raise UserError(
                 "a function returned a tensor of another shape than its target stream",
-                where=f"step {self.steps.index(step)} ({step.function})",
+                where=self._place(step),
                 found=tuple(addend.shape),
                 allowed=str(tuple(expected)),
             )
         streams[step.target.stream] = step.target.plus(streams, addend)
         if self.fixed_point_bits is not None and not is_recomputing():
-            require_exact(step.target.read(streams), self.fixed_point_bits)
+            require_exact(step.target.read(streams), self.fixed_point_bits, self._place(step))
 
     def _subtract(self, step: Step, streams: list[Tensor], output: Tensor) -> None:
         with torch.no_grad():
             addend = self._addend(step, streams[0], output.detach())
             streams[step.target.stream] = step.target.plus(streams, addend, sign=-1)
 
+    def _place(self, step: Step) -> str:
+        return f"step {self.steps.index(step)} ({step.function})"
+
     def _addend(self, step: Step, stream: Tensor, output: Tensor) -> Tensor:
         """Return the output as it is added: in the streams' type, on the grid."""
         if not isinstance(output, Tensor):
             raise UserError(
                 "a function of a reversible block must return one tensor",
-                where=f"step {self.steps.index(step)} ({step.function})",
+                where=self._place(step),
                 found=type(output).__name__,
             )
         output = output.to(stream.dtype)
@@ -180,15 +194,14 @@ class ReversibleBlock(nn.Module):
         return output if bits is None else round_to_grid(output, bits)
 
 
-def _gradients_of(
-    output: Tensor, gradient: Tensor, inputs: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """Return the gradients of ``inputs``; None for those that are not used."""
-    wanted = [tensor for tensor in inputs if tensor.requires_grad]
-    if not output.requires_grad:
-        return [None] * len(inputs)
-    found = iter(torch.autograd.grad(output, wanted, gradient, allow_unused=True))
-    return [next(found) if tensor.requires_grad else None for tensor in inputs]
+@contextmanager
+def in_block(number: int) -> Generator[None]:
+    """Add the number of a chain's block to the place that an error names."""
+    try:
+        yield
+    except FeldsparError as error:
+        error.where = f"block {number}" + (f", {error.where}" if error.where else "")
+        raise
 
 
 def _sum(first: Tensor | None, second: Tensor | None) -> Tensor | None:

@@ -7,13 +7,13 @@ same.
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from feldspar.core.errors import UserError
-from feldspar.reversible.block import ReversibleBlock
+from feldspar.core.errors import NonFiniteError, UserError
+from feldspar.reversible.block import ReversibleBlock, in_block
 from feldspar.reversible.engine import run_reversibly
 from feldspar.reversible.fixed_point import round_to_grid
 from feldspar.reversible.recompute import recomputed
@@ -21,6 +21,7 @@ from feldspar.reversible.replay import call_purely
 
 ActivationMemory = Literal["store", "recompute", "reversible"]
 Streams = tuple[Tensor, ...]
+Context = tuple[Tensor | None, ...]
 
 
 class ReversibleChain(nn.Module):
@@ -54,12 +55,28 @@ class ReversibleChain(nn.Module):
                 allowed="1 or more",
             )
         self.blocks = nn.ModuleList(blocks)
-        self.memory: ActivationMemory = memory
+        self.memory = memory
         self.anchor_every = anchor_every
         self._n_inputs = blocks[0].n_inputs
         self._fixed_point_bits = blocks[0].fixed_point_bits
 
-    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def memory(self) -> ActivationMemory:
+        """The name of what is kept for the backward pass: store, recompute or reversible."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: ActivationMemory) -> None:
+        """Choose what the next step keeps; raises UserError for a name that there is not."""
+        if memory not in get_args(ActivationMemory):
+            raise UserError(
+                f"memory is not known: {memory!r}",
+                allowed=get_args(ActivationMemory),
+                do="set fixed_point_bits where reversible must rebuild without rounding",
+            )
+        self._memory: ActivationMemory = memory
+
+    def forward(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """Return the outputs of the streams, then the context tensors, which each block gets.
 
         Without gradients nothing is kept. Raises RunError if values exceed the range of exact sums.
@@ -67,25 +84,27 @@ class ReversibleChain(nn.Module):
         streams, context = self.split(tensors)
         if self.memory == "reversible" and torch.is_grad_enabled():
             return run_reversibly(self.in_order, streams, context, self.anchor_every)
-        for block in self.in_order:
-            if self.memory == "recompute":
-                streams = recomputed(block, *streams, *context)
-            else:
-                streams = block(*streams, *context)
+        for number, block in enumerate(self.in_order):
+            with in_block(number):
+                if self.memory == "recompute":
+                    streams = recomputed(block, *streams, *context)
+                else:
+                    streams = block(*streams, *context)
         return streams
 
-    def inverse(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def inverse(self, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         """Return the inputs of these outputs, then the context; see ``ReversibleBlock.inverse``."""
         n_outputs = self.in_order[-1].n_outputs
-        streams, context = tuple(tensors[:n_outputs]), tensors[n_outputs:]
+        streams, context = cast(Streams, tensors[:n_outputs]), tensors[n_outputs:]
         for block in reversed(self.in_order):
             streams = block.inverse(*streams, *context)
         return streams
 
-    def split(self, tensors: Sequence[Tensor]) -> tuple[Streams, Streams]:
+    def split(self, tensors: Sequence[Tensor | None]) -> tuple[Streams, Context]:
         """Return the streams as they enter the first block, on the grid if there is one, and the
         context."""
-        streams, context = tuple(tensors[: self._n_inputs]), tuple(tensors[self._n_inputs :])
+        streams = cast(Streams, tuple(tensors[: self._n_inputs]))
+        context = tuple(tensors[self._n_inputs :])
         if self._fixed_point_bits is not None:
             streams = tuple(round_to_grid(stream, self._fixed_point_bits) for stream in streams)
         return streams, context
@@ -96,23 +115,32 @@ class ReversibleChain(nn.Module):
         return list(cast(Iterable[ReversibleBlock], self.blocks))
 
 
-def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor) -> list[float]:
+def reconstruction_errors(chain: ReversibleChain, *tensors: Tensor | None) -> list[float]:
     """Return the relative L2 error of each block's inputs, as a backward pass rebuilds them.
 
     The first block comes first. All inputs are kept for the comparison, so use a small batch.
-    Buffers do not change. The functions must draw no random numbers in their current mode.
+    Buffers do not change. For functions see ``ReversibleBlock.inverse``. Raises NonFiniteError with
+    the first block that returns NaN or infinity.
     """
     with torch.no_grad():
         streams, context = chain.split(tensors)
+        _require_finite(streams, "the streams that enter the chain are not finite")
         entering = []
-        for block in chain.in_order:
+        for number, block in enumerate(chain.in_order):
             entering.append(streams)
             streams = call_purely(block, *streams, *context)
+            _require_finite(streams, f"block {number} returns streams that are not finite")
         errors = []
         for block, true in zip(reversed(chain.in_order), reversed(entering), strict=True):
             streams = block.inverse(*streams, *context)
             errors.append(_relative_error(streams, true))
     return errors[::-1]
+
+
+def _require_finite(streams: Streams, what: str) -> None:
+    for number, stream in enumerate(streams):
+        if not stream.isfinite().all():
+            raise NonFiniteError(what, where=f"stream {number}")
 
 
 def _relative_error(rebuilt: tuple[Tensor, ...], true: tuple[Tensor, ...]) -> float:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from feldspar.core.errors import InternalError
-from feldspar.reversible.block import ReversibleBlock
+from feldspar.reversible.block import ReversibleBlock, in_block
 from feldspar.reversible.replay import refuse_double_backward, trainable_parameters
 
 
@@ -49,23 +49,24 @@ class _Call:
 def run_reversibly(
     blocks: Sequence[ReversibleBlock],
     streams: Sequence[Tensor],
-    context: Sequence[Tensor],
+    context: Sequence[Tensor | None],
     anchor_every: int | None,
 ) -> tuple[Tensor, ...]:
     """Run the blocks in a row; keep the outputs of the last and of each ``anchor_every``-th
     block."""
     tape, keeps = _Tape(), True
-    for number, block in enumerate(blocks, start=1):
-        kept_before = keeps
-        keeps = number == len(blocks) or (anchor_every is not None and number % anchor_every == 0)
+    for number, block in enumerate(blocks):
+        kept_before, done = keeps, number + 1
+        keeps = done == len(blocks) or (anchor_every is not None and done % anchor_every == 0)
         call = _Call(block, trainable_parameters(block), tape, keeps, not kept_before)
-        streams = _Block.apply(call, *streams, *context, *call.parameters)
+        with in_block(number):
+            streams = _Block.apply(call, *streams, *context, *call.parameters)
     return cast(tuple[Tensor, ...], streams)
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, call: _Call, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         n_others = len(tensors) - len(call.parameters)
         streams, context = call.block.split(tensors[:n_others], call.block.n_inputs)
         outputs, replays = call.block.record(streams, context)

@@ -5,6 +5,7 @@ the significand (24 in float32). Then ``y - f`` restores ``x`` bit for bit, and 
 computed again gets exactly the same inputs.
 """
 
+import math
 from typing import Any, cast
 
 import torch
@@ -36,17 +37,19 @@ def exact_limit(dtype: torch.dtype, bits: int) -> float:
     return 2.0 / torch.finfo(dtype).eps * 2.0**-bits
 
 
-def require_exact(sums: Tensor, bits: int) -> None:
-    """Raise RunError unless every sum is below the limit; waits for the device.
+def require_exact(sums: Tensor, bits: int, where: str) -> None:
+    """Raise RunError if a sum reaches the limit; waits for the device.
 
-    On the meta device and in an exported program there are no values to compare.
+    NaN and infinity are passed on, as without a grid, so that the guards of a training step see
+    them. On the meta device and in an exported program there are no values to compare.
     """
     if sums.is_meta or torch.compiler.is_exporting():
         return
     limit, found = exact_limit(sums.dtype, bits), sums.detach().abs().amax().item()
-    if not found < limit:
+    if limit <= found < math.inf:
         raise RunError(
             f"a stream reached {found:.6g}, but on the grid 2^-{bits} sums are exact only "
             f"below {limit:.6g}",
+            where=where,
             do="use fewer fixed_point_bits",
         )

@@ -9,14 +9,21 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from feldspar.reversible.replay import Replay, refuse_double_backward, trainable_parameters
+from feldspar.reversible.replay import (
+    Replay,
+    gradients_of,
+    leaf_of,
+    refuse_double_backward,
+    trainable_parameters,
+)
 
 
-def recomputed(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Return ``module(*inputs)`` as a tuple of tensors; only the inputs are kept."""
+def recomputed(module: nn.Module, first: Tensor, *others: Tensor | None) -> tuple[Tensor, ...]:
+    """Return ``module(first, *others)`` as a tuple of tensors; only the inputs are kept."""
+    inputs = (first, *others)
     if not torch.is_grad_enabled():
         return _as_tuple(module(*inputs))
-    replay = Replay(module, inputs[0].device)
+    replay = Replay(module, first.device)
     parameters = trainable_parameters(module)
     ids = [id(parameter) for parameter in parameters]
     return cast(tuple[Tensor, ...], _Recomputed.apply(replay, ids, *inputs, *parameters))
@@ -24,7 +31,9 @@ def recomputed(module: nn.Module, *inputs: Tensor) -> tuple[Tensor, ...]:
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, replay: Replay, ids: list[int], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, replay: Replay, ids: list[int], *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
         inputs = tensors[: len(tensors) - len(ids)]
         ctx.replay, ctx.ids = replay, ids
         ctx.save_for_backward(*inputs)
@@ -33,24 +42,10 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         refuse_double_backward()
-        inputs = [
-            tensor.detach().requires_grad_(tensor.requires_grad) for tensor in ctx.saved_tensors
-        ]
+        inputs = [leaf_of(tensor) for tensor in ctx.saved_tensors]
         outputs, leaves = ctx.replay.again(*inputs)
-        reached = [
-            pair for pair in zip(_as_tuple(outputs), grads, strict=True) if pair[0].requires_grad
-        ]
         sources = [*inputs, *(leaves[key] for key in ctx.ids)]
-        wanted = [tensor for tensor in sources if tensor.requires_grad]
-        found = iter(
-            torch.autograd.grad(
-                [output for output, _ in reached],
-                wanted,
-                [gradient for _, gradient in reached],
-                allow_unused=True,
-            )
-        )
-        gradients = [next(found) if tensor.requires_grad else None for tensor in sources]
+        gradients = gradients_of(_as_tuple(outputs), grads, sources)
         return None, None, *gradients
 
 

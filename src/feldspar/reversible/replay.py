@@ -1,11 +1,11 @@
 """Call a module once without a graph, and later again for its gradients.
 
-The second call uses the random state, autocast and modes of the first one. It works on copies of
-parameters and buffers: running statistics are updated once, and hooks on parameters see only the
-gradient of the outer backward pass. Hooks on the modules themselves run in both calls.
+The second call uses the random state, autocast, modes and buffers of the first one. It works on
+copies of parameters and buffers: running statistics are updated once, and hooks on parameters see
+only the gradient of the outer backward pass. Hooks on the modules themselves run in both calls.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from feldspar.core.errors import RunError, UserError
 from feldspar.reversible.execution_state import Autocast, RandomState, modes_in_force
@@ -35,18 +36,26 @@ class Replay:
         self._training = [part.training for part in module.modules()]
         self._versions = [parameter._version for parameter in module.parameters()]
         self._random: RandomState | None = None
+        self._overwritten: dict[tuple[nn.Module, str], Tensor] = {}
 
-    def first(self, *inputs: Tensor) -> Any:
-        """Return the module's output without a graph, and remember the random state if it
-        was used."""
+    def first(self, *inputs: Tensor | None) -> Any:
+        """Return the module's output without a graph; remember the random state if it was used, and
+        the values of buffers that the call wrote."""
         before = RandomState.current(self._device)
+        buffers = _buffers_that_are_read(self._module)
+        entered = [(key, buffer, buffer._version, buffer.clone()) for key, buffer in buffers]
         with torch.no_grad(), self._autocast.applied():
             output = self._module(*inputs)
         if not before.equals(RandomState.current(self._device)):
             self._random = before
+        self._overwritten = {
+            (part, name): value
+            for (part, name), buffer, version, value in entered
+            if part._buffers[name] is not buffer or buffer._version != version
+        }
         return output
 
-    def again(self, *inputs: Tensor) -> tuple[Any, dict[int, Tensor]]:
+    def again(self, *inputs: Tensor | None) -> tuple[Any, dict[int, Tensor]]:
         """Return the output with a graph, and for each trainable parameter (by ``id``) its leaf in
         it.
 
@@ -68,8 +77,15 @@ class Replay:
                 stack.enter_context(self._random.applied())
             stack.enter_context(self._autocast.applied())
             stack.enter_context(torch.enable_grad())
-            output = _call_with(self._module, stand_ins | _copies(self._module), inputs)
+            output = _call_with(self._module, stand_ins | self._buffers(), inputs)
         return output, leaves
+
+    def _buffers(self) -> dict[int, Tensor]:
+        """Return a copy of each buffer as it was before the first call, by the buffer's ``id``."""
+        return _copies(self._module) | {
+            id(part._buffers[name]): value.clone()
+            for (part, name), value in self._overwritten.items()
+        }
 
     def _require_same_parameters(self) -> None:
         named = self._module.named_parameters()
@@ -82,10 +98,24 @@ class Replay:
                 )
 
 
-def call_purely(module: nn.Module, *inputs: Tensor) -> Any:
+def call_purely(module: nn.Module, *inputs: Tensor | None) -> Any:
     """Return the module's output without a graph and without changing its buffers."""
     with torch.no_grad(), _marked_as_recomputing():
         return _call_with(module, _copies(module), inputs)
+
+
+def _buffers_that_are_read(module: nn.Module) -> list[tuple[tuple[nn.Module, str], Tensor]]:
+    """Return the buffers on which the output may depend, with module and name.
+
+    A batch norm writes its running statistics in training, but reads them in evaluation only.
+    """
+    return [
+        ((part, name), buffer)
+        for part in module.modules()
+        if not isinstance(part, _BatchNorm)
+        for name, buffer in part._buffers.items()
+        if buffer is not None
+    ]
 
 
 def _copies(module: nn.Module) -> dict[int, Tensor]:
@@ -94,7 +124,7 @@ def _copies(module: nn.Module) -> dict[int, Tensor]:
 
 
 def _call_with(
-    module: nn.Module, stand_ins: Mapping[int, Tensor], inputs: tuple[Tensor, ...]
+    module: nn.Module, stand_ins: Mapping[int, Tensor], inputs: tuple[Tensor | None, ...]
 ) -> Any:
     """Return the output with other tensors in the place of parameters and buffers, by their ``id``.
 
@@ -124,10 +154,36 @@ def trainable_parameters(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters() if parameter.requires_grad]
 
 
+def leaf_of(tensor: Tensor | None) -> Tensor | None:
+    """Return an input for the second call: a leaf that gets a gradient if the tensor does."""
+    return None if tensor is None else tensor.detach().requires_grad_(tensor.requires_grad)
+
+
+def gradients_of(
+    outputs: Sequence[Tensor], gradients: Sequence[Tensor], inputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Return the gradients of ``inputs``; None for those that have or need none."""
+    pairs = zip(outputs, gradients, strict=True)
+    reached = [(output, gradient) for output, gradient in pairs if output.requires_grad]
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+    if not reached:
+        return [None] * len(inputs)
+    ends, towards = zip(*reached, strict=True)
+    found = iter(torch.autograd.grad(ends, wanted, towards, allow_unused=True))
+    return [
+        next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs
+    ]
+
+
+class SecondDerivativeError(UserError, NotImplementedError):
+    """Second derivatives of what is computed again."""
+
+
 def refuse_double_backward() -> None:
-    """Raise UserError in a backward pass that is itself recorded (``create_graph=True``)."""
+    """Raise SecondDerivativeError in a backward pass that is itself recorded
+    (``create_graph=True``)."""
     if torch.is_grad_enabled():
-        raise UserError(
+        raise SecondDerivativeError(
             "recomputed activations have no second derivatives (create_graph=True)",
             do="use memory='store'",
         )

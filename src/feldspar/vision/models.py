@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.sections.vision import SIZES, RevBiFPNSettings
@@ -49,8 +49,6 @@ def create_model(
     that does not fit.
     """
     settings = model_settings(name, in_chans, num_classes, drop_rate, drop_path_rate)
-    if memory not in get_args(ActivationMemory):
-        raise UserError(f"memory is not known: {memory!r}", allowed=get_args(ActivationMemory))
     model: ImageClassifier | FeatureNetwork
     if features_only:
         model = FeatureNetwork(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from feldspar.core.errors import UserError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.noise_scale.products import widened
 from feldspar.noise_scale.recorder import Recorder
 from feldspar.noise_scale.rule import Forward, Rule
@@ -162,7 +162,7 @@ class ExampleLoopRule(Rule):
         try:
             whole = self.plain(module, *args, **kwargs)
             joined = self._run(module, apart, [{}] * n_examples, args, kwargs)
-        except UserError:
+        except FeldsparError:
             raise
         except (RuntimeError, TypeError, ValueError) as error:
             raise UserError(
