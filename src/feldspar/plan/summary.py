@@ -262,7 +262,7 @@ class Plan:
         model, phase = self.recipe.model, self.timeline.phases[index]
         kept, context = self._kept(index), phase.context_length
         found = compare_with_dense(model, self.shapes.rows, context, kept)
-        return {} if found is None else {"iso_flop": found}
+        return {} if found is None else {"sparse_iso_flop": found}
 
     def _lora(self, index: int) -> dict[str, Any]:
         """Describe the updates of a phase with LoRA."""

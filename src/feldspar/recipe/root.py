@@ -97,14 +97,14 @@ class Recipe(RecipeTop):
         """Return the sparsity of a phase: its own, else that of the phase before it.
 
         Masks that a phase inherits do not move. The first phase without its own is dense, or static
-        as model.iso_flop says.
+        as model.sparse_iso_flop says.
         """
         own = self.phases[phase_index].sparsity
         if own is not None:
             return own
         if phase_index:
             return without_moves(self.sparsity(phase_index - 1))
-        return Dense() if self.model.iso_flop is None else self.model.iso_flop.masks
+        return Dense() if self.model.sparse_iso_flop is None else self.model.sparse_iso_flop.masks
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
         """Return the position scaling of a phase: its own, else that of the phase before it, else
@@ -303,7 +303,7 @@ class Recipe(RecipeTop):
 
     @model_validator(mode="after")
     def _masks_fit_the_iso_flop_model(self) -> Self:
-        member, first = self.model.iso_flop, self.sparsity(0)
+        member, first = self.model.sparse_iso_flop, self.sparsity(0)
         goes_on = not isinstance(self.start_from, StartFromScratch)
         if member is None or (goes_on and first == Dense()):
             return self
@@ -325,11 +325,11 @@ class Recipe(RecipeTop):
 
     @model_validator(mode="after")
     def _lora_finds_its_matrices(self) -> Self:
-        member = self.model.iso_flop
+        member = self.model.sparse_iso_flop
         if self.lora is not None and member is not None and member.type != "wide":
             raise ValueError(
-                f"phases: lora updates single matrices, and model.iso_flop of type {member.type} "
-                "has several in the place of each; remove one of the two"
+                "phases: lora updates single matrices, and model.sparse_iso_flop of type "
+                f"{member.type} has several in the place of each; remove one of the two"
             )
         return self
 
