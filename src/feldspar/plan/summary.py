@@ -23,6 +23,7 @@ from feldspar.plan.memory import (
 )
 from feldspar.plan.moving_masks import (
     dense_gradient_flops,
+    density_warning,
     mask_schedule,
     mean_kept,
     moves_record,
@@ -97,7 +98,8 @@ class Plan:
             if index == 0 or phase.sparsity is not None:
                 key = f"phases.{index}.sparsity"
                 line = low_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
-                found += [] if line is None else [line]
+                late = density_warning(self.recipe, index)
+                found += [each for each in (line, late) if each is not None]
         return found
 
     @property

@@ -313,17 +313,6 @@ class Recipe(RecipeTop):
         return self
 
     @model_validator(mode="after")
-    def _densities_of_the_table_stay(self) -> Self:
-        for index, phase in enumerate(self.phases):
-            if isinstance(phase.sparsity, GradualSparsity) and self.parametrization.type == "supar":
-                raise ValueError(
-                    f"phases.{index}.sparsity.type: learning rates of supar follow the density, "
-                    "which changes during a gradual phase; use another parametrization.type, or "
-                    "masks that keep their number of entries: static, set or rigl"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _lora_finds_its_matrices(self) -> Self:
         member = self.model.sparse_iso_flop
         if self.lora is not None and member is not None and member.type != "wide":

@@ -222,7 +222,6 @@ def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:
     masks = load_run(out).masks
     assert {float(mask.sum()) / mask.numel() for mask in masks.tensors.values()} == {0.25}
     for refused, message in (
-        (("parametrization.type=supar",), "phases.1.sparsity.type: learning rates of supar"),
         ((later.replace("gradual", "rigl"),), "phases.1.sparsity: a later phase can only"),
         (("phases.1.sparsity.initial_sparsity=0.5",), "initial_sparsity: the phase before is de"),
         (("phases.1.sparsity.end=0 steps",), "phases.1.sparsity.end: it must lie after begin"),
