@@ -288,8 +288,8 @@ class Recipe(RecipeTop):
                 continue
             if now != Dense():
                 raise ValueError(
-                    f"phases.{index}.sparsity: a later phase can only keep the matrices and "
-                    "counts of the phase before, prune a dense phase with type: gradual, or set "
+                    f"phases.{index}.sparsity: a later phase can only keep the matrices, counts "
+                    "and seed of the phase before, prune a dense phase with type: gradual, or set "
                     "sparsity: dense"
                 )
             if self.phases[index].optimizer_state != "fresh":

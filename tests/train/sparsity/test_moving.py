@@ -16,6 +16,7 @@ from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.sections.sparsity import without_moves
 from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.moves import random_scores
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.data import open_shards, open_training_data
 from feldspar.train.load import load_run, masks_of_checkpoint
@@ -211,6 +212,17 @@ def test_later_phases_keep_prune_or_drop_masks(recipe_file: Path, tmp_path: Path
     run(recipe_file, third, start, SET)
     assert digest_of_masks(load_run(third).masks) != digest_of_masks(load_run(out).masks)
     assert load_run(third).masks.settings.type == "set"
+
+
+def test_grown_entries_follow_the_seed_of_the_masks(recipe_file: Path, tmp_path: Path) -> None:
+    own, out = "phases.0.sparsity.seed=7", tmp_path / "run"
+    run(recipe_file, out, SET, own, *EVERY_STEP)
+    before, after = drawn(recipe_file, SET, own), masks_at(out, 2)
+    assert before.seed == after.seed == 7
+    for name, mask in before.tensors.items():
+        scores = random_scores((mask.shape[0], mask.shape[1]), (1, 1), 7, name, 2 * 128)
+        grown, left = after.tensors[name] & ~mask, ~after.tensors[name] & ~mask
+        assert scores[grown].min() > scores[left].max()
 
 
 def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:

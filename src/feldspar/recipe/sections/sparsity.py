@@ -15,7 +15,7 @@ from pydantic import (
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 
-LATER_SETTINGS = ("block", "distribution", "pattern")
+LATER_SETTINGS = ("block", "distribution", "pattern", "seed")
 """Settings that older recipes lack; at their defaults they are left out of what is written."""
 SAME_SHARE = 1e-6
 """Largest difference between a sparsity and the share of zeros in a pattern."""
@@ -57,6 +57,13 @@ class MaskedSettings(Settings):
     """uniform: the same sparsity for each matrix. er (1707.04780): density in proportion to
     (inputs + outputs) / (inputs x outputs). erk (1911.11134): in proportion to the sum of the
     dimensions divided by their product, which is the same for matrices."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the masks, and of the entries that SET grows. Default: the recipe's seed. With it,
+    masks and initial weights vary separately."""
+
+    def mask_seed(self, recipe_seed: int) -> int:
+        """Return the seed of the masks in a recipe with the seed ``recipe_seed``."""
+        return recipe_seed if self.seed is None else self.seed
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
