@@ -70,7 +70,7 @@ def test_settings_come_back_from_their_own_dump() -> None:
 
 
 def test_the_old_name_is_refused_with_the_new_one(small: Path) -> None:
-    message = r"model\.iso_flop: unknown key; did you mean 'model\.sparse_iso_flop'\?"
+    message = r"model\.iso_flop: unknown key; it is named model\.sparse_iso_flop"
     with pytest.raises(UserError, match=message):
         load_recipe(str(small), ["model.iso_flop={type: wide, sparsity: 0.5}"])
 
