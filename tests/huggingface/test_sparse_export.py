@@ -1,6 +1,7 @@
 """Masked models exported: folding and rounding keep zeros; the configuration notes the masks."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from feldspar.huggingface.adapter import ModelDescription
+from feldspar.huggingface.export_folder import export_imported
 from feldspar.huggingface.import_folder import import_model
 from feldspar.huggingface.multipliers import WithMultipliers
 from feldspar.huggingface.weights import FolderTensors
@@ -80,6 +82,34 @@ def test_the_configuration_says_what_the_masks_look_like(make_decoder, export, c
     plain = import_model(folder)
     for name, mask in masks.tensors.items():
         assert torch.equal(plain.state[name] != 0, mask), name
+
+
+@pytest.mark.parametrize("architecture", ["auto", "feldspar"])
+def test_a_second_export_keeps_what_the_first_one_records(
+    make_masked, export, tmp_path, architecture
+):
+    decoder, masks = make_masked("gpt2")
+    first = export(decoder, MUP, masks=masks)
+    export_imported(import_model(first), tmp_path / "second", architecture)
+    export_imported(import_model(tmp_path / "second"), tmp_path / "third")
+    noted = [
+        json.loads((folder / "config.json").read_text())
+        for folder in (first, tmp_path / "second", tmp_path / "third")
+    ]
+    for key in ("folded_from", "sparsity"):
+        assert noted[0][key] is not None
+        assert noted[2][key] == noted[1][key] == noted[0][key]
+
+
+def test_keys_of_other_packages_are_not_taken_for_records(make_decoder, export, tmp_path):
+    folder = export(make_decoder(GPT2))
+    configuration = json.loads((folder / "config.json").read_text())
+    del configuration["feldspar_version"]
+    (tmp_path / "theirs").mkdir()
+    shutil.copy(folder / "model.safetensors", tmp_path / "theirs")
+    (tmp_path / "theirs" / "config.json").write_text(json.dumps(configuration | {"sparsity": 1}))
+    export_imported(import_model(tmp_path / "theirs"), tmp_path / "out")
+    assert "sparsity" not in json.loads((tmp_path / "out" / "config.json").read_text())
 
 
 def test_a_dense_model_says_nothing(make_decoder, export):

@@ -244,9 +244,9 @@ def _attention(decoder, normed, part, index, positions, document_ids):
 
 def _linear(x, part, name, settings):
     """Map x, by one matrix or by those of Sparse-IFT (2303.11525, section 2)."""
-    member = settings.iso_flop and settings.iso_flop.type
+    member = settings.sparse_iso_flop and settings.sparse_iso_flop.type
     if member == "parallel":
-        count = settings.iso_flop.branches
+        count = settings.sparse_iso_flop.branches
         branches = [_matrix(x, part, f"{name}.branches.{index}") for index in range(count)]
         return sum(torch.where(branch > 0, branch, branch / 2) for branch in branches)
     if member == "factorized":

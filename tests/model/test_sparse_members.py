@@ -35,8 +35,8 @@ MATRICES = ("attention.query_key_value", "attention.output", "feed_forward.input
 
 def settings_of(member: str, sparsity: float, **changes: Any) -> ModelSettings:
     """Return a dense shape of one block as a member of Sparse-IFT."""
-    iso_flop = {"type": member, "sparsity": sparsity}
-    return ModelSettings.model_validate(DENSE | {"iso_flop": iso_flop} | changes)
+    sparse_iso_flop = {"type": member, "sparsity": sparsity}
+    return ModelSettings.model_validate(DENSE | {"sparse_iso_flop": sparse_iso_flop} | changes)
 
 
 def shapes_by_name(settings: ModelSettings) -> dict[str, tuple[int, ...]]:
@@ -134,7 +134,7 @@ def test_branches_and_factors_are_not_one_matrix(
     make_decoder: Callable[..., Decoder], member: str
 ) -> None:
     """A map that was linear would give f(x) + f(y) - f(0) for x + y; only Doped is linear."""
-    decoder = make_decoder(dtype=torch.float64, iso_flop={"type": member, "sparsity": 0.5})
+    decoder = make_decoder(dtype=torch.float64, sparse_iso_flop={"type": member, "sparsity": 0.5})
     block: Any = decoder.blocks[0]
     x, y = torch.randn(2, 4, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     f = block.attention.query_key_value

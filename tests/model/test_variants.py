@@ -69,11 +69,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     | {"reversible": {"type": "reformer"}, "n_layers": 3}
     | {"sliding_window": {"tokens": 4, "full_layers": [0]}},
     "sparse_parallel": LLAMA
-    | {"iso_flop": {"type": "parallel", "sparsity": 0.5}, "norm": RMS | {"unit_offset": True}},
-    "sparse_factorized": {"iso_flop": {"type": "factorized", "sparsity": 0.5}},
-    "sparse_doped": LLAMA | {"iso_flop": {"type": "doped", "sparsity": 0.5}, "bias": True},
+    | {
+        "sparse_iso_flop": {"type": "parallel", "sparsity": 0.5},
+        "norm": RMS | {"unit_offset": True},
+    },
+    "sparse_factorized": {"sparse_iso_flop": {"type": "factorized", "sparsity": 0.5}},
+    "sparse_doped": LLAMA | {"sparse_iso_flop": {"type": "doped", "sparsity": 0.5}, "bias": True},
     "sparse_both": {
-        "iso_flop": {"type": "parallel", "sparsity": 0.75},
+        "sparse_iso_flop": {"type": "parallel", "sparsity": 0.75},
         "norm": {"place": "both"},
         "query_key_norm": "whole",
     },

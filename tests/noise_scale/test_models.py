@@ -30,9 +30,9 @@ VARIANTS = {
     "untied": {"tied_embeddings": False},
     "Llama": {"positions": "rotary", "norm": "rms", "feed_forward": "swiglu", "bias": False},
     "ALiBi": {"positions": "alibi", "n_kv_heads": 2},
-    "Sparse Parallel": {"iso_flop": {"type": "parallel", "sparsity": 0.5}},
-    "Sparse Factorized": {"iso_flop": {"type": "factorized", "sparsity": 0.5}},
-    "Sparse Doped": {"iso_flop": {"type": "doped", "sparsity": 0.5}},
+    "Sparse Parallel": {"sparse_iso_flop": {"type": "parallel", "sparsity": 0.5}},
+    "Sparse Factorized": {"sparse_iso_flop": {"type": "factorized", "sparsity": 0.5}},
+    "Sparse Doped": {"sparse_iso_flop": {"type": "doped", "sparsity": 0.5}},
 }
 
 

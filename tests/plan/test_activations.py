@@ -89,9 +89,9 @@ MODELS = [
     LLAMA | {"attention_soft_cap": 9.0, "logit_soft_cap": 5.0, "feed_forward": "geglu"},
     {"branches": "parallel", "feed_forward": "gelu_erf", "positions": "rotary"},
     {"embedding_norm": True, "positions": "alibi", "branches": "parallel_one_norm"},
-    LLAMA | {"iso_flop": {"type": "parallel", "sparsity": 0.75}},
-    LLAMA | {"iso_flop": {"type": "factorized", "sparsity": 0.75}},
-    {"iso_flop": {"type": "doped", "sparsity": 0.75}},
+    LLAMA | {"sparse_iso_flop": {"type": "parallel", "sparsity": 0.75}},
+    LLAMA | {"sparse_iso_flop": {"type": "factorized", "sparsity": 0.75}},
+    {"sparse_iso_flop": {"type": "doped", "sparsity": 0.75}},
     LLAMA | {"norm": {"type": "rms", "unit_offset": True}, "query_key_norm": "whole"},
 ]
 BATCHES = [

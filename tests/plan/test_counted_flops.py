@@ -31,9 +31,9 @@ SHAPES = {
     "ALiBi": {"n_heads": 2, "positions": {"type": "alibi"}, "bias": False},
     "wide heads": {"n_heads": 3, "head_dim": 16},
     "parallel branches": {"n_heads": 4, "branches": "parallel", "query_key_norm": "head"},
-    "Sparse Parallel": {"n_heads": 4, "iso_flop": {"type": "parallel", "sparsity": 0.75}},
-    "Sparse Factorized": {"n_heads": 4, "iso_flop": {"type": "factorized", "sparsity": 0.5}},
-    "Sparse Doped": {"n_heads": 4, "iso_flop": {"type": "doped", "sparsity": 0.5}},
+    "Sparse Parallel": {"n_heads": 4, "sparse_iso_flop": {"type": "parallel", "sparsity": 0.75}},
+    "Sparse Factorized": {"n_heads": 4, "sparse_iso_flop": {"type": "factorized", "sparsity": 0.5}},
+    "Sparse Doped": {"n_heads": 4, "sparse_iso_flop": {"type": "doped", "sparsity": 0.5}},
 }
 
 
@@ -56,7 +56,7 @@ TRAINED: dict[str, tuple[dict[str, Any] | None, tuple[str, ...]]] = {
 def test_the_ledger_of_a_dense_model_is_what_torch_counts(shape: str, trained: str) -> None:
     settings = ModelSettings.model_validate(SMALL | SHAPES[shape])
     values, patterns = TRAINED[trained]
-    if values is not None and "iso_flop" in SHAPES[shape]:
+    if values is not None and "sparse_iso_flop" in SHAPES[shape]:
         pytest.skip("recipes refuse LoRA of these maps")
     lora = None if values is None else LoraSettings.model_validate(values)
     shapes = model_shapes(settings, lora=lora)

@@ -11,7 +11,7 @@ from tests.plan.conftest import PlanText
 
 GPT3_SMALL = (
     "{{n_layers: 12, d_model: 768, n_heads: 12, d_ff: 3072, vocab_size: 50257, "
-    "max_sequence_length: 1024, iso_flop: {{type: {}, sparsity: {}}}}}"
+    "max_sequence_length: 1024, sparse_iso_flop: {{type: {}, sparsity: {}}}}}"
 )
 PHASES = "phases: [{name: all, length: 1 steps, batch: {sequences: 1}}]\n"
 
@@ -22,7 +22,7 @@ def test_a_wide_model_costs_more_outside_its_blocks(
 ) -> None:
     plan = plan_text(PHASES, model=GPT3_SMALL.format("wide", sparsity))
     (phase,) = plan.summary()["phases"]
-    compared = phase["iso_flop"]
+    compared = phase["sparse_iso_flop"]
     assert compared["blocks"]["ratio"] == pytest.approx(blocks, abs=5e-5)
     assert compared["total"]["ratio"] == pytest.approx(total, abs=5e-4)
     assert compared["blocks"]["dense"] == 24 * 12 * 768**2
@@ -44,7 +44,7 @@ def test_a_plan_prints_both_numbers(
 
 def test_a_plan_without_iso_flop_compares_nothing(plan_text: PlanText) -> None:
     (phase,) = plan_text(PHASES).summary()["phases"]
-    assert "iso_flop" not in phase
+    assert "sparse_iso_flop" not in phase
 
 
 def test_the_base_widths_are_compared_with_the_wide_ones(plan_text: PlanText) -> None:
@@ -61,5 +61,7 @@ def test_the_base_widths_are_compared_with_the_wide_ones(plan_text: PlanText) ->
 
 def test_a_budget_sizes_dense_shapes_only(plan_text: PlanText) -> None:
     plan = plan_text(PHASES, model=GPT3_SMALL.format("wide", 0.5))
-    with pytest.raises(UserError, match=r"model\.iso_flop: --budget sizes dense shapes only"):
+    with pytest.raises(
+        UserError, match=r"model\.sparse_iso_flop: --budget sizes dense shapes only"
+    ):
         size_recipe(plan, split_by_rule(1e18, 20))

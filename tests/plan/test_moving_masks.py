@@ -121,6 +121,28 @@ def test_frozen_matrices_do_not_move(tmp_path: Path) -> None:
     assert gradual["ledger"] == dense["phases"][0]["ledger"]
 
 
+@pytest.mark.parametrize("keys", ["gradual", "gradual, initial_sparsity: 0.5", "rigl", "set"])
+def test_multipliers_of_moving_masks_are_those_of_their_final_density(
+    tmp_path: Path, keys: str
+) -> None:
+    base = "parametrization={type: supar, base_d_model: 256, base_d_ff: 1024, learning_rate: 1e-2}"
+    static = plan_of(tmp_path, "type: static", base)
+    plan = plan_of(tmp_path, f"type: {keys}", base)
+    assert plan.tables == static.tables
+    output = plan.tables[0].entry("blocks.0.attention.output.weight")
+    # 2048 / 256 wider, and a quarter of the inputs are kept.
+    assert (output.density, output.learning_rate_multiplier) == (0.25, 1 / (8 * 0.25))
+    late = [line for line in plan.warnings if "denser than the table says" in line]
+    assert len(late) == keys.startswith("gradual")
+
+
+def test_only_supar_has_a_table_by_density(tmp_path: Path) -> None:
+    mup = "parametrization={type: mup, base_d_model: 256, base_d_ff: 1024, learning_rate: 1e-2}"
+    assert plan_of(tmp_path, "type: gradual", mup).warnings == []
+    supar = mup.replace("mup", "supar")
+    assert plan_of(tmp_path, "type: gradual, initial_sparsity: 0.75", supar).warnings == []
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [

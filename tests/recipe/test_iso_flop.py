@@ -25,7 +25,7 @@ GPT3_SMALL: dict[str, Any] = {
 
 def wide(sparsity: float, **changes: Any) -> ModelSettings:
     return ModelSettings.model_validate(
-        GPT3_SMALL | {"iso_flop": {"type": "wide", "sparsity": sparsity}} | changes
+        GPT3_SMALL | {"sparse_iso_flop": {"type": "wide", "sparsity": sparsity}} | changes
     )
 
 
@@ -63,23 +63,29 @@ def test_heads_of_rotary_models_stay_even() -> None:
 def test_settings_come_back_from_their_own_dump() -> None:
     model = wide(0.5)
     assert ModelSettings.model_validate_json(model.model_dump_json()) == model
-    assert "iso_flop" not in ModelSettings.model_validate(GPT3_SMALL).model_dump()
+    assert "sparse_iso_flop" not in ModelSettings.model_validate(GPT3_SMALL).model_dump()
     changed = json.loads(model.model_dump_json()) | {"d_model": 1104}
     with pytest.raises(ValidationError, match="its d_model 768 widens to 1092, but the model has"):
         ModelSettings.model_validate(changed)
 
 
+def test_the_old_name_is_refused_with_the_new_one(small: Path) -> None:
+    message = r"model\.iso_flop: unknown key; it is named model\.sparse_iso_flop"
+    with pytest.raises(UserError, match=message):
+        load_recipe(str(small), ["model.iso_flop={type: wide, sparsity: 0.5}"])
+
+
 def test_a_dense_shape_is_checked_as_such(small: Path) -> None:
-    overrides = ["model.iso_flop={type: wide, sparsity: 0.5}", "model.d_model=66"]
+    overrides = ["model.sparse_iso_flop={type: wide, sparsity: 0.5}", "model.d_model=66"]
     with pytest.raises(UserError, match="d_model 66 is not a multiple of 4 heads"):
         load_recipe(str(small), overrides)
 
 
 def test_the_first_phase_is_masked_by_default(small: Path) -> None:
-    loaded = load_recipe(str(small), ["model.iso_flop={type: wide, sparsity: 0.75}"])
+    loaded = load_recipe(str(small), ["model.sparse_iso_flop={type: wide, sparsity: 0.75}"])
     assert loaded.recipe.sparsity(0).type == "static"
     assert getattr(loaded.recipe.sparsity(0), "sparsity", None) == 0.75
-    assert plain(loaded)["model"]["iso_flop"]["dense"]["d_model"] == 64
+    assert plain(loaded)["model"]["sparse_iso_flop"]["dense"]["d_model"] == 64
 
 
 @pytest.mark.parametrize("type_", ["static", "set", "rigl"])
@@ -87,7 +93,7 @@ def test_masks_of_the_same_sparsity_are_allowed(small: Path, type_: str) -> None
     loaded = load_recipe(
         str(small),
         [
-            "model.iso_flop={type: wide, sparsity: 0.75}",
+            "model.sparse_iso_flop={type: wide, sparsity: 0.75}",
             f"phases.0.sparsity={{type: {type_}, sparsity: 0.75, distribution: erk}}",
         ],
     )
@@ -98,20 +104,23 @@ def test_masks_of_the_same_sparsity_are_allowed(small: Path, type_: str) -> None
     ("sparsity", "message"),
     [
         ("{type: static, sparsity: 0.5}", r"phases\.0\.sparsity: 0\.5 is not the sparsity of"),
-        ("dense", r"phases\.0\.sparsity: 0 is not the sparsity of model\.iso_flop, 0\.75"),
+        ("dense", r"phases\.0\.sparsity: 0 is not the sparsity of model\.sparse_iso_flop, 0\.75"),
         ("{type: gradual, sparsity: 0.75}", r"phases\.0\.sparsity\.type: gradual masks begin"),
         (
             "{type: static, sparsity: 0.75, targets: [attention]}",
-            r"phases\.0\.sparsity\.targets: model\.iso_flop masks all matrices",
+            r"phases\.0\.sparsity\.targets: model\.sparse_iso_flop masks all matrices",
         ),
         (
             "{type: static, sparsity: 0.75, per_tensor: {'*output*': 0.5}}",
-            r"phases\.0\.sparsity\.per_tensor: model\.iso_flop masks all matrices",
+            r"phases\.0\.sparsity\.per_tensor: model\.sparse_iso_flop masks all matrices",
         ),
     ],
 )
 def test_masks_that_change_the_flops_are_refused(small: Path, sparsity: str, message: str) -> None:
-    overrides = ["model.iso_flop={type: wide, sparsity: 0.75}", f"phases.0.sparsity={sparsity}"]
+    overrides = [
+        "model.sparse_iso_flop={type: wide, sparsity: 0.75}",
+        f"phases.0.sparsity={sparsity}",
+    ]
     with pytest.raises(UserError, match=message):
         load_recipe(str(small), overrides)
 
@@ -121,5 +130,5 @@ def test_masks_that_change_the_flops_are_refused(small: Path, sparsity: str, mes
     [("0", "must be more than 0"), ("75", "write 0.75 for 75 %"), ("1.0", "less than 1")],
 )
 def test_sparsities_that_no_member_has(small: Path, sparsity: str, message: str) -> None:
-    with pytest.raises(UserError, match=rf"model\.iso_flop\.sparsity: .*{message}"):
-        load_recipe(str(small), [f"model.iso_flop={{type: wide, sparsity: {sparsity}}}"])
+    with pytest.raises(UserError, match=rf"model\.sparse_iso_flop\.sparsity: .*{message}"):
+        load_recipe(str(small), [f"model.sparse_iso_flop={{type: wide, sparsity: {sparsity}}}"])

@@ -19,6 +19,12 @@ def test_a_recipe_without_later_settings_is_written_as_before() -> None:
     )
 
 
+def test_patterns_that_the_key_block_says_are_not_written() -> None:
+    assert static(0.75, pattern="unstructured") == static(0.75)
+    assert static(0.75, pattern="block", block=[4, 1]) == static(0.75, block=[4, 1])
+    assert "pattern" not in static(0.75, pattern="block", block=[4, 1]).model_dump()
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -26,7 +32,7 @@ def test_a_recipe_without_later_settings_is_written_as_before() -> None:
         {"type": "static", "sparsity": 0.75, "block": [4, 1], "distribution": "erk"},
         {"type": "static", "sparsity": 0.5, "pattern": "2:4", "per_tensor": {"blocks.0.*": 0}},
         {"type": "static", "sparsity": 1 - 1 / 3, "pattern": "1:3"},
-        {"type": "set", "sparsity": 0.9, "every": "1e6 tokens", "block": [4, 4]},
+        {"type": "set", "sparsity": 0.9, "every": "1e6 tokens", "block": [4, 4], "seed": 0},
         {"type": "rigl", "sparsity": 0.9, "allow_regrow": False, "distribution": "er"},
         {"type": "gradual", "sparsity": 0.9, "initial_sparsity": 0.5, "end": "2000 steps"},
     ],
@@ -42,7 +48,10 @@ def test_there_and_back(values: dict[str, object]) -> None:
         ({"pattern": "1:4"}, "sparsity: it is 0.5, but the pattern 1:4 .* write sparsity: 0.75"),
         ({"pattern": "4:4"}, "pattern: 4:4 must keep at least 1 entry and fewer than all 4"),
         ({"pattern": "0:4"}, "pattern: 0:4 must keep"),
-        ({"pattern": "half"}, "pattern: 'half' is not N:M"),
+        ({"pattern": "half"}, "pattern: 'half' is none; write unstructured, block, or N:M"),
+        ({"pattern": "block"}, "pattern: block needs the size of its blocks; add the key block"),
+        ({"pattern": "block", "block": [1, 1]}, "pattern: block needs the size of its blocks"),
+        ({"pattern": "unstructured", "block": [4, 1]}, "pattern: unstructured masks single"),
         ({"pattern": "2:4", "block": [4, 1]}, "block: the pattern 2:4 already says"),
         ({"pattern": "2:4", "distribution": "er"}, "distribution: the pattern 2:4 already says"),
         ({"pattern": "2:4", "sampling": "bernoulli"}, "sampling: the pattern 2:4 already says"),

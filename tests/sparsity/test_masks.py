@@ -47,6 +47,16 @@ def test_only_seed_and_name_matter() -> None:
     assert few.density("a.x") == 0.25 and few.density("a.absent") == 1
 
 
+@pytest.mark.parametrize("changes", [{}, {"pattern": "1:4"}, {"block": [4, 2]}])
+def test_masks_may_have_a_seed_of_their_own(changes: dict[str, object]) -> None:
+    recipes = Masks.draw(static(0.75, **changes), rows("a.x"), seed=3)
+    own = Masks.draw(static(0.75, **changes, seed=3), rows("a.x"), seed=8)
+    assert torch.equal(own.tensors["a.x"], recipes.tensors["a.x"])
+    assert own.seed == recipes.seed == 3
+    other = Masks.draw(static(0.75, **changes, seed=0), rows("a.x"), seed=3)
+    assert not torch.equal(other.tensors["a.x"], recipes.tensors["a.x"])
+
+
 def test_every_entry_is_as_likely_as_any_other() -> None:
     draws, side, kept = 4000, 8, 0.25
     masks = torch.stack([draw_mask(f"w{n}", (side, side), 1 - kept, 0) for n in range(draws)])

@@ -60,9 +60,9 @@ def open_model(path: PathLike, *, checkpoint: str = "last", device: str | None =
     """Open a run folder, a release, an imported folder, a Hugging Face folder, or a GGUF file.
 
     Without a tokenizer in the folder, the model computes logits of token ids only.
-    ``checkpoint`` of a run is ``last`` or a number of tokens. The model lies on ``device``, by
-    default on the one of the run's recipe. Raises UserError for any other folder or file, RunError
-    for a damaged one.
+    ``checkpoint`` of a run is ``last``, ``best`` or a number of tokens. The model lies on
+    ``device``, by default on the one of the run's recipe. Raises UserError for any other folder or
+    file, RunError for a damaged one.
     """
     folder = path_of(path, "path")
     _require_model(folder)

@@ -23,7 +23,9 @@ def register(app: typer.Typer) -> None:
             str,
             typer.Option(help="auto, or a name like gpt2, llama, or feldspar (with its own code)."),
         ] = "auto",
-        checkpoint: Annotated[str, typer.Option(help="last, or a number of tokens.")] = "last",
+        checkpoint: Annotated[
+            str, typer.Option(help="last, best, or a number of tokens.")
+        ] = "last",
         dtype: Annotated[
             str | None,
             typer.Option(

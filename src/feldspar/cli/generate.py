@@ -27,7 +27,7 @@ Seed = Annotated[
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:0.")]
 CheckpointName = Annotated[
-    str, typer.Option("--checkpoint", help="Of a run: last, or its number of tokens.")
+    str, typer.Option("--checkpoint", help="Of a run: last, best, or its number of tokens.")
 ]
 
 

@@ -135,7 +135,7 @@ def branch(
     ],
     out: Annotated[Path, typer.Option("--out", help="Folder of the branches.")],
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", help="last, or its number of tokens.")
+        str, typer.Option("--checkpoint", help="last, best, or its number of tokens.")
     ] = "last",
     json: Json = False,
 ) -> None:

@@ -123,8 +123,8 @@ def _print_phase(phase: Mapping[str, Any], parameters: int) -> None:
         _print_moves(phase["name"], phase["moving_masks"])
     if "measured" in phase.get("masked_products", {}):
         _print_products(phase["name"], phase["masked_products"])
-    if "iso_flop" in phase:
-        _print_iso_flop(phase["name"], phase["iso_flop"])
+    if "sparse_iso_flop" in phase:
+        _print_iso_flop(phase["name"], phase["sparse_iso_flop"])
 
 
 def _print_products(name: str, masked: Mapping[str, Any]) -> None:

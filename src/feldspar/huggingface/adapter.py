@@ -124,8 +124,8 @@ def _meanings(settings: ModelSettings) -> dict[str, Any]:
     values: dict[str, Any] = {n: getattr(settings, n) for n in ModelSettings.model_fields}
     del values["dropout"]
     biases, window = settings.biases, settings.sliding_window
-    if settings.iso_flop is not None and settings.iso_flop.type == "wide":
-        values["iso_flop"] = None  # its widths are in other settings already
+    if settings.sparse_iso_flop is not None and settings.sparse_iso_flop.type == "wide":
+        values["sparse_iso_flop"] = None  # its widths are in other settings already
     if settings.norm.type == "rms":
         biases = biases.model_copy(update={"norm": False})
     if window is not None:

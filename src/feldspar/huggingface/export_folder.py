@@ -16,7 +16,7 @@ from feldspar.core.progress import say
 from feldspar.huggingface.adapter import Adapter, ModelDescription
 from feldspar.huggingface.architectures import choose, first_fitting
 from feldspar.huggingface.converted_tensors import TheirTensors
-from feldspar.huggingface.import_folder import ImportedModel
+from feldspar.huggingface.import_folder import VERSION_KEY, ImportedModel
 from feldspar.huggingface.multipliers import WithMultipliers, same_multipliers
 from feldspar.huggingface.own import OwnAdapter, write_code
 from feldspar.huggingface.weights import finish_model_folder, require_names, write_weights
@@ -84,6 +84,7 @@ def export_model(
     masks: Masks | None = None,
     soft_prompt: SoftPromptSettings | None = None,
     chat_template: str | None = None,
+    making: Mapping[str, Any] | None = None,
 ) -> ModelSettings:
     """Write weights, configuration and tokenizer; return the settings of the exported model.
 
@@ -93,9 +94,10 @@ def export_model(
     have no place for a soft prompt: its vectors go into a file of their own, as input embeddings to
     stand among those of the tokens; the key ``soft_prompt`` names that file, their number and their
     place. Rows of the vocabulary from ``n_real_vocab`` on are padding and are cut off; by default
-    these are the rows that the tokenizer lacks. ``chat_template`` replaces the tokenizer's. Lazy
-    tensors are read one after the other. Raises UserError when the architecture cannot express the
-    model, or when the tokenizer has more tokens than the model.
+    these are the rows that the tokenizer lacks. ``chat_template`` replaces the tokenizer's.
+    ``making`` are the records of an earlier export of the same weights, which stay. Lazy tensors
+    are read one after the other. Raises UserError when the architecture cannot express the model,
+    or when the tokenizer has more tokens than the model.
     """
     tokenizer = None if tokenizer_folder is None else TextTokenizer.load(tokenizer_folder)
     if tokenizer is not None and chat_template is not None:
@@ -111,6 +113,7 @@ def export_model(
             "for the places of a long text; load it in float32 (torch_dtype=torch.float32)"
         )
     configuration = model.configuration | _record(description, exported, written)
+    configuration |= making or {}
     if masks is not None and masks.tensors:
         configuration["sparsity"] = describe_masks(masks)
     vectors = model.soft_prompt
@@ -160,6 +163,7 @@ def export_imported(
         dtype,
         n_real_vocab=model.settings.vocab_size,
         overwrite=overwrite,
+        making=model.making,
     )
 
 
@@ -179,7 +183,7 @@ def _record(
     return {
         "parametrization": exported.parametrization.type,
         "folded_from": source,
-        "feldspar_version": __version__,
+        VERSION_KEY: __version__,
         "dtype": str(dtype).removeprefix("torch."),
         "torch_dtype": str(dtype).removeprefix("torch."),
         "use_cache": True,

@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ from feldspar.tokens.tokenizer.text_tokenizer import (
 CONFIGURATION_NAME = "config.json"
 SETTINGS_NAME = "model.json"
 EMBEDDING = "token_embedding.weight"
+MAKING_KEYS = ("folded_from", "sparsity")
+"""Keys of a configuration by which an export records how the weights came to be."""
+VERSION_KEY = "feldspar_version"
+"""Key that only the configuration of an export has."""
 HEADS = ("lm_head.weight", "embed_out.weight")
 """Names of a class's head. A folder may hold a tied one although the model does not need it."""
 
@@ -64,6 +68,8 @@ class ImportedModel:
     origin: Origin
     file: OpenedGguf | None = None
     """The GGUF file that the model is read from; the tokenizer's folder lasts as long as it."""
+    making: Mapping[str, Any] = field(default_factory=dict)
+    """Records of an earlier export: multipliers that were folded, and masks."""
 
     @property
     def settings(self) -> ModelSettings:
@@ -109,6 +115,7 @@ def _import_folder(folder: Path, place: str) -> ImportedModel:
         # A release may hold checkpoints, which are large and not read here.
         skipped = set(finished.names(CHECKPOINTS_NAME))
         finished.files([name for name in finished.names() if name not in skipped])
+    making: dict[str, Any] = {}
     if (folder / SETTINGS_NAME).is_file():
         description, origin = _read_settings(folder / SETTINGS_NAME)
         names = [row.name for row in model_shapes(description.settings).rows]
@@ -120,8 +127,11 @@ def _import_folder(folder: Path, place: str) -> ImportedModel:
             adapter = of_configuration(configuration)
             description = adapter.from_configuration(configuration)
             rules = adapter.tensor_rules(description.settings)
-        if finished is None and "feldspar_version" in configuration:
-            say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
+        if VERSION_KEY in configuration:
+            found = {key: configuration.get(key) for key in MAKING_KEYS}
+            making = {key: value for key, value in found.items() if value is not None}
+            if finished is None:
+                say(f"{folder} holds no {MANIFEST_NAME}: its files are not compared with checksums")
         origin = Origin(name_of(adapter), place)
         prefix, ignored, always_ties = adapter.prefix, adapter.ignored, adapter.always_ties
     shapes = {row.name: row.shape for row in model_shapes(description.settings).rows}
@@ -131,7 +141,7 @@ def _import_folder(folder: Path, place: str) -> ImportedModel:
         if description.settings.tied_embeddings and not always_ties:
             _require_tied(theirs, state)
     tokenizer_folder = folder if (folder / TOKENIZER_FILE).is_file() else None
-    return ImportedModel(description, state, tokenizer_folder, origin)
+    return ImportedModel(description, state, tokenizer_folder, origin, making=making)
 
 
 def _require_tied(theirs: FolderTensors, state: OurTensors) -> None:

@@ -117,7 +117,7 @@ class OwnAdapter(Adapter):
             bias=bias if isinstance(bias, bool) else Biases(**bias),
             tied_embeddings=configuration["tie_word_embeddings"],
             sliding_window=window_of(configuration),
-            iso_flop=_iso_flop(configuration),
+            sparse_iso_flop=_iso_flop(configuration),
             reversible=_reversible(configuration),
             **{name: configuration[name] for name in SAME_KEYS if name in configuration},
         )
@@ -153,8 +153,8 @@ def _later_keys(settings: ModelSettings) -> dict[str, Any]:
         found["alibi_slope_multiplier"] = positions.slope_multiplier
     if isinstance(positions, AlibiPositions) and positions.rounded:
         found["alibi_rounded"] = True
-    if settings.iso_flop is not None and settings.iso_flop.type != "wide":
-        found["iso_flop"] = settings.iso_flop.model_dump(mode="json")
+    if settings.sparse_iso_flop is not None and settings.sparse_iso_flop.type != "wide":
+        found["iso_flop"] = settings.sparse_iso_flop.model_dump(mode="json")
     if settings.reversible is not None:
         found["reversible"] = settings.reversible.model_dump(mode="json")
     values = {name: getattr(settings, name) for name in SAME_KEYS}

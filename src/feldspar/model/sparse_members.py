@@ -35,11 +35,12 @@ def make_linear(
     role: ParameterRole,
     between: FanIn = FanIn.D_MODEL,
 ) -> nn.Module:
-    """Return a map from (..., n_in) to (..., n_out): one matrix, or what iso_flop makes of it.
+    """Return a map from (..., n_in) to (..., n_out): one matrix, or what sparse_iso_flop makes of
+    it.
 
     ``between`` is the dimension that a width between n_in and n_out grows with.
     """
-    member = settings.iso_flop
+    member = settings.sparse_iso_flop
     if member is None or member.type == "wide":
         return Linear(n_in, n_out, bias, role)
     if member.type == "parallel":

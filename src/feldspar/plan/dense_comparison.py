@@ -19,18 +19,18 @@ def compare_with_dense(
     context_length: int,
     kept: Mapping[str, int],
 ) -> dict[str, Any] | None:
-    """Return FLOPs of one token's forward pass, by the sparse ledger; None without iso_flop.
+    """Return FLOPs of one token's forward pass, by the sparse ledger; None without sparse_iso_flop.
 
     ``rows`` are those of the model, ``kept`` gives the kept entries of each masked matrix. Each
     ratio is that of the model to the dense one.
     """
-    if model.iso_flop is None:
+    if model.sparse_iso_flop is None:
         return None
     own = forward_ledger(model, rows, context_length, kept)
     dense = forward_ledger(model.dense, model_shapes(model.dense).rows, context_length, {})
     return {
-        "type": model.iso_flop.type,
-        "sparsity": model.iso_flop.sparsity,
+        "type": model.sparse_iso_flop.type,
+        "sparsity": model.sparse_iso_flop.sparsity,
         "blocks": _compared(own["matrices"], dense["matrices"]),
         "total": _compared(sum(own.values()), sum(dense.values())),
     }

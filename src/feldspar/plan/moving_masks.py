@@ -35,6 +35,20 @@ def mask_schedule(recipe: Recipe, timeline: Timeline, phase_index: int) -> MaskS
     return MaskSchedule(every, begin, end, isinstance(settings, GradualSparsity))
 
 
+def density_warning(recipe: Recipe, phase_index: int) -> str | None:
+    """Return a warning where multipliers follow a density that a phase reaches late, or None."""
+    settings = recipe.sparsity(phase_index)
+    if recipe.parametrization.type != "supar" or not isinstance(settings, GradualSparsity):
+        return None
+    if settings.initial_sparsity == settings.sparsity:
+        return None
+    return (
+        f"phases.{phase_index}.sparsity: the table of supar is that of the final sparsity, "
+        f"{settings.sparsity:g}; until the masks reach it, the phase is denser than the table says "
+        "and its learning rates are too high for it"
+    )
+
+
 def move_positions(phase: PhasePlan, schedule: MaskSchedule) -> Iterator[int]:
     """Yield the positions, counted from the phase's start, of steps that end with a move."""
     position = schedule.begin

@@ -120,12 +120,13 @@ def size_recipe(plan: Plan, split: Split) -> Sizing:
     """Return the shape, tokens, batch and schedule that ``split`` gives to the recipe of ``plan``.
 
     Raises UserError for a budget below that of the smallest legal shape, naming it, and for a
-    schedule that cannot be scaled, and for a model with iso_flop.
+    schedule that cannot be scaled, and for a model with sparse_iso_flop.
     """
-    if plan.recipe.model.iso_flop is not None:
+    if plan.recipe.model.sparse_iso_flop is not None:
         raise UserError(
-            "model.iso_flop: --budget sizes dense shapes only",
-            do="size the recipe without it (model.iso_flop=null), then add it to the dense shape",
+            "model.sparse_iso_flop: --budget sizes dense shapes only",
+            do="size the recipe without it (model.sparse_iso_flop=null), then add it to the dense "
+            "shape",
         )
     model = _legal_shape(plan.recipe.model, split)
     parameters = model_shapes(model).parameters

@@ -23,6 +23,7 @@ from feldspar.plan.memory import (
 )
 from feldspar.plan.moving_masks import (
     dense_gradient_flops,
+    density_warning,
     mask_schedule,
     mean_kept,
     moves_record,
@@ -97,7 +98,8 @@ class Plan:
             if index == 0 or phase.sparsity is not None:
                 key = f"phases.{index}.sparsity"
                 line = low_fan_in_warning(self.recipe.sparsity(index), self.shapes.rows, key)
-                found += [] if line is None else [line]
+                late = density_warning(self.recipe, index)
+                found += [each for each in (line, late) if each is not None]
         return found
 
     @property
@@ -262,7 +264,7 @@ class Plan:
         model, phase = self.recipe.model, self.timeline.phases[index]
         kept, context = self._kept(index), phase.context_length
         found = compare_with_dense(model, self.shapes.rows, context, kept)
-        return {} if found is None else {"iso_flop": found}
+        return {} if found is None else {"sparse_iso_flop": found}
 
     def _lora(self, index: int) -> dict[str, Any]:
         """Describe the updates of a phase with LoRA."""

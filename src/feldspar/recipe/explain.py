@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 from feldspar.core.errors import UserError, nearest
 from feldspar.recipe.amounts import Amount
 from feldspar.recipe.concepts import Keys, explain_concept, nearest_concepts
+from feldspar.recipe.elsewhere import ELSEWHERE
 from feldspar.recipe.keys import all_keys
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.vision_root import VisionRecipe
@@ -42,6 +43,8 @@ def explain(key: str) -> list[str]:
 
 
 def _unknown(key: str, wanted: str, keys: Keys) -> UserError:
+    if wanted in ELSEWHERE:
+        return UserError(f"{key}: no such key; {ELSEWHERE[wanted]}")
     hint = nearest(wanted, keys) if "." in key else None
     near = [repr(hint)] if hint else list(map(repr, nearest_concepts(key, keys)))
     return UserError(

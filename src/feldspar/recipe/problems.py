@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from feldspar.core.errors import UserError, nearest, shorten
+from feldspar.recipe.elsewhere import ELSEWHERE
 from feldspar.recipe.keys import all_keys, known_keys
 from feldspar.recipe.tree import Origins, dotted, get_value, origin_of
 from feldspar.recipe.yaml import KeyPath
@@ -99,6 +100,8 @@ def _unknown_key(path: KeyPath, model: type[BaseModel], tree: Any) -> str:
     siblings = set(known_keys(model, path[:-1], tree))
     name = str(path[-1])
     place = tuple("N" if isinstance(part, int) else part for part in path)
+    if dotted(place) in ELSEWHERE:
+        return f"{dotted(path)}: unknown key; {ELSEWHERE[dotted(place)]}"
     known = dict.fromkeys(key for key, _ in all_keys(model))
     owners = [key for key in known if key.rpartition(".")[2] == name]
     # A key of another variant of the same section is not misplaced.

@@ -98,14 +98,14 @@ class Recipe(RecipeTop):
         """Return the sparsity of a phase: its own, else that of the phase before it.
 
         Masks that a phase inherits do not move. The first phase without its own is dense, or static
-        as model.iso_flop says.
+        as model.sparse_iso_flop says.
         """
         own = self.phases[phase_index].sparsity
         if own is not None:
             return own
         if phase_index:
             return without_moves(self.sparsity(phase_index - 1))
-        return Dense() if self.model.iso_flop is None else self.model.iso_flop.masks
+        return Dense() if self.model.sparse_iso_flop is None else self.model.sparse_iso_flop.masks
 
     def position_scaling(self, phase_index: int) -> PositionScaling:
         """Return the position scaling of a phase: its own, else that of the phase before it, else
@@ -289,8 +289,8 @@ class Recipe(RecipeTop):
                 continue
             if now != Dense():
                 raise ValueError(
-                    f"phases.{index}.sparsity: a later phase can only keep the matrices and "
-                    "counts of the phase before, prune a dense phase with type: gradual, or set "
+                    f"phases.{index}.sparsity: a later phase can only keep the matrices, counts "
+                    "and seed of the phase before, prune a dense phase with type: gradual, or set "
                     "sparsity: dense"
                 )
             if self.phases[index].optimizer_state != "fresh":
@@ -304,7 +304,7 @@ class Recipe(RecipeTop):
 
     @model_validator(mode="after")
     def _masks_fit_the_iso_flop_model(self) -> Self:
-        member, first = self.model.iso_flop, self.sparsity(0)
+        member, first = self.model.sparse_iso_flop, self.sparsity(0)
         goes_on = not isinstance(self.start_from, StartFromScratch)
         if member is None or (goes_on and first == Dense()):
             return self
@@ -314,23 +314,12 @@ class Recipe(RecipeTop):
         return self
 
     @model_validator(mode="after")
-    def _densities_of_the_table_stay(self) -> Self:
-        for index, phase in enumerate(self.phases):
-            if isinstance(phase.sparsity, GradualSparsity) and self.parametrization.type == "supar":
-                raise ValueError(
-                    f"phases.{index}.sparsity.type: learning rates of supar follow the density, "
-                    "which changes during a gradual phase; use another parametrization.type, or "
-                    "masks that keep their number of entries: static, set or rigl"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _lora_finds_its_matrices(self) -> Self:
-        member = self.model.iso_flop
+        member = self.model.sparse_iso_flop
         if self.lora is not None and member is not None and member.type != "wide":
             raise ValueError(
-                f"phases: lora updates single matrices, and model.iso_flop of type {member.type} "
-                "has several in the place of each; remove one of the two"
+                "phases: lora updates single matrices, and model.sparse_iso_flop of type "
+                f"{member.type} has several in the place of each; remove one of the two"
             )
         return self
 

@@ -75,7 +75,11 @@ def _spread(grid: Tensor, block: tuple[int, int]) -> Tensor:
 
 
 def draw_row(row: ParameterRow, share: float, settings: MaskedSettings, seed: int) -> Tensor:
-    """Return the mask of one matrix with the share of zeros ``share``, as ``settings`` draw it."""
+    """Return the mask of one matrix with the share of zeros ``share``, as ``settings`` draw it.
+
+    ``seed`` is the recipe's.
+    """
+    seed = settings.mask_seed(seed)
     if not isinstance(settings, StaticSparsity):
         return draw_mask(row.name, row.shape, share, seed, block=settings.block)
     if settings.kept_of is not None:
@@ -98,14 +102,17 @@ class Masks:
 
     @classmethod
     def draw(cls, settings: AnySparsity, rows: Iterable[ParameterRow], seed: int) -> "Masks":
-        """Return the masks for ``settings``. Raises UserError as ``sparsities`` does."""
+        """Return the masks for ``settings`` in a recipe with ``seed``.
+
+        Raises UserError as ``sparsities`` does.
+        """
         if isinstance(settings, Dense):
             return cls(settings=settings, seed=seed)
         rows = list(rows)
         shares = starting_sparsities(settings, sparsities(settings, rows))
         masked = [row for row in rows if row.name in shares]
         drawn = {row.name: draw_row(row, shares[row.name], settings, seed) for row in masked}
-        return cls(drawn, settings, seed)
+        return cls(drawn, settings, settings.mask_seed(seed))
 
     def moving_by(self, settings: AnySparsity) -> "Masks":
         """Return the masks with the settings by which they move from now on, if these do."""

@@ -18,10 +18,11 @@ from feldspar.model.rows import model_shapes
 from feldspar.parametrization.application import set_forward_multipliers
 from feldspar.parametrization.tables import ForwardMultipliers, forward_multipliers
 from feldspar.recipe.load import LoadedRecipe, load_recipe
-from feldspar.recipe.recorded import is_run
+from feldspar.recipe.recorded import Recorded, is_run
 from feldspar.recipe.root import Recipe
 from feldspar.recipe.sections.model import SoftPromptSettings
 from feldspar.recipe.sections.position_scaling import NoScaling, PositionScaling
+from feldspar.recipe.sections.runtime import CheckpointSettings
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
 from feldspar.runtime.run_folder import RunFolder
@@ -90,7 +91,7 @@ class LoadedRun:
 
 
 def load_run(path: Path, checkpoint: str = "last") -> LoadedRun:
-    """Load a run; ``checkpoint`` is ``last`` or a number of tokens.
+    """Load a run; ``checkpoint`` is ``last``, ``best`` or a number of tokens.
 
     Updates of LoRA are added to the weights. Raises UserError when there is no run or no such
     checkpoint. Raises RunError when all checkpoints are damaged, or when weights that masks drop
@@ -158,13 +159,19 @@ def held_out_shards(run: LoadedRun, folder: Path | None = None) -> ShardSet:
 
 
 def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
-    """Return a checkpoint of the run in ``path``, verified."""
+    """Return a checkpoint of the run in ``path``, verified.
+
+    ``checkpoint`` is ``last``, ``best`` or a number of tokens. Raises UserError where there is
+    none.
+    """
     store = CheckpointStore(RunFolder(path).checkpoints)
-    if checkpoint == "last":
+    if checkpoint in ("last", "best"):
         newest = store.newest_valid()
         if newest is None:
             raise UserError(f"{path} holds no checkpoint yet", do="train it first")
-        return newest
+        if checkpoint == "last":
+            return newest
+        checkpoint = str(_best_position(path, newest.recipe))
     for candidate in store.all():
         if checkpoint.isdigit() and candidate.position == int(checkpoint):
             problems = candidate.problems()
@@ -175,6 +182,22 @@ def find_checkpoint(path: Path, checkpoint: str) -> Checkpoint:
         f"{path} holds no checkpoint at {checkpoint} tokens",
         allowed=["last", *(str(item.position) for item in store.all())],
     )
+
+
+def _best_position(path: Path, recorded: Recorded) -> int:
+    """Return the position of a run's best checkpoint, by the rule with which the run keeps it."""
+    settings = CheckpointSettings.model_validate(recorded.values["checkpoints"])
+    store = CheckpointStore(RunFolder(path).checkpoints, settings)
+    best, metric = store.best(), settings.keep.best
+    if best is None:
+        raise UserError(
+            f"{path} keeps no best checkpoint: its recipe has no checkpoints.keep.best"
+            if metric is None
+            else f"{path} has no best checkpoint: none of them has the metric {metric}",
+            where=str(recorded.place),
+            allowed=["last", *(str(item.position) for item in store.all())],
+        )
+    return best.position
 
 
 def scaling_from_state(state: Mapping[str, Any]) -> PositionScaling:

@@ -116,7 +116,8 @@ class MovingMasks:
         if isinstance(settings, RigLSparsity):
             scores = block_sums(_whole(self._gradients[name]), block)
         else:
-            shape, seed = (mask.shape[0], mask.shape[1]), self._plan.recipe.seed
+            shape = mask.shape[0], mask.shape[1]
+            seed = settings.mask_seed(self._plan.recipe.seed)
             scores = random_scores(shape, block, seed, name, step.position_after).to(weight.device)
         inside = step.position_after - step.phase.start_position
         fraction = schedule.drop_fraction(settings.drop_fraction, inside)

@@ -32,7 +32,7 @@ def member(request: pytest.FixtureRequest) -> str:
 
 
 def override(member: str) -> str:
-    return f"model.iso_flop={{type: {member}, sparsity: 0.75}}"
+    return f"model.sparse_iso_flop={{type: {member}, sparsity: 0.75}}"
 
 
 def test_a_run_that_was_stopped_goes_on(recipe_file: Path, tmp_path: Path, member: str) -> None:

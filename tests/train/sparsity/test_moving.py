@@ -16,6 +16,7 @@ from feldspar.parametrization.application import apply, parameter_groups
 from feldspar.plan.summary import plan_recipe
 from feldspar.recipe.sections.sparsity import without_moves
 from feldspar.sparsity.masks import Masks
+from feldspar.sparsity.moves import random_scores
 from feldspar.sparsity.saved import digest_of_masks
 from feldspar.train.data import open_shards, open_training_data
 from feldspar.train.load import load_run, masks_of_checkpoint
@@ -213,6 +214,17 @@ def test_later_phases_keep_prune_or_drop_masks(recipe_file: Path, tmp_path: Path
     assert load_run(third).masks.settings.type == "set"
 
 
+def test_grown_entries_follow_the_seed_of_the_masks(recipe_file: Path, tmp_path: Path) -> None:
+    own, out = "phases.0.sparsity.seed=7", tmp_path / "run"
+    run(recipe_file, out, SET, own, *EVERY_STEP)
+    before, after = drawn(recipe_file, SET, own), masks_at(out, 2)
+    assert before.seed == after.seed == 7
+    for name, mask in before.tensors.items():
+        scores = random_scores((mask.shape[0], mask.shape[1]), (1, 1), 7, name, 2 * 128)
+        grown, left = after.tensors[name] & ~mask, ~after.tensors[name] & ~mask
+        assert scores[grown].min() > scores[left].max()
+
+
 def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:
     later = f"phases.1.sparsity={{type: gradual, {KEYS}}}"
     out = tmp_path / "run"
@@ -222,7 +234,6 @@ def test_pruning_of_a_dense_phase(recipe_file: Path, tmp_path: Path) -> None:
     masks = load_run(out).masks
     assert {float(mask.sum()) / mask.numel() for mask in masks.tensors.values()} == {0.25}
     for refused, message in (
-        (("parametrization.type=supar",), "phases.1.sparsity.type: learning rates of supar"),
         ((later.replace("gradual", "rigl"),), "phases.1.sparsity: a later phase can only"),
         (("phases.1.sparsity.initial_sparsity=0.5",), "initial_sparsity: the phase before is de"),
         (("phases.1.sparsity.end=0 steps",), "phases.1.sparsity.end: it must lie after begin"),

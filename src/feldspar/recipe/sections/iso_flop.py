@@ -32,7 +32,9 @@ WIDTHS = ("d_model", "d_ff", "head_dim")
 
 def _not_dense(value: float) -> float:
     if value == 0:
-        raise ValueError("sparsity must be more than 0; for a dense model, leave iso_flop out")
+        raise ValueError(
+            "sparsity must be more than 0; for a dense model, leave sparse_iso_flop out"
+        )
     return value
 
 
@@ -105,21 +107,21 @@ class IsoFlopSettings(Settings):
 
     def misfit(self, sparsity: AnySparsity) -> str | None:
         """Return the key of a first phase's sparsity that breaks the FLOPs, and why; else None."""
-        do = "leave it out: it then follows from model.iso_flop"
+        do = "leave it out: it then follows from model.sparse_iso_flop"
         if isinstance(sparsity, Dense) or sparsity.sparsity != self.sparsity:
             found = 0.0 if isinstance(sparsity, Dense) else sparsity.sparsity
             return (
-                f"sparsity: {found:g} is not the sparsity of model.iso_flop, {self.sparsity:g}, at "
-                f"which the model has the FLOPs of the dense one; {do}"
+                f"sparsity: {found:g} is not the sparsity of model.sparse_iso_flop, "
+                f"{self.sparsity:g}, at which the model has the FLOPs of the dense one; {do}"
             )
         if isinstance(sparsity, GradualSparsity):
             return (
                 "sparsity.type: gradual masks begin with more FLOPs than the dense model of "
-                "model.iso_flop; use static, set or rigl"
+                "model.sparse_iso_flop; use static, set or rigl"
             )
         for key in ("targets", "per_tensor"):
             if getattr(sparsity, key) != type(sparsity).model_fields[key].default:
-                return f"sparsity.{key}: model.iso_flop masks all matrices alike; {do}"
+                return f"sparsity.{key}: model.sparse_iso_flop masks all matrices alike; {do}"
         return None
 
 
@@ -130,7 +132,7 @@ def widened(values: Mapping[str, Any]) -> Mapping[str, Any]:
     that do not fit together, which later checks report.
     """
     try:
-        settings = IsoFlopSettings.model_validate(values.get("iso_flop"))
+        settings = IsoFlopSettings.model_validate(values.get("sparse_iso_flop"))
         dense = DenseWidths.model_validate({name: values.get(name) for name in WIDTHS})
     except ValidationError:
         return values
@@ -143,7 +145,7 @@ def widened(values: Mapping[str, Any]) -> Mapping[str, Any]:
         return values
     rotated = _rotated_share(values.get("positions"))
     wide = wide_widths(dense, settings.density, heads, rotated)
-    return {**values, **wide, "iso_flop": settings.model_copy(update={"dense": dense})}
+    return {**values, **wide, "sparse_iso_flop": settings.model_copy(update={"dense": dense})}
 
 
 def wide_widths(
@@ -182,9 +184,9 @@ def wide_misfit(
     if wrong is None:
         return None
     return (
-        f"iso_flop.dense: its {wrong} {getattr(settings.dense, wrong)} widens to {wanted[wrong]}, "
-        f"but the model has {widths[wrong]}; leave iso_flop.dense out, and give the widths of the "
-        "dense model"
+        f"sparse_iso_flop.dense: its {wrong} {getattr(settings.dense, wrong)} widens to "
+        f"{wanted[wrong]}, but the model has {widths[wrong]}; leave sparse_iso_flop.dense out, and "
+        "give the widths of the dense model"
     )
 
 

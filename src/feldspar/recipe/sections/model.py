@@ -111,7 +111,7 @@ LATER_SETTINGS = (
     "sliding_window",
     "attention_soft_cap",
     "logit_soft_cap",
-    "iso_flop",
+    "sparse_iso_flop",
     "reversible",
 )
 """Settings that are written only where they differ from their default."""
@@ -168,7 +168,7 @@ class ModelSettings(Settings):
     Training then keeps all scores for the backward pass. Not with ALiBi."""
     logit_soft_cap: PositiveFloat | None = None
     """Keep the logits between minus and plus this number, in the same way."""
-    iso_flop: IsoFlopSettings | None = None
+    sparse_iso_flop: IsoFlopSettings | None = None
     """Train a sparse model with the FLOPs of the dense one that this section describes (Sparse-IFT,
     2303.11525). Default: the section's own model."""
 
@@ -203,12 +203,12 @@ class ModelSettings(Settings):
 
     @property
     def dense(self) -> Self:
-        """The dense model that iso_flop stands for; the same model without iso_flop."""
-        if self.iso_flop is None:
+        """The dense model that sparse_iso_flop stands for; the same model where it is absent."""
+        if self.sparse_iso_flop is None:
             return self
-        update: dict[str, Any] = {"iso_flop": None}
-        if self.iso_flop.dense is not None:
-            update |= dict(self.iso_flop.dense)
+        update: dict[str, Any] = {"sparse_iso_flop": None}
+        if self.sparse_iso_flop.dense is not None:
+            update |= dict(self.sparse_iso_flop.dense)
         return self.model_copy(update=update)
 
     def window_of(self, layer: int) -> int | None:
@@ -267,10 +267,10 @@ class ModelSettings(Settings):
 
     @model_validator(mode="after")
     def _iso_flop_fits(self) -> Self:
-        if self.iso_flop is not None:
+        if self.sparse_iso_flop is not None:
             widths = {name: getattr(self, name) for name in WIDTHS}
             rotated = getattr(self.positions, "fraction", 0.0)
-            misfit = wide_misfit(self.iso_flop, widths, self.n_heads, rotated)
+            misfit = wide_misfit(self.sparse_iso_flop, widths, self.n_heads, rotated)
             if misfit is not None:
                 raise ValueError(misfit)
         return self

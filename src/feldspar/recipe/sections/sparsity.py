@@ -15,7 +15,7 @@ from pydantic import (
 from feldspar.recipe.amounts import Amount, Unit
 from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 
-LATER_SETTINGS = ("block", "distribution", "pattern")
+LATER_SETTINGS = ("block", "distribution", "pattern", "seed")
 """Settings that older recipes lack; at their defaults they are left out of what is written."""
 SAME_SHARE = 1e-6
 """Largest difference between a sparsity and the share of zeros in a pattern."""
@@ -57,6 +57,13 @@ class MaskedSettings(Settings):
     """uniform: the same sparsity for each matrix. er (1707.04780): density in proportion to
     (inputs + outputs) / (inputs x outputs). erk (1911.11134): in proportion to the sum of the
     dimensions divided by their product, which is the same for matrices."""
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """Seed of the masks, and of the entries that SET grows. Default: the recipe's seed. With it,
+    masks and initial weights vary separately."""
+
+    def mask_seed(self, recipe_seed: int) -> int:
+        """Return the seed of the masks in a recipe with the seed ``recipe_seed``."""
+        return recipe_seed if self.seed is None else self.seed
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -71,7 +78,8 @@ class StaticSparsity(MaskedSettings):
     sampling: Literal["exact", "bernoulli"] = "exact"
     """exact: as many zeros as the sparsity says. bernoulli: each block is drawn independently."""
     pattern: str | None = None
-    """N:M: of each M entries in a row, one after the other, N are kept. The sparsity must be
+    """unstructured (the default): single entries. block: whole blocks, whose size the key block
+    says. N:M: of each M entries in a row, one after the other, N are kept; the sparsity must be
     1 - N/M."""
 
     @property
@@ -82,12 +90,37 @@ class StaticSparsity(MaskedSettings):
         kept, group = self.pattern.split(":")
         return int(kept), int(group)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _block_says_it(cls, value: Any) -> Any:
+        """Leave out a pattern that the key block, or its absence, already says.
+
+        One mask then has one resolved recipe and one digest.
+        """
+        if not isinstance(value, dict) or value.get("pattern") not in ("unstructured", "block"):
+            return value
+        in_blocks = value.get("block", (1, 1)) not in ((1, 1), [1, 1])
+        if value["pattern"] == "block" and not in_blocks:
+            raise ValueError(
+                "pattern: block needs the size of its blocks; add the key block with their rows "
+                "and columns, for example block: [4, 4]"
+            )
+        if value["pattern"] == "unstructured" and in_blocks:
+            raise ValueError(
+                "pattern: unstructured masks single entries, but block asks for whole blocks; "
+                "remove block, or write pattern: block"
+            )
+        return {key: item for key, item in value.items() if key != "pattern"}
+
     @model_validator(mode="after")
     def _pattern_fits(self) -> Self:
         if self.pattern is None:
             return self
         if not re.fullmatch(r"[0-9]{1,9}:[0-9]{1,9}", self.pattern):
-            raise ValueError(f"pattern: {self.pattern!r} is not N:M; write 2:4, for example")
+            raise ValueError(
+                f"pattern: {self.pattern!r} is none; write unstructured, block, or N:M in quotes, "
+                'such as "2:4"'
+            )
         kept, group = self.kept_of or (0, 0)
         if not 0 < kept < group:
             raise ValueError(
