@@ -188,6 +188,18 @@ def test_the_card_says_how_far_a_run_has_come(run: Path) -> None:
     assert "1 step not finite" in run_page([run])
 
 
+def test_the_card_says_whether_zeros_save_time(run: Path) -> None:
+    begin(run, length=60)
+    assert "Masked matrices" not in run_page([run])
+    started = (run / "events.jsonl").read_text()
+    for matrices, words in ((["a", "b"], ("2 of 12", "without their zeros")), ([], ("dense",))):
+        event = {"event": "products", "matrices": matrices, "masked": 12}
+        (run / "events.jsonl").write_text(started + json.dumps(event) + "\n")
+        page = run_page([run])
+        assert all(word in page for word in ("Masked matrices", *words))
+        assert ("FLOPs not realised" in page) == (not matrices)
+
+
 def test_what_stays_the_same_has_no_figure(run: Path) -> None:
     page = run_page([run])
     assert "Batch: " not in page and "Learning rate: " not in page and "Gradient norm: " not in page

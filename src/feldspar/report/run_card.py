@@ -26,6 +26,8 @@ def run_card(run: RunFacts) -> Card:
     ]
     if run.date:
         facts.append(Fact("Date", run.date))
+    if run.products is not None:
+        facts.append(products(*run.products))
     facts += results(run)
     return Card(run.state.value, TONES[run.state], finding(run), [*facts, guards(run)])
 
@@ -62,6 +64,13 @@ def results(run: RunFacts) -> list[Fact]:
             shown = f"{value.last:.1%}" if measure == "top1" else f"{value.last:.3f}"
             facts.append(Fact(name, shown, "validation"))
     return facts
+
+
+def products(sparse: int, masked: int) -> Fact:
+    """Return how many masked matrices are multiplied without their zeros, on this machine."""
+    if not sparse:
+        return Fact("Masked matrices", "multiplied dense", "FLOPs not realised")
+    return Fact("Masked matrices", f"{sparse} of {masked}", "multiplied without their zeros")
 
 
 def guards(run: RunFacts) -> Fact:

@@ -58,6 +58,8 @@ class RunFacts:
     """Day on which the run last began or went on; empty if it was not recorded."""
     spikes: int
     skipped: int
+    products: tuple[int, int] | None
+    """How many matrices are multiplied sparse, and how many are masked; None without masks."""
     summary: Summary | None
 
     @property
@@ -118,6 +120,7 @@ def read_facts(name: str, run: Path, rows: Records, unit: str) -> RunFacts:
         date=str(last.get("time", ""))[:10],
         spikes=sum(event.get("event") == "spike" for event in events),
         skipped=len(bad_steps),
+        products=_products(events),
         summary=summary,
     )
 
@@ -175,6 +178,16 @@ def _state(
     if is_alive(beginning):
         return State.TRAINING
     return State.DIVERGED if ended_badly else State.UNFINISHED
+
+
+def _products(events: Records) -> tuple[int, int] | None:
+    """Return the numbers of sparse products and of masked matrices, as a run last chose them."""
+    found = None
+    for event in events:
+        matrices, masked = event.get("matrices"), _count(event.get("masked"))
+        if event.get("event") == "products" and isinstance(matrices, list) and masked:
+            found = len(matrices), masked
+    return found
 
 
 def _count(value: Any) -> int | None:

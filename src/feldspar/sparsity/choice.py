@@ -71,7 +71,12 @@ class Choice:
             }
             for kind, speed in self.speeds.items()
         ]
-        return {"matrices": list(self.matrices), "tokens": self.tokens, "tried": tried}
+        return {
+            "matrices": list(self.matrices),
+            "masked": self.masked,
+            "tokens": self.tokens,
+            "tried": tried,
+        }
 
     def __str__(self) -> str:
         """Describe the choice in a line."""
