@@ -269,6 +269,7 @@ def release(
     *,
     checkpoints: Literal["none", "weights", "all"] = "all",
     licence: str | None = None,
+    authors: Sequence[str] = (),
     evaluations: Sequence[PathLike] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -276,9 +277,12 @@ def release(
 
     ``to`` is by default the folder ``release`` of the run. ``checkpoints`` says what is released of
     those that the run kept: nothing, their weights, or all they hold. ``licence`` is that of the
-    weights. ``evaluations`` are files that hold what ``feldspar evaluate --json`` printed. Raises
-    UserError where the folder exists already unless ``overwrite``.
+    weights, ``authors`` are names. ``evaluations`` are files that hold what
+    ``feldspar evaluate --json`` printed. Raises UserError where the folder exists already unless
+    ``overwrite``.
     """
+    if isinstance(authors, str):
+        raise UserError("authors: a list of names is needed", found=authors)
     from feldspar.runtime.run_folder import require_run
 
     folder = path_of(run, "run")
@@ -291,6 +295,7 @@ def release(
         overwrite,
         checkpoints=checkpoints,
         licence=licence,
+        authors=authors,
         evaluations=[path_of(each, "evaluations") for each in evaluations],
     )
 

@@ -21,6 +21,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     """Write the card of a release, by its record, with the header that model hubs read."""
     identity, model = record["identity"], record["model"]
     licence, kind = identity["licences"]["weights"], model["parametrization"]["type"]
+    authors = ", ".join(map(plain_text, identity.get("authors", ())))
     lines = [
         *_header(identity),
         f"# {plain_text(identity['name'])}",
@@ -28,6 +29,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         *([plain_text(identity["description"]), ""] if identity["description"] else []),
         "| | |",
         "|---|---|",
+        *([f"| authors | {authors} |"] if authors else []),
         f"| class | `{model['class']}` |",
         f"| parameters | {model['parameters']:,} |",
         f"| context | {model['context_length']:,} tokens |",

@@ -56,14 +56,15 @@ def release_run(
     *,
     checkpoints: Kept = "all",
     licence: str | None = None,
+    authors: Sequence[str] = (),
     evaluations: Sequence[Path] = (),
 ) -> Path:
     """Release the run in ``run`` in the folder ``to``; return ``to``.
 
     ``held_out`` are figures that ``feldspar evaluate`` measured, ``evaluations`` files with what
     ``feldspar evaluate --json`` printed. ``checkpoints`` says what of the run's checkpoints is
-    released: none, weights, or all. Raises UserError where ``to`` exists already unless
-    ``overwrite``, and as ``load_run``.
+    released: none, weights, or all. ``authors`` are names. Raises UserError where ``to`` exists
+    already unless ``overwrite``, and as ``load_run``.
     """
     if checkpoints not in get_args(Kept):
         raise UserError(f"--checkpoints {checkpoints} is not known", allowed=get_args(Kept))
@@ -76,7 +77,7 @@ def release_run(
     with new_folder(to, overwrite) as folder:
         _write_model(loaded, folder)
         _copy_records(loaded, folder)
-        written = _write_record(loaded, folder, checkpoints, licence, figures)
+        written = _write_record(loaded, folder, checkpoints, licence, authors, figures)
         files = record.files_of(folder)
         write_json(folder / RELEASE_RECORD_NAME, written | {"files": files})
         _finish(loaded, folder, written, files, f"feldspar release {run}")
@@ -118,6 +119,7 @@ def _write_record(
     folder: Path,
     kept: Kept,
     licence: str | None,
+    authors: Sequence[str],
     figures: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write checkpoints, data order, corpus and card; return the record of the release."""
@@ -151,7 +153,7 @@ def _write_record(
     metrics = record.metrics(steps)
     written: dict[str, Any] = {
         "schema_version": record.SCHEMA_VERSION,
-        "identity": record.identity(loaded, licence, corpus),
+        "identity": record.identity(loaded, folder, licence, authors, corpus),
         "model": record.model(loaded, folder),
         "training": training,
         "data": {"file": CORPUS_NAME, "sources": _summary_of(corpus), "missing": corpus_missing},

@@ -68,6 +68,12 @@ class Checkpoint:
         except (OSError, FeldsparError):
             return {}
 
+    @property
+    def weights_sha256(self) -> dict[str, str]:
+        """SHA-256 of each file of the model's weights, as the manifest lists it."""
+        files = self._opened.manifest.files
+        return {name: files[name].sha256 for name in sorted(files) if name.startswith(MODEL)}
+
     def read_model(self) -> TensorFiles:
         """Return the model's whole tensors, whatever number of processes wrote them.
 
