@@ -266,6 +266,59 @@ def test_runs_of_older_versions_are_released(
     assert record["identity"]["authors"] == [] and verify_release(release).problems == ()
 
 
+def test_a_checkpoint_without_its_optimizer_is_refused(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    spoilt = run / "checkpoints" / ("0" * 11 + "1024")
+    (spoilt / "optimizer.safetensors").unlink()
+    command = ["release", str(run), "--out"]
+    assert run_with([*command, str(tmp_path / "all")]) == 4
+    said = capsys.readouterr().err
+    assert "optimizer.safetensors" in said and "missing" in said and str(spoilt) in said
+    assert "--checkpoints weights" in said and "delete the folder" in said
+    assert not (tmp_path / "all").exists()
+    weights = tmp_path / "weights"
+    assert run_with([*command, str(weights), "--checkpoints", "weights"]) == 0
+    assert (
+        verify_release(weights).problems == () and (weights / "checkpoints" / spoilt.name).is_dir()
+    )
+    shutil.rmtree(spoilt)
+    assert run_with([*command, str(tmp_path / "all")]) == 0
+    assert len(list((tmp_path / "all" / "checkpoints").iterdir())) == 3
+
+
+def test_a_damaged_last_checkpoint_does_not_release_the_one_before(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    spoilt = run / "checkpoints" / ("0" * 11 + "1792")
+    (spoilt / "optimizer.safetensors").unlink()
+    for kept in ("all", "weights"):
+        command = ["release", str(run), "--checkpoints", kept, "--out", str(tmp_path / kept)]
+        assert run_with(command) == 4
+        said = capsys.readouterr().err
+        assert (
+            "optimizer.safetensors" in said
+            and "missing" in said
+            and "--checkpoints weights" not in said
+        )
+    shutil.rmtree(spoilt)
+    assert run_with(command) == 0
+
+
+def test_weights_that_are_damaged_are_refused_too(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    (run / "checkpoints" / ("0" * 11 + "1024") / MODEL_FILE).unlink()
+    release = ["release", str(run), "--checkpoints"]
+    assert run_with([*release, "weights", "--out", str(tmp_path / "weights")]) == 4
+    said = capsys.readouterr().err
+    assert MODEL_FILE in said and "missing" in said and "--checkpoints weights" not in said
+    assert run_with([*release, "none", "--out", str(tmp_path / "none")]) == 0
+
+
 def test_a_release_outlives_its_run_and_is_no_run(
     long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

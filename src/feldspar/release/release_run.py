@@ -30,15 +30,16 @@ from feldspar.release.corpus_record import corpus_record
 from feldspar.release.export_run import export_loaded
 from feldspar.release.kept_checkpoints import (
     Kept,
+    checkpoints_to_release,
     describe,
     place_checkpoints,
     size_of,
-    whole_checkpoints,
 )
 from feldspar.release.openness import openness
 from feldspar.release.released_order import FOLDER_NAME, ORDER_NAME
 from feldspar.release.run_order import OrderUnknown, write_order
 from feldspar.release.stored_tensors import stored_entries
+from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.load import LoadedRun, load_run
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER
@@ -64,7 +65,7 @@ def release_run(
     ``held_out`` are figures that ``feldspar evaluate`` measured, ``evaluations`` files with what
     ``feldspar evaluate --json`` printed. ``checkpoints`` says what of the run's checkpoints is
     released: none, weights, or all. ``authors`` are names. Raises UserError where ``to`` exists
-    already unless ``overwrite``, and as ``load_run``.
+    already unless ``overwrite``, and as ``load_run``; RunError for a damaged checkpoint.
     """
     if checkpoints not in get_args(Kept):
         raise UserError(f"--checkpoints {checkpoints} is not known", allowed=get_args(Kept))
@@ -74,10 +75,11 @@ def release_run(
     loaded = load_run(run)
     if loaded.unfinished:
         say(f"warning: the run is unfinished: {loaded.unfinished}")
+    chosen = checkpoints_to_release(run, loaded.checkpoint.position, checkpoints)
     with new_folder(to, overwrite) as folder:
         _write_model(loaded, folder)
         _copy_records(loaded, folder)
-        written = _write_record(loaded, folder, checkpoints, licence, authors, figures)
+        written = _write_record(loaded, folder, chosen, checkpoints, licence, authors, figures)
         files = record.files_of(folder)
         write_json(folder / RELEASE_RECORD_NAME, written | {"files": files})
         _finish(loaded, folder, written, files, f"feldspar release {run}")
@@ -117,22 +119,18 @@ def _copy_records(loaded: LoadedRun, folder: Path) -> None:
 def _write_record(
     loaded: LoadedRun,
     folder: Path,
+    chosen: list[Checkpoint],
     kept: Kept,
     licence: str | None,
     authors: Sequence[str],
     figures: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write checkpoints, data order, corpus and card; return the record of the release."""
-    whole, damaged = whole_checkpoints(loaded.path, loaded.checkpoint.position)
-    left_out = [f"the checkpoint at {each.position:,} tokens: {each.reason}" for each in damaged]
-    for reason in left_out:
-        say(f"warning: {reason}; it is left out")
-    if kept == "none":
-        left_out.append("the checkpoints were left out on request")
-    elif whole:
-        size = size_of(whole, kept)
-        say(f"{len(whole)} checkpoints ({kept}) of {size / 1e6:,.1f} MB are linked or copied")
-    place_checkpoints(whole, folder, kept)
+    left_out = ["the checkpoints were left out on request"] if kept == "none" else []
+    if kept != "none" and chosen:
+        size = size_of(chosen, kept)
+        say(f"{len(chosen)} checkpoints ({kept}) of {size / 1e6:,.1f} MB are linked or copied")
+    place_checkpoints(chosen, folder, kept)
     places = sorted((folder / "checkpoints").glob("*")) if kept != "none" else []
     described = [
         describe(place) | {"entries": stored_entries(place.glob("model*.safetensors"))}
@@ -140,7 +138,7 @@ def _write_record(
     ]
     order, order_missing = None, []
     try:
-        order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
+        order = write_order(loaded, [each.position for each in chosen], folder / FOLDER_NAME)
     except OrderUnknown as error:
         order_missing.append(str(error))
     steps = read_steps(folder / METRICS_NAME)
