@@ -1,6 +1,7 @@
 """The model card of a release, written from its record; every figure comes from records."""
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -153,7 +154,7 @@ def result_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return the rows of recorded figures: what, measure, value, standard error.
 
     ``figures`` are what ``feldspar evaluate --json`` prints: bits per byte overall and by source,
-    or the metrics of each task.
+    or the metrics of each task, which get their mean.
     """
     if isinstance(figures.get("sources"), Mapping):
         parts = {**figures["sources"], "overall": figures}
@@ -164,11 +165,39 @@ def result_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ]
     rows = []
     for task, measured in figures.items():
-        for name, value in measured.items() if isinstance(measured, Mapping) else ():
-            if isinstance(value, float) and not name.endswith("_stderr"):
-                error = measured.get(f"{name}_stderr")
-                spread = f"{error:.4f}" if isinstance(error, float) else ""
-                rows.append((plain_text(task), plain_text(name), f"{value:.4f}", spread))
+        for name in _metrics(measured) if isinstance(measured, Mapping) else ():
+            chance, error = measured.get("chance"), measured.get(f"{name}_stderr")
+            beside = isinstance(chance, float) and name.startswith("acc")
+            measure = plain_text(name) + (f" (chance {chance:.2f})" if beside else "")
+            spread = f"{error:.4f}" if isinstance(error, float) else ""
+            rows.append((plain_text(task), measure, f"{measured[name]:.4f}", spread))
+    return rows + _means(list(figures.values()))
+
+
+def _metrics(measured: Mapping[str, Any]) -> list[str]:
+    """Return the names of a task's metrics."""
+    return [
+        name
+        for name, value in measured.items()
+        if isinstance(value, float) and not name.endswith("_stderr") and name != "chance"
+    ]
+
+
+def _means(tasks: list[Any]) -> list[tuple[str, str, str, str]]:
+    """Return a row for each metric that all tasks have: its mean over them, each counted once.
+
+    A group has no number of items, and its members stand beside it: then there is no mean.
+    """
+    count = len(tasks)
+    if count < 2 or not all(isinstance(task, Mapping) and task.get("items") for task in tasks):
+        return []
+    rows = []
+    for name in (each for each in _metrics(tasks[0]) if all(each in _metrics(t) for t in tasks)):
+        errors = [task.get(f"{name}_stderr") for task in tasks]
+        known = all(isinstance(error, float) for error in errors)
+        spread = f"{math.hypot(*errors) / count:.4f}" if known else ""
+        mean = sum(task[name] for task in tasks) / count
+        rows.append((f"mean of {count} tasks", plain_text(name), f"{mean:.4f}", spread))
     return rows
 
 
