@@ -351,4 +351,32 @@ def test_results_on_the_card_come_from_recorded_figures(long_run: Path, tmp_path
     tasks.write_text(json.dumps({"words": {"acc": 0.25, "acc_stderr": 0.125, "alias": "w"}}))
     release = release_run(long_run, tmp_path / "release", evaluations=[tasks], checkpoints="none")
     card = (release / "README.md").read_text()
-    assert "## Results: tasks" in card and "| words | acc | 0.2500 | 0.1250 |" in card
+    assert "## Results: tasks\n" in card and "| words | acc | 0.2500 | 0.1250 |" in card
+
+
+def test_figures_name_the_checkpoint_that_was_measured(
+    long_run: Path, open_release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "early.json", tmp_path / "late.json"]
+    for file, checkpoint in zip(files, ("1024", "last"), strict=True):
+        command = ["--quiet", "evaluate", str(long_run), "--split", "validation", "--json"]
+        assert run_with([*command, "--checkpoint", checkpoint]) == 0
+        file.write_text(capsys.readouterr().out)
+    release = release_run(long_run, tmp_path / "release", evaluations=files)
+    early, late = json.loads((release / "release.json").read_text())["evaluations"]
+    weights = release / "checkpoints" / ("0" * 11 + "1024") / MODEL_FILE
+    assert early["checkpoint"] == {"tokens": 1024, "weights": {MODEL_FILE: sha256_of(weights)}}
+    assert late["checkpoint"]["tokens"] == 1792
+    assert "## Results: early (checkpoint at 1,024 tokens)" in (release / "README.md").read_text()
+
+
+def test_figures_of_other_weights_are_refused(long_run: Path, tmp_path: Path) -> None:
+    figures = feldspar.evaluate(long_run, split="validation")
+    figures["checkpoint"]["weights"][MODEL_FILE] = "0" * 64
+    tasks = {"words": {"acc": 0.25, "items": 3, "checkpoint": figures["checkpoint"]}}
+    for number, content in enumerate((figures, tasks)):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"figures of {number} .* no checkpoint of this run"):
+            release_run(long_run, tmp_path / "release", evaluations=[file])
+    assert not (tmp_path / "release").exists()

@@ -146,6 +146,8 @@ def _results(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
         rows = result_rows(evaluation["figures"])
         if rows:
             title = f"## Results: {plain_text(evaluation['title'])}"
+            if checkpoint := evaluation.get("checkpoint"):
+                title += f" (checkpoint at {checkpoint['tokens']:,} tokens)"
             lines += ["", title, *_table(("what", "measure", "value", "standard error"), rows)]
     return lines
 

@@ -10,7 +10,7 @@ from feldspar import __version__
 from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 from feldspar.core.files import copy_folder, new_folder, sha256_of_file, write_atomically
-from feldspar.core.json_files import read_json, write_json
+from feldspar.core.json_files import write_json
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.progress import say
 from feldspar.core.records import Mark, read_steps, restore_steps
@@ -27,6 +27,7 @@ from feldspar.recipe.write import recipe_text
 from feldspar.release import record
 from feldspar.release.card import CARD_NAME, model_card
 from feldspar.release.corpus_record import corpus_record
+from feldspar.release.evaluations import read_evaluations
 from feldspar.release.export_run import export_loaded
 from feldspar.release.kept_checkpoints import (
     Kept,
@@ -70,12 +71,11 @@ def release_run(
     if checkpoints not in get_args(Kept):
         raise UserError(f"--checkpoints {checkpoints} is not known", allowed=get_args(Kept))
     require_writable(to, RELEASE_KIND, overwrite)
-    figures = [] if held_out is None else [{"title": "held-out documents", "figures": held_out}]
-    figures += [{"title": path.stem, "figures": read_json(path)} for path in evaluations]
     loaded = load_run(run)
     if loaded.unfinished:
         say(f"warning: the run is unfinished: {loaded.unfinished}")
     chosen = checkpoints_to_release(run, loaded.checkpoint.position, checkpoints)
+    figures = read_evaluations(evaluations, held_out, chosen)
     with new_folder(to, overwrite) as folder:
         _write_model(loaded, folder)
         _copy_records(loaded, folder)

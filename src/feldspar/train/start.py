@@ -61,7 +61,7 @@ def parent_record(recipe: Recipe, start: Checkpoint | None) -> dict[str, Any] | 
     if isinstance(recipe.start_from, StartFromScratch):
         return None
     if start is not None:
-        return {"tokens": start.position, "weights": start.weights_sha256}
+        return start.identity()
     path = Path(recipe.start_from.path)
     files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
     with progress(f"digests of the weights of {path}", unit=""):
