@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from copy import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,26 @@ def test_refusals_are_short(
     assert run_with(["--quiet", "evaluate", *command]) == 2
     shown = capsys.readouterr().err
     assert message in shown and len(shown.splitlines()) <= 5 and "Traceback" not in shown
+
+
+def test_figures_of_a_run_name_the_checkpoint(run_folder: Path) -> None:
+    model = feldspar.open_model(run_folder, checkpoint="last")
+    assert model.run is not None
+    named = {"checkpoint": model.run.checkpoint.identity()}
+    assert named["checkpoint"]["tokens"] == 256
+    assert named["checkpoint"]["weights"].keys() == {"model.safetensors"}
+    assert feldspar.evaluate(run_folder).items() >= named.items()
+    assert "checkpoint" not in feldspar.evaluate(replace(model, decoder=copy(model.decoder)))
+
+
+@pytest.mark.slow
+def test_tasks_name_the_checkpoint_of_a_run(
+    exported: tuple[TextModel, Path], run_folder: Path
+) -> None:
+    pytest.importorskip("lm_eval")
+    figures = feldspar.evaluate_tasks(run_folder, ["sums"], limit=2)["sums"]
+    assert figures["checkpoint"]["tokens"] == 256 and figures["items"] == 2
+    assert "checkpoint" not in feldspar.evaluate_tasks(exported[1], ["sums"], limit=2)["sums"]
 
 
 @pytest.mark.slow

@@ -91,3 +91,28 @@ def test_results_are_what_was_recorded() -> None:
     figures = {"words": {"acc": 0.25, "acc_stderr": 0.125, "alias": "w", "n": 3}}
     assert result_rows(figures) == [("words", "acc", "0.2500", "0.1250")]
     assert result_rows({"pairs": 3}) == []
+
+
+def test_tasks_have_a_mean_and_guessing_is_no_result() -> None:
+    words = {"acc": 0.25, "acc_stderr": 0.03, "bits": 2.0, "chance": 0.25, "items": 400}
+    pairs = {"acc": 0.75, "acc_stderr": 0.04, "chance": 0.5, "items": 100}
+    assert result_rows({"words": words, "pairs": pairs}) == [
+        ("words", "acc (chance 0.25)", "0.2500", "0.0300"),
+        ("words", "bits", "2.0000", ""),
+        ("pairs", "acc (chance 0.50)", "0.7500", "0.0400"),
+        ("mean of 2 tasks", "acc", "0.5000", "0.0250"),
+    ]
+    without = {"a": words, "b": {"acc": 0.5, "items": 3}}
+    assert result_rows(without)[-1] == ("mean of 2 tasks", "acc", "0.3750", "")
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"mmlu": {"acc": 0.5, "items": None}, "mmlu_law": {"acc": 0.5, "items": 10}},
+        {"by_likelihood": {"accuracy": 0.5}, "by_generation": {"accuracy": 0.25}},
+        {"words": {"acc": 0.25, "items": 3}},
+    ],
+)
+def test_what_is_no_list_of_tasks_has_no_mean(figures: dict[str, Any]) -> None:
+    assert not any("mean" in row[0] for row in result_rows(figures))

@@ -1,5 +1,6 @@
 """A whole release: every change is found, and any checkpoint continues to the same bits."""
 
+import hashlib
 import json
 import random
 import re
@@ -13,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+import feldspar
 from feldspar.cli.main import run_with
-from feldspar.core.errors import FeldsparError
+from feldspar.core.errors import FeldsparError, UserError
 from feldspar.core.manifest import read_manifest, records_of, write_manifest
 from feldspar.recipe.load import load_recipe
 from feldspar.release.release_run import release_run
@@ -24,6 +27,9 @@ from feldspar.release.verify import verify_files_of, verify_release
 from feldspar.train.opened_model import open_model
 from feldspar.train.run import train
 from tests.train.conftest import losses_of
+
+TWO_STEPS = ["phases.0.length=1 steps", "phases.1.length=1 steps"]
+MODEL_FILE = "model.safetensors"
 
 
 @pytest.fixture
@@ -191,9 +197,126 @@ def test_without_the_state_of_the_optimizer_a_new_run_starts_from_the_weights(
     assert run_with(unpack) == 2
     assert "start_from={type: run" in capsys.readouterr().err
     start = f"start_from={{type: run, path: {to}, checkpoint: '1024'}}"
-    short = ["phases.0.length=1 steps", "phases.1.length=1 steps", start]
-    loaded = load_recipe(str(long_run / "recipe.yaml"), short)
+    loaded = load_recipe(str(long_run / "recipe.yaml"), [*TWO_STEPS, start])
     assert train(loaded, tmp_path / "new").steps == 2
+
+
+def from_release(release: Path) -> list[str]:
+    """Start from the exported model, which has no rows beyond the tokenizer's."""
+    return [f"start_from={{type: huggingface, path: {release}}}", "model.vocab_size=300"]
+
+
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["run", "huggingface"])
+def test_the_parent_is_named_by_digests_of_its_weights(
+    kind: str, long_run: Path, open_release: Path, tmp_path: Path
+) -> None:
+    run_start = f"{{type: run, path: {open_release}, checkpoint: '1024'}}"
+    changes = [f"start_from={run_start}"] if kind == "run" else from_release(open_release)
+    loaded = load_recipe(str(long_run / "recipe.yaml"), [*TWO_STEPS, *changes])
+    train(loaded, tmp_path / "run")
+    release = release_run(tmp_path / "run", tmp_path / "release")
+    parent = json.loads((release / "release.json").read_text())["identity"]["parent"]
+    place = "checkpoints/000000000001024/model.safetensors" if kind == "run" else MODEL_FILE
+    assert parent["weights"] == {MODEL_FILE: sha256_of(open_release / place)}
+    assert parent["tokens"] == (1024 if kind == "run" else None)
+    assert parent["type"] == kind and parent["path"] == str(open_release)
+
+
+def test_authors_and_hardware_are_recorded(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    train(load_recipe(str(run), ["phases.1.length=7 steps", "runtime.precision=float32"]), run)
+    authors = ["--authors", "Ada Lovelace, A. [Turing](x),"]
+    assert run_with(["release", str(run), "--checkpoints", "none", *authors]) == 0
+    record = json.loads((run / "release" / "release.json").read_text())
+    assert record["identity"]["authors"] == ["Ada Lovelace", "A. [Turing](x)"]
+    card = (run / "release" / "README.md").read_text()
+    assert r"| authors | Ada Lovelace, A. \[Turing\](x) |" in card
+    assert record["training"]["runtime"]["device"] == "auto"
+    hardware = record["training"]["hardware"][-1]
+    assert {"processor", "cores", "memory_gib", "gpus"} <= hardware.keys()
+    assert hardware["precision"] == "float32" and hardware["processes"] == 1
+    assert hardware["device"] == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert record["identity"]["parent"] is None
+    with pytest.raises(UserError, match="a list of names"):
+        feldspar.release(run, tmp_path / "again", authors="Ada Lovelace")
+
+
+def test_runs_of_older_versions_are_released(
+    long_run: Path, open_release: Path, tmp_path: Path
+) -> None:
+    """Their events name neither hardware nor digests of the weights that they started from."""
+    changes = [*TWO_STEPS, *from_release(open_release)]
+    loaded = load_recipe(str(long_run / "recipe.yaml"), changes)
+    train(loaded, tmp_path / "run")
+    events = tmp_path / "run" / "events.jsonl"
+    lines = [json.loads(line) for line in events.read_text().splitlines()]
+    for event in lines:
+        for name in ("hardware", "parent", "software"):
+            event.pop(name, None)
+    events.write_text("".join(json.dumps(event) + "\n" for event in lines))
+    release = release_run(tmp_path / "run", tmp_path / "release")
+    record = json.loads((release / "release.json").read_text())
+    assert record["training"]["hardware"] == [] and record["identity"]["parent"]["weights"] is None
+    assert record["identity"]["authors"] == [] and verify_release(release).problems == ()
+
+
+def test_a_checkpoint_without_its_optimizer_is_refused(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    spoilt = run / "checkpoints" / ("0" * 11 + "1024")
+    (spoilt / "optimizer.safetensors").unlink()
+    command = ["release", str(run), "--out"]
+    assert run_with([*command, str(tmp_path / "all")]) == 4
+    said = capsys.readouterr().err
+    assert "optimizer.safetensors" in said and "missing" in said and str(spoilt) in said
+    assert "--checkpoints weights" in said and "delete the folder" in said
+    assert not (tmp_path / "all").exists()
+    weights = tmp_path / "weights"
+    assert run_with([*command, str(weights), "--checkpoints", "weights"]) == 0
+    assert (
+        verify_release(weights).problems == () and (weights / "checkpoints" / spoilt.name).is_dir()
+    )
+    shutil.rmtree(spoilt)
+    assert run_with([*command, str(tmp_path / "all")]) == 0
+    assert len(list((tmp_path / "all" / "checkpoints").iterdir())) == 3
+
+
+def test_a_damaged_last_checkpoint_does_not_release_the_one_before(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    spoilt = run / "checkpoints" / ("0" * 11 + "1792")
+    (spoilt / "optimizer.safetensors").unlink()
+    for kept in ("all", "weights"):
+        command = ["release", str(run), "--checkpoints", kept, "--out", str(tmp_path / kept)]
+        assert run_with(command) == 4
+        said = capsys.readouterr().err
+        assert (
+            "optimizer.safetensors" in said
+            and "missing" in said
+            and "--checkpoints weights" not in said
+        )
+    shutil.rmtree(spoilt)
+    assert run_with(command) == 0
+
+
+def test_weights_that_are_damaged_are_refused_too(
+    long_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Path(shutil.copytree(long_run, tmp_path / "run"))
+    (run / "checkpoints" / ("0" * 11 + "1024") / MODEL_FILE).unlink()
+    release = ["release", str(run), "--checkpoints"]
+    assert run_with([*release, "weights", "--out", str(tmp_path / "weights")]) == 4
+    said = capsys.readouterr().err
+    assert MODEL_FILE in said and "missing" in said and "--checkpoints weights" not in said
+    assert run_with([*release, "none", "--out", str(tmp_path / "none")]) == 0
 
 
 def test_a_release_outlives_its_run_and_is_no_run(
@@ -228,4 +351,32 @@ def test_results_on_the_card_come_from_recorded_figures(long_run: Path, tmp_path
     tasks.write_text(json.dumps({"words": {"acc": 0.25, "acc_stderr": 0.125, "alias": "w"}}))
     release = release_run(long_run, tmp_path / "release", evaluations=[tasks], checkpoints="none")
     card = (release / "README.md").read_text()
-    assert "## Results: tasks" in card and "| words | acc | 0.2500 | 0.1250 |" in card
+    assert "## Results: tasks\n" in card and "| words | acc | 0.2500 | 0.1250 |" in card
+
+
+def test_figures_name_the_checkpoint_that_was_measured(
+    long_run: Path, open_release: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [tmp_path / "early.json", tmp_path / "late.json"]
+    for file, checkpoint in zip(files, ("1024", "last"), strict=True):
+        command = ["--quiet", "evaluate", str(long_run), "--split", "validation", "--json"]
+        assert run_with([*command, "--checkpoint", checkpoint]) == 0
+        file.write_text(capsys.readouterr().out)
+    release = release_run(long_run, tmp_path / "release", evaluations=files)
+    early, late = json.loads((release / "release.json").read_text())["evaluations"]
+    weights = release / "checkpoints" / ("0" * 11 + "1024") / MODEL_FILE
+    assert early["checkpoint"] == {"tokens": 1024, "weights": {MODEL_FILE: sha256_of(weights)}}
+    assert late["checkpoint"]["tokens"] == 1792
+    assert "## Results: early (checkpoint at 1,024 tokens)" in (release / "README.md").read_text()
+
+
+def test_figures_of_other_weights_are_refused(long_run: Path, tmp_path: Path) -> None:
+    figures = feldspar.evaluate(long_run, split="validation")
+    figures["checkpoint"]["weights"][MODEL_FILE] = "0" * 64
+    tasks = {"words": {"acc": 0.25, "items": 3, "checkpoint": figures["checkpoint"]}}
+    for number, content in enumerate((figures, tasks)):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps(content))
+        with pytest.raises(UserError, match=f"figures of {number} .* no checkpoint of this run"):
+            release_run(long_run, tmp_path / "release", evaluations=[file])
+    assert not (tmp_path / "release").exists()

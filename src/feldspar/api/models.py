@@ -86,8 +86,9 @@ def evaluate(
 
     A language model gets bits per byte for each source, with ``baselines`` (compressors, a trigram)
     beside it where asked for; ``limit`` is the most tokens of each source, ``shards`` the folder of
-    its shards where it is not the one in its recipe. A vision model gets the measures of its task
-    on its validation images. Raises UserError for a model without held-out data.
+    its shards where it is not the one in its recipe. ``checkpoint`` in the figures is what was
+    measured: its tokens, and the SHA-256 of its weights. A vision model gets the measures of its
+    task on its validation images. Raises UserError for a model without held-out data.
     """
     from feldspar.train.opened_model import Model
 
@@ -121,19 +122,18 @@ def evaluate_tasks(
     ``include_path``, or of lm-eval's own tasks, whose data come from the network. ``limit`` is the
     most items of a task. Each task's figures are its metrics with their standard errors
     (``acc_stderr``), the accuracy of guessing (``chance``), the number of ``items`` and ``shots``,
-    the task's ``version`` and the ``harness``. Raises SetupError without lm-eval, UserError for an
-    unknown task.
+    the task's ``version`` and the ``harness``; those of a run name the ``checkpoint`` too. Raises
+    SetupError without lm-eval, UserError for an unknown task.
     """
     from feldspar.train.opened_model import Model
 
     if isinstance(tasks, str):
         raise UserError("tasks: a list of names is needed", found=tasks)
     opened = run if isinstance(run, Model) else open_model(run, checkpoint=checkpoint)
-    from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
+    from feldspar.train.evaluation import task_figures
 
     folder = None if include_path is None else path_of(include_path, "include_path")
-    found = run_lm_eval(opened.text_model, list(tasks), folder, limit=limit)
-    return {result.task: result.as_dict() for result in found}
+    return task_figures(opened, list(tasks), folder, limit)
 
 
 def import_model(
@@ -270,6 +270,7 @@ def release(
     *,
     checkpoints: Literal["none", "weights", "all"] = "all",
     licence: str | None = None,
+    authors: Sequence[str] = (),
     evaluations: Sequence[PathLike] = (),
     overwrite: bool = False,
 ) -> Path:
@@ -277,9 +278,12 @@ def release(
 
     ``to`` is by default the folder ``release`` of the run. ``checkpoints`` says what is released of
     those that the run kept: nothing, their weights, or all they hold. ``licence`` is that of the
-    weights. ``evaluations`` are files that hold what ``feldspar evaluate --json`` printed. Raises
-    UserError where the folder exists already unless ``overwrite``.
+    weights, ``authors`` are names. ``evaluations`` are files that hold what
+    ``feldspar evaluate --json`` printed. Raises UserError where the folder exists already unless
+    ``overwrite``.
     """
+    if isinstance(authors, str):
+        raise UserError("authors: a list of names is needed", found=authors)
     from feldspar.runtime.run_folder import require_run
 
     folder = path_of(run, "run")
@@ -292,6 +296,7 @@ def release(
         overwrite,
         checkpoints=checkpoints,
         licence=licence,
+        authors=authors,
         evaluations=[path_of(each, "evaluations") for each in evaluations],
     )
 

@@ -113,12 +113,14 @@ def show_tasks(
     model: "Model", tasks: str, include_path: Path | None, limit: int | None, json: bool
 ) -> None:
     """Print the figures of lm-eval's tasks."""
+    if json:
+        from feldspar.train.evaluation import task_figures
+
+        print_json(task_figures(model, task_names(tasks), include_path, limit))
+        return
     from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
 
     found = run_lm_eval(model.text_model, task_names(tasks), include_path, limit=limit)
-    if json:
-        print_json({result.task: result.as_dict() for result in found})
-        return
     rows = []
     for result in found:
         for metric, value in result.metrics.items():

@@ -16,6 +16,9 @@ Kept = Annotated[
 Licence = Annotated[
     str | None, typer.Option("--licence", help="Licence of the weights, such as apache-2.0.")
 ]
+Authors = Annotated[
+    str | None, typer.Option("--authors", help="Names of the authors, separated by commas.")
+]
 Evaluations = Annotated[
     list[Path] | None,
     typer.Option("--evaluation", help="A file of `evaluate --json`; may be repeated."),
@@ -52,6 +55,7 @@ def register(app: typer.Typer) -> None:
         to: To = None,
         checkpoints: Kept = "all",
         licence: Licence = None,
+        authors: Authors = None,
         evaluation: Evaluations = None,
         overwrite: Overwrite = False,
         verify: Verify = False,
@@ -83,7 +87,7 @@ def register(app: typer.Typer) -> None:
             run = quoted(run)
             tell_next((f"feldspar train {run} --out {run}", "continue it, bit for bit"))
             return 0
-        anew = overwrite or any((to, licence, evaluation, checkpoints != "all"))
+        anew = overwrite or any((to, licence, authors, evaluation, checkpoints != "all"))
         if upload is not None and not anew and is_released(released(path)):
             show_uploaded(released(path), upload, public)
             return 0
@@ -92,6 +96,7 @@ def register(app: typer.Typer) -> None:
             to,
             checkpoints=checkpoints,
             licence=licence,
+            authors=names_of(authors or ""),
             evaluations=evaluation or [],
             overwrite=overwrite,
         )
@@ -102,6 +107,11 @@ def register(app: typer.Typer) -> None:
         else:
             tell_next((f"feldspar release {quoted(folder)} --verify", "read every byte again"))
         return 0
+
+
+def names_of(authors: str) -> list[str]:
+    """Return the names in the option ``--authors``."""
+    return [name.strip() for name in authors.split(",") if name.strip()]
 
 
 def released(path: Path) -> Path:

@@ -1,6 +1,7 @@
 """The model card of a release, written from its record; every figure comes from records."""
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ def model_card(record: Mapping[str, Any]) -> str:
     """Write the card of a release, by its record, with the header that model hubs read."""
     identity, model = record["identity"], record["model"]
     licence, kind = identity["licences"]["weights"], model["parametrization"]["type"]
+    authors = ", ".join(map(plain_text, identity.get("authors", ())))
     lines = [
         *_header(identity),
         f"# {plain_text(identity['name'])}",
@@ -28,6 +30,7 @@ def model_card(record: Mapping[str, Any]) -> str:
         *([plain_text(identity["description"]), ""] if identity["description"] else []),
         "| | |",
         "|---|---|",
+        *([f"| authors | {authors} |"] if authors else []),
         f"| class | `{model['class']}` |",
         f"| parameters | {model['parameters']:,} |",
         f"| context | {model['context_length']:,} tokens |",
@@ -143,6 +146,8 @@ def _results(evaluations: Iterable[Mapping[str, Any]]) -> list[str]:
         rows = result_rows(evaluation["figures"])
         if rows:
             title = f"## Results: {plain_text(evaluation['title'])}"
+            if checkpoint := evaluation.get("checkpoint"):
+                title += f" (checkpoint at {checkpoint['tokens']:,} tokens)"
             lines += ["", title, *_table(("what", "measure", "value", "standard error"), rows)]
     return lines
 
@@ -151,7 +156,7 @@ def result_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return the rows of recorded figures: what, measure, value, standard error.
 
     ``figures`` are what ``feldspar evaluate --json`` prints: bits per byte overall and by source,
-    or the metrics of each task.
+    or the metrics of each task, which get their mean.
     """
     if isinstance(figures.get("sources"), Mapping):
         parts = {**figures["sources"], "overall": figures}
@@ -162,11 +167,39 @@ def result_rows(figures: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         ]
     rows = []
     for task, measured in figures.items():
-        for name, value in measured.items() if isinstance(measured, Mapping) else ():
-            if isinstance(value, float) and not name.endswith("_stderr"):
-                error = measured.get(f"{name}_stderr")
-                spread = f"{error:.4f}" if isinstance(error, float) else ""
-                rows.append((plain_text(task), plain_text(name), f"{value:.4f}", spread))
+        for name in _metrics(measured) if isinstance(measured, Mapping) else ():
+            chance, error = measured.get("chance"), measured.get(f"{name}_stderr")
+            beside = isinstance(chance, float) and name.startswith("acc")
+            measure = plain_text(name) + (f" (chance {chance:.2f})" if beside else "")
+            spread = f"{error:.4f}" if isinstance(error, float) else ""
+            rows.append((plain_text(task), measure, f"{measured[name]:.4f}", spread))
+    return rows + _means(list(figures.values()))
+
+
+def _metrics(measured: Mapping[str, Any]) -> list[str]:
+    """Return the names of a task's metrics."""
+    return [
+        name
+        for name, value in measured.items()
+        if isinstance(value, float) and not name.endswith("_stderr") and name != "chance"
+    ]
+
+
+def _means(tasks: list[Any]) -> list[tuple[str, str, str, str]]:
+    """Return a row for each metric that all tasks have: its mean over them, each counted once.
+
+    A group has no number of items, and its members stand beside it: then there is no mean.
+    """
+    count = len(tasks)
+    if count < 2 or not all(isinstance(task, Mapping) and task.get("items") for task in tasks):
+        return []
+    rows = []
+    for name in (each for each in _metrics(tasks[0]) if all(each in _metrics(t) for t in tasks)):
+        errors = [task.get(f"{name}_stderr") for task in tasks]
+        known = all(isinstance(error, float) for error in errors)
+        spread = f"{math.hypot(*errors) / count:.4f}" if known else ""
+        mean = sum(task[name] for task in tasks) / count
+        rows.append((f"mean of {count} tasks", plain_text(name), f"{mean:.4f}", spread))
     return rows
 
 

@@ -7,11 +7,19 @@ changed: a release then needs no further space, and stays whole when the run is 
 import json
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from feldspar.core.manifest import FileRecord, Manifest, read_manifest, write_manifest
+from feldspar.core.errors import FeldsparError, RunError
+from feldspar.core.manifest import (
+    FileRecord,
+    Manifest,
+    content_problem,
+    read_manifest,
+    size_problem,
+    write_manifest,
+)
 from feldspar.recipe.recorded import CHECKPOINTS_NAME, STATE_NAME
 from feldspar.runtime.checkpoint import KIND, OPTIMIZER, Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
@@ -20,25 +28,43 @@ from feldspar.runtime.run_folder import RunFolder
 Kept = Literal["none", "weights", "all"]
 
 
-@dataclass(frozen=True)
-class LeftOut:
-    """A checkpoint that a release lacks, and the reason."""
+def checkpoints_to_release(run: Path, last: int, kept: Kept) -> list[Checkpoint]:
+    """Return the checkpoints of a run up to the position ``last``, that of the released model.
 
-    position: int
-    reason: str
-
-
-def whole_checkpoints(run: Path, last: int) -> tuple[list[Checkpoint], list[LeftOut]]:
-    """Return the whole checkpoints of a run up to the position ``last``, and the damaged ones."""
-    whole, damaged = [], []
+    Raises RunError for a checkpoint with a damaged file that ``kept`` asks for, and for a damaged
+    one after ``last``, which the release would lack in silence.
+    """
+    found = []
     for checkpoint in CheckpointStore(RunFolder(run).checkpoints).all():
-        if checkpoint.position > last:
-            continue
-        if problems := checkpoint.problems():
-            damaged.append(LeftOut(checkpoint.position, f"it is damaged: {problems[0]}"))
-        else:
-            whole.append(checkpoint)
-    return whole, damaged
+        problems, is_after = checkpoint.problems(), checkpoint.position > last
+        weights_are_whole = not problems or _holds_whole_weights(checkpoint)
+        if problems and kept != "none" and (kept == "all" or is_after or not weights_are_whole):
+            raise _damaged(checkpoint, problems, weights_are_whole and not is_after)
+        if not is_after and (not problems or kept == "weights"):
+            found.append(checkpoint)
+    return found
+
+
+def _holds_whole_weights(checkpoint: Checkpoint) -> bool:
+    """Tell whether nothing but the state of the optimizer is damaged in a checkpoint."""
+    try:
+        files = _chosen(read_manifest(checkpoint.folder, KIND), "weights")
+        places = [(checkpoint.folder / name, record) for name, record in files.items()]
+        return not any(size_problem(*each) or content_problem(*each) for each in places)
+    except (OSError, FeldsparError):
+        return False
+
+
+def _damaged(checkpoint: Checkpoint, problems: list[str], weights_help: bool) -> RunError:
+    ways = ["restore the file from a copy"]
+    if weights_help:
+        ways.append("release the weights alone (--checkpoints weights)")
+    ways.append("delete the folder to release the run without this checkpoint")
+    return RunError(
+        f"a checkpoint to be released is damaged: {problems[0]}",
+        where=str(checkpoint.folder),
+        do=f"{', '.join(ways[:-1])}, or {ways[-1]}",
+    )
 
 
 def size_of(checkpoints: list[Checkpoint], kept: Kept) -> int:

@@ -4,6 +4,7 @@ Everything is read from the run, its data, and the files that are already in the
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, metadata
@@ -28,12 +29,19 @@ from feldspar.train.load import LoadedRun
 SCHEMA_VERSION = 1
 
 
-def identity(run: LoadedRun, licence: str | None, corpus: dict[str, Any]) -> dict[str, Any]:
-    """Return name, date and licences of a release, and what its weights began from."""
+def identity(
+    run: LoadedRun,
+    folder: Path,
+    licence: str | None,
+    authors: Sequence[str],
+    corpus: dict[str, Any],
+) -> dict[str, Any]:
+    """Return name, authors, date and licences of a release, and what its weights began from."""
     recipe = run.recipe
     return {
         "name": recipe.name,
         "description": recipe.description,
+        "authors": list(authors),
         "date": datetime.now(UTC).date().isoformat(),
         "feldspar": __version__,
         "licences": {
@@ -42,10 +50,21 @@ def identity(run: LoadedRun, licence: str | None, corpus: dict[str, Any]) -> dic
             "code": _own_licence(),
             "data": licences_of(corpus),
         },
-        "parent": None if recipe.start_from.type == "scratch" else plain(run.loaded)["start_from"],
+        "parent": _parent(run, folder),
         "recipe": run.loaded.digest,
         "shards": run.checkpoint.state["shards"],
     }
+
+
+def _parent(run: LoadedRun, folder: Path) -> dict[str, Any] | None:
+    """Return what the run started from, with digests of its weights where the start recorded them;
+    older versions did not."""
+    if run.recipe.start_from.type == "scratch":
+        return None
+    known = {"tokens": None, "weights": None}
+    for event in read_records(folder / EVENTS_NAME):
+        known = event.get("parent", known)
+    return plain(run.loaded)["start_from"] | known
 
 
 def _own_licence() -> str | None:
@@ -87,15 +106,14 @@ def _special_tokens(folder: Path) -> dict[str, int]:
 
 
 def training(run: LoadedRun, folder: Path, steps: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return what was trained: tokens, steps and time of each phase, machine and software.
+    """Return what was trained: tokens, steps and time of each phase, hardware and software.
 
-    ``steps`` are the released records of steps.
+    ``steps`` are the released records of steps. Runs of older versions did not record the hardware.
     """
     seconds = step_seconds(steps, "tokens")
     events = list(read_records(folder / EVENTS_NAME))
     recipe = plain(run.loaded)
     phases = [_phase(settings, steps, seconds) for settings in recipe["phases"]]
-    used = [event["software"] for event in events if "software" in event]
     return {
         "tokens": run.checkpoint.position,
         "planned_tokens": run.planned_tokens,
@@ -104,10 +122,17 @@ def training(run: LoadedRun, folder: Path, steps: list[dict[str, Any]]) -> dict[
         "seed": recipe["seed"],
         "runtime": recipe["runtime"],
         "phases": phases,
-        "software": [each for n, each in enumerate(used) if each not in used[:n]],
+        "software": _recorded("software", events),
+        "hardware": _recorded("hardware", events),
         "released_with": software(),
         "released_on": machine(),
     }
+
+
+def _recorded(name: str, events: list[dict[str, Any]]) -> list[Any]:
+    """Return each value that starts and resumptions recorded under ``name``, once."""
+    used = [event[name] for event in events if name in event]
+    return [each for n, each in enumerate(used) if each not in used[:n]]
 
 
 def _phase(

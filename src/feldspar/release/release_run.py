@@ -10,7 +10,7 @@ from feldspar import __version__
 from feldspar.core.artifact import require_writable
 from feldspar.core.errors import UserError
 from feldspar.core.files import copy_folder, new_folder, sha256_of_file, write_atomically
-from feldspar.core.json_files import read_json, write_json
+from feldspar.core.json_files import write_json
 from feldspar.core.manifest import FileRecord, Manifest, write_manifest
 from feldspar.core.progress import say
 from feldspar.core.records import Mark, read_steps, restore_steps
@@ -27,18 +27,20 @@ from feldspar.recipe.write import recipe_text
 from feldspar.release import record
 from feldspar.release.card import CARD_NAME, model_card
 from feldspar.release.corpus_record import corpus_record
+from feldspar.release.evaluations import read_evaluations
 from feldspar.release.export_run import export_loaded
 from feldspar.release.kept_checkpoints import (
     Kept,
+    checkpoints_to_release,
     describe,
     place_checkpoints,
     size_of,
-    whole_checkpoints,
 )
 from feldspar.release.openness import openness
 from feldspar.release.released_order import FOLDER_NAME, ORDER_NAME
 from feldspar.release.run_order import OrderUnknown, write_order
 from feldspar.release.stored_tensors import stored_entries
+from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.train.adaptation import ADAPTATION_KEY
 from feldspar.train.load import LoadedRun, load_run
 from feldspar.train.run_tokenizer import TOKENIZER_FOLDER
@@ -56,27 +58,28 @@ def release_run(
     *,
     checkpoints: Kept = "all",
     licence: str | None = None,
+    authors: Sequence[str] = (),
     evaluations: Sequence[Path] = (),
 ) -> Path:
     """Release the run in ``run`` in the folder ``to``; return ``to``.
 
     ``held_out`` are figures that ``feldspar evaluate`` measured, ``evaluations`` files with what
     ``feldspar evaluate --json`` printed. ``checkpoints`` says what of the run's checkpoints is
-    released: none, weights, or all. Raises UserError where ``to`` exists already unless
-    ``overwrite``, and as ``load_run``.
+    released: none, weights, or all. ``authors`` are names. Raises UserError where ``to`` exists
+    already unless ``overwrite``, and as ``load_run``; RunError for a damaged checkpoint.
     """
     if checkpoints not in get_args(Kept):
         raise UserError(f"--checkpoints {checkpoints} is not known", allowed=get_args(Kept))
     require_writable(to, RELEASE_KIND, overwrite)
-    figures = [] if held_out is None else [{"title": "held-out documents", "figures": held_out}]
-    figures += [{"title": path.stem, "figures": read_json(path)} for path in evaluations]
     loaded = load_run(run)
     if loaded.unfinished:
         say(f"warning: the run is unfinished: {loaded.unfinished}")
+    chosen = checkpoints_to_release(run, loaded.checkpoint.position, checkpoints)
+    figures = read_evaluations(evaluations, held_out, chosen)
     with new_folder(to, overwrite) as folder:
         _write_model(loaded, folder)
         _copy_records(loaded, folder)
-        written = _write_record(loaded, folder, checkpoints, licence, figures)
+        written = _write_record(loaded, folder, chosen, checkpoints, licence, authors, figures)
         files = record.files_of(folder)
         write_json(folder / RELEASE_RECORD_NAME, written | {"files": files})
         _finish(loaded, folder, written, files, f"feldspar release {run}")
@@ -116,21 +119,18 @@ def _copy_records(loaded: LoadedRun, folder: Path) -> None:
 def _write_record(
     loaded: LoadedRun,
     folder: Path,
+    chosen: list[Checkpoint],
     kept: Kept,
     licence: str | None,
+    authors: Sequence[str],
     figures: list[dict[str, Any]],
 ) -> dict[str, Any]:
     """Write checkpoints, data order, corpus and card; return the record of the release."""
-    whole, damaged = whole_checkpoints(loaded.path, loaded.checkpoint.position)
-    left_out = [f"the checkpoint at {each.position:,} tokens: {each.reason}" for each in damaged]
-    for reason in left_out:
-        say(f"warning: {reason}; it is left out")
-    if kept == "none":
-        left_out.append("the checkpoints were left out on request")
-    elif whole:
-        size = size_of(whole, kept)
-        say(f"{len(whole)} checkpoints ({kept}) of {size / 1e6:,.1f} MB are linked or copied")
-    place_checkpoints(whole, folder, kept)
+    left_out = ["the checkpoints were left out on request"] if kept == "none" else []
+    if kept != "none" and chosen:
+        size = size_of(chosen, kept)
+        say(f"{len(chosen)} checkpoints ({kept}) of {size / 1e6:,.1f} MB are linked or copied")
+    place_checkpoints(chosen, folder, kept)
     places = sorted((folder / "checkpoints").glob("*")) if kept != "none" else []
     described = [
         describe(place) | {"entries": stored_entries(place.glob("model*.safetensors"))}
@@ -138,7 +138,7 @@ def _write_record(
     ]
     order, order_missing = None, []
     try:
-        order = write_order(loaded, [each.position for each in whole], folder / FOLDER_NAME)
+        order = write_order(loaded, [each.position for each in chosen], folder / FOLDER_NAME)
     except OrderUnknown as error:
         order_missing.append(str(error))
     steps = read_steps(folder / METRICS_NAME)
@@ -151,7 +151,7 @@ def _write_record(
     metrics = record.metrics(steps)
     written: dict[str, Any] = {
         "schema_version": record.SCHEMA_VERSION,
-        "identity": record.identity(loaded, licence, corpus),
+        "identity": record.identity(loaded, folder, licence, authors, corpus),
         "model": record.model(loaded, folder),
         "training": training,
         "data": {"file": CORPUS_NAME, "sources": _summary_of(corpus), "missing": corpus_missing},

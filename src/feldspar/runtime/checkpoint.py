@@ -20,7 +20,7 @@ from feldspar import __version__
 from feldspar.core.artifact import Artifact, open_artifact
 from feldspar.core.errors import FeldsparError, RunError
 from feldspar.core.files import new_folder, sha256_of_file, write_atomically
-from feldspar.core.manifest import FileRecord, Manifest, write_manifest
+from feldspar.core.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from feldspar.core.system_errors import translated
 from feldspar.recipe.recorded import CHECKPOINT_KIND, STATE_NAME, Recorded, recorded_values
 from feldspar.runtime.collectives import on_each, on_first
@@ -67,6 +67,16 @@ class Checkpoint:
             return json.loads(text).get("metrics", {})
         except (OSError, FeldsparError):
             return {}
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells its weights from others: tokens, and the SHA-256 of each of their
+        files, as the manifest lists it."""
+        files = read_manifest(self.folder, KIND).files
+        names = sorted(name for name in files if name.startswith(MODEL))
+        return {
+            "tokens": self.position,
+            "weights": {name: files[name].sha256 for name in names},
+        }
 
     def read_model(self) -> TensorFiles:
         """Return the model's whole tensors, whatever number of processes wrote them.

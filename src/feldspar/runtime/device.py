@@ -5,12 +5,13 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from feldspar.core.accelerators import accelerator_of
 from feldspar.core.errors import SetupError
+from feldspar.core.machine import machine
 from feldspar.core.progress import say
 from feldspar.recipe.sections.runtime import CommonRuntime, RuntimeSettings
 
@@ -72,6 +73,20 @@ def cpu_multiplies_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     if not cpuinfo.is_file():
         return False
     return bool(BFLOAT16_FLAGS & set(cpuinfo.read_text(encoding="utf-8", errors="replace").split()))
+
+
+def gpu_names() -> list[str]:
+    """Return the name of each GPU of this machine that torch sees."""
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def hardware(device: torch.device, precision: torch.dtype) -> dict[str, Any]:
+    """Return what a run computes with: this machine, its GPUs, device and precision in use."""
+    return machine() | {
+        "gpus": gpu_names(),
+        "device": device.type,
+        "precision": str(precision).removeprefix("torch."),
+    }
 
 
 def choose_compile(settings: RuntimeSettings, device: torch.device) -> bool:

@@ -151,8 +151,10 @@ def _torch() -> tuple[dict[str, str], list[Finding]]:
             f"torch cannot be imported: {error}", "pip install --force-reinstall torch", True
         )
         return {"torch": "cannot be imported"}, [finding]
+    from feldspar.runtime.device import gpu_names
+
     built_for = torch.version.cuda or torch.version.hip
-    devices = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    devices = gpu_names()
     facts = {
         "torch": f"{torch.__version__}, " + (f"built for {built_for}" if built_for else "CPU only"),
         "threads": str(torch.get_num_threads()),

@@ -1,7 +1,7 @@
 """Measure a run: its held-out documents, gaps to fill, labels of pairs, longer contexts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from feldspar.evaluate.loss.held_out_loss import (
 from feldspar.evaluate.loss.message_loss import message_loss
 from feldspar.evaluate.tasks.filled_gaps import evaluate_infilling, infilling_record
 from feldspar.evaluate.tasks.labels import evaluate_labels
+from feldspar.evaluate.tasks.lm_eval_adapter import run_lm_eval
 from feldspar.recipe.load import load_recipe
 from feldspar.recipe.sections.evaluation import LengthSweepSettings
 from feldspar.recipe.sections.phase_data import MessagesData
@@ -38,11 +39,14 @@ class HeldOutFigures:
     loss: HeldOutLoss
     baselines: Mapping[str, Mapping[str, float]]
     """Bits per byte by baseline and source, and ``overall``. Empty unless requested."""
+    measured: dict[str, Any]
+    """The measured checkpoint, as ``measured_checkpoint`` returns it."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for ``--json``."""
         baselines = {name: dict(values) for name, values in self.baselines.items()}
-        return self.loss.as_dict() | ({"baselines": baselines} if baselines else {})
+        found = self.loss.as_dict() | ({"baselines": baselines} if baselines else {})
+        return found | self.measured
 
 
 def require_run_of(model: Model) -> LoadedRun:
@@ -53,6 +57,16 @@ def require_run_of(model: Model) -> LoadedRun:
             do="name what to evaluate on: --text FILE, or --tasks NAME",
         )
     return model.run
+
+
+def measured_checkpoint(model: Model) -> dict[str, Any]:
+    """Return ``checkpoint``: what tells the weights of a run from others; else nothing.
+
+    A model that was changed since it was opened, such as an extended one, is no checkpoint.
+    """
+    if model.run is None or model.decoder is not model.run.decoder:
+        return {}
+    return {"checkpoint": model.run.checkpoint.identity()}
 
 
 def held_out_figures(
@@ -71,10 +85,26 @@ def held_out_figures(
     run = require_run_of(model)
     own = held_out_shards(run, shards)
     loss = evaluate_shards(model.text_model, own, split, limit)
+    found = HeldOutFigures(loss, {}, measured_checkpoint(model))
     if not baselines:
-        return HeldOutFigures(loss, {})
+        return found
     seen = seen_tokens(run.recipe, own)
-    return HeldOutFigures(loss, held_out_baselines(own, model.tokenizer, seen, split, limit))
+    return replace(found, baselines=held_out_baselines(own, model.tokenizer, seen, split, limit))
+
+
+def task_figures(
+    model: Model,
+    tasks: Sequence[str],
+    include_path: Path | None = None,
+    limit: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return the figures of lm-eval's tasks for ``--json``; those of a run name its checkpoint.
+
+    Raises as ``run_lm_eval``.
+    """
+    found = run_lm_eval(model.text_model, tasks, include_path, limit=limit)
+    measured = measured_checkpoint(model)
+    return {result.task: result.as_dict() | measured for result in found}
 
 
 def infilling_figures(

@@ -24,7 +24,8 @@ from feldspar.recipe.load import LoadedRecipe, LoadedVisionRecipe, plain
 from feldspar.recipe.recorded import recorded_values
 from feldspar.runtime.checkpoint import Checkpoint
 from feldspar.runtime.checkpoint_store import CheckpointStore
-from feldspar.runtime.collectives import on_first
+from feldspar.runtime.collectives import on_first, world_size
+from feldspar.runtime.device import hardware
 from feldspar.runtime.distributed import Distribution
 from feldspar.runtime.run_folder import RunFolder
 from feldspar.runtime.signals import GracefulStop
@@ -109,12 +110,15 @@ class OpenRun:
         say(f"resuming {self.folder.path} at {trainer.position:,} of {total}")
 
     def _process(self, trainer: Trainer) -> dict[str, Any]:
-        """Return what a report says of the run before its first step, who trains it, and by what
-        code."""
+        """Return what a report says of the run before its first step, who trains it, by what code
+        and with what hardware (that of the first process)."""
+        parameters = list(trainer.task.model.parameters())
         return {
             "software": software(),
+            "hardware": hardware(parameters[0].device, trainer.task.precision)
+            | {"processes": world_size()},
             "length": self.timeline.length,
-            "parameters": sum(each.numel() for each in trainer.task.model.parameters()),
+            "parameters": sum(each.numel() for each in parameters),
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
             "process": os.getpid(),
             "host": host_digest(),

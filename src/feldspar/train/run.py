@@ -34,7 +34,7 @@ from feldspar.train.lifecycle import OpenRun, RunResult, open_run
 from feldspar.train.load import masks_of_checkpoint
 from feldspar.train.observers import Checkpoints, Guards, Metrics, Validation
 from feldspar.train.run_tokenizer import keep_tokenizer
-from feldspar.train.start import start_checkpoint, with_carried
+from feldspar.train.start import parent_record, start_checkpoint, with_carried
 from feldspar.train.steering import Steering
 from feldspar.train.trainer import Trainer
 
@@ -173,8 +173,13 @@ def write_files(folder: RunFolder, inputs: Inputs, adaptation: dict[str, Any] | 
 
 
 def tell_start(inputs: Inputs, task: LanguageModelling) -> dict[str, Any]:
-    """Print warnings of the plan and the data; return the census of masks, if there are any."""
+    """Print warnings of the plan and the data.
+
+    Returns digests of the weights in ``start_from`` and the census of masks, if there are any.
+    """
     plan = inputs.plan
+    parent = parent_record(plan.recipe, inputs.start)
+    details = {} if parent is None else {"parent": parent}
     if inputs.start is not None and inputs.start.state["shards"] == inputs.data.shards.digest:
         say(
             "warning: start_from: that run was trained on the same shards; this one reads them "
@@ -186,11 +191,11 @@ def tell_start(inputs: Inputs, task: LanguageModelling) -> dict[str, Any]:
     say(f"the model will be exported as {plan.export_class.description}")
     masks = task.all_masks
     if not masks.tensors:
-        return {}
+        return details
     census = take_census(masks, plan.shapes)
     say(
         f"masks keep {census.kept:,} of {census.entries:,} entries of {len(masks.tensors)} "
         f"matrices; {census.dead_units:,} of {census.units:,} units are dead (row and column "
         "masked)"
     )
-    return {"masks": asdict(census) | {"sha256": digest_of_masks(masks)}}
+    return details | {"masks": asdict(census) | {"sha256": digest_of_masks(masks)}}

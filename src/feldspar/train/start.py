@@ -3,6 +3,7 @@
 from collections.abc import Container, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -12,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from feldspar.adapt.embeddings import Adaptation
 from feldspar.core.differences import differences
 from feldspar.core.errors import SetupError, UserError
+from feldspar.core.files import sha256_of_file
 from feldspar.core.progress import progress, say
 from feldspar.core.streams import numpy_stream, stream_seed
 from feldspar.model.decoder import Decoder
@@ -48,6 +50,22 @@ def start_checkpoint(recipe: Recipe) -> Checkpoint | None:
     if not isinstance(start, StartFromRun):
         return None
     return find_checkpoint(Path(start.path), start.checkpoint)
+
+
+def parent_record(recipe: Recipe, start: Checkpoint | None) -> dict[str, Any] | None:
+    """Return the SHA-256 of each file of the weights in ``start_from``; None from scratch.
+
+    Everyone who has the parent can compare them. ``tokens`` is the position of the checkpoint
+    ``start`` of a run.
+    """
+    if isinstance(recipe.start_from, StartFromScratch):
+        return None
+    if start is not None:
+        return start.identity()
+    path = Path(recipe.start_from.path)
+    files = [path] if path.is_file() else sorted(path.glob("*.safetensors"))
+    with progress(f"digests of the weights of {path}", unit=""):
+        return {"tokens": None, "weights": {file.name: sha256_of_file(file) for file in files}}
 
 
 def with_carried(loaded: LoadedRecipe, start: Checkpoint | None) -> LoadedRecipe:
