@@ -257,11 +257,20 @@ class DecontaminateSettings(Settings):
     """Number of words of a run. Items with fewer words are not searched for; they are counted."""
 
 
+BUCKETS, FINE_BUCKETS = 1000, 100_000
+"""Numbers of buckets of the split: for shares in thousandths, and for finer ones."""
+
+
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6
+
+
 class SplitSettings(Settings):
     """Hold out documents of each source with enough groups; clusters and groups stay whole."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """Share of groups that are used for validation during training."""
+    """Share of groups that are used for validation during training; at most five decimals, as for
+    ``test``."""
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of groups that are used for the final evaluation."""
     decontamination: Literal["near", "exact"] | None = "near"
@@ -270,11 +279,17 @@ class SplitSettings(Settings):
     none, so copies may be in both."""
 
     @model_validator(mode="after")
-    def _whole_thousandths(self) -> Self:
+    def _whole_buckets(self) -> Self:
         for name, share in (("validation", self.validation), ("test", self.test)):
-            if abs(share * 1000 - round(share * 1000)) > 1e-6:
-                raise ValueError(f"{name}: {share} must be a whole number of thousandths")
+            if not _is_whole(share * FINE_BUCKETS):
+                raise ValueError(f"{name}: {share} has more than five decimals")
         return self
+
+    @property
+    def buckets(self) -> int:
+        """Number of buckets that groups are hashed into: 1000, unless a share is finer."""
+        shares = self.validation, self.test
+        return BUCKETS if all(_is_whole(share * BUCKETS) for share in shares) else FINE_BUCKETS
 
 
 class OntologySettings(Settings):
