@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
 
 from feldspar.recipe.base import Count, NameOrMapping, Settings
 from feldspar.recipe.sections.readers import (
@@ -174,6 +174,12 @@ class HighestValue(Settings):
     """Field or column that holds a number (jsonl, parquet). Documents without it rank last."""
 
 
+def _named_preset(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"give the preset as a key: {{preset: {value}}}")
+    return value
+
+
 class DeduplicateSettings(Settings):
     """Exact and near-duplicate removal (MinHash over character 13-grams)."""
 
@@ -326,7 +332,9 @@ class CorpusSettings(Settings):
     """Normalisation and the filter of short documents."""
     filters: tuple[Filter, ...] = ()
     """More filters, in order. The first one that gives a reason removes the document."""
-    deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
+    deduplicate: Annotated[DeduplicateSettings, BeforeValidator(_named_preset)] | None = (
+        DeduplicateSettings()
+    )
     """Removal of duplicates; null keeps them."""
     decontaminate: DecontaminateSettings | None = None
     """Evaluation sets whose text the documents must not share; null: none."""
