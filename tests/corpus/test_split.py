@@ -1,6 +1,7 @@
 """The split: exact buckets, shares, whole groups and whole clusters."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from feldspar.corpus.readers.archives import cached_archive
 from feldspar.corpus.readers.sources import read_source
 from feldspar.corpus.split import assign, bucket, side
 from feldspar.recipe.sections.corpus import SourceSettings, SplitSettings
+from tests.corpus.conftest import corpus_settings
 
 DJANGO = {
     "django==4.2.16": "6f1616c2786c408ce86ab7e10f792b8f15742f7b7b7460243929cb371e7f1dad",
@@ -102,6 +104,27 @@ def test_what_is_held_out_is_kept_and_not_most_of_a_source() -> None:
     assert sides_of(most, settings)[place] == "train"
     assert sides_of(groups, settings, clusters=[0] * 6) == ["train"] * 6
     assert sides_of(["only"], settings) == ["train"]
+
+
+def test_a_source_out_of_distribution_is_held_out_whole() -> None:
+    settings = SplitSettings(test=0.1, validation=0.1, out_of_distribution=("far",))
+    groups = [f"g{number}" for number in range(40)]
+    sources = ["near"] * 40 + ["far"] * 40
+    clusters = np.arange(80)
+    alone = assign(sources, groups * 2, clusters, np.ones(80, bool), settings)
+    inside = SplitSettings(test=0.1, validation=0.1)
+    assert alone[:40] == assign(sources, groups * 2, clusters, np.ones(80, bool), inside)[:40]
+    assert alone[40:] == ["test"] * 40
+    copied = alone.index("train")
+    clusters[40] = copied  # a copy in another source follows
+    assert assign(sources, groups * 2, clusters, np.ones(80, bool), settings)[copied] == "test"
+
+
+@pytest.mark.parametrize(("held", "said"), [(["c"], "no source 'c'"), (["a", "b"], "all sources")])
+def test_sources_out_of_distribution_exist_and_leave_some(held: list[str], said: str) -> None:
+    sources = {name: {"reader": "jsonl", "path": name} for name in "ab"}
+    with pytest.raises(ValidationError, match=f"split.out_of_distribution: .*{said}"):
+        corpus_settings(Path("out"), sources, split={"out_of_distribution": held})
 
 
 def test_shares_below_thousandths_have_buckets_of_their_own() -> None:

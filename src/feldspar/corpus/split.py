@@ -42,8 +42,9 @@ def assign(
 ) -> list[str]:
     """Choose the split of each document; ``clusters`` labels each with a document of its cluster.
 
-    Connected groups go where the alphabetically first of them goes, but for those that a source
-    needs to have ``kept`` documents on each side: see ``_hold_out``.
+    Connected groups go where the alphabetically first of them goes, but for those of sources that
+    are held out whole, and those that a source needs to have ``kept`` documents on each side: see
+    ``_hold_out``.
     """
     names = sorted(set(zip(sources, groups, strict=True)))
     numbers = {name: number for number, name in enumerate(names)}
@@ -56,6 +57,8 @@ def assign(
         label: bucket(*names[label], settings.buckets) for label in np.unique(labels).tolist()
     }
     sides = {label: side(number, settings) for label, number in buckets.items()}
+    whole = [n for n, (source, _) in enumerate(names) if source in settings.out_of_distribution]
+    sides |= dict.fromkeys(labels[whole].tolist(), "test")
     held = labels[of_document]
     places = np.flatnonzero(kept).tolist()
     counts = Counter((sources[place], int(held[place])) for place in places)

@@ -4,9 +4,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 from feldspar.recipe.sections.readers import (
     SOURCE_NAME_PATTERN,
     HuggingFaceReader,
@@ -283,6 +290,13 @@ class SplitSettings(Settings):
     """Copies of held-out documents that are removed from train. near: duplicates as in
     ``deduplicate`` (they are searched for even where that is null). exact: equal text only. null:
     none, so copies may be in both."""
+    out_of_distribution: tuple[SourceName, ...] = ()
+    """Sources that are held out whole: all their documents are test, to measure text of a kind that
+    training does not see."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("out_of_distribution",))
 
     @model_validator(mode="after")
     def _whole_buckets(self) -> Self:
@@ -351,6 +365,25 @@ class CorpusSettings(Settings):
                     + ", ".join(self.sources)
                 )
         return self
+
+    @model_validator(mode="after")
+    def _sources_are_left_for_training(self) -> Self:
+        if unknown := [n for n in self.split.out_of_distribution if n not in self.sources]:
+            raise ValueError(
+                f"split.out_of_distribution: there is no source {unknown[0]!r}; the sources are "
+                + ", ".join(self.sources)
+            )
+        if not self.training_sources:
+            raise ValueError(
+                "split.out_of_distribution: it names all sources; leave out those to train on"
+            )
+        return self
+
+    @property
+    def training_sources(self) -> dict[str, SourceSettings]:
+        """Sources with documents in train."""
+        held = self.split.out_of_distribution
+        return {name: source for name, source in self.sources.items() if name not in held}
 
     @property
     def all_filters(self) -> tuple[Filter, ...]:
