@@ -54,7 +54,8 @@ def assign(
     links = np.stack([of_document, of_document[clusters]], axis=1)
     labels = component_labels(len(names), links[links[:, 0] != links[:, 1]])
     buckets = {
-        label: bucket(*names[label], settings.buckets) for label in np.unique(labels).tolist()
+        label: bucket(*names[label], buckets=settings.buckets)
+        for label in np.unique(labels).tolist()
     }
     sides = {label: side(number, settings) for label, number in buckets.items()}
     whole = [n for n, (source, _) in enumerate(names) if source in settings.out_of_distribution]
