@@ -4,9 +4,11 @@ from pathlib import Path
 
 import networkx
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from feldspar.corpus.duplicates import candidates
 from feldspar.corpus.duplicates.candidates import (
     ALL_PAIRS_LIMIT,
     BandUnit,
@@ -20,9 +22,9 @@ from feldspar.corpus.duplicates.exact import exact_edges
 from feldspar.corpus.duplicates.runs import Range
 from feldspar.corpus.duplicates.sketch_files import SKETCHES_NAME, SketchFiles
 from feldspar.corpus.duplicates.survivors import preference, representatives, survivors
-from feldspar.corpus.duplicates.verify import at_least, intersection_size
+from feldspar.corpus.duplicates.verify import TextFiles, at_least, intersection_size, write_places
 from feldspar.recipe.sections.corpus import PRESETS
-from tests.corpus.conftest import empty_parts
+from tests.corpus.conftest import empty_parts, prose
 
 EDGES = st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=40)
 
@@ -55,24 +57,63 @@ def test_exact_edges_join_equal_texts_also_within_each_source(documents: list) -
     assert len(stand_ins) == len(set(documents))
 
 
+def candidates_of(
+    folder: Path, texts: list[str], sketch: np.ndarray
+) -> tuple[dict[str, int], list[np.ndarray]]:
+    """The counts and the files of candidate pairs of texts with these sketches."""
+    parts = empty_parts(folder, [len(texts)])
+    encoded = [text.encode() for text in texts]
+    parts.path(0).write_bytes(b"".join(encoded))
+    sizes = np.array([len(text) for text in encoded])
+    write_places(folder / "places.npy", np.cumsum(sizes) - sizes, sizes, sizes)
+    np.save(parts.path(0, SKETCHES_NAME), sketch)
+    np.save(folder / "members.npy", np.ones(len(texts), bool))
+    files = SketchFiles(parts, 0, 1)
+    banding = PRESETS["verified"]
+    write_band_records(BandUnit(files, folder / "members.npy", banding), folder)
+    everything = Range((folder / "records.npy",), None, None)
+    kept = TextFiles(parts, folder / "places.npy")
+    unit = CandidateUnit(everything, files, kept, banding, 0.8, 10_000)
+    counts = write_candidates(unit, folder)
+    return counts, [np.load(path) for path in sorted(folder.glob("pairs-*.npy"))]
+
+
 def test_a_giant_group_stays_connected_through_stars(tmp_path: Path) -> None:
     size = 3 * ALL_PAIRS_LIMIT
     values = np.repeat(np.arange(3, dtype=np.uint32), ALL_PAIRS_LIMIT)
     sketch = np.tile(values[:, None], (1, 128))
     sketch[:, :6] = 7  # one band in which all of them meet
-    parts = empty_parts(tmp_path, [size])
-    np.save(parts.path(0, SKETCHES_NAME), sketch)
-    np.save(tmp_path / "members.npy", np.ones(size, bool))
-    files = SketchFiles(parts, 0, 1)
-    banding = PRESETS["verified"]
-    write_band_records(BandUnit(files, tmp_path / "members.npy", banding), tmp_path)
-    everything = Range((tmp_path / "records.npy",), None, None)
-    counts = write_candidates(CandidateUnit(everything, files, banding, 0.8, 10_000), tmp_path)
+    texts = [f"{prose(value)} {number:03}" for number, value in enumerate(values.tolist())]
+    counts, spilled = candidates_of(tmp_path, texts, sketch)
     assert counts["giant_groups"] == 1 and counts["unpaired"] == 0
-    spilled = sorted(tmp_path.glob("pairs-*.npy"))
     assert len(spilled) > 1
-    labels = component_labels(size, np.concatenate([np.load(path) for path in spilled]))
+    labels = component_labels(size, np.concatenate(spilled))
     assert labels.tolist() == (values * ALL_PAIRS_LIMIT).tolist()
+
+
+def look_alikes() -> tuple[list[str], np.ndarray, set[tuple[int, int]]]:
+    """Texts of pairs of duplicates, all of one sketch, and the pairs."""
+    half = ALL_PAIRS_LIMIT
+    texts = [prose(number % half, words=20) for number in range(2 * half)]
+    sketch = np.full((2 * half, 128), 7, np.uint32)
+    return texts, sketch, {(number, number + half) for number in range(half)}
+
+
+def test_a_giant_group_of_look_alikes_keeps_its_duplicates(tmp_path: Path) -> None:
+    texts, sketch, duplicates = look_alikes()
+    counts, found = candidates_of(tmp_path, texts, sketch)
+    assert counts["giant_groups"] > 0 and counts["unpaired"] == 0
+    assert duplicates <= set(map(tuple, np.concatenate(found).tolist()))
+
+
+def test_what_the_stars_of_a_giant_group_leave_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, sketch, _ = look_alikes()
+    monkeypatch.setattr(candidates, "ALL_PAIRS_OF_UNLIKE", ALL_PAIRS_LIMIT)
+    monkeypatch.setattr(candidates, "STAR_PAIRS", len(texts))  # enough for one star
+    counts, _ = candidates_of(tmp_path, texts, sketch)
+    assert counts["unpaired"] == counts["giant_groups"] * (len(texts) - 2)
 
 
 def test_the_filter_is_4_5_sigma_below_the_threshold() -> None:

@@ -6,6 +6,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pyarrow import parquet
 from feldspar.core.errors import FeldsparError, SetupError, UserError
 from feldspar.core.files import sha256_of_file
 from feldspar.corpus.document import Document, Tolerance, check_source_name
+from feldspar.corpus.readers.installed import licence_of
 from feldspar.corpus.readers.listing import matches
 from feldspar.corpus.readers.members import read_members
 from feldspar.corpus.readers.sources import read_source
@@ -193,6 +195,29 @@ def test_installed_packages() -> None:
     document = next(found)
     assert document.licence
     assert document.origin.endswith(document.group)
+
+
+CLASSIFIER = "Classifier: License :: OSI Approved :: BSD License"
+
+
+@pytest.mark.parametrize(
+    ("lines", "licence"),
+    [
+        (["License-Expression: MIT OR 0BSD", "License: MIT", CLASSIFIER], "MIT OR 0BSD"),
+        (["License: LGPL-2.1-or-later", CLASSIFIER], "LGPL-2.1-or-later"),
+        (
+            ["License: Copyright (c) 2015", "        All rights reserved.", CLASSIFIER],
+            "BSD License",
+        ),
+        ([f"License: {'redistribution ' * 9}", CLASSIFIER], "BSD License"),
+        (["License: UNKNOWN", CLASSIFIER], "BSD License"),
+        (["License: The MIT License", "        Permission is hereby granted"], "The MIT License"),
+        ([], "unknown"),
+    ],
+)
+def test_licence_of_a_package(tmp_path: Path, lines: list[str], licence: str) -> None:
+    (tmp_path / "METADATA").write_text("\n".join(["Metadata-Version: 2.4", "Name: a", *lines, ""]))
+    assert licence_of(PathDistribution(tmp_path).metadata) == licence
 
 
 def tar_archive(path: Path, members: dict[str, bytes]) -> Path:

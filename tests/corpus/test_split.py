@@ -1,6 +1,7 @@
 """The split: exact buckets, shares, whole groups and whole clusters."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from feldspar.corpus.readers.archives import cached_archive
 from feldspar.corpus.readers.sources import read_source
 from feldspar.corpus.split import assign, bucket, side
 from feldspar.recipe.sections.corpus import SourceSettings, SplitSettings
+from tests.corpus.conftest import corpus_settings
 
 DJANGO = {
     "django==4.2.16": "6f1616c2786c408ce86ab7e10f792b8f15742f7b7b7460243929cb371e7f1dad",
@@ -23,7 +25,7 @@ DJANGO = {
 
 def test_buckets_and_sides() -> None:
     digest = hashlib.sha256(b"docs\0a.txt").hexdigest()
-    assert bucket("docs", "a.txt") == int(digest[:8], 16) % 1000
+    assert bucket("docs", "a.txt", 1000) == int(digest[:8], 16) % 1000
     shares = SplitSettings(test=0.05, validation=0.1)
     expected = ["test", "test", "validation", "validation", "train", "train"]
     assert [side(number, shares) for number in (0, 49, 50, 149, 150, 999)] == expected
@@ -65,7 +67,7 @@ def test_each_source_has_held_out_text(first: int, count: int, test: int, valida
     settings = SplitSettings(test=test / 1000, validation=validation / 1000)
     groups = [f"g{number}" for number in range(first, first + count)]
     sides = sides_of(groups, settings)
-    by_bucket = [side(bucket("s", group), settings) for group in groups]
+    by_bucket = [side(bucket("s", group, settings.buckets), settings) for group in groups]
     assert by_bucket.count("train") == 0 or "train" in sides
     wanted = [name for name in ("test", "validation") if getattr(settings, name)]
     for name in wanted if count >= 4 and by_bucket.count("train") > len(wanted) else ():
@@ -82,7 +84,7 @@ def test_each_source_has_held_out_text(first: int, count: int, test: int, valida
 def test_the_next_group_by_bucket_is_held_out() -> None:
     settings = SplitSettings(test=0.001, validation=0.001)
     groups = [f"g{number}" for number in range(12)]
-    order = sorted(groups, key=lambda group: bucket("s", group))
+    order = sorted(groups, key=lambda group: bucket("s", group, 1000))
     sides = dict(zip(groups, sides_of(groups, settings), strict=True))
     assert (sides[order[0]], sides[order[1]]) == ("test", "validation")
     assert {sides[group] for group in order[2:]} == {"train"}
@@ -92,7 +94,7 @@ def test_the_next_group_by_bucket_is_held_out() -> None:
 def test_what_is_held_out_is_kept_and_not_most_of_a_source() -> None:
     settings = SplitSettings(test=0.001, validation=0)
     groups = [f"g{number}" for number in range(6)]
-    lowest = min(groups, key=lambda group: bucket("s", group))
+    lowest = min(groups, key=lambda group: bucket("s", group, 1000))
     place = groups.index(lowest)
     kept = [number != place for number in range(6)]
     assert sides_of(groups, settings)[place] == "test"
@@ -104,9 +106,38 @@ def test_what_is_held_out_is_kept_and_not_most_of_a_source() -> None:
     assert sides_of(["only"], settings) == ["train"]
 
 
-def test_shares_are_thousandths() -> None:
-    with pytest.raises(ValidationError, match="thousandths"):
-        SplitSettings(test=0.0017)
+def test_a_source_out_of_distribution_is_held_out_whole() -> None:
+    settings = SplitSettings(test=0.1, validation=0.1, out_of_distribution=("far",))
+    groups = [f"g{number}" for number in range(40)]
+    sources = ["near"] * 40 + ["far"] * 40
+    clusters = np.arange(80)
+    alone = assign(sources, groups * 2, clusters, np.ones(80, bool), settings)
+    inside = SplitSettings(test=0.1, validation=0.1)
+    assert alone[:40] == assign(sources, groups * 2, clusters, np.ones(80, bool), inside)[:40]
+    assert alone[40:] == ["test"] * 40
+    copied = alone.index("train")
+    clusters[40] = copied  # a copy in another source follows
+    assert assign(sources, groups * 2, clusters, np.ones(80, bool), settings)[copied] == "test"
+
+
+@pytest.mark.parametrize(("held", "said"), [(["c"], "no source 'c'"), (["a", "b"], "all sources")])
+def test_sources_out_of_distribution_exist_and_leave_some(held: list[str], said: str) -> None:
+    sources = {name: {"reader": "jsonl", "path": name} for name in "ab"}
+    with pytest.raises(ValidationError, match=f"split.out_of_distribution: .*{said}"):
+        corpus_settings(Path("out"), sources, split={"out_of_distribution": held})
+
+
+def test_shares_below_thousandths_have_buckets_of_their_own() -> None:
+    published = SplitSettings(test=0.0017, validation=0.00085)
+    assert (published.buckets, SplitSettings(test=0.017).buckets) == (100_000, 1000)
+    expected = ["test", "validation", "validation", "train"]
+    assert [side(number, published) for number in (169, 170, 254, 255)] == expected
+    groups = [f"g{number}" for number in range(4000)]
+    fine = [side(bucket("s", group, 100_000), published) for group in groups]
+    assert sides_of(groups, published) == fine
+    assert {"test", "validation"} < set(fine)
+    with pytest.raises(ValidationError, match="five decimals"):
+        SplitSettings(test=0.000017)
 
 
 @pytest.mark.slow

@@ -249,8 +249,22 @@ def test_a_dry_run_is_the_plan_that_training_would_take(
     assert run_with(["train", str(recipe_file), *greedy, "--dry-run"]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: phases.0.mixture: source ")
-    assert run_with(["plan", str(recipe_file), *greedy]) == 0
-    assert "training will refuse this: phases.0.mixture" in capsys.readouterr().out
+    assert run_with(["plan", str(recipe_file), *greedy]) == 2
+    assert capsys.readouterr().err == err
+
+
+def test_a_source_that_may_not_be_read_again_is_refused_by_declared_tokens(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = ["slimpajama-dc/paper", "choose.mixture=dc-3"]
+    once = ["phases.0.allow_repeat=false"]
+    assert run_with(["plan", *recipe, *once]) == 2
+    said = capsys.readouterr().err
+    assert "source 'github' (32,604,000,000 tokens) would be read 2.45 times" in said
+    assert "allow_repeat: [github]" in said
+    unknown = [f"corpus.sources.{name}.tokens=null" for name in ("commoncrawl", "github")]
+    assert run_with(["plan", *recipe, *once, *unknown]) == 0
+    capsys.readouterr()
 
 
 def test_values_far_from_what_models_are_trained_with_are_warned_of() -> None:

@@ -93,6 +93,13 @@ def test_an_unknown_source_is_an_error(plan_text: PlanText) -> None:
         planned.summary()
 
 
+def test_a_source_that_is_held_out_whole_is_not_read() -> None:
+    held = ["choose.mixture=dc-5", "corpus.split.out_of_distribution=[books]"]
+    planned = plan_recipe(load_recipe("slimpajama-dc/paper", held).recipe)
+    with pytest.raises(UserError, match=r"phases\.0\.mixture: unknown source 'books'"):
+        planned.summary()
+
+
 def test_parts_count_their_own_passes(plan_text: PlanText) -> None:
     text = """\
 phases:

@@ -266,6 +266,14 @@ def test_a_resolved_recipe_loads_to_an_equal_one(
     assert again.digest == loaded.digest
 
 
+def test_a_preset_of_deduplication_is_a_key(small: Path) -> None:
+    corpus = "corpus={path: d, sources: {a: {reader: jsonl, path: x}}, deduplicate: slimpajama}"
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(small), [corpus])
+    said = "corpus.deduplicate: give the preset as a key: {preset: slimpajama}"
+    assert caught.value.what == said
+
+
 def test_a_null_that_is_not_the_default_is_written(small: Path) -> None:
     text = recipe_text(load_recipe(str(small), RICH))
     (line,) = [line for line in text.splitlines() if "deduplicate:" in line]

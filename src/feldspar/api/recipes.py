@@ -66,9 +66,9 @@ def plan(recipe: RecipeLike) -> Plan | VisionPlan:
 
         with loaded.locating_errors():
             return plan_vision_recipe(loaded.recipe)
-    from feldspar.train.data import plan_loaded
+    from feldspar.train.data import plan_to_train
 
-    return plan_loaded(language_recipe(loaded))
+    return plan_to_train(language_recipe(loaded))
 
 
 def estimate(

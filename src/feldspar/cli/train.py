@@ -1,13 +1,11 @@
 """``feldspar train``: a recipe trained in a run folder; the same command again resumes it."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
-    from feldspar.plan.summary import Plan
     from feldspar.prepare.stages import Stage
     from feldspar.recipe.load import LoadedRecipe
 
@@ -86,12 +84,13 @@ def show_dry_run(loaded: "LoadedRecipe", json: bool) -> None:
     from feldspar.cli.plan_figures import print_plan
     from feldspar.prepare.build import require_buildable
     from feldspar.prepare.stages import State, stages_of
+    from feldspar.train.data import plan_to_train
 
     stages = stages_of(loaded)
     if any(stage.state is State.REFUSED for stage in stages):
         show_stages(stages)
         require_buildable(stages)
-    planned = plan_with_data(loaded)
+    planned = plan_to_train(loaded)
     if json:
         print_json(planned.summary() | {"stages": [stage.as_dict() for stage in stages]})
         return
@@ -107,16 +106,3 @@ def show_stages(stages: "list[Stage]") -> None:
     """Print a line for each thing that the run needs."""
     for stage in stages:
         typer.echo("\n".join(stage.lines()))
-
-
-def plan_with_data(loaded: "LoadedRecipe") -> "Plan":
-    """Return the plan. Raises UserError for mixtures that the shards do not allow."""
-    from feldspar.plan.sources import resolve_mixtures
-    from feldspar.tokens.sequences.resolve import UnknownTokens
-    from feldspar.train.data import plan_loaded
-
-    planned = plan_loaded(loaded)
-    if planned.source_tokens:
-        with suppress(UnknownTokens), loaded.locating_errors():
-            resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
-    return planned

@@ -143,6 +143,7 @@ def _near_edges(
 ) -> tuple[list[Path], Candidates]:
     """Find edges among the documents of the mask ``near``; return sorted runs of them."""
     banding, sketches, work = settings.banding, corpus.sketches, stages.work
+    texts = _text_files(corpus, stages)
     np.save(work / "near.npy", near)
     stages.bind(str(rows), repr(banding), str(settings.threshold))
     bands = [
@@ -152,7 +153,7 @@ def _near_edges(
     banded = sum(1 for _ in stages.run("bands", write_band_records, bands))
     records = UnitFiles(work / "bands", "records.npy", banded)
     units = [
-        (CandidateUnit(part, sketches, banding, settings.threshold, rows), part.name)
+        (CandidateUnit(part, sketches, texts, banding, settings.threshold, rows), part.name)
         for part in ranges(records, rows, leading=1)
     ]
     found = list(stages.run("candidates", write_candidates, units, len(units)))
@@ -167,7 +168,6 @@ def _near_edges(
         for done in stages.run("order", order_candidates, orders, len(orders))
         for path in sorted(done.folder.glob("pairs-*.npy"))
     ]
-    texts = _text_files(corpus, stages)
     threshold = settings.threshold if banding.verified else None
     comparisons = [
         (CompareUnit(texts, part, threshold), part.name)

@@ -1,8 +1,9 @@
 """Choose the split of each document by the hash of its group, so that versions stay together.
 
 A group is a (source, group name) pair; groups that a cluster of duplicates connects count as one.
-Each falls into one of 1000 buckets by a SHA-256 of its name, whatever the order of files. Where no
-group of a source falls into a held-out split, the group of the next bucket moves there.
+Each falls into one of 1000 buckets by a SHA-256 of its name, whatever the order of files; into one
+of 100,000 where a share is no whole number of thousandths. Where no group of a source falls into a
+held-out split, the group of the next bucket moves there.
 """
 
 import hashlib
@@ -15,21 +16,21 @@ from feldspar.corpus.duplicates.components import component_labels
 from feldspar.recipe.sections.corpus import SplitSettings
 
 SPLITS = ("train", "validation", "test")
-BUCKETS = 1000
 
 
-def bucket(source: str, group: str) -> int:
-    """Return the bucket, 0 to 999, of one group."""
+def bucket(source: str, group: str, buckets: int) -> int:
+    """Return the bucket, 0 to ``buckets`` - 1, of one group."""
     name = f"{source}\0{group}".encode("utf-8", "surrogatepass")
-    return int(hashlib.sha256(name).hexdigest()[:8], 16) % BUCKETS
+    return int(hashlib.sha256(name).hexdigest()[:8], 16) % buckets
 
 
 def side(number: int, settings: SplitSettings) -> str:
     """Return the split of a bucket: the lowest are test, the next validation, the rest train."""
-    test = round(settings.test * BUCKETS)
+    test = round(settings.test * settings.buckets)
     if number < test:
         return "test"
-    return "validation" if number < test + round(settings.validation * BUCKETS) else "train"
+    validation = round(settings.validation * settings.buckets)
+    return "validation" if number < test + validation else "train"
 
 
 def assign(
@@ -41,8 +42,9 @@ def assign(
 ) -> list[str]:
     """Choose the split of each document; ``clusters`` labels each with a document of its cluster.
 
-    Connected groups go where the alphabetically first of them goes, but for those that a source
-    needs to have ``kept`` documents on each side: see ``_hold_out``.
+    Connected groups go where the alphabetically first of them goes, but for those of sources that
+    are held out whole, and those that a source needs to have ``kept`` documents on each side: see
+    ``_hold_out``.
     """
     names = sorted(set(zip(sources, groups, strict=True)))
     numbers = {name: number for number, name in enumerate(names)}
@@ -51,8 +53,13 @@ def assign(
     )
     links = np.stack([of_document, of_document[clusters]], axis=1)
     labels = component_labels(len(names), links[links[:, 0] != links[:, 1]])
-    buckets = {label: bucket(*names[label]) for label in np.unique(labels).tolist()}
+    buckets = {
+        label: bucket(*names[label], buckets=settings.buckets)
+        for label in np.unique(labels).tolist()
+    }
     sides = {label: side(number, settings) for label, number in buckets.items()}
+    whole = [n for n, (source, _) in enumerate(names) if source in settings.out_of_distribution]
+    sides |= dict.fromkeys(labels[whole].tolist(), "test")
     held = labels[of_document]
     places = np.flatnonzero(kept).tolist()
     counts = Counter((sources[place], int(held[place])) for place in places)

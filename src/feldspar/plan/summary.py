@@ -329,8 +329,8 @@ def declared_tokens(recipe: Recipe) -> dict[str, int] | None:
 
 
 def _known_tokens(recipe: Recipe) -> dict[str, int | None]:
-    """Return the tokens of each source; None for a source without a declaration."""
-    sources = recipe.corpus.sources if recipe.corpus is not None else {}
+    """Return the tokens of each source of train; None for a source without a declaration."""
+    sources = recipe.corpus.training_sources if recipe.corpus is not None else {}
     return {name: source.tokens for name, source in sources.items()}
 
 

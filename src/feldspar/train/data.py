@@ -1,6 +1,7 @@
 """The training data of a recipe: shards opened and checked, each phase's mixture resolved."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ from feldspar.tokens.sequences.phase_sequences import (
     SequenceReader,
     Sequences,
 )
-from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture
+from feldspar.tokens.sequences.resolve import MeasuredTokens, ResolvedMixture, UnknownTokens
 from feldspar.tokens.sequences.selected_documents import select_documents
 from feldspar.tokens.shards.shard_folder import ShardSet
 from feldspar.tokens.tokenizer.extension import Extension
@@ -128,6 +129,18 @@ def plan_loaded(loaded: LoadedRecipe) -> Plan:
         return plan_recipe(
             with_vocabulary(loaded, shards.vocab_size).recipe, source_tokens(shards, recipe)
         )
+
+
+def plan_to_train(loaded: LoadedRecipe) -> Plan:
+    """Return the plan of ``plan_loaded``. Raises UserError for mixtures that training refuses.
+
+    Where the size of a source is needed and unknown, nothing is refused.
+    """
+    planned = plan_loaded(loaded)
+    if planned.source_tokens:
+        with suppress(UnknownTokens), loaded.locating_errors():
+            resolve_mixtures(planned.recipe, planned.timeline, planned.source_tokens)
+    return planned
 
 
 def _with_tokenizer_files(loaded: LoadedRecipe) -> LoadedRecipe:

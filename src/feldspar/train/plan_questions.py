@@ -29,7 +29,7 @@ from feldspar.plan.time import (
 )
 from feldspar.recipe.load import LoadedRecipe, load_recipe
 from feldspar.report.run_report import read_metrics
-from feldspar.train.data import plan_loaded
+from feldspar.train.data import plan_loaded, plan_to_train
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,14 @@ class Sized:
 def answer(loaded: LoadedRecipe, questions: Questions) -> tuple[Plan, dict[str, Any]]:
     """Plan a recipe, sized where a budget is given; return the plan and its summary.
 
-    Raises UserError for questions that contradict each other, the recipe or a law.
+    Raises UserError for questions that contradict each other, the recipe or a law, and for a
+    recipe whose mixture training refuses. Of a sized recipe that is a warning.
     """
     _check(questions)
     law = None if questions.law is None else find_law(questions.law)
     sizing, warnings = None, []
     if questions.budget is None:
-        planned = plan_loaded(loaded)
+        planned = plan_to_train(loaded)
     else:
         sized = _sized(loaded, questions, law)
         planned, sizing, warnings = sized.plan, sized.record, sized.warnings

@@ -16,6 +16,7 @@ from feldspar.corpus.duplicates.exact import canonical_pairs
 from feldspar.corpus.duplicates.runs import Range, sorted_rows
 from feldspar.corpus.duplicates.sketch import SKETCH_VALUES
 from feldspar.corpus.duplicates.sketch_files import SketchFiles
+from feldspar.corpus.duplicates.verify import TextFiles, VerifyUnit, at_least, verify_pairs
 from feldspar.recipe.sections.corpus import Banding
 
 
@@ -52,8 +53,12 @@ def star_pairs(groups: np.ndarray) -> np.ndarray:
 
 ALL_PAIRS_LIMIT = 256
 """Band groups of more documents become stars around their first documents."""
-STAR_LIMIT = 256
-"""So many stars a giant group may need; what is left then stays unpaired and is counted."""
+ALL_PAIRS_OF_UNLIKE = 1448
+"""As many documents are paired with each other (a million pairs) where stars take few away."""
+FEW = 1 / 16
+"""Share of a group; a star that takes less away shows that most documents are not duplicates."""
+STAR_PAIRS = 1 << 18
+"""Pairs that the stars of a giant group may try; what is left then is counted as unpaired."""
 _PAIRS = 1 << 16
 """Pairs that are filtered together."""
 
@@ -73,6 +78,7 @@ class CandidateUnit:
 
     records: Range
     sketches: SketchFiles
+    texts: TextFiles
     banding: Banding
     threshold: float
     rows: int
@@ -133,7 +139,7 @@ def _pairs(unit: CandidateUnit, least: int, counts: dict[str, int]) -> Iterator[
             counts["giant_groups"] += len(own)
             for start in own.tolist():
                 group = documents[start : start + size]
-                yield from _stars(group, unit.sketches, least, counts)
+                yield from _stars(group, unit, least, counts)
             continue
         at_once = max(1, 2 * _PAIRS // (size * (size - 1)))
         for first in range(0, len(own), at_once):
@@ -156,18 +162,29 @@ def _gathered(pieces: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _stars(
-    group: np.ndarray, sketches: SketchFiles, least: int, counts: dict[str, int]
+    group: np.ndarray, unit: CandidateUnit, least: int, counts: dict[str, int]
 ) -> Iterator[np.ndarray]:
     """Yield stars around the first document, then around the first that it rejects, and so on.
 
-    Neighbours in the group are joined too. Once few enough are left, all their pairs are taken.
+    A document leaves the group once its exact similarity to a star's first document reaches the
+    threshold: what only looks similar may be a duplicate of another one. Neighbours in the group
+    are joined too. Once few enough are left, all their pairs are taken.
     """
     yield np.stack([group[:-1], group[1:]], axis=1)
-    for _ in range(STAR_LIMIT):
-        if len(group) <= ALL_PAIRS_LIMIT:
-            yield all_pairs(group[None])
+    limit, left = ALL_PAIRS_LIMIT, STAR_PAIRS
+    while len(group) > limit:
+        left -= len(group) - 1
+        if left < 0:
+            counts["unpaired"] += len(group)
             return
         star = star_pairs(group[None])
-        yield star
-        group = group[1:][sketches.agreements(star) < least]
-    counts["unpaired"] += len(group)
+        close = np.flatnonzero(unit.sketches.agreements(star) >= least)
+        rows = verify_pairs(VerifyUnit(unit.texts, star[close], unit.threshold))
+        similar = close[(rows[:, 3] > 0) & at_least(rows[:, 2], rows[:, 3], unit.threshold)]
+        counts["unfiltered"] += len(star) - len(similar)
+        yield star[similar]
+        if len(similar) < FEW * len(group):
+            limit = ALL_PAIRS_OF_UNLIKE
+        group = np.delete(group[1:], similar)
+    for position in range(len(group) - 1):
+        yield star_pairs(group[None, position:])

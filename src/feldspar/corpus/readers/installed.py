@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import metadata
+from importlib.metadata import PackageMetadata
 from pathlib import Path
 
 from feldspar.corpus.readers.listing import files_below
@@ -18,6 +19,8 @@ from feldspar.recipe.sections.readers import InstalledReader
 
 OWN_NAME = "feldspar"
 STANDARD_LIBRARY_LICENCE = "PSF-2.0"
+NAME_CHARACTERS = 80
+"""A longer licence is a text, not a name."""
 
 
 def installed_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
@@ -31,7 +34,7 @@ def installed_pieces(source: str, settings: SourceSettings) -> Iterator[Piece]:
             yield _piece(source, name, version, path, licence)
         return
     for distribution in _distributions(reader.packages):
-        licence = settings.licence or _licence(distribution)
+        licence = settings.licence or licence_of(distribution.metadata)
         version = f"{distribution.metadata['Name']}-{distribution.version}"
         for name, path in _package_files(distribution, reader.suffixes):
             yield _piece(source, name, version, path, licence)
@@ -75,12 +78,18 @@ def _package_files(
             yield name, path
 
 
-def _licence(distribution: metadata.Distribution) -> str:
-    fields = distribution.metadata
+def licence_of(fields: PackageMetadata) -> str:
+    """Return the licence that a package's metadata name.
+
+    A short ``License`` says more than the classifiers; a whole licence text is no name.
+    """
     for expression in fields.get_all("License-Expression") or ():
         return expression
+    lines = "".join(fields.get_all("License") or ()).strip().splitlines()
+    named = lines[0].strip()[:NAME_CHARACTERS] if lines else "unknown"
+    if len(lines) == 1 and lines[0].strip() == named and named.upper() != "UNKNOWN":
+        return named
     for classifier in fields.get_all("Classifier") or ():
         if classifier.startswith("License ::"):
             return classifier.rsplit("::", 1)[-1].strip()
-    lines = "".join(fields.get_all("License") or ()).strip().splitlines()
-    return lines[0][:80] if lines else "unknown"
+    return named

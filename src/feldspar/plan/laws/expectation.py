@@ -84,7 +84,7 @@ def expectation_warnings(law: ComputeLaw, flops: float, tokens_per_parameter: fl
 
 
 def _data_set(recipe: Recipe) -> str:
-    names = sorted(recipe.corpus.sources) if recipe.corpus is not None else []
+    names = sorted(recipe.corpus.training_sources) if recipe.corpus is not None else []
     if len(names) == 1 and names[0] in DATA_SETS:
         return DATA_SETS[names[0]]
     return " + ".join(names) or "the recipe's shards"

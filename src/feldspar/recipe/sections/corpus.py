@@ -2,11 +2,18 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
-from feldspar.recipe.base import Count, NameOrMapping, Settings
+from feldspar.recipe.base import Count, NameOrMapping, Settings, without_defaults
 from feldspar.recipe.sections.readers import (
     SOURCE_NAME_PATTERN,
     HuggingFaceReader,
@@ -174,6 +181,12 @@ class HighestValue(Settings):
     """Field or column that holds a number (jsonl, parquet). Documents without it rank last."""
 
 
+def _named_preset(value: Any) -> Any:
+    if isinstance(value, str):
+        raise ValueError(f"give the preset as a key: {{preset: {value}}}")
+    return value
+
+
 class DeduplicateSettings(Settings):
     """Exact and near-duplicate removal (MinHash over character 13-grams)."""
 
@@ -257,24 +270,46 @@ class DecontaminateSettings(Settings):
     """Number of words of a run. Items with fewer words are not searched for; they are counted."""
 
 
+BUCKETS, FINE_BUCKETS = 1000, 100_000
+"""Numbers of buckets of the split: for shares in thousandths, and for finer ones."""
+
+
+def _is_whole(value: float) -> bool:
+    return abs(value - round(value)) < 1e-6
+
+
 class SplitSettings(Settings):
     """Hold out documents of each source with enough groups; clusters and groups stay whole."""
 
     validation: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
-    """Share of groups that are used for validation during training."""
+    """Share of groups that are used for validation during training; at most five decimals, as for
+    ``test``."""
     test: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """Share of groups that are used for the final evaluation."""
     decontamination: Literal["near", "exact"] | None = "near"
     """Copies of held-out documents that are removed from train. near: duplicates as in
     ``deduplicate`` (they are searched for even where that is null). exact: equal text only. null:
     none, so copies may be in both."""
+    out_of_distribution: tuple[SourceName, ...] = ()
+    """Sources that are held out whole: all their documents are test, to measure text of a kind that
+    training does not see."""
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_defaults(self, handler, ("out_of_distribution",))
 
     @model_validator(mode="after")
-    def _whole_thousandths(self) -> Self:
+    def _whole_buckets(self) -> Self:
         for name, share in (("validation", self.validation), ("test", self.test)):
-            if abs(share * 1000 - round(share * 1000)) > 1e-6:
-                raise ValueError(f"{name}: {share} must be a whole number of thousandths")
+            if not _is_whole(share * FINE_BUCKETS):
+                raise ValueError(f"{name}: {share} has more than five decimals")
         return self
+
+    @property
+    def buckets(self) -> int:
+        """Number of buckets that groups are hashed into: 1000, unless a share is finer."""
+        shares = self.validation, self.test
+        return BUCKETS if all(_is_whole(share * BUCKETS) for share in shares) else FINE_BUCKETS
 
 
 class OntologySettings(Settings):
@@ -311,7 +346,9 @@ class CorpusSettings(Settings):
     """Normalisation and the filter of short documents."""
     filters: tuple[Filter, ...] = ()
     """More filters, in order. The first one that gives a reason removes the document."""
-    deduplicate: Annotated[DeduplicateSettings, NameOrMapping] | None = DeduplicateSettings()
+    deduplicate: Annotated[DeduplicateSettings, BeforeValidator(_named_preset)] | None = (
+        DeduplicateSettings()
+    )
     """Removal of duplicates; null keeps them."""
     decontaminate: DecontaminateSettings | None = None
     """Evaluation sets whose text the documents must not share; null: none."""
@@ -328,6 +365,25 @@ class CorpusSettings(Settings):
                     + ", ".join(self.sources)
                 )
         return self
+
+    @model_validator(mode="after")
+    def _sources_are_left_for_training(self) -> Self:
+        if unknown := [n for n in self.split.out_of_distribution if n not in self.sources]:
+            raise ValueError(
+                f"split.out_of_distribution: there is no source {unknown[0]!r}; the sources are "
+                + ", ".join(self.sources)
+            )
+        if not self.training_sources:
+            raise ValueError(
+                "split.out_of_distribution: it names all sources; leave out those to train on"
+            )
+        return self
+
+    @property
+    def training_sources(self) -> dict[str, SourceSettings]:
+        """Sources with documents in train."""
+        held = self.split.out_of_distribution
+        return {name: source for name, source in self.sources.items() if name not in held}
 
     @property
     def all_filters(self) -> tuple[Filter, ...]:
