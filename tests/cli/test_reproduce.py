@@ -57,7 +57,7 @@ def test_a_record_is_judged_again_and_a_quick_one_has_no_verdict(
     record = json.loads((RESULTS / "supar.json").read_text())
     copy.write_text(json.dumps(record | {"claims": []}))
     assert run_with(["reproduce", "supar", "--judge", str(copy)]) == 0
-    assert "not borne out    retuned-loss-mup" in capsys.readouterr().out
+    assert "mechanism shown  retuned-loss-mup" in capsys.readouterr().out
     assert json.loads(copy.read_text()) == record
     assert copy.with_suffix(".md").read_text() == (RESULTS / "supar.md").read_text()
 

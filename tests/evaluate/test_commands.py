@@ -83,12 +83,12 @@ def test_shards_that_lie_elsewhere_are_named(
     trained_on.rename(moved)
     assert run_with(command) == 2
     shown = capsys.readouterr().err
-    assert str(trained_on) in shown and "--shards FOLDER" in shown
+    assert str(trained_on) in shown and "--shards SHARDS" in shown
     assert run_with([*command, "--baselines", "--shards", str(moved)]) == 0
     assert json.loads(capsys.readouterr().out) == expected
     assert feldspar.evaluate(tmp_path / "run", baselines=True, shards=moved) == expected
     assert run_with([*command, "--infilling", "--shards", str(tmp_path / "nowhere")]) == 2
-    assert "nowhere" in capsys.readouterr().err
+    assert "nowhere is no folder" in capsys.readouterr().err
 
 
 def test_padding_of_the_embedding_changes_nothing_when_exported(

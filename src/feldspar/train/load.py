@@ -146,8 +146,10 @@ def held_out_shards(run: LoadedRun, folder: Path | None = None) -> ShardSet:
     if folder is None and named is not None and not named.path.is_dir():
         raise UserError(
             f"{run.path} was trained on shards in {named.path}, which does not exist",
-            do="name their folder: feldspar evaluate RUN --shards FOLDER",
+            do="name their folder: feldspar evaluate RUN --shards SHARDS",
         )
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--shards: {folder} is no folder")
     shards = open_shards(run.recipe) if folder is None else ShardSet.open(folder)
     if shards.digest != run.checkpoint.state["shards"]:
         raise UserError(
