@@ -122,7 +122,10 @@ def test_the_command_sweeps_an_exported_model_on_text(
     assert run_with([*command, *text]) == 2  # 16 tokens are too few for a passkey
     recipe.write_text(recipe.read_text().replace("[16, 300]", "[250, 300]"))
     assert run_with([*command, *text, "--json"]) == 0
-    results = json.loads(capsys.readouterr().out)["results"]
+    found = json.loads(capsys.readouterr().out)
+    # A model whose slopes are halved was trained on half of its maximum.
+    assert found["train_length"] == model.decoder.settings.max_sequence_length // 2
+    results = found["results"]
     assert [(row["measure"], row["length_tokens"]) for row in results[::2]] == [
         ("loss_by_position", 250),
         ("loss_by_position", 300),
@@ -131,4 +134,8 @@ def test_the_command_sweeps_an_exported_model_on_text(
     ]
     assert run_with([*command, *text]) == 0
     assert "loss_by_position" in capsys.readouterr().out
+    named = recipe.read_text().replace("lengths:", "train_length: 20, lengths:")
+    recipe.write_text(named)
+    assert run_with([*command, *text, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["train_length"] == 20
     assert run_with([*command[:-1], "quickstart", *text]) == 2

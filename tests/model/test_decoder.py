@@ -5,8 +5,11 @@ import torch
 from torch.nn import functional as F
 
 from feldspar.core.errors import UserError
+from feldspar.core.progress import listening
+from feldspar.recipe.sections.position_scaling import LinearScaling, NoScaling
 from tests.model.naive_decoder import naive_logits
 from tests.rounding import assert_within_rounding, terms_of
+from tests.train.conftest import Listener
 
 POSITIONS = {
     "learned": {"type": "learned"},
@@ -126,6 +129,28 @@ def test_positions_beyond_a_learned_table_are_refused(make_decoder, random_token
         decoder(random_tokens(1, 9))
     with pytest.raises(UserError, match="position 20"):
         decoder(random_tokens(1, 1), positions=torch.tensor([20]))
+
+
+def test_slopes_beyond_the_maximum_are_warned_of_once(make_decoder):
+    tokens = torch.zeros(1, 24, dtype=torch.int64)
+    listener = Listener()
+    with listening(listener):
+        decoder = make_decoder(positions="alibi", max_sequence_length=16)
+        decoder(tokens[:, :16])
+        decoder.scale_positions(LinearScaling(type="linear", factor=2))
+        decoder(tokens)
+        assert listener.lines == []
+        decoder.scale_positions(NoScaling())
+        decoder(tokens)
+        decoder(tokens)
+    assert (
+        len(listener.lines) == 1 and "24 tokens are more than the model's 16" in listener.lines[0]
+    )
+
+
+def test_no_tokens_are_refused(make_decoder):
+    with pytest.raises(UserError, match="at least one token"):
+        make_decoder()(torch.zeros(1, 0, dtype=torch.int64))
 
 
 def test_vocab_size_must_be_known(make_decoder):

@@ -197,3 +197,11 @@ def test_what_does_not_fit_the_positions_is_refused(
     assert decoder.position_scaling == NoScaling()
     with pytest.raises(UserError, match="the model has only one"):
         make_decoder(positions="alibi", n_heads=1).scale_positions(scaling("ntk", factor=2))
+
+
+def test_ntk_needs_several_heads() -> None:
+    ntk = TypeAdapter[PositionScaling](PositionScaling).validate_python(
+        {"type": "ntk", "factor": 2}
+    )
+    with pytest.raises(ValueError, match="only one"):
+        scaled_slopes(alibi_slopes(1), ntk, 8)

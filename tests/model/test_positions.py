@@ -39,6 +39,12 @@ def test_slopes_follow_the_recursive_rule(n_heads):
     assert alibi_slopes(n_heads) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("n_heads", [0, -1, 2.5])
+def test_slopes_need_a_whole_number_of_heads(n_heads):
+    with pytest.raises(ValueError, match="whole number of heads"):
+        alibi_slopes(n_heads)
+
+
 def test_slopes_with_another_exponent():
     assert alibi_slopes(4, max_exponent=4.0) == [0.5, 0.25, 0.125, 0.0625]
 

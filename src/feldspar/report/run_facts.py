@@ -59,7 +59,7 @@ class RunFacts:
     spikes: int
     skipped: int
     products: tuple[int, int] | None
-    """How many matrices are multiplied sparse, and how many are masked; None without masks."""
+    """Numbers of matrices that are multiplied sparse and that are masked; None without masks."""
     summary: Summary | None
 
     @property

@@ -183,7 +183,8 @@ def trained_length(model: Model) -> int:
         return longest
     if scaling.train_length is not None:
         return scaling.train_length
-    return longest if scaling.factor is None else min(longest, round(longest / scaling.factor))
+    assert scaling.factor is not None, "one of the two, say the settings"
+    return round(longest / scaling.factor)
 
 
 def sweep_of(recipe: str) -> LengthSweepSettings:
